@@ -289,8 +289,8 @@ pub struct Log {
 /// The network between here and Microsoft.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
-    /// A proxy's URL; the environment's if `None`.
-    pub proxy: Option<String>,
+    /// A proxy's URL, which can hold a password; the environment's if `None`.
+    pub proxy: Option<Secret>,
     /// Extra root certificates, PEM.
     pub ca_file: Option<PathBuf>,
 }
