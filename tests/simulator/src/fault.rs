@@ -1,0 +1,417 @@
+//! Trouble on demand: [`Requests`] says which requests meet it, [`Fault`] what happens to them.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    answer::{Answer, Delivery},
+    api_error::ApiError,
+    gzip,
+    login::LoginError,
+    protocol::unauthorized,
+    request::{Operation, Request},
+    time,
+};
+
+type Matches = dyn Fn(&Request) -> bool + Send + Sync;
+type Answers = dyn Fn(&Request) -> Answer + Send + Sync;
+type Alters = dyn Fn(&Request, Answer) -> Answer + Send + Sync;
+
+/// Some requests: without further words the first one that fits.
+#[derive(Clone)]
+pub struct Requests {
+    conditions: Vec<Arc<Matches>>,
+    skipped: usize,
+    count: usize,
+}
+
+impl Requests {
+    /// Of whatever kind.
+    pub fn any() -> Self {
+        Self { conditions: Vec::new(), skipped: 0, count: 1 }
+    }
+
+    /// Of one operation.
+    pub fn to(operation: Operation) -> Self {
+        Self::any().matching(move |request| request.operation == operation)
+    }
+
+    /// Only those of that tenant.
+    #[must_use]
+    pub fn of_tenant(self, id: &str) -> Self {
+        let id = id.to_ascii_lowercase();
+        self.matching(move |request| request.tenant.as_ref() == Some(&id))
+    }
+
+    /// Only those about that content type, its blobs included.
+    #[must_use]
+    pub fn of_content_type(self, name: &str) -> Self {
+        let name = name.to_owned();
+        self.matching(move |request| {
+            request.content_type.as_ref().is_some_and(|known| known.eq_ignore_ascii_case(&name))
+        })
+    }
+
+    /// Only those for that blob.
+    #[must_use]
+    pub fn of_blob(self, content_id: &str) -> Self {
+        let content_id = content_id.to_owned();
+        self.matching(move |request| request.content_id.as_ref() == Some(&content_id))
+    }
+
+    /// Only those for a page after the first.
+    #[must_use]
+    pub fn of_next_pages(self) -> Self {
+        self.matching(Request::is_next_page)
+    }
+
+    /// Only those for which this holds, too.
+    #[must_use]
+    pub fn matching(mut self, condition: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Self {
+        self.conditions.push(Arc::new(condition));
+        self
+    }
+
+    /// Without the first so many of them.
+    #[must_use]
+    pub fn after(mut self, skipped: usize) -> Self {
+        self.skipped = skipped;
+        self
+    }
+
+    /// So many of them.
+    #[must_use]
+    pub fn times(mut self, count: usize) -> Self {
+        self.count = count;
+        self
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn always(self) -> Self {
+        self.times(usize::MAX)
+    }
+}
+
+impl fmt::Debug for Requests {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Requests")
+            .field("conditions", &self.conditions.len())
+            .field("skipped", &self.skipped)
+            .field("count", &self.count)
+            .finish()
+    }
+}
+
+/// What happens to a request.
+#[derive(Clone)]
+pub struct Fault {
+    name: String,
+    pub(crate) effect: Effect,
+}
+
+#[derive(Clone)]
+pub(crate) enum Effect {
+    /// The request never reaches the API.
+    Instead(Arc<Answers>),
+    /// The request has its effect, and its answer changes on the way back.
+    Alter(Arc<Alters>),
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.name)
+    }
+}
+
+/// The general forms.
+impl Fault {
+    /// This is answered instead.
+    pub fn instead(name: &str, answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self { name: name.to_owned(), effect: Effect::Instead(Arc::new(answer)) }
+    }
+
+    /// The true answer is altered so.
+    pub fn alter(name: &str, alter: impl Fn(&Request, Answer) -> Answer + Send + Sync + 'static) -> Self {
+        Self { name: name.to_owned(), effect: Effect::Alter(Arc::new(alter)) }
+    }
+
+    /// The true answer is delivered so.
+    pub fn delivery(delivery: Delivery) -> Self {
+        Self::alter(&format!("{delivery:?}"), move |_, answer| answer.delivered(delivery))
+    }
+
+    /// What it is, for the message of a failed assertion.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// One of each kind that passes if one tries again, none of which takes longer than a moment.
+    pub fn transient() -> Vec<Self> {
+        let errors =
+            [ApiError::Internal, ApiError::InternalDatabase, ApiError::InternalStorage, ApiError::Throttled];
+        errors
+            .map(Self::api_error)
+            .into_iter()
+            .chain([408, 500, 502, 503, 504].map(Self::html))
+            .chain([
+                Self::throttled(429, Some(RetryAfter::Seconds(1))),
+                Self::throttled(403, Some(RetryAfter::Date(SignedDuration::from_secs(1)))),
+                Self::empty_body(),
+                Self::malformed_json(),
+                Self::cut_body(),
+                Self::unfinished_chunks(),
+                Self::cut_gzip(),
+                Self::delivery(Delivery::ResetAfter(10)),
+                Self::delivery(Delivery::ResetUnanswered),
+                Self::delivery(Delivery::Unanswered),
+            ])
+            .collect()
+    }
+}
+
+/// When a throttled client may come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// In so many seconds.
+    Seconds(u64),
+    /// At a date, so far from the time of the answer.
+    Date(SignedDuration),
+}
+
+/// Answers that say no.
+impl Fault {
+    /// An error of the Activity API.
+    pub fn api_error(error: ApiError) -> Self {
+        Self::instead(&format!("{error:?}"), move |request| error.answer(request))
+    }
+
+    /// A refusal of the login endpoint.
+    pub fn login_error(error: LoginError) -> Self {
+        Self::instead(&format!("{error:?}"), move |request| error.answer(request))
+    }
+
+    /// An answer without a body.
+    pub fn status(status: u16) -> Self {
+        Self::instead(&format!("status {status}"), move |_| Answer::status(status))
+    }
+
+    /// HTTP 401, as for a token that is not good.
+    pub fn unauthorized() -> Self {
+        Self::instead("unauthorized", |_| unauthorized())
+    }
+
+    /// `AF429` with HTTP 403 or 429.
+    pub fn throttled(status: u16, retry_after: Option<RetryAfter>) -> Self {
+        Self::instead(&format!("throttled with {status}, {retry_after:?}"), move |request| {
+            let answer = ApiError::Throttled.answer(request).with_status(status);
+            match retry_after {
+                None => answer,
+                Some(RetryAfter::Seconds(seconds)) => answer.with_header("Retry-After", seconds.to_string()),
+                Some(RetryAfter::Date(wait)) => {
+                    answer.with_header("Retry-After", time::http_date(Timestamp::now() + wait))
+                }
+            }
+        })
+    }
+
+    /// A gateway's page in HTML.
+    pub fn html(status: u16) -> Self {
+        Self::instead(&format!("HTML with {status}"), move |_| {
+            Answer::status(status).with_header("Content-Type", "text/html").with_body(format!(
+                "<!DOCTYPE html>\r\n<html><head><title>{status}</title></head>\
+                 <body><h2>Our services aren't available right now</h2></body></html>\r\n"
+            ))
+        })
+    }
+
+    /// A redirect: 301, 302, 307 or 308.
+    pub fn redirect(status: u16, location: &str) -> Self {
+        let location = location.to_owned();
+        Self::instead(&format!("redirect to {location}"), move |_| {
+            Answer::status(status).with_header("Location", location.clone())
+        })
+    }
+}
+
+/// Bodies that are not what they should be.
+impl Fault {
+    /// HTTP 200 with nothing in it.
+    pub fn empty_body() -> Self {
+        Self::instead("empty body", |_| Answer::json(200, ""))
+    }
+
+    /// The answer's JSON ends in its middle, though all of the body arrives.
+    pub fn malformed_json() -> Self {
+        Self::alter("malformed JSON", |_, answer| {
+            let body = answer.plain_body();
+            let half = body.len() / 2;
+            answer.with_body(&body[..half])
+        })
+    }
+
+    /// The compressed body ends in its middle, though as many bytes arrive as were announced.
+    pub fn cut_gzip() -> Self {
+        Self::alter("cut gzip", |_, answer| {
+            let answer = answer.compressed();
+            let half = answer.body.len() / 2;
+            let body = answer.body[..half].to_vec();
+            answer.with_compressed_body(body)
+        })
+    }
+
+    /// A small compressed body that unpacks to so many MiB of valid JSON.
+    pub fn gzip_bomb(mebibytes: usize) -> Self {
+        let bomb = gzip::bomb(mebibytes);
+        Self::instead(&format!("gzip bomb of {mebibytes} MiB"), move |_| {
+            Answer::json(200, "").with_compressed_body(bomb.clone())
+        })
+    }
+
+    /// Every `contentUri` of a listing lies at that origin, e.g. `http://127.0.0.1:9`.
+    pub fn foreign_content_uri(origin: &str) -> Self {
+        let origin = origin.to_owned();
+        Self::alter(&format!("content at {origin}"), move |_, answer| {
+            let body = String::from_utf8_lossy(&answer.plain_body()).into_owned();
+            let mut parts = body.split("\"contentUri\":\"");
+            let mut moved = parts.next().unwrap_or_default().to_owned();
+            for part in parts {
+                let path = part.find("/api/").unwrap_or(0);
+                moved = format!("{moved}\"contentUri\":\"{origin}{}", &part[path..]);
+            }
+            answer.with_body(moved)
+        })
+    }
+}
+
+/// Pages that lead astray.
+impl Fault {
+    /// The next page has that URL.
+    pub fn next_page(uri: &str) -> Self {
+        let uri = uri.to_owned();
+        Self::alter(&format!("next page at {uri}"), move |_, answer| lead_to(answer, uri.clone()))
+    }
+
+    /// The next page is this one, for ever if it always happens.
+    pub fn endless_paging() -> Self {
+        Self::alter("endless paging", |request, answer| {
+            let host = request.header("Host").unwrap_or_default();
+            let uri = format!("http://{host}{}", request.target_without_publisher());
+            lead_to(answer, uri)
+        })
+    }
+}
+
+/// The same answer with another next page, whatever its header was called before.
+fn lead_to(mut answer: Answer, uri: String) -> Answer {
+    answer.headers.retain(|(name, _)| !name.to_ascii_lowercase().starts_with("nextpage"));
+    answer.with_header("NextPageUri", uri)
+}
+
+/// Connections that fail.
+impl Fault {
+    /// The connection closes in the middle of the body.
+    pub fn cut_body() -> Self {
+        Self::alter("cut body", |_, answer| {
+            let half = answer.body.len() / 2;
+            answer.delivered(Delivery::CutAfter(half))
+        })
+    }
+
+    /// The body comes in chunks, all but the last, empty one.
+    pub fn unfinished_chunks() -> Self {
+        Self::alter("unfinished chunks", |_, mut answer| {
+            answer.chunked = true;
+            answer.delivered(Delivery::CutAfter(usize::MAX))
+        })
+    }
+
+    /// The connection is reset before the answer.
+    pub fn reset() -> Self {
+        Self::delivery(Delivery::ResetUnanswered)
+    }
+
+    /// The connection is closed before the answer.
+    pub fn close() -> Self {
+        Self::delivery(Delivery::Unanswered)
+    }
+
+    /// The connection is closed after the answer, without a word, while the client thinks it can be used again.
+    pub fn close_after() -> Self {
+        Self::delivery(Delivery::WholeThenClosed)
+    }
+
+    /// Nothing comes for that time, or until the simulator stops.
+    pub fn stall(time: Option<Duration>) -> Self {
+        Self::delivery(Delivery::Stalled(time))
+    }
+
+    /// Half of the body comes, then nothing for that time, or until the simulator stops.
+    pub fn stall_in_body(time: Option<Duration>) -> Self {
+        Self::alter("stall in body", move |_, answer| {
+            let half = answer.body.len() / 2;
+            answer.delivered(Delivery::StalledAfter(half, time))
+        })
+    }
+
+    /// So many bytes at a time come, with a pause between.
+    pub fn drip(bytes: usize, pause: Duration) -> Self {
+        Self::delivery(Delivery::Dripping(bytes, pause))
+    }
+
+    /// The answer comes so much later.
+    pub fn delay(delay: Duration) -> Self {
+        Self::alter(&format!("delay of {delay:?}"), move |_, answer| answer.delayed(delay))
+    }
+
+    /// The answer's `Date` says that it is this time.
+    pub fn date(date: Timestamp) -> Self {
+        Self::alter(&format!("date {date}"), move |_, answer| {
+            answer.with_header("Date", time::http_date(date))
+        })
+    }
+}
+
+/// A fault that lies in wait.
+#[derive(Clone, Debug)]
+pub struct Planted {
+    requests: Requests,
+    fault: Fault,
+    met: Arc<AtomicUsize>,
+    fired: Arc<AtomicUsize>,
+}
+
+impl Planted {
+    pub(crate) fn new(requests: Requests, fault: Fault) -> Self {
+        Self { requests, fault, met: Arc::default(), fired: Arc::default() }
+    }
+
+    /// How many times it happened.
+    pub fn fired(&self) -> usize {
+        self.fired.load(Ordering::SeqCst)
+    }
+
+    /// The fault, if it happens to this request; then it has happened once more.
+    ///
+    /// Called by one thread at a time: the counts decide together.
+    pub(crate) fn strike(&self, request: &Request) -> Option<&Fault> {
+        let spent = self.fired() >= self.requests.count;
+        if spent || !self.requests.conditions.iter().all(|condition| condition(request)) {
+            return None;
+        }
+        if self.met.fetch_add(1, Ordering::SeqCst) < self.requests.skipped {
+            return None;
+        }
+        self.fired.fetch_add(1, Ordering::SeqCst);
+        Some(&self.fault)
+    }
+}

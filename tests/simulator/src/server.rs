@@ -1,0 +1,378 @@
+//! Sockets and HTTP/1.1: a thread for each connection, all of which end with the server.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex, atomic::Ordering},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rustix::net::sockopt::set_socket_linger;
+
+use crate::{
+    answer::{Answer, Delivery},
+    request::Request,
+    sync::lock,
+    time::http_date,
+    world::World,
+};
+
+/// The longest head of a request.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The longest body of a request.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// How many bytes a chunk of an answer has.
+const CHUNK_BYTES: usize = 16 * 1024;
+/// A connection's thread needs little.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// A listening socket and the threads behind it. Dropping it ends them all.
+pub(crate) struct Server {
+    address: SocketAddr,
+    world: Arc<World>,
+    connections: Arc<Connections>,
+    listening: Option<JoinHandle<()>>,
+}
+
+/// The open connections, so that they can be shut down.
+#[derive(Default)]
+struct Connections {
+    streams: Mutex<HashMap<usize, TcpStream>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Server {
+    /// Listens on a free port of the loopback; the world learns its address before the first request comes.
+    pub(crate) fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let world = Arc::new(World::new(format!("http://{address}")));
+        let connections = Arc::new(Connections::default());
+        let listening = {
+            let (world, connections) = (Arc::clone(&world), Arc::clone(&connections));
+            thread::Builder::new()
+                .name("simulator".into())
+                .spawn(move || listen(&listener, &world, &connections))?
+        };
+        Ok(Self { address, world, connections, listening: Some(listening) })
+    }
+
+    pub(crate) fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.world.stop.stop();
+        drop(TcpStream::connect(self.address)); // wakes the listening thread
+        if let Some(listening) = self.listening.take() {
+            drop(listening.join());
+        }
+        for stream in lock(&self.connections.streams).values() {
+            drop(stream.shutdown(Shutdown::Both));
+        }
+        let threads = std::mem::take(&mut *lock(&self.connections.threads));
+        for thread in threads {
+            drop(thread.join());
+        }
+    }
+}
+
+fn listen(listener: &TcpListener, world: &Arc<World>, connections: &Arc<Connections>) {
+    for stream in listener.incoming() {
+        if world.stop.is_stopped() {
+            return;
+        }
+        // A client that is gone already, or no descriptor left: the next one may fare better.
+        let Ok(stream) = stream else { continue };
+        let Ok(twin) = stream.try_clone() else { continue };
+        let number = world.connections.fetch_add(1, Ordering::SeqCst) + 1;
+        lock(&connections.streams).insert(number, twin);
+        let served = {
+            let (world, connections) = (Arc::clone(world), Arc::clone(connections));
+            thread::Builder::new().name(format!("connection {number}")).stack_size(STACK_BYTES).spawn(
+                move || {
+                    // An error here means that the client went away: its own concern.
+                    drop(serve(stream, number, &world));
+                    lock(&connections.streams).remove(&number);
+                },
+            )
+        };
+        let mut threads = lock(&connections.threads);
+        threads.retain(|thread| !thread.is_finished());
+        threads.extend(served);
+    }
+}
+
+/// Answers one request after the other until either side has enough.
+fn serve(stream: TcpStream, number: usize, world: &World) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut wire = Wire { stream, received: Vec::new() };
+    while let Some(message) = wire.read_message()? {
+        let Message { method, target, headers, body } = match message {
+            Ok(message) => message,
+            Err(Unreadable { text, status }) => {
+                world.note_unreadable(&text);
+                wire.send(world, &Answer::status(status).with_header("Connection", "close"))?;
+                return Ok(());
+            }
+        };
+        let request = Request::new(number, &method, &target, headers, body);
+        let is_last =
+            request.header("Connection").is_some_and(|connection| connection.eq_ignore_ascii_case("close"));
+        let answer = {
+            let _in_flight = InFlight::new(world);
+            let answer = world.answer(request);
+            if !answer.delay.is_zero() {
+                world.stop.sleep(Some(answer.delay))?;
+            }
+            answer
+        };
+        if wire.send(world, &answer)? == Next::Close || is_last || world.stop.is_stopped() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// A request from its arrival to the beginning of its answer.
+struct InFlight<'a>(&'a World);
+
+impl<'a> InFlight<'a> {
+    fn new(world: &'a World) -> Self {
+        let now = world.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        world.in_flight_max.fetch_max(now, Ordering::SeqCst);
+        Self(world)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What a client sent, taken apart.
+struct Message {
+    method: String,
+    target: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+/// Why it could not be taken apart, and what to answer to that.
+struct Unreadable {
+    text: String,
+    status: u16,
+}
+
+#[derive(PartialEq, Eq)]
+enum Next {
+    Request,
+    Close,
+}
+
+/// A connection and what was received of a request not yet understood.
+struct Wire {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Wire {
+    /// The next request; nothing when the client closed the connection between two.
+    fn read_message(&mut self) -> io::Result<Option<Result<Message, Unreadable>>> {
+        let unreadable = |text: &str, status| Ok(Some(Err(Unreadable { text: text.to_owned(), status })));
+        let head_end = loop {
+            if let Some(at) = self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break at;
+            }
+            if self.received.len() > HEAD_BYTES_MAX {
+                return unreadable("a head without end", 431);
+            }
+            if !self.receive()? {
+                return Ok(None);
+            }
+        };
+        let head = String::from_utf8_lossy(&self.received[..head_end]).into_owned();
+        self.received.drain(..head_end + 4);
+        let Some(mut message) = read_head(&head) else { return unreadable(&head, 400) };
+        let header = |name: &str| {
+            let found = message.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.as_str())
+        };
+        if header("Transfer-Encoding").is_some() {
+            return unreadable("a body in chunks", 411);
+        }
+        let length = match header("Content-Length").map(str::parse::<usize>) {
+            None => 0,
+            Some(Ok(length)) if length <= BODY_BYTES_MAX => length,
+            Some(_) => return unreadable("a Content-Length that is no length or too long", 413),
+        };
+        while self.received.len() < length {
+            if !self.receive()? {
+                return Ok(None);
+            }
+        }
+        message.body = self.received.drain(..length).collect();
+        Ok(Some(Ok(message)))
+    }
+
+    /// Takes what has arrived; `false` if the client has closed its side.
+    fn receive(&mut self) -> io::Result<bool> {
+        let mut bytes = [0; 4096];
+        let count = self.stream.read(&mut bytes)?;
+        self.received.extend_from_slice(&bytes[..count]);
+        Ok(count > 0)
+    }
+
+    /// Sends an answer in its manner.
+    fn send(&mut self, world: &World, answer: &Answer) -> io::Result<Next> {
+        let mut bytes = head(world, answer);
+        let head_length = bytes.len();
+        push_body(&mut bytes, answer);
+        let until = |count: usize| head_length.saturating_add(count).min(bytes.len());
+        match answer.delivery {
+            Delivery::Unanswered => return Ok(Next::Close),
+            Delivery::ResetUnanswered => {
+                self.reset_on_close()?;
+                return Ok(Next::Close);
+            }
+            Delivery::CutAfter(count) => {
+                self.stream.write_all(&bytes[..until(count)])?;
+                return Ok(Next::Close);
+            }
+            Delivery::ResetAfter(count) => {
+                self.stream.write_all(&bytes[..until(count)])?;
+                world.stop.sleep(Some(RESET_PAUSE))?;
+                self.reset_on_close()?;
+                return Ok(Next::Close);
+            }
+            Delivery::Whole | Delivery::WholeThenClosed => self.finish(bytes, 0, answer)?,
+            Delivery::Stalled(time) => {
+                world.stop.sleep(time)?;
+                self.finish(bytes, 0, answer)?;
+            }
+            Delivery::StalledAfter(count, time) => {
+                let pause = until(count);
+                self.stream.write_all(&bytes[..pause])?;
+                world.stop.sleep(time)?;
+                self.finish(bytes, pause, answer)?;
+            }
+            Delivery::Dripping(size, pause) => {
+                let size = size.max(1);
+                let mut sent = 0;
+                while bytes.len() - sent > size {
+                    self.stream.write_all(&bytes[sent..sent + size])?;
+                    sent += size;
+                    world.stop.sleep(Some(pause))?;
+                }
+                self.finish(bytes, sent, answer)?;
+            }
+        }
+        Ok(if answer.delivery == Delivery::Whole { Next::Request } else { Next::Close })
+    }
+
+    /// Sends what is left of an answer that arrives whole. It counts as served just before the client can know it.
+    fn finish(&mut self, mut bytes: Vec<u8>, sent: usize, answer: &Answer) -> io::Result<()> {
+        if answer.chunked {
+            bytes.extend_from_slice(b"0\r\n\r\n");
+        }
+        if let Some(blob) = &answer.serves {
+            blob.served.fetch_add(1, Ordering::SeqCst);
+        }
+        let written = self.stream.write_all(&bytes[sent..]);
+        if let (Err(_), Some(blob)) = (&written, &answer.serves) {
+            blob.served.fetch_sub(1, Ordering::SeqCst);
+        }
+        written
+    }
+
+    /// Closing the connection will send a RST and drop what the client has not received yet.
+    fn reset_on_close(&self) -> io::Result<()> {
+        Ok(set_socket_linger(&self.stream, Some(Duration::ZERO))?)
+    }
+}
+
+/// Time for the client to receive what comes before a reset, which would drop it.
+const RESET_PAUSE: Duration = Duration::from_millis(20);
+
+/// Request line and headers; the body is still to come.
+fn read_head(head: &str) -> Option<Message> {
+    let mut lines = head.split("\r\n");
+    let mut words = lines.next()?.split(' ');
+    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+    if version != "HTTP/1.1" || words.next().is_some() || !target.starts_with('/') {
+        return None;
+    }
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.to_owned(), value.trim().to_owned()))
+    };
+    Some(Message {
+        method: method.to_owned(),
+        target: target.to_owned(),
+        headers: lines.map(header).collect::<Option<_>>()?,
+        body: Vec::new(),
+    })
+}
+
+/// Status line and headers. Every answer has a `Date`, and a `Content-Length` unless it comes in chunks.
+fn head(world: &World, answer: &Answer) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {} {}\r\n", answer.status, reason(answer.status));
+    let mut add = |name: &str, value: &str| {
+        for part in [name, ": ", value, "\r\n"] {
+            head.push_str(part);
+        }
+    };
+    if answer.header("Date").is_none() {
+        add("Date", &http_date(world.clock.now()));
+    }
+    for (name, value) in &answer.headers {
+        add(name, value);
+    }
+    if answer.chunked {
+        add("Transfer-Encoding", "chunked");
+    } else {
+        add("Content-Length", &answer.body.len().to_string());
+    }
+    head.push_str("\r\n");
+    let mut bytes = head.into_bytes();
+    bytes.reserve(answer.body.len() + answer.body.len() / 1024 + 16);
+    bytes
+}
+
+/// The body, without the end of a chunked one.
+fn push_body(bytes: &mut Vec<u8>, answer: &Answer) {
+    if answer.chunked {
+        for chunk in answer.body.chunks(CHUNK_BYTES) {
+            bytes.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+            bytes.extend_from_slice(chunk);
+            bytes.extend_from_slice(b"\r\n");
+        }
+    } else {
+        bytes.extend_from_slice(&answer.body);
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        302 => "Found",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        411 => "Length Required",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "Unknown",
+    }
+}

@@ -1,0 +1,446 @@
+//! A tenant: its settings, subscriptions and blobs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::Range,
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
+
+use crate::{
+    blob::{Blob, Content, NewBlob, NewContent, State, Stored, Window},
+    gzip,
+    login::LoginError,
+    record::Source,
+    sync::lock,
+    time::{self, Clock, Fraction},
+};
+
+/// How a tenant behaves.
+#[derive(Clone, Debug)]
+pub struct TenantSettings {
+    /// The tenant's GUID, in lower case.
+    pub id: String,
+    /// The app's GUID.
+    pub client_id: String,
+    /// The secret that a login must prove.
+    pub secret: String,
+    /// The `x5t#S256` of the certificate that an assertion may name instead of a secret.
+    pub certificate_thumbprint: Option<String>,
+    /// A token of another issuer that is accepted as an assertion.
+    pub federated_token: Option<String>,
+    /// Every login is refused so.
+    pub login_error: Option<LoginError>,
+    /// How long a token is good for.
+    pub token_lifetime: Duration,
+    /// `expires_in` comes as a string.
+    pub expires_in_as_text: bool,
+    /// How many blobs a page lists.
+    pub page_size: usize,
+    /// The name of the header that holds the next page's URL.
+    pub next_page_header: String,
+    /// The version in the next page's URL: `v1.0` or `v1`.
+    pub next_page_version: String,
+    /// The digits after the second in a listing.
+    pub fraction: Fraction,
+    /// What content ids look like.
+    pub content_ids: ContentIds,
+    /// Answers are compressed for a client that accepts it.
+    pub gzip: bool,
+    /// Blobs come in chunks instead of with a `Content-Length`.
+    pub chunked: bool,
+    /// More requests than this within a minute are answered with `AF429`.
+    pub requests_per_minute: Option<usize>,
+}
+
+impl TenantSettings {
+    /// A tenant of that GUID that behaves well.
+    pub fn new(id: &str) -> Self {
+        Self {
+            id: id.to_ascii_lowercase(),
+            client_id: "c11e0000-0000-4000-8000-00000000c11e".into(),
+            secret: "s3cr3t~with+signs/&=%".into(),
+            certificate_thumbprint: None,
+            federated_token: None,
+            login_error: None,
+            token_lifetime: Duration::from_secs(3599),
+            expires_in_as_text: false,
+            page_size: 200,
+            next_page_header: "NextPageUri".into(),
+            next_page_version: "v1.0".into(),
+            fraction: Fraction::Three,
+            content_ids: ContentIds::Mixed,
+            gzip: true,
+            chunked: false,
+            requests_per_minute: None,
+        }
+    }
+
+    /// With that secret.
+    #[must_use]
+    pub fn secret(mut self, secret: &str) -> Self {
+        secret.clone_into(&mut self.secret);
+        self
+    }
+
+    /// With that app.
+    #[must_use]
+    pub fn client_id(mut self, client_id: &str) -> Self {
+        client_id.clone_into(&mut self.client_id);
+        self
+    }
+}
+
+/// What content ids look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentIds {
+    /// `20171014180051748005825$20171014180051748005825$audit_sharepoint$Audit_SharePoint$emea0036`
+    Dated,
+    /// `492638008028$492638008028$f28ab78ad40140608012736e373933ebspo2015043022$4a81a7c3…$04`
+    Numbered,
+    /// One of the two, from blob to blob.
+    Mixed,
+}
+
+/// A tenant's subscription to a content type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subscription {
+    /// It runs.
+    Enabled,
+    /// An administrator stopped it.
+    Disabled,
+    /// It runs, but the list has no `status` in its entry.
+    WithoutStatus,
+}
+
+/// A handle to a tenant in the simulator. Clones mean the same tenant.
+#[derive(Clone)]
+pub struct Tenant {
+    pub(crate) held: Arc<Held>,
+}
+
+impl fmt::Debug for Tenant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Tenant").field(&self.id()).finish()
+    }
+}
+
+impl Tenant {
+    /// Its GUID.
+    pub fn id(&self) -> String {
+        self.settings_now().id
+    }
+
+    /// How it behaves at present.
+    pub fn settings_now(&self) -> TenantSettings {
+        self.held.settings()
+    }
+
+    /// Changes how it behaves from now on.
+    pub fn settings(&self, change: impl FnOnce(&mut TenantSettings)) {
+        change(&mut lock(&self.held.state).settings);
+    }
+
+    /// A running subscription. The list spells the content type as it is spelt here.
+    pub fn subscribe(&self, content_type: &str) {
+        self.set_subscription(content_type, Some(Subscription::Enabled));
+    }
+
+    /// A subscription in that state, or none.
+    pub fn set_subscription(&self, content_type: &str, subscription: Option<Subscription>) {
+        let mut state = lock(&self.held.state);
+        let feed = state.feed(content_type);
+        content_type.clone_into(&mut feed.name);
+        feed.subscription = subscription;
+    }
+
+    /// The subscription to a content type, as a client may have started it.
+    pub fn subscription(&self, content_type: &str) -> Option<Subscription> {
+        lock(&self.held.state).feed(content_type).subscription
+    }
+
+    /// Puts a blob into a feed.
+    pub fn add_blob(&self, content_type: &str, blob: NewBlob) -> Blob {
+        self.held.add(content_type, blob)
+    }
+
+    /// Puts blobs of so many generated records each into a feed, evenly over a time.
+    pub fn add_blobs(
+        &self,
+        content_type: &str,
+        count: usize,
+        records_each: usize,
+        created: Range<Timestamp>,
+    ) -> Vec<Blob> {
+        let length = created.end.duration_since(created.start);
+        let step = length / i32::try_from(count.max(1)).expect("not that many blobs");
+        let time = |number| created.start + step * i32::try_from(number).expect("not that many blobs");
+        (0..count)
+            .map(|number| self.add_blob(content_type, NewBlob::records(records_each).created(time(number))))
+            .collect()
+    }
+
+    /// The blobs of a feed, by the time of their creation.
+    pub fn blobs(&self, content_type: &str) -> Vec<Blob> {
+        let mut state = lock(&self.held.state);
+        let mut seen = BTreeSet::new();
+        let listed = state.feed(content_type).listed.values();
+        let once = listed.filter(|blob| seen.insert(blob.content_id.clone()));
+        let mut blobs: Vec<Blob> = once.map(|stored| Blob { stored: Arc::clone(stored) }).collect();
+        blobs.sort_by_key(Blob::created);
+        blobs
+    }
+
+    /// The `Id`s of all records in a feed: what a collector must deliver, each one time.
+    pub fn ids(&self, content_type: &str) -> BTreeSet<String> {
+        self.blobs(content_type).iter().flat_map(Blob::ids).collect()
+    }
+
+    /// The `Id`s of the records in those of a feed's blobs that a client got whole.
+    pub fn served_ids(&self, content_type: &str) -> BTreeSet<String> {
+        self.blobs(content_type).iter().filter(|blob| blob.served() > 0).flat_map(Blob::ids).collect()
+    }
+
+    /// Makes every token issued so far worthless.
+    pub fn revoke_tokens(&self) {
+        lock(&self.held.state).tokens.clear();
+    }
+
+    /// Compresses the bodies of a feed's blobs now and keeps them, so that a benchmark measures its client.
+    pub fn keep_bodies(&self, content_type: &str) {
+        for blob in self.blobs(content_type) {
+            blob.stored.kept.get_or_init(|| gzip::compress(&blob.stored.body()));
+        }
+    }
+}
+
+/// A tenant as the server's threads share it.
+pub(crate) struct Held {
+    url: String,
+    clock: Arc<Clock>,
+    pub(crate) state: Mutex<TenantState>,
+}
+
+pub(crate) struct TenantState {
+    pub(crate) settings: TenantSettings,
+    feeds: BTreeMap<String, Feed>,
+    blobs: HashMap<String, Arc<Stored>>,
+    pages: HashMap<String, NextPage>,
+    tokens: HashMap<String, Instant>,
+    recent: VecDeque<Instant>,
+    sequence: u64,
+}
+
+/// One content type of a tenant.
+pub(crate) struct Feed {
+    /// As the list of subscriptions spells it.
+    pub(crate) name: String,
+    pub(crate) subscription: Option<Subscription>,
+    /// When a client started it and was told so.
+    pub(crate) started: Option<Instant>,
+    /// By the time under which a window finds it, and a number that keeps equal times apart.
+    listed: BTreeMap<(Timestamp, u64), Arc<Stored>>,
+}
+
+/// A page that was promised.
+#[derive(Clone)]
+pub(crate) struct NextPage {
+    /// Its URL without the simulator's own.
+    pub(crate) target: String,
+    pub(crate) listing: Listing,
+}
+
+/// What is left of a listing.
+#[derive(Clone)]
+pub(crate) struct Listing {
+    content_type: String,
+    window: Window,
+    blobs: Arc<[Arc<Stored>]>,
+    offset: usize,
+}
+
+impl TenantState {
+    pub(crate) fn feed(&mut self, content_type: &str) -> &mut Feed {
+        self.feeds.entry(content_type.to_ascii_lowercase()).or_insert_with(|| Feed {
+            name: content_type.to_owned(),
+            subscription: None,
+            started: None,
+            listed: BTreeMap::new(),
+        })
+    }
+
+    pub(crate) fn feeds(&self) -> impl Iterator<Item = &Feed> {
+        self.feeds.values()
+    }
+
+    pub(crate) fn blob(&self, content_id: &str) -> Option<Arc<Stored>> {
+        self.blobs.get(content_id).cloned()
+    }
+
+    pub(crate) fn next_page(&self, token: &str) -> Option<NextPage> {
+        self.pages.get(token).cloned()
+    }
+
+    /// Whether this request is one too many.
+    pub(crate) fn is_over_quota(&mut self) -> bool {
+        let Some(quota) = self.settings.requests_per_minute else { return false };
+        let now = Instant::now();
+        while self.recent.front().is_some_and(|at| now.duration_since(*at) >= Duration::from_mins(1)) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(now);
+        self.recent.len() > quota
+    }
+
+    /// What a window shows.
+    pub(crate) fn listing(&mut self, content_type: &str, window: Window) -> Listing {
+        let listed = &self.feed(content_type).listed;
+        let blobs = listed
+            .range((window.start, 0)..(window.end, 0))
+            .map(|(_, blob)| blob)
+            .filter(|blob| blob.visible.as_ref().is_none_or(|visible| visible(window)));
+        Listing { content_type: content_type.to_owned(), window, blobs: blobs.cloned().collect(), offset: 0 }
+    }
+
+    /// One page of a listing, unsorted, and the target of the next one.
+    pub(crate) fn page(&mut self, mut listing: Listing) -> (Vec<Arc<Stored>>, Option<String>) {
+        let rest = &listing.blobs[listing.offset..];
+        let mut page = rest[..rest.len().min(self.settings.page_size.max(1))].to_vec();
+        fastrand::Rng::with_seed(listing.offset as u64).shuffle(&mut page);
+        listing.offset += page.len();
+        let Some(next) = listing.blobs.get(listing.offset) else { return (page, None) };
+
+        self.sequence += 1;
+        let token = format!(
+            "{}{:06}${}000000$na0022",
+            time::digits(next.created),
+            self.sequence % 1_000_000,
+            time::digits(listing.window.start)
+        );
+        let target = format!(
+            "/api/{}/{}/activity/feed/subscriptions/content?contenttype={}&endtime={}&starttime={}&nextpage={token}",
+            self.settings.next_page_version,
+            self.settings.id,
+            listing.content_type,
+            time::with_zone(listing.window.end, Fraction::Seven, 0),
+            time::with_zone(listing.window.start, Fraction::Seven, 0),
+        );
+        self.pages.insert(token, NextPage { target: target.clone(), listing });
+        (page, Some(target))
+    }
+
+    fn new_content_id(&mut self, content_type: &str, created: Timestamp, seed: u64) -> String {
+        self.sequence += 1;
+        let number = self.sequence;
+        let dated = match self.settings.content_ids {
+            ContentIds::Dated => true,
+            ContentIds::Numbered => false,
+            ContentIds::Mixed => number.is_multiple_of(2),
+        };
+        if dated {
+            let key = format!("{}{:06}", time::digits(created), number);
+            let name = content_type.replace('.', "_");
+            format!("{key}${key}${}${name}$emea0036", name.to_ascii_lowercase())
+        } else {
+            let key = 492_638_000_000 + number;
+            let origin = seed.rotate_left(17);
+            format!("{key}${key}${seed:016x}{origin:016x}spo2015043022${origin:016x}{seed:016x}$04")
+        }
+    }
+}
+
+impl Held {
+    pub(crate) fn new(settings: TenantSettings, url: String, clock: Arc<Clock>) -> Self {
+        let state = TenantState {
+            settings,
+            feeds: BTreeMap::new(),
+            blobs: HashMap::new(),
+            pages: HashMap::new(),
+            tokens: HashMap::new(),
+            recent: VecDeque::new(),
+            sequence: 0,
+        };
+        Self { url, clock, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn settings(&self) -> TenantSettings {
+        lock(&self.state).settings.clone()
+    }
+
+    pub(crate) fn issue_token(&self) -> String {
+        let random: String = (0..256).map(|_| fastrand::alphanumeric()).collect();
+        let token = format!("eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.{random}");
+        let mut state = lock(&self.state);
+        let until = Instant::now() + state.settings.token_lifetime;
+        state.tokens.insert(token.clone(), until);
+        token
+    }
+
+    /// Whether this tenant issued the token, and whether it is still good.
+    pub(crate) fn knows_token(&self, token: &str) -> (bool, bool) {
+        let until = lock(&self.state).tokens.get(token).copied();
+        (until.is_some(), until.is_some_and(|until| Instant::now() < until))
+    }
+
+    /// Remembers that a client knows that it started this subscription.
+    pub(crate) fn note_start(&self, content_type: &str) {
+        lock(&self.state).feed(content_type).started = Some(Instant::now());
+    }
+
+    fn add(&self, content_type: &str, blob: NewBlob) -> Blob {
+        let created = blob.created.unwrap_or_else(|| self.clock.now());
+        let created = created.round(TimestampRound::new().smallest(Unit::Millisecond)).unwrap_or(created);
+        let mut state = lock(&self.state);
+        state.sequence += 1;
+        let number = state.sequence;
+        let tenant = state.settings.id.clone();
+        let seed = hash(&(&tenant, content_type.to_ascii_lowercase(), number));
+        let content_id = match blob.content_id {
+            Some(content_id) => content_id,
+            None => state.new_content_id(content_type, created, seed),
+        };
+        let own_uri = || format!("{}/api/v1.0/{tenant}/activity/feed/audit/{content_id}", self.url);
+        let stored = Arc::new(Stored {
+            content_type: content_type.to_owned(),
+            uri: blob.uri.unwrap_or_else(own_uri),
+            mime: blob.mime,
+            created,
+            content: match blob.content {
+                NewContent::Given { body, ids } => Content::Given { body, ids },
+                NewContent::Generated(count) => Content::Generated(Source {
+                    content_type: content_type.to_owned(),
+                    tenant,
+                    created,
+                    seed,
+                    count,
+                    plain: blob.plain,
+                }),
+            },
+            visible: blob.visible,
+            state: Mutex::new(State {
+                expiration: blob.expiration.unwrap_or(created + SignedDuration::from_hours(7 * 24)),
+                vanished: false,
+            }),
+            served: AtomicUsize::new(0),
+            kept: OnceLock::new(),
+            content_id,
+        });
+        state.blobs.insert(stored.content_id.clone(), Arc::clone(&stored));
+        for at in blob.listed_also.into_iter().chain([created]) {
+            state.sequence += 1;
+            let key = (at, state.sequence);
+            state.feed(content_type).listed.insert(key, Arc::clone(&stored));
+        }
+        Blob { stored }
+    }
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
