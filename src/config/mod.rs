@@ -2,9 +2,32 @@
 //!
 //! Names, defaults and limits are those of `config/config.production.template.yaml`.
 
+mod check;
+mod feeds;
+mod files;
+mod keys;
+mod load;
+mod mistake;
+mod older;
+mod outputs;
+mod reading;
+mod scalar;
+mod section;
+mod tenants;
+mod url;
+mod value;
+mod variables;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::feed::ContentType;
+
+pub use load::{DEFAULT_PATHS, Loaded, Sources, find_default, load};
+pub use mistake::{Mistake, Position, Unusable};
 
 /// Everything that a pass is told.
 #[derive(Clone, Debug)]

@@ -1,0 +1,82 @@
+//! Files that the configuration names: secrets to read now, certificates to look for.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+};
+
+use super::{Secret, section::Section, value::Value};
+use crate::limits::SECRET_BYTES_MAX;
+
+/// What group and others must not do with a file that holds a secret.
+const MODE_OF_OTHERS: u32 = 0o077;
+
+impl Value<'_> {
+    /// The secret in the file that is named, without line ends behind it.
+    pub(super) fn secret_file(&self) -> Option<Secret> {
+        let path = PathBuf::from(self.text()?);
+        let read = || -> io::Result<(String, u32)> {
+            let file = fs::File::open(&path)?;
+            let mode = file.metadata()?.permissions().mode();
+            let mut text = String::new();
+            file.take(SECRET_BYTES_MAX).read_to_string(&mut text)?;
+            Ok((text, mode))
+        };
+        let (text, mode) = match read() {
+            Ok(read) => read,
+            Err(error) => {
+                self.mistake(format!("the file cannot be read: {error}; {}", mend(&error)));
+                return None;
+            }
+        };
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.trim().is_empty() {
+            self.mistake("the file is empty; write the secret into it");
+            return None;
+        }
+        if is_exposed(mode) {
+            self.reading.warn(&self.place, "the file can be read by others; run chmod 600 on it");
+        }
+        Some(Secret::new(text))
+    }
+}
+
+impl Section<'_> {
+    /// The path of a PEM file that can be opened.
+    pub(super) fn pem_file(&self, key: &'static str) -> Option<PathBuf> {
+        let value = self.value(key)?;
+        let path = PathBuf::from(value.text()?);
+        let extension = path.extension().map(OsStr::to_ascii_lowercase);
+        if extension.is_some_and(|extension| extension == "pfx" || extension == "p12") {
+            value.mistake("is a PFX file, but PEM is needed; convert it: openssl pkcs12 -in app.pfx -out app.pem -nodes");
+            return None;
+        }
+        match fs::File::open(&path).and_then(|file| file.metadata()) {
+            Ok(found) if found.is_file() => Some(path),
+            Ok(_) => {
+                value.mistake("is no file; name a PEM file");
+                None
+            }
+            Err(error) => {
+                value.mistake(format!("the file cannot be read: {error}; {}", mend(&error)));
+                None
+            }
+        }
+    }
+}
+
+/// Whether permission bits let anybody but the owner in.
+pub(super) fn is_exposed(mode: u32) -> bool {
+    mode & MODE_OF_OTHERS != 0
+}
+
+fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::PermissionDenied => "let the user that runs the collector read it",
+        _ => "name a text file",
+    }
+}

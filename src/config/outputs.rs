@@ -1,0 +1,213 @@
+//! Where records go.
+
+use std::time::Duration;
+
+use ureq::http::{HeaderName, HeaderValue};
+
+use super::{
+    FileOutput, FluentdOutput, GraylogOutput, HttpFormat, HttpOutput, Output, Secret, Tls, older,
+    section::Section, url, value::Value,
+};
+use crate::limits;
+
+const FLUENTD_PORT: u16 = 24224;
+const GRAYLOG_PORT: u16 = 12201;
+const TAG: &str = "office365.{tenant}.{contentType}";
+const TAG_PARTS: [&str; 3] = ["tenant", "contentType", "workload"];
+const SEPARATOR: &str = ";";
+/// The default of Fluentd's own sender.
+const ACK_TIMEOUT: Duration = Duration::from_secs(190);
+const BATCH_BYTES: usize = 1024 * 1024;
+
+const COMPRESSIONS: [(&str, bool); 2] = [("gzip", true), ("none", false)];
+const FORMATS: [(&str, HttpFormat); 4] = [
+    ("ndjson", HttpFormat::Ndjson),
+    ("array", HttpFormat::Array),
+    ("splunk-hec", HttpFormat::SplunkHec),
+    ("elastic-bulk", HttpFormat::ElasticBulk),
+];
+
+/// `output`
+pub(super) fn output(root: &Section) -> Output {
+    let section = root.section("output");
+    let names = [("file", true), ("fluentd", true), ("graylog", true), ("http", true), ("stdout", false)];
+    let mut parts = names.map(|(name, default)| {
+        let mut part = section.section(name);
+        let enabled = part.switch(default);
+        (part, enabled)
+    });
+    older::outputs(&section);
+    if parts.iter().all(|(_, enabled)| !enabled) {
+        section.mistake("has no enabled output; add one of file, fluentd, graylog, http, stdout");
+    }
+    let [
+        (file_keys, file_on),
+        (fluentd_keys, fluentd_on),
+        (graylog_keys, graylog_on),
+        (http_keys, http_on),
+        (_, stdout),
+    ] = &mut parts;
+    Output {
+        file: file(file_keys).filter(|_| *file_on),
+        fluentd: fluentd(fluentd_keys).filter(|_| *fluentd_on),
+        graylog: graylog(graylog_keys).filter(|_| *graylog_on),
+        http: http(http_keys).filter(|_| *http_on),
+        stdout: *stdout,
+    }
+}
+
+fn file(section: &Section) -> Option<FileOutput> {
+    let path = section.required("path", "name the file to append to", Section::path);
+    let separate_by_content_type = section.boolean("separateByContentType").unwrap_or(false);
+    let separator = section.value("separator").and_then(|value| separator(&value));
+    older::file(section);
+    let path = path?;
+    if path.file_name().is_none() || path.to_string_lossy().ends_with('/') {
+        section.value("path")?.mistake("names a folder; add a file's name, such as audit.json");
+    }
+    let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+    if separator.is_some() && !is_csv {
+        let place = section.place.key("separator");
+        section
+            .reading
+            .warn(&place, "has no effect: records are written as JSON lines unless the path ends in .csv");
+    }
+    let separator = separator.unwrap_or_else(|| SEPARATOR.to_owned());
+    Some(FileOutput { path, separate_by_content_type, separator })
+}
+
+fn separator(value: &Value) -> Option<String> {
+    let text = value.scalar_text()?;
+    let mut characters = text.chars();
+    match (characters.next(), characters.next()) {
+        (Some(one), None) if !matches!(one, '"' | '\r' | '\n') => Some(text),
+        _ => {
+            value.mistake("must be one character other than a quote or a line end, such as ;");
+            None
+        }
+    }
+}
+
+fn fluentd(section: &Section) -> Option<FluentdOutput> {
+    let address = section.required("address", "name the receiver's host", address);
+    let port = section.number("port", &limits::PORT).unwrap_or(FLUENTD_PORT);
+    let tenant_name = section.text("tenantName");
+    let tag = section.value("tag").and_then(|value| tag(&value)).unwrap_or_else(|| TAG.to_owned());
+    let shared_key = section.secret("sharedKey");
+    let username = section.text("username");
+    let password = section.secret("password");
+    let gzip = section.choice("compress", &COMPRESSIONS).unwrap_or(false);
+    let ack_timeout = section.duration("ackTimeout", &limits::ACK_TIMEOUT_SECONDS).unwrap_or(ACK_TIMEOUT);
+    let tls = tls(section);
+    for (one, other) in [("username", "password"), ("password", "username")] {
+        if section.entry(one).is_some() && section.entry(other).is_none() {
+            section.reading.mistake(&section.place.key(one), format!("is nothing without {other}; add it"));
+        }
+    }
+    Some(FluentdOutput {
+        tenant_name,
+        address: address?,
+        port,
+        tag,
+        shared_key,
+        username,
+        password,
+        gzip,
+        ack_timeout,
+        tls,
+    })
+}
+
+fn tag(value: &Value) -> Option<String> {
+    let tag = value.text()?;
+    let parts: Vec<_> = TAG_PARTS.iter().map(|part| format!("{{{part}}}")).collect();
+    let rest = parts.iter().fold(tag.clone(), |rest, part| rest.replace(part.as_str(), ""));
+    if rest.contains(['{', '}']) || rest.contains(char::is_whitespace) {
+        value.mistake(format!("must have no spaces and no braces but {}", parts.join(", ")));
+        return None;
+    }
+    Some(tag)
+}
+
+fn graylog(section: &Section) -> Option<GraylogOutput> {
+    let address = section.required("address", "name the receiver's host", address);
+    let port = section.number("port", &limits::PORT).unwrap_or(GRAYLOG_PORT);
+    let tls = tls(section);
+    Some(GraylogOutput { address: address?, port, tls })
+}
+
+/// A host's name or address; the brackets of an IPv6 address may be there.
+fn address(section: &Section, key: &'static str) -> Option<String> {
+    let value = section.value(key)?;
+    let text = value.text()?;
+    let host = text.trim().trim_start_matches('[').trim_end_matches(']');
+    if host.contains(['/', '@', '[', ']'])
+        || host.contains(char::is_whitespace)
+        || host.matches(':').count() == 1
+    {
+        value.mistake("must be only a host's name or address; the port has a key of its own");
+        return None;
+    }
+    Some(host.to_owned())
+}
+
+fn http(section: &Section) -> Option<HttpOutput> {
+    let url = section
+        .required("url", "name the receiver's URL", |section, key| url::receiver(&section.value(key)?));
+    let format = section.choice("format", &FORMATS).unwrap_or(HttpFormat::Ndjson);
+    let headers = headers(section);
+    let gzip = section.choice("compress", &COMPRESSIONS).unwrap_or(false);
+    let batch_bytes_max = section.size("batchSize", &limits::BATCH_BYTES).unwrap_or(BATCH_BYTES);
+    let tls = tls(section);
+    let url = url?;
+    if tls.is_some() && url.to_ascii_lowercase().starts_with("http:") {
+        section.reading.mistake(&section.place.key("tls"), "needs a URL that begins with https://");
+    }
+    Some(HttpOutput { url, format, headers, gzip, batch_bytes_max, tls })
+}
+
+/// `headers`, and `header_files` whose values are read from files.
+fn headers(section: &Section) -> Vec<(String, Secret)> {
+    let written = section.free_entries("headers");
+    let in_files = section.free_entries("header_files");
+    let all = written
+        .into_iter()
+        .map(|entry| (entry, false))
+        .chain(in_files.into_iter().map(|entry| (entry, true)));
+    let mut headers: Vec<(String, Secret)> = Vec::new();
+    for ((name, value), is_file) in all {
+        let text = if is_file { value.secret_file() } else { value.secret() };
+        if HeaderName::from_bytes(name.as_bytes()).is_err() {
+            value.mistake("is no header's name; use letters, digits and -");
+            continue;
+        }
+        if headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            value.mistake("is the same header as one above; keep one of them");
+            continue;
+        }
+        let Some(text) = text else { continue };
+        if HeaderValue::from_str(text.reveal()).is_err() {
+            value.mistake("has a character that no header can carry; keep to one line of text");
+            continue;
+        }
+        headers.push((name.to_owned(), text));
+    }
+    headers
+}
+
+fn tls(section: &Section) -> Option<Tls> {
+    let keys = section.section("tls");
+    let tls = Tls {
+        ca_file: keys.pem_file("ca_file"),
+        cert_file: keys.pem_file("cert_file"),
+        key_file: keys.pem_file("key_file"),
+        server_name: keys.text("server_name"),
+    };
+    if keys.entry("key_file").is_some() && keys.entry("cert_file").is_none() {
+        keys.reading.mistake(&keys.place.key("key_file"), "is nothing without cert_file; add it");
+    }
+    if let Some(value) = section.entry("tls").filter(Value::is_null) {
+        value.mistake("is empty; write `tls: {}` for TLS with the system's roots, or remove the line");
+    }
+    keys.is_present().then_some(tls)
+}

@@ -1,0 +1,241 @@
+//! The tenants: those of the configuration, completed by a second file and by the environment.
+
+use super::{
+    Cloud, Credential, Secret, Tenant,
+    feeds::subscriptions,
+    mistake::{Origin, Place},
+    reading::Reading,
+    scalar,
+    section::{Layer, Section},
+    url,
+    value::Value,
+    yaml::Node,
+};
+use crate::{feed::ContentType, limits::TENANT_NAME_CHARS};
+
+/// Variables that override the single tenant's values, and the keys that they stand for.
+const VARIABLES: [(&str, &str); 3] =
+    [("TENANT_ID", "tenant_id"), ("CLIENT_ID", "client_id"), ("CLIENT_SECRET", "client_secret")];
+
+const CLOUDS: [(&str, Cloud); 4] = [
+    ("commercial", Cloud::Commercial),
+    ("gcc", Cloud::Gcc),
+    ("gcc-high", Cloud::GccHigh),
+    ("dod", Cloud::Dod),
+];
+
+const CREDENTIALS: [&str; 4] = ["client_secret", "client_secret_file", "certificate", "federated_token_file"];
+
+const TENANT_ID_MEND: &str = "fill in the tenant_id: Entra admin center, Overview, Tenant ID";
+const CLIENT_ID_MEND: &str = "fill in the client_id: App registrations, your app, Application (client) ID";
+const CLIENT_SECRET_MEND: &str =
+    "fill in the client_secret: your app, Certificates & secrets, the secret's Value";
+
+/// The values that the environment has for the single tenant.
+pub(super) fn overrides(reading: &Reading) -> Vec<(String, Node)> {
+    let entry =
+        |(variable, key): (&str, &str)| Some((key.to_owned(), Node::Text(reading.variable(variable)?)));
+    VARIABLES.into_iter().filter_map(entry).collect()
+}
+
+/// All tenants. `credentials` is the second file's outermost section, `default` what is subscribed to unless a tenant
+/// says otherwise.
+pub(super) fn tenants<'a>(
+    root: &Section<'a>,
+    credentials: Option<&Section<'a>>,
+    overrides: &'a [(String, Node)],
+    default: &[ContentType],
+) -> Vec<Tenant> {
+    let mut sections = root.sections("tenants");
+    let entries = credentials.map(|root| root.sections("tenants")).unwrap_or_default();
+    let is_listed = root
+        .value("tenants")
+        .is_some_and(|value| !matches!(value.node, Node::List(items) if items.is_empty()));
+    if !is_listed && overrides.len() == VARIABLES.len() {
+        sections.push(root.absent_item("tenants"));
+    }
+    if !is_listed && sections.is_empty() {
+        root.reading.mistake(&root.place.key("tenants"), missing(overrides));
+        // Read for nothing but its keys, so that they are known wherever they were written instead.
+        tenant(&root.absent_item("tenants"), default);
+    }
+    let environment = Layer { entries: overrides, place: Place::root(Origin::Environment) };
+    let single_id = overrides.iter().find(|(key, _)| key == "tenant_id").map(|(_, node)| node);
+    merge(&mut sections, entries, single_id);
+    match sections.as_mut_slice() {
+        [] => {}
+        [single] => {
+            if !overrides.is_empty() {
+                single.overlay([environment]);
+            }
+        }
+        several => {
+            for (key, _) in overrides {
+                let text = format!("overrides a single tenant, but there are {}; unset it", several.len());
+                root.reading.mistake(&environment.place.key(key), text);
+            }
+        }
+    }
+    let tenants: Vec<_> = sections.iter().map(|section| (section, tenant(section, default))).collect();
+    refuse_doubles(&tenants);
+    tenants.into_iter().filter_map(|(_, tenant)| tenant).collect()
+}
+
+fn missing(overrides: &[(String, Node)]) -> String {
+    let unset: Vec<_> = VARIABLES
+        .into_iter()
+        .filter(|(_, key)| overrides.iter().all(|(other, _)| other != key))
+        .map(|(variable, _)| variable)
+        .collect();
+    format!("is missing; list a tenant, or set {} in the environment", unset.join(", "))
+}
+
+/// Lays each entry of the second file over the tenant with the same id. The values of the environment come later, but
+/// its `TENANT_ID` already says which tenant the single one is.
+fn merge<'a>(sections: &mut [Section<'a>], entries: Vec<Section<'a>>, single_id: Option<&Node>) {
+    let id = |section: &Section| section.entry("tenant_id")?.quiet_text().map(|text| folded(&text));
+    let is_single = sections.len() == 1;
+    let mut merged: Vec<String> = Vec::new();
+    for entry in entries {
+        let Some(entry_id) = id(&entry) else {
+            entry.required("tenant_id", "say which tenant of the configuration is meant", Section::text);
+            continue;
+        };
+        let place = entry.place.key("tenant_id");
+        if merged.contains(&entry_id) {
+            entry.reading.mistake(&place, "is the same tenant as one above; keep one of them");
+            continue;
+        }
+        let found = sections.iter_mut().find(|section| match single_id {
+            Some(Node::Text(single)) if is_single => folded(single) == entry_id,
+            _ => id(section).is_some_and(|id| id == entry_id),
+        });
+        match found {
+            Some(section) => section.overlay(entry.into_layers()),
+            None => entry.reading.mistake(&place, "is no tenant of the configuration; list it there as well"),
+        }
+        merged.push(entry_id);
+    }
+}
+
+fn folded(id: &str) -> String {
+    id.trim().to_ascii_lowercase()
+}
+
+fn tenant(section: &Section, default: &[ContentType]) -> Option<Tenant> {
+    let tenant_id = section
+        .required("tenant_id", TENANT_ID_MEND, |section, key| guid(&section.value(key)?, TENANT_ID_MEND));
+    let client_id = section
+        .required("client_id", CLIENT_ID_MEND, |section, key| guid(&section.value(key)?, CLIENT_ID_MEND));
+    let credential = credential(section);
+    let name = section.value("name").and_then(|value| name(&value));
+    let cloud = section.choice("api_type", &CLOUDS).unwrap_or(Cloud::Commercial);
+    let publisher_id = section
+        .value("publisher_id")
+        .and_then(|value| guid(&value, "fill in the publisher_id or remove the line for the tenant's own"));
+    let login_url = section.value("login_url").and_then(|value| url::origin(&value));
+    let api_url = section.value("api_url").and_then(|value| url::origin(&value));
+    let subscriptions = subscriptions(section).unwrap_or_else(|| default.to_vec());
+    let tenant_id = tenant_id?;
+    Some(Tenant {
+        publisher_id: publisher_id.unwrap_or_else(|| tenant_id.clone()),
+        tenant_id,
+        client_id: client_id?,
+        credential: credential?,
+        name,
+        cloud,
+        login_url: login_url.unwrap_or_else(|| cloud.login_url().to_owned()),
+        api_url: api_url.unwrap_or_else(|| cloud.api_url().to_owned()),
+        subscriptions,
+    })
+}
+
+fn guid(value: &Value, mend: &str) -> Option<String> {
+    let text = value.text()?;
+    if scalar::is_placeholder(&text) {
+        value.mistake(format!("is still a placeholder; {mend}"));
+        return None;
+    }
+    let guid = scalar::guid(&text);
+    if guid.is_none() {
+        value.mistake(format!("must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; {mend}"));
+    }
+    guid
+}
+
+fn name(value: &Value) -> Option<String> {
+    let text = value.text()?;
+    let name = text.trim();
+    if name.chars().any(char::is_control) || !TENANT_NAME_CHARS.contains(&name.chars().count()) {
+        let most = TENANT_NAME_CHARS.end();
+        value.mistake(format!(
+            "must have at most {most} characters on one line; it appears in tags and in the log"
+        ));
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+/// The one credential. `CLIENT_SECRET` from the environment stands for whatever the files have.
+fn credential(section: &Section) -> Option<Credential> {
+    let [secret, secret_file, certificate, token_file] = CREDENTIALS.map(|key| section.value(key));
+    let certificate_keys = section.section("certificate");
+    let certificate_file =
+        certificate_keys.required("file", "name the certificate's PEM file", Section::pem_file);
+    let key_file = certificate_keys.pem_file("key_file");
+
+    if let Some(value) = secret.iter().find(|value| matches!(value.place.origin, Origin::Environment)) {
+        return client_secret(value).map(Credential::Secret);
+    }
+    let given: Vec<_> = [&secret, &secret_file, &certificate, &token_file].into_iter().flatten().collect();
+    if let [first, .., last] = given.as_slice() {
+        let text = format!("is one credential too many; keep either it or {}", first.place.name());
+        last.mistake(text);
+        return None;
+    }
+    if let Some(value) = secret {
+        client_secret(&value).map(Credential::Secret)
+    } else if let Some(value) = secret_file {
+        value.secret_file().map(Credential::Secret)
+    } else if certificate.is_some() {
+        Some(Credential::Certificate { file: certificate_file?, key_file })
+    } else if let Some(value) = token_file {
+        value.text().map(|path| Credential::FederatedTokenFile(path.into()))
+    } else {
+        if section.owes() {
+            section.mistake(format!("has no credential; add one of {}", CREDENTIALS.join(", ")));
+        }
+        None
+    }
+}
+
+fn client_secret(value: &Value) -> Option<Secret> {
+    let secret = value.secret()?;
+    if scalar::is_placeholder(secret.reveal()) {
+        value.mistake(format!("is still a placeholder; {CLIENT_SECRET_MEND}"));
+        return None;
+    }
+    if scalar::guid(secret.reveal()).is_some() {
+        value.reading.warn(&value.place, "looks like the secret's ID; logging in takes its Value");
+    }
+    Some(secret)
+}
+
+fn refuse_doubles(tenants: &[(&Section, Option<Tenant>)]) {
+    for (index, (section, tenant)) in tenants.iter().enumerate() {
+        let Some(tenant) = tenant else { continue };
+        let before =
+            || tenants[..index].iter().filter_map(|(section, tenant)| Some((section, tenant.as_ref()?)));
+        if let Some((first, _)) = before().find(|(_, other)| other.tenant_id == tenant.tenant_id) {
+            let text = format!("is the same tenant as {}; keep one of them", first.place.name());
+            section.reading.mistake(&section.place.key("tenant_id"), text);
+        }
+        if let Some((first, _)) =
+            before().find(|(_, other)| tenant.name.is_some() && other.name == tenant.name)
+        {
+            let text =
+                format!("is the same name as that of {}; give each tenant its own", first.place.name());
+            section.reading.mistake(&section.place.key("name"), text);
+        }
+    }
+}

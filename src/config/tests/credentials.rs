@@ -1,0 +1,80 @@
+//! The second file.
+
+use super::*;
+
+const SETTINGS: &str = "\
+tenants:
+  - tenant_id: 0a1b2c3d-0000-4000-8000-00000000000a
+    client_id: 0a1b2c3d-0000-4000-8000-0000000000c1
+  - tenant_id: 0a1b2c3d-0000-4000-8000-00000000000b
+    client_id: 0a1b2c3d-0000-4000-8000-0000000000c1
+    client_secret: settings
+output: { stdout: { enabled: true } }
+";
+
+#[test]
+fn entries_are_merged_by_tenant_id() {
+    let trial = Trial::new(SETTINGS).credentials(
+        "tenants:\n  - { tenant_id: 0A1B2C3D-0000-4000-8000-00000000000B, client_secret: b }\n  \
+             - { tenant_id: 0a1b2c3d-0000-4000-8000-00000000000a, client_secret: a, name: contoso }\n",
+    );
+    let tenants = trial.config().tenants;
+    assert_eq!((secret(&tenants[0]), tenants[0].label()), ("a", "contoso"));
+    assert_eq!((secret(&tenants[1]), &*tenants[1].tenant_id), ("b", OTHER));
+}
+
+#[test]
+fn the_environment_says_which_tenant_the_single_one_is() {
+    let trial = Trial::new(&whole(""))
+        .set("TENANT_ID", OTHER)
+        .credentials(&format!("tenants: [ {{ tenant_id: {OTHER}, client_secret: b }} ]"));
+    let tenant = trial.config().tenants.remove(0);
+    assert_eq!((&*tenant.tenant_id, secret(&tenant)), (OTHER, "b"));
+}
+
+#[test]
+fn mistakes_of_both_files_are_listed() {
+    let trial = Trial::new(SETTINGS).credentials(
+        "\
+enabled: true
+tenants:
+  - tenant_id: 0a1b2c3d-0000-4000-8000-00000000000c
+    client_secret: c
+  - client_secret: d
+  - tenant_id: 0a1b2c3d-0000-4000-8000-00000000000b
+    client_secert: b
+    certificate: { file: app.pem }
+  - tenant_id: 0a1b2c3d-0000-4000-8000-00000000000b
+",
+    );
+    assert_eq!(
+        trial.mistakes(),
+        [
+            "config.yaml:2:5: tenants[0]: has no credential; add one of client_secret, client_secret_file, \
+                 certificate, federated_token_file",
+            "credentials.yaml:1:1: enabled: is no known key; known here are tenants",
+            "credentials.yaml:3:5: tenants[0].tenant_id: is no tenant of the configuration; list it there as well",
+            "credentials.yaml:5:5: tenants[1].tenant_id: is missing; say which tenant of the configuration is meant",
+            "credentials.yaml:7:5: tenants[2].client_secert: is no known key; did you mean `client_secret`?",
+            "credentials.yaml:8:5: tenants[2].certificate: is one credential too many; keep either it or \
+                 tenants[1].client_secret",
+            "credentials.yaml:8:20: tenants[2].certificate.file: the file cannot be read: No such file or directory \
+                 (os error 2); check the path",
+            "credentials.yaml:9:5: tenants[3].tenant_id: is the same tenant as one above; keep one of them",
+        ]
+    );
+}
+
+#[test]
+fn a_second_file_that_cannot_be_read_leaves_no_false_mistakes() {
+    let mut trial = Trial::new(&format!("{SETTINGS}colour: red\n"));
+    trial.has_credentials = true;
+    assert_eq!(
+        trial.mistakes(),
+        [
+            "config.yaml:8:1: colour: is no known key; known here are ca_file, collect, curl_max_size, enabled, \
+                 interval, log, metrics, only_future_events, output, proxy, subscriptions, tenants",
+            "credentials.yaml: cannot be read: No such file or directory (os error 2); check the path",
+        ]
+    );
+}

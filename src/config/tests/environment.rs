@@ -1,0 +1,85 @@
+//! Variables: within values, and instead of the single tenant's values.
+
+use super::*;
+
+#[test]
+fn variables_stand_for_texts_numbers_and_booleans() {
+    let trial = Trial::new(&whole(
+        "collect: { maxThreads: '${THREADS}', maxMemory: '${MIB}M', workingDir: '/srv/${NAME}' }\n\
+         log: { debug: '${DEBUG}' }\ninterval: ${MINUTES}m",
+    ))
+    .set("THREADS", "7")
+    .set("MIB", "2")
+    .set("NAME", "a")
+    .set("DEBUG", "true")
+    .set("MINUTES", "10");
+    let config = trial.config();
+    assert_eq!((config.collect.threads, config.collect.held_bytes_max), (7, 2 << 20));
+    assert_eq!(config.collect.working_dir, Path::new("/srv/a"));
+    assert!(config.log.debug);
+    assert_eq!(config.interval, Duration::from_secs(600));
+}
+
+#[test]
+fn the_single_tenants_values_are_overridden_and_never_substituted_again() {
+    let trial = Trial::new(&whole("").replace("client_secret:", "client_secret_file:"))
+        .set("TENANT_ID", OTHER)
+        .set("CLIENT_ID", TENANT)
+        .set("CLIENT_SECRET", "p${ss}");
+    let tenant = trial.config().tenants.remove(0);
+    assert_eq!((&*tenant.tenant_id, &*tenant.client_id, &*tenant.publisher_id), (OTHER, TENANT, OTHER));
+    assert_eq!(secret(&tenant), "p${ss}", "the environment replaces the other kind of credential");
+}
+
+#[test]
+fn three_variables_make_a_tenant() {
+    for tenants in ["", "tenants:\n", "tenants: []\n"] {
+        let trial = Trial::new(&format!("{tenants}{END}"))
+            .set("TENANT_ID", TENANT)
+            .set("CLIENT_ID", CLIENT)
+            .set("CLIENT_SECRET", "hunter2~");
+        assert_eq!(trial.config().tenants[0].tenant_id, TENANT, "{tenants}");
+    }
+    let trial = Trial::new(END).set("TENANT_ID", TENANT).set("CLIENT_SECRET", "");
+    assert_eq!(
+        trial.mistakes(),
+        [
+            "config.yaml:1:1: tenants: is missing; list a tenant, or set CLIENT_ID, CLIENT_SECRET in the environment"
+        ]
+    );
+}
+
+#[test]
+fn empty_variables_override_nothing() {
+    let trial = Trial::new(&whole("")).set("TENANT_ID", "").set("CLIENT_SECRET", "");
+    assert_eq!(trial.config().tenants[0].tenant_id, TENANT);
+}
+
+#[test]
+fn several_tenants_cannot_be_overridden() {
+    let text =
+        format!("{BEGIN}  - tenant_id: {OTHER}\n    client_id: {CLIENT}\n    client_secret: hunter2~\n{END}");
+    assert_eq!(
+        Trial::new(&text).set("CLIENT_ID", CLIENT).set("CLIENT_SECRET", "x").mistakes(),
+        [
+            "environment: CLIENT_ID: overrides a single tenant, but there are 2; unset it",
+            "environment: CLIENT_SECRET: overrides a single tenant, but there are 2; unset it",
+        ]
+    );
+}
+
+#[test]
+fn mistakes_of_the_environment_name_the_variable() {
+    assert_eq!(
+        Trial::new(&whole("")).set("TENANT_ID", "contoso").mistakes(),
+        ["environment: TENANT_ID: must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill in the \
+             tenant_id: Entra admin center, Overview, Tenant ID"]
+    );
+    assert_eq!(
+        Trial::new(&whole("log: { path: '${A}/${B}' }")).mistakes(),
+        [
+            "config.yaml:5:8: log.path: the environment variable A is not set; set it, or write $${ for a literal ${",
+            "config.yaml:5:8: log.path: the environment variable B is not set; set it, or write $${ for a literal ${",
+        ]
+    );
+}

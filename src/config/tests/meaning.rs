@@ -1,0 +1,283 @@
+//! What a configuration without mistakes means.
+
+use super::*;
+
+#[test]
+fn what_is_not_written_has_its_default() {
+    let config = config("");
+    assert!(config.enabled);
+    assert_eq!(config.interval, Duration::from_secs(300));
+    assert!(!config.only_future_events);
+    let [tenant] = config.tenants.as_slice() else { panic!() };
+    assert_eq!(tenant.tenant_id, TENANT);
+    assert_eq!(tenant.client_id, CLIENT);
+    assert_eq!(tenant.publisher_id, TENANT);
+    assert_eq!(tenant.name, None);
+    assert_eq!(tenant.label(), TENANT);
+    assert_eq!(tenant.cloud, Cloud::Commercial);
+    assert_eq!(tenant.login_url, "https://login.microsoftonline.com");
+    assert_eq!(tenant.api_url, "https://manage.office.com");
+    assert_eq!(tenant.subscriptions, ContentType::ALL);
+    assert_eq!(secret(tenant), "hunter2~");
+    let collect = config.collect;
+    assert_eq!(collect.working_dir, Path::new("."));
+    assert_eq!(collect.held_records_max, 500_000);
+    assert_eq!(collect.held_bytes_max, 64 << 20);
+    assert_eq!(collect.body_bytes_max, 10 << 20);
+    assert_eq!(collect.threads, 50);
+    assert_eq!(collect.requests_per_minute, 2000);
+    assert_eq!(collect.retries, 3);
+    assert_eq!(collect.retry_delay, Duration::from_secs(1));
+    assert_eq!(collect.request_timeout, Duration::from_secs(60));
+    assert!(collect.skip_known);
+    assert_eq!(collect.dedup, Duration::from_secs(24 * 3600));
+    assert_eq!(collect.look_back, Duration::from_secs(24 * 3600));
+    assert_eq!(collect.deadline, None);
+    assert_eq!(collect.filters, []);
+    assert!(config.output.stdout);
+    assert!(config.output.file.is_none() && config.output.fluentd.is_none());
+    assert!(config.output.graylog.is_none() && config.output.http.is_none());
+    assert_eq!(config.log.path, None);
+    assert!(!config.log.debug);
+    assert_eq!(config.metrics_path, None);
+    assert!(config.network.proxy.is_none() && config.network.ca_file.is_none());
+}
+
+#[test]
+fn an_output_of_which_only_the_receiver_is_named_has_its_defaults() {
+    let output = Trial::new(&format!(
+            "{BEGIN}output:\n  file: {{ path: a.json }}\n  fluentd: {{ address: '[::1]' }}\n  graylog: {{ address: g }}\n  \
+             http: {{ url: 'https://h/x?y=z' }}\n  stdout: {{}}\n"
+        ))
+        .config()
+        .output;
+    let file = output.file.unwrap();
+    assert_eq!(
+        (file.path.to_str(), file.separate_by_content_type, &*file.separator),
+        (Some("a.json"), false, ";")
+    );
+    let fluentd = output.fluentd.unwrap();
+    assert_eq!((&*fluentd.address, fluentd.port), ("::1", 24224));
+    assert_eq!(fluentd.tag, "office365.{tenant}.{contentType}");
+    assert_eq!(fluentd.ack_timeout, Duration::from_secs(190));
+    assert!(!fluentd.gzip && fluentd.tls.is_none() && fluentd.shared_key.is_none());
+    assert!(fluentd.username.is_none() && fluentd.password.is_none() && fluentd.tenant_name.is_none());
+    let graylog = output.graylog.unwrap();
+    assert_eq!((&*graylog.address, graylog.port), ("g", 12201));
+    assert!(graylog.tls.is_none());
+    let http = output.http.unwrap();
+    assert_eq!((&*http.url, http.format, http.gzip), ("https://h/x?y=z", HttpFormat::Ndjson, false));
+    assert_eq!((http.batch_bytes_max, http.headers.len()), (1 << 20, 0));
+    assert!(!output.stdout);
+}
+
+/// Everything but defaults. Files named are in a folder that is gone when this returns.
+fn written() -> Config {
+    let trial = Trial::new("");
+    let pem = trial.file("app.pem", "pem", 0o600);
+    let pem = pem.display();
+    trial.file(
+        "config.yaml",
+        format!(
+            "\
+enabled: false
+interval: 1h
+only_future_events: true
+curl_max_size: 1M
+proxy: http://proxy:3128
+ca_file: {pem}
+subscriptions: [audit.general, DLP.ALL, Audit.General]
+tenants:
+  - tenant_id: {TENANT}
+    client_id: {CLIENT}
+    certificate: {{ file: {pem} }}
+    name: contoso
+    api_type: GCC-High
+    publisher_id: {OTHER}
+  - tenant_id: {OTHER}
+    client_id: {CLIENT}
+    federated_token_file: /var/run/token
+    api_type: dod
+    login_url: https://login.example/
+    api_url: http://127.0.0.1:8080
+    subscriptions: [Audit.Exchange]
+collect:
+  workingDir: state
+  cacheSize: 10
+  maxMemory: 1048576
+  maxThreads: '8'
+  maxRequestsPerMinute: 100
+  retries: 0
+  retryDelay: 0s
+  requestTimeout: 5s
+  skipKnownLogs: false
+  dedupHours: 48
+  hoursToCollect: 168
+  globalTimeout: 4
+  filter:
+    Audit.General: {{ Item.Id: [a, 1, true], Operation: Send }}
+    audit.exchange: {{ UserId: x }}
+    DLP.All:
+output:
+  fluentd:
+    address: logs.example
+    port: 1234
+    tag: 'a.{{workload}}'
+    tenantName: My Company
+    sharedKey: key
+    username: me
+    password: pass
+    compress: gzip
+    ackTimeout: 10s
+    tls: {{ ca_file: {pem}, cert_file: {pem}, key_file: {pem}, server_name: logs }}
+  http:
+    url: https://h
+    format: splunk-hec
+    headers: {{ Authorization: Splunk 123 }}
+    header_files: {{ X-Key: {pem} }}
+    compress: none
+    batchSize: 512K
+  graylog: {{ enabled: false, address: g }}
+log: {{ path: a.log, debug: true }}
+metrics: {{ path: a.prom }}
+"
+        ),
+        0o600,
+    );
+    trial.config()
+}
+
+#[test]
+fn what_is_written_is_taken() {
+    let config = written();
+    assert!(!config.enabled && config.only_future_events);
+    assert_eq!(config.interval, Duration::from_secs(3600));
+    assert_eq!(config.network.proxy.unwrap().reveal(), "http://proxy:3128");
+    assert!(config.network.ca_file.unwrap().ends_with("app.pem"));
+    assert_eq!(config.log.path.as_deref(), Some(Path::new("a.log")));
+    assert!(config.log.debug);
+    assert_eq!(config.metrics_path.as_deref(), Some(Path::new("a.prom")));
+}
+
+#[test]
+fn tenants_that_are_written_are_taken() {
+    let config = written();
+    let [first, second] = config.tenants.as_slice() else { panic!() };
+    assert_eq!(first.label(), "contoso");
+    assert_eq!(first.publisher_id, OTHER);
+    assert_eq!(first.api_url, "https://manage.office365.us");
+    assert_eq!(first.login_url, "https://login.microsoftonline.us");
+    assert_eq!(first.subscriptions, [ContentType::DlpAll, ContentType::AuditGeneral]);
+    assert!(matches!(&first.credential, Credential::Certificate { key_file: None, .. }));
+    assert_eq!((&*second.login_url, &*second.api_url), ("https://login.example", "http://127.0.0.1:8080"));
+    assert_eq!(second.subscriptions, [ContentType::AuditExchange]);
+    assert!(matches!(&second.credential, Credential::FederatedTokenFile(path) if path.ends_with("token")));
+}
+
+#[test]
+fn how_to_collect_is_taken() {
+    let collect = written().collect;
+    assert_eq!(collect.working_dir, Path::new("state"));
+    assert_eq!(
+        (collect.held_records_max, collect.held_bytes_max, collect.body_bytes_max),
+        (10, 1 << 20, 1 << 20)
+    );
+    assert_eq!((collect.threads, collect.requests_per_minute, collect.retries), (8, 100, 0));
+    assert_eq!((collect.retry_delay, collect.request_timeout), (Duration::ZERO, Duration::from_secs(5)));
+    assert!(!collect.skip_known);
+    assert_eq!(collect.dedup, Duration::ZERO, "delivering again and dropping doubles exclude each other");
+    assert_eq!(collect.look_back, Duration::from_secs(168 * 3600));
+    assert_eq!(collect.deadline, Some(Duration::from_secs(240)));
+    let condition = |field: &str, texts: &[&str]| {
+        (field.to_owned(), texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(
+        collect.filters,
+        [
+            (ContentType::AuditExchange, Filter { conditions: vec![condition("UserId", &["x"])] }),
+            (
+                ContentType::AuditGeneral,
+                Filter {
+                    conditions: vec![
+                        condition("Item.Id", &["a", "1", "true"]),
+                        condition("Operation", &["Send"])
+                    ]
+                }
+            ),
+        ]
+    );
+}
+
+#[test]
+fn outputs_that_are_written_are_taken() {
+    let output = written().output;
+    let fluentd = output.fluentd.unwrap();
+    assert_eq!((&*fluentd.address, fluentd.port, &*fluentd.tag), ("logs.example", 1234, "a.{workload}"));
+    assert_eq!(fluentd.tenant_name.as_deref(), Some("My Company"));
+    assert_eq!(fluentd.shared_key.unwrap().reveal(), "key");
+    assert_eq!((fluentd.username.as_deref(), fluentd.password.unwrap().reveal()), (Some("me"), "pass"));
+    assert_eq!((fluentd.gzip, fluentd.ack_timeout), (true, Duration::from_secs(10)));
+    let tls = fluentd.tls.unwrap();
+    assert!(tls.ca_file.is_some() && tls.cert_file.is_some() && tls.key_file.is_some());
+    assert_eq!(tls.server_name.as_deref(), Some("logs"));
+    let http = output.http.unwrap();
+    assert_eq!((http.format, http.gzip, http.batch_bytes_max), (HttpFormat::SplunkHec, false, 512 << 10));
+    let headers: Vec<_> = http.headers.iter().map(|(name, value)| (&**name, value.reveal())).collect();
+    assert_eq!(headers, [("Authorization", "Splunk 123"), ("X-Key", "pem")]);
+    assert!(output.graylog.is_none(), "it is switched off");
+}
+
+#[test]
+fn the_service_managers_folder_holds_the_state() {
+    let trial = Trial::new(&whole("")).set("STATE_DIRECTORY", "/var/lib/a:/var/lib/b");
+    assert_eq!(trial.config().collect.working_dir, Path::new("/var/lib/a"));
+    let trial = Trial::new(&whole("")).set("STATE_DIRECTORY", "");
+    assert_eq!(trial.config().collect.working_dir, Path::new("."));
+    let trial = Trial::new(&whole("collect: { workingDir: here }")).set("STATE_DIRECTORY", "/var/lib/a");
+    assert_eq!(trial.config().collect.working_dir, Path::new("here"));
+}
+
+#[test]
+fn yaml_in_all_its_clothes() {
+    let text = whole("collect: { maxThreads: 9 }\nlog: { path: ~, debug: True }");
+    for text in [
+        format!("\u{feff}{text}"),
+        format!("%YAML 1.2\n---\n{text}...\n"),
+        text.replace('\n', "\r\n"),
+        text.replace("{ maxThreads: 9 }", "{\n\t\"maxThreads\": 0x9,\n}"),
+        text.replace("collect:", "collect: &anchor"),
+    ] {
+        let config = Trial::new(&text).config();
+        assert_eq!((config.collect.threads, config.log.path, config.log.debug), (9, None, true), "{text}");
+    }
+}
+
+#[test]
+fn an_alias_stands_for_what_its_anchor_has() {
+    let tenants = config(&format!(
+        "    subscriptions: &two [ DLP.All, Audit.General ]\n  - tenant_id: {OTHER}\n    client_id: {CLIENT}\n    \
+         client_secret: hunter2~\n    subscriptions: *two"
+    ))
+    .tenants;
+    assert_eq!(tenants[1].subscriptions, [ContentType::DlpAll, ContentType::AuditGeneral]);
+}
+
+#[test]
+fn ids_are_compared_in_lower_case() {
+    let text =
+        whole("").replace("0a1b2c3d-0000-4000-8000-00000000000a", "0A1B2C3D-0000-4000-8000-00000000000A");
+    assert_eq!(Trial::new(&text).config().tenants[0].tenant_id, TENANT);
+}
+
+#[test]
+fn urls_may_end_in_a_slash_and_http_is_for_this_machine() {
+    for (written, expected) in [
+        ("https://gateway.example/", "https://gateway.example"),
+        ("https://gateway.example:8443", "https://gateway.example:8443"),
+        ("http://localhost:1", "http://localhost:1"),
+        ("http://127.8.8.8/", "http://127.8.8.8"),
+        ("http://[::1]:80", "http://[::1]:80"),
+    ] {
+        assert_eq!(tenant(&format!("    api_url: '{written}'")).api_url, expected);
+    }
+}

@@ -1,0 +1,612 @@
+//! Every kind of mistake: its whole line, place included.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// `BEGIN` has four lines, so what a test adds begins in line 5.
+fn assert_lines(cases: &[(&str, &str)]) {
+    for (lines, expected) in cases {
+        assert_mistakes(&whole(lines), &[expected]);
+    }
+}
+
+#[test]
+fn keys() {
+    assert_lines(&[
+        ("intervall: 5m", "config.yaml:5:1: intervall: is no known key; did you mean `interval`?"),
+        (
+            "collect: { max_threads: 5 }",
+            "config.yaml:5:12: collect.max_threads: is no known key; it is written `maxThreads`",
+        ),
+        (
+            "maxThreads: 5",
+            "config.yaml:5:1: maxThreads: is no known key here; `maxThreads` belongs under `collect`",
+        ),
+        (
+            "collect: { interval: 5m }",
+            "config.yaml:5:12: collect.interval: is no known key here; `interval` belongs at the top level",
+        ),
+        (
+            "client_id: 5",
+            "config.yaml:5:1: client_id: is no known key here; `client_id` belongs under `tenants[]`",
+        ),
+        ("log: { colour: red }", "config.yaml:5:8: log.colour: is no known key; known here are debug, path"),
+        (
+            "log: { debug:true }",
+            "config.yaml:5:8: log.…: is no known key; a space is missing behind `debug:`",
+        ),
+        (
+            "log: { debug: true, debug: false }",
+            "config.yaml:5:21: log.debug: is there twice, first in line 5; keep one of them",
+        ),
+        ("log: { 1: true }", "config.yaml:5:8: log.1: is no known key; known here are debug, path"),
+        ("log: { ~: true }", "config.yaml:5:8: log.…: is no known key; known here are debug, path"),
+        (
+            "log: &l { path: a }\nmetrics: { <<: *l }",
+            "config.yaml:6:12: metrics.<<: merge keys (`<<`) have no meaning here; write the keys out",
+        ),
+        (
+            "    loginurl: x",
+            "config.yaml:5:5: tenants[0].loginurl: is no known key; it is written `login_url`",
+        ),
+    ]);
+}
+
+#[test]
+fn types() {
+    assert_lines(&[
+        ("enabled: yes", "config.yaml:5:1: enabled: must be true or false, without quotes"),
+        ("enabled: 1", "config.yaml:5:1: enabled: must be true or false, without quotes"),
+        (
+            "    name: 7",
+            "config.yaml:5:5: tenants[0].name: must be a text, but is a number; put it in quotes",
+        ),
+        (
+            "    name: true",
+            "config.yaml:5:5: tenants[0].name: must be a text, but is true or false; put it in quotes",
+        ),
+        (
+            "    name: [a]",
+            "config.yaml:5:5: tenants[0].name: must be a text, but is a list; write it behind the colon",
+        ),
+        ("log: { path: '' }", "config.yaml:5:8: log.path: is empty; fill it in or remove the line"),
+        (
+            "log: a.log",
+            "config.yaml:5:1: log: must have keys below it, but is a text; indent them by two spaces",
+        ),
+        (
+            "collect: [1]",
+            "config.yaml:5:1: collect: must have keys below it, but is a list; indent them by two spaces",
+        ),
+        (
+            "subscriptions: DLP.All",
+            "config.yaml:5:1: subscriptions: must be a list, but is a text; write [ \"Audit.General\", … ]",
+        ),
+        ("proxy: 'not a url'", "config.yaml:5:1: proxy: is no proxy's URL; write http://host:port"),
+        (
+            "log: { path: '${HOME' }",
+            "config.yaml:5:8: log.path: `${` must be followed by a variable's name and `}`; write `$${` for a literal `${`",
+        ),
+    ]);
+    assert_mistakes(
+        &format!("tenants: {{ tenant_id: {TENANT} }}\n{END}"),
+        &["config.yaml:1:1: tenants: must be a list, but is a map of keys; begin each of them with `- `"],
+    );
+    assert_mistakes(
+        &format!("tenants: [ contoso ]\n{END}"),
+        &["config.yaml:1:12: tenants[0]: must have keys, but is a text; write them as `key: value`"],
+    );
+}
+
+#[test]
+fn numbers_sizes_and_durations() {
+    let range = |key: &str, least: u64, most: u64| {
+        for value in
+            [least.wrapping_sub(1).to_string(), (most + 1).to_string(), "x".into(), "1.5".into(), "[]".into()]
+        {
+            let expected =
+                format!("config.yaml:5:12: collect.{key}: must be a whole number from {least} to {most}");
+            assert_mistakes(&whole(&format!("collect: {{ {key}: {value} }}")), &[&expected]);
+        }
+        for value in [least, most] {
+            config(&format!("collect: {{ {key}: {value} }}"));
+        }
+    };
+    range("hoursToCollect", 1, 168);
+    range("maxThreads", 1, 512);
+    range("retries", 0, 20);
+    range("dedupHours", 0, 168);
+    range("globalTimeout", 0, 10080);
+    range("cacheSize", 1, 1_000_000_000);
+    range("maxRequestsPerMinute", 1, 1_000_000);
+    assert_lines(&[
+        (
+            "interval: 300",
+            "config.yaml:5:1: interval: has no unit; write seconds as 30s, minutes as 5m, hours as 1h",
+        ),
+        (
+            "interval: '300'",
+            "config.yaml:5:1: interval: has no unit; write seconds as 30s, minutes as 5m, hours as 1h",
+        ),
+        ("interval: 0s", "config.yaml:5:1: interval: must be a time from 1s to 7d; write 30s, 5m, 1h or 1d"),
+        ("interval: 8d", "config.yaml:5:1: interval: must be a time from 1s to 7d; write 30s, 5m, 1h or 1d"),
+        (
+            "interval: 5 minutes",
+            "config.yaml:5:1: interval: must be a time from 1s to 7d; write 30s, 5m, 1h or 1d",
+        ),
+        ("interval: {}", "config.yaml:5:1: interval: must be a time from 1s to 7d; write 30s, 5m, 1h or 1d"),
+        (
+            "collect: { requestTimeout: 2h }",
+            "config.yaml:5:12: collect.requestTimeout: must be a time from 1s to 1h; write 30s, 5m, 1h or 1d",
+        ),
+        (
+            "curl_max_size: 1",
+            "config.yaml:5:1: curl_max_size: must be a size from 1K to 2G; write 512K, 10M, 1G or bytes",
+        ),
+        (
+            "curl_max_size: 3G",
+            "config.yaml:5:1: curl_max_size: must be a size from 1K to 2G; write 512K, 10M, 1G or bytes",
+        ),
+        (
+            "curl_max_size: -1",
+            "config.yaml:5:1: curl_max_size: must be a size from 1K to 2G; write 512K, 10M, 1G or bytes",
+        ),
+        (
+            "curl_max_size: 10MB",
+            "config.yaml:5:1: curl_max_size: must be a size from 1K to 2G; write 512K, 10M, 1G or bytes",
+        ),
+        (
+            "collect: { maxMemory: 3G }",
+            "config.yaml:5:12: collect.maxMemory: must be a size from 1K to 2G; write 512K, 10M, 1G or bytes",
+        ),
+    ]);
+}
+
+#[test]
+fn tenants() {
+    assert_lines(&[
+        (
+            "    api_type: gcchigh",
+            "config.yaml:5:5: tenants[0].api_type: must be one of commercial, gcc, gcc-high, dod; did you mean gcc-high?",
+        ),
+        (
+            "    api_type: moon",
+            "config.yaml:5:5: tenants[0].api_type: must be one of commercial, gcc, gcc-high, dod",
+        ),
+        (
+            "    publisher_id: contoso",
+            "config.yaml:5:5: tenants[0].publisher_id: must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill \
+             in the publisher_id or remove the line for the tenant's own",
+        ),
+        (
+            "    name: \"a\\nb\"",
+            "config.yaml:5:5: tenants[0].name: must have at most 64 characters on one line; it appears in tags and in the log",
+        ),
+        (
+            "    login_url: login.example",
+            "config.yaml:5:5: tenants[0].login_url: is no URL; write https://host or https://host:port",
+        ),
+        (
+            "    login_url: 'ftp://host'",
+            "config.yaml:5:5: tenants[0].login_url: is no URL; write https://host or https://host:port",
+        ),
+        (
+            "    api_url: http://manage.example",
+            "config.yaml:5:5: tenants[0].api_url: must begin with https://; http:// is for localhost only",
+        ),
+        (
+            "    api_url: http://localhost.example",
+            "config.yaml:5:5: tenants[0].api_url: must begin with https://; http:// is for localhost only",
+        ),
+        (
+            "    api_url: https://manage.example/api?x=y",
+            "config.yaml:5:5: tenants[0].api_url: must be the root of a server; remove what follows the host",
+        ),
+        (
+            "    api_url: https://me:pass@manage.example",
+            "config.yaml:5:5: tenants[0].api_url: must not hold a user or password; remove what stands before the @",
+        ),
+        (
+            "    client_secret_file: /a",
+            "config.yaml:5:5: tenants[0].client_secret_file: is one credential too many; keep either it or \
+             tenants[0].client_secret",
+        ),
+        (
+            "    subscriptions: []",
+            "config.yaml:5:5: tenants[0].subscriptions: is empty; name at least one content type or remove the line for all five",
+        ),
+        (
+            "  - tenant_id: 0A1B2C3D-0000-4000-8000-00000000000A\n    client_id: 0a1b2c3d-0000-4000-8000-0000000000c1\n    \
+             client_secret: x",
+            "config.yaml:5:5: tenants[1].tenant_id: is the same tenant as tenants[0]; keep one of them",
+        ),
+    ]);
+    assert_mistakes(
+        "tenants:\n  - name: contoso\n  - tenant_id:\n    client_id: <the client>\n    client_secret: a\n    name: contoso\noutput: {}\n",
+        &[
+            "config.yaml:2:5: tenants[0]: has no credential; add one of client_secret, client_secret_file, certificate, \
+             federated_token_file",
+            "config.yaml:2:5: tenants[0].client_id: is missing; fill in the client_id: App registrations, your app, \
+             Application (client) ID",
+            "config.yaml:2:5: tenants[0].tenant_id: is missing; fill in the tenant_id: Entra admin center, Overview, Tenant ID",
+            "config.yaml:3:5: tenants[1].tenant_id: is missing; fill in the tenant_id: Entra admin center, Overview, Tenant ID",
+            "config.yaml:4:5: tenants[1].client_id: is still a placeholder; fill in the client_id: App registrations, \
+             your app, Application (client) ID",
+            "config.yaml:7:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout",
+        ],
+    );
+    let second = format!(
+        "    name: a\n  - tenant_id: {OTHER}\n    client_id: {CLIENT}\n    client_secret: x\n    name: a"
+    );
+    assert_lines(&[(
+        &second,
+        "config.yaml:9:5: tenants[1].name: is the same name as that of tenants[0]; give each tenant its own",
+    )]);
+}
+
+#[test]
+fn no_tenant() {
+    assert_mistakes(
+        &format!("client_id: x\n{END}"),
+        &[
+            "config.yaml:1:1: client_id: is no known key here; `client_id` belongs under `tenants[]`",
+            "config.yaml:1:1: tenants: is missing; list a tenant, or set TENANT_ID, CLIENT_ID, CLIENT_SECRET in the \
+             environment",
+        ],
+    );
+}
+
+#[test]
+fn certificates() {
+    let begin = BEGIN.replace("    client_secret: hunter2~\n", "");
+    for (certificate, expected) in [
+        ("{}", "config.yaml:4:5: tenants[0].certificate.file: is missing; name the certificate's PEM file"),
+        (
+            "{ file: /nowhere/app.pem }",
+            "config.yaml:4:20: tenants[0].certificate.file: the file cannot be read: No such file or directory (os error \
+             2); check the path",
+        ),
+        (
+            "{ file: app.PFX }",
+            "config.yaml:4:20: tenants[0].certificate.file: is a PFX file, but PEM is needed; convert it: openssl pkcs12 \
+             -in app.pfx -out app.pem -nodes",
+        ),
+        ("{ file: / }", "config.yaml:4:20: tenants[0].certificate.file: is no file; name a PEM file"),
+        (
+            "app.pem",
+            "config.yaml:4:5: tenants[0].certificate: must have keys below it, but is a text; indent them by two spaces",
+        ),
+    ] {
+        assert_mistakes(&format!("{begin}    certificate: {certificate}\n{END}"), &[expected]);
+    }
+}
+
+#[test]
+fn subscriptions_and_filters() {
+    assert_lines(&[
+        (
+            "subscriptions: [ Audit.Exchnge ]",
+            "config.yaml:5:18: subscriptions[0]: is no content type; did you mean Audit.Exchange?",
+        ),
+        (
+            "subscriptions: [ DLP.All, x ]",
+            "config.yaml:5:27: subscriptions[1]: is no content type; there are DLP.All, Audit.Exchange, Audit.SharePoint, \
+             Audit.AzureActiveDirectory, Audit.General",
+        ),
+        (
+            "subscriptions: [ 1 ]",
+            "config.yaml:5:18: subscriptions[0]: must be a text, but is a number; put it in quotes",
+        ),
+        (
+            "collect: { filter: { Audit.Genral: { A: b } } }",
+            "config.yaml:5:22: collect.filter.Audit.Genral: is no content type; did you mean Audit.General?",
+        ),
+        (
+            "collect: { filter: { DLP.All: { A: b }, dlp.all: { A: c } } }",
+            "config.yaml:5:41: collect.filter.dlp.all: is the same content type as one above; put all fields under one of them",
+        ),
+        (
+            "collect: { filter: { DLP.All: { A: [] } } }",
+            "config.yaml:5:33: collect.filter.DLP.All.A: is empty, so that no record would be delivered; name at least one value",
+        ),
+        (
+            "collect: { filter: { DLP.All: { A..b: c } } }",
+            "config.yaml:5:33: collect.filter.DLP.All.A..b: is no name of a field; write Field or Outer.Inner",
+        ),
+        (
+            "collect: { filter: { DLP.All: { A: [ { b: c } ] } } }",
+            "config.yaml:5:38: collect.filter.DLP.All.A[0]: must be one value, but is a map of keys",
+        ),
+        (
+            "collect: { filter: [] }",
+            "config.yaml:5:12: collect.filter: must have keys below it, but is a list",
+        ),
+    ]);
+}
+
+#[test]
+fn outputs() {
+    for (output, expected) in [
+        ("file: {}", "config.yaml:6:3: output.file.path: is missing; name the file to append to"),
+        (
+            "file: { path: logs/ }",
+            "config.yaml:6:11: output.file.path: names a folder; add a file's name, such as audit.json",
+        ),
+        (
+            "file: { path: a.csv, separator: ;; }",
+            "config.yaml:6:24: output.file.separator: must be one character other than a quote or a line end, such as ;",
+        ),
+        (
+            "fluentd: { port: 1 }",
+            "config.yaml:6:3: output.fluentd.address: is missing; name the receiver's host",
+        ),
+        (
+            "fluentd: { address: a, port: 0 }",
+            "config.yaml:6:26: output.fluentd.port: must be a whole number from 1 to 65535",
+        ),
+        (
+            "fluentd: { address: 'a:24224' }",
+            "config.yaml:6:14: output.fluentd.address: must be only a host's name or address; the port has a key of its own",
+        ),
+        (
+            "fluentd: { address: a, tag: '{tenannt}' }",
+            "config.yaml:6:26: output.fluentd.tag: must have no spaces and no braces but {tenant}, {contentType}, {workload}",
+        ),
+        (
+            "fluentd: { address: a, username: b }",
+            "config.yaml:6:26: output.fluentd.username: is nothing without password; add it",
+        ),
+        (
+            "fluentd: { address: a, password: b }",
+            "config.yaml:6:26: output.fluentd.password: is nothing without username; add it",
+        ),
+        (
+            "fluentd: { address: a, tls: }",
+            "config.yaml:6:26: output.fluentd.tls: is empty; write `tls: {}` for TLS with the system's roots, or remove the line",
+        ),
+        (
+            "fluentd: { address: a, tls: true }",
+            "config.yaml:6:26: output.fluentd.tls: must have keys below it, but is true or false; indent them by two spaces",
+        ),
+        (
+            "fluentd: { address: a, compress: zip }",
+            "config.yaml:6:26: output.fluentd.compress: must be one of gzip, none; did you mean gzip?",
+        ),
+        (
+            "fluentd: { address: a, ackTimeout: 190 }",
+            "config.yaml:6:26: output.fluentd.ackTimeout: has no unit; write seconds as 30s, minutes as 5m, hours as 1h",
+        ),
+        (
+            "graylog: { enabled: true }",
+            "config.yaml:6:3: output.graylog.address: is missing; name the receiver's host",
+        ),
+        (
+            "graylog: { address: a, tls: { key_file: /nowhere } }",
+            "config.yaml:6:33: output.graylog.tls.key_file: is nothing without cert_file; add it\n\
+             config.yaml:6:33: output.graylog.tls.key_file: the file cannot be read: No such file or directory (os error \
+             2); check the path",
+        ),
+        ("http: {}", "config.yaml:6:3: output.http.url: is missing; name the receiver's URL"),
+        (
+            "http: { url: logs.example }",
+            "config.yaml:6:11: output.http.url: is no URL; write https://host or https://host:port",
+        ),
+        (
+            "http: { url: 'https://a:b@c' }",
+            "config.yaml:6:11: output.http.url: must not hold a user or password; remove what stands before the @",
+        ),
+        (
+            "http: { url: 'http://a', tls: {} }",
+            "config.yaml:6:28: output.http.tls: needs a URL that begins with https://",
+        ),
+        (
+            "http: { url: 'https://a', format: json }",
+            "config.yaml:6:29: output.http.format: must be one of ndjson, array, splunk-hec, elastic-bulk",
+        ),
+        (
+            "http: { url: 'https://a', headers: { 'a b': c } }",
+            "config.yaml:6:40: output.http.headers.…: is no header's name; use letters, digits and -",
+        ),
+        (
+            "http: { url: 'https://a', headers: { a: c, A: d } }",
+            "config.yaml:6:46: output.http.headers.A: is the same header as one above; keep one of them",
+        ),
+        (
+            "http: { url: 'https://a', headers: { a: \"b\\nc\" } }",
+            "config.yaml:6:40: output.http.headers.a: has a character that no header can carry; keep to one line of text",
+        ),
+        (
+            "http: { url: 'https://a', header_files: { a: /nowhere } }",
+            "config.yaml:6:45: output.http.header_files.a: the file cannot be read: No such file or directory (os error 2); \
+             check the path",
+        ),
+        (
+            "stdout: { enabled: false }",
+            "config.yaml:5:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout",
+        ),
+        (
+            "stdot: {}",
+            "config.yaml:5:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout\n\
+             config.yaml:6:3: output.stdot: is no known key; did you mean `stdout`?",
+        ),
+    ] {
+        let expected: Vec<_> = expected.lines().collect();
+        assert_mistakes(&format!("{BEGIN}output:\n  {output}\n"), &expected);
+    }
+    assert_mistakes(
+        BEGIN,
+        &["config.yaml:1:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout"],
+    );
+}
+
+#[test]
+fn what_is_switched_off_is_checked_too() {
+    assert_mistakes(
+        &whole("enabled: false\nlog: { debug: maybe }"),
+        &["config.yaml:6:8: log.debug: must be true or false, without quotes"],
+    );
+    assert_mistakes(
+        &format!(
+            "{BEGIN}output: {{ stdout: {{ enabled: true }}, graylog: {{ enabled: false, port: x }} }}\n"
+        ),
+        &["config.yaml:5:65: output.graylog.port: must be a whole number from 1 to 65535"],
+    );
+}
+
+#[test]
+fn no_mistake_hides_another() {
+    assert_mistakes(
+        "\
+enabled: maybe
+tenants:
+  - tenant_id: contoso
+    cleint_id: 0a1b2c3d-0000-4000-8000-0000000000c1
+    client_secret: ''
+maxThreads: 5
+collect:
+  retries: 99
+  retries: 3
+output:
+  file: { path: ~ }
+",
+        &[
+            "config.yaml:1:1: enabled: must be true or false, without quotes",
+            "config.yaml:3:5: tenants[0].client_id: is missing; fill in the client_id: App registrations, your app, \
+             Application (client) ID",
+            "config.yaml:3:5: tenants[0].tenant_id: must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill in \
+             the tenant_id: Entra admin center, Overview, Tenant ID",
+            "config.yaml:4:5: tenants[0].cleint_id: is no known key; did you mean `client_id`?",
+            "config.yaml:5:5: tenants[0].client_secret: is empty; fill it in or remove the line",
+            "config.yaml:6:1: maxThreads: is no known key here; `maxThreads` belongs under `collect`",
+            "config.yaml:8:3: collect.retries: must be a whole number from 0 to 20",
+            "config.yaml:9:3: collect.retries: is there twice, first in line 8; keep one of them",
+            "config.yaml:11:11: output.file.path: is missing; name the file to append to",
+        ],
+    );
+}
+
+#[test]
+fn beyond_fifty_mistakes_are_counted() {
+    let many: String = (0..80).map(|number| format!("k{number}: x\n")).collect();
+    let mistakes = Trial::new(&whole(&many)).mistakes();
+    assert_eq!(mistakes.len(), 51);
+    assert_eq!(mistakes[50], "and 30 more; mend these first");
+}
+
+#[test]
+fn files_that_are_no_configuration() {
+    for (content, expected) in [
+        ("", "config.yaml: is empty; begin with config/config.yaml"),
+        ("# only this\n", "config.yaml: is empty; begin with config/config.yaml"),
+        ("- a\n", "config.yaml:1:1: must hold keys, such as `enabled: true`, but is a list"),
+        ("hello\n", "config.yaml:1:1: must hold keys, such as `enabled: true`, but is a text"),
+        (
+            "enabled: true\n---\nenabled: false\n",
+            "config.yaml: holds more than one document; keep one and remove the line `---` before the next",
+        ),
+        ("log:\n\tdebug: true\n", "config.yaml:2:1: a tab cannot indent in YAML; use spaces"),
+        (
+            "log:\n  debug: true\n path: a\n",
+            "config.yaml:3:2: is not valid YAML: did not find expected key, while parsing a block mapping; check indentation, quotes and colons here and in the line above",
+        ),
+        (
+            "log: { path: \"a }\n",
+            "config.yaml:2:1: is not valid YAML: found unexpected end of stream, while scanning a quoted scalar at line 1 \
+             column 14; check indentation, quotes and colons here and in the line above",
+        ),
+        (
+            "log: *other\n",
+            "config.yaml:1:6: an alias (`*name`) has no anchor (`&name`) above it; a text that begins with * needs quotes",
+        ),
+        ("log: !env PATH\n", "config.yaml:1:6: tags such as `!name` have no meaning here; remove the tag"),
+        ("client_secret: !!int hunter2\n", "config.yaml:1:16: a value does not fit its tag; remove the tag"),
+        ("[a]: b\n", "config.yaml:1:1: a key must be a plain text; check the brackets"),
+        (
+            "log: &l [ *l ]\n",
+            "config.yaml:1:6: is nested too deeply; look for an alias within its own anchor",
+        ),
+        (
+            "a: 340282366920938463463374607431768211455\n",
+            "config.yaml:1:4: a number is too large; put it in quotes if it is a text",
+        ),
+    ] {
+        assert_mistakes(content, &[expected]);
+    }
+    let trial = Trial::new("");
+    trial.file("config.yaml", b"enabled: \xff\xfe", 0o600);
+    assert_eq!(trial.mistakes(), ["config.yaml: is not UTF-8 text; save it as UTF-8"]);
+    trial.file("config.yaml", vec![b'#'; 1 << 20], 0o600);
+    assert_eq!(trial.mistakes(), ["config.yaml: is empty; begin with config/config.yaml"]);
+    trial.file("config.yaml", vec![b'#'; (1 << 20) + 1], 0o600);
+    assert_eq!(trial.mistakes(), ["config.yaml: cannot be read: larger than 1 MiB; name a YAML file"]);
+    fs::remove_file(trial.folder.path().join("config.yaml")).unwrap();
+    assert_eq!(
+        trial.mistakes(),
+        ["config.yaml: cannot be read: No such file or directory (os error 2); check the path"]
+    );
+    fs::create_dir(trial.folder.path().join("config.yaml")).unwrap();
+    assert_eq!(
+        trial.mistakes(),
+        ["config.yaml: cannot be read: Is a directory (os error 21); name a YAML file"]
+    );
+}
+
+/// Pieces of YAML that are likely to meet in a configuration.
+fn yaml() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("tenants:\n  - "),
+        Just("output:\n"),
+        Just("  file: "),
+        Just("collect: {"),
+        Just("filter: "),
+        Just("subscriptions: ["),
+        Just("&a "),
+        Just("*a"),
+        Just("<<: "),
+        Just("!!int "),
+        Just("!x "),
+        Just("${A}"),
+        Just("? "),
+        Just(": "),
+        Just("- "),
+        Just("\n"),
+        Just("\t"),
+        Just("}"),
+        Just("]"),
+        Just("\""),
+        Just("'"),
+        Just("|\n "),
+        Just("---\n"),
+        Just("~"),
+        Just("-1"),
+        Just("1e999"),
+        Just("%TAG ! a\n"),
+        Just("é…"),
+    ];
+    prop_oneof![proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat()), any::<String>(),]
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_makes_mistakes_and_no_panic(text in yaml()) {
+        let result = Trial::new(&text).credentials(&text).load();
+        prop_assert!(result.is_err());
+    }
+
+    #[test]
+    fn a_mutated_template_makes_no_panic(
+        cut in 0_usize..10_000,
+        length in 0_usize..200,
+        insert in yaml(),
+    ) {
+        let mut text: Vec<char> = include_str!("../../../config/config.production.template.yaml").chars().collect();
+        let start = cut.min(text.len());
+        let end = (start + length).min(text.len());
+        text.splice(start..end, insert.chars());
+        let text: String = text.into_iter().collect();
+        let result = Trial::new(&text.replace("\n#", "\n")).load();
+        prop_assert!(result.is_err(), "at least the three placeholders are wrong, or gone");
+        drop(Trial::new(&text).load());
+    }
+}

@@ -1,0 +1,136 @@
+//! Configurations of the older tool.
+
+use super::*;
+
+/// As the older tool's documentation shows it, shortened.
+const OLDER: &str = "\
+log:
+  path: 'collector.log'
+  debug: False
+collect:
+  workingDir: ./
+  contentTypes:
+    Audit.General: True
+    Audit.AzureActiveDirectory: False
+    Audit.Exchange: True
+    DLP.All:
+  cacheSize: 1000
+  maxThreads: 20
+  globalTimeout: 1
+  retries: 5
+  skipKnownLogs: True
+  hoursToCollect: 12
+  filter:
+    Audit.General:
+      Policy: Spoof
+    Audit.Exchange:
+output:
+  file:
+    enabled: True
+    separateByContentType: True
+    path: 'output.csv'
+    separator: ','
+  graylog:
+    enabled: False
+    address:
+    port:
+";
+
+fn with_environment(text: &str) -> Trial {
+    Trial::new(text).set("TENANT_ID", TENANT).set("CLIENT_ID", CLIENT).set("CLIENT_SECRET", "hunter2~")
+}
+
+#[test]
+fn what_still_has_a_meaning_works() {
+    let config = with_environment(OLDER).config();
+    assert_eq!(config.tenants[0].subscriptions, [ContentType::AuditExchange, ContentType::AuditGeneral]);
+    assert_eq!(config.log.path.as_deref(), Some(Path::new("collector.log")));
+    assert_eq!(config.collect.deadline, Some(Duration::from_secs(60)));
+    let conditions = vec![("Policy".to_owned(), vec!["Spoof".to_owned()])];
+    assert_eq!(config.collect.filters, [(ContentType::AuditGeneral, Filter { conditions })]);
+    let file = config.output.file.unwrap();
+    assert_eq!((file.path.to_str(), &*file.separator), (Some("output.csv"), ","));
+}
+
+#[test]
+fn what_has_none_is_accepted_with_what_replaces_it() {
+    let trial = with_environment(
+        "\
+filter:
+  DLP.All: { Policy: x }
+collect:
+  duplicate: 3
+  schedule: 0 1 0
+  autoSubscribe: True
+  resume: False
+  rustEngine: True
+  retryCooldown: 3
+output:
+  file: { path: output, separator: ';', cacheSize: 500000 }
+  azureLogAnalytics: { workspaceId: x, maxThreads: 50 }
+  sql: { enabled: False, chunkSize: 2000 }
+  prtg: { enabled: True, channels: [ { name: a } ] }
+",
+    );
+    assert_eq!(
+        trial.warnings(),
+        [
+            "config.yaml:4:3: collect.duplicate: has no meaning any more: it fetched each blob several times to measure \
+             speed; each record is now delivered once; remove it",
+            "config.yaml:5:3: collect.schedule: has no meaning any more: run the collector from a timer: \
+             `office_audit_log_collector schedule systemd` prints one; remove it",
+            "config.yaml:6:3: collect.autoSubscribe: has no meaning any more: subscriptions that are missing are always \
+             started; remove it",
+            "config.yaml:7:3: collect.resume: has no meaning any more: each feed is resumed where it was last listed \
+             completely; remove it",
+            "config.yaml:8:3: collect.rustEngine: has no meaning any more: there is only one engine; remove it",
+            "config.yaml:12:3: output.azureLogAnalytics: has no meaning any more: send to Azure Logs Ingestion through \
+             output.fluentd and Fluent Bit; remove it",
+            "config.yaml:14:3: output.prtg: has no meaning any more: use `metrics.path`, or count in the system that \
+             receives the records; remove it",
+            "config.yaml:11:41: output.file.cacheSize: has no meaning any more: `collect.cacheSize` holds for all \
+             outputs; remove it",
+            "config.yaml:11:25: output.file.separator: has no effect: records are written as JSON lines unless the path \
+             ends in .csv",
+        ]
+    );
+    let config = trial.load().unwrap().config;
+    assert_eq!(config.collect.retry_delay, Duration::from_secs(3));
+    assert_eq!(config.collect.filters.len(), 1);
+}
+
+#[test]
+fn an_older_key_beside_its_successor_is_a_mistake() {
+    assert_mistakes(
+        &whole(
+            "subscriptions: [ DLP.All ]\nfilter: { DLP.All: { A: b } }\n\
+             collect: { contentTypes: { DLP.All: true }, filter: { DLP.All: { A: b } } }",
+        ),
+        &[
+            "config.yaml:6:1: filter: says the same as collect.filter; keep only that",
+            "config.yaml:7:12: collect.contentTypes: says the same as subscriptions; keep only that",
+        ],
+    );
+}
+
+#[test]
+fn mistakes_within_older_keys() {
+    assert_mistakes(
+        &whole("collect: { contentTypes: { Audit.Generl: true, DLP.All: no } }"),
+        &[
+            "config.yaml:5:12: collect.contentTypes: has no content type that is true; set one of them or remove the key \
+             for all five",
+            "config.yaml:5:28: collect.contentTypes.Audit.Generl: is no content type; did you mean Audit.General?",
+            "config.yaml:5:48: collect.contentTypes.DLP.All: must be true or false, without quotes",
+        ],
+    );
+}
+
+#[test]
+fn only_an_output_that_no_longer_exists_is_none() {
+    let mistakes = with_environment("output: { sql: { cacheSize: 5 } }\n").mistakes();
+    assert_eq!(
+        mistakes,
+        ["config.yaml:1:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout"]
+    );
+}

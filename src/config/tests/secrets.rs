@@ -1,0 +1,139 @@
+//! Secrets: read from files, never shown, and reported where others can read them.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn with_secret_file(content: &[u8], mode: u32) -> Trial {
+    let trial = Trial::new("");
+    let path = trial.file("secret", content, mode);
+    let text =
+        whole("").replace("client_secret: hunter2~", &format!("client_secret_file: {}", path.display()));
+    trial.file("config.yaml", text, 0o644);
+    trial
+}
+
+#[test]
+fn a_secret_file_holds_the_secret_and_perhaps_a_line_end() {
+    for content in ["hunter2~", "hunter2~\n", "hunter2~\r\n"] {
+        assert_eq!(secret(&with_secret_file(content.as_bytes(), 0o400).config().tenants[0]), "hunter2~");
+    }
+    assert_eq!(secret(&with_secret_file(b" hunter2~ ${A}\n", 0o400).config().tenants[0]), " hunter2~ ${A}");
+}
+
+#[test]
+fn a_secret_file_without_a_secret_is_a_mistake() {
+    let place = "config.yaml:4:5: tenants[0].client_secret_file";
+    for (content, expected) in [
+        (&b""[..], "the file is empty; write the secret into it"),
+        (b" \n\n", "the file is empty; write the secret into it"),
+        (b"\xff", "the file cannot be read: stream did not contain valid UTF-8; name a text file"),
+    ] {
+        assert_eq!(with_secret_file(content, 0o600).mistakes(), [format!("{place}: {expected}")]);
+    }
+    assert_mistakes(
+        &whole("").replace("client_secret: hunter2~", "client_secret_file: /nowhere"),
+        &[&format!(
+            "{place}: the file cannot be read: No such file or directory (os error 2); check the path"
+        )],
+    );
+}
+
+#[test]
+fn files_that_others_can_read_are_reported() {
+    assert_eq!(
+        with_secret_file(b"hunter2~", 0o640).warnings(),
+        [
+            "config.yaml:4:5: tenants[0].client_secret_file: the file can be read by others; run chmod 600 on it"
+        ]
+    );
+    for (mode, lines, expected) in [
+        (0o600, "", None),
+        (0o640, "", Some("tenants[0].client_secret")),
+        (0o604, "", Some("tenants[0].client_secret")),
+    ] {
+        let trial = Trial::new("");
+        trial.file("config.yaml", whole(lines), mode);
+        let expected: Vec<_> = expected
+            .map(|key| {
+                format!("config.yaml: holds a secret ({key}) and can be read by others; run chmod 600 on it")
+            })
+            .into_iter()
+            .collect();
+        assert_eq!(trial.warnings(), expected, "{mode:o}");
+    }
+    let trial = Trial::new(&whole("").replace("    client_secret: hunter2~\n", ""))
+        .credentials(&format!("tenants: [ {{ tenant_id: {TENANT}, client_secret: a }} ]"));
+    trial.file("config.yaml", fs::read(trial.folder.path().join("config.yaml")).unwrap(), 0o644);
+    trial.config();
+    trial.file("credentials.yaml", fs::read(trial.folder.path().join("credentials.yaml")).unwrap(), 0o644);
+    assert_eq!(
+        trial.warnings(),
+        [
+            "credentials.yaml: holds a secret (tenants[0].client_secret) and can be read by others; run chmod 600 on it"
+        ]
+    );
+}
+
+#[test]
+fn each_kind_of_secret_counts_and_a_variable_does_not() {
+    let tenant = BEGIN.replace("hunter2~", "'${SECRET}'");
+    for (lines, key) in [
+        ("proxy: http://me:pass@proxy:1", "proxy"),
+        ("output: { fluentd: { address: a, sharedKey: b } }", "output.fluentd.sharedKey"),
+        ("output: { fluentd: { address: a, username: b, password: c } }", "output.fluentd.password"),
+        ("output: { http: { url: 'https://a', headers: { b: c } } }", "output.http.headers.b"),
+        ("proxy: http://proxy:1", ""),
+        ("output: { http: { url: 'https://a', headers: { b: 'Bearer ${SECRET}' } } }", ""),
+    ] {
+        let end = if lines.starts_with("output") { "" } else { END };
+        let trial = Trial::new("").set("SECRET", "x");
+        trial.file("config.yaml", format!("{tenant}{lines}\n{end}"), 0o644);
+        let found =
+            trial.warnings().iter().any(|warning| warning.contains(&format!("holds a secret ({key})")));
+        assert_eq!(found, !key.is_empty(), "{lines}");
+    }
+}
+
+#[test]
+fn a_secret_that_looks_like_its_id_is_reported() {
+    assert_eq!(
+        Trial::new(&whole("").replace("hunter2~", OTHER)).warnings(),
+        ["config.yaml:4:5: tenants[0].client_secret: looks like the secret's ID; logging in takes its Value"]
+    );
+}
+
+#[test]
+fn debug_output_shows_no_secret() {
+    let trial = Trial::new(&format!(
+        "{BEGIN}proxy: http://me:hunter2~@proxy:1\noutput:\n  fluentd: {{ address: a, sharedKey: hunter2~, username: b, \
+         password: hunter2~ }}\n  http: {{ url: 'https://a', headers: {{ b: hunter2~ }} }}\n"
+    ));
+    let shown = format!("{:?}", trial.load().unwrap());
+    assert!(!shown.contains("hunter2~"), "{shown}");
+}
+
+proptest! {
+    /// Whatever a file says of a secret, no message repeats it: wrong key, wrong type, broken YAML.
+    #[test]
+    fn no_message_repeats_a_secret(
+        key in prop_oneof![
+            Just("client_secret"), Just("client_secert"), Just("client_id"), Just("name"), Just("api_url"),
+            Just("certificate"), Just("client_secret_file"), Just("subscriptions"),
+        ],
+        before in prop_oneof![
+            Just(": "), Just(":"), Just(" "), Just(": !!int "), Just(": !x "), Just(": [ "), Just(": { a: "), Just(": '"),
+            Just(": \""), Just(": *"), Just(": &"), Just(": |"), Just(": ${"), Just(": {"), Just(": \t"), Just("=")
+        ],
+        after in prop_oneof![Just(""), Just("'"), Just("\""), Just(" ]"), Just(" }"), Just(": a"), Just("@host"), Just("#")],
+        top in any::<bool>(),
+    ) {
+        let indent = if top { "" } else { "    " };
+        let begin = BEGIN.replace("    client_secret: hunter2~\n", "");
+        let text = format!("{begin}{indent}{key}{before}Hunter2~{after}\n{END}");
+        if let Err(error) = Trial::new(&text).load() {
+            let shown = format!("{error} {error:?}");
+            prop_assert!(!shown.contains("Hunter2"), "{text}\n{shown}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The files in `config/`.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::config::{
+    reading::Reading,
+    section::Section,
+    yaml::{Document, Node},
+};
+
+const CONFIG: &str = include_str!("../../../config/config.yaml");
+const TEMPLATE: &str = include_str!("../../../config/config.production.template.yaml");
+const TRIAL: &str = include_str!("../../../config/config-test.yaml");
+const CREDENTIALS: &str = include_str!("../../../config/credentials.yaml.example");
+
+fn filled_in(text: &str) -> String {
+    text.replace("YOUR-TENANT-ID", TENANT)
+        .replace("YOUR-CLIENT-ID", CLIENT)
+        .replace("YOUR-CLIENT-SECRET", "hunter2~")
+}
+
+/// With every option that is off switched on: `#name: …` without a space behind the `#`.
+fn uncommented(text: &str) -> String {
+    let uncomment = |line: &str| match line.split_once('#') {
+        Some((indent, option)) if indent.trim().is_empty() && !option.starts_with(' ') => {
+            format!("{indent}{option}\n")
+        }
+        Some((indent, option)) if indent.trim().is_empty() && option.starts_with("  ") => {
+            format!("{indent}{option}\n")
+        }
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(uncomment).collect()
+}
+
+#[test]
+fn the_short_one_lacks_exactly_three_values() {
+    for text in [CONFIG, TEMPLATE] {
+        let mistakes = Trial::new(text).mistakes();
+        let keys: Vec<_> = mistakes.iter().map(|line| line.split(": ").nth(1).unwrap()).collect();
+        assert_eq!(keys, ["tenants[0].tenant_id", "tenants[0].client_id", "tenants[0].client_secret"]);
+        assert!(mistakes.iter().all(|line| line.contains("is still a placeholder; fill in the ")));
+    }
+}
+
+#[test]
+fn the_short_one_works_with_three_values_filled_in() {
+    let config = Trial::new(&filled_in(CONFIG)).config();
+    assert!(config.enabled);
+    assert_eq!(config.output.file.unwrap().path, Path::new("audit.json"));
+}
+
+#[test]
+fn the_template_says_the_defaults() {
+    let template = Trial::new(&filled_in(TEMPLATE)).config();
+    let least = Trial::new(&filled_in(CONFIG)).config();
+    assert_eq!(format!("{:?}", template.collect), format!("{:?}", least.collect));
+    assert_eq!(format!("{:?}", template.tenants), format!("{:?}", least.tenants));
+    assert_eq!(template.interval, least.interval);
+    assert_eq!(template.only_future_events, least.only_future_events);
+}
+
+#[test]
+fn the_one_for_a_trial_works_as_it_is() {
+    let config = Trial::new(TRIAL).config();
+    assert!(config.log.debug);
+    assert!(config.tenants[0].api_url.starts_with("http://127.0.0.1"));
+}
+
+#[test]
+fn the_second_file_completes_the_short_one() {
+    let settings = filled_in(CONFIG).replace("    client_secret:", "    #client_secret:");
+    let config = Trial::new(&settings).credentials(&filled_in(CREDENTIALS)).config();
+    assert_eq!(secret(&config.tenants[0]), "hunter2~");
+}
+
+#[test]
+fn the_template_names_every_key_and_no_other() {
+    let trial = Trial::new("");
+    let path = trial.file("template.yaml", uncommented(TEMPLATE), 0o600);
+    let document = Document::read(&path).unwrap();
+    let reading = Reading::new(&|_| None);
+    check::config(&Section::root(&reading, &document), None, &[]);
+    let known = reading.keys.borrow().paths();
+    let mut named = BTreeSet::new();
+    for (key, node) in &document.entries {
+        name_keys(key, node, &mut named);
+    }
+    let free = ["collect.filter.", "output.http.headers.", "output.http.header_files."];
+    named.retain(|key| !free.iter().any(|prefix| key.starts_with(prefix)));
+    assert_eq!(named, known);
+}
+
+fn name_keys(path: &str, node: &Node, names: &mut BTreeSet<String>) {
+    names.insert(path.to_owned());
+    let below = |node: &Node, path: &str, names: &mut BTreeSet<String>| {
+        if let Node::Map(entries) = node {
+            entries.iter().for_each(|(key, node)| name_keys(&format!("{path}.{key}"), node, names));
+        }
+    };
+    below(node, path, names);
+    if let Node::List(items) = node {
+        items.iter().for_each(|item| below(item, &format!("{path}[]"), names));
+    }
+}

@@ -1,0 +1,215 @@
+//! One value, as the type that its key asks for.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use super::{
+    Secret,
+    keys::nearest,
+    mistake::{Origin, Place, Step},
+    reading::Reading,
+    scalar, variables,
+    yaml::Node,
+};
+
+/// A value and where it was written.
+#[derive(Clone)]
+pub(super) struct Value<'a> {
+    pub(super) reading: &'a Reading<'a>,
+    pub(super) node: &'a Node,
+    pub(super) place: Place<'a>,
+}
+
+impl<'a> Value<'a> {
+    pub(super) fn mistake(&self, text: impl Into<String>) {
+        self.reading.mistake(&self.place, text);
+    }
+
+    /// A text with its variables replaced.
+    pub(super) fn text(&self) -> Option<String> {
+        match self.node {
+            Node::Text(_) => {
+                let text = self.scalar_text()?;
+                if text.trim().is_empty() {
+                    self.mistake("is empty; fill it in or remove the line");
+                    return None;
+                }
+                Some(text)
+            }
+            Node::Bool(_) | Node::Integer(_) | Node::Float(_) => {
+                self.mistake(format!("must be a text, but is {}; put it in quotes", self.node.kind()));
+                None
+            }
+            other => {
+                self.mistake(format!("must be a text, but is {}; write it behind the colon", other.kind()));
+                None
+            }
+        }
+    }
+
+    /// Whatever stands there as text: texts, numbers, true and false.
+    pub(super) fn scalar_text(&self) -> Option<String> {
+        match self.node {
+            Node::Text(text) if matches!(self.place.origin, Origin::Environment) => Some(text.clone()),
+            Node::Text(text) => match variables::replace(text, self.reading.environment) {
+                Ok(text) => Some(text),
+                Err(mistakes) => {
+                    for text in mistakes {
+                        self.mistake(text);
+                    }
+                    None
+                }
+            },
+            Node::Bool(value) => Some(value.to_string()),
+            Node::Integer(value) => Some(value.to_string()),
+            Node::Float(value) => Some(value.to_string()),
+            other => {
+                self.mistake(format!("must be one value, but is {}", other.kind()));
+                None
+            }
+        }
+    }
+
+    /// Its text without a mistake if there is none, for looking it up before it is checked.
+    pub(super) fn quiet_text(&self) -> Option<String> {
+        match self.node {
+            Node::Text(text) => variables::replace(text, self.reading.environment).ok(),
+            _ => None,
+        }
+    }
+
+    /// A text that must not be shown. Remembers that the file holds one.
+    pub(super) fn secret(&self) -> Option<Secret> {
+        let secret = self.text().map(Secret::new)?;
+        if let (Origin::File(document), Node::Text(text)) = (self.place.origin, self.node)
+            && !variables::is_replaced(text)
+        {
+            self.reading.hold_secret(&document.path, self.place.name());
+        }
+        Some(secret)
+    }
+
+    pub(super) fn is_null(&self) -> bool {
+        *self.node == Node::Null
+    }
+
+    /// A map with `enabled: false`.
+    pub(super) fn is_switched_off(&self) -> bool {
+        let is_off = |(key, node): &(String, Node)| key == "enabled" && *node == Node::Bool(false);
+        matches!(self.node, Node::Map(entries) if entries.iter().any(is_off))
+    }
+
+    pub(super) fn boolean(&self) -> Option<bool> {
+        if let Node::Bool(value) = self.node {
+            return Some(*value);
+        }
+        let value = match self.node {
+            Node::Text(_) => match self.scalar_text()?.trim().to_ascii_lowercase().as_str() {
+                "true" => Some(true),
+                "false" => Some(false),
+                _ => None,
+            },
+            _ => None,
+        };
+        if value.is_none() {
+            self.mistake("must be true or false, without quotes");
+        }
+        value
+    }
+
+    /// `true` or `false` of the older tool's maps.
+    pub(super) fn is_true(&self) -> bool {
+        self.boolean() == Some(true)
+    }
+
+    pub(super) fn number<T: TryFrom<u64>>(&self, range: &RangeInclusive<u64>) -> Option<T> {
+        let number = match self.node {
+            Node::Integer(number) => u64::try_from(*number).ok(),
+            Node::Text(_) => self.scalar_text()?.trim().parse().ok(),
+            _ => None,
+        };
+        let fitting =
+            number.filter(|number| range.contains(number)).and_then(|number| T::try_from(number).ok());
+        if fitting.is_none() {
+            self.mistake(format!("must be a whole number from {} to {}", range.start(), range.end()));
+        }
+        fitting
+    }
+
+    pub(super) fn size(&self, range: &RangeInclusive<u64>) -> Option<usize> {
+        let bytes = match self.node {
+            Node::Integer(bytes) => u64::try_from(*bytes).ok(),
+            Node::Text(_) => scalar::size(&self.scalar_text()?),
+            _ => None,
+        };
+        let fitting =
+            bytes.filter(|bytes| range.contains(bytes)).and_then(|bytes| usize::try_from(bytes).ok());
+        if fitting.is_none() {
+            let (least, most) = (scalar::size_text(*range.start()), scalar::size_text(*range.end()));
+            self.mistake(format!("must be a size from {least} to {most}; write 512K, 10M, 1G or bytes"));
+        }
+        fitting
+    }
+
+    pub(super) fn duration(&self, range: &RangeInclusive<u64>) -> Option<Duration> {
+        let text = match self.node {
+            Node::Integer(number) => number.to_string(),
+            Node::Text(_) => self.scalar_text()?,
+            _ => String::new(),
+        };
+        if !text.is_empty() && text.trim().bytes().all(|byte| byte.is_ascii_digit()) {
+            self.mistake("has no unit; write seconds as 30s, minutes as 5m, hours as 1h");
+            return None;
+        }
+        let fitting = scalar::duration(&text).filter(|duration| range.contains(&duration.as_secs()));
+        if fitting.is_none() {
+            let (least, most) = (scalar::duration_text(*range.start()), scalar::duration_text(*range.end()));
+            self.mistake(format!("must be a time from {least} to {most}; write 30s, 5m, 1h or 1d"));
+        }
+        fitting
+    }
+
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.text()?;
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim())) {
+            return Some(*choice);
+        }
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        let mend = match nearest(&text, names.iter().copied()) {
+            Some(name) => format!("; did you mean {name}?"),
+            None => String::new(),
+        };
+        self.mistake(format!("must be one of {}{mend}", names.join(", ")));
+        None
+    }
+
+    /// The items of a list.
+    pub(super) fn items(&self, mend: &str) -> Option<Vec<Self>> {
+        let Node::List(items) = self.node else {
+            self.mistake(format!("must be a list, but is {}; {mend}", self.node.kind()));
+            return None;
+        };
+        let item =
+            |(index, node)| Self { reading: self.reading, node, place: self.place.below(Step::Item(index)) };
+        Some(items.iter().enumerate().map(item).collect())
+    }
+
+    /// The items of a list, or the one value as a list of one.
+    pub(super) fn items_or_one(&self) -> Vec<Self> {
+        match self.node {
+            Node::List(_) => self.items("").unwrap_or_default(),
+            _ => vec![self.clone()],
+        }
+    }
+
+    /// The values of a map whose keys are free.
+    pub(super) fn free_entries(&self) -> Vec<(&'a str, Self)> {
+        let Node::Map(entries) = self.node else {
+            self.mistake(format!("must have keys below it, but is {}", self.node.kind()));
+            return Vec::new();
+        };
+        let entry = |(key, node): &'a (String, Node)| {
+            (key.as_str(), Self { reading: self.reading, node, place: self.place.key(key) })
+        };
+        entries.iter().map(entry).collect()
+    }
+}

@@ -1,0 +1,337 @@
+//! Text to a tree of values, and the place of a value in the text. The only module that knows `serde_yaml`.
+//!
+//! The tree keeps repeated keys, so that they can be reported. `serde_yaml` tells a visitor no places, but its errors
+//! carry them: [`Document::locate`] walks to the value once more and fails there on purpose.
+
+use std::{
+    fmt, fs,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde::de::{
+    self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+
+use super::mistake::{Mistake, Position, Step};
+use crate::limits::CONFIG_BYTES_MAX;
+
+/// What a YAML file holds. Anchors are resolved, quotes and comments gone.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Node {
+    Null,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    /// In the order of the file, repeated keys included.
+    Map(Vec<(String, Node)>),
+}
+
+impl Node {
+    /// What it is, for a message.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "empty",
+            Self::Bool(_) => "true or false",
+            Self::Integer(_) | Self::Float(_) => "a number",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map of keys",
+        }
+    }
+}
+
+/// A file and its tree.
+pub(super) struct Document {
+    pub(super) path: PathBuf,
+    /// The permission bits.
+    pub(super) mode: u32,
+    text: String,
+    /// What the file's outermost map holds.
+    pub(super) entries: Vec<(String, Node)>,
+}
+
+impl Document {
+    /// Reads a file of which the outermost value is a map.
+    pub(super) fn read(path: &Path) -> Result<Self, Mistake> {
+        let (bytes, mode) = read_bounded(path).map_err(|error| unreadable(path, &error))?;
+        let Ok(text) = String::from_utf8(bytes) else {
+            return Err(Mistake::of_file(path, None, "is not UTF-8 text; save it as UTF-8"));
+        };
+        Self::parse(path, text, mode)
+    }
+
+    fn parse(path: &Path, text: String, mode: u32) -> Result<Self, Mistake> {
+        let text = match text.strip_prefix('\u{feff}') {
+            Some(rest) => rest.to_owned(),
+            None => text,
+        };
+        let entries = match serde_yaml::from_str(&text) {
+            Ok(Node::Map(entries)) => entries,
+            Ok(Node::Null) => {
+                return Err(Mistake::of_file(path, None, "is empty; begin with config/config.yaml"));
+            }
+            Ok(other) => {
+                let text = format!("must hold keys, such as `enabled: true`, but is {}", other.kind());
+                return Err(Mistake::of_file(path, Some(Position { line: 1, column: 1 }), text));
+            }
+            Err(error) => return Err(syntax_mistake(path, &text, &error)),
+        };
+        Ok(Self { path: path.to_owned(), mode, text, entries })
+    }
+
+    /// Where the steps lead to: a key or an item. As far as they can be gone, if not to their end.
+    pub(super) fn locate(&self, steps: &[Step]) -> Position {
+        (1..=steps.len())
+            .rev()
+            .find_map(|length| {
+                let walk = Walk(&steps[..length]).deserialize(serde_yaml::Deserializer::from_str(&self.text));
+                walk.err()?.location().as_ref().map(position)
+            })
+            .unwrap_or(Position { line: 1, column: 1 })
+    }
+}
+
+fn read_bounded(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+    let file = fs::File::open(path)?;
+    let mode = file.metadata()?.permissions().mode();
+    let mut bytes = Vec::new();
+    file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
+    }
+    Ok((bytes, mode))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Mistake {
+    let mend = match error.kind() {
+        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::PermissionDenied => "let the user that runs the collector read it",
+        _ => "name a YAML file",
+    };
+    Mistake::of_file(path, None, format!("cannot be read: {error}; {mend}"))
+}
+
+fn position(location: &serde_yaml::Location) -> Position {
+    Position { line: location.line(), column: location.column() }
+}
+
+const TAG: &str = "tags such as `!name` have no meaning here";
+const NUMBER: &str = "a number is too large";
+const KEY: &str = "a key must be a plain text";
+
+/// Messages of `serde_yaml` that are not passed on as they are: some would repeat a value, which could be a secret.
+const REWORDED: [(&str, &str); 9] = [
+    (TAG, "tags such as `!name` have no meaning here; remove the tag"),
+    (NUMBER, "a number is too large; put it in quotes if it is a text"),
+    (KEY, "a key must be a plain text; check the brackets"),
+    (
+        "more than one document",
+        "holds more than one document; keep one and remove the line `---` before the next",
+    ),
+    (
+        "unknown anchor",
+        "an alias (`*name`) has no anchor (`&name`) above it; a text that begins with * needs quotes",
+    ),
+    ("recursion limit", "is nested too deeply; look for an alias within its own anchor"),
+    ("repetition limit", "repeats its aliases too often; write the values out"),
+    ("invalid type", "a value does not fit its tag; remove the tag"),
+    ("invalid value", "a value does not fit its tag; remove the tag"),
+];
+
+fn syntax_mistake(path: &Path, text: &str, error: &serde_yaml::Error) -> Mistake {
+    let place = error.location().as_ref().map(position);
+    let message = error.to_string();
+    if let Some((_, reworded)) = REWORDED.iter().find(|(part, _)| message.contains(part)) {
+        return Mistake::of_file(path, place, *reworded);
+    }
+    let indented_by_tab = place
+        .and_then(|place| text.lines().nth(place.line - 1))
+        .is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
+    if indented_by_tab {
+        return Mistake::of_file(path, place, "a tab cannot indent in YAML; use spaces");
+    }
+    let message = match place {
+        Some(Position { line, column }) => {
+            message.replacen(&format!(" at line {line} column {column}"), "", 1)
+        }
+        None => message,
+    };
+    let mend = "check indentation, quotes and colons here and in the line above";
+    Mistake::of_file(path, place, format!("is not valid YAML: {message}; {mend}"))
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Integer(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Integer(value.into()))
+    }
+
+    fn visit_i128<E>(self, value: i128) -> Result<Node, E> {
+        Ok(Node::Integer(value))
+    }
+
+    fn visit_u128<E: de::Error>(self, value: u128) -> Result<Node, E> {
+        value.try_into().map(Node::Integer).map_err(|_| E::custom(NUMBER))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Float(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Node::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(key) = map.next_key::<Key>()? {
+            entries.push((key.0, map.next_value()?));
+        }
+        Ok(Node::Map(entries))
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<Node, A::Error> {
+        Err(de::Error::custom(TAG))
+    }
+}
+
+/// A key as it is written: `yes`, `1` and `~` are texts here.
+struct Key(String);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(KeyVisitor).map(Self)
+    }
+}
+
+struct KeyVisitor;
+
+impl Visitor<'_> for KeyVisitor {
+    type Value = String;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(KEY)
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<String, E> {
+        Ok(key.to_owned())
+    }
+}
+
+/// Goes the steps and fails at their end, so that the error carries the place.
+struct Walk<'s>(&'s [Step]);
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// Whatever is not visited below is an error by serde's default, and at the end of the way everything is.
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the end of the way")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let Some((Step::Item(index), rest)) = self.0.split_first() else {
+            return Err(de::Error::custom("here"));
+        };
+        for _ in 0..*index {
+            list.next_element::<IgnoredAny>()?;
+        }
+        list.next_element_seed(Walk(rest))?;
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((Step::Key { name, nth }, rest)) = self.0.split_first() else {
+            return Err(de::Error::custom("here"));
+        };
+        let mut seen = 0;
+        while let Some(found) = map.next_key_seed(FindKey { name, stop: rest.is_empty() && seen == *nth })? {
+            if found && seen == *nth {
+                map.next_value_seed(Walk(rest))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+            seen += usize::from(found);
+        }
+        Ok(())
+    }
+}
+
+/// Tells whether a key is the one looked for; fails there if the way ends with it.
+struct FindKey<'s> {
+    name: &'s str,
+    stop: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for FindKey<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for FindKey<'_> {
+    type Value = bool;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(KEY)
+    }
+
+    fn visit_str<E: de::Error>(self, key: &str) -> Result<bool, E> {
+        match key == self.name {
+            true if self.stop => Err(E::custom("here")),
+            found => Ok(found),
+        }
+    }
+}
