@@ -1,5 +1,200 @@
-//! Collects the audit records of Microsoft 365 tenants and delivers each of them exactly once.
+//! Collects the audit records of Microsoft 365 tenants from the Office 365 Management Activity API and delivers each of
+//! them exactly once to files and other receivers.
+//!
+//! Every invocation makes **one collection pass** and exits; a systemd timer, cron, or a person supplies the cadence.
+//!
+//! # One pass
+//!
+//! ```text
+//! config ─▶ plan ─▶ schedule ⇄ work ──blobs──▶ write ─▶ report ─▶ exit
+//!                   (main      (rayon  bounded  (one
+//!                    thread)    pool)  channel   thread)
+//! ```
+//!
+//! [`pass`] joins them. The **schedule** owns all of the pass's state and every policy: whose turn it is, what is tried
+//! again, what is given up. **Work** is what a pool thread does with one task: one request, one outcome. The **writer**
+//! is the only one that touches outputs and state.
+//!
+//! # Invariants
+//!
+//! 1. Durable in the outputs, then in the state, never the other way round (`pass::write`).
+//! 2. One writer: nothing else touches outputs or state while a pass runs (`pass::write`).
+//! 3. Everything is bounded: bytes and records in memory, pages, tries, time ([`limits`], `pass::memory`).
+//! 4. Progress is a set of blobs, not a point in time: the order of downloads is free, and a failed blob is just absent
+//!    ([`state::known_blobs`]).
+//! 5. The token goes to the configured origin only ([`api::client`]).
+//! 6. Listed = known + delivered + failed + gone + left for later, at the end of every pass (`pass::schedule`).
+//! 7. A tenant's trouble stays that tenant's (`pass::schedule`).
+//! 8. The lock is on `known_blobs`, and goes along when that file is replaced (`state::lock`).
+//!
+//! # Who may use whom
+//!
+//! [`pass`] and [`check`] may use everything. [`api`], [`output`] and [`state`] never use each other. The vocabulary
+//! ([`feed`], [`records`], [`limits`], [`time`], [`disk`], [`suggest`]) and [`config`] use none of these. A test holds
+//! this against the code.
 
+pub mod cli;
 pub mod config;
+
+pub mod check;
+pub mod pass;
+
+pub mod api;
+pub mod output;
+pub mod state;
+
 pub mod feed;
+pub mod records;
+
+pub mod report;
+
+pub mod disk;
+pub mod exit;
 pub mod limits;
+pub mod log;
+pub mod suggest;
+pub mod time;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use cli::{Arguments, Command, Parsed};
+use config::{Config, Loaded, Sources, Tenant};
+use exit::Exit;
+use log::Detail;
+use pass::{Mode, PassError};
+
+/// Runs the program with these arguments, its name first, and says how it ended.
+pub fn run(typed: impl IntoIterator<Item = String>) -> Exit {
+    match cli::parse(typed) {
+        Parsed::Show(text) => show(&text),
+        Parsed::Wrong(message) => complain(&message),
+        Parsed::Run(Arguments { version: true, .. }) => {
+            show(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")))
+        }
+        Parsed::Run(arguments) => configured(&arguments),
+    }
+}
+
+/// Reads the configuration, starts the log as it says, and does what was asked for.
+fn configured(arguments: &Arguments) -> Exit {
+    let asked = match (arguments.quiet, arguments.verbose) {
+        (true, _) => Detail::Quiet,
+        (_, true) => Detail::Debug,
+        _ => Detail::Usual,
+    };
+    log::to_stderr(asked);
+    let Loaded { config, warnings } = match load(arguments) {
+        Ok(loaded) => loaded,
+        Err(unusable) => {
+            for line in unusable.to_string().lines() {
+                ::log::error!("{line}");
+            }
+            return Exit::Configuration;
+        }
+    };
+    let detail = if config.log.debug && asked == Detail::Usual { Detail::Debug } else { asked };
+    match &config.log.path {
+        None => log::to_stderr(detail),
+        Some(path) => {
+            if let Err(error) = log::to_file(path, detail) {
+                ::log::error!("cannot open log.path {}: {error}; {}", path.display(), disk::mend(&error));
+                return Exit::Storage;
+            }
+        }
+    }
+    for warning in warnings {
+        ::log::warn!("{warning}");
+    }
+    if !config.enabled {
+        ::log::info!("The configuration says enabled: false: nothing is done");
+        return Exit::Complete;
+    }
+    match chosen(&config, &arguments.tenant) {
+        Err(message) => complain(&message),
+        Ok(tenants) => match arguments.command {
+            Some(Command::Check(_)) => check::run(&config, &tenants),
+            None => one_pass(config, tenants, arguments),
+        },
+    }
+}
+
+fn load(arguments: &Arguments) -> Result<Loaded, config::Unusable> {
+    let file: PathBuf = match &arguments.config {
+        Some(file) => file.clone(),
+        None => config::find_default()?,
+    };
+    config::load(&Sources {
+        file: &file,
+        credentials: arguments.credentials.as_deref(),
+        environment: &|name| std::env::var(name).ok(),
+    })
+}
+
+/// The tenants named by `--tenant`, or all.
+fn chosen(config: &Config, names: &[String]) -> Result<Vec<Tenant>, String> {
+    let is_named = |tenant: &Tenant, name: &str| {
+        tenant.tenant_id.eq_ignore_ascii_case(name) || tenant.name.as_deref() == Some(name)
+    };
+    for name in names {
+        if !config.tenants.iter().any(|tenant| is_named(tenant, name)) {
+            let labels = || config.tenants.iter().map(Tenant::label);
+            let near = suggest::nearest(name, labels());
+            let near = near.map_or_else(|| labels().collect::<Vec<_>>().join(", "), str::to_owned);
+            return Err(format!(
+                "--tenant {name}: no such tenant in the configuration; did you mean {near}?"
+            ));
+        }
+    }
+    let is_chosen = |tenant: &&Tenant| names.is_empty() || names.iter().any(|name| is_named(tenant, name));
+    Ok(config.tenants.iter().filter(is_chosen).cloned().collect())
+}
+
+fn one_pass(mut config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> Exit {
+    let missing = pass::missing_parts(&config);
+    if !missing.is_empty() {
+        for part in missing {
+            ::log::error!("{part}");
+        }
+        return Exit::Configuration;
+    }
+    if let Some(hours) = arguments.hours {
+        config.collect.look_back = Duration::from_secs(hours * 60 * 60);
+    }
+    let mode = match (arguments.dry_run, arguments.stdout) {
+        (true, _) => Mode::DryRun,
+        (_, true) => Mode::Retrieve,
+        _ => Mode::Collect,
+    };
+    match pass::run(&config, tenants, mode, !arguments.quiet) {
+        Ok(summary) => summary.exit(),
+        Err(error) => {
+            ::log::error!("{error}");
+            exit_of(&error)
+        }
+    }
+}
+
+/// How a pass that could not be made, or not be brought to its end, ends the program.
+fn exit_of(error: &PassError) -> Exit {
+    match error {
+        PassError::State(state::StateError::Locked { .. }) => Exit::Locked,
+        PassError::State(state::StateError::Storage { .. }) | PassError::Output(_) => Exit::Storage,
+        PassError::Client(_) | PassError::Threads { .. } => Exit::Configuration,
+    }
+}
+
+fn show(text: &str) -> Exit {
+    // A reader that has gone has seen enough.
+    let _ = writeln!(io::stdout(), "{}", text.trim_end());
+    Exit::Complete
+}
+
+fn complain(message: &str) -> Exit {
+    // There is no place left to say that this could not be said.
+    let _ = writeln!(io::stderr(), "{message}");
+    Exit::Usage
+}

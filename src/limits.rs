@@ -1,6 +1,89 @@
-//! Every bound of the program, with its reason.
+//! Every bound in one place: those that hold for everybody, and the ranges of the settings. What relates them is asserted
+//! when the program is compiled.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, time::Duration};
+
+/// The API lists at most this much at once; more would be answered in part only.
+///
+/// Source: "Office 365 Management Activity API reference", section "List available content".
+pub const WINDOW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// No window is shorter: shorter ones were seen to be answered with errors.
+pub const WINDOW_MIN: Duration = Duration::from_secs(60);
+
+/// How far back content is listed.
+///
+/// Source: the same section, "startTime … no more than 7 days in the past".
+pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How far from the edge of [`RETENTION`] a window stays: being seconds beyond it is an error.
+pub const RETENTION_MARGIN: Duration = Duration::from_secs(10 * 60);
+
+/// How long a blob stays known after its expiration: this machine's clock can be ahead of Microsoft's.
+pub const EXPIRATION_GRACE: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// Up to so many lines, a file of the state is rewritten as soon as one of them no longer counts.
+pub const SMALL_STATE_LINES: usize = 10_000;
+
+/// The newest seconds of a listing are not stable yet: windows end this long before now.
+pub const SETTLING: Duration = Duration::from_secs(5);
+
+/// Most pages of one window: an API that names a next page for ever is not followed for ever.
+pub const PAGES_MAX: u32 = 10_000;
+
+/// Most blobs that wait for their download. While there are as many, no further page is listed.
+pub const WAITING_BLOBS_MAX: usize = 10_000;
+
+/// Most blobs on their way from the pool to the writer; their bytes are bounded by `maxMemory`.
+pub const WRITER_QUEUE_BLOBS: usize = 64;
+
+/// A batch is committed when it has so many bytes, …
+pub const BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// … or so many blobs, …
+pub const BATCH_BLOBS: usize = 1_000;
+
+/// … or is so old.
+pub const BATCH_AGE: Duration = Duration::from_secs(1);
+
+/// The longest wait before a request is tried again.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// The longest pause of a tenant that a throttling answer can ask for.
+pub const THROTTLE_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// How often in a row a tenant's throttling is waited for before the item that met it is given up.
+pub const THROTTLES_MAX: u32 = 20;
+
+/// So many tokens in a row may be refused, each fresh from the login endpoint; then it is not the token.
+pub const REFUSED_TOKENS_MAX: u32 = 2;
+
+/// How long a connection may take to be made, TLS included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The longest that one request may last, however steadily its body drips.
+pub const REQUEST_LASTS_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// A token is renewed this long before it expires.
+pub const TOKEN_MARGIN: Duration = Duration::from_secs(5 * 60);
+
+/// What a token is taken to live if the login endpoint does not say, in seconds.
+pub const TOKEN_LIFETIME_ASSUMED: u64 = 60 * 60;
+
+/// Memory for a body is taken in steps of at least this size, …
+pub const BODY_STEP_BYTES: usize = 256 * 1024;
+
+/// … doubling with the body, up to this size.
+pub const BODY_GROWTH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Lines are handed to a file in pieces of about this size.
+pub const OUTPUT_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Most of a body that is read only to keep its connection usable.
+pub const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Most characters of somebody else's text in one line of the log.
+pub const MESSAGE_CHARACTERS_MAX: usize = 300;
 
 /// A configuration file is written by hand; what is larger is another file by mistake.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
@@ -56,7 +139,17 @@ pub const PORT: RangeInclusive<u64> = 1..=65_535;
 pub const ACK_TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=3600;
 
 /// `output.http.batchSize` in bytes.
-pub const BATCH_BYTES: RangeInclusive<u64> = 1024..=512 * 1024 * 1024;
+pub const HTTP_BATCH_BYTES: RangeInclusive<u64> = 1024..=512 * 1024 * 1024;
 
 /// A tenant's `name` in characters: it becomes part of tags, labels and log lines.
 pub const TENANT_NAME_CHARS: RangeInclusive<usize> = 1..=64;
+
+const _: () = {
+    assert!(WINDOW_MIN.as_secs() < WINDOW_MAX.as_secs());
+    assert!(WINDOW_MAX.as_secs() <= RETENTION.as_secs());
+    assert!(SETTLING.as_secs() < WINDOW_MIN.as_secs(), "a window may not end before it starts");
+    assert!(RETENTION_MARGIN.as_secs() > SETTLING.as_secs());
+    assert!(BODY_STEP_BYTES <= BODY_GROWTH_BYTES_MAX);
+    assert!(ERROR_BODY_BYTES_MAX <= BODY_STEP_BYTES);
+    assert!(CONNECT_TIMEOUT.as_secs() < REQUEST_LASTS_MAX.as_secs());
+};

@@ -157,7 +157,7 @@ fn http(section: &Section) -> Option<HttpOutput> {
     let format = section.choice("format", &FORMATS).unwrap_or(HttpFormat::Ndjson);
     let headers = headers(section);
     let gzip = section.choice("compress", &COMPRESSIONS).unwrap_or(false);
-    let batch_bytes_max = section.size("batchSize", &limits::BATCH_BYTES).unwrap_or(BATCH_BYTES);
+    let batch_bytes_max = section.size("batchSize", &limits::HTTP_BATCH_BYTES).unwrap_or(BATCH_BYTES);
     let tls = tls(section);
     let url = url?;
     if tls.is_some() && url.to_ascii_lowercase().starts_with("http:") {

@@ -1,0 +1,405 @@
+//! One call, one HTTP request: asks, checks that the answer is what it must be, and gives it back typed.
+//!
+//! Never tries again, never waits, never logs: those are decisions of the pass. What is kept here is that **the token
+//! goes to the configured origin only**: every URL that came in an answer is checked before it is used, and no redirect
+//! is followed.
+
+use std::{fs, io::Read, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use ureq::{
+    Agent, Body,
+    http::{HeaderMap, Response, Uri},
+    tls::{Certificate, PemItem, RootCerts, TlsConfig},
+};
+
+use super::{
+    Failure,
+    error::{one_line, without_query},
+};
+use crate::{
+    config::{Collect, Credential, Network, Secret, Tenant},
+    feed::{Blob, ContentType},
+    limits, time,
+};
+
+/// Speaks to Microsoft for any number of tenants, over one pool of connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    agent: Agent,
+    body_bytes_max: usize,
+}
+
+/// What a login brings.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// The whole value of the `Authorization` header.
+    authorization: Secret,
+    /// How long it is accepted, from its coming on.
+    pub lifetime: Duration,
+}
+
+/// An entry of the list of subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// `None` for a content type that this program does not know.
+    pub content_type: Option<ContentType>,
+    /// Whether it runs. An entry without a status does.
+    pub enabled: bool,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Unsorted, as they came.
+    pub blobs: Vec<Blob>,
+    /// Where the listing goes on: the next page's full URL.
+    pub next: Option<String>,
+}
+
+/// The client cannot even be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// `ca_file` cannot be read.
+    #[error("ca_file {path}: {problem}; give a readable PEM file")]
+    Roots {
+        /// As configured.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// `proxy` is no proxy's URL. Its text is not repeated: it can hold a password.
+    #[error("proxy: not a proxy's URL; write it as http://host:port or http://user:password@host:port")]
+    Proxy,
+}
+
+impl Client {
+    /// Makes the client; connects to nothing yet.
+    pub fn new(network: &Network, collect: &Collect) -> Result<Self, Unusable> {
+        let idle_connections_max = collect.threads + 1;
+        let mut config = Agent::config_builder()
+            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+            .http_status_as_error(false) // an error's body and its Retry-After are read here
+            .max_redirects(0)
+            .max_idle_connections(idle_connections_max)
+            .max_idle_connections_per_host(idle_connections_max)
+            .timeout_connect(Some(limits::CONNECT_TIMEOUT.min(collect.request_timeout)))
+            .timeout_recv_response(Some(collect.request_timeout))
+            .timeout_per_read(Some(collect.request_timeout))
+            .timeout_global(Some(limits::REQUEST_LASTS_MAX))
+            .tls_config(TlsConfig::builder().root_certs(roots(network)?).build());
+        if let Some(proxy) = &network.proxy {
+            config = config.proxy(Some(ureq::Proxy::new(proxy.reveal()).map_err(|_| Unusable::Proxy)?));
+        }
+        Ok(Self { agent: config.build().new_agent(), body_bytes_max: collect.body_bytes_max })
+    }
+
+    /// Asks the login endpoint for a token, by the client credentials grant of its v2 endpoint.
+    ///
+    /// Source: "Microsoft identity platform and the OAuth 2.0 client credentials flow".
+    pub fn log_in(&self, tenant: &Tenant) -> Result<Token, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            access_token: String,
+            expires_in: Option<Seconds>,
+        }
+        let Credential::Secret(secret) = &tenant.credential else {
+            unreachable!("a pass with another credential is refused before it starts");
+        };
+        let url = format!("{}/{}/oauth2/v2.0/token", tenant.login_url, tenant.tenant_id);
+        let scope = format!("{}/.default", tenant.cloud.api_url());
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", &tenant.client_id),
+            ("client_secret", secret.reveal()),
+            ("scope", &scope),
+        ];
+        let response = self.agent.post(url).send_form(form).map_err(Failure::from_ureq)?;
+        let body = self.read_body(response, |_| ())?;
+        let answer: Answer = parse(&body, "a token")?;
+        Ok(Token {
+            authorization: Secret::new(format!("Bearer {}", answer.access_token)),
+            lifetime: Duration::from_secs(
+                answer.expires_in.map_or(limits::TOKEN_LIFETIME_ASSUMED, |Seconds(n)| n),
+            ),
+        })
+    }
+
+    /// Lists the tenant's subscriptions.
+    pub fn subscriptions(&self, tenant: &Tenant, token: &Token) -> Result<Vec<Subscription>, Failure> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Entry {
+            content_type: String,
+            status: Option<String>,
+        }
+        let url = operation(tenant, "subscriptions/list?");
+        let body = self.get(&url, token, |_| ())?.body;
+        let entries: Vec<Entry> = parse_list(&body, "a list of subscriptions")?;
+        Ok(entries
+            .into_iter()
+            .map(|entry| Subscription {
+                content_type: ContentType::from_name(&entry.content_type),
+                enabled: entry.status.is_none_or(|status| status.eq_ignore_ascii_case("enabled")),
+            })
+            .collect())
+    }
+
+    /// Starts a subscription. One that runs already is a [`Failure`] with the code `AF20024`.
+    pub fn start_subscription(
+        &self,
+        tenant: &Tenant,
+        token: &Token,
+        content_type: ContentType,
+    ) -> Result<(), Failure> {
+        let url = operation(tenant, &format!("subscriptions/start?contentType={content_type}&"));
+        let request = self.agent.post(url).header("Authorization", token.authorization.reveal());
+        let response = request.send_empty().map_err(Failure::from_ureq)?;
+        self.read_body(response, |_| ()).map(drop)
+    }
+
+    /// The URL of a window's first page.
+    pub fn first_page(
+        tenant: &Tenant,
+        content_type: ContentType,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> String {
+        let (start, end) = (time::parameter(start), time::parameter(end));
+        let query = format!("contentType={content_type}&startTime={start}&endTime={end}");
+        operation(tenant, &format!("subscriptions/content?{query}&"))
+    }
+
+    /// Lists one page: a window's first one, or one that an earlier page named as its next.
+    pub fn list_page(&self, tenant: &Tenant, token: &Token, url: &str) -> Result<Page, Failure> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        #[expect(clippy::struct_field_names, reason = "the names are Microsoft's")]
+        struct Entry {
+            content_id: String,
+            content_uri: String,
+            content_created: String,
+            content_expiration: String,
+        }
+        check_origin(tenant, "NextPageUri", url)?;
+        let answer = self.get(&with_publisher(url, tenant), token, |_| ())?;
+        let entries: Vec<Entry> = parse_list(&answer.body, "a list of blobs")?;
+        let blobs = entries.into_iter().map(|entry| {
+            let created = time::parse(&entry.content_created);
+            let times_are_readable = time::parse(&entry.content_expiration).is_some();
+            let id_is_one_line = !entry.content_id.is_empty() && !entry.content_id.contains(char::is_control);
+            match created.filter(|_| times_are_readable && id_is_one_line) {
+                Some(created) => Ok(Blob {
+                    content_id: entry.content_id,
+                    content_uri: entry.content_uri,
+                    created,
+                    expiration: entry.content_expiration,
+                }),
+                None => Err(Failure::Malformed(format!(
+                    "a listing whose blob {:?} has an unreadable id or time",
+                    one_line(&entry.content_id)
+                ))),
+            }
+        });
+        let next = ["nextpageuri", "nextpageurl"].iter().find_map(|name| answer.headers.get(*name));
+        let next = next.map(|url| url.to_str().map(str::to_owned)).transpose();
+        Ok(Page {
+            blobs: blobs.collect::<Result<_, _>>()?,
+            next: next.map_err(|_| Failure::Malformed("a page whose NextPageUri is no text".to_owned()))?,
+        })
+    }
+
+    /// Downloads a blob's body, decompressed. `room` is asked for each further stretch of memory, in bytes, before it
+    /// is filled, and may take its time to answer.
+    pub fn download(
+        &self,
+        tenant: &Tenant,
+        token: &Token,
+        blob: &Blob,
+        room: impl FnMut(usize),
+    ) -> Result<Vec<u8>, Failure> {
+        check_origin(tenant, "contentUri", &blob.content_uri)?;
+        Ok(self.get(&with_publisher(&blob.content_uri, tenant), token, room)?.body)
+    }
+
+    fn get(&self, url: &str, token: &Token, room: impl FnMut(usize)) -> Result<Answer, Failure> {
+        let request = self.agent.get(url).header("Authorization", token.authorization.reveal());
+        let response = request.call().map_err(Failure::from_ureq)?;
+        let headers = response.headers().clone();
+        Ok(Answer { headers, body: self.read_body(response, room)? })
+    }
+
+    /// Reads an answer's body whole, or fails with what the answer says. The connection goes back to the pool only if
+    /// the body was read to its end, so an error's is read too, within bounds.
+    fn read_body(&self, response: Response<Body>, mut room: impl FnMut(usize)) -> Result<Vec<u8>, Failure> {
+        let (head, body) = response.into_parts();
+        let status = head.status.as_u16();
+        if !head.status.is_success() {
+            let mut reason = Vec::new();
+            // A body that breaks off takes nothing from what the status says.
+            let _ = body.into_reader().take(limits::ERROR_BODY_BYTES_MAX as u64).read_to_end(&mut reason);
+            return Err(Failure::from_answer(status, &head.headers, &reason, Timestamp::now()));
+        }
+        let too_large = Failure::TooLarge { limit_bytes: self.body_bytes_max };
+        if body.content_length().is_some_and(|length| length > self.body_bytes_max as u64) {
+            return Err(too_large);
+        }
+        let mut reader = body.into_reader().take(self.body_bytes_max as u64 + 1);
+        let mut bytes = Vec::new();
+        loop {
+            if bytes.len() == bytes.capacity() {
+                let step = bytes.capacity().clamp(limits::BODY_STEP_BYTES, limits::BODY_GROWTH_BYTES_MAX);
+                room(step);
+                bytes.reserve_exact(step);
+            }
+            let free = (bytes.capacity() - bytes.len()) as u64;
+            let read = reader.by_ref().take(free).read_to_end(&mut bytes).map_err(Failure::from_body)?;
+            if read == 0 {
+                break;
+            }
+            if bytes.len() > self.body_bytes_max {
+                return Err(too_large);
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+struct Answer {
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// Seconds as a number, or, as the older endpoint answers them, as a text of digits.
+#[derive(Deserialize)]
+#[serde(from = "serde_json::Value")]
+struct Seconds(u64);
+
+impl From<serde_json::Value> for Seconds {
+    fn from(value: serde_json::Value) -> Self {
+        let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        Self(number.unwrap_or(limits::TOKEN_LIFETIME_ASSUMED))
+    }
+}
+
+/// The URL of an operation on the tenant's feed, ending in the publisher. `query` ends in `?` or `&`.
+fn operation(tenant: &Tenant, query: &str) -> String {
+    let Tenant { api_url, tenant_id, publisher_id, .. } = tenant;
+    format!("{api_url}/api/v1.0/{tenant_id}/activity/feed/{query}PublisherIdentifier={publisher_id}")
+}
+
+/// A URL that the API gave, used as it is, with the publisher where it lacks: without one, all callers of the world
+/// share a quota.
+fn with_publisher(url: &str, tenant: &Tenant) -> String {
+    if url.to_ascii_lowercase().contains("publisheridentifier=") {
+        return url.to_owned();
+    }
+    let joint = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{joint}PublisherIdentifier={}", tenant.publisher_id)
+}
+
+/// Whether a URL is on the tenant's API origin: scheme, host and port the same, and no user before the host.
+fn check_origin(tenant: &Tenant, what: &'static str, url: &str) -> Result<(), Failure> {
+    fn origin(url: &str) -> Option<(String, String, u16)> {
+        let uri: Uri = url.parse().ok()?;
+        let scheme = uri.scheme_str()?.to_ascii_lowercase();
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+        let port = authority.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+        Some((scheme, authority.host().to_ascii_lowercase(), port))
+    }
+    let ours = origin(&tenant.api_url);
+    if ours.is_some() && origin(url) == ours {
+        return Ok(());
+    }
+    Err(Failure::ForeignUrl { what, url: without_query(url), api_url: tenant.api_url.clone() })
+}
+
+/// Reads an answer's JSON. Where it fails says so without quoting: the body can hold a token.
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, Failure> {
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    serde_json::from_slice(text).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        Failure::Malformed(format!("not {what} (JSON breaks at {place} of {} bytes)", body.len()))
+    })
+}
+
+/// Reads an answer that is a list. An empty body was seen to stand for an empty one.
+fn parse_list<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<Vec<T>, Failure> {
+    if body.trim_ascii().is_empty() { Ok(Vec::new()) } else { parse(body, what) }
+}
+
+/// The system's trust store, and the configured roots beside it.
+fn roots(network: &Network) -> Result<RootCerts, Unusable> {
+    let Some(path) = &network.ca_file else {
+        return Ok(RootCerts::PlatformVerifier);
+    };
+    let unusable = |problem: String| Unusable::Roots { path: path.display().to_string(), problem };
+    let pem = fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let mut certificates = Vec::new();
+    for item in ureq::tls::parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|_| unusable("not a PEM file".to_owned()))? {
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() {
+        return Err(unusable("holds no certificate".to_owned()));
+    }
+    let system = rustls_native_certs::load_native_certs().certs;
+    certificates.extend(system.iter().map(|certificate| Certificate::from_der(certificate).to_owned()));
+    Ok(RootCerts::Specific(Arc::new(certificates)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Cloud;
+
+    fn tenant() -> Tenant {
+        Tenant {
+            tenant_id: "11111111-1111-4111-8111-111111111111".to_owned(),
+            client_id: "22222222-2222-4222-8222-222222222222".to_owned(),
+            credential: Credential::Secret(Secret::new("s")),
+            name: None,
+            publisher_id: "33333333-3333-4333-8333-333333333333".to_owned(),
+            cloud: Cloud::Commercial,
+            login_url: Cloud::Commercial.login_url().to_owned(),
+            api_url: Cloud::Commercial.api_url().to_owned(),
+            subscriptions: ContentType::ALL.to_vec(),
+        }
+    }
+
+    #[test]
+    fn only_the_apis_own_origin_gets_the_token() {
+        for url in [
+            "https://manage.office.com/api/v1.0/x",
+            "https://MANAGE.office.com:443/api",
+            "HTTPS://manage.office.com/a$b$c?x=1",
+        ] {
+            assert_eq!(check_origin(&tenant(), "contentUri", url), Ok(()), "{url}");
+        }
+        for url in [
+            "http://manage.office.com/api",
+            "https://manage.office.com:8443/api",
+            "https://manage.office.com.example/api",
+            "https://manage.office.com@192.0.2.1/api",
+            "https://192.0.2.1/manage.office.com",
+            "//manage.office.com/api",
+            "/api/v1.0/x",
+            "",
+        ] {
+            let refused = check_origin(&tenant(), "contentUri", url);
+            assert!(matches!(refused, Err(Failure::ForeignUrl { .. })), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_publisher_is_added_where_it_lacks_and_the_url_kept_as_it_is() {
+        let next = "https://manage.office.com/a?contenttype=Audit.Exchange&nextpage=2020$2020$na0022";
+        let publisher = "PublisherIdentifier=33333333-3333-4333-8333-333333333333";
+        assert_eq!(with_publisher(next, &tenant()), format!("{next}&{publisher}"));
+        assert_eq!(with_publisher("https://a/b", &tenant()), format!("https://a/b?{publisher}"));
+        let named = format!("https://a/b?publisherIdentifier={}", tenant().tenant_id);
+        assert_eq!(with_publisher(&named, &tenant()), named);
+    }
+}

@@ -1,0 +1,140 @@
+//! A failure → what to do about it. Pure, and exhaustive: every failure has one verdict.
+//!
+//! Source of the codes: "Office 365 Management Activity API reference", section "Errors", and what was observed beyond.
+
+use std::time::Duration;
+
+use super::Failure;
+use crate::limits::RETRY_DELAY_MAX;
+
+/// What to do about a failed request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may work the next time: try again after a while, a bounded number of times.
+    TryAgain,
+    /// Too many requests: all of this tenant's wait, and the request does not count as a try.
+    Throttled {
+        /// What the answer asked for.
+        after: Option<Duration>,
+    },
+    /// The token is no longer accepted: log in again, once, then try again.
+    RenewToken,
+    /// The feed has no subscription: start it, once, then try again.
+    Subscribe,
+    /// The page's token is invalid: list its window again from the start.
+    ListAgain,
+    /// What was asked for is done already.
+    Done,
+    /// The blob is gone for good.
+    Gone,
+    /// Another try within this pass cannot help this item.
+    GiveUp,
+    /// Nothing of this feed can work in this pass.
+    StopFeed,
+    /// Nothing of this tenant can work in this pass.
+    StopTenant,
+}
+
+/// Judges a failed request to the API.
+pub fn judge(failure: &Failure) -> Verdict {
+    if failure.is_auditing_off() {
+        return Verdict::StopTenant;
+    }
+    match failure {
+        Failure::Refused { status, code, retry_after, .. } => judge_code(code, *status, *retry_after),
+        Failure::Network(_) | Failure::Malformed(_) => Verdict::TryAgain,
+        Failure::TooLarge { .. } | Failure::ForeignUrl { .. } | Failure::Redirected { .. } => Verdict::GiveUp,
+        Failure::Untrusted(_) => Verdict::StopTenant,
+    }
+}
+
+fn judge_code(code: &str, status: u16, retry_after: Option<Duration>) -> Verdict {
+    match code {
+        "AF429" => Verdict::Throttled { after: retry_after },
+        "AF20024" => Verdict::Done,
+        "AF20022" | "AF20023" => Verdict::Subscribe,
+        "AF20031" => Verdict::ListAgain,
+        "AF20050" | "AF20051" | "AF20052" => Verdict::Gone,
+        "AF10001" | "AF20010" | "AF20011" | "AF20012" | "AF20013" => Verdict::StopTenant,
+        "AF20020" | "AF20001" | "AF20002" | "AF20003" | "AF20030" | "AF20055" => Verdict::StopFeed,
+        "AF50000" | "AF50005" | "AF50006" => Verdict::TryAgain,
+        _ => match status {
+            401 => Verdict::RenewToken,
+            429 => Verdict::Throttled { after: retry_after },
+            408 | 500.. => Verdict::TryAgain,
+            _ => Verdict::GiveUp,
+        },
+    }
+}
+
+/// Judges a failed login: worth another try, or not.
+pub fn judge_login(failure: &Failure) -> Verdict {
+    match failure {
+        Failure::Refused { status: 429, retry_after, .. } => Verdict::Throttled { after: *retry_after },
+        Failure::Refused { status: 408 | 500.., .. } | Failure::Network(_) | Failure::Malformed(_) => {
+            Verdict::TryAgain
+        }
+        _ => Verdict::StopTenant,
+    }
+}
+
+/// How long to wait before the next try: `first` after the first failure, doubled from try to try, up to
+/// [`RETRY_DELAY_MAX`], and of that between a half and the whole, so that many clients do not come back in step.
+/// `tries` counts those that failed, from 1; `jitter` is between 0 and 1.
+pub fn delay(first: Duration, tries: u32, jitter: f64) -> Duration {
+    let doubled = first.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(RETRY_DELAY_MAX);
+    doubled.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, code: &str) -> Failure {
+        Failure::Refused { status, code: code.to_owned(), message: String::new(), retry_after: None }
+    }
+
+    #[test]
+    fn each_documented_error_has_its_verdict() {
+        for (status, code, verdict) in [
+            (403, "AF10001", Verdict::StopTenant),
+            (400, "AF20001", Verdict::StopFeed),
+            (400, "AF20010", Verdict::StopTenant),
+            (400, "AF20020", Verdict::StopFeed),
+            (400, "AF20022", Verdict::Subscribe),
+            (400, "AF20023", Verdict::Subscribe),
+            (400, "AF20024", Verdict::Done),
+            (400, "AF20030", Verdict::StopFeed),
+            (400, "AF20031", Verdict::ListAgain),
+            (404, "AF20050", Verdict::Gone),
+            (400, "AF20051", Verdict::Gone),
+            (400, "AF20052", Verdict::Gone),
+            (403, "AF429", Verdict::Throttled { after: None }),
+            (429, "", Verdict::Throttled { after: None }),
+            (500, "AF50000", Verdict::TryAgain),
+            (503, "", Verdict::TryAgain),
+            (408, "", Verdict::TryAgain),
+            (401, "", Verdict::RenewToken),
+            (403, "", Verdict::GiveUp),
+            (404, "", Verdict::GiveUp),
+        ] {
+            assert_eq!(judge(&refused(status, code)), verdict, "HTTP {status} {code}");
+        }
+    }
+
+    #[test]
+    fn wrong_credentials_are_not_tried_again() {
+        assert_eq!(judge_login(&refused(401, "AADSTS7000215")), Verdict::StopTenant);
+        assert_eq!(judge_login(&refused(503, "")), Verdict::TryAgain);
+        assert_eq!(judge_login(&Failure::Network("reset".to_owned())), Verdict::TryAgain);
+    }
+
+    #[test]
+    fn delays_double_up_to_a_bound_and_keep_half_of_it_at_least() {
+        let second = Duration::from_secs(1);
+        assert_eq!(delay(second, 1, 1.0), second);
+        assert_eq!(delay(second, 3, 1.0), 4 * second);
+        assert_eq!(delay(second, 3, 0.0), 2 * second);
+        assert_eq!(delay(second, u32::MAX, 1.0), RETRY_DELAY_MAX);
+    }
+}

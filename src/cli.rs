@@ -1,0 +1,228 @@
+//! The command line: what was typed → what is meant. Says nothing of what it leads to.
+
+use std::path::PathBuf;
+
+use argh::{EarlyExit, FromArgs};
+
+use crate::suggest;
+
+/// Collects the audit records of Microsoft 365 tenants and delivers each of them exactly once. Without a command it
+/// makes one collection pass and exits; a systemd timer, cron, or a person supplies the cadence.
+#[derive(FromArgs, Debug, PartialEq, Eq)]
+#[argh(
+    note = "Without --config: config/config.yaml, then /etc/office365-collector/config.yaml.",
+    note = "Records, lists and reports go to standard output, everything else to the log.",
+    example = "{command_name} --config config/config.yaml check",
+    example = "{command_name} --tenant contoso --hours 6 --dry-run",
+    error_code(0, "the pass is complete, also when there was nothing new"),
+    error_code(1, "the pass ended, but something must be tried again; the next pass does so"),
+    error_code(64, "the command line is wrong"),
+    error_code(74, "state or output cannot be read or written; nothing was lost"),
+    error_code(75, "another pass holds the lock"),
+    error_code(77, "no tenant could log in"),
+    error_code(78, "the configuration is wrong")
+)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub struct Arguments {
+    /// the configuration, YAML
+    #[argh(option, short = 'c', arg_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// a second YAML file, whose tenants' secrets are merged into the configuration's by tenant
+    #[argh(option, arg_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+
+    /// only this tenant; can be given several times
+    #[argh(option, arg_name = "ID-OR-NAME")]
+    pub tenant: Vec<String>,
+
+    /// look back so many hours this once, 1 to 168
+    #[argh(option, arg_name = "N", from_str_fn(hours))]
+    pub hours: Option<u64>,
+
+    /// list what would be downloaded; change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+
+    /// the period's records to standard output, known or not; outputs and state stay untouched
+    #[argh(switch)]
+    pub stdout: bool,
+
+    /// log what helps to find a fault
+    #[argh(switch, short = 'v')]
+    pub verbose: bool,
+
+    /// log warnings and errors only
+    #[argh(switch, short = 'q')]
+    pub quiet: bool,
+
+    /// print the version
+    #[argh(switch, short = 'V')]
+    pub version: bool,
+
+    #[argh(subcommand)]
+    /// instead of a pass
+    pub command: Option<Command>,
+}
+
+/// What is done instead of a pass.
+#[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
+#[argh(subcommand)]
+pub enum Command {
+    /// `check`
+    Check(Check),
+}
+
+/// Validates the configuration, logs in, shows the subscriptions. Collects nothing.
+#[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
+#[argh(subcommand, name = "check")]
+pub struct Check {}
+
+/// What a command line leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// Something to do.
+    Run(Arguments),
+    /// Something to show: the help.
+    Show(String),
+    /// It is wrong: why, and the mend.
+    Wrong(String),
+}
+
+/// The options that take a value, for telling `--option=value` and what stands behind a command apart.
+const WITH_VALUE: [&str; 5] = ["--config", "-c", "--credentials", "--tenant", "--hours"];
+const SWITCHES: [&str; 6] = ["--dry-run", "--stdout", "--verbose", "--quiet", "--version", "--help"];
+
+/// Reads what was typed: the program's name, then its arguments.
+pub fn parse(typed: impl IntoIterator<Item = String>) -> Parsed {
+    let mut typed = typed.into_iter();
+    let name = typed.next().unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned());
+    let name = name.rsplit('/').next().unwrap_or(&name).to_owned();
+    let arguments = options_first(typed);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match Arguments::from_args(&[&name], &arguments) {
+        Ok(arguments) => checked(arguments),
+        Err(EarlyExit { output, status: Ok(()) }) => Parsed::Show(output),
+        Err(EarlyExit { output, status: Err(()) }) => {
+            Parsed::Wrong(with_suggestion(output.trim(), &arguments, &name))
+        }
+    }
+}
+
+/// Splits `--option=value`, and puts options before the command, where the parser looks for them.
+fn options_first(typed: impl Iterator<Item = String>) -> Vec<String> {
+    let mut options = Vec::new();
+    let mut rest = Vec::new();
+    let mut typed = typed.peekable();
+    while let Some(word) = typed.next() {
+        match word.split_once('=') {
+            Some((option, value)) if option.starts_with("--") => {
+                options.extend([option.to_owned(), value.to_owned()]);
+            }
+            _ if word == "-h" => options.push("--help".to_owned()),
+            _ if word.starts_with('-') => {
+                let value = if WITH_VALUE.contains(&word.as_str()) { typed.next() } else { None };
+                options.push(word);
+                options.extend(value);
+            }
+            _ => rest.push(word),
+        }
+    }
+    options.append(&mut rest);
+    options
+}
+
+fn checked(arguments: Arguments) -> Parsed {
+    let Arguments { dry_run, stdout, verbose, quiet, command, .. } = &arguments;
+    let is_pass_option = *dry_run || *stdout || arguments.hours.is_some();
+    let contradiction = if *verbose && *quiet {
+        "--verbose and --quiet exclude each other: give one of them"
+    } else if *dry_run && *stdout {
+        "--dry-run and --stdout exclude each other: give one of them"
+    } else if command.is_some() && is_pass_option {
+        "--dry-run, --stdout and --hours are options of a pass: leave them out, or leave out the command"
+    } else {
+        return Parsed::Run(arguments);
+    };
+    Parsed::Wrong(contradiction.to_owned())
+}
+
+fn hours(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(hours @ 1..=168) => Ok(hours),
+        _ => Err("give whole hours from 1 to 168".to_owned()),
+    }
+}
+
+/// The parser's message, and the option that was probably meant.
+fn with_suggestion(message: &str, arguments: &[&str], name: &str) -> String {
+    let options = || WITH_VALUE.into_iter().chain(SWITCHES);
+    let unknown =
+        arguments.iter().find(|word| word.starts_with('-') && !options().any(|option| option == **word));
+    let nearest = unknown.and_then(|unknown| suggest::nearest(unknown, options()));
+    let suggestion = nearest.map(|option| format!("; did you mean {option}?")).unwrap_or_default();
+    format!("{}{suggestion}\nSee {name} --help", message.lines().collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &str) -> Parsed {
+        let typed = std::iter::once("/usr/bin/collector").chain(words.split_whitespace());
+        parse(typed.map(str::to_owned))
+    }
+
+    fn arguments(words: &str) -> Arguments {
+        match parsed(words) {
+            Parsed::Run(arguments) => arguments,
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+
+    fn wrong(words: &str) -> String {
+        match parsed(words) {
+            Parsed::Wrong(message) => message,
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn values_follow_with_or_without_an_equals_sign_and_before_or_after_the_command() {
+        let config = Some(PathBuf::from("a.yaml"));
+        for words in
+            ["--config a.yaml check", "--config=a.yaml check", "check -c a.yaml", "check --config=a.yaml"]
+        {
+            let arguments = arguments(words);
+            assert_eq!(arguments.config, config, "{words}");
+            assert_eq!(arguments.command, Some(Command::Check(Check {})), "{words}");
+        }
+        let arguments = arguments("--tenant contoso --tenant=fabrikam --hours=6 --dry-run -v");
+        assert_eq!(arguments.tenant, ["contoso", "fabrikam"]);
+        assert_eq!((arguments.hours, arguments.dry_run, arguments.verbose), (Some(6), true, true));
+    }
+
+    #[test]
+    fn a_wrong_command_line_says_what_and_how_to_mend_it() {
+        assert!(wrong("--dryrun").contains("did you mean --dry-run?"));
+        assert!(wrong("--hours 200").contains("from 1 to 168"));
+        assert!(wrong("--hours").contains("--hours"));
+        assert!(wrong("collect").contains("collect"));
+        assert!(wrong("-v -q").contains("exclude each other"));
+        assert!(wrong("--dry-run --stdout").contains("exclude each other"));
+        assert!(wrong("check --dry-run").contains("options of a pass"));
+    }
+
+    #[test]
+    fn the_help_names_every_option_and_exit_code() {
+        for words in ["--help", "-h"] {
+            let Parsed::Show(help) = parsed(words) else { panic!("{words} shows the help") };
+            for named in WITH_VALUE.into_iter().chain(SWITCHES) {
+                assert!(help.contains(named), "{named} in {help}");
+            }
+            for code in ["64", "74", "75", "77", "78"] {
+                assert!(help.contains(code), "{code} in {help}");
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Where records go.
+//!
+//! An output is what implements [`Output`]; [`open`] makes those that the configuration enables. To add one: a file
+//! beside this one, and a line in [`open`]. Outputs know nothing of the API or of the state.
+
+mod file;
+mod stdout;
+
+use std::io;
+
+use crate::{config::Config, disk, feed::ContentType, records::Records};
+
+pub use file::FileOutput;
+pub use stdout::Stdout;
+
+/// Takes records and says when they are safe. Used by the writer thread alone.
+pub trait Output: Send {
+    /// Takes one blob's records. When it returns they may still be lost by a crash.
+    fn write(&mut self, from: &Source<'_>, records: &Records) -> Result<(), OutputError>;
+
+    /// Returns when everything written so far is safe: on disk, or acknowledged by its receiver.
+    fn make_durable(&mut self) -> Result<(), OutputError>;
+}
+
+/// What an output may want to know of where records come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The tenant's name, else its id.
+    pub tenant: &'a str,
+    /// The feed.
+    pub content_type: ContentType,
+}
+
+/// An output did not take records.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// A file or its folder cannot be written.
+    #[error("cannot {action} {path}: {source}; {}", disk::mend(.source))]
+    Storage {
+        /// What was tried: `write`, `open`, …
+        action: &'static str,
+        /// The file or folder.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Whoever read our standard output has gone.
+    #[error("standard output was closed by its reader")]
+    Closed,
+}
+
+/// The enabled outputs.
+pub fn open(config: &Config) -> Vec<Box<dyn Output>> {
+    let mut outputs: Vec<Box<dyn Output>> = Vec::new();
+    if let Some(file) = &config.output.file {
+        outputs.push(Box::new(FileOutput::new(file)));
+    }
+    if config.output.stdout {
+        outputs.push(Box::new(Stdout::default()));
+    }
+    outputs
+}

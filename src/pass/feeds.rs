@@ -1,0 +1,107 @@
+//! Who is collected from: the tenants and feeds of a pass, each with a number by which everything else names it.
+
+use std::ops::Range;
+
+use crate::{config::Tenant, feed::ContentType, records::Origin};
+
+/// A tenant's number in [`Feeds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantIndex(usize);
+
+/// A feed's number in [`Feeds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeedIndex(usize);
+
+impl TenantIndex {
+    /// For a list with an entry for each tenant.
+    pub fn place(self) -> usize {
+        self.0
+    }
+}
+
+impl FeedIndex {
+    /// For a list with an entry for each feed.
+    pub fn place(self) -> usize {
+        self.0
+    }
+}
+
+/// The tenants and feeds of a pass.
+#[derive(Debug)]
+pub struct Feeds {
+    tenants: Vec<Tenant>,
+    all: Vec<Feed>,
+    /// Where each tenant's feeds stand among all.
+    ranges: Vec<Range<usize>>,
+}
+
+#[derive(Debug)]
+struct Feed {
+    tenant: TenantIndex,
+    content_type: ContentType,
+    origin: Origin,
+}
+
+impl Feeds {
+    /// Each tenant's subscriptions, in their order.
+    pub fn new(tenants: Vec<Tenant>) -> Self {
+        let mut feeds = Vec::new();
+        let mut ranges = Vec::new();
+        for (index, tenant) in tenants.iter().enumerate() {
+            feeds.extend(tenant.subscriptions.iter().map(|&content_type| Feed {
+                tenant: TenantIndex(index),
+                content_type,
+                origin: Origin::new(content_type.name(), tenant.name.as_deref()),
+            }));
+            ranges.push(feeds.len() - tenant.subscriptions.len()..feeds.len());
+        }
+        Self { tenants, all: feeds, ranges }
+    }
+
+    /// All tenants.
+    pub fn tenants(&self) -> impl Iterator<Item = TenantIndex> + use<> {
+        (0..self.tenants.len()).map(TenantIndex)
+    }
+
+    /// All feeds.
+    pub fn feeds(&self) -> impl Iterator<Item = FeedIndex> + use<> {
+        (0..self.all.len()).map(FeedIndex)
+    }
+
+    /// The feeds of one tenant.
+    pub fn feeds_of(&self, tenant: TenantIndex) -> impl Iterator<Item = FeedIndex> + use<> {
+        self.ranges[tenant.0].clone().map(FeedIndex)
+    }
+
+    /// A tenant's settings.
+    pub fn tenant(&self, tenant: TenantIndex) -> &Tenant {
+        &self.tenants[tenant.0]
+    }
+
+    /// The tenant that a feed belongs to.
+    pub fn tenant_of(&self, feed: FeedIndex) -> TenantIndex {
+        self.all[feed.0].tenant
+    }
+
+    /// A feed's tenant and content type.
+    pub fn feed(&self, feed: FeedIndex) -> (&Tenant, ContentType) {
+        let Feed { tenant, content_type, .. } = self.all[feed.0];
+        (self.tenant(tenant), content_type)
+    }
+
+    /// What is added to a feed's records.
+    pub fn origin(&self, feed: FeedIndex) -> &Origin {
+        &self.all[feed.0].origin
+    }
+
+    /// How the log names a feed: `contoso audit.exchange`.
+    pub fn label(&self, feed: FeedIndex) -> String {
+        let (tenant, content_type) = self.feed(feed);
+        format!("{} {}", tenant.label(), content_type.name().to_ascii_lowercase())
+    }
+
+    /// What stands behind a message that fits any tenant: ` for contoso` if there are several, else nothing.
+    pub fn suffix(&self, tenant: TenantIndex) -> String {
+        if self.tenants.len() > 1 { format!(" for {}", self.tenant(tenant).label()) } else { String::new() }
+    }
+}

@@ -1,0 +1,825 @@
+//! What is to be done next: the pass's whole state, owned by the main thread.
+//!
+//! A state machine: [`Schedule::next`] hands out the task that may run now, [`Schedule::done`] takes what came of it.
+//! The time is passed in, so every policy here can be tested without a network or a clock: whose turn it is, what is
+//! tried again and when, how many requests a tenant may make, what is given up.
+//!
+//! - Tenants take turns, one task each, so that a tenant with much to do does not hold up another one.
+//! - Within a tenant, first what everything else waits for (login, subscriptions), then pages, then blobs, oldest
+//!   first. While many blobs wait for their download no further page is listed, so a backlog costs no memory.
+//! - A tenant that is throttled, paced, or without a token leaves the round until it can go on; no thread waits for it.
+//! - Each listed blob ends up in exactly one of [`Counts`]' fields; [`Schedule::finish`] asserts it.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Mode,
+    feeds::{FeedIndex, Feeds, TenantIndex},
+    plan::Window,
+    work::{Answer, PageOf, Task},
+    write::Delivered,
+};
+use crate::{
+    api::{
+        Client, Failure, Page, Subscription, Token,
+        pace::Pace,
+        retry::{self, Verdict},
+    },
+    config::Collect,
+    feed::Blob,
+    limits::{
+        PAGES_MAX, REFUSED_TOKENS_MAX, THROTTLE_PAUSE_MAX, THROTTLES_MAX, TOKEN_MARGIN, WAITING_BLOBS_MAX,
+    },
+    report::{Counts, FeedReport, Stop, Summary},
+    state::{BlobKey, KnownBlobs},
+};
+
+/// The state of a pass.
+pub struct Schedule<'a> {
+    feeds: &'a Feeds,
+    windows: &'a [Window],
+    mode: Mode,
+    settings: Settings,
+    /// From earlier passes.
+    known: KnownBlobs,
+    /// In this pass.
+    listed: HashSet<BlobKey>,
+    tenants: Vec<TenantState>,
+    feed_states: Vec<FeedState>,
+    /// Tenants that may have something to do now.
+    round: VecDeque<TenantIndex>,
+    /// Attempts that wait for their time.
+    later: BinaryHeap<Reverse<Later>>,
+    /// Tenants that come back into the round at that time.
+    sleeping: BinaryHeap<Reverse<(Instant, TenantIndex)>>,
+    running: usize,
+    /// Blobs that wait for their download.
+    waiting_blobs: usize,
+    /// Blobs that are with the writer, by feed.
+    handed: Vec<u64>,
+    stop: Option<Stop>,
+    sequence: u64,
+}
+
+struct Settings {
+    /// Most attempts that run at a time.
+    threads: usize,
+    retries: u32,
+    retry_delay: Duration,
+    deadline: Option<Instant>,
+}
+
+/// What is known of a tenant's login, and what it has to do.
+struct TenantState {
+    pace: Pace,
+    token: Option<CurrentToken>,
+    /// The login to be made when a token is needed, and when it may be; `None` while one runs.
+    login: Option<(Attempt, Instant)>,
+    has_logged_in: bool,
+    /// Tokens refused in a row, with no request accepted between them.
+    refusals: u32,
+    is_stopped: bool,
+    is_in_round: bool,
+    /// Throttling answers in a row.
+    throttles: u32,
+    first: VecDeque<Attempt>,
+    pages: VecDeque<Attempt>,
+    downloads: BinaryHeap<Reverse<Download>>,
+}
+
+struct CurrentToken {
+    token: Arc<Token>,
+    renew_at: Instant,
+    /// Tells a refusal of this token from one of its predecessor.
+    generation: u32,
+}
+
+#[derive(Default)]
+struct FeedState {
+    counts: Counts,
+    /// Windows that are not listed to their end.
+    open_windows: usize,
+    is_listed: bool,
+    is_stopped: bool,
+    /// Whether this pass has tried to start the subscription.
+    has_subscribed: bool,
+    /// Pages that wait for the subscription.
+    pages: Vec<Attempt>,
+}
+
+/// A task, and how often it was tried.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// What to do.
+    pub task: Task,
+    /// Tries that failed.
+    tries: u32,
+    /// Throttling answers met, which are no tries.
+    throttles: u32,
+    /// Whether a new token was fetched for it.
+    has_renewed: bool,
+    /// Of the token that it was handed out with.
+    token_generation: u32,
+}
+
+impl Attempt {
+    fn new(task: Task) -> Self {
+        Self { task, tries: 0, throttles: 0, has_renewed: false, token_generation: 0 }
+    }
+}
+
+/// A download, ordered by its blob's age; the sequence makes the order total.
+struct Download {
+    order: (jiff::Timestamp, u64),
+    attempt: Attempt,
+}
+
+/// An attempt that waits for its time.
+struct Later {
+    order: (Instant, u64),
+    attempt: Attempt,
+}
+
+macro_rules! ordered_by_order {
+    ($($name:ident),*) => {$(
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.order == other.order
+            }
+        }
+        impl Eq for $name {}
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+                self.order.cmp(&other.order)
+            }
+        }
+    )*};
+}
+ordered_by_order!(Download, Later);
+
+impl<'a> Schedule<'a> {
+    /// A pass that starts now: each tenant's first task is its login.
+    pub fn new(
+        feeds: &'a Feeds,
+        windows: &'a [Window],
+        mode: Mode,
+        collect: &Collect,
+        known: KnownBlobs,
+        now: Instant,
+    ) -> Self {
+        let tenant = |index| TenantState {
+            pace: Pace::new(collect.requests_per_minute),
+            token: None,
+            login: Some((Attempt::new(Task::LogIn(index)), now)),
+            has_logged_in: false,
+            refusals: 0,
+            is_stopped: false,
+            is_in_round: true,
+            throttles: 0,
+            first: VecDeque::new(),
+            pages: VecDeque::new(),
+            downloads: BinaryHeap::new(),
+        };
+        let mut schedule = Self {
+            feeds,
+            windows,
+            mode,
+            settings: Settings {
+                threads: collect.threads,
+                retries: collect.retries,
+                retry_delay: collect.retry_delay,
+                deadline: collect.deadline.map(|after| now + after),
+            },
+            known,
+            listed: HashSet::new(),
+            tenants: feeds.tenants().map(tenant).collect(),
+            feed_states: feeds.feeds().map(|_| FeedState::default()).collect(),
+            round: feeds.tenants().collect(),
+            later: BinaryHeap::new(),
+            sleeping: BinaryHeap::new(),
+            running: 0,
+            waiting_blobs: 0,
+            handed: vec![0; feeds.feeds().count()],
+            stop: None,
+            sequence: 0,
+        };
+        for tenant in feeds.tenants() {
+            schedule.push(Attempt::new(Task::ListSubscriptions(tenant)));
+        }
+        schedule
+    }
+
+    /// The next attempt that may run now, with the token to run it with.
+    pub fn next(&mut self, now: Instant) -> Option<(Attempt, Option<Arc<Token>>)> {
+        if self.settings.deadline.is_some_and(|deadline| now >= deadline) {
+            self.stop(Stop::Deadline);
+        }
+        if self.running >= self.settings.threads {
+            return None;
+        }
+        self.wake(now);
+        for _ in 0..self.round.len() {
+            let tenant = self.round.pop_front()?;
+            if let Some((mut attempt, token)) = self.next_of(tenant, now) {
+                self.round.push_back(tenant);
+                self.running += 1;
+                if let Some(current) = &self.tenants[tenant.place()].token {
+                    attempt.token_generation = current.generation;
+                }
+                return Some((attempt, token));
+            }
+        }
+        None
+    }
+
+    /// When [`Self::next`] is worth asking again, if nothing comes back meanwhile.
+    pub fn next_at(&self) -> Option<Instant> {
+        let later = self.later.peek().map(|Reverse(later)| later.order.0);
+        let sleeping = self.sleeping.peek().map(|Reverse((at, _))| *at);
+        let soonest = [later, sleeping].into_iter().flatten().min()?;
+        Some(self.settings.deadline.map_or(soonest, |deadline| soonest.min(deadline)))
+    }
+
+    /// Whether nothing runs and nothing is left to run.
+    pub fn is_over(&self) -> bool {
+        self.running == 0 && self.later.is_empty() && self.tenants.iter().all(TenantState::is_idle)
+    }
+
+    /// Starts nothing more. What runs is waited for; what waits is left for later.
+    pub fn stop(&mut self, why: Stop) {
+        if self.stop.is_some() {
+            return;
+        }
+        self.stop = Some(why);
+        if why == Stop::Deadline {
+            log::warn!("globalTimeout is over: the pass takes no new work; the next one goes on from here");
+        }
+        for tenant in self.feeds.tenants() {
+            self.drop_waiting(tenant, |_| true);
+        }
+        self.later.retain(|_| false);
+    }
+
+    /// Blobs are safe in every output.
+    pub fn delivered(&mut self, blobs: &[Delivered]) {
+        for &Delivered { feed, records } in blobs {
+            let counts = &mut self.feed_states[feed.place()].counts;
+            counts.delivered += 1;
+            counts.records += records;
+            self.handed[feed.place()] -= 1;
+        }
+    }
+
+    /// All feeds' counts so far: delivered, found, records.
+    pub fn progress(&self) -> (u64, u64, u64) {
+        let counts = || self.feed_states.iter().map(|feed| &feed.counts);
+        let delivered = counts().map(|counts| counts.delivered).sum();
+        (delivered, counts().map(Counts::found).sum(), counts().map(|counts| counts.records).sum())
+    }
+
+    /// Takes what came of an attempt. Returns the blobs that a dry run would download.
+    pub fn done(
+        &mut self,
+        attempt: Attempt,
+        result: Result<Answer, Failure>,
+        now: Instant,
+    ) -> Vec<(FeedIndex, Blob)> {
+        self.running -= 1;
+        let tenant = self.tenant_of(&attempt.task);
+        self.rouse(tenant);
+        match result {
+            Ok(answer) => {
+                let state = &mut self.tenants[tenant.place()];
+                state.throttles = 0;
+                if !matches!(attempt.task, Task::LogIn(_)) {
+                    state.refusals = 0;
+                }
+                self.succeeded(attempt, answer, now)
+            }
+            Err(failure) => {
+                self.failed(attempt, &failure, now);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Ends the books: what is still with the writer was not delivered.
+    pub fn finish(mut self) -> Summary {
+        assert_eq!(self.running, 0, "a pass ends when nothing runs");
+        for (feed, handed) in self.feed_states.iter_mut().zip(&self.handed) {
+            feed.counts.failed += handed;
+        }
+        let feeds = self.feeds.feeds().map(|feed| {
+            let (tenant, content_type) = self.feeds.feed(feed);
+            let FeedState { counts, is_listed, .. } = &self.feed_states[feed.place()];
+            assert!(counts.is_balanced(), "every listed blob is in exactly one count: {counts:?}");
+            FeedReport {
+                tenant: tenant.label().to_owned(),
+                content_type,
+                counts: *counts,
+                is_listed: *is_listed,
+            }
+        });
+        Summary {
+            feeds: feeds.collect(),
+            any_login: self.tenants.iter().any(|tenant| tenant.has_logged_in),
+            stop: self.stop,
+        }
+    }
+}
+
+/// Whose turn it is.
+impl Schedule<'_> {
+    /// Moves what has come to its time.
+    fn wake(&mut self, now: Instant) {
+        while self.later.peek().is_some_and(|Reverse(later)| later.order.0 <= now) {
+            if let Some(Reverse(Later { attempt, .. })) = self.later.pop() {
+                self.push(attempt);
+            }
+        }
+        while self.sleeping.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            if let Some(Reverse((_, tenant))) = self.sleeping.pop() {
+                self.rouse(tenant);
+            }
+        }
+    }
+
+    /// Puts a tenant into the round, at its end.
+    fn rouse(&mut self, tenant: TenantIndex) {
+        let state = &mut self.tenants[tenant.place()];
+        if !state.is_in_round {
+            state.is_in_round = true;
+            self.round.push_back(tenant);
+        }
+    }
+
+    /// A tenant's next attempt; without one the tenant leaves the round, until it is roused.
+    fn next_of(&mut self, tenant: TenantIndex, now: Instant) -> Option<(Attempt, Option<Arc<Token>>)> {
+        let may_list = self.waiting_blobs < WAITING_BLOBS_MAX;
+        let state = &mut self.tenants[tenant.place()];
+        state.is_in_round = false;
+        if state.is_idle() {
+            return None;
+        }
+        let Some(token) = state.token.as_ref().filter(|token| now < token.renew_at) else {
+            let (login, at) = state.login.take()?;
+            if now < at {
+                state.login = Some((login, at));
+                self.sleeping.push(Reverse((at, tenant)));
+                return None;
+            }
+            state.is_in_round = true;
+            return Some((login, None));
+        };
+        let token = Arc::clone(&token.token);
+        if !may_list && state.first.is_empty() && state.downloads.is_empty() {
+            state.is_in_round = true;
+            self.round.push_back(tenant);
+            return None;
+        }
+        if let Err(at) = state.pace.take(now) {
+            self.sleeping.push(Reverse((at, tenant)));
+            return None;
+        }
+        let attempt = state
+            .first
+            .pop_front()
+            .or_else(|| if may_list { state.pages.pop_front() } else { None })
+            .or_else(|| state.downloads.pop().map(|Reverse(download)| download.attempt))?;
+        if matches!(attempt.task, Task::Download(..)) {
+            self.waiting_blobs -= 1;
+        }
+        state.is_in_round = true;
+        Some((attempt, Some(token)))
+    }
+
+    /// Queues an attempt to be run as soon as its tenant's turn comes.
+    fn push(&mut self, attempt: Attempt) {
+        let tenant = self.tenant_of(&attempt.task);
+        if self.stop.is_some()
+            || self.tenants[tenant.place()].is_stopped
+            || self.is_feed_stopped(&attempt.task)
+        {
+            return self.leave(&attempt);
+        }
+        self.sequence += 1;
+        let state = &mut self.tenants[tenant.place()];
+        match &attempt.task {
+            Task::LogIn(_) => unreachable!("a login waits in its tenant's state"),
+            Task::ListSubscriptions(_) | Task::Subscribe(_) => state.first.push_back(attempt),
+            Task::ListPage(..) => state.pages.push_back(attempt),
+            Task::Download(_, blob) => {
+                self.waiting_blobs += 1;
+                state.downloads.push(Reverse(Download { order: (blob.created, self.sequence), attempt }));
+            }
+        }
+        self.rouse(tenant);
+    }
+
+    /// Queues an attempt to be run from then on.
+    fn push_later(&mut self, attempt: Attempt, at: Instant) {
+        if self.stop.is_some() {
+            return self.leave(&attempt);
+        }
+        if let Task::LogIn(tenant) = attempt.task {
+            self.tenants[tenant.place()].login = Some((attempt, at));
+            return;
+        }
+        self.sequence += 1;
+        self.later.push(Reverse(Later { order: (at, self.sequence), attempt }));
+    }
+
+    /// Counts what is not run because the pass, its tenant or its feed has ended.
+    fn leave(&mut self, attempt: &Attempt) {
+        if let Task::Download(feed, _) = attempt.task {
+            let stopped = self.feed_states[feed.place()].is_stopped;
+            let counts = &mut self.feed_states[feed.place()].counts;
+            if stopped { counts.failed += 1 } else { counts.left += 1 }
+        }
+    }
+
+    /// Takes a tenant's waiting attempts away, those that `which` names, and counts them.
+    fn drop_waiting(&mut self, tenant: TenantIndex, which: impl Fn(&Task) -> bool) {
+        let mut dropped = Vec::new();
+        let mut is_kept = |attempt: &Attempt| {
+            let is_kept = !which(&attempt.task);
+            if !is_kept {
+                dropped.push(attempt.clone());
+            }
+            is_kept
+        };
+        let state = &mut self.tenants[tenant.place()];
+        let waiting = state.downloads.len();
+        state.first.retain(&mut is_kept);
+        state.pages.retain(&mut is_kept);
+        state.downloads.retain(|Reverse(download)| is_kept(&download.attempt));
+        self.waiting_blobs -= waiting - state.downloads.len();
+        let feeds = self.feeds;
+        self.later.retain(|Reverse(later)| {
+            tenant_of(feeds, &later.attempt.task) != tenant || is_kept(&later.attempt)
+        });
+        for attempt in dropped {
+            self.leave(&attempt);
+        }
+    }
+
+    fn tenant_of(&self, task: &Task) -> TenantIndex {
+        tenant_of(self.feeds, task)
+    }
+
+    fn is_feed_stopped(&self, task: &Task) -> bool {
+        task.feed().is_some_and(|feed| self.feed_states[feed.place()].is_stopped)
+    }
+}
+
+impl TenantState {
+    fn is_idle(&self) -> bool {
+        self.first.is_empty() && self.pages.is_empty() && self.downloads.is_empty()
+    }
+}
+
+/// What comes of a success.
+impl Schedule<'_> {
+    fn succeeded(&mut self, attempt: Attempt, answer: Answer, now: Instant) -> Vec<(FeedIndex, Blob)> {
+        match (attempt.task, answer) {
+            (Task::LogIn(tenant), Answer::Token(token)) => self.logged_in(tenant, token, now),
+            (Task::ListSubscriptions(tenant), Answer::Subscriptions(running)) => {
+                self.subscriptions_listed(tenant, &running);
+            }
+            (Task::Subscribe(feed), Answer::Subscribed) => {
+                let suffix = self.feeds.suffix(self.feeds.tenant_of(feed));
+                log::info!("Subscribed to feed {}{suffix}", feed_name(self.feeds, feed));
+                self.subscribed(feed);
+            }
+            (Task::ListPage(feed, page_of), Answer::Page(page)) => {
+                return self.page_listed(feed, page_of, page);
+            }
+            (Task::Download(feed, blob), Answer::Handed) => {
+                log::debug!("Downloaded blob {} of {}", blob.content_id, self.feeds.label(feed));
+                self.handed[feed.place()] += 1;
+            }
+            (Task::Download(feed, _), Answer::WriterGone) => {
+                self.feed_states[feed.place()].counts.failed += 1;
+                self.stop(Stop::Writer);
+            }
+            (task, answer) => unreachable!("{answer:?} does not answer {task:?}"),
+        }
+        Vec::new()
+    }
+
+    fn logged_in(&mut self, tenant: TenantIndex, token: Token, now: Instant) {
+        let suffix = self.feeds.suffix(tenant);
+        let state = &mut self.tenants[tenant.place()];
+        if state.has_logged_in {
+            log::debug!("Renewed the token{suffix}");
+        } else {
+            log::info!("Successfully logged in to Office Management API{suffix}");
+        }
+        state.has_logged_in = true;
+        state.login = Some((Attempt::new(Task::LogIn(tenant)), now));
+        let generation = state.token.as_ref().map_or(1, |token| token.generation + 1);
+        let renew_at = now + token.lifetime.saturating_sub(TOKEN_MARGIN.min(token.lifetime / 4));
+        state.token = Some(CurrentToken { token: Arc::new(token), renew_at, generation });
+    }
+
+    fn subscriptions_listed(&mut self, tenant: TenantIndex, running: &[Subscription]) {
+        let suffix = self.feeds.suffix(tenant);
+        for feed in self.feeds.feeds_of(tenant) {
+            let (_, content_type) = self.feeds.feed(feed);
+            if running.iter().any(|entry| entry.enabled && entry.content_type == Some(content_type)) {
+                log::info!("Already subscribed to feed {}{suffix}", feed_name(self.feeds, feed));
+                self.list(feed);
+            } else if self.mode == Mode::DryRun {
+                log::warn!(
+                    "No subscription to feed {}{suffix}: a pass would start it",
+                    feed_name(self.feeds, feed)
+                );
+                self.feed_states[feed.place()].is_listed = true;
+            } else {
+                self.feed_states[feed.place()].has_subscribed = true;
+                self.push(Attempt::new(Task::Subscribe(feed)));
+            }
+        }
+    }
+
+    /// The feed's subscription runs: its pages can be listed, from the start or from where that was missed.
+    fn subscribed(&mut self, feed: FeedIndex) {
+        let pages = std::mem::take(&mut self.feed_states[feed.place()].pages);
+        if pages.is_empty() {
+            self.list(feed);
+        }
+        for page in pages {
+            self.push(page);
+        }
+    }
+
+    fn list(&mut self, feed: FeedIndex) {
+        let (tenant, content_type) = self.feeds.feed(feed);
+        let state = &mut self.feed_states[feed.place()];
+        state.open_windows = self.windows.len();
+        state.is_listed = self.windows.is_empty();
+        for window in self.windows {
+            let url = Client::first_page(tenant, content_type, window.start, window.end);
+            self.push(Attempt::new(Task::ListPage(feed, PageOf { first_url: url.clone(), url, number: 1 })));
+        }
+    }
+
+    fn page_listed(&mut self, feed: FeedIndex, page_of: PageOf, page: Page) -> Vec<(FeedIndex, Blob)> {
+        let (tenant, _) = self.feeds.feed(feed);
+        let mut would_download = Vec::new();
+        for blob in page.blobs {
+            if !self.listed.insert(BlobKey::new(&tenant.tenant_id, &blob.content_id)) {
+                continue;
+            }
+            let counts = &mut self.feed_states[feed.place()].counts;
+            counts.listed += 1;
+            if self.known.contains(&tenant.tenant_id, &blob.content_id) {
+                counts.known += 1;
+            } else if self.mode == Mode::DryRun {
+                counts.left += 1;
+                would_download.push((feed, blob));
+            } else {
+                self.push(Attempt::new(Task::Download(feed, blob)));
+            }
+        }
+        match page.next {
+            Some(url) if page_of.number < PAGES_MAX => {
+                let next = PageOf { url, number: page_of.number + 1, ..page_of };
+                self.push(Attempt::new(Task::ListPage(feed, next)));
+            }
+            Some(_) => {
+                let label = self.feeds.label(feed);
+                log::error!(
+                    "Listing failed for {label}: the API named a next page {PAGES_MAX} times; the next pass lists \
+                     it again"
+                );
+            }
+            None => {
+                let state = &mut self.feed_states[feed.place()];
+                state.open_windows -= 1;
+                state.is_listed = state.open_windows == 0;
+            }
+        }
+        would_download
+    }
+}
+
+/// What comes of a failure.
+impl Schedule<'_> {
+    fn failed(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
+        let tenant = self.tenant_of(&attempt.task);
+        let verdict = match &attempt.task {
+            Task::LogIn(_) => retry::judge_login(failure),
+            _ => retry::judge(failure),
+        };
+        match verdict {
+            Verdict::TryAgain => self.try_again(attempt, failure, now),
+            Verdict::Throttled { after } => self.throttled(attempt, failure, after, now),
+            Verdict::RenewToken => self.renew_token(attempt, failure, now),
+            Verdict::Subscribe => self.subscribe_first(attempt, failure),
+            Verdict::ListAgain => {
+                if let Task::ListPage(_, page) = &mut attempt.task {
+                    *page =
+                        PageOf { url: page.first_url.clone(), number: 1, first_url: page.first_url.clone() };
+                }
+                self.try_again(attempt, failure, now);
+            }
+            Verdict::Done => match attempt.task {
+                Task::Subscribe(feed) => {
+                    let suffix = self.feeds.suffix(tenant);
+                    log::info!("Already subscribed to feed {}{suffix}", feed_name(self.feeds, feed));
+                    self.subscribed(feed);
+                }
+                _ => self.give_up(&attempt, failure),
+            },
+            Verdict::Gone => self.gone(&attempt, failure),
+            Verdict::GiveUp => self.give_up(&attempt, failure),
+            Verdict::StopFeed => {
+                if let Some(feed) = attempt.task.feed() {
+                    self.stop_feed(feed);
+                }
+                self.give_up(&attempt, failure);
+            }
+            Verdict::StopTenant => self.stop_tenant(&attempt, failure),
+        }
+    }
+
+    fn try_again(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
+        attempt.tries += 1;
+        if attempt.tries > self.settings.retries || self.stop.is_some() {
+            return self.give_up(&attempt, failure);
+        }
+        let delay = retry::delay(self.settings.retry_delay, attempt.tries, fastrand::f64());
+        let what = match &attempt.task {
+            Task::LogIn(tenant) => format!("login for {}", self.feeds.tenant(*tenant).label()),
+            Task::ListSubscriptions(tenant) => {
+                format!("list of subscriptions for {}", self.feeds.tenant(*tenant).label())
+            }
+            Task::Subscribe(feed) => format!("subscription for {}", self.feeds.label(*feed)),
+            Task::ListPage(feed, _) => format!("listing for {}", self.feeds.label(*feed)),
+            Task::Download(feed, blob) => {
+                self.feed_states[feed.place()].counts.retried += u64::from(attempt.tries == 1);
+                format!("blob download for {} blob {}", self.feeds.label(*feed), blob.content_id)
+            }
+        };
+        log::warn!(
+            "Retrying {what} in {:.1} s (try {} of {}): {failure}",
+            delay.as_secs_f64(),
+            attempt.tries + 1,
+            self.settings.retries + 1
+        );
+        self.push_later(attempt, now + delay);
+    }
+
+    /// The request is made again with a new token; unless it was the cause itself, or every new token is refused too.
+    fn renew_token(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
+        let tenant = self.tenant_of(&attempt.task);
+        let state = &mut self.tenants[tenant.place()];
+        let current = state.token.as_mut().filter(|token| token.generation == attempt.token_generation);
+        if let Some(token) = current.filter(|token| now < token.renew_at) {
+            // It stays in its place, so that its successor has another generation, but is not used again.
+            token.renew_at = now;
+            state.refusals += 1;
+        }
+        if state.refusals > REFUSED_TOKENS_MAX {
+            self.stop_tenant(&attempt, failure);
+        } else if attempt.has_renewed {
+            self.give_up(&attempt, failure);
+        } else {
+            attempt.has_renewed = true;
+            self.push(attempt);
+        }
+    }
+
+    /// All of the tenant's requests wait, and no other's. The request that met it keeps its tries.
+    fn throttled(&mut self, mut attempt: Attempt, failure: &Failure, after: Option<Duration>, now: Instant) {
+        attempt.throttles += 1;
+        if attempt.throttles > THROTTLES_MAX {
+            return self.give_up(&attempt, failure);
+        }
+        let tenant = self.tenant_of(&attempt.task);
+        let state = &mut self.tenants[tenant.place()];
+        state.throttles += 1;
+        let pause = after
+            .unwrap_or_else(|| retry::delay(self.settings.retry_delay, state.throttles, fastrand::f64()));
+        let pause = pause.min(THROTTLE_PAUSE_MAX);
+        state.pace.pause(now + pause);
+        log::warn!(
+            "Throttled: {} makes no request for {:.1} s: {failure}",
+            self.feeds.tenant(tenant).label(),
+            pause.as_secs_f64()
+        );
+        self.push_later(attempt, now + pause);
+    }
+
+    /// The page waits until the subscription is started, once in a pass.
+    fn subscribe_first(&mut self, attempt: Attempt, failure: &Failure) {
+        let Task::ListPage(feed, _) = attempt.task else {
+            return self.give_up(&attempt, failure);
+        };
+        let state = &mut self.feed_states[feed.place()];
+        if !state.has_subscribed {
+            state.has_subscribed = true;
+            self.push(Attempt::new(Task::Subscribe(feed)));
+        } else if state.pages.is_empty() {
+            return self.give_up(&attempt, failure);
+        }
+        self.feed_states[feed.place()].pages.push(attempt);
+    }
+
+    fn gone(&mut self, attempt: &Attempt, failure: &Failure) {
+        let Task::Download(feed, blob) = &attempt.task else {
+            return self.give_up(attempt, failure);
+        };
+        self.feed_states[feed.place()].counts.gone += 1;
+        log::error!(
+            "Blob gone for {} blob {}: {failure}; {}",
+            self.feeds.label(*feed),
+            blob.content_id,
+            failure.mend()
+        );
+    }
+
+    /// Says what failed, to whom, why, and what to do; and counts it.
+    fn give_up(&mut self, attempt: &Attempt, failure: &Failure) {
+        let mend = match failure.mend() {
+            "" => "the next pass tries again".to_owned(),
+            mend => format!("{mend}; the next pass tries again"),
+        };
+        match &attempt.task {
+            Task::LogIn(tenant) => {
+                let label = self.feeds.tenant(*tenant).label();
+                log::error!("Authentication failed for {label}: {failure}; {mend}");
+                self.stop_all_of(*tenant);
+            }
+            Task::ListSubscriptions(tenant) => {
+                let label = self.feeds.tenant(*tenant).label();
+                log::error!("Subscription failed for {label}: the list of subscriptions: {failure}; {mend}");
+                self.stop_all_of(*tenant);
+            }
+            Task::Subscribe(feed) => {
+                log::error!("Subscription failed for {}: {failure}; {mend}", self.feeds.label(*feed));
+                self.stop_feed(*feed);
+            }
+            Task::ListPage(feed, _) => {
+                log::error!("Listing failed for {}: {failure}; {mend}", self.feeds.label(*feed));
+            }
+            Task::Download(feed, blob) => {
+                self.feed_states[feed.place()].counts.failed += 1;
+                log::error!(
+                    "Blob download failed for {} blob {}: {failure}; {mend}",
+                    self.feeds.label(*feed),
+                    blob.content_id
+                );
+            }
+        }
+    }
+
+    /// Nothing more of this feed in this pass.
+    fn stop_feed(&mut self, feed: FeedIndex) {
+        self.feed_states[feed.place()].is_stopped = true;
+        self.drop_waiting(self.feeds.tenant_of(feed), |task| task.feed() == Some(feed));
+    }
+
+    /// Nothing more of this tenant in this pass; said once, by the task that met the cause.
+    fn stop_tenant(&mut self, attempt: &Attempt, failure: &Failure) {
+        let tenant = self.tenant_of(&attempt.task);
+        let was_stopped = self.tenants[tenant.place()].is_stopped;
+        self.stop_all_of(tenant);
+        if was_stopped {
+            self.leave(attempt);
+        } else {
+            self.give_up(attempt, failure);
+        }
+    }
+
+    fn stop_all_of(&mut self, tenant: TenantIndex) {
+        self.tenants[tenant.place()].is_stopped = true;
+        for feed in self.feeds.feeds_of(tenant) {
+            self.feed_states[feed.place()].is_stopped = true;
+        }
+        self.drop_waiting(tenant, |_| true);
+    }
+}
+
+fn tenant_of(feeds: &Feeds, task: &Task) -> TenantIndex {
+    match task {
+        Task::LogIn(tenant) | Task::ListSubscriptions(tenant) => *tenant,
+        Task::Subscribe(feed) | Task::ListPage(feed, _) | Task::Download(feed, _) => feeds.tenant_of(*feed),
+    }
+}
+
+/// How the log names a feed where its tenant is named otherwise: `audit.exchange`.
+fn feed_name(feeds: &Feeds, feed: FeedIndex) -> String {
+    feeds.feed(feed).1.name().to_ascii_lowercase()
+}

@@ -1,0 +1,114 @@
+//! What a pool thread does with one task: one request to Microsoft, and for a blob the way from its body to the
+//! writer. A function from a task to an outcome: no policy, no sleeping, nothing remembered.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use super::{FeedIndex, Feeds, TenantIndex, memory::Memory, write::Downloaded};
+use crate::{
+    api::{Client, Failure, Page, Subscription, Token},
+    feed::Blob,
+    records::Records,
+};
+
+/// One request to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Get a token.
+    LogIn(TenantIndex),
+    /// Ask which subscriptions run.
+    ListSubscriptions(TenantIndex),
+    /// Start a feed's subscription.
+    Subscribe(FeedIndex),
+    /// List one page of a window.
+    ListPage(FeedIndex, PageOf),
+    /// Fetch a blob and hand its records to the writer.
+    Download(FeedIndex, Blob),
+}
+
+impl Task {
+    /// The feed that it is about, if it is about one.
+    pub fn feed(&self) -> Option<FeedIndex> {
+        match self {
+            Self::LogIn(_) | Self::ListSubscriptions(_) => None,
+            Self::Subscribe(feed) | Self::ListPage(feed, _) | Self::Download(feed, _) => Some(*feed),
+        }
+    }
+}
+
+/// A page of a window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageOf {
+    /// The page's URL.
+    pub url: String,
+    /// The URL of the window's first page, from which it is listed again if need be.
+    pub first_url: String,
+    /// From 1.
+    pub number: u32,
+}
+
+/// What came of a task.
+#[derive(Debug)]
+pub enum Answer {
+    /// A token.
+    Token(Token),
+    /// The tenant's subscriptions.
+    Subscriptions(Vec<Subscription>),
+    /// The feed's subscription runs.
+    Subscribed,
+    /// A page.
+    Page(Page),
+    /// The blob's records are with the writer, which will say when they are safe.
+    Handed,
+    /// The writer takes no more: it has failed, and says so itself.
+    WriterGone,
+}
+
+/// What the threads of the pool share, all of it read only.
+pub struct Tools<'a> {
+    /// The way to Microsoft.
+    pub client: Client,
+    /// Who is collected from.
+    pub feeds: &'a Feeds,
+    /// The way to the writer.
+    pub blobs: Sender<Downloaded>,
+    /// The room for blobs on their way.
+    pub memory: Arc<Memory>,
+}
+
+impl Tools<'_> {
+    /// Does one task. `token` is the tenant's; only a login goes without.
+    pub fn run(&self, task: &Task, token: Option<&Token>) -> Result<Answer, Failure> {
+        if let Task::LogIn(tenant) = task {
+            return self.client.log_in(self.feeds.tenant(*tenant)).map(Answer::Token);
+        }
+        let token = token.expect("the schedule hands out nothing but logins before there is a token");
+        match task {
+            Task::LogIn(_) => unreachable!("done above"),
+            Task::ListSubscriptions(tenant) => {
+                self.client.subscriptions(self.feeds.tenant(*tenant), token).map(Answer::Subscriptions)
+            }
+            Task::Subscribe(feed) => {
+                let (tenant, content_type) = self.feeds.feed(*feed);
+                self.client.start_subscription(tenant, token, content_type).map(|()| Answer::Subscribed)
+            }
+            Task::ListPage(feed, page) => {
+                let (tenant, _) = self.feeds.feed(*feed);
+                self.client.list_page(tenant, token, &page.url).map(Answer::Page)
+            }
+            Task::Download(feed, blob) => self.download(*feed, blob, token),
+        }
+    }
+
+    fn download(&self, feed: FeedIndex, blob: &Blob, token: &Token) -> Result<Answer, Failure> {
+        let (tenant, _) = self.feeds.feed(feed);
+        let mut share = self.memory.share();
+        let body = self.client.download(tenant, token, blob, |bytes| share.grow_bytes(bytes))?;
+        let records = Records::split(body, self.feeds.origin(feed))
+            .map_err(|malformed| Failure::Malformed(malformed.to_string()))?;
+        share.grow_records(records.len());
+        let handed = self.blobs.send(Downloaded { feed, blob: blob.clone(), records, share });
+        Ok(if handed.is_ok() { Answer::Handed } else { Answer::WriterGone })
+    }
+}

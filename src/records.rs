@@ -1,0 +1,476 @@
+//! A blob's body → its records.
+//!
+//! A body is checked to be one whole JSON array of objects before anything of it is delivered. No tree of values is
+//! built: each record stays the text that Microsoft sent, because a round trip through values would change numbers,
+//! escapes, field order and duplicate keys. Only whitespace between tokens is dropped, in place, and the two fields
+//! that say where a record comes from are added as it is written.
+//!
+//! What a record *means* is not looked at here, but for its `Id`.
+
+use std::{fmt, ops::Range};
+
+use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The records of one blob: its body, and where in it each record stands.
+#[derive(Debug)]
+pub struct Records {
+    body: Vec<u8>,
+    spans: Vec<Span>,
+    endings: Endings,
+}
+
+/// One record: an object's text without its closing brace, and the ending that closes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The record's GUID as a number, if it has one that says something.
+    pub id: Option<u128>,
+    /// From the opening brace to the last field's end, free of line breaks.
+    pub fields: &'a [u8],
+    /// The added fields, the closing brace and the line break.
+    pub ending: &'a [u8],
+}
+
+/// Where a record stands in the body, and what was seen of it.
+#[derive(Debug)]
+struct Span {
+    /// From the opening brace up to the closing one, which is left out.
+    fields: Range<usize>,
+    id: Option<u128>,
+    ending: usize,
+}
+
+/// Why a body is not what a blob's body must be. Never quotes the body: it is nobody's business in a log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// No JSON array, or one that is cut short or followed by something.
+    #[error("not one whole JSON array ({problem} at line {line}, column {column})")]
+    NotAnArray {
+        /// In a word: what `serde_json` calls the category of its error.
+        problem: &'static str,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1, in bytes.
+        column: usize,
+    },
+    /// An element of the array is a number, a text, an array, …
+    #[error("element {0} of the array is no object")]
+    NotAnObject(usize),
+}
+
+impl Records {
+    /// Takes a blob's whole body, as it came once decompressed, and finds the records in it.
+    ///
+    /// `origin` adds the fields `OriginFeed` and `TenantName`.
+    pub fn split(mut body: Vec<u8>, origin: &Origin) -> Result<Self, Malformed> {
+        const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+        let start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        let mut spans = find_objects(&body, start)?;
+        for span in &mut spans {
+            let length = drop_whitespace(&mut body[span.fields.start..=span.fields.end]);
+            span.fields.end = span.fields.start + length - 1;
+        }
+        Ok(Self { body, spans, endings: origin.endings.clone() })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// How much memory the body takes.
+    pub fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Each of them, in the order in which Microsoft sent them.
+    pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
+        self.spans.iter().map(|span| Record {
+            id: span.id,
+            fields: &self.body[span.fields.clone()],
+            ending: &self.endings[span.ending],
+        })
+    }
+}
+
+impl Record<'_> {
+    /// Appends the record's line, line break included.
+    pub fn append_line(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(self.fields);
+        to.extend_from_slice(self.ending);
+    }
+}
+
+/// The ways in which a record can end, indexed by the bits [`HAS_FEED`], [`HAS_TENANT`] and [`HAS_NOTHING`].
+type Endings = [Vec<u8>; 8];
+
+/// The record has an `OriginFeed` of its own.
+const HAS_FEED: usize = 1;
+/// The record has a `TenantName` of its own.
+const HAS_TENANT: usize = 2;
+/// The record is `{}`: what is added follows no comma.
+const HAS_NOTHING: usize = 4;
+
+/// Where records come from: what is added to each of them unless it says so itself.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    endings: Endings,
+}
+
+impl Origin {
+    /// `feed` becomes `OriginFeed`; `tenant_name`, for a tenant that has one, `TenantName`.
+    pub fn new(feed: &str, tenant_name: Option<&str>) -> Self {
+        let field = |key: &str, value: &str| format!("\"{key}\":{}", serde_json::Value::from(value));
+        let endings = std::array::from_fn(|seen| {
+            let mut added = Vec::new();
+            if seen & HAS_FEED == 0 {
+                added.push(field("OriginFeed", feed));
+            }
+            if let Some(name) = tenant_name.filter(|_| seen & HAS_TENANT == 0) {
+                added.push(field("TenantName", name));
+            }
+            let comma = if added.is_empty() || seen & HAS_NOTHING != 0 { "" } else { "," };
+            format!("{comma}{}}}\n", added.join(",")).into_bytes()
+        });
+        Self { endings }
+    }
+}
+
+/// The objects of the array that `body[start..]` is. Spans reach to the closing brace, which may have whitespace
+/// before it.
+fn find_objects(body: &[u8], start: usize) -> Result<Vec<Span>, Malformed> {
+    let mut reader = serde_json::Deserializer::from_slice(&body[start..]);
+    let mut elements = Elements { body, spans: Vec::new(), stranger: None };
+    reader.deserialize_seq(&mut elements).and_then(|()| reader.end()).map_err(|error| {
+        Malformed::NotAnArray {
+            problem: match error.classify() {
+                serde_json::error::Category::Eof => "cut short",
+                serde_json::error::Category::Data => "another type",
+                serde_json::error::Category::Syntax | serde_json::error::Category::Io => "wrong syntax",
+            },
+            line: error.line(),
+            column: error.column(),
+        }
+    })?;
+    match elements.stranger {
+        Some(index) => Err(Malformed::NotAnObject(index)),
+        None => Ok(elements.spans),
+    }
+}
+
+/// Visits the array's elements as raw text.
+struct Elements<'a> {
+    body: &'a [u8],
+    spans: Vec<Span>,
+    /// The first element that is no object.
+    stranger: Option<usize>,
+}
+
+impl<'de> Visitor<'de> for &mut Elements<'de> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an array of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(element) = elements.next_element::<&RawValue>()? {
+            let text = element.get();
+            if !text.starts_with('{') {
+                self.stranger.get_or_insert(self.spans.len());
+                continue;
+            }
+            let head = Head::read(text);
+            let start = text.as_ptr().addr() - self.body.as_ptr().addr();
+            self.spans.push(Span { fields: start..start + text.len() - 1, id: head.id, ending: head.seen });
+        }
+        Ok(())
+    }
+}
+
+/// What has to be known of a record.
+#[derive(Default)]
+struct Head {
+    id: Option<u128>,
+    /// The bits that choose the ending.
+    seen: usize,
+}
+
+impl Head {
+    /// Reads an object's keys. Never fails: the text is known to be valid JSON, and a key or value that is odd in
+    /// another way (a lone surrogate, an `Id` that is a number) is not what is looked for.
+    fn read(record: &str) -> Self {
+        serde_json::Deserializer::from_str(record).deserialize_map(HeadVisitor).unwrap_or_default()
+    }
+}
+
+struct HeadVisitor;
+
+impl<'de> Visitor<'de> for HeadVisitor {
+    type Value = Head;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("a record")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Head, A::Error> {
+        let mut head = Head { id: None, seen: HAS_NOTHING };
+        while let Some((key, value)) = fields.next_entry::<&RawValue, &RawValue>()? {
+            head.seen &= !HAS_NOTHING;
+            if names(key, "Id") {
+                head.id = guid(value.get());
+            } else if names(key, "OriginFeed") {
+                head.seen |= HAS_FEED;
+            } else if names(key, "TenantName") {
+                head.seen |= HAS_TENANT;
+            }
+        }
+        Ok(head)
+    }
+}
+
+/// Whether a key, still in its quotes and with its escapes, is this name.
+fn names(key: &RawValue, name: &str) -> bool {
+    let text = key.get();
+    let inner = &text[1..text.len() - 1];
+    inner == name
+        || (inner.contains('\\') && serde_json::from_str::<String>(text).is_ok_and(|key| key == name))
+}
+
+/// The 128 bits of a GUID in quotes. `None` for anything else, and for the nil GUID, which is as good as no Id.
+fn guid(value: &str) -> Option<u128> {
+    let text = value.strip_prefix('"')?.strip_suffix('"')?.as_bytes();
+    let dashes_stand = text.len() == 36 && [8, 13, 18, 23].iter().all(|&place| text[place] == b'-');
+    if !dashes_stand {
+        return None;
+    }
+    let mut id = 0;
+    for (place, &byte) in text.iter().enumerate() {
+        if ![8, 13, 18, 23].contains(&place) {
+            id = id << 4 | u128::from((byte as char).to_digit(16)?);
+        }
+    }
+    (id != 0).then_some(id)
+}
+
+/// Moves the bytes of a valid JSON text together so that no whitespace stands between tokens; returns how many remain.
+fn drop_whitespace(text: &mut [u8]) -> usize {
+    let mut kept = 0;
+    let mut in_string = false;
+    let mut escaped = false;
+    for place in 0..text.len() {
+        let byte = text[place];
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+        } else if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+            continue;
+        } else {
+            in_string = byte == b'"';
+        }
+        text[kept] = byte;
+        kept += 1;
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn origin() -> Origin {
+        Origin::new("Audit.Exchange", Some("contoso"))
+    }
+
+    /// The lines that a body becomes.
+    fn lines(body: &str) -> Result<Vec<String>, Malformed> {
+        let records = Records::split(body.as_bytes().to_vec(), &origin())?;
+        Ok(records
+            .iter()
+            .map(|record| {
+                let mut line = Vec::new();
+                record.append_line(&mut line);
+                String::from_utf8(line).expect("a record's line is UTF-8")
+            })
+            .collect())
+    }
+
+    fn id_of(record: &str) -> Option<u128> {
+        let records = Records::split(format!("[{record}]").into_bytes(), &origin()).expect("a whole array");
+        let mut ids = records.iter().map(|record| record.id);
+        ids.next().expect("a record")
+    }
+
+    const ADDED: &str = "\"OriginFeed\":\"Audit.Exchange\",\"TenantName\":\"contoso\"";
+
+    #[test]
+    fn a_records_own_text_is_kept_to_the_letter() {
+        for record in [
+            r#"{"a":1,"a":2,"A":3}"#,
+            r#"{"n":1E400,"m":-0.10e+5,"big":123456789012345678901234567890}"#,
+            r#"{"s":"\u0041\/\ud83d\ude00 \ud83d alone \u0000 \" \\"}"#,
+            "{\"s\":\"line separator \u{2028}, no-break space \u{a0}, 😀, ä\"}",
+            r#"{"s":" spaces  stay  ","deep":[[[{"x":[null,true,false]}]]]}"#,
+        ] {
+            let expected = format!("{},{ADDED}}}\n", record.strip_suffix('}').expect("an object"));
+            assert_eq!(lines(&format!("[{record}]")), Ok(vec![expected]));
+        }
+    }
+
+    #[test]
+    fn whitespace_between_tokens_is_dropped_and_a_byte_order_mark_too() {
+        let pretty =
+            "\u{feff} [\r\n  {\n\t\"a\" : \"b \\\" c\" ,\n  \"d\" : [ 1 , { } ]\n  } ,\r\n { } ]\n\n";
+        assert_eq!(
+            lines(pretty),
+            Ok(vec![format!("{{\"a\":\"b \\\" c\",\"d\":[1,{{}}],{ADDED}}}\n"), format!("{{{ADDED}}}\n")])
+        );
+    }
+
+    #[test]
+    fn what_a_record_says_of_its_origin_itself_is_not_said_again() {
+        assert_eq!(
+            lines(
+                r#"[{"OriginFeed":"x"},{"TenantName":1},{"\u004friginFeed":0,"TenantName":null},{"originfeed":1}]"#
+            ),
+            Ok(vec![
+                "{\"OriginFeed\":\"x\",\"TenantName\":\"contoso\"}\n".to_owned(),
+                "{\"TenantName\":1,\"OriginFeed\":\"Audit.Exchange\"}\n".to_owned(),
+                "{\"\\u004friginFeed\":0,\"TenantName\":null}\n".to_owned(),
+                format!("{{\"originfeed\":1,{ADDED}}}\n"),
+            ])
+        );
+        let nameless = Origin::new("DLP.All", None);
+        let records =
+            Records::split(b"[{\"a\":{\"OriginFeed\":1}}]".to_vec(), &nameless).expect("a whole array");
+        let mut line = Vec::new();
+        records.iter().next().expect("a record").append_line(&mut line);
+        assert_eq!(line, b"{\"a\":{\"OriginFeed\":1},\"OriginFeed\":\"DLP.All\"}\n");
+    }
+
+    #[test]
+    fn a_body_that_is_not_one_whole_array_of_objects_brings_nothing() {
+        for body in [
+            "",
+            " ",
+            "null",
+            "{}",
+            "[",
+            "[{}",
+            "[{}]x",
+            "[{}][{}]",
+            "[{},]",
+            "[{}{}]",
+            "[{\"a\":1]",
+            "[{\"a\":\"\n\"}]",
+            "<html>",
+            "\"text\"",
+            "[{'a':1}]",
+        ] {
+            assert!(matches!(lines(body), Err(Malformed::NotAnArray { .. })), "{body}");
+        }
+        assert_eq!(lines("[{},1]"), Err(Malformed::NotAnObject(1)));
+        assert_eq!(lines("[[]]"), Err(Malformed::NotAnObject(0)));
+        let not_utf8 = Records::split(b"[{\"a\":\"\xff\"}]".to_vec(), &origin());
+        assert!(matches!(not_utf8, Err(Malformed::NotAnArray { .. })));
+        assert_eq!(lines("[]"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn an_error_does_not_quote_the_body() {
+        let error = lines("[{\"password\":hunter2}]").expect_err("wrong syntax").to_string();
+        assert!(!error.contains("hunter2") && error.contains("column"), "{error}");
+    }
+
+    #[test]
+    fn nesting_has_no_limit() {
+        let deep = format!("[{{\"a\":{}{}}}]", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(lines(&deep).expect("a whole array").len(), 1);
+    }
+
+    #[test]
+    fn an_id_is_a_guid_that_says_something() {
+        let id = Some(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        assert_eq!(id_of(r#"{"Id":"01234567-89ab-cdef-0123-456789abcdef"}"#), id);
+        assert_eq!(id_of(r#"{"x":{"Id":1},"\u0049d" : "01234567-89AB-CDEF-0123-456789ABCDEF"}"#), id);
+        for record in [
+            "{}",
+            r#"{"Id":7}"#,
+            r#"{"Id":""}"#,
+            r#"{"Id":null}"#,
+            r#"{"id":"01234567-89ab-cdef-0123-456789abcdef"}"#,
+            r#"{"Id":"01234567-89ab-cdef-0123-456789abcdeg"}"#,
+            r#"{"Id":"+1234567-89ab-cdef-0123-456789abcdef"}"#,
+            r#"{"Id":"00000000-0000-0000-0000-000000000000"}"#,
+        ] {
+            assert_eq!(id_of(record), None, "{record}");
+        }
+    }
+
+    /// Any JSON value, as `serde_json` would write it.
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            ".*".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                prop::collection::btree_map("[a-zA-Z\"\\\\]{0,8}", inner, 0..6)
+                    .prop_map(|fields| serde_json::Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn an_array_of_values_becomes_its_values_or_nothing(
+            values in prop::collection::vec(json(), 0..8),
+            pretty in any::<bool>(),
+        ) {
+            let array = serde_json::Value::Array(values.clone());
+            let body = if pretty { format!("{array:#}") } else { array.to_string() };
+            let all_are_objects = values.iter().all(serde_json::Value::is_object);
+            let Ok(lines) = lines(&body) else {
+                prop_assert!(!all_are_objects, "{body} was refused");
+                return Ok(());
+            };
+            prop_assert!(all_are_objects);
+            prop_assert_eq!(lines.len(), values.len());
+            for (line, value) in lines.iter().zip(values) {
+                prop_assert_eq!(line.matches('\n').count(), 1);
+                let mut expected = value.to_string();
+                expected.truncate(expected.len() - 1);
+                prop_assert!(line.starts_with(&expected), "{} is not {}", line, expected);
+                let mut read: serde_json::Value = serde_json::from_str(line).expect("valid JSON");
+                let fields = read.as_object_mut().expect("an object");
+                prop_assert_eq!(fields.remove("OriginFeed"), Some("Audit.Exchange".into()));
+                prop_assert_eq!(fields.remove("TenantName"), Some("contoso".into()));
+            }
+        }
+
+        #[test]
+        fn a_body_is_taken_exactly_when_it_reads_as_an_array_of_objects(body in "[\\[\\]{}\",:0-9a \\\\n]{0,12}") {
+            let reads = serde_json::from_str::<Vec<serde_json::Map<String, serde_json::Value>>>(&body);
+            prop_assert_eq!(lines(&body).map(|lines| lines.len()).ok(), reads.map(|records| records.len()).ok());
+        }
+
+        #[test]
+        fn a_body_cut_anywhere_brings_nothing(values in prop::collection::vec(json(), 1..4), cut in any::<prop::sample::Index>()) {
+            let objects: Vec<_> = values.into_iter().map(|value| serde_json::json!({ "value": value })).collect();
+            let mut body = serde_json::Value::Array(objects).to_string().into_bytes();
+            body.truncate(cut.index(body.len()));
+            prop_assert!(Records::split(body, &origin()).is_err());
+        }
+    }
+}

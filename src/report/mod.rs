@@ -1,0 +1,6 @@
+//! What people and machines are told of a pass: while it runs, and at its end.
+
+pub mod progress;
+mod summary;
+
+pub use summary::{Counts, FeedReport, Stop, Summary};

@@ -1,0 +1,64 @@
+//! The progress bar of a pass on a terminal. It stands on standard error, below the log: whoever writes a line there
+//! does so through [`above`], which takes the bar away meanwhile.
+
+use std::{
+    io::{self, IsTerminal},
+    sync::{Mutex, PoisonError},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// The bar that is shown at present.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// A pass's progress: shown on a terminal, otherwise nothing. Ends when it is dropped.
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// Shows the bar if standard error is a terminal and `wanted`.
+    pub fn start(wanted: bool) -> Self {
+        let bar = if wanted && io::stderr().is_terminal() {
+            ProgressBar::no_length()
+        } else {
+            ProgressBar::hidden()
+        };
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} blobs  {msg} records  {elapsed}");
+        bar.set_style(style.expect("the template is a constant"));
+        *shown() = Some(bar.clone());
+        Self { bar }
+    }
+
+    /// Whether anybody sees it.
+    pub fn is_shown(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    /// So many blobs of so many are delivered, with so many records.
+    pub fn show(&self, delivered: u64, found: u64, records: u64) {
+        self.bar.set_length(found);
+        self.bar.set_position(delivered);
+        self.bar.set_message(records.to_string());
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+        *shown() = None;
+    }
+}
+
+/// Writes to standard error without mixing with the bar.
+pub fn above<T>(write: impl FnOnce() -> T) -> T {
+    match &*shown() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+fn shown() -> std::sync::MutexGuard<'static, Option<ProgressBar>> {
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}

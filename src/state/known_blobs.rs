@@ -1,0 +1,451 @@
+//! `known_blobs`: which blobs were delivered, so that none is delivered again.
+//!
+//! Text, one line a blob, newest last: `contentId,contentExpiration,tenantId,contentType`. The older tool's lines end
+//! after the second column; they are read as they are and hold for every tenant. Neither an id nor a time holds a
+//! comma as Microsoft writes them today; a line is taken apart from its end, so that an id may.
+//!
+//! Appended to by the writer; read whole when a pass starts, and then mended where that is needed:
+//!
+//! - A last line without its end is what a crash in the middle of an append leaves. If it reads as a line it is one
+//!   (the append had begun, so its blob was delivered) and gets its end; otherwise it is dropped, and its blob is
+//!   collected again.
+//! - A line that cannot be read is moved to `known_blobs.unreadable` and reported by its number.
+//! - Lines past their expiration (and a grace, since clocks are wrong at times) are dropped by compaction, which
+//!   happens when they are many.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{StateError, lock};
+use crate::{
+    disk,
+    feed::{Blob, ContentType},
+    limits, time,
+};
+
+/// The file's name in `workingDir`.
+pub const FILE_NAME: &str = "known_blobs";
+
+/// A blob's identity in 128 bits: a hash of its tenant and its content id, so that a million of them fit into memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlobKey(u128);
+
+impl BlobKey {
+    /// Content ids are opaque, and nothing says that they are unique across tenants.
+    pub fn new(tenant_id: &str, content_id: &str) -> Self {
+        Self::of(tenant_id.to_ascii_lowercase().as_bytes(), content_id.as_bytes())
+    }
+
+    /// Of a line that names no tenant.
+    fn of_any_tenant(content_id: &[u8]) -> Self {
+        Self::of(b"", content_id)
+    }
+
+    fn of(tenant_id: &[u8], content_id: &[u8]) -> Self {
+        let mut hash = Xxh3::new();
+        hash.update(tenant_id);
+        hash.update(b",");
+        hash.update(content_id);
+        Self(hash.digest128())
+    }
+}
+
+/// The blobs that are known, for looking them up.
+#[derive(Debug, Default)]
+pub struct KnownBlobs {
+    keys: HashSet<BlobKey>,
+    /// Whether the older tool's lines are among them.
+    any_tenant: bool,
+}
+
+impl KnownBlobs {
+    /// Whether this tenant's blob was delivered, or given up for good.
+    pub fn contains(&self, tenant_id: &str, content_id: &str) -> bool {
+        self.keys.contains(&BlobKey::new(tenant_id, content_id))
+            || (self.any_tenant && self.keys.contains(&BlobKey::of_any_tenant(content_id.as_bytes())))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Reads what a pass would know, without a lock and without touching anything.
+    pub fn read(working_dir: &Path, now: Timestamp) -> Result<Self, StateError> {
+        let path = working_dir.join(FILE_NAME);
+        match fs::read(&path) {
+            Ok(text) => Ok(Contents::parse(&text, now).known),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(StateError::storage("read", &path, error)),
+        }
+    }
+}
+
+/// `known_blobs`, locked for this pass, open for the writer to append to.
+#[derive(Debug)]
+pub struct KnownBlobsFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl KnownBlobsFile {
+    /// Locks the file (made if it is not there, and its folder with it), reads it, and mends it where it must be.
+    ///
+    /// Errors: another pass holds the lock; or the folder or file cannot be read or written.
+    pub fn open(working_dir: &Path, now: Timestamp) -> Result<(Self, KnownBlobs), StateError> {
+        fs::create_dir_all(working_dir)
+            .map_err(|error| StateError::storage("make the folder", working_dir, error))?;
+        let path = working_dir.join(FILE_NAME);
+        let file = lock::open_locked(&path)?;
+        let mut opened = Self { path, file };
+        let text = fs::read(&opened.path).map_err(|error| opened.storage("read", error))?;
+        let contents = Contents::parse(&text, now);
+        opened.mend(&text, &contents)?;
+        Ok((opened, contents.known))
+    }
+
+    /// Appends a line for each blob and returns when they are durable.
+    ///
+    /// To be called only when the blobs' records are durable in every output.
+    pub fn append<'a>(
+        &mut self,
+        blobs: impl IntoIterator<Item = (&'a str, ContentType, &'a Blob)>,
+    ) -> Result<(), StateError> {
+        let mut lines = String::new();
+        for (tenant_id, content_type, blob) in blobs {
+            let Blob { content_id, expiration, .. } = blob;
+            lines.extend([content_id, ",", expiration, ",", tenant_id, ",", content_type.name(), "\n"]);
+        }
+        let before = self.file.metadata().map_err(|error| self.storage("look at", error))?.len();
+        let written = self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data());
+        written.map_err(|error| {
+            // What is left of a failed append would be a torn line in front of the next one.
+            let _ = self.file.set_len(before);
+            self.storage("write", error)
+        })
+    }
+
+    fn storage(&self, action: &'static str, error: io::Error) -> StateError {
+        StateError::storage(action, &self.path, error)
+    }
+
+    fn mend(&mut self, text: &[u8], contents: &Contents) -> Result<(), StateError> {
+        for number in &contents.unreadable {
+            log::warn!(
+                "Line {number} of {} cannot be read; it is moved to {FILE_NAME}.unreadable, and collection goes on",
+                self.path.display()
+            );
+        }
+        if let End::Torn { .. } = contents.end {
+            log::warn!(
+                "The last line of {} is torn, as a crash leaves it; it is dropped, and its blob is collected again",
+                self.path.display()
+            );
+        }
+        if contents.unreadable.is_empty() && !contents.is_worth_compacting() {
+            return self.mend_end(contents);
+        }
+        self.set_aside(text, contents)?;
+        self.replace(text, contents)
+    }
+
+    /// Without compaction the only thing to mend is a last line without its end.
+    fn mend_end(&mut self, contents: &Contents) -> Result<(), StateError> {
+        let mended = match contents.end {
+            End::Whole => return Ok(()),
+            End::LacksLineBreak => self.file.write_all(b"\n"),
+            End::Torn { keep } => self.file.set_len(keep as u64),
+        };
+        mended.and_then(|()| self.file.sync_data()).map_err(|error| self.storage("mend", error))
+    }
+
+    /// Keeps unreadable lines where a person can look at them.
+    fn set_aside(&self, text: &[u8], contents: &Contents) -> Result<(), StateError> {
+        if contents.unreadable.is_empty() {
+            return Ok(());
+        }
+        let path = self.path.with_extension("unreadable");
+        let mut lines = Vec::new();
+        for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
+            if contents.unreadable.binary_search(&number).is_ok() {
+                lines.extend_from_slice(line);
+                lines.push(b'\n');
+            }
+        }
+        lock::open_private(&path)
+            .and_then(|mut file| file.write_all(&lines).and_then(|()| file.sync_data()))
+            .map_err(|error| StateError::storage("write", &path, error))
+    }
+
+    /// Writes the lines that still count into a new file, locks that, and lets it take the name. A crash in between
+    /// leaves the old file as it was.
+    fn replace(&mut self, text: &[u8], contents: &Contents) -> Result<(), StateError> {
+        let path = self.path.with_extension("new");
+        let replaced = fs::remove_file(&path)
+            .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+            .and_then(|()| lock::open_private(&path))
+            .and_then(|mut file| {
+                let mut kept = io::BufWriter::with_capacity(limits::BODY_STEP_BYTES, &mut file);
+                for range in &contents.live {
+                    kept.write_all(&text[range.clone()])?;
+                    kept.write_all(b"\n")?;
+                }
+                kept.flush()?;
+                drop(kept);
+                file.sync_data()?;
+                Ok(file)
+            });
+        let file = replaced.map_err(|error| StateError::storage("write", &path, error))?;
+        lock::lock(&file, &path)?;
+        fs::rename(&path, &self.path)
+            .and_then(|()| disk::sync_folder_of(&self.path))
+            .map_err(|error| self.storage("replace", error))?;
+        self.file = file;
+        Ok(())
+    }
+}
+
+/// What the file's text says.
+struct Contents {
+    known: KnownBlobs,
+    /// Where in the text each line stands that still counts, without its end.
+    live: Vec<std::ops::Range<usize>>,
+    expired: usize,
+    /// Numbers of the lines that cannot be read, from 1, ascending.
+    unreadable: Vec<usize>,
+    end: End,
+}
+
+/// How the text ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// With a line break, or there is no text.
+    Whole,
+    /// With a line that reads well but has no line break.
+    LacksLineBreak,
+    /// In the middle of a line that starts at `keep`.
+    Torn { keep: usize },
+}
+
+impl Contents {
+    fn parse(text: &[u8], now: Timestamp) -> Self {
+        let expired_before = now - limits::EXPIRATION_GRACE;
+        let mut contents = Self {
+            known: KnownBlobs::default(),
+            live: Vec::new(),
+            expired: 0,
+            unreadable: Vec::new(),
+            end: if text.is_empty() || text.ends_with(b"\n") { End::Whole } else { End::LacksLineBreak },
+        };
+        let mut start = 0;
+        for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
+            let range = start..start + line.len();
+            start = range.end + 1;
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.is_empty() {
+                continue;
+            }
+            match Line::parse(line) {
+                Some(line) if line.expiration < expired_before => contents.expired += 1,
+                Some(line) => {
+                    contents.known.any_tenant |= line.tenant_id.is_empty();
+                    contents.known.keys.insert(line.key());
+                    contents.live.push(range);
+                }
+                None if range.end == text.len() => contents.end = End::Torn { keep: range.start },
+                None => contents.unreadable.push(number),
+            }
+        }
+        contents
+    }
+
+    /// Rewriting costs as much as reading: it is done at once while the file is small, and otherwise when a good part
+    /// of it goes away.
+    fn is_worth_compacting(&self) -> bool {
+        let lines = self.live.len() + self.expired;
+        self.expired > 0 && (lines <= limits::SMALL_STATE_LINES || self.expired >= lines / 4)
+    }
+}
+
+/// A line, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+struct Line<'a> {
+    content_id: &'a [u8],
+    expiration: Timestamp,
+    /// Empty in the older tool's lines.
+    tenant_id: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// From the line's end: a content type and before it a tenant, or neither; then a time; the rest is the id.
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        let text = std::str::from_utf8(line).ok()?;
+        let (rest, tenant_id) = match text.rsplitn(3, ',').collect::<Vec<_>>()[..] {
+            [content_type, tenant_id, rest] if ContentType::from_name(content_type).is_some() => {
+                (rest, tenant_id)
+            }
+            _ => (text, ""),
+        };
+        let (content_id, expiration) = rest.rsplit_once(',')?;
+        let expiration = time::parse(expiration.trim())?;
+        (!content_id.is_empty()).then_some(Self {
+            content_id: content_id.as_bytes(),
+            expiration,
+            tenant_id: tenant_id.as_bytes(),
+        })
+    }
+
+    fn key(&self) -> BlobKey {
+        BlobKey::of(self.tenant_id, self.content_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANT: &str = "11111111-1111-4111-8111-111111111111";
+    const OTHER_TENANT: &str = "22222222-2222-4222-8222-222222222222";
+
+    fn now() -> Timestamp {
+        "2026-11-22T10:00:00Z".parse().expect("a time of the test")
+    }
+
+    fn blob(content_id: &str) -> Blob {
+        Blob {
+            content_id: content_id.to_owned(),
+            content_uri: String::new(),
+            created: now(),
+            expiration: "2026-11-29T10:00:00.000Z".to_owned(),
+        }
+    }
+
+    /// A folder with this `known_blobs`.
+    fn folder(text: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(FILE_NAME), text).expect("a file");
+        folder
+    }
+
+    /// What is known of that text, and what the file holds after it was opened.
+    fn opened(text: &str) -> (KnownBlobs, String, tempfile::TempDir) {
+        let folder = folder(text);
+        let (_, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        let after = fs::read_to_string(folder.path().join(FILE_NAME)).expect("a file");
+        (known, after, folder)
+    }
+
+    #[test]
+    fn what_is_appended_is_known_the_next_time_to_its_tenant_only() {
+        let folder = folder("");
+        let (mut file, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        assert!(known.is_empty());
+        let (first, second) = (blob("1$2$audit_exchange$na0022"), blob("with,comma"));
+        file.append([(TENANT, ContentType::AuditExchange, &first), (TENANT, ContentType::DlpAll, &second)])
+            .expect("room");
+        drop(file);
+        let (_, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        assert!(known.contains(TENANT, "1$2$audit_exchange$na0022"));
+        assert!(known.contains(TENANT, "with,comma"));
+        assert!(!known.contains(OTHER_TENANT, "1$2$audit_exchange$na0022"));
+        assert_eq!(
+            fs::read_to_string(folder.path().join(FILE_NAME)).expect("a file"),
+            format!(
+                "1$2$audit_exchange$na0022,2026-11-29T10:00:00.000Z,{TENANT},Audit.Exchange\n\
+                 with,comma,2026-11-29T10:00:00.000Z,{TENANT},DLP.All\n"
+            )
+        );
+    }
+
+    #[test]
+    fn the_older_tools_lines_hold_for_every_tenant_and_stay_as_they_are() {
+        let text = "20171014$20171014$x,2026-11-25T10:00:00.000Z\nwith,comma,2026-11-25T10:00:00Z\n";
+        let (known, after, _folder) = opened(text);
+        for tenant in [TENANT, OTHER_TENANT] {
+            assert!(known.contains(tenant, "20171014$20171014$x") && known.contains(tenant, "with,comma"));
+        }
+        assert_eq!(after, text);
+    }
+
+    #[test]
+    fn a_last_line_without_its_end_is_completed_if_it_reads_and_dropped_if_not() {
+        let line = format!("a,2026-11-29T10:00:00Z,{TENANT},Audit.General");
+        let (known, after, _folder) = opened(&line);
+        assert!(known.contains(TENANT, "a"));
+        assert_eq!(after, format!("{line}\n"));
+        let (known, after, _folder) = opened(&format!("{line}\nb,2026-11-2"));
+        assert!(known.contains(TENANT, "a") && !known.contains(TENANT, "b"));
+        assert_eq!(after, format!("{line}\n"));
+    }
+
+    #[test]
+    fn an_unreadable_line_is_kept_aside_and_stops_nothing() {
+        let (good, bad) = ("a,2026-11-29T10:00:00Z\n", "no time in here\n");
+        let (known, after, folder) = opened(&format!("{good}{bad}b,2026-11-29T10:00:00Z\n"));
+        assert!(known.contains(TENANT, "a") && known.contains(TENANT, "b"));
+        assert_eq!(after, format!("{good}b,2026-11-29T10:00:00Z\n"));
+        let aside = fs::read_to_string(folder.path().join("known_blobs.unreadable")).expect("a file");
+        assert_eq!(aside, bad);
+    }
+
+    #[test]
+    fn expired_lines_go_and_those_at_the_edge_stay() {
+        let (known, after, _folder) =
+            opened("gone,2026-11-01T00:00:00Z\njust,2026-11-22T09:59:00Z\nstays,2026-11-29T10:00:00Z\n");
+        assert!(
+            !known.contains(TENANT, "gone")
+                && known.contains(TENANT, "just")
+                && known.contains(TENANT, "stays")
+        );
+        assert_eq!(after, "just,2026-11-22T09:59:00Z\nstays,2026-11-29T10:00:00Z\n");
+    }
+
+    #[test]
+    fn the_lock_outlives_a_compaction() {
+        let folder = folder("gone,2026-11-01T00:00:00Z\n");
+        let first = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        let second = KnownBlobsFile::open(folder.path(), now());
+        assert!(matches!(second, Err(StateError::Locked { .. })));
+        drop(first);
+        KnownBlobsFile::open(folder.path(), now()).expect("a lock that was given back");
+    }
+
+    #[test]
+    fn reading_touches_nothing_and_needs_no_lock() {
+        let folder = folder("gone,2026-11-01T00:00:00Z\nstays,2026-11-29T10:00:00Z\ntorn,2026");
+        let before = fs::read(folder.path().join(FILE_NAME)).expect("a file");
+        let known = KnownBlobs::read(folder.path(), now()).expect("a readable state");
+        assert!(known.contains(TENANT, "stays") && known.len() == 1);
+        assert_eq!(fs::read(folder.path().join(FILE_NAME)).expect("a file"), before);
+        assert!(KnownBlobs::read(&folder.path().join("nowhere"), now()).expect("no state yet").is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_file_is_opened_and_a_second_opening_changes_nothing(
+            text in "([a-c$,]{0,6}(,2026-11-(2[0-9])T10:00:00Z)?(,11111111-1111-4111-8111-111111111111,DLP.All)?\n?){0,8}",
+        ) {
+            let folder = folder(&text);
+            let path = folder.path().join(FILE_NAME);
+            let (file, first) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+            drop(file);
+            let mended = fs::read(&path).expect("a file");
+            proptest::prop_assert!(mended.is_empty() || mended.ends_with(b"\n"));
+            let (_, second) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+            proptest::prop_assert_eq!(fs::read(&path).expect("a file"), mended);
+            proptest::prop_assert_eq!(first.keys, second.keys);
+        }
+    }
+}

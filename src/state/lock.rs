@@ -1,0 +1,85 @@
+//! The advisory lock that keeps two passes apart: `flock` on `known_blobs` itself.
+//!
+//! `known_blobs` is replaced by rename when it is compacted, and a lock belongs to a file, not to its name. So whoever
+//! gets the lock checks that the name still means the file that was locked, and tries again if not; and whoever
+//! replaces the file locks the new one before it takes the name. Between the two no moment is left in which two
+//! processes hold the lock of what `known_blobs` names.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::Path,
+};
+
+use fs2::FileExt;
+
+use super::StateError;
+
+/// How the state's files are opened: read, append, readable by their owner only.
+pub(super) fn open_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
+}
+
+/// Opens a file, made if it is not there, and locks it, or says that another process has.
+pub(super) fn open_locked(path: &Path) -> Result<File, StateError> {
+    loop {
+        let file = open_private(path).map_err(|error| StateError::storage("open", path, error))?;
+        lock(&file, path)?;
+        if is_named(&file, path).map_err(|error| StateError::storage("look at", path, error))? {
+            return Ok(file);
+        }
+    }
+}
+
+/// Locks an open file, or says that another process has.
+pub(super) fn lock(file: &File, path: &Path) -> Result<(), StateError> {
+    FileExt::try_lock_exclusive(file).map_err(|error| {
+        if error.kind() == fs2::lock_contended_error().kind() {
+            StateError::Locked { path: path.display().to_string() }
+        } else {
+            StateError::storage("lock", path, error)
+        }
+    })
+}
+
+/// Whether the path still names this file.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match path.metadata() {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_second_lock_is_refused_until_the_first_is_given_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("known_blobs");
+        let first = open_locked(&path).expect("a free lock");
+        assert!(matches!(open_locked(&path), Err(StateError::Locked { .. })));
+        drop(first);
+        open_locked(&path).expect("a lock that was given back");
+    }
+
+    #[test]
+    fn the_lock_goes_along_with_the_replaced_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, replacement) = (folder.path().join("known_blobs"), folder.path().join("replacement"));
+        let first = open_locked(&path).expect("a free lock");
+        let second = open_private(&replacement).expect("a new file");
+        lock(&second, &replacement).expect("nobody knows the new file");
+        fs::rename(&replacement, &path).expect("a rename");
+        drop(first);
+        assert!(matches!(open_locked(&path), Err(StateError::Locked { .. })), "the new file is locked");
+        drop(second);
+        open_locked(&path).expect("a lock that was given back");
+    }
+}

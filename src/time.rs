@@ -1,0 +1,78 @@
+//! Times as the API writes and reads them: UTC, with or without a zone, with any number of fraction digits.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, civil::DateTime, fmt::rfc2822, tz::TimeZone};
+
+/// Reads a time such as `2015-05-23T17:35:00.000Z`, `2020-02-20T10:46:42.0000000Z` or `2015-06-29T20:03:19`, which
+/// without a zone is UTC. `None` for anything else, a bare date included.
+pub fn parse(text: &str) -> Option<Timestamp> {
+    if !text.contains('T') {
+        return None;
+    }
+    let without_zone = || {
+        text.parse::<DateTime>()
+            .ok()
+            .and_then(|time| time.to_zoned(TimeZone::UTC).ok())
+            .map(|time| time.timestamp())
+    };
+    text.parse().ok().or_else(without_zone)
+}
+
+/// Writes a time as `startTime` and `endTime` want it: `2026-11-22T10:15:00`, UTC, no zone. Fractions are dropped.
+pub fn parameter(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S").to_string()
+}
+
+/// Reads `Retry-After`: seconds, or an HTTP date (RFC 9110, section 10.2.3), of which the time from `now` on counts.
+pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    http_date(text).map(|time| Duration::try_from(time.duration_since(now)).unwrap_or_default())
+}
+
+/// Reads an HTTP date such as `Sun, 22 Nov 2026 10:15:00 GMT`.
+pub fn http_date(text: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time of the test")
+    }
+
+    #[test]
+    fn times_are_read_with_any_number_of_fraction_digits_and_with_or_without_a_zone() {
+        for text in [
+            "2015-05-23T17:35:00Z",
+            "2015-05-23T17:35:00.000Z",
+            "2015-05-23T17:35:00.0000000Z",
+            "2015-05-23T17:35:00",
+            "2015-05-23T19:35:00+02:00",
+        ] {
+            assert_eq!(parse(text), Some(at("2015-05-23T17:35:00Z")), "{text}");
+        }
+        for text in ["", "2015-05-23", "yesterday", "2015-05-23T17:35:0"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_utc_in_whole_seconds_without_a_zone() {
+        assert_eq!(parameter(at("2026-11-22T10:15:00.987Z")), "2026-11-22T10:15:00");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = at("2026-11-22T10:15:00Z");
+        assert_eq!(retry_after("7", now), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("Sun, 22 Nov 2026 10:15:30 GMT", now), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after("Sun, 22 Nov 2026 10:14:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon", now), None);
+    }
+}

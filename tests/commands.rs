@@ -1,0 +1,264 @@
+//! The command line and the exit codes.
+
+use std::fs;
+
+use fs2::FileExt;
+use simulator::{LoginError, NewBlob, Operation};
+
+use crate::support::{CONTOSO, FABRIKAM, Installation, hours_ago, set_mode};
+
+/// Contoso with two blobs of three records each.
+fn two_blobs() -> Installation {
+    let installation = Installation::new();
+    for hours in [3, 2] {
+        let created = hours_ago(hours);
+        installation.contoso.add_blob("Audit.General", NewBlob::records(3).created(created));
+    }
+    installation
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_64() {
+    let installation = Installation::new();
+    for (arguments, part) in [
+        (&["--dryrun"][..], "did you mean --dry-run?"),
+        (&["--hours", "0"], "1 to 168"),
+        (&["--hours=1000"], "1 to 168"),
+        (&["collect"], "collect"),
+        (&["--config"], "--config"),
+        (&["-v", "-q"], "exclude each other"),
+    ] {
+        let run = installation.run_bare(arguments);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{arguments:?}: {run}");
+        assert!(run.stderr.contains(part), "{arguments:?}: {run}");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let installation = Installation::new();
+    for argument in ["--help", "-h"] {
+        let run = installation.run_bare(&[argument]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+        assert!(run.stdout.contains("--dry-run") && run.stdout.contains("check"), "{run}");
+    }
+    for argument in ["--version", "-V"] {
+        let run = installation.run_bare(&[argument]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+        assert_eq!(run.stdout, format!("office_audit_log_collector {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[test]
+fn without_a_configuration_both_default_places_are_named() {
+    let installation = Installation::new();
+    let run = installation.run_bare(&[]);
+    run.assert_code(78);
+    run.assert_line_with(&["config/config.yaml", "/etc/office365-collector/config.yaml", "--config"]);
+}
+
+#[test]
+fn the_first_default_place_is_config_config_yaml() {
+    let installation = two_blobs();
+    fs::create_dir(installation.path("config")).expect("a folder");
+    fs::rename(installation.config_file(), installation.path("config/config.yaml")).expect("a file");
+    installation.run_bare(&[]).assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+}
+
+#[test]
+fn every_mistake_of_a_configuration_is_listed_with_its_place() {
+    let installation = Installation::new();
+    let config = installation.config().replace("retryDelay: 0s", "maxThread: 5\n  hoursToCollect: 500");
+    fs::write(installation.path("wrong.yaml"), config).expect("a file");
+    let run = installation.run_bare(&["--config", "wrong.yaml"]);
+    run.assert_code(78);
+    run.assert_line_with(&["[ERROR] wrong.yaml:", "collect.maxThread", "maxThreads"]);
+    run.assert_line_with(&["[ERROR] wrong.yaml:", "collect.hoursToCollect", "168"]);
+    assert_eq!(installation.simulator.requests().len(), 0);
+}
+
+#[test]
+fn what_a_later_version_brings_is_refused_and_not_ignored() {
+    let installation = Installation::new();
+    for (settings, part) in [
+        ("  graylog:\n    address: localhost\n", "output.graylog"),
+        ("metrics:\n  path: m.prom\n", "metrics.path"),
+        ("only_future_events: true\n", "only_future_events"),
+    ] {
+        fs::write(installation.path("later.yaml"), installation.config() + settings).expect("a file");
+        let run = installation.run_bare(&["--config", "later.yaml"]);
+        run.assert_code(78).assert_line_with(&["[ERROR]", part, "not part of this version yet"]);
+    }
+}
+
+#[test]
+fn a_disabled_configuration_does_nothing() {
+    let installation = two_blobs();
+    fs::write(installation.path("off.yaml"), format!("enabled: false\n{}", installation.config()))
+        .expect("a file");
+    installation.run_bare(&["--config", "off.yaml"]).assert_code(0).assert_line_with(&["enabled: false"]);
+    assert_eq!(installation.simulator.requests().len(), 0);
+    assert!(!installation.path("state").exists());
+}
+
+#[test]
+fn a_second_pass_at_the_same_time_exits_with_75() {
+    let installation = two_blobs();
+    fs::create_dir(installation.path("state")).expect("a folder");
+    let file = fs::File::create(installation.path("state/known_blobs")).expect("a file");
+    file.lock_exclusive().expect("a free lock");
+    let run = installation.run(&[]);
+    run.assert_code(75).assert_line_with(&["[ERROR] another pass holds the lock", "known_blobs"]);
+    assert_eq!(installation.simulator.requests().len(), 0);
+    drop(file);
+    installation.run(&[]).assert_code(0);
+}
+
+#[test]
+fn state_or_output_that_cannot_be_written_exits_with_74() {
+    let installation = two_blobs();
+    fs::write(installation.path("state"), "a file where a folder should be").expect("a file");
+    installation.run(&[]).assert_code(74).assert_line_with(&["[ERROR]", "state"]);
+    fs::remove_file(installation.path("state")).expect("our file");
+
+    fs::write(installation.path("output"), "a file where a folder should be").expect("a file");
+    let run = installation.run(&[]);
+    run.assert_code(74).assert_line_with(&["[ERROR]", "output"]);
+    assert_eq!(installation.known_blobs(), [""; 0], "what was not delivered is not known");
+    fs::remove_file(installation.path("output")).expect("our file");
+
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+}
+
+#[test]
+fn a_full_disk_exits_with_74_and_says_to_make_room() {
+    let installation = two_blobs();
+    let config = installation.config();
+    let output = installation.path("output/audit.json");
+    let config =
+        config.replace(output.to_str().expect("text"), "/dev/full").replace("Type: true", "Type: false");
+    fs::write(installation.path("full.yaml"), config).expect("a file");
+    let run = installation.run_bare(&["--config", "full.yaml"]);
+    run.assert_code(74).assert_line_with(&["[ERROR] cannot write /dev/full", "make room"]);
+    assert_eq!(installation.known_blobs(), [""; 0]);
+}
+
+#[test]
+fn no_login_at_all_exits_with_77_and_one_of_two_with_1() {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    installation.contoso.settings(|settings| settings.login_error = Some(LoginError::WrongSecret));
+    installation.run(&[]).assert_code(1);
+    fabrikam.settings(|settings| settings.login_error = Some(LoginError::UnknownTenant));
+    let run = installation.run(&[]);
+    run.assert_code(77).assert_line_with(&["Authentication failed for contoso: AADSTS7000215"]);
+    run.assert_line_with(&["Authentication failed for fabrikam: AADSTS90002", "check tenant_id"]);
+}
+
+#[test]
+fn a_tenant_can_be_chosen_by_its_id_or_name() {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    for tenant in [&installation.contoso, &fabrikam] {
+        tenant.add_blob("DLP.All", NewBlob::records(2).created(hours_ago(2)));
+    }
+    installation.run(&["--tenant", "fabrikam"]).assert_code(0);
+    installation.assert_delivered_once([(&fabrikam, "DLP.All")]);
+    installation.run(&["--tenant", CONTOSO, "--tenant", FABRIKAM]).assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, "DLP.All"), (&fabrikam, "DLP.All")]);
+    let run = installation.run(&["--tenant=fabricam"]);
+    assert_eq!(run.code, Some(64), "{run}");
+    assert!(run.stderr.contains("did you mean fabrikam?"), "{run}");
+}
+
+#[test]
+fn a_dry_run_lists_and_changes_nothing() {
+    let installation = two_blobs();
+    let contoso = &installation.contoso;
+    contoso.subscribe("Audit.General");
+    let run = installation.run(&["--dry-run"]);
+    run.assert_code(0)
+        .assert_line("[WARN] No subscription to feed dlp.all: a pass would start it")
+        .assert_line(
+            "[INFO] Done! Blobs found: 2 | Blobs successful: 0 | Blobs left for later: 2 | Logs saved: 0",
+        );
+    let mut listed: Vec<_> = run.stdout.lines().map(|line| line.split('\t').collect::<Vec<_>>()).collect();
+    listed.sort_by_key(|columns| columns[2].to_owned());
+    let blobs = contoso.blobs("Audit.General");
+    for (columns, blob) in listed.iter().zip(&blobs) {
+        assert_eq!((columns[0], columns[1], columns[3]), ("contoso", "Audit.General", blob.content_id()));
+    }
+    assert_eq!(listed.len(), 2);
+    assert!(!installation.path("state").exists() && !installation.path("output").exists());
+    let simulator = &installation.simulator;
+    assert_eq!(
+        (simulator.count(Operation::FetchBlob), simulator.count(Operation::StartSubscription)),
+        (0, 0)
+    );
+}
+
+#[test]
+fn records_to_standard_output_are_all_of_the_period_and_touch_nothing() {
+    let installation = two_blobs();
+    installation.run(&[]).assert_code(0);
+    let (output, known_blobs) = (installation.output(), installation.known_blobs());
+    let run = installation.run(&["--stdout"]);
+    run.assert_code(0);
+    let mut ids: Vec<_> = run.stdout.lines().map(|line| simulator::id_of(line).expect("a record")).collect();
+    ids.sort();
+    assert_eq!(ids, installation.contoso.ids("Audit.General").into_iter().collect::<Vec<_>>());
+    assert_eq!((installation.output(), installation.known_blobs()), (output, known_blobs));
+}
+
+#[test]
+fn check_shows_logins_and_subscriptions_and_collects_nothing() {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    installation.contoso.subscribe("DLP.All");
+    let run = installation.run(&["check"]);
+    run.assert_code(0);
+    for line in [
+        "✓ contoso: logged in",
+        "✓ contoso: subscribed to DLP.All",
+        "✓ contoso: not yet subscribed to Audit.General; the first pass starts it",
+    ] {
+        assert!(run.stdout.lines().any(|shown| shown == line), "no {line:?} in {run}");
+    }
+    let simulator = &installation.simulator;
+    assert_eq!(
+        (simulator.count(Operation::ListContent), simulator.count(Operation::StartSubscription)),
+        (0, 0)
+    );
+    assert!(!installation.path("state").exists() && !installation.path("output").exists());
+
+    fabrikam.settings(|settings| settings.login_error = Some(LoginError::WrongSecret));
+    let run = installation.run(&["check"]);
+    run.assert_code(1);
+    assert!(run.stdout.contains("✗ fabrikam: login: AADSTS7000215"), "{run}");
+    installation.run(&["check", "--tenant", "fabrikam"]).assert_code(77);
+}
+
+#[test]
+fn secrets_can_come_from_a_file_a_second_configuration_or_the_environment() {
+    let installation = two_blobs();
+    let config = installation.config();
+    let secret =
+        config.lines().find_map(|line| line.trim().strip_prefix("client_secret: ")).expect("a secret");
+    let inline = format!("    client_secret: {secret}\n");
+    let path = installation.path("no-secret.yaml");
+    let arguments = ["--config", path.to_str().expect("text"), "check"];
+
+    fs::write(installation.path("secret"), format!("{secret}\n")).expect("a file");
+    set_mode(&installation.path("secret"), 0o600);
+    fs::write(&path, config.replace(&inline, "    client_secret_file: secret\n")).expect("a file");
+    installation.run_bare(&arguments).assert_code(0);
+
+    fs::write(&path, config.replace(&inline, "")).expect("a file");
+    installation.run_bare(&arguments).assert_code(78);
+    let credentials = format!("tenants:\n  - tenant_id: {CONTOSO}\n    client_secret: {secret}\n");
+    fs::write(installation.path("credentials.yaml"), credentials).expect("a file");
+    installation.run_bare(&[&arguments[..], &["--credentials", "credentials.yaml"]].concat()).assert_code(0);
+
+    let mut command = installation.command(&arguments);
+    let output = command.env("CLIENT_SECRET", secret).output().expect("a program");
+    assert_eq!(output.status.code(), Some(0));
+}

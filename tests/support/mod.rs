@@ -1,0 +1,237 @@
+//! An installation in a temporary folder: a configuration, state, outputs, and the real program, against a simulator.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use jiff::{Timestamp, ToSpan};
+use simulator::{Simulator, Tenant, TenantSettings};
+
+/// The tenant that most tests collect from.
+pub const CONTOSO: &str = "11111111-1111-4111-8111-111111111111";
+/// Its neighbour.
+pub const FABRIKAM: &str = "22222222-2222-4222-8222-222222222222";
+
+const SECRET: &str = "a-secret-that-nobody-may-see";
+
+/// A configured collector and the world that it collects from.
+pub struct Installation {
+    pub simulator: Simulator,
+    pub contoso: Tenant,
+    folder: tempfile::TempDir,
+    tenants: Vec<String>,
+    settings: String,
+}
+
+/// What a run of the program came to.
+#[derive(Debug)]
+pub struct Run {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Installation {
+    /// One tenant, contoso, without subscriptions or blobs; all five feeds into a file each.
+    pub fn new() -> Self {
+        let simulator = Simulator::start();
+        let contoso = simulator.tenant(TenantSettings::new(CONTOSO).secret(SECRET));
+        let mut installation = Self {
+            simulator,
+            contoso,
+            folder: tempfile::tempdir().expect("a folder"),
+            tenants: Vec::new(),
+            settings: String::new(),
+        };
+        installation.add_to_config("contoso", CONTOSO);
+        installation
+    }
+
+    /// The same with a second tenant, fabrikam.
+    pub fn with_fabrikam() -> (Self, Tenant) {
+        let mut installation = Self::new();
+        let fabrikam = installation.simulator.tenant(TenantSettings::new(FABRIKAM).secret(SECRET));
+        installation.add_to_config("fabrikam", FABRIKAM);
+        (installation, fabrikam)
+    }
+
+    fn add_to_config(&mut self, name: &str, id: &str) {
+        let (url, client_id) = (self.simulator.url(), TenantSettings::new(id).client_id);
+        self.tenants.push(format!(
+            "  - tenant_id: {id}\n    client_id: {client_id}\n    client_secret: {SECRET}\n    name: {name}\n    \
+             login_url: {url}\n    api_url: {url}\n"
+        ));
+    }
+
+    /// Adds a line under `collect`, at the margin of its keys.
+    pub fn collect(mut self, line: &str) -> Self {
+        self.settings.push_str(&format!("  {line}\n"));
+        self
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The file that the program is told to read, written anew.
+    pub fn config_file(&self) -> PathBuf {
+        let path = self.path("config.yaml");
+        fs::write(&path, self.config()).expect("a writable folder");
+        set_mode(&path, 0o600);
+        path
+    }
+
+    /// The configuration's text. Tries follow each other quickly, so that tests of failures do not take long.
+    pub fn config(&self) -> String {
+        format!(
+            "tenants:\n{}collect:\n  workingDir: {state}\n  retryDelay: 0s\n{}\
+             output:\n  file:\n    path: {output}\n    separateByContentType: true\n",
+            self.tenants.concat(),
+            self.settings,
+            state = self.path("state").display(),
+            output = self.path("output/audit.json").display(),
+        )
+    }
+
+    /// Runs the program with this configuration.
+    pub fn run(&self, arguments: &[&str]) -> Run {
+        let config = self.config_file();
+        self.run_bare(&[&["--config", config.to_str().expect("a path of text")], arguments].concat())
+    }
+
+    /// Runs the program with nothing but these arguments.
+    pub fn run_bare(&self, arguments: &[&str]) -> Run {
+        Run::from(self.command(arguments).output().expect("a program"))
+    }
+
+    /// The program, not started yet: in the installation's folder, with an empty environment.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_office_audit_log_collector"));
+        command.args(arguments).current_dir(self.folder.path()).env_clear().stdin(Stdio::null());
+        command
+    }
+
+    /// Every line of every output file, by file name.
+    pub fn output(&self) -> BTreeMap<String, Vec<String>> {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(self.path("output")).into_iter().flatten() {
+            let path = entry.expect("a readable folder").path();
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            files.insert(name, whole_lines(&path));
+        }
+        files
+    }
+
+    /// How often each record Id is in the output files.
+    pub fn delivered_ids(&self) -> BTreeMap<String, usize> {
+        let mut ids = BTreeMap::new();
+        for line in self.output().values().flatten() {
+            let id = simulator::id_of(line).unwrap_or_else(|| panic!("a record without an Id: {line}"));
+            *ids.entry(id).or_default() += 1;
+        }
+        ids
+    }
+
+    /// Holds the output against what these tenants have in these feeds: each record there, and once.
+    #[track_caller]
+    pub fn assert_delivered_once<'a>(&self, feeds: impl IntoIterator<Item = (&'a Tenant, &'a str)>) {
+        let mut expected = BTreeMap::new();
+        for (tenant, content_type) in feeds {
+            for id in tenant.ids(content_type) {
+                expected.insert(id, 1);
+            }
+        }
+        let delivered = self.delivered_ids();
+        let missing: Vec<_> = expected.keys().filter(|id| !delivered.contains_key(*id)).take(5).collect();
+        let strange: Vec<_> = delivered.keys().filter(|id| !expected.contains_key(*id)).take(5).collect();
+        let repeated: Vec<_> = delivered.iter().filter(|(_, count)| **count > 1).take(5).collect();
+        assert!(
+            delivered == expected,
+            "{} records are expected and {} delivered; missing: {missing:?}, strange: {strange:?}, \
+             more than once: {repeated:?}",
+            expected.len(),
+            delivered.len(),
+        );
+    }
+
+    /// The lines of `known_blobs`.
+    pub fn known_blobs(&self) -> Vec<String> {
+        let path = self.path("state/known_blobs");
+        if path.exists() { whole_lines(&path) } else { Vec::new() }
+    }
+
+    /// Holds what the simulator saw against what a client must never do.
+    #[track_caller]
+    pub fn assert_good_manners(&self) {
+        assert_eq!(self.simulator.violations(), [""; 0]);
+    }
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+impl Run {
+    #[track_caller]
+    pub fn assert_code(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "{self}");
+        assert!(!self.stderr.contains(SECRET), "the log holds the secret: {self}");
+        self
+    }
+
+    /// The log, without its times.
+    pub fn log(&self) -> Vec<&str> {
+        self.stderr.lines().map(|line| line.split_once(' ').map_or(line, |(_, rest)| rest)).collect()
+    }
+
+    /// Whether the log has exactly this line.
+    #[track_caller]
+    pub fn assert_line(&self, line: &str) -> &Self {
+        assert!(self.log().contains(&line), "no line {line:?} in {self}");
+        self
+    }
+
+    /// Whether one line of the log holds all of these.
+    #[track_caller]
+    pub fn assert_line_with(&self, parts: &[&str]) -> &Self {
+        let holds = |line: &&str| parts.iter().all(|part| line.contains(part));
+        assert!(self.log().iter().any(holds), "no line with {parts:?} in {self}");
+        self
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "exit {:?}\n{}{}", self.code, self.stdout, self.stderr)
+    }
+}
+
+/// A time in the past.
+pub fn hours_ago(hours: i64) -> Timestamp {
+    Timestamp::now() - hours.hours()
+}
+
+/// A file's lines. A last line without its end is a failure: nobody may ever find half a record.
+#[track_caller]
+pub fn whole_lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).expect("a readable file of UTF-8");
+    assert!(text.is_empty() || text.ends_with('\n'), "{} ends in the middle of a line", path.display());
+    text.lines().map(str::to_owned).collect()
+}
+
+pub fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a file of our own");
+}
+
+/// The permission bits of a file.
+pub fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).expect("a file").permissions().mode() & 0o777
+}

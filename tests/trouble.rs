@@ -1,0 +1,299 @@
+//! What goes wrong at Microsoft's end or on the way: nothing is delivered in part, nothing is lost, and one feed's or
+//! tenant's trouble stays its own.
+
+use std::time::Duration;
+
+use simulator::{ApiError, CONTENT_TYPES, Fault, LoginError, NewBlob, Operation, Requests};
+
+use crate::support::{Installation, hours_ago};
+
+/// Contoso with some blobs of Audit.General.
+fn one_feed() -> Installation {
+    let installation = Installation::new().collect("requestTimeout: 2s");
+    installation.contoso.add_blobs("Audit.General", 6, 4, hours_ago(20)..hours_ago(2));
+    installation
+}
+
+#[test]
+fn each_transient_fault_is_tried_again_until_it_passes() {
+    for fault in Fault::transient() {
+        let name = fault.name().to_owned();
+        let installation = one_feed();
+        for operation in
+            [Operation::Login, Operation::ListSubscriptions, Operation::ListContent, Operation::FetchBlob]
+        {
+            installation.simulator.fault(Requests::to(operation).times(1), fault.clone());
+        }
+        let run = installation.run(&[]);
+        assert_eq!(run.code, Some(0), "{name}: {run}");
+        installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+        run.assert_line_with(&[
+            "[WARN] Retrying blob download for contoso audit.general blob",
+            "(try 2 of 4)",
+        ]);
+        run.assert_line_with(&["Blobs successful: 6 |", "Blobs retried: 1 |"]);
+    }
+}
+
+#[test]
+fn a_blob_that_fails_for_good_is_reported_and_comes_with_a_later_pass() {
+    for fault in [
+        Fault::malformed_json(),
+        Fault::cut_body(),
+        Fault::cut_gzip(),
+        Fault::unfinished_chunks(),
+        Fault::html(200),
+        Fault::empty_body(),
+        Fault::status(503),
+        Fault::gzip_bomb(16),
+        Fault::redirect(302, "http://192.0.2.1/"),
+        Fault::close(),
+        Fault::reset(),
+    ] {
+        let name = fault.name().to_owned();
+        let installation = one_feed();
+        let blob = installation.contoso.blobs("Audit.General").remove(2);
+        installation.simulator.fault(Requests::to(Operation::FetchBlob).of_blob(blob.content_id()), fault);
+        let run = installation.run(&[]);
+        assert_eq!(run.code, Some(1), "{name}: {run}");
+        run.assert_line_with(&[
+            "[ERROR] Blob download failed for contoso audit.general blob",
+            blob.content_id(),
+        ]);
+        run.assert_line_with(&["Blobs found: 6 | Blobs successful: 5 | Blobs failed: 1 |", "Logs saved: 20"]);
+        let delivered = installation.delivered_ids();
+        assert!(blob.ids().iter().all(|id| !delivered.contains_key(id)), "{name}: a part was delivered");
+
+        installation.simulator.heal();
+        installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 1 | Blobs successful: 1"]);
+        installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+    }
+}
+
+#[test]
+fn a_bomb_and_a_body_beyond_the_limit_say_so() {
+    let installation = one_feed();
+    installation.simulator.fault(Requests::to(Operation::FetchBlob).times(1), Fault::gzip_bomb(16));
+    installation.run(&[]).assert_code(1).assert_line_with(&[
+        "[ERROR] Blob download failed",
+        "larger than curl_max_size (10485760 bytes)",
+        "raise curl_max_size",
+    ]);
+}
+
+#[test]
+fn the_token_goes_nowhere_but_to_the_api() {
+    let elsewhere = simulator::Simulator::start();
+    let installation = one_feed();
+    let simulator = &installation.simulator;
+    simulator
+        .fault(Requests::to(Operation::ListContent).times(1), Fault::foreign_content_uri(elsewhere.url()));
+    let run = installation.run(&[]);
+    run.assert_code(1).assert_line_with(&[
+        "[ERROR] Blob download failed",
+        "contentUri",
+        "no token was sent there",
+    ]);
+
+    simulator.heal();
+    let next = format!("{}/api/v1.0/next", elsewhere.url());
+    simulator.fault(Requests::to(Operation::ListContent).times(1), Fault::next_page(&next));
+    let run = installation.run(&[]);
+    run.assert_code(1).assert_line_with(&[
+        "[ERROR] Listing failed",
+        "NextPageUri",
+        "no token was sent there",
+    ]);
+
+    simulator.heal();
+    simulator.fault(
+        Requests::to(Operation::ListContent).times(1),
+        Fault::redirect(302, &format!("{}/elsewhere", elsewhere.url())),
+    );
+    installation.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Listing failed", "redirects to"]);
+    assert_eq!(elsewhere.connections(), 0);
+
+    simulator.heal();
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+}
+
+#[test]
+fn a_gone_blob_is_counted_and_stops_nothing() {
+    for error in [ApiError::ContentMissing, ApiError::ContentExpired] {
+        let installation = one_feed();
+        let blob = installation.contoso.blobs("Audit.General").remove(0);
+        installation
+            .simulator
+            .fault(Requests::to(Operation::FetchBlob).of_blob(blob.content_id()), Fault::api_error(error));
+        let run = installation.run(&[]);
+        run.assert_code(0)
+            .assert_line_with(&["[ERROR] Blob gone for contoso audit.general blob", blob.content_id()]);
+        run.assert_line_with(&["Blobs successful: 5 | Blobs gone: 1"]);
+    }
+}
+
+#[test]
+fn a_token_that_expires_on_the_way_is_renewed_once_for_all() {
+    let installation = Installation::new().collect("maxThreads: 8");
+    let contoso = &installation.contoso;
+    contoso.settings(|settings| settings.page_size = 5);
+    contoso.add_blobs("Audit.General", 40, 2, hours_ago(20)..hours_ago(2));
+    installation
+        .simulator
+        .fault(Requests::to(Operation::FetchBlob).after(10).times(3), Fault::unauthorized());
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(contoso, "Audit.General")]);
+    let logins = installation.simulator.count(Operation::Login);
+    assert!((2..=4).contains(&logins), "{logins} logins");
+}
+
+#[test]
+fn a_tenant_whose_tokens_are_all_refused_is_given_up_without_a_storm_of_logins() {
+    let installation = one_feed();
+    installation.simulator.fault(Requests::to(Operation::FetchBlob), Fault::unauthorized());
+    installation.simulator.fault(Requests::to(Operation::ListContent), Fault::unauthorized());
+    installation.run(&[]).assert_code(1).assert_line_with(&["[ERROR]", "401"]);
+    let logins = installation.simulator.count(Operation::Login);
+    assert!(logins <= 5, "{logins} logins");
+}
+
+#[test]
+fn a_throttled_tenant_waits_and_then_goes_on() {
+    for status in [403, 429] {
+        let installation = one_feed();
+        let fault = installation
+            .simulator
+            .fault(Requests::to(Operation::FetchBlob).after(1).times(2), Fault::throttled(status, None));
+        installation.run(&[]).assert_code(0).assert_line_with(&["[WARN] Throttled: contoso"]);
+        assert_eq!(fault.fired(), 2);
+        installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+    }
+}
+
+#[test]
+fn a_feed_whose_subscription_vanished_is_subscribed_again() {
+    for error in [ApiError::NoSubscription, ApiError::SubscriptionDisabled] {
+        let installation = one_feed();
+        for content_type in CONTENT_TYPES {
+            installation.contoso.subscribe(content_type);
+        }
+        installation.simulator.fault(
+            Requests::to(Operation::ListContent).of_content_type("Audit.General").times(1),
+            Fault::api_error(error),
+        );
+        installation.run(&[]).assert_code(0);
+        installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+        assert_eq!(installation.simulator.count(Operation::StartSubscription), 1);
+    }
+}
+
+#[test]
+fn a_subscription_that_is_enabled_already_is_a_success() {
+    let installation = one_feed();
+    let fault = installation.simulator.fault(
+        Requests::to(Operation::StartSubscription).of_content_type("Audit.General").times(1),
+        Fault::api_error(ApiError::AlreadyEnabled),
+    );
+    installation.contoso.subscribe("Audit.General");
+    installation.simulator.fault(
+        Requests::to(Operation::ListSubscriptions).times(1),
+        Fault::instead("no subscriptions", |_| simulator::Answer::json(200, "[]")),
+    );
+    installation.run(&[]).assert_code(0).assert_line("[INFO] Already subscribed to feed audit.general");
+    assert_eq!(fault.fired(), 1);
+    installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+}
+
+#[test]
+fn a_page_token_that_turns_invalid_lists_its_window_again() {
+    let installation = one_feed();
+    installation.contoso.settings(|settings| settings.page_size = 2);
+    let fault = installation.simulator.fault(
+        Requests::to(Operation::ListContent).of_next_pages().times(1),
+        Fault::api_error(ApiError::PageTokenInvalid),
+    );
+    installation.run(&[]).assert_code(0);
+    assert_eq!(fault.fired(), 1);
+    installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+}
+
+#[test]
+fn next_pages_are_found_however_their_header_is_spelt() {
+    for header in ["NextPageUri", "nextpageuri", "NEXTPAGEURI", "NextPageUrl"] {
+        for version in ["v1.0", "v1"] {
+            let installation = one_feed();
+            installation.contoso.settings(|settings| {
+                settings.page_size = 2;
+                settings.next_page_header = header.to_owned();
+                settings.next_page_version = version.to_owned();
+            });
+            installation.run(&[]).assert_code(0);
+            installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+            installation.assert_good_manners();
+        }
+    }
+}
+
+#[test]
+fn one_broken_tenant_or_feed_does_not_keep_the_others_from_their_records() {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    for content_type in ["Audit.General", "Audit.Exchange"] {
+        for tenant in [&installation.contoso, &fabrikam] {
+            tenant.add_blobs(content_type, 3, 2, hours_ago(20)..hours_ago(2));
+        }
+    }
+    installation.contoso.settings(|settings| settings.login_error = Some(LoginError::ExpiredSecret));
+    installation
+        .simulator
+        .fault(Requests::to(Operation::ListContent).of_content_type("Audit.Exchange"), Fault::status(500));
+    let run = installation.run(&[]);
+    run.assert_code(1)
+        .assert_line_with(&["[ERROR] Authentication failed for contoso: AADSTS7000222", "create a new one"])
+        .assert_line_with(&["[ERROR] Listing failed for fabrikam audit.exchange: HTTP 500"]);
+    installation.assert_delivered_once([(&fabrikam, "Audit.General")]);
+}
+
+#[test]
+fn a_blob_that_stalls_is_given_up_after_the_time_for_it() {
+    let installation = Installation::new().collect("requestTimeout: 1s\n  retries: 1");
+    installation.contoso.add_blobs("Audit.General", 3, 2, hours_ago(20)..hours_ago(2));
+    let blob = installation.contoso.blobs("Audit.General").remove(1);
+    installation
+        .simulator
+        .fault(Requests::to(Operation::FetchBlob).of_blob(blob.content_id()), Fault::stall_in_body(None));
+    installation.run(&[]).assert_code(1).assert_line_with(&[
+        "[ERROR] Blob download failed",
+        blob.content_id(),
+        "time",
+    ]);
+    assert_eq!(installation.delivered_ids().len(), 4);
+}
+
+#[test]
+fn a_body_that_drips_slowly_but_steadily_arrives() {
+    let installation = Installation::new().collect("requestTimeout: 1s");
+    installation.contoso.settings(|settings| settings.gzip = false);
+    installation.contoso.add_blob("Audit.General", NewBlob::records(1).created(hours_ago(2)));
+    installation
+        .simulator
+        .fault(Requests::to(Operation::FetchBlob).times(1), Fault::drip(400, Duration::from_millis(300)));
+    installation.run(&[]).assert_code(0);
+    assert_eq!(installation.simulator.count(Operation::FetchBlob), 1);
+    installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+}
+
+#[test]
+fn an_api_that_pages_for_ever_is_not_followed_for_ever() {
+    let installation = Installation::new().collect("globalTimeout: 1");
+    installation.contoso.add_blob("Audit.General", NewBlob::records(1).created(hours_ago(2)));
+    installation.simulator.fault(
+        Requests::to(Operation::ListContent).of_content_type("Audit.General"),
+        Fault::endless_paging(),
+    );
+    installation
+        .run(&[])
+        .assert_code(1)
+        .assert_line_with(&["[ERROR] Listing failed for contoso audit.general"]);
+    installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+}
