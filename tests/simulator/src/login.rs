@@ -6,7 +6,7 @@ use crate::{
     answer::Answer,
     api_error::quoted,
     record::push_guid,
-    request::{Request, parameters},
+    request::Request,
     tenant::{Held, TenantSettings},
     time,
 };
@@ -84,7 +84,8 @@ impl LoginError {
         }
     }
 
-    fn words(self, tenant: &str) -> String {
+    fn words(self, request: &Request) -> String {
+        let tenant = request.tenant.as_deref().unwrap_or_default();
         match self {
             Self::WrongSecret => "Invalid client secret provided. Ensure the secret being sent in the request is the \
                                   client secret value, not the client secret ID, for a secret added to the app."
@@ -93,8 +94,9 @@ impl LoginError {
                                     keys for your app, or consider using certificate credentials for added security."
                 .into(),
             Self::UnknownClient => format!(
-                "Application with identifier was not found in the directory '{tenant}'. This can happen if the \
-                 application has not been installed by the administrator of the tenant."
+                "Application with identifier '{}' was not found in the directory '{tenant}'. This can happen if the \
+                 application has not been installed by the administrator of the tenant.",
+                field(&request.form(), "client_id").unwrap_or_default()
             ),
             Self::UnknownTenant => format!(
                 "Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID and are signing into \
@@ -125,7 +127,7 @@ impl LoginError {
         let description = format!(
             "AADSTS{}: {}\r\nTrace ID: {trace}\r\nCorrelation ID: {correlation}\r\nTimestamp: {at}Z",
             self.code(),
-            self.words(request.tenant.as_deref().unwrap_or_default())
+            self.words(request)
         );
         let body = format!(
             r#"{{"error":"{error}","error_description":{},"error_codes":[{code}],"timestamp":"{at}Z","trace_id":"{trace}","correlation_id":"{correlation}","error_uri":"https://login.microsoftonline.com/error?code={code}"}}"#,
@@ -159,8 +161,8 @@ pub(crate) fn log_in(tenant: Option<&Held>, request: &Request, url: &str) -> Ans
 }
 
 fn judge(settings: &TenantSettings, request: &Request, url: &str) -> Result<(), LoginError> {
-    let form = parameters(&String::from_utf8_lossy(&request.body));
-    let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let form = request.form();
+    let field = |name| field(&form, name);
     if field("grant_type") != Some("client_credentials") {
         return Err(LoginError::WrongGrant);
     }
@@ -187,6 +189,10 @@ fn judge(settings: &TenantSettings, request: &Request, url: &str) -> Result<(), 
     }
 }
 
+fn field<'a>(form: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
 /// Whether a client assertion claims what it must. Its signature is not looked at.
 fn is_acceptable(assertion: &str, settings: &TenantSettings, address: &str) -> Option<bool> {
     let mut parts = assertion.split('.').map(base64url);
@@ -209,9 +215,10 @@ fn is_acceptable(assertion: &str, settings: &TenantSettings, address: &str) -> O
     )
 }
 
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
 /// Undoes base64 in its form for URLs, without padding (RFC 4648, section 5).
 fn base64url(text: &str) -> Option<Vec<u8>> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
     let (mut bits, mut held) = (0_u32, 0_u32);
     for character in text.bytes() {
@@ -234,6 +241,35 @@ mod tests {
     #[test]
     fn base64url_is_undone() {
         assert_eq!(base64url("eyJhIjoiPz8_In0").as_deref(), Some(br#"{"a":"???"}"#.as_slice()));
+        assert_eq!(base64url(&encoded(b"\xff\xfe!")).as_deref(), Some(b"\xff\xfe!".as_slice()));
         assert_eq!(base64url("a+b="), None);
+    }
+
+    #[test]
+    fn an_assertion_must_claim_what_microsoft_asks_for() {
+        let mut settings = TenantSettings::new("11111111-2222-4333-8444-555555555555").client_id("app");
+        settings.certificate_thumbprint = Some("print".into());
+        let now = Timestamp::now().as_second();
+        let judged = |alg: &str, aud: &str, sub: &str, seconds: i64| {
+            let header = format!(r#"{{"alg":"{alg}","typ":"JWT","x5t#S256":"print"}}"#);
+            let claims = format!(
+                r#"{{"aud":"{aud}","iss":"app","sub":"{sub}","jti":"1","nbf":{now},"exp":{}}}"#,
+                now + seconds
+            );
+            let assertion = [header.as_bytes(), claims.as_bytes(), b"signature"].map(encoded).join(".");
+            is_acceptable(&assertion, &settings, "http://login")
+        };
+        assert_eq!(judged("PS256", "http://login", "app", 600), Some(true));
+        assert_eq!(judged("none", "http://login", "app", 600), Some(false));
+        assert_eq!(judged("PS256", "http://elsewhere", "app", 600), Some(false));
+        assert_eq!(judged("PS256", "http://login", "another", 600), Some(false));
+        assert_eq!(judged("PS256", "http://login", "app", 601), Some(false));
+        assert_eq!(judged("PS256", "http://login", "app", -1), Some(false));
+    }
+
+    fn encoded(bytes: &[u8]) -> String {
+        let bit = |at: usize| bytes.get(at / 8).map_or(0, |byte| usize::from(byte >> (7 - at % 8)) & 1);
+        let sextet = |number: usize| (0..6).fold(0, |value, offset| value << 1 | bit(number * 6 + offset));
+        (0..(bytes.len() * 8).div_ceil(6)).map(|number| char::from(ALPHABET[sextet(number)])).collect()
     }
 }

@@ -25,6 +25,10 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How many bytes a chunk of an answer has.
 const CHUNK_BYTES: usize = 16 * 1024;
+/// Time for the client to receive what comes before a reset, which would drop it.
+const RESET_PAUSE: Duration = Duration::from_millis(20);
+/// Time after which a connection that could not be accepted may have become possible.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// A connection's thread needs little.
 const STACK_BYTES: usize = 512 * 1024;
 
@@ -86,9 +90,12 @@ fn listen(listener: &TcpListener, world: &Arc<World>, connections: &Arc<Connecti
         if world.stop.is_stopped() {
             return;
         }
-        // A client that is gone already, or no descriptor left: the next one may fare better.
-        let Ok(stream) = stream else { continue };
-        let Ok(twin) = stream.try_clone() else { continue };
+        let Ok((stream, twin)) = stream.and_then(|stream| stream.try_clone().map(|twin| (stream, twin)))
+        else {
+            // A client that is gone already, or no descriptor left: the next one may fare better.
+            drop(world.stop.sleep(Some(ACCEPT_PAUSE)));
+            continue;
+        };
         let number = world.connections.fetch_add(1, Ordering::SeqCst) + 1;
         lock(&connections.streams).insert(number, twin);
         let served = {
@@ -103,7 +110,10 @@ fn listen(listener: &TcpListener, world: &Arc<World>, connections: &Arc<Connecti
         };
         let mut threads = lock(&connections.threads);
         threads.retain(|thread| !thread.is_finished());
-        threads.extend(served);
+        match served {
+            Ok(thread) => threads.push(thread),
+            Err(_) => drop(lock(&connections.streams).remove(&number)),
+        }
     }
 }
 
@@ -295,9 +305,6 @@ impl Wire {
         Ok(set_socket_linger(&self.stream, Some(Duration::ZERO))?)
     }
 }
-
-/// Time for the client to receive what comes before a reset, which would drop it.
-const RESET_PAUSE: Duration = Duration::from_millis(20);
 
 /// Request line and headers; the body is still to come.
 fn read_head(head: &str) -> Option<Message> {

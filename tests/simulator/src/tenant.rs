@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
-    hash::{DefaultHasher, Hash, Hasher},
     ops::Range,
     sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
     time::{Duration, Instant},
@@ -15,7 +14,7 @@ use crate::{
     blob::{Blob, Content, NewBlob, NewContent, State, Stored, Window},
     gzip,
     login::LoginError,
-    record::Source,
+    record::{Source, hash},
     sync::lock,
     time::{self, Clock, Fraction},
 };
@@ -232,6 +231,9 @@ pub(crate) struct TenantState {
     pages: HashMap<String, NextPage>,
     tokens: HashMap<String, Instant>,
     recent: VecDeque<Instant>,
+    /// How many blobs were ever added: what their seeds are made of.
+    added: u64,
+    /// Keeps content ids, page tokens and equal times apart.
     sequence: u64,
 }
 
@@ -362,6 +364,7 @@ impl Held {
             pages: HashMap::new(),
             tokens: HashMap::new(),
             recent: VecDeque::new(),
+            added: 0,
             sequence: 0,
         };
         Self { url, clock, state: Mutex::new(state) }
@@ -395,10 +398,9 @@ impl Held {
         let created = blob.created.unwrap_or_else(|| self.clock.now());
         let created = created.round(TimestampRound::new().smallest(Unit::Millisecond)).unwrap_or(created);
         let mut state = lock(&self.state);
-        state.sequence += 1;
-        let number = state.sequence;
+        state.added += 1;
         let tenant = state.settings.id.clone();
-        let seed = hash(&(&tenant, content_type.to_ascii_lowercase(), number));
+        let seed = hash(&format!("{tenant} {} {}", content_type.to_ascii_lowercase(), state.added));
         let content_id = match blob.content_id {
             Some(content_id) => content_id,
             None => state.new_content_id(content_type, created, seed),
@@ -437,10 +439,4 @@ impl Held {
         }
         Blob { stored }
     }
-}
-
-fn hash(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }

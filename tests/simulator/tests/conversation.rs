@@ -107,6 +107,28 @@ fn paging_yields_every_blob_once_and_no_order() {
 }
 
 #[test]
+fn a_next_page_is_asked_for_by_its_url_as_it_came() {
+    let (simulator, tenant) = simulator_and_tenant();
+    tenant.settings(|settings| settings.page_size = 1);
+    let end = now_in_seconds();
+    let start = end - SignedDuration::from_hours(1);
+    tenant.add_blobs(FEED, 2, 1, start..end);
+    let mut client = Client::connect(&simulator);
+    let token = client.log_in("s3cret");
+    let first = client.get(&window(start, end), &token);
+    let target = first.headers["nextpageuri"].strip_prefix(simulator.url()).unwrap().to_owned();
+    let mut next = |target: String| {
+        let reply =
+            client.ask("GET", &format!("{target}&PublisherIdentifier={TENANT}"), &[bearer(&token)], "");
+        (reply.status, simulator.violations().len())
+    };
+    assert_eq!(next(target.clone()), (200, 0));
+    assert_eq!(next(target.replace('$', "%24")), (200, 0));
+    assert_eq!(next(target.replace("contenttype", "contentType")), (200, 1));
+    assert_eq!(next(target.replace("$na0022", "$na0023")), (400, 1));
+}
+
+#[test]
 fn a_blob_holds_its_records_in_whatever_way_it_travels() {
     let (simulator, tenant) = simulator_and_tenant();
     let blob = tenant.add_blob(FEED, NewBlob::records(40));
@@ -191,6 +213,19 @@ fn a_subscription_is_started_once() {
     assert_eq!(violations.len(), 2, "{violations:?}");
     assert!(violations[0].ends_with("a POST without Content-Length"));
     assert!(violations[1].ends_with("a subscription started twice within 15 minutes"));
+}
+
+#[test]
+fn a_start_may_be_repeated_if_its_answer_was_lost() {
+    let (simulator, _tenant) = simulator_and_tenant();
+    let mut client = Client::connect(&simulator);
+    let token = client.log_in("s3cret");
+    simulator.fault(Requests::to(Operation::StartSubscription), Fault::close());
+    let start = with_root("/subscriptions/start?contentType=DLP.All");
+    let headers = [bearer(&token), "Content-Length: 0".to_owned()];
+    assert!(client.try_ask("POST", &start, &headers, "").is_err());
+    assert_eq!(Client::connect(&simulator).ask("POST", &start, &headers, "").error(), "AF20024");
+    assert_eq!(simulator.violations(), [""; 0]);
 }
 
 #[test]
