@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::{
-    api::{Client, Failure},
+    api::Client,
     config::{Config, Tenant},
     exit::Exit,
     pass,
@@ -40,13 +40,13 @@ fn check_tenant(client: &Client, tenant: &Tenant, lines: &mut Lines) -> bool {
     let token = match client.log_in(tenant) {
         Ok(token) => token,
         Err(failure) => {
-            lines.bad(&format!("{label}: login: {}", with_mend(&failure)));
+            lines.bad(&format!("{label}: login: {}", failure.advice()));
             return false;
         }
     };
     lines.good(&format!("{label}: logged in"));
     match client.subscriptions(tenant, &token) {
-        Err(failure) => lines.bad(&format!("{label}: subscriptions: {}", with_mend(&failure))),
+        Err(failure) => lines.bad(&format!("{label}: subscriptions: {}", failure.advice())),
         Ok(running) => {
             for &content_type in &tenant.subscriptions {
                 if running.iter().any(|entry| entry.enabled && entry.content_type == Some(content_type)) {
@@ -60,13 +60,6 @@ fn check_tenant(client: &Client, tenant: &Tenant, lines: &mut Lines) -> bool {
         }
     }
     true
-}
-
-fn with_mend(failure: &Failure) -> String {
-    match failure.mend() {
-        "" => failure.to_string(),
-        mend => format!("{failure}; {mend}"),
-    }
 }
 
 /// What was found, a line each.

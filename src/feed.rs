@@ -14,7 +14,7 @@ pub enum ContentType {
     DlpAll,
     /// Exchange.
     AuditExchange,
-    /// `SharePoint` and `OneDrive`.
+    /// SharePoint and OneDrive.
     AuditSharePoint,
     /// Entra ID, under its former name.
     AuditAzureActiveDirectory,

@@ -29,7 +29,7 @@ pub const SMALL_STATE_LINES: usize = 10_000;
 pub const SETTLING: Duration = Duration::from_secs(5);
 
 /// Most pages of one window: an API that names a next page for ever is not followed for ever.
-pub const PAGES_MAX: u32 = 10_000;
+pub const PAGES_MAX: u32 = 2_000;
 
 /// Most blobs that wait for their download. While there are as many, no further page is listed.
 pub const WAITING_BLOBS_MAX: usize = 10_000;
@@ -87,6 +87,9 @@ pub const MESSAGE_CHARACTERS_MAX: usize = 300;
 
 /// A configuration file is written by hand; what is larger is another file by mistake.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Values in a configuration file, aliases resolved: a few nested aliases can stand for billions of values.
+pub const CONFIG_VALUES_MAX: usize = 50_000;
 
 /// A secret, a token or a header's value in a file of its own.
 pub const SECRET_BYTES_MAX: u64 = 64 * 1024;

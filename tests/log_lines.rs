@@ -59,8 +59,8 @@ fn a_login_that_fails_says_whose_and_why_and_what_to_do() {
     let installation = one_blob();
     installation.contoso.settings(|settings| settings.login_error = Some(LoginError::ExpiredSecret));
     installation.run(&[]).assert_code(77).assert_line_with(&[
-        "[ERROR] Authentication failed for contoso: AADSTS7000222 ",
-        "create a new one under Certificates & secrets",
+        "[ERROR] Authentication failed for contoso: AADSTS7000222 the client secret has expired; create a new one under \
+         Certificates & secrets",
     ]);
     assert_eq!(installation.simulator.count(Operation::Login), 1, "a wrong secret is not tried again");
 }
@@ -68,9 +68,10 @@ fn a_login_that_fails_says_whose_and_why_and_what_to_do() {
 #[test]
 fn a_subscription_that_fails_says_whose_and_why_and_what_to_do() {
     let installation = one_blob();
-    installation
-        .simulator
-        .fault(Requests::to(Operation::StartSubscription), Fault::api_error(ApiError::PermissionMissing));
+    installation.simulator.fault(
+        Requests::to(Operation::StartSubscription).always(),
+        Fault::api_error(ApiError::PermissionMissing),
+    );
     installation.run(&[]).assert_code(1).assert_line_with(&[
         "[ERROR] Subscription failed for contoso ",
         "AF10001",

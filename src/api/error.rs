@@ -110,6 +110,16 @@ impl Failure {
         }
     }
 
+    /// All that an administrator needs to hear: what happened, and what to do. Where a login failed for a reason that is
+    /// known, that reason in our own words.
+    pub fn advice(&self) -> String {
+        match (self.code(), self.mend()) {
+            (_, "") => format!("{self}; the next pass tries again"),
+            (code, mend) if code.starts_with("AADSTS") => format!("{code} {mend}"),
+            (_, mend) => format!("{self}; {mend}"),
+        }
+    }
+
     /// What ureq says, sorted by what can be done about it.
     pub(super) fn from_ureq(error: ureq::Error) -> Self {
         match error {

@@ -2,25 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-/// A tenant's pace: so many requests a minute, in bursts of a tenth of them at the most, and none while it is paused.
+/// A tenant's pace: so many requests a minute on average, and none while it is paused.
 ///
-/// A token bucket, told by the time at which it will be full again.
+/// A token bucket that holds a minute's requests, full at first: a pass that needs no more than those is not held up.
+/// Told by the time at which it will be full again.
 #[derive(Debug)]
 pub struct Pace {
-    /// What one request costs of the bucket's time.
+    /// What one request costs of the bucket's minute.
     interval: Duration,
-    /// How far ahead of its average a burst may run.
-    burst: Duration,
     full_at: Option<Instant>,
     paused_until: Option<Instant>,
 }
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 impl Pace {
     /// At most `requests_per_minute` on average.
     pub fn new(requests_per_minute: u32) -> Self {
-        let minute = Duration::from_secs(60);
-        let interval = minute / requests_per_minute.max(1);
-        Self { interval, burst: (minute / 10).max(interval), full_at: None, paused_until: None }
+        Self { interval: MINUTE / requests_per_minute.max(1), full_at: None, paused_until: None }
     }
 
     /// `Ok` takes one request's share; `Err` is the time from which on it is worth asking again.
@@ -30,8 +29,8 @@ impl Pace {
         }
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now)) + self.interval;
         let ahead = full_at.duration_since(now);
-        if ahead > self.burst {
-            return Err(now + ahead.saturating_sub(self.burst));
+        if ahead > MINUTE {
+            return Err(now + ahead.saturating_sub(MINUTE));
         }
         self.full_at = Some(full_at);
         Ok(())
@@ -64,11 +63,11 @@ mod tests {
     }
 
     #[test]
-    fn the_average_is_kept_and_a_burst_is_a_tenth_of_it() {
+    fn the_average_is_kept_after_a_minutes_requests_at_once() {
         let start = Instant::now();
-        assert_eq!(requests_within(&mut Pace::new(600), start, Duration::from_millis(1)), 60);
+        assert_eq!(requests_within(&mut Pace::new(600), start, Duration::from_millis(1)), 600);
         let in_ten_minutes = requests_within(&mut Pace::new(600), start, Duration::from_secs(600));
-        assert!((6000..=6060).contains(&in_ten_minutes), "{in_ten_minutes}");
+        assert!((6599..=6601).contains(&in_ten_minutes), "{in_ten_minutes}");
     }
 
     #[test]

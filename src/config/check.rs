@@ -45,7 +45,7 @@ pub(super) fn config<'a>(
 fn subscriptions(root: &Section, collect: &Section) -> Vec<ContentType> {
     let newer = feeds::subscriptions(root);
     let older = older::content_types(collect);
-    if root.entry("subscriptions").is_some() {
+    if root.peek("subscriptions").is_some() {
         older::refuse_both(collect.older("contentTypes"), "subscriptions");
     }
     newer.or(older).unwrap_or_else(|| ContentType::ALL.to_vec())

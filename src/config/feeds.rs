@@ -1,7 +1,7 @@
 //! Which content types are collected, and which of their records are delivered.
 
-use super::{Filter, keys::nearest, section::Section, value::Value};
-use crate::feed::ContentType;
+use super::{Filter, section::Section, value::Value};
+use crate::{feed::ContentType, suggest::nearest};
 
 /// `subscriptions`, of all tenants or of one: each content type once, in the order of [`ContentType::ALL`]. Naming one
 /// twice does no harm.

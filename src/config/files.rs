@@ -11,8 +11,9 @@ use std::{
 use super::{Secret, section::Section, value::Value};
 use crate::limits::SECRET_BYTES_MAX;
 
-/// What group and others must not do with a file that holds a secret.
-const MODE_OF_OTHERS: u32 = 0o077;
+/// What others must not do with a file that holds a secret. Its group may: that is how packages share files with a
+/// service's user.
+const MODE_OF_OTHERS: u32 = 0o007;
 
 impl Value<'_> {
     /// The secret in the file that is named, without line ends behind it.
@@ -22,7 +23,7 @@ impl Value<'_> {
             let file = fs::File::open(&path)?;
             let mode = file.metadata()?.permissions().mode();
             let mut text = String::new();
-            file.take(SECRET_BYTES_MAX).read_to_string(&mut text)?;
+            file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text)?;
             Ok((text, mode))
         };
         let (text, mode) = match read() {
@@ -32,6 +33,10 @@ impl Value<'_> {
                 return None;
             }
         };
+        if text.len() as u64 > SECRET_BYTES_MAX {
+            self.mistake("the file is too large to hold a secret; check the path");
+            return None;
+        }
         let text = text.trim_end_matches(['\r', '\n']);
         if text.trim().is_empty() {
             self.mistake("the file is empty; write the secret into it");
@@ -68,7 +73,7 @@ impl Section<'_> {
     }
 }
 
-/// Whether permission bits let anybody but the owner in.
+/// Whether permission bits let anybody but the owner and the group in.
 pub(super) fn is_exposed(mode: u32) -> bool {
     mode & MODE_OF_OTHERS != 0
 }

@@ -3,15 +3,18 @@
 //!
 //! A section is named by the path to it without the positions of items, e.g. `tenants[].certificate`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     mistake::{Place, Step},
     yaml::Node,
 };
+use crate::suggest::{folded, nearest};
 
-/// How alike two names must be, from 0 to 1, to take one for a misspelling of the other.
-const ALIKE: f64 = 0.7;
+/// Places named for a key that stands at none of them; what more sections have, such as `enabled`, says nothing.
+const PLACES_NAMED_MAX: usize = 2;
+/// Takes a place and what composes the message, which is worth doing only while mistakes are still listed.
+pub(super) type Report<'r, 'a> = dyn FnMut(&Place<'a>, &dyn Fn() -> String) + 'r;
 
 /// The keys asked for so far.
 #[derive(Default)]
@@ -42,28 +45,23 @@ impl Keys {
         section: &str,
         entries: &'a [(String, Node)],
         place: &Place<'a>,
-        report: &mut dyn FnMut(&Place<'a>, String),
+        report: &mut Report<'_, 'a>,
     ) {
-        for (index, (key, node)) in entries.iter().enumerate() {
-            let nth = entries[..index].iter().filter(|(other, _)| other == key).count();
-            let here = place.below(Step::Key { name: key.clone(), nth });
-            if nth > 0 {
-                let first = place.key(key).position().map_or(0, |position| position.line);
-                report(&here, format!("is there twice, first in line {first}; keep one of them"));
-            } else if let Some(text) = self.unknown(section, key) {
-                report(&here, text);
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        for (key, node) in entries {
+            let count = seen.entry(key).or_default();
+            let here = place.below(Step::Key { name: key.clone(), nth: *count });
+            if *count > 0 {
+                report(&here, &|| repeated(&place.key(key)));
+            } else if self.is_unknown(section, key) {
+                report(&here, &|| self.unknown(section, key));
             }
+            *count += 1;
             self.review_node(&join(section, key), node, &here, report);
         }
     }
 
-    fn review_node<'a>(
-        &self,
-        section: &str,
-        node: &'a Node,
-        place: &Place<'a>,
-        report: &mut dyn FnMut(&Place<'a>, String),
-    ) {
+    fn review_node<'a>(&self, section: &str, node: &'a Node, place: &Place<'a>, report: &mut Report<'_, 'a>) {
         match node {
             Node::Map(entries) => self.review(section, entries, place, report),
             Node::List(items) => {
@@ -75,43 +73,42 @@ impl Keys {
         }
     }
 
-    /// What is wrong with a key if it is not known. Keys of a section nobody asked about are free.
-    fn unknown(&self, section: &str, key: &str) -> Option<String> {
-        let known = self.sections.get(section)?;
+    /// Keys of a section nobody asked about are free.
+    fn is_unknown(&self, section: &str, key: &str) -> bool {
         let is_older = self.older.get(section).is_some_and(|keys| keys.contains(key));
-        if known.contains(key) || is_older {
-            return None;
-        }
+        !is_older && self.sections.get(section).is_some_and(|keys| !keys.contains(key))
+    }
+
+    /// What is wrong with a key that is not known: the likeliest slip first.
+    fn unknown(&self, section: &str, key: &str) -> String {
+        let known = &self.sections[section];
         if let Some((name, _)) = key.split_once(':').filter(|(name, _)| known.contains(name)) {
-            return Some(format!("is no known key; a space is missing behind `{name}:`"));
+            return format!("is no known key; a space is missing behind `{name}:`");
         }
         if key == "<<" {
-            return Some("merge keys (`<<`) have no meaning here; write the keys out".to_owned());
+            return "merge keys (`<<`) have no meaning here; write the keys out".to_owned();
         }
         if let Some(same) = known.iter().find(|other| folded(other) == folded(key)) {
-            return Some(format!("is no known key; it is written `{same}`"));
+            return format!("is no known key; it is written `{same}`");
         }
         let elsewhere: Vec<_> = self
             .sections
             .iter()
             .flat_map(|(section, keys)| keys.iter().map(move |key| (section, key)))
             .filter(|(_, other)| folded(other) == folded(key))
-            .map(|(section, key)| {
-                if section.is_empty() {
-                    format!("`{key}` belongs at the top level")
-                } else {
-                    format!("`{key}` belongs under `{section}`")
-                }
+            .map(|(section, key)| match section.as_str() {
+                "" => format!("`{key}` belongs at the top level"),
+                section => format!("`{key}` belongs under `{section}`"),
             })
             .collect();
-        if let [only] = elsewhere.as_slice() {
-            return Some(format!("is no known key here; {only}"));
+        if (1..=PLACES_NAMED_MAX).contains(&elsewhere.len()) {
+            return format!("is no known key here; {}", elsewhere.join(", or "));
         }
         if let Some(nearest) = nearest(key, known.iter().copied()) {
-            return Some(format!("is no known key; did you mean `{nearest}`?"));
+            return format!("is no known key; did you mean `{nearest}`?");
         }
         let known: Vec<_> = known.iter().copied().collect();
-        Some(format!("is no known key; known here are {}", known.join(", ")))
+        format!("is no known key; known here are {}", known.join(", "))
     }
 
     /// The full paths of all current keys.
@@ -124,38 +121,12 @@ impl Keys {
     }
 }
 
+fn repeated(first: &Place) -> String {
+    let line = first.position().map_or(0, |position| position.line);
+    format!("is there twice, first in line {line}; keep one of them")
+}
+
 /// The path of a key of a section.
 pub(super) fn join(section: &str, key: &str) -> String {
     if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
-}
-
-/// The name that was probably meant, whatever the letter case.
-pub(super) fn nearest<'n>(text: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let text = folded(text);
-    names
-        .into_iter()
-        .map(|name| (strsim::normalized_damerau_levenshtein(&text, &folded(name)), name))
-        .filter(|(likeness, _)| *likeness >= ALIKE)
-        .max_by(|(left, _), (right, _)| left.total_cmp(right))
-        .map(|(_, name)| name)
-}
-
-/// `max_threads`, `max-threads` and `MaxThreads` are the same name, misspelt.
-fn folded(name: &str) -> String {
-    name.chars().filter(|character| !matches!(character, '_' | '-')).flat_map(char::to_lowercase).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_name_is_near() {
-        let names = ["maxThreads", "retries", "retryDelay"];
-        assert_eq!(nearest("maxTreads", names), Some("maxThreads"));
-        assert_eq!(nearest("MAX_THREADS", names), Some("maxThreads"));
-        assert_eq!(nearest("retires", names), Some("retries"));
-        assert_eq!(nearest("colour", names), None);
-        assert_eq!(nearest("", names), None);
-    }
 }

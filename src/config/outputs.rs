@@ -100,7 +100,7 @@ fn fluentd(section: &Section) -> Option<FluentdOutput> {
     let ack_timeout = section.duration("ackTimeout", &limits::ACK_TIMEOUT_SECONDS).unwrap_or(ACK_TIMEOUT);
     let tls = tls(section);
     for (one, other) in [("username", "password"), ("password", "username")] {
-        if section.entry(one).is_some() && section.entry(other).is_none() {
+        if section.peek(one).is_some() && section.peek(other).is_none() {
             section.reading.mistake(&section.place.key(one), format!("is nothing without {other}; add it"));
         }
     }
@@ -203,10 +203,10 @@ fn tls(section: &Section) -> Option<Tls> {
         key_file: keys.pem_file("key_file"),
         server_name: keys.text("server_name"),
     };
-    if keys.entry("key_file").is_some() && keys.entry("cert_file").is_none() {
+    if keys.peek("key_file").is_some() && keys.peek("cert_file").is_none() {
         keys.reading.mistake(&keys.place.key("key_file"), "is nothing without cert_file; add it");
     }
-    if let Some(value) = section.entry("tls").filter(Value::is_null) {
+    if let Some(value) = section.null("tls") {
         value.mistake("is empty; write `tls: {}` for TLS with the system's roots, or remove the line");
     }
     keys.is_present().then_some(tls)

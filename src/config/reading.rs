@@ -47,8 +47,13 @@ impl<'a> Reading<'a> {
     }
 
     pub(super) fn mistake(&self, place: &Place, text: impl Into<String>) {
+        self.mistake_of(place, || text.into());
+    }
+
+    /// A mistake of which the text takes some work.
+    fn mistake_of(&self, place: &Place, text: impl FnOnce() -> String) {
         if self.mistakes.borrow().len() < MISTAKES_MAX {
-            self.add(place.mistake(text));
+            self.add(place.mistake(text()));
         } else {
             self.omitted.set(self.omitted.get() + 1);
         }
@@ -74,7 +79,7 @@ impl<'a> Reading<'a> {
 
     /// Reports keys that are unknown or repeated. Comes last, when each known key was asked for.
     pub(super) fn review(&self, document: &Document, credentials: Option<&Document>) {
-        let report = &mut |place: &Place, text| self.mistake(place, text);
+        let report = &mut |place: &Place, text: &dyn Fn() -> String| self.mistake_of(place, text);
         self.keys.borrow().review("", &document.entries, &Place::root(Origin::File(document)), report);
         if let Some(document) = credentials {
             self.keys.borrow_mut().keep_only("tenants");

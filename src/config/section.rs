@@ -18,6 +18,13 @@ pub(super) struct Layer<'a> {
     pub(super) place: Place<'a>,
 }
 
+impl<'a> Layer<'a> {
+    fn entry(&self, reading: &'a Reading<'a>, key: &str) -> Option<Value<'a>> {
+        let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
+        Some(Value { reading, node, place: self.place.key(key) })
+    }
+}
+
 /// A map of the configuration. One that is absent can be read as well: it has no values, and its keys become known.
 #[derive(Clone)]
 pub(super) struct Section<'a> {
@@ -50,7 +57,7 @@ impl<'a> Section<'a> {
     /// Lets the keys of another section decide before those of this one.
     pub(super) fn overlay(&mut self, layers: impl IntoIterator<Item = Layer<'a>>) {
         self.layers.splice(..0, layers);
-        self.owes = true;
+        self.owes = !self.reading.has_gaps();
     }
 
     /// The same section of another file.
@@ -81,16 +88,14 @@ impl<'a> Section<'a> {
         self.peek(key)
     }
 
-    fn peek(&self, key: &str) -> Option<Value<'a>> {
-        self.entry(key).filter(|value| !value.is_null())
+    /// The value of a key without making the key known.
+    pub(super) fn peek(&self, key: &str) -> Option<Value<'a>> {
+        self.layers.iter().filter_map(|layer| layer.entry(self.reading, key)).find(|value| !value.is_null())
     }
 
-    /// The value of a key as it is written, `null` included.
-    pub(super) fn entry(&self, key: &str) -> Option<Value<'a>> {
-        self.layers.iter().find_map(|layer| {
-            let (_, node) = layer.entries.iter().find(|(name, _)| name == key)?;
-            Some(Value { reading: self.reading, node, place: layer.place.key(key) })
-        })
+    /// Whether a key is there without a value.
+    pub(super) fn null(&self, key: &str) -> Option<Value<'a>> {
+        self.layers.iter().filter_map(|layer| layer.entry(self.reading, key)).find(Value::is_null)
     }
 
     /// A value that has to be there. Without it the mend says what to add.

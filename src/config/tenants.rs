@@ -93,7 +93,7 @@ fn missing(overrides: &[(String, Node)]) -> String {
 /// Lays each entry of the second file over the tenant with the same id. The values of the environment come later, but
 /// its `TENANT_ID` already says which tenant the single one is.
 fn merge<'a>(sections: &mut [Section<'a>], entries: Vec<Section<'a>>, single_id: Option<&Node>) {
-    let id = |section: &Section| section.entry("tenant_id")?.quiet_text().map(|text| folded(&text));
+    let id = |section: &Section| section.peek("tenant_id")?.quiet_text().map(|text| folded(&text));
     let is_single = sections.len() == 1;
     let mut merged: Vec<String> = Vec::new();
     for entry in entries {

@@ -4,12 +4,12 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use super::{
     Secret,
-    keys::nearest,
     mistake::{Origin, Place, Step},
     reading::Reading,
     scalar, variables,
     yaml::Node,
 };
+use crate::suggest::nearest;
 
 /// A value and where it was written.
 #[derive(Clone)]

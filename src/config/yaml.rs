@@ -4,6 +4,7 @@
 //! carry them: [`Document::locate`] walks to the value once more and fails there on purpose.
 
 use std::{
+    cell::Cell,
     fmt, fs,
     io::{self, Read},
     os::unix::fs::PermissionsExt,
@@ -15,7 +16,7 @@ use serde::de::{
 };
 
 use super::mistake::{Mistake, Position, Step};
-use crate::limits::CONFIG_BYTES_MAX;
+use crate::limits::{CONFIG_BYTES_MAX, CONFIG_VALUES_MAX};
 
 /// What a YAML file holds. Anchors are resolved, quotes and comments gone.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +70,9 @@ impl Document {
             Some(rest) => rest.to_owned(),
             None => text,
         };
-        let entries = match serde_yaml::from_str(&text) {
+        let values_left = Cell::new(CONFIG_VALUES_MAX);
+        let tree = Tree { values_left: &values_left };
+        let entries = match tree.deserialize(serde_yaml::Deserializer::from_str(&text)) {
             Ok(Node::Map(entries)) => entries,
             Ok(Node::Null) => {
                 return Err(Mistake::of_file(path, None, "is empty; begin with config/config.yaml"));
@@ -121,12 +124,14 @@ fn position(location: &serde_yaml::Location) -> Position {
 
 const TAG: &str = "tags such as `!name` have no meaning here";
 const NUMBER: &str = "a number is too large";
+const SIZE: &str = "there are too many values";
 const KEY: &str = "a key must be a plain text";
 
 /// Messages of `serde_yaml` that are not passed on as they are: some would repeat a value, which could be a secret.
-const REWORDED: [(&str, &str); 9] = [
+const REWORDED: [(&str, &str); 10] = [
     (TAG, "tags such as `!name` have no meaning here; remove the tag"),
     (NUMBER, "a number is too large; put it in quotes if it is a text"),
+    (SIZE, "there are too many values, aliases resolved; use fewer aliases, or a file for fewer tenants"),
     (KEY, "a key must be a plain text; check the brackets"),
     (
         "more than one document",
@@ -164,15 +169,25 @@ fn syntax_mistake(path: &Path, text: &str, error: &serde_yaml::Error) -> Mistake
     Mistake::of_file(path, place, format!("is not valid YAML: {message}; {mend}"))
 }
 
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
+/// Builds a tree of at most so many values.
+#[derive(Clone, Copy)]
+struct Tree<'c> {
+    values_left: &'c Cell<usize>,
+}
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        let Some(left) = self.values_left.get().checked_sub(1) else {
+            return Err(de::Error::custom(SIZE));
+        };
+        self.values_left.set(left);
+        deserializer.deserialize_any(self)
     }
 }
 
-struct NodeVisitor;
-
-impl<'de> Visitor<'de> for NodeVisitor {
+impl<'de> Visitor<'de> for Tree<'_> {
     type Value = Node;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -217,7 +232,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = list.next_element()? {
+        while let Some(item) = list.next_element_seed(self)? {
             items.push(item);
         }
         Ok(Node::List(items))
@@ -226,7 +241,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Key>()? {
-            entries.push((key.0, map.next_value()?));
+            entries.push((key.0, map.next_value_seed(self)?));
         }
         Ok(Node::Map(entries))
     }

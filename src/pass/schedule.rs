@@ -60,7 +60,8 @@ pub struct Schedule<'a> {
     running: usize,
     /// Blobs that wait for their download.
     waiting_blobs: usize,
-    /// Blobs that are with the writer, by feed.
+    /// Blobs that were handed to the writer, by feed. It may say that one is delivered before the thread that handed it
+    /// over says so.
     handed: Vec<u64>,
     stop: Option<Stop>,
     sequence: u64,
@@ -276,7 +277,6 @@ impl<'a> Schedule<'a> {
             let counts = &mut self.feed_states[feed.place()].counts;
             counts.delivered += 1;
             counts.records += records;
-            self.handed[feed.place()] -= 1;
         }
     }
 
@@ -317,7 +317,7 @@ impl<'a> Schedule<'a> {
     pub fn finish(mut self) -> Summary {
         assert_eq!(self.running, 0, "a pass ends when nothing runs");
         for (feed, handed) in self.feed_states.iter_mut().zip(&self.handed) {
-            feed.counts.failed += handed;
+            feed.counts.failed += handed - feed.counts.delivered;
         }
         let feeds = self.feeds.feeds().map(|feed| {
             let (tenant, content_type) = self.feeds.feed(feed);
@@ -593,15 +593,16 @@ impl Schedule<'_> {
             }
         }
         match page.next {
-            Some(url) if page_of.number < PAGES_MAX => {
+            Some(url) if url != page_of.url && page_of.number < PAGES_MAX => {
                 let next = PageOf { url, number: page_of.number + 1, ..page_of };
                 self.push(Attempt::new(Task::ListPage(feed, next)));
             }
             Some(_) => {
                 let label = self.feeds.label(feed);
+                let number = page_of.number;
                 log::error!(
-                    "Listing failed for {label}: the API named a next page {PAGES_MAX} times; the next pass lists \
-                     it again"
+                    "Listing failed for {label}: the API names ever more pages after page {number}; the next pass \
+                     lists it again"
                 );
             }
             None => {
@@ -743,41 +744,38 @@ impl Schedule<'_> {
         };
         self.feed_states[feed.place()].counts.gone += 1;
         log::error!(
-            "Blob gone for {} blob {}: {failure}; {}",
+            "Blob gone for {} blob {}: {}",
             self.feeds.label(*feed),
             blob.content_id,
-            failure.mend()
+            failure.advice()
         );
     }
 
     /// Says what failed, to whom, why, and what to do; and counts it.
     fn give_up(&mut self, attempt: &Attempt, failure: &Failure) {
-        let mend = match failure.mend() {
-            "" => "the next pass tries again".to_owned(),
-            mend => format!("{mend}; the next pass tries again"),
-        };
+        let advice = failure.advice();
         match &attempt.task {
             Task::LogIn(tenant) => {
                 let label = self.feeds.tenant(*tenant).label();
-                log::error!("Authentication failed for {label}: {failure}; {mend}");
+                log::error!("Authentication failed for {label}: {advice}");
                 self.stop_all_of(*tenant);
             }
             Task::ListSubscriptions(tenant) => {
                 let label = self.feeds.tenant(*tenant).label();
-                log::error!("Subscription failed for {label}: the list of subscriptions: {failure}; {mend}");
+                log::error!("Subscription failed for {label}: the list of subscriptions: {advice}");
                 self.stop_all_of(*tenant);
             }
             Task::Subscribe(feed) => {
-                log::error!("Subscription failed for {}: {failure}; {mend}", self.feeds.label(*feed));
+                log::error!("Subscription failed for {}: {advice}", self.feeds.label(*feed));
                 self.stop_feed(*feed);
             }
             Task::ListPage(feed, _) => {
-                log::error!("Listing failed for {}: {failure}; {mend}", self.feeds.label(*feed));
+                log::error!("Listing failed for {}: {advice}", self.feeds.label(*feed));
             }
             Task::Download(feed, blob) => {
                 self.feed_states[feed.place()].counts.failed += 1;
                 log::error!(
-                    "Blob download failed for {} blob {}: {failure}; {mend}",
+                    "Blob download failed for {} blob {}: {advice}",
                     self.feeds.label(*feed),
                     blob.content_id
                 );

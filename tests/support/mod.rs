@@ -68,7 +68,7 @@ impl Installation {
 
     /// Adds a line under `collect`, at the margin of its keys.
     pub fn collect(mut self, line: &str) -> Self {
-        self.settings.push_str(&format!("  {line}\n"));
+        self.settings.extend(["  ", line, "\n"]);
         self
     }
 

@@ -24,6 +24,13 @@ fn entries_are_merged_by_tenant_id() {
 }
 
 #[test]
+fn a_key_without_a_value_overrides_nothing() {
+    let trial = Trial::new(&whole(""))
+        .credentials(&format!("tenants: [ {{ tenant_id: {TENANT}, client_secret: }} ]"));
+    assert_eq!(secret(&trial.config().tenants[0]), "hunter2~");
+}
+
+#[test]
 fn the_environment_says_which_tenant_the_single_one_is() {
     let trial = Trial::new(&whole(""))
         .set("TENANT_ID", OTHER)

@@ -28,6 +28,11 @@ fn keys() {
             "config.yaml:5:12: collect.interval: is no known key here; `interval` belongs at the top level",
         ),
         (
+            "address: a",
+            "config.yaml:5:1: address: is no known key here; `address` belongs under `output.fluentd`, or `address` \
+             belongs under `output.graylog`",
+        ),
+        (
             "client_id: 5",
             "config.yaml:5:1: client_id: is no known key here; `client_id` belongs under `tenants[]`",
         ),
@@ -325,9 +330,17 @@ fn subscriptions_and_filters() {
     ]);
 }
 
+/// Each case is an output, which stands in line 6, and the lines that it leads to.
+fn assert_output_lines(cases: &[(&str, &str)]) {
+    for (output, expected) in cases {
+        let expected: Vec<_> = expected.lines().collect();
+        assert_mistakes(&format!("{BEGIN}output:\n  {output}\n"), &expected);
+    }
+}
+
 #[test]
-fn outputs() {
-    for (output, expected) in [
+fn files_and_fluentd() {
+    assert_output_lines(&[
         ("file: {}", "config.yaml:6:3: output.file.path: is missing; name the file to append to"),
         (
             "file: { path: logs/ }",
@@ -377,6 +390,12 @@ fn outputs() {
             "fluentd: { address: a, ackTimeout: 190 }",
             "config.yaml:6:26: output.fluentd.ackTimeout: has no unit; write seconds as 30s, minutes as 5m, hours as 1h",
         ),
+    ]);
+}
+
+#[test]
+fn other_outputs() {
+    assert_output_lines(&[
         (
             "graylog: { enabled: true }",
             "config.yaml:6:3: output.graylog.address: is missing; name the receiver's host",
@@ -430,10 +449,7 @@ fn outputs() {
             "config.yaml:5:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout\n\
              config.yaml:6:3: output.stdot: is no known key; did you mean `stdout`?",
         ),
-    ] {
-        let expected: Vec<_> = expected.lines().collect();
-        assert_mistakes(&format!("{BEGIN}output:\n  {output}\n"), &expected);
-    }
+    ]);
     assert_mistakes(
         BEGIN,
         &["config.yaml:1:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout"],
@@ -488,8 +504,8 @@ output:
 
 #[test]
 fn beyond_fifty_mistakes_are_counted() {
-    let many: String = (0..80).map(|number| format!("k{number}: x\n")).collect();
-    let mistakes = Trial::new(&whole(&many)).mistakes();
+    let many: Vec<_> = (0..80).map(|number| format!("k{number}: x")).collect();
+    let mistakes = Trial::new(&whole(&many.join("\n"))).mistakes();
     assert_eq!(mistakes.len(), 51);
     assert_eq!(mistakes[50], "and 30 more; mend these first");
 }
@@ -533,6 +549,13 @@ fn files_that_are_no_configuration() {
     ] {
         assert_mistakes(content, &[expected]);
     }
+    let bomb = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(1000), "*a,".repeat(1000));
+    assert_mistakes(
+        &bomb,
+        &[
+            "config.yaml:1:4: there are too many values, aliases resolved; use fewer aliases, or a file for fewer tenants",
+        ],
+    );
     let trial = Trial::new("");
     trial.file("config.yaml", b"enabled: \xff\xfe", 0o600);
     assert_eq!(trial.mistakes(), ["config.yaml: is not UTF-8 text; save it as UTF-8"]);
@@ -550,6 +573,20 @@ fn files_that_are_no_configuration() {
         trial.mistakes(),
         ["config.yaml: cannot be read: Is a directory (os error 21); name a YAML file"]
     );
+}
+
+#[test]
+fn a_file_of_nothing_but_mistakes_is_read_in_a_moment() {
+    let begin = std::time::Instant::now();
+    for text in [
+        (0..5_000).map(|number| format!("mistaken{number}: x\n")).collect::<Vec<_>>().concat(),
+        "enabled: x\n".repeat(5_000),
+        format!("subscriptions: [{}]\n", "x, ".repeat(5_000)),
+        format!("{}: x\n", "x".repeat(1000)).repeat(200),
+    ] {
+        assert_eq!(Trial::new(&text).mistakes().len(), 51);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
 }
 
 /// Pieces of YAML that are likely to meet in a configuration.

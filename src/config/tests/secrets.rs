@@ -24,9 +24,11 @@ fn a_secret_file_holds_the_secret_and_perhaps_a_line_end() {
 #[test]
 fn a_secret_file_without_a_secret_is_a_mistake() {
     let place = "config.yaml:4:5: tenants[0].client_secret_file";
+    let large = vec![b'x'; 64 * 1024 + 1];
     for (content, expected) in [
         (&b""[..], "the file is empty; write the secret into it"),
         (b" \n\n", "the file is empty; write the secret into it"),
+        (&large, "the file is too large to hold a secret; check the path"),
         (b"\xff", "the file cannot be read: stream did not contain valid UTF-8; name a text file"),
     ] {
         assert_eq!(with_secret_file(content, 0o600).mistakes(), [format!("{place}: {expected}")]);
@@ -42,14 +44,15 @@ fn a_secret_file_without_a_secret_is_a_mistake() {
 #[test]
 fn files_that_others_can_read_are_reported() {
     assert_eq!(
-        with_secret_file(b"hunter2~", 0o640).warnings(),
+        with_secret_file(b"hunter2~", 0o644).warnings(),
         [
             "config.yaml:4:5: tenants[0].client_secret_file: the file can be read by others; run chmod 600 on it"
         ]
     );
     for (mode, lines, expected) in [
         (0o600, "", None),
-        (0o640, "", Some("tenants[0].client_secret")),
+        (0o640, "", None),
+        (0o644, "", Some("tenants[0].client_secret")),
         (0o604, "", Some("tenants[0].client_secret")),
     ] {
         let trial = Trial::new("");
@@ -111,6 +114,14 @@ fn debug_output_shows_no_secret() {
     ));
     let shown = format!("{:?}", trial.load().unwrap());
     assert!(!shown.contains("hunter2~"), "{shown}");
+}
+
+#[test]
+fn a_secret_that_became_a_key_is_not_shown() {
+    for lines in ["    certificate: { Hunter2~ }", "log: { debug:Hunter2 }", "'Hunter2 Hunter2': x"] {
+        let shown = Trial::new(&whole(lines)).load().unwrap_err().to_string();
+        assert!(!shown.contains("Hunter2"), "{shown}");
+    }
 }
 
 proptest! {

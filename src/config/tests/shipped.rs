@@ -94,13 +94,14 @@ fn the_template_names_every_key_and_no_other() {
 
 fn name_keys(path: &str, node: &Node, names: &mut BTreeSet<String>) {
     names.insert(path.to_owned());
-    let below = |node: &Node, path: &str, names: &mut BTreeSet<String>| {
-        if let Node::Map(entries) = node {
-            entries.iter().for_each(|(key, node)| name_keys(&format!("{path}.{key}"), node, names));
-        }
+    let (items, path) = match node {
+        Node::List(items) => (items.as_slice(), format!("{path}[]")),
+        other => (std::slice::from_ref(other), path.to_owned()),
     };
-    below(node, path, names);
-    if let Node::List(items) = node {
-        items.iter().for_each(|item| below(item, &format!("{path}[]"), names));
+    for item in items {
+        let Node::Map(entries) = item else { continue };
+        for (key, node) in entries {
+            name_keys(&format!("{path}.{key}"), node, names);
+        }
     }
 }
