@@ -20,7 +20,7 @@ fn each_transient_fault_is_tried_again_until_it_passes() {
         let name = fault.name().to_owned();
         let installation = one_feed();
         let mut operations = vec![Operation::ListSubscriptions, Operation::ListContent, Operation::FetchBlob];
-        if name != "Throttled" {
+        if !name.to_lowercase().contains("throttled") {
             operations.push(Operation::Login); // it knows nothing of the API's own codes
         }
         for operation in operations {
@@ -29,7 +29,7 @@ fn each_transient_fault_is_tried_again_until_it_passes() {
         let run = installation.run(&[]);
         assert_eq!(run.code, Some(0), "{name}: {run}");
         installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
-        if name == "Throttled" {
+        if name.to_lowercase().contains("throttled") {
             run.assert_line_with(&["[WARN] Throttled: contoso makes no request for"]);
             continue;
         }
