@@ -20,7 +20,8 @@ use crate::suggest;
     error_code(74, "state or output cannot be read or written; nothing was lost"),
     error_code(75, "another pass holds the lock"),
     error_code(77, "no tenant could log in"),
-    error_code(78, "the configuration is wrong")
+    error_code(78, "the configuration is wrong"),
+    error_code(143, "ended by SIGTERM, or 130 by SIGINT, after committing what was delivered")
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Arguments {

@@ -1,11 +1,124 @@
-//! What outputs and state share about files.
+//! Files, as outputs and state need them: what is written is durable when it is said to be, and never half replaced.
+//!
+//! Everything that changes a file goes through here, so that tests can make each step fail ([`fault`]).
 
-use std::{fs::File, io, path::Path};
+pub mod fault;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use fault::Step;
+use serde::{Deserialize, Serialize};
+
+/// Which file it is, whatever its name is by now, and how much of it counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Its name when it was opened.
+    pub path: PathBuf,
+    /// The file system's number.
+    pub device: u64,
+    /// The file's number on it.
+    pub inode: u64,
+    /// Bytes from the start on.
+    pub length: u64,
+}
+
+impl Position {
+    /// Where an open file ends.
+    pub fn end_of(file: &File, path: &Path) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        let (device, inode, length) = (metadata.dev(), metadata.ino(), metadata.len());
+        Ok(Self { path: path.to_owned(), device, inode, length })
+    }
+
+    /// Whether it is the same file.
+    pub fn is_of(&self, metadata: &fs::Metadata) -> bool {
+        (self.device, self.inode) == (metadata.dev(), metadata.ino())
+    }
+}
+
+/// Opens a file for reading and appending, made with this mode (less the umask) if it is not there. A new file's name
+/// is durable when this returns.
+pub fn open_for_append(path: &Path, mode: u32) -> io::Result<File> {
+    let is_new = !path.exists();
+    fault::before(Step::Open)?;
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(mode).open(path)?;
+    fault::after(Step::Open);
+    if is_new {
+        sync_folder_of(path)?;
+    }
+    Ok(file)
+}
+
+/// Appends all of it. After an error a part of it may be in the file.
+pub fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let allowed = fault::before_write(bytes)?;
+    file.write_all(allowed)?;
+    if allowed.len() < bytes.len() {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    fault::after(Step::Write);
+    Ok(())
+}
+
+/// Returns when what was written to the file is on the disk.
+pub fn sync(file: &File) -> io::Result<()> {
+    fault::before(Step::Sync)?;
+    match file.sync_data() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {} // a pipe or a device: there is no disk
+        synced => synced?,
+    }
+    fault::after(Step::Sync);
+    Ok(())
+}
+
+/// Cuts a file off at this length.
+pub fn cut(file: &File, length: u64) -> io::Result<()> {
+    fault::before(Step::Cut)?;
+    file.set_len(length)?;
+    fault::after(Step::Cut);
+    Ok(())
+}
+
+/// Lets a new file take a name, durably: whoever looks finds the old file or the new one, whole. `prepare` may still
+/// do something to the new file before it takes the name.
+pub fn replace(
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    prepare: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<File> {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fault::before(Step::Open)?;
+    let mut file = OpenOptions::new().read(true).append(true).create_new(true).mode(mode).open(&new)?;
+    fault::after(Step::Open);
+    let mut bytes = Vec::new();
+    write(&mut bytes)?;
+    append(&mut file, &bytes)?;
+    sync(&file)?;
+    prepare(&file)?;
+    fault::before(Step::Rename)?;
+    fs::rename(&new, path)?;
+    fault::after(Step::Rename);
+    sync_folder_of(path)?;
+    Ok(file)
+}
 
 /// Makes a file's name durable: a new or renamed file is found after a power loss only if its folder was synced too.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    fault::before(Step::SyncFolder)?;
+    File::open(folder)?.sync_all()?;
+    fault::after(Step::SyncFolder);
+    Ok(())
 }
 
 /// What a person can do about a file that cannot be read or written.

@@ -19,10 +19,14 @@ pub enum Exit {
     NoLogin,
     /// The configuration is wrong.
     Configuration,
+    /// Ended by SIGINT, after committing what was delivered.
+    Interrupted,
+    /// Ended by SIGTERM, after committing what was delivered.
+    Terminated,
 }
 
 impl Exit {
-    /// The number: 0 and 1, and for the rest those of `sysexits.h`.
+    /// The number: 0 and 1, those of `sysexits.h`, and 128 plus the signal's number.
     pub fn code(self) -> u8 {
         match self {
             Self::Complete => 0,
@@ -32,6 +36,8 @@ impl Exit {
             Self::Locked => 75,
             Self::NoLogin => 77,
             Self::Configuration => 78,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
         }
     }
 }

@@ -48,6 +48,7 @@ pub mod records;
 
 pub mod report;
 
+pub mod delivery;
 pub mod disk;
 pub mod exit;
 pub mod limits;
@@ -65,7 +66,8 @@ use cli::{Arguments, Command, Parsed};
 use config::{Config, Loaded, Sources, Tenant};
 use exit::Exit;
 use log::Detail;
-use pass::{Mode, PassError};
+use output::OutputError;
+use pass::{Ended, Mode, PassError};
 
 /// Runs the program with these arguments, its name first, and says how it ended.
 pub fn run(typed: impl IntoIterator<Item = String>) -> Exit {
@@ -170,7 +172,7 @@ fn one_pass(mut config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> 
         _ => Mode::Collect,
     };
     match pass::run(&config, tenants, mode, !arguments.quiet) {
-        Ok(summary) => summary.exit(),
+        Ok(ended) => exit_of_ended(&ended, mode),
         Err(error) => {
             ::log::error!("{error}");
             exit_of(&error)
@@ -178,11 +180,23 @@ fn one_pass(mut config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> 
     }
 }
 
+/// How a pass that came to its end ends the program.
+fn exit_of_ended(ended: &Ended, mode: Mode) -> Exit {
+    let exit = ended.summary.exit();
+    match (exit, mode) {
+        (Exit::Interrupted | Exit::Terminated | Exit::NoLogin, _) => exit,
+        _ if ended.failures.iter().any(OutputError::is_storage) => Exit::Storage,
+        _ if ended.failures.is_empty() => exit,
+        (_, Mode::Retrieve) => Exit::Complete, // whoever read the records has seen enough
+        _ => Exit::TryAgain,
+    }
+}
+
 /// How a pass that could not be made, or not be brought to its end, ends the program.
 fn exit_of(error: &PassError) -> Exit {
     match error {
         PassError::State(state::StateError::Locked { .. }) => Exit::Locked,
-        PassError::State(state::StateError::Storage { .. }) | PassError::Output(_) => Exit::Storage,
+        PassError::State(state::StateError::Storage { .. }) => Exit::Storage,
         PassError::Client(_) | PassError::Threads { .. } => Exit::Configuration,
     }
 }

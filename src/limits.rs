@@ -22,6 +22,9 @@ pub const RETENTION_MARGIN: Duration = Duration::from_secs(10 * 60);
 /// How long a blob stays known after its expiration: this machine's clock can be ahead of Microsoft's.
 pub const EXPIRATION_GRACE: Duration = Duration::from_secs(12 * 60 * 60);
 
+/// How long a record that a killed pass left in a file waits for its blob: blobs live no longer than that.
+pub const ORPHANS_AGE_MAX: Duration = Duration::from_secs(21 * 24 * 60 * 60);
+
 /// Up to so many lines, a file of the state is rewritten as soon as one of them no longer counts.
 pub const SMALL_STATE_LINES: usize = 10_000;
 
@@ -63,6 +66,12 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The longest that one request may last, however steadily its body drips.
 pub const REQUEST_LASTS_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// After a signal or `globalTimeout`, what runs has this long to finish; then its connections are cut, …
+pub const STOP_CUT_AFTER: Duration = Duration::from_secs(2);
+
+/// … and this long after the signal nobody waits for it any more.
+pub const STOP_LEAVE_AFTER: Duration = Duration::from_millis(3_500);
 
 /// A token is renewed this long before it expires.
 pub const TOKEN_MARGIN: Duration = Duration::from_secs(5 * 60);
@@ -154,5 +163,10 @@ const _: () = {
     assert!(RETENTION_MARGIN.as_secs() > SETTLING.as_secs());
     assert!(BODY_STEP_BYTES <= BODY_GROWTH_BYTES_MAX);
     assert!(ERROR_BODY_BYTES_MAX <= BODY_STEP_BYTES);
+    assert!(STOP_CUT_AFTER.as_millis() < STOP_LEAVE_AFTER.as_millis());
+    assert!(
+        STOP_LEAVE_AFTER.as_millis() + BATCH_AGE.as_millis() < 5_000,
+        "a signal ends a pass within five seconds"
+    );
     assert!(CONNECT_TIMEOUT.as_secs() < REQUEST_LASTS_MAX.as_secs());
 };

@@ -7,17 +7,18 @@
 //!
 //! What a record *means* is not looked at here, but for its `Id`.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, sync::Arc};
 
 use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 /// The records of one blob: its body, and where in it each record stands.
 #[derive(Debug)]
 pub struct Records {
     body: Vec<u8>,
     spans: Vec<Span>,
-    endings: Endings,
+    endings: Arc<Endings>,
 }
 
 /// One record: an object's text without its closing brace, and the ending that closes it.
@@ -70,7 +71,7 @@ impl Records {
             let length = drop_whitespace(&mut body[span.fields.start..=span.fields.end]);
             span.fields.end = span.fields.start + length - 1;
         }
-        Ok(Self { body, spans, endings: origin.endings.clone() })
+        Ok(Self { body, spans, endings: Arc::clone(&origin.endings) })
     }
 
     /// How many there are.
@@ -99,11 +100,27 @@ impl Records {
 }
 
 impl Record<'_> {
+    /// What tells this record from others: its Id, or else a hash of its line.
+    pub fn key(&self) -> u128 {
+        self.id.unwrap_or_else(|| {
+            let mut hash = Xxh3::new();
+            hash.update(self.fields);
+            hash.update(self.ending.strip_suffix(b"\n").unwrap_or(self.ending));
+            hash.digest128()
+        })
+    }
+
     /// Appends the record's line, line break included.
     pub fn append_line(&self, to: &mut Vec<u8>) {
         to.extend_from_slice(self.fields);
         to.extend_from_slice(self.ending);
     }
+}
+
+/// The [`Record::key`] of the record that stands in this line of an output, given without its line break.
+pub fn key_of_line(line: &[u8]) -> u128 {
+    let id = std::str::from_utf8(line).ok().and_then(|text| Head::read(text).id);
+    id.unwrap_or_else(|| xxh3_128(line))
 }
 
 /// The ways in which a record can end, indexed by the bits [`HAS_FEED`], [`HAS_TENANT`] and [`HAS_NOTHING`].
@@ -119,14 +136,14 @@ const HAS_NOTHING: usize = 4;
 /// Where records come from: what is added to each of them unless it says so itself.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    endings: Endings,
+    endings: Arc<Endings>,
 }
 
 impl Origin {
     /// `feed` becomes `OriginFeed`; `tenant_name`, for a tenant that has one, `TenantName`.
     pub fn new(feed: &str, tenant_name: Option<&str>) -> Self {
         let field = |key: &str, value: &str| format!("\"{key}\":{}", serde_json::Value::from(value));
-        let endings = std::array::from_fn(|seen| {
+        let endings: Endings = std::array::from_fn(|seen| {
             let mut added = Vec::new();
             if seen & HAS_FEED == 0 {
                 added.push(field("OriginFeed", feed));
@@ -137,7 +154,7 @@ impl Origin {
             let comma = if added.is_empty() || seen & HAS_NOTHING != 0 { "" } else { "," };
             format!("{comma}{}}}\n", added.join(",")).into_bytes()
         });
-        Self { endings }
+        Self { endings: Arc::new(endings) }
     }
 }
 
@@ -387,6 +404,15 @@ mod tests {
     fn an_error_does_not_quote_the_body() {
         let error = lines("[{\"password\":hunter2}]").expect_err("wrong syntax").to_string();
         assert!(!error.contains("hunter2") && error.contains("column"), "{error}");
+    }
+
+    #[test]
+    fn a_line_has_the_key_of_its_record() {
+        let body = r#"[{"Id":"01234567-89ab-cdef-0123-456789abcdef"},{"a":1},{}]"#;
+        let records = Records::split(body.as_bytes().to_vec(), &origin()).expect("a whole array");
+        for (record, line) in records.iter().zip(lines(body).expect("a whole array")) {
+            assert_eq!(record.key(), key_of_line(line.trim_end().as_bytes()), "{line}");
+        }
     }
 
     #[test]

@@ -84,7 +84,6 @@ fn what_a_later_version_brings_is_refused_and_not_ignored() {
     for (settings, part) in [
         ("  graylog:\n    address: localhost\n", "output.graylog"),
         ("metrics:\n  path: m.prom\n", "metrics.path"),
-        ("only_future_events: true\n", "only_future_events"),
     ] {
         fs::write(installation.path("later.yaml"), installation.config() + settings).expect("a file");
         let run = installation.run_bare(&["--config", "later.yaml"]);
@@ -141,7 +140,8 @@ fn a_full_disk_exits_with_74_and_says_to_make_room() {
         config.replace(output.to_str().expect("text"), "/dev/full").replace("Type: true", "Type: false");
     fs::write(installation.path("full.yaml"), config).expect("a file");
     let run = installation.run_bare(&["--config", "full.yaml"]);
-    run.assert_code(74).assert_line_with(&["[ERROR] cannot write /dev/full", "make room"]);
+    run.assert_code(74)
+        .assert_line_with(&["[ERROR] Output file failed: cannot write /dev/full", "make room"]);
     assert_eq!(installation.known_blobs(), [""; 0]);
 }
 

@@ -1,10 +1,15 @@
 //! The collector's tests, by behaviour. Most run the real program against the simulator, in an installation of their
 //! own, and compare what was delivered with what was served, record by record.
 
+#![allow(clippy::print_stderr, reason = "a failure shows the seed or the fault that led to it")]
+
 mod support;
 
 mod architecture;
 mod commands;
+mod exactly_once;
+mod faults;
 mod log_lines;
 mod pass;
+mod state_damage;
 mod trouble;

@@ -6,14 +6,21 @@
 //! that is done right after a write that failed, and again when a file is opened.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{DirBuilder, File},
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use super::{Output, OutputError, Source};
-use crate::{config, disk, feed::ContentType, limits::OUTPUT_BUFFER_BYTES, records::Records};
+use crate::{
+    config,
+    delivery::OutputName,
+    disk::{self, Position},
+    feed::ContentType,
+    limits::OUTPUT_BUFFER_BYTES,
+    records::Record,
+};
 
 /// `output.file`: one file, or one for each content type.
 #[derive(Debug)]
@@ -53,28 +60,30 @@ impl FileOutput {
             self.path.clone()
         }
     }
-
-    /// The open file's place in `self.open`.
-    fn target(&mut self, content_type: ContentType) -> Result<usize, OutputError> {
-        let path = self.path_of(content_type);
-        if let Some(place) = self.open.iter().position(|target| target.path == path) {
-            return Ok(place);
-        }
-        let file = open(&path)?;
-        self.open.push(Target { path, file, is_dirty: false });
-        Ok(self.open.len() - 1)
-    }
 }
 
 impl Output for FileOutput {
-    fn write(&mut self, from: &Source<'_>, records: &Records) -> Result<(), OutputError> {
-        if records.is_empty() {
-            return Ok(());
+    fn name(&self) -> OutputName {
+        OutputName::File
+    }
+
+    fn prepare(&mut self, from: &Source<'_>) -> Result<Option<Position>, OutputError> {
+        let path = self.path_of(from.content_type);
+        if self.open.iter().any(|target| target.path == path) {
+            return Ok(None);
         }
-        let place = self.target(from.content_type)?;
-        let target = &mut self.open[place];
+        let target = Target::open(path)?;
+        let position = target.position()?;
+        self.open.push(target);
+        Ok(Some(position))
+    }
+
+    fn write(&mut self, from: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError> {
+        let path = self.path_of(from.content_type);
+        let target = self.open.iter_mut().find(|target| target.path == path);
+        let target = target.expect("a feed is written only after it was prepared");
         self.lines.clear();
-        for record in records.iter() {
+        for record in records {
             record.append_line(&mut self.lines);
             if self.lines.len() >= OUTPUT_BUFFER_BYTES {
                 target.append(&self.lines)?;
@@ -86,18 +95,43 @@ impl Output for FileOutput {
 
     fn make_durable(&mut self) -> Result<(), OutputError> {
         for target in self.open.iter_mut().filter(|target| target.is_dirty) {
-            target.file.sync_data().map_err(|error| storage("sync", &target.path, error))?;
+            disk::sync(&target.file).map_err(|error| storage("sync", &target.path, error))?;
             target.is_dirty = false;
         }
         Ok(())
     }
+
+    fn positions(&self) -> Result<Vec<Position>, OutputError> {
+        self.open.iter().map(Target::position).collect()
+    }
 }
 
 impl Target {
+    /// Opens a file for appending, made if it is not there, its folder too, and mends a torn end.
+    fn open(path: PathBuf) -> Result<Self, OutputError> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o750)
+                .create(folder)
+                .map_err(|error| storage("make the folder", folder, error))?;
+        }
+        let mut file = disk::open_for_append(&path, 0o640).map_err(|error| storage("open", &path, error))?;
+        mend_end(&mut file).map_err(|error| storage("mend", &path, error))?;
+        Ok(Self { path, file, is_dirty: false })
+    }
+
+    fn position(&self) -> Result<Position, OutputError> {
+        Position::end_of(&self.file, &self.path).map_err(|error| storage("look at", &self.path, error))
+    }
+
     /// Appends whole lines. If that fails midway, the part of a line that got through is cut off again.
     fn append(&mut self, lines: &[u8]) -> Result<(), OutputError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
         self.is_dirty = true;
-        self.file.write_all(lines).map_err(|error| {
+        disk::append(&mut self.file, lines).map_err(|error| {
             // If this fails too, the next pass mends the file when it opens it.
             let _ = mend_end(&mut self.file);
             storage("write", &self.path, error)
@@ -107,30 +141,6 @@ impl Target {
 
 fn storage(action: &'static str, path: &Path, source: io::Error) -> OutputError {
     OutputError::Storage { action, path: path.display().to_string(), source }
-}
-
-/// Opens a file for appending, made if it is not there, its folder too, and mends a torn end.
-fn open(path: &Path) -> Result<File, OutputError> {
-    let is_new = !path.exists();
-    if let Some(folder) = path.parent().filter(|folder| is_new && !folder.as_os_str().is_empty()) {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(folder)
-            .map_err(|error| storage("make the folder", folder, error))?;
-    }
-    let mut file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
-        .map_err(|error| storage("open", path, error))?;
-    if is_new {
-        disk::sync_folder_of(path).map_err(|error| storage("sync the folder of", path, error))?;
-    }
-    mend_end(&mut file).map_err(|error| storage("mend", path, error))?;
-    Ok(file)
 }
 
 /// If the file's last line lacks its line break: gives it one if the line is a whole record, which it is only if
@@ -145,9 +155,9 @@ fn mend_end(file: &mut File) -> io::Result<()> {
         return Ok(());
     }
     if serde_json::from_slice::<&serde_json::value::RawValue>(&line).is_ok() {
-        return file.write_all(b"\n");
+        return disk::append(file, b"\n");
     }
-    file.set_len(start)
+    disk::cut(file, start)
 }
 
 /// What stands behind the last line break, and where it starts.
@@ -175,7 +185,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::records::Origin;
+    use crate::records::{Origin, Records};
 
     const FROM: Source<'static> = Source { tenant: "contoso", content_type: ContentType::AuditExchange };
 
@@ -184,8 +194,11 @@ mod tests {
         FileOutput::new(&config::FileOutput { path: path.to_owned(), separate_by_content_type, separator })
     }
 
-    fn records(body: &str) -> Records {
-        Records::split(body.as_bytes().to_vec(), &Origin::new("Audit.Exchange", None)).expect("a whole array")
+    fn write(output: &mut FileOutput, body: &str) -> Result<(), OutputError> {
+        let records = Records::split(body.as_bytes().to_vec(), &Origin::new("Audit.Exchange", None));
+        output.prepare(&FROM)?;
+        output.write(&FROM, &records.expect("a whole array").iter().collect::<Vec<_>>())?;
+        output.make_durable()
     }
 
     #[test]
@@ -195,21 +208,12 @@ mod tests {
         for (separate, name) in [(false, "audit.json"), (true, "AuditExchange.json")] {
             for _ in 0..2 {
                 let mut output = output(&path, separate);
-                output.write(&FROM, &records("[{\"a\":1},{}]")).expect("room");
-                output.make_durable().expect("room");
+                write(&mut output, "[{\"a\":1},{}]").expect("room");
             }
             let written = fs::read_to_string(path.with_file_name(name)).expect("a file");
             let line = "{\"a\":1,\"OriginFeed\":\"Audit.Exchange\"}\n{\"OriginFeed\":\"Audit.Exchange\"}\n";
             assert_eq!(written, line.repeat(2), "{name}");
         }
-    }
-
-    #[test]
-    fn a_blob_without_records_makes_no_file() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("audit.json");
-        output(&path, false).write(&FROM, &records("[]")).expect("nothing to do");
-        assert!(!path.exists());
     }
 
     #[test]
@@ -225,7 +229,7 @@ mod tests {
             (format!("{{\"b\":\"{long}"), String::new()),
         ] {
             fs::write(&path, before).expect("a file");
-            output(&path, false).write(&FROM, &records("[{}]")).expect("room");
+            write(&mut output(&path, false), "[{}]").expect("room");
             let written = fs::read_to_string(&path).expect("a file");
             assert_eq!(written, format!("{kept}{{\"OriginFeed\":\"Audit.Exchange\"}}\n"));
         }
@@ -234,7 +238,7 @@ mod tests {
     #[test]
     fn a_device_that_is_full_is_an_error() {
         let mut output = output(Path::new("/dev/full"), false);
-        let error = output.write(&FROM, &records("[{}]")).expect_err("never any room").to_string();
+        let error = write(&mut output, "[{}]").expect_err("never any room").to_string();
         assert!(error.contains("/dev/full") && error.contains("make room"), "{error}");
     }
 }

@@ -8,18 +8,39 @@ mod stdout;
 
 use std::io;
 
-use crate::{config::Config, disk, feed::ContentType, records::Records};
+use crate::{
+    config::Config,
+    delivery::OutputName,
+    disk::{self, Position},
+    feed::ContentType,
+    records::Record,
+};
 
 pub use file::FileOutput;
 pub use stdout::Stdout;
 
-/// Takes records and says when they are safe. Used by the writer thread alone.
+/// Takes records and says when they are safe. Used by the writer thread alone. After an error it is not used again in
+/// this pass.
 pub trait Output: Send {
-    /// Takes one blob's records. When it returns they may still be lost by a crash.
-    fn write(&mut self, from: &Source<'_>, records: &Records) -> Result<(), OutputError>;
+    /// Its name in the configuration, by which is remembered what it has.
+    fn name(&self) -> OutputName;
+
+    /// Makes ready to take records of this feed. If that opened a file: where it ends, which is written down before the
+    /// first record is.
+    fn prepare(&mut self, _from: &Source<'_>) -> Result<Option<Position>, OutputError> {
+        Ok(None)
+    }
+
+    /// Takes records of one blob. When it returns they may still be lost by a crash.
+    fn write(&mut self, from: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError>;
 
     /// Returns when everything written so far is safe: on disk, or acknowledged by its receiver.
     fn make_durable(&mut self) -> Result<(), OutputError>;
+
+    /// Where its files end, when everything in them is durable.
+    fn positions(&self) -> Result<Vec<Position>, OutputError> {
+        Ok(Vec::new())
+    }
 }
 
 /// What an output may want to know of where records come from.
@@ -45,8 +66,15 @@ pub enum OutputError {
         source: io::Error,
     },
     /// Whoever read our standard output has gone.
-    #[error("standard output was closed by its reader")]
+    #[error("standard output was closed by its reader; a later pass delivers what it lacks")]
     Closed,
+}
+
+impl OutputError {
+    /// Whether it is our own storage that failed, and not a receiver.
+    pub fn is_storage(&self) -> bool {
+        matches!(self, Self::Storage { .. })
+    }
 }
 
 /// The enabled outputs.

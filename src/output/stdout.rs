@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Output, OutputError, Source};
-use crate::{limits::OUTPUT_BUFFER_BYTES, records::Records};
+use crate::{delivery::OutputName, limits::OUTPUT_BUFFER_BYTES, records::Record};
 
 /// Standard output. A line is never cut in two by us: what is written ends with a record's end.
 #[derive(Debug, Default)]
@@ -12,8 +12,12 @@ pub struct Stdout {
 }
 
 impl Output for Stdout {
-    fn write(&mut self, _: &Source<'_>, records: &Records) -> Result<(), OutputError> {
-        for record in records.iter() {
+    fn name(&self) -> OutputName {
+        OutputName::Stdout
+    }
+
+    fn write(&mut self, _: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError> {
+        for record in records {
             record.append_line(&mut self.lines);
             if self.lines.len() >= OUTPUT_BUFFER_BYTES {
                 self.pass_on()?;

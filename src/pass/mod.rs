@@ -2,16 +2,21 @@
 //!
 //! The main thread runs the [`schedule`]: it hands tasks to the pool and takes what came of them from a channel. Pool
 //! threads put downloaded blobs into another, bounded channel, from which the [`write`]r thread takes them. When the
-//! schedule is over, that channel is closed; the writer commits what it has, and the pass is over.
+//! schedule is over, the writer is told; it commits what it has, and the pass is over.
+//!
+//! A signal or `globalTimeout` ends the schedule early: nothing new is started, what runs gets a moment to finish, then
+//! its connections are cut, and after another moment nobody waits for it any more. What the writer has is committed.
 
 mod feeds;
 mod memory;
 mod plan;
 mod schedule;
+mod signals;
 mod work;
 mod write;
 
 use std::{
+    collections::HashMap,
     fmt::Write as _,
     io::{self, Write as _},
     path::Path,
@@ -20,23 +25,24 @@ use std::{
     time::Instant,
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, Sender};
 use jiff::Timestamp;
 
 use crate::{
     api::{Client, Failure, Token, client},
     config::{Config, Credential, Tenant},
-    feed::Blob,
-    limits::WRITER_QUEUE_BLOBS,
+    limits::{STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     output::{self, Output, OutputError, Stdout},
-    report::{Summary, progress::Progress},
-    state::{KnownBlobs, KnownBlobsFile, StateError},
+    report::{Stop, Summary, progress::Progress as Bar},
+    state::{self, KnownBlobs, Ledger, Progress, StateError},
+    time,
 };
 use feeds::{FeedIndex, Feeds, TenantIndex};
 use memory::Memory;
+use plan::FeedPlan;
 use schedule::{Attempt, Schedule};
-use work::{Answer, Tools};
-use write::{Delivered, WriteError, Writer};
+use work::{Answer, Tools, Wanted};
+use write::{Closed, Delivered, Incoming, Writer};
 
 /// What is asked of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +59,10 @@ pub enum Mode {
 pub enum Event {
     /// A pool thread is done with an attempt.
     Worked(Attempt, Result<Answer, Failure>),
-    /// The writer has made blobs safe.
+    /// The writer has committed a batch.
     Delivered(Vec<Delivered>),
+    /// Somebody wants the program to end.
+    Signal(Stop),
 }
 
 /// A pass could not be made, or not be brought to its end.
@@ -63,9 +71,6 @@ pub enum PassError {
     /// The state cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
-    /// An output cannot be used.
-    #[error(transparent)]
-    Output(#[from] OutputError),
     /// The client cannot be made from the configuration.
     #[error(transparent)]
     Client(#[from] client::Unusable),
@@ -79,37 +84,42 @@ pub enum PassError {
     },
 }
 
-impl From<WriteError> for PassError {
-    fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::State(error) => Self::State(error),
-            WriteError::Output(error) => Self::Output(error),
-        }
-    }
+/// What a pass did, and how its outputs fared.
+#[derive(Debug)]
+pub struct Ended {
+    /// The blobs, feeds and tenants.
+    pub summary: Summary,
+    /// Why outputs failed; each was said in the log.
+    pub failures: Vec<OutputError>,
 }
 
 /// What a pass remembers from earlier ones, and where it writes.
 struct Ends {
     known: KnownBlobs,
-    known_blobs: Option<KnownBlobsFile>,
+    progress: Progress,
+    ledger: Option<Ledger>,
     outputs: Vec<Box<dyn Output>>,
 }
 
 impl Ends {
-    fn open(config: &Config, mode: Mode) -> Result<Self, StateError> {
-        let (working_dir, now) = (&config.collect.working_dir, Timestamp::now());
-        let (file, known, outputs) = match mode {
+    fn open(config: &Config, mode: Mode, now: Timestamp) -> Result<Self, StateError> {
+        let collect = &config.collect;
+        let (ledger, known, progress, outputs) = match mode {
             Mode::Collect => {
-                let (file, known) = KnownBlobsFile::open(working_dir, now)?;
-                (Some(file), known, output::open(config))
+                let (ledger, known, progress) = state::open(&collect.working_dir, now, collect.dedup)?;
+                (Some(ledger), known, progress, output::open(config))
             }
-            Mode::DryRun => (None, KnownBlobs::read(working_dir, now)?, Vec::new()),
+            Mode::DryRun => {
+                let (known, progress) = state::peek(&collect.working_dir, now)?;
+                (None, known, progress, Vec::new())
+            }
             Mode::Retrieve => {
-                (None, KnownBlobs::default(), vec![Box::<Stdout>::default() as Box<dyn Output>])
+                let stdout: Box<dyn Output> = Box::<Stdout>::default();
+                (None, KnownBlobs::default(), Progress::default(), vec![stdout])
             }
         };
-        let known = if config.collect.skip_known { known } else { KnownBlobs::default() };
-        Ok(Self { known, known_blobs: file, outputs })
+        let known = if collect.skip_known { known } else { KnownBlobs::default() };
+        Ok(Self { known, progress, ledger, outputs })
     }
 }
 
@@ -130,7 +140,6 @@ pub fn missing_parts(config: &Config) -> Vec<String> {
         ),
         (!config.collect.filters.is_empty(), "collect.filter", "take it out, and filter in the receiver"),
         (config.metrics_path.is_some(), "metrics.path", "take it out"),
-        (config.only_future_events, "only_future_events: true", "set it to false"),
         (
             config.tenants.iter().any(wants_certificate),
             "a credential other than a secret",
@@ -143,25 +152,26 @@ pub fn missing_parts(config: &Config) -> Vec<String> {
 
 /// Makes one pass over these tenants of the configuration.
 ///
-/// A blob, feed or tenant that failed is no error but a part of the summary.
+/// A blob, feed, tenant or output that failed is no error but a part of what is returned.
 pub fn run(
     config: &Config,
     tenants: Vec<Tenant>,
     mode: Mode,
     show_progress: bool,
-) -> Result<Summary, PassError> {
-    let feeds = Feeds::new(tenants);
-    let collect = &config.collect;
+) -> Result<Ended, PassError> {
+    let feeds = Arc::new(Feeds::new(tenants));
+    let (collect, now) = (&config.collect, Timestamp::now());
     log::info!(
         "Starting Office365 collector: {} tenant(s), {} subscription(s)",
         feeds.tenants().count(),
         feeds.feeds().count()
     );
-    let ends = Ends::open(config, mode)?;
-    log::debug!("{} known blobs", ends.known.len());
+    let Ends { known, progress, ledger, outputs } = Ends::open(config, mode, now)?;
+    log::debug!("{} known blobs, {} waiting blobs", known.len(), progress.waiting.len());
     let client = Client::new(&config.network, collect)?;
-    let windows = plan::windows(Timestamp::now(), collect.look_back);
-    let schedule = Schedule::new(&feeds, &windows, mode, collect, ends.known, Instant::now());
+    let plans = plans(config, &feeds, mode, &progress, now);
+    let mut schedule = Schedule::new(&feeds, &plans, mode, collect, known, Instant::now());
+    let (rest, expired) = resume(&mut schedule, &feeds, progress, now);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(collect.threads)
         .thread_name(|number| format!("download-{number}"))
@@ -172,52 +182,123 @@ pub fn run(
     // Unbounded, so that neither pool nor writer ever waits for the main thread; what is in it is bounded by what runs
     // and by what the writer was given.
     let (events, events_received) = crossbeam_channel::unbounded();
-    let writer = Writer {
-        feeds: &feeds,
-        outputs: ends.outputs,
-        known_blobs: ends.known_blobs,
-        events: events.clone(),
-    };
+    let (close, closed) = crossbeam_channel::bounded(0);
+    let writer = Writer::new(Arc::clone(&feeds), outputs, ledger, events.clone());
+    let writer = thread::spawn(move || writer.run(&blobs_received, &closed));
     let memory = Memory::new(collect.held_bytes_max, collect.held_records_max);
-    let tools = Tools { client, feeds: &feeds, blobs, memory };
-    let progress = Progress::start(show_progress);
+    let tools =
+        Arc::new(Tools { client: client.clone(), feeds: Arc::clone(&feeds), blobs: blobs.clone(), memory });
+    let signals = signals::listen(events.clone());
+    let bar = Bar::start(show_progress);
 
-    let (schedule, written) = thread::scope(|threads| {
-        let writer = threads.spawn(move || writer.run(&blobs_received));
-        let mut course = Course { feeds: &feeds, schedule, events: &events_received, progress: &progress };
-        pool.in_place_scope(|pool| {
-            course.run(|attempt, token| {
-                let (tools, events) = (&tools, events.clone());
-                pool.spawn(move |_| {
-                    let result = tools.run(&attempt.task, token.as_deref());
-                    // The main thread waits for every attempt that it started.
-                    let _ = events.send(Event::Worked(attempt, result));
-                });
-            });
+    let mut course = Course {
+        feeds: &feeds,
+        schedule,
+        client,
+        events: &events_received,
+        blobs,
+        bar: &bar,
+        stopped_at: None,
+    };
+    for (feed, wanted) in expired {
+        course.send_gone(feed, wanted);
+    }
+    course.run(|attempt, token| {
+        let (tools, events) = (Arc::clone(&tools), events.clone());
+        pool.spawn(move || {
+            let result = tools.run(&attempt.task, token.as_deref());
+            // Nobody waits for an attempt that hangs when the pass ends.
+            let _ = events.send(Event::Worked(attempt, result));
         });
-        drop((tools, events)); // nothing more comes: the writer commits what it has
-        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        course.take_rest();
-        (course.schedule, written)
     });
-    drop(progress);
-    let summary = schedule.finish();
+    drop(close); // nothing more comes: the writer commits what it has
+    let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    course.take_rest();
+    drop(signals);
+    let (summary, found) = course.schedule.finish(now);
+    drop(bar);
     summary.log();
-    written?;
-    Ok(summary)
+    let Closed { ledger, files_are_whole, failures } = written?;
+    if let Some(ledger) = ledger {
+        ledger.finish(&rest.followed_by(found), files_are_whole)?;
+    }
+    Ok(Ended { summary, failures })
+}
+
+/// What is to be listed, feed by feed. What can no longer be listed is said.
+fn plans(config: &Config, feeds: &Feeds, mode: Mode, progress: &Progress, now: Timestamp) -> Vec<FeedPlan> {
+    let plan = |feed| {
+        let (tenant, content_type) = feeds.feed(feed);
+        let before = progress.feeds.get(&(tenant.tenant_id.clone(), content_type)).copied();
+        let only_future = config.only_future_events && mode != Mode::Retrieve;
+        let plan = FeedPlan::new(now, config.collect.look_back, before, only_future);
+        if let Some(missed) = plan.missed {
+            log::error!(
+                "Content lost for {}: what became available from {} to {} was not listed in time, and the API lists \
+                 only 7 days; run the collector more often",
+                feeds.label(feed),
+                missed.start,
+                missed.end
+            );
+        }
+        plan
+    };
+    feeds.feeds().map(plan).collect()
+}
+
+/// Gives the schedule the blobs that wait from earlier passes. Returns the progress of feeds that are not in this pass,
+/// and the blobs that have expired, each of which is said.
+fn resume(
+    schedule: &mut Schedule<'_>,
+    feeds: &Feeds,
+    mut progress: Progress,
+    now: Timestamp,
+) -> (Progress, Vec<(FeedIndex, Wanted)>) {
+    let named = |feed| {
+        let (tenant, content_type) = feeds.feed(feed);
+        ((tenant.tenant_id.as_str(), content_type), feed)
+    };
+    let by_name: HashMap<_, _> = feeds.feeds().map(named).collect();
+    let mut expired = Vec::new();
+    for waiting in std::mem::take(&mut progress.waiting) {
+        let Some(&feed) = by_name.get(&(waiting.tenant_id.as_str(), waiting.content_type)) else {
+            progress.waiting.push(waiting);
+            continue;
+        };
+        let wanted = Wanted { blob: waiting.blob, delivered_to: waiting.delivered_to };
+        let expiration = &wanted.blob.expiration;
+        if time::parse(expiration).is_some_and(|expiration| expiration < now) {
+            log::error!(
+                "Blob gone for {} blob {}: it expired at {expiration} before it could be collected; its records are \
+                 lost",
+                feeds.label(feed),
+                wanted.blob.content_id
+            );
+            schedule.expired(feed);
+            expired.push((feed, wanted));
+        } else {
+            schedule.resume(feed, wanted);
+        }
+    }
+    (progress, expired)
 }
 
 /// The main thread's part of a pass.
 struct Course<'a, 's> {
     feeds: &'a Feeds,
     schedule: Schedule<'s>,
+    client: Client,
     events: &'a Receiver<Event>,
-    progress: &'a Progress,
+    blobs: Sender<Incoming>,
+    bar: &'a Bar,
+    stopped_at: Option<Instant>,
 }
 
 impl Course<'_, '_> {
-    /// Hands out what may run, and waits for what comes of it, until the schedule is over.
+    /// Hands out what may run, and waits for what comes of it, until the schedule is over; or, if that was stopped,
+    /// until nobody waits any more.
     fn run(&mut self, start: impl Fn(Attempt, Option<Arc<Token>>)) {
+        let mut is_cut = false;
         loop {
             while let Some((attempt, token)) = self.schedule.next(Instant::now()) {
                 start(attempt, token);
@@ -225,11 +306,23 @@ impl Course<'_, '_> {
             if self.schedule.is_over() {
                 return;
             }
-            let received = match self.schedule.next_at() {
-                Some(at) => self.events.recv_deadline(at),
-                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let mut wake_at = self.schedule.next_at();
+            if self.schedule.stopped().is_some() {
+                let stopped_at = *self.stopped_at.get_or_insert_with(Instant::now);
+                if stopped_at.elapsed() >= STOP_LEAVE_AFTER {
+                    return;
+                }
+                if stopped_at.elapsed() >= STOP_CUT_AFTER && !is_cut {
+                    self.client.shut_down();
+                    is_cut = true;
+                }
+                wake_at = Some(stopped_at + if is_cut { STOP_LEAVE_AFTER } else { STOP_CUT_AFTER });
+            }
+            let received = match wake_at {
+                Some(at) => self.events.recv_deadline(at).ok(),
+                None => self.events.recv().ok(),
             };
-            if let Ok(event) = received {
+            if let Some(event) = received {
                 self.take(event);
             }
         }
@@ -238,7 +331,9 @@ impl Course<'_, '_> {
     /// What the writer said after the last attempt was done.
     fn take_rest(&mut self) {
         while let Ok(event) = self.events.try_recv() {
-            self.take(event);
+            if let Event::Delivered(blobs) = event {
+                self.schedule.delivered(&blobs);
+            }
         }
     }
 
@@ -247,21 +342,31 @@ impl Course<'_, '_> {
             Event::Worked(attempt, result) => {
                 let would_download = self.schedule.done(attempt, result, Instant::now());
                 self.print(&would_download);
+                for (feed, wanted) in self.schedule.take_gone() {
+                    self.send_gone(feed, wanted);
+                }
             }
             Event::Delivered(blobs) => self.schedule.delivered(&blobs),
+            Event::Signal(stop) => self.schedule.stop(stop),
         }
-        if self.progress.is_shown() {
+        if self.bar.is_shown() {
             let (delivered, found, records) = self.schedule.progress();
-            self.progress.show(delivered, found, records);
+            self.bar.show(delivered, found, records);
         }
     }
 
+    /// Lets a gone blob be remembered, by the one who remembers. If that one has failed, a later pass finds out again.
+    fn send_gone(&self, feed: FeedIndex, wanted: Wanted) {
+        let _ = self.blobs.send(Incoming::Gone(feed, wanted));
+    }
+
     /// What a dry run has to say: a line a blob, tab-separated: tenant, content type, when it became available, id.
-    fn print(&self, blobs: &[(FeedIndex, Blob)]) {
+    fn print(&self, blobs: &[(FeedIndex, crate::feed::Blob)]) {
         let mut lines = String::new();
-        for (feed, Blob { content_id, created, .. }) in blobs {
+        for (feed, blob) in blobs {
             let (tenant, content_type) = self.feeds.feed(*feed);
-            let _ = writeln!(lines, "{}\t{content_type}\t{created}\t{content_id}", tenant.label());
+            let _ =
+                writeln!(lines, "{}\t{content_type}\t{}\t{}", tenant.label(), blob.created, blob.content_id);
         }
         // A reader that has seen enough is no fault of the pass.
         let _ = io::stdout().lock().write_all(lines.as_bytes());

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::limits::{RETENTION, RETENTION_MARGIN, SETTLING, WINDOW_MAX, WINDOW_MIN};
+use crate::{
+    limits::{RETENTION, RETENTION_MARGIN, SETTLING, WINDOW_MAX, WINDOW_MIN},
+    state::FeedProgress,
+};
 
 /// A period that one listing covers: `start` ≤ a blob's time < `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,18 +22,66 @@ pub struct Window {
     pub end: Timestamp,
 }
 
-/// The windows that cover the last `look_back`, oldest first, edge to edge.
-pub fn windows(now: Timestamp, look_back: Duration) -> Vec<Window> {
-    let oldest = whole_hour(now - RETENTION + RETENTION_MARGIN) + HOUR;
+/// What a pass will list of one feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedPlan {
+    /// Oldest first, edge to edge. None if nothing is to be listed yet.
+    pub windows: Vec<Window>,
+    /// Blobs that became available before are not wanted.
+    pub wanted_from: Option<Timestamp>,
+    /// What can no longer be listed although no pass has listed it: downtime was longer than the API remembers.
+    pub missed: Option<Window>,
+    /// Up to when the feed was listed before this pass.
+    pub listed_until: Option<Timestamp>,
+}
+
+impl FeedPlan {
+    /// Plans a feed's listing: from where earlier passes have come, or as far back as every pass looks, whichever is
+    /// earlier; and nothing at first if only what is yet to come is wanted.
+    pub fn new(now: Timestamp, look_back: Duration, before: Option<FeedProgress>, only_future: bool) -> Self {
+        let oldest = whole_hour(now - RETENTION + RETENTION_MARGIN) + HOUR;
+        let listed_until = before.map(|before| before.listed_until);
+        let wanted_from = if only_future {
+            Some(before.map_or(now, |before| before.wanted_from.unwrap_or(Timestamp::MIN)))
+        } else {
+            None
+        };
+        let reach = whole_hour(now - look_back);
+        let start = listed_until.map_or(reach, |until| whole_hour(until).min(reach));
+        let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour_of));
+        let missed =
+            listed_until.filter(|&until| until < oldest).map(|until| Window { start: until, end: oldest });
+        let windows =
+            if before.is_none() && only_future { Vec::new() } else { windows(start.max(oldest), now) };
+        Self { windows, wanted_from, missed, listed_until }
+    }
+
+    /// Up to when the feed is listed once these of its windows are: the end of those that follow each other from the
+    /// first on. `None` if nothing is certain.
+    pub fn listed_until(&self, now: Timestamp, is_listed: impl Fn(usize) -> bool) -> Option<Timestamp> {
+        if self.windows.is_empty() {
+            return self.listed_until.or(self.wanted_from.map(|_| now));
+        }
+        let listed = (0..self.windows.len()).take_while(|&window| is_listed(window)).last();
+        listed.map(|last| self.windows[last].end).max(self.listed_until)
+    }
+}
+
+/// The windows from a time until shortly before now, edge to edge, oldest first.
+fn windows(mut start: Timestamp, now: Timestamp) -> Vec<Window> {
     let newest = now - SETTLING;
     let mut windows = Vec::new();
-    let mut start = whole_hour(now - look_back).max(oldest);
     while start + WINDOW_MIN <= newest {
         let end = (start + WINDOW_MAX).min(newest);
         windows.push(Window { start, end });
         start = end;
     }
     windows
+}
+
+/// [`whole_hour`], for the earliest time of all too.
+fn whole_hour_of(time: Timestamp) -> Timestamp {
+    if time == Timestamp::MIN { time } else { whole_hour(time) }
 }
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -53,6 +104,15 @@ mod tests {
         HOUR * hours
     }
 
+    /// The windows of a feed's first pass.
+    fn first(now: Timestamp, look_back: Duration) -> Vec<Window> {
+        FeedPlan::new(now, look_back, None, false).windows
+    }
+
+    fn listed_until(text: &str) -> FeedProgress {
+        FeedProgress { listed_until: at(text), wanted_from: None }
+    }
+
     fn shown(windows: &[Window]) -> Vec<String> {
         windows.iter().map(|window| format!("{} {}", window.start, window.end)).collect()
     }
@@ -60,7 +120,7 @@ mod tests {
     #[test]
     fn a_day_is_covered_from_a_whole_hour_to_seconds_before_now() {
         assert_eq!(
-            shown(&windows(at("2026-11-22T10:15:30Z"), hours(24))),
+            shown(&first(at("2026-11-22T10:15:30Z"), hours(24))),
             ["2026-11-21T10:00:00Z 2026-11-22T10:00:00Z", "2026-11-22T10:00:00Z 2026-11-22T10:15:25Z"]
         );
     }
@@ -68,9 +128,54 @@ mod tests {
     #[test]
     fn a_rest_shorter_than_a_minute_is_left_to_the_next_pass() {
         assert_eq!(
-            shown(&windows(at("2026-11-22T10:00:30Z"), hours(24))),
+            shown(&first(at("2026-11-22T10:00:30Z"), hours(24))),
             ["2026-11-21T10:00:00Z 2026-11-22T10:00:00Z"]
         );
+    }
+
+    #[test]
+    fn downtime_is_caught_up_and_what_it_cost_is_told() {
+        let now = at("2026-11-22T10:15:30Z");
+        let plan = FeedPlan::new(now, hours(24), Some(listed_until("2026-11-19T07:31:00Z")), false);
+        assert_eq!(plan.windows[0].start, at("2026-11-19T07:00:00Z"));
+        assert_eq!((plan.windows.len(), plan.missed), (4, None));
+        let plan = FeedPlan::new(now, hours(24), Some(listed_until("2026-11-12T07:31:00Z")), false);
+        assert_eq!(plan.windows[0].start, at("2026-11-15T11:00:00Z"));
+        assert_eq!(
+            plan.missed,
+            Some(Window { start: at("2026-11-12T07:31:00Z"), end: at("2026-11-15T11:00:00Z") })
+        );
+    }
+
+    #[test]
+    fn a_recent_pass_does_not_shorten_the_look_back() {
+        let now = at("2026-11-22T10:15:30Z");
+        let plan = FeedPlan::new(now, hours(24), Some(listed_until("2026-11-22T10:10:25Z")), false);
+        assert_eq!(plan.windows, first(now, hours(24)));
+    }
+
+    #[test]
+    fn only_what_is_yet_to_come_is_taken_if_that_is_asked_for() {
+        let now = at("2026-11-22T10:15:30Z");
+        let plan = FeedPlan::new(now, hours(24), None, true);
+        assert_eq!((plan.windows.len(), plan.wanted_from), (0, Some(now)));
+        assert_eq!(plan.listed_until(now, |_| true), Some(now));
+        let before = Some(FeedProgress { listed_until: now, wanted_from: Some(now) });
+        let plan = FeedPlan::new(at("2026-11-22T12:20:00Z"), hours(24), before, true);
+        assert_eq!(shown(&plan.windows), ["2026-11-22T10:00:00Z 2026-11-22T12:19:55Z"]);
+        assert_eq!(plan.wanted_from, Some(now));
+    }
+
+    #[test]
+    fn a_feed_is_listed_as_far_as_its_windows_are_without_a_gap() {
+        let now = at("2026-11-22T10:15:30Z");
+        let plan = FeedPlan::new(now, hours(72), None, false);
+        assert_eq!(plan.windows.len(), 4);
+        assert_eq!(plan.listed_until(now, |_| false), None);
+        assert_eq!(plan.listed_until(now, |window| window != 2), Some(plan.windows[1].end));
+        assert_eq!(plan.listed_until(now, |_| true), Some(plan.windows[3].end));
+        let plan = FeedPlan::new(now, hours(72), Some(listed_until("2026-11-21T00:00:00Z")), false);
+        assert_eq!(plan.listed_until(now, |window| window < 1), Some(at("2026-11-21T00:00:00Z")));
     }
 
     #[test]
@@ -79,7 +184,7 @@ mod tests {
         for second in (0..2 * 86_400).step_by(997) {
             for look_back in [1, 2, 23, 24, 25, 48, 167, 168] {
                 let now = start + Duration::from_secs(second);
-                let windows = windows(now, hours(look_back));
+                let windows = first(now, hours(look_back));
                 assert!(windows[0].start > now - RETENTION + RETENTION_MARGIN, "too old at {now}");
                 assert!(windows[0].start <= (now - hours(look_back)).max(now - RETENTION + 2 * HOUR));
                 assert!(windows.last().expect("a window").end >= now - SETTLING - WINDOW_MIN);

@@ -12,16 +12,18 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashSet, VecDeque},
+    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
 use super::{
     Mode,
     feeds::{FeedIndex, Feeds, TenantIndex},
-    plan::Window,
-    work::{Answer, PageOf, Task},
+    plan::{FeedPlan, Window},
+    work::{Answer, PageOf, Task, Wanted},
     write::Delivered,
 };
 use crate::{
@@ -31,18 +33,20 @@ use crate::{
         retry::{self, Verdict},
     },
     config::Collect,
+    delivery::OutputSet,
     feed::Blob,
     limits::{
         PAGES_MAX, REFUSED_TOKENS_MAX, THROTTLE_PAUSE_MAX, THROTTLES_MAX, TOKEN_MARGIN, WAITING_BLOBS_MAX,
     },
     report::{Counts, FeedReport, Stop, Summary},
-    state::{BlobKey, KnownBlobs},
+    state::{BlobKey, FeedProgress, KnownBlobs, Progress, Waiting},
 };
 
 /// The state of a pass.
 pub struct Schedule<'a> {
     feeds: &'a Feeds,
-    windows: &'a [Window],
+    /// By feed.
+    plans: &'a [FeedPlan],
     mode: Mode,
     settings: Settings,
     /// From earlier passes.
@@ -60,9 +64,13 @@ pub struct Schedule<'a> {
     running: usize,
     /// Blobs that wait for their download.
     waiting_blobs: usize,
-    /// Blobs that were handed to the writer, by feed. It may say that one is delivered before the thread that handed it
-    /// over says so.
-    handed: Vec<u64>,
+    /// Blobs that a pool thread or the writer has. The writer may say that one is delivered before the thread that
+    /// handed it over says that it is done.
+    in_hand: HashMap<BlobKey, (FeedIndex, Wanted)>,
+    /// Blobs that are not delivered everywhere when the pass ends.
+    undelivered: Vec<(FeedIndex, Wanted)>,
+    /// Blobs that are gone, to be remembered.
+    gone: Vec<(FeedIndex, Wanted)>,
     stop: Option<Stop>,
     sequence: u64,
 }
@@ -103,14 +111,17 @@ struct CurrentToken {
 #[derive(Default)]
 struct FeedState {
     counts: Counts,
-    /// Windows that are not listed to their end.
-    open_windows: usize,
-    is_listed: bool,
+    /// Which of its windows are listed to their end.
+    is_window_listed: Vec<bool>,
+    /// Whether its listing was begun.
+    is_begun: bool,
     is_stopped: bool,
     /// Whether this pass has tried to start the subscription.
     has_subscribed: bool,
     /// Pages that wait for the subscription.
     pages: Vec<Attempt>,
+    /// Blobs that wait from earlier passes and are not yet listed in this one.
+    waiting: HashMap<BlobKey, Wanted>,
 }
 
 /// A task, and how often it was tried.
@@ -136,7 +147,7 @@ impl Attempt {
 
 /// A download, ordered by its blob's age; the sequence makes the order total.
 struct Download {
-    order: (jiff::Timestamp, u64),
+    order: (Timestamp, u64),
     attempt: Attempt,
 }
 
@@ -172,7 +183,7 @@ impl<'a> Schedule<'a> {
     /// A pass that starts now: each tenant's first task is its login.
     pub fn new(
         feeds: &'a Feeds,
-        windows: &'a [Window],
+        plans: &'a [FeedPlan],
         mode: Mode,
         collect: &Collect,
         known: KnownBlobs,
@@ -193,7 +204,7 @@ impl<'a> Schedule<'a> {
         };
         let mut schedule = Self {
             feeds,
-            windows,
+            plans,
             mode,
             settings: Settings {
                 threads: collect.threads,
@@ -210,7 +221,9 @@ impl<'a> Schedule<'a> {
             sleeping: BinaryHeap::new(),
             running: 0,
             waiting_blobs: 0,
-            handed: vec![0; feeds.feeds().count()],
+            in_hand: HashMap::new(),
+            undelivered: Vec::new(),
+            gone: Vec::new(),
             stop: None,
             sequence: 0,
         };
@@ -237,6 +250,9 @@ impl<'a> Schedule<'a> {
                 if let Some(current) = &self.tenants[tenant.place()].token {
                     attempt.token_generation = current.generation;
                 }
+                if let Task::Download(feed, wanted) = &attempt.task {
+                    self.in_hand.insert(self.key(*feed, wanted), (*feed, wanted.clone()));
+                }
                 return Some((attempt, token));
             }
         }
@@ -256,27 +272,57 @@ impl<'a> Schedule<'a> {
         self.running == 0 && self.later.is_empty() && self.tenants.iter().all(TenantState::is_idle)
     }
 
+    /// Why the pass ends before its work does, if it does.
+    pub fn stopped(&self) -> Option<Stop> {
+        self.stop
+    }
+
+    /// A blob that waits from an earlier pass. It is wanted when the feed is listed: as it is listed then, or, if it is
+    /// not listed any more, as it was.
+    pub fn resume(&mut self, feed: FeedIndex, wanted: Wanted) {
+        let key = self.key(feed, &wanted);
+        self.feed_states[feed.place()].waiting.insert(key, wanted);
+    }
+
+    /// A blob of an earlier pass that has expired before it could be collected.
+    pub fn expired(&mut self, feed: FeedIndex) {
+        let counts = &mut self.feed_states[feed.place()].counts;
+        counts.listed += 1;
+        counts.gone += 1;
+    }
+
     /// Starts nothing more. What runs is waited for; what waits is left for later.
     pub fn stop(&mut self, why: Stop) {
         if self.stop.is_some() {
             return;
         }
         self.stop = Some(why);
-        if why == Stop::Deadline {
-            log::warn!("globalTimeout is over: the pass takes no new work; the next one goes on from here");
-        }
+        let reason = match why {
+            Stop::Deadline => "globalTimeout is over",
+            Stop::Interrupted => "SIGINT",
+            Stop::Terminated => "SIGTERM",
+            Stop::Writer => "No output is left",
+        };
+        log::warn!("{reason}: the pass takes no new work; the next one goes on from here");
         for tenant in self.feeds.tenants() {
             self.drop_waiting(tenant, |_| true);
         }
         self.later.retain(|_| false);
     }
 
-    /// Blobs are safe in every output.
+    /// A batch was committed.
     pub fn delivered(&mut self, blobs: &[Delivered]) {
-        for &Delivered { feed, records } in blobs {
+        for delivered in blobs {
+            let Some((feed, wanted)) = self.in_hand.remove(&delivered.key) else { continue };
             let counts = &mut self.feed_states[feed.place()].counts;
-            counts.delivered += 1;
-            counts.records += records;
+            counts.records += delivered.records;
+            counts.duplicates += delivered.duplicates;
+            if delivered.is_complete {
+                counts.delivered += 1;
+            } else {
+                counts.failed += 1;
+                self.undelivered.push((feed, Wanted { delivered_to: delivered.has, ..wanted }));
+            }
         }
     }
 
@@ -313,28 +359,46 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Ends the books: what is still with the writer was not delivered.
-    pub fn finish(mut self) -> Summary {
-        assert_eq!(self.running, 0, "a pass ends when nothing runs");
-        for (feed, handed) in self.feed_states.iter_mut().zip(&self.handed) {
-            feed.counts.failed += handed - feed.counts.delivered;
+    /// Ends the books: what is still in somebody's hands was not delivered. Returns what the pass did, and what is to be
+    /// remembered of its feeds: up to when each is listed, and the blobs that wait.
+    pub fn finish(mut self, now: Timestamp) -> (Summary, Progress) {
+        let is_failed = self.stop.is_none_or(|stop| stop == Stop::Writer);
+        for (feed, wanted) in std::mem::take(&mut self.in_hand).into_values() {
+            self.leave_blob(feed, &wanted, is_failed);
         }
-        let feeds = self.feeds.feeds().map(|feed| {
+        let mut progress = Progress::default();
+        let mut reports = Vec::new();
+        for feed in self.feeds.feeds() {
             let (tenant, content_type) = self.feeds.feed(feed);
-            let FeedState { counts, is_listed, .. } = &self.feed_states[feed.place()];
+            let state = &self.feed_states[feed.place()];
+            let counts = state.counts;
+            let is_listed = state.is_listed();
             assert!(counts.is_balanced(), "every listed blob is in exactly one count: {counts:?}");
-            FeedReport {
-                tenant: tenant.label().to_owned(),
-                content_type,
-                counts: *counts,
-                is_listed: *is_listed,
+            reports.push(FeedReport { tenant: tenant.label().to_owned(), content_type, counts, is_listed });
+            let plan = &self.plans[feed.place()];
+            let is_window_listed =
+                |window: usize| state.is_window_listed.get(window).copied().unwrap_or(false);
+            if let Some(listed_until) = plan.listed_until(now, is_window_listed).filter(|_| state.is_begun) {
+                let key = (tenant.tenant_id.clone(), content_type);
+                progress.feeds.insert(key, FeedProgress { listed_until, wanted_from: plan.wanted_from });
             }
-        });
-        Summary {
-            feeds: feeds.collect(),
-            any_login: self.tenants.iter().any(|tenant| tenant.has_logged_in),
-            stop: self.stop,
         }
+        let feeds = self.feeds.feeds().zip(&mut self.feed_states);
+        let not_listed = feeds.flat_map(|(feed, state)| {
+            let waiting = std::mem::take(&mut state.waiting);
+            waiting.into_values().map(move |wanted| (feed, wanted))
+        });
+        for (feed, Wanted { blob, delivered_to }) in self.undelivered.into_iter().chain(not_listed) {
+            let (tenant, content_type) = self.feeds.feed(feed);
+            let tenant_id = tenant.tenant_id.clone();
+            progress.waiting.push(Waiting { tenant_id, content_type, blob, delivered_to });
+        }
+        let any_login = self.tenants.iter().any(|tenant| tenant.has_logged_in);
+        (Summary { feeds: reports, any_login, stop: self.stop }, progress)
+    }
+
+    fn key(&self, feed: FeedIndex, wanted: &Wanted) -> BlobKey {
+        BlobKey::new(&self.feeds.feed(feed).0.tenant_id, &wanted.blob.content_id)
     }
 }
 
@@ -418,9 +482,11 @@ impl Schedule<'_> {
             Task::LogIn(_) => unreachable!("a login waits in its tenant's state"),
             Task::ListSubscriptions(_) | Task::Subscribe(_) => state.first.push_back(attempt),
             Task::ListPage(..) => state.pages.push_back(attempt),
-            Task::Download(_, blob) => {
+            Task::Download(_, wanted) => {
                 self.waiting_blobs += 1;
-                state.downloads.push(Reverse(Download { order: (blob.created, self.sequence), attempt }));
+                state
+                    .downloads
+                    .push(Reverse(Download { order: (wanted.blob.created, self.sequence), attempt }));
             }
         }
         self.rouse(tenant);
@@ -441,11 +507,21 @@ impl Schedule<'_> {
 
     /// Counts what is not run because the pass, its tenant or its feed has ended.
     fn leave(&mut self, attempt: &Attempt) {
-        if let Task::Download(feed, _) = attempt.task {
-            let stopped = self.feed_states[feed.place()].is_stopped;
-            let counts = &mut self.feed_states[feed.place()].counts;
-            if stopped { counts.failed += 1 } else { counts.left += 1 }
+        if let Task::Download(feed, wanted) = &attempt.task {
+            let is_failed = self.feed_states[feed.place()].is_stopped && self.stop.is_none();
+            self.in_hand.remove(&self.key(*feed, wanted));
+            self.leave_blob(*feed, wanted, is_failed);
         }
+    }
+
+    fn leave_blob(&mut self, feed: FeedIndex, wanted: &Wanted, is_failed: bool) {
+        let counts = &mut self.feed_states[feed.place()].counts;
+        if is_failed {
+            counts.failed += 1;
+        } else {
+            counts.left += 1;
+        }
+        self.undelivered.push((feed, wanted.clone()));
     }
 
     /// Takes a tenant's waiting attempts away, those that `which` names, and counts them.
@@ -482,6 +558,12 @@ impl Schedule<'_> {
     }
 }
 
+impl FeedState {
+    fn is_listed(&self) -> bool {
+        self.is_begun && self.is_window_listed.iter().all(|is_listed| *is_listed)
+    }
+}
+
 impl TenantState {
     fn is_idle(&self) -> bool {
         self.first.is_empty() && self.pages.is_empty() && self.downloads.is_empty()
@@ -504,14 +586,10 @@ impl Schedule<'_> {
             (Task::ListPage(feed, page_of), Answer::Page(page)) => {
                 return self.page_listed(feed, page_of, page);
             }
-            (Task::Download(feed, blob), Answer::Handed) => {
-                log::debug!("Downloaded blob {} of {}", blob.content_id, self.feeds.label(feed));
-                self.handed[feed.place()] += 1;
+            (Task::Download(feed, wanted), Answer::Handed) => {
+                log::debug!("Downloaded blob {} of {}", wanted.blob.content_id, self.feeds.label(feed));
             }
-            (Task::Download(feed, _), Answer::WriterGone) => {
-                self.feed_states[feed.place()].counts.failed += 1;
-                self.stop(Stop::Writer);
-            }
+            (Task::Download(..), Answer::WriterGone) => self.stop(Stop::Writer),
             (task, answer) => unreachable!("{answer:?} does not answer {task:?}"),
         }
         Vec::new()
@@ -544,7 +622,7 @@ impl Schedule<'_> {
                     "No subscription to feed {}{suffix}: a pass would start it",
                     feed_name(self.feeds, feed)
                 );
-                self.feed_states[feed.place()].is_listed = true;
+                self.feed_states[feed.place()].is_begun = true; // with nothing to list
             } else {
                 self.feed_states[feed.place()].has_subscribed = true;
                 self.push(Attempt::new(Task::Subscribe(feed)));
@@ -565,31 +643,38 @@ impl Schedule<'_> {
 
     fn list(&mut self, feed: FeedIndex) {
         let (tenant, content_type) = self.feeds.feed(feed);
+        let windows = &self.plans[feed.place()].windows;
         let state = &mut self.feed_states[feed.place()];
-        state.open_windows = self.windows.len();
-        state.is_listed = self.windows.is_empty();
-        for window in self.windows {
-            let url = Client::first_page(tenant, content_type, window.start, window.end);
-            self.push(Attempt::new(Task::ListPage(feed, PageOf { first_url: url.clone(), url, number: 1 })));
+        state.is_begun = true;
+        state.is_window_listed = vec![false; windows.len()];
+        for (window, Window { start, end }) in windows.iter().enumerate() {
+            let url = Client::first_page(tenant, content_type, *start, *end);
+            let page = PageOf { window, first_url: url.clone(), url, number: 1 };
+            self.push(Attempt::new(Task::ListPage(feed, page)));
+        }
+        if windows.is_empty() && self.mode != Mode::DryRun {
+            let waiting = std::mem::take(&mut self.feed_states[feed.place()].waiting);
+            self.want(feed, waiting.into_values().collect());
         }
     }
 
     fn page_listed(&mut self, feed: FeedIndex, page_of: PageOf, page: Page) -> Vec<(FeedIndex, Blob)> {
         let (tenant, _) = self.feeds.feed(feed);
-        let mut would_download = Vec::new();
-        for blob in page.blobs {
-            if !self.listed.insert(BlobKey::new(&tenant.tenant_id, &blob.content_id)) {
+        let wanted_from = self.plans[feed.place()].wanted_from.unwrap_or(Timestamp::MIN);
+        let mut wanted = Vec::new();
+        for blob in page.blobs.into_iter().filter(|blob| blob.created >= wanted_from) {
+            let key = BlobKey::new(&tenant.tenant_id, &blob.content_id);
+            if !self.listed.insert(key) {
                 continue;
             }
-            let counts = &mut self.feed_states[feed.place()].counts;
-            counts.listed += 1;
+            let state = &mut self.feed_states[feed.place()];
+            let delivered_to =
+                state.waiting.remove(&key).map_or(OutputSet::EMPTY, |waiting| waiting.delivered_to);
             if self.known.contains(&tenant.tenant_id, &blob.content_id) {
-                counts.known += 1;
-            } else if self.mode == Mode::DryRun {
-                counts.left += 1;
-                would_download.push((feed, blob));
+                state.counts.listed += 1;
+                state.counts.known += 1;
             } else {
-                self.push(Attempt::new(Task::Download(feed, blob)));
+                wanted.push(Wanted { blob, delivered_to });
             }
         }
         match page.next {
@@ -607,17 +692,36 @@ impl Schedule<'_> {
             }
             None => {
                 let state = &mut self.feed_states[feed.place()];
-                state.open_windows -= 1;
-                state.is_listed = state.open_windows == 0;
+                state.is_window_listed[page_of.window] = true;
+                if state.is_listed() {
+                    wanted.extend(std::mem::take(&mut state.waiting).into_values());
+                }
             }
         }
-        would_download
+        self.want(feed, wanted)
+    }
+
+    /// Queues blobs for their download. In a dry run they are returned instead.
+    fn want(&mut self, feed: FeedIndex, wanted: Vec<Wanted>) -> Vec<(FeedIndex, Blob)> {
+        let counts = &mut self.feed_states[feed.place()].counts;
+        counts.listed += wanted.len() as u64;
+        if self.mode == Mode::DryRun {
+            counts.left += wanted.len() as u64;
+            return wanted.into_iter().map(|wanted| (feed, wanted.blob)).collect();
+        }
+        for wanted in wanted {
+            self.push(Attempt::new(Task::Download(feed, wanted)));
+        }
+        Vec::new()
     }
 }
 
 /// What comes of a failure.
 impl Schedule<'_> {
     fn failed(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
+        if self.stop.is_some() {
+            return self.leave(&attempt); // its connection may have been cut because of that
+        }
         let tenant = self.tenant_of(&attempt.task);
         let verdict = match &attempt.task {
             Task::LogIn(_) => retry::judge_login(failure),
@@ -630,8 +734,7 @@ impl Schedule<'_> {
             Verdict::Subscribe => self.subscribe_first(attempt, failure),
             Verdict::ListAgain => {
                 if let Task::ListPage(_, page) = &mut attempt.task {
-                    *page =
-                        PageOf { url: page.first_url.clone(), number: 1, first_url: page.first_url.clone() };
+                    *page = PageOf { url: page.first_url.clone(), number: 1, ..page.clone() };
                 }
                 self.try_again(attempt, failure, now);
             }
@@ -657,7 +760,7 @@ impl Schedule<'_> {
 
     fn try_again(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
         attempt.tries += 1;
-        if attempt.tries > self.settings.retries || self.stop.is_some() {
+        if attempt.tries > self.settings.retries {
             return self.give_up(&attempt, failure);
         }
         let delay = retry::delay(self.settings.retry_delay, attempt.tries, fastrand::f64());
@@ -668,9 +771,9 @@ impl Schedule<'_> {
             }
             Task::Subscribe(feed) => format!("subscription for {}", self.feeds.label(*feed)),
             Task::ListPage(feed, _) => format!("listing for {}", self.feeds.label(*feed)),
-            Task::Download(feed, blob) => {
+            Task::Download(feed, wanted) => {
                 self.feed_states[feed.place()].counts.retried += u64::from(attempt.tries == 1);
-                format!("blob download for {} blob {}", self.feeds.label(*feed), blob.content_id)
+                format!("blob download for {} blob {}", self.feeds.label(*feed), wanted.blob.content_id)
             }
         };
         log::warn!(
@@ -738,17 +841,21 @@ impl Schedule<'_> {
         self.feed_states[feed.place()].pages.push(attempt);
     }
 
+    /// Nobody can fetch the blob any more: said once, and remembered, so that nobody asks for it again.
     fn gone(&mut self, attempt: &Attempt, failure: &Failure) {
-        let Task::Download(feed, blob) = &attempt.task else {
+        let Task::Download(feed, wanted) = &attempt.task else {
             return self.give_up(attempt, failure);
         };
         self.feed_states[feed.place()].counts.gone += 1;
-        log::error!(
-            "Blob gone for {} blob {}: {}",
-            self.feeds.label(*feed),
-            blob.content_id,
-            failure.advice()
-        );
+        self.in_hand.remove(&self.key(*feed, wanted));
+        let (label, id) = (self.feeds.label(*feed), &wanted.blob.content_id);
+        log::error!("Blob gone for {label} blob {id}: {}; its records are lost", failure.advice());
+        self.gone.push((*feed, wanted.clone()));
+    }
+
+    /// The blobs that turned out to be gone since this was last asked.
+    pub fn take_gone(&mut self) -> Vec<(FeedIndex, Wanted)> {
+        std::mem::take(&mut self.gone)
     }
 
     /// Says what failed, to whom, why, and what to do; and counts it.
@@ -772,13 +879,11 @@ impl Schedule<'_> {
             Task::ListPage(feed, _) => {
                 log::error!("Listing failed for {}: {advice}", self.feeds.label(*feed));
             }
-            Task::Download(feed, blob) => {
-                self.feed_states[feed.place()].counts.failed += 1;
-                log::error!(
-                    "Blob download failed for {} blob {}: {advice}",
-                    self.feeds.label(*feed),
-                    blob.content_id
-                );
+            Task::Download(feed, wanted) => {
+                let (label, id) = (self.feeds.label(*feed), &wanted.blob.content_id);
+                log::error!("Blob download failed for {label} blob {id}: {advice}");
+                self.in_hand.remove(&self.key(*feed, wanted));
+                self.leave_blob(*feed, wanted, true);
             }
         }
     }

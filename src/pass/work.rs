@@ -5,9 +5,14 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::{FeedIndex, Feeds, TenantIndex, memory::Memory, write::Downloaded};
+use super::{
+    FeedIndex, Feeds, TenantIndex,
+    memory::Memory,
+    write::{Downloaded, Incoming},
+};
 use crate::{
     api::{Client, Failure, Page, Subscription, Token},
+    delivery::OutputSet,
     feed::Blob,
     records::Records,
 };
@@ -24,7 +29,16 @@ pub enum Task {
     /// List one page of a window.
     ListPage(FeedIndex, PageOf),
     /// Fetch a blob and hand its records to the writer.
-    Download(FeedIndex, Blob),
+    Download(FeedIndex, Wanted),
+}
+
+/// A blob that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// As it was listed.
+    pub blob: Blob,
+    /// The outputs that have its records already, from a pass in which others failed.
+    pub delivered_to: OutputSet,
 }
 
 impl Task {
@@ -44,6 +58,8 @@ pub struct PageOf {
     pub url: String,
     /// The URL of the window's first page, from which it is listed again if need be.
     pub first_url: String,
+    /// The window's place among its feed's.
+    pub window: usize,
     /// From 1.
     pub number: u32,
 }
@@ -66,18 +82,18 @@ pub enum Answer {
 }
 
 /// What the threads of the pool share, all of it read only.
-pub struct Tools<'a> {
+pub struct Tools {
     /// The way to Microsoft.
     pub client: Client,
     /// Who is collected from.
-    pub feeds: &'a Feeds,
+    pub feeds: Arc<Feeds>,
     /// The way to the writer.
-    pub blobs: Sender<Downloaded>,
+    pub blobs: Sender<Incoming>,
     /// The room for blobs on their way.
     pub memory: Arc<Memory>,
 }
 
-impl Tools<'_> {
+impl Tools {
     /// Does one task. `token` is the tenant's; only a login goes without.
     pub fn run(&self, task: &Task, token: Option<&Token>) -> Result<Answer, Failure> {
         if let Task::LogIn(tenant) = task {
@@ -97,18 +113,19 @@ impl Tools<'_> {
                 let (tenant, _) = self.feeds.feed(*feed);
                 self.client.list_page(tenant, token, &page.url).map(Answer::Page)
             }
-            Task::Download(feed, blob) => self.download(*feed, blob, token),
+            Task::Download(feed, wanted) => self.download(*feed, wanted, token),
         }
     }
 
-    fn download(&self, feed: FeedIndex, blob: &Blob, token: &Token) -> Result<Answer, Failure> {
+    fn download(&self, feed: FeedIndex, wanted: &Wanted, token: &Token) -> Result<Answer, Failure> {
         let (tenant, _) = self.feeds.feed(feed);
         let mut share = self.memory.share();
-        let body = self.client.download(tenant, token, blob, |bytes| share.grow_bytes(bytes))?;
+        let body = self.client.download(tenant, token, &wanted.blob, |bytes| share.grow_bytes(bytes))?;
         let records = Records::split(body, self.feeds.origin(feed))
             .map_err(|malformed| Failure::Malformed(malformed.to_string()))?;
         share.grow_records(records.len());
-        let handed = self.blobs.send(Downloaded { feed, blob: blob.clone(), records, share });
+        let downloaded = Downloaded { feed, wanted: wanted.clone(), records, share };
+        let handed = self.blobs.send(Incoming::Downloaded(downloaded));
         Ok(if handed.is_ok() { Answer::Handed } else { Answer::WriterGone })
     }
 }

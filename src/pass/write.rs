@@ -6,131 +6,331 @@
 //!
 //! Blobs are committed in batches, because each commit waits for the disk several times. A batch ends when it is large
 //! enough, old enough, or when nothing more comes.
+//!
+//! Outputs fail one by one. One that has failed is left alone for the rest of the pass; the others go on. A blob that
+//! some of them have and others do not is not known: it waits, together with who has it, and a later pass collects it
+//! again for the rest only.
 
-use std::time::Instant;
+use std::{collections::HashMap, time::Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender, select};
 
-use super::{Event, FeedIndex, Feeds, memory::Share};
+use super::{Event, FeedIndex, Feeds, memory::Share, work::Wanted};
 use crate::{
-    feed::Blob,
+    delivery::{OutputName, OutputSet},
     limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES},
     output::{Output, OutputError, Source},
-    records::Records,
-    state::{KnownBlobsFile, StateError},
+    records::{Record, Records},
+    state::{self, BlobKey, Ledger, StateError, Waiting},
 };
+
+/// What the writer is given.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A blob's records, for the outputs.
+    Downloaded(Downloaded),
+    /// A blob that nobody can fetch any more: nothing to write, but to be known.
+    Gone(FeedIndex, Wanted),
+}
 
 /// A blob's records on their way to the outputs.
 #[derive(Debug)]
 pub struct Downloaded {
     /// Where it comes from.
     pub feed: FeedIndex,
-    /// As it was listed.
-    pub blob: Blob,
+    /// As it was listed, and who has it already.
+    pub wanted: Wanted,
     /// What is in it.
     pub records: Records,
     /// The memory that it holds; given back once it is written.
     pub share: Share,
 }
 
-/// A blob that is safe in every output, and known.
+/// What became of a blob in a batch that was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivered {
+    /// Which one.
+    pub key: BlobKey,
     /// Where it comes from.
     pub feed: FeedIndex,
-    /// How many records of it went to the outputs.
+    /// The outputs that have its records for certain.
+    pub has: OutputSet,
+    /// Whether those are all.
+    pub is_complete: bool,
+    /// How many of its records are new in some output.
     pub records: u64,
-}
-
-/// The writer cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// An output failed.
-    #[error(transparent)]
-    Output(#[from] OutputError),
-    /// The state failed.
-    #[error(transparent)]
-    State(#[from] StateError),
+    /// How many were dropped because their Id was delivered before.
+    pub duplicates: u64,
 }
 
 /// The writer and what it owns.
-pub struct Writer<'a> {
-    /// Who the blobs belong to.
-    pub feeds: &'a Feeds,
-    /// Each of them takes every record.
-    pub outputs: Vec<Box<dyn Output>>,
+pub struct Writer {
+    feeds: std::sync::Arc<Feeds>,
+    outputs: Vec<Slot>,
+    all: OutputSet,
     /// `None` where nothing is to be remembered.
-    pub known_blobs: Option<KnownBlobsFile>,
-    /// The way to the main thread.
-    pub events: Sender<Event>,
+    ledger: Option<Ledger>,
+    events: Sender<Event>,
+    batch: Batch,
 }
 
-/// Blobs that are written but not yet durable.
+/// An output, and whether it failed.
+struct Slot {
+    output: Box<dyn Output>,
+    failure: Option<OutputError>,
+}
+
+/// Blobs that are written but not yet committed.
 #[derive(Default)]
 struct Batch {
-    blobs: Vec<(FeedIndex, Blob, u64)>,
+    blobs: Vec<Written>,
+    gone: Vec<(FeedIndex, Wanted)>,
+    /// The Ids of its records, and the outputs that they were written to.
+    ids: HashMap<u128, OutputSet>,
+    adopted: Vec<u128>,
     bytes: usize,
     ends: Option<Instant>,
 }
 
-impl Writer<'_> {
-    /// Takes blobs until no more can come, or until an output or the state fails. Then what was not committed is not
-    /// known, and will be collected again; and no more blobs are taken, which ends the pass.
-    pub fn run(mut self, blobs: &Receiver<Downloaded>) -> Result<(), WriteError> {
-        let mut batch = Batch::default();
-        loop {
-            let received = match batch.ends {
-                Some(ends) => blobs.recv_deadline(ends),
-                None => blobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match received {
-                Ok(downloaded) => self.write(downloaded, &mut batch)?,
-                Err(RecvTimeoutError::Timeout) => self.commit(&mut batch)?,
-                Err(RecvTimeoutError::Disconnected) => return self.commit(&mut batch),
-            }
-            if batch.blobs.len() >= BATCH_BLOBS || batch.bytes >= BATCH_BYTES {
-                self.commit(&mut batch)?;
-            }
-        }
+struct Written {
+    feed: FeedIndex,
+    wanted: Wanted,
+    /// The outputs that it was written to, or that had it.
+    to: OutputSet,
+    records: u64,
+    duplicates: u64,
+}
+
+/// What is left when nothing more comes.
+pub struct Closed {
+    /// The state, to be finished. `None` if nothing is to be remembered.
+    pub ledger: Option<Ledger>,
+    /// Whether every record in the output files was committed.
+    pub files_are_whole: bool,
+    /// Why outputs failed.
+    pub failures: Vec<OutputError>,
+}
+
+impl Writer {
+    /// A writer to these outputs.
+    pub fn new(
+        feeds: std::sync::Arc<Feeds>,
+        outputs: Vec<Box<dyn Output>>,
+        ledger: Option<Ledger>,
+        events: Sender<Event>,
+    ) -> Self {
+        let all = outputs.iter().map(|output| output.name()).collect();
+        let outputs = outputs.into_iter().map(|output| Slot { output, failure: None }).collect();
+        Self { feeds, outputs, all, ledger, events, batch: Batch::default() }
     }
 
-    fn write(&mut self, downloaded: Downloaded, batch: &mut Batch) -> Result<(), WriteError> {
-        let Downloaded { feed, blob, records, share } = downloaded;
-        let (tenant, content_type) = self.feeds.feed(feed);
-        for output in &mut self.outputs {
-            output.write(&Source { tenant: tenant.label(), content_type }, &records)?;
+    /// Takes blobs until it is told that no more come, or until every output or the state has failed. What was not
+    /// committed by then is not known, and will be collected again.
+    ///
+    /// `close` is told by its other end being dropped; what is in `blobs` then is still written.
+    pub fn run(mut self, blobs: &Receiver<Incoming>, close: &Receiver<()>) -> Result<Closed, StateError> {
+        loop {
+            let timer = self.batch.ends.map_or_else(crossbeam_channel::never, crossbeam_channel::at);
+            select! {
+                recv(blobs) -> incoming => match incoming {
+                    Ok(incoming) => self.take(incoming)?,
+                    Err(_) => break,
+                },
+                recv(timer) -> _ => self.commit()?,
+                recv(close) -> _ => {
+                    while let Ok(incoming) = blobs.try_recv() {
+                        self.take(incoming)?;
+                    }
+                    break;
+                }
+            }
+            if self.outputs.iter().all(|slot| slot.failure.is_some()) {
+                break;
+            }
         }
-        batch.bytes += records.bytes();
-        batch.blobs.push((feed, blob, records.len() as u64));
-        batch.ends.get_or_insert_with(|| Instant::now() + BATCH_AGE);
+        self.commit()?;
+        let failures: Vec<_> =
+            self.outputs.into_iter().filter_map(|slot| slot.failure.map(|why| (slot.output, why))).collect();
+        let files_are_whole = failures.iter().all(|(output, _)| output.name() != OutputName::File);
+        let failures = failures.into_iter().map(|(_, why)| why).collect();
+        Ok(Closed { ledger: self.ledger, files_are_whole, failures })
+    }
+
+    fn take(&mut self, incoming: Incoming) -> Result<(), StateError> {
+        match incoming {
+            Incoming::Downloaded(downloaded) => self.write(downloaded)?,
+            Incoming::Gone(feed, wanted) => self.batch.gone.push((feed, wanted)),
+        }
+        self.batch.ends.get_or_insert_with(|| Instant::now() + BATCH_AGE);
+        if self.batch.blobs.len() >= BATCH_BLOBS || self.batch.bytes >= BATCH_BYTES {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, downloaded: Downloaded) -> Result<(), StateError> {
+        let Downloaded { feed, wanted, records, share } = downloaded;
+        let feeds = std::sync::Arc::clone(&self.feeds);
+        let (tenant, content_type) = feeds.feed(feed);
+        let source = Source { tenant: tenant.label(), content_type };
+        let mut to = wanted.delivered_to;
+        let mut is_new = vec![false; records.len()];
+        for place in 0..self.outputs.len() {
+            let name = self.outputs[place].output.name();
+            if self.outputs[place].failure.is_some() || to.contains(name) {
+                continue;
+            }
+            let chosen = self.choose(name, &records, &mut is_new)?;
+            if self.write_to(place, &source, &chosen)? {
+                to = to.with(name);
+            }
+        }
+        let new = is_new.iter().filter(|is_new| **is_new).count() as u64;
+        let duplicates = if to.is_empty() { 0 } else { records.len() as u64 - new };
+        self.batch.bytes += records.bytes();
+        self.batch.blobs.push(Written { feed, wanted, to, records: new, duplicates });
         drop((records, share)); // in this order: the room is free when the memory is
         Ok(())
     }
 
+    /// The records that an output has not got yet: neither from an earlier batch, nor from this one, nor from a pass
+    /// that was cut off after it had written them. A record without an Id is always delivered.
+    fn choose<'r>(
+        &mut self,
+        output: OutputName,
+        records: &'r Records,
+        is_new: &mut [bool],
+    ) -> Result<Vec<Record<'r>>, StateError> {
+        let mut chosen = Vec::with_capacity(records.len());
+        let Some(ledger) = &mut self.ledger else {
+            is_new.fill(true);
+            chosen.extend(records.iter());
+            return Ok(chosen);
+        };
+        for (record, is_new) in records.iter().zip(is_new) {
+            if let Some(id) = record.id.filter(|_| ledger.knows_records()) {
+                let batch = self.batch.ids.entry(id).or_default();
+                if batch.contains(output) || ledger.has_record(output, id)? {
+                    continue;
+                }
+                *batch = batch.with(output);
+            }
+            *is_new = true;
+            if output == OutputName::File && ledger.adopt(record.key()) {
+                self.batch.adopted.push(record.key());
+            } else {
+                chosen.push(record);
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Whether the output took the records. One that did not is not used again.
+    fn write_to(
+        &mut self,
+        place: usize,
+        source: &Source<'_>,
+        records: &[Record<'_>],
+    ) -> Result<bool, StateError> {
+        let slot = &mut self.outputs[place];
+        if records.is_empty() {
+            return Ok(true);
+        }
+        match slot.output.prepare(source) {
+            Err(error) => {
+                slot.fail(error);
+                return Ok(false);
+            }
+            Ok(None) => {}
+            Ok(Some(position)) => {
+                if let Some(ledger) = &mut self.ledger {
+                    ledger.opened(position)?;
+                }
+            }
+        }
+        Ok(slot.attempt(|output| output.write(source, records)).is_some())
+    }
+
     /// **Durable in the outputs, then in the state.** The order is the promise:
     ///
-    /// 1. Each output makes the batch's records durable. A crash before that is over leaves blobs that are not known:
-    ///    they are collected again.
-    /// 2. The blobs enter `known_blobs`, durably. A crash in the middle leaves some of them known, all of which are
-    ///    durable in the outputs, and a torn line, which the next pass mends.
-    /// 3. The main thread is told, and counts them as delivered.
-    fn commit(&mut self, batch: &mut Batch) -> Result<(), WriteError> {
-        let Batch { blobs, .. } = std::mem::take(batch);
-        if blobs.is_empty() {
+    /// 1. Each output makes the batch's records durable. A crash before that is over leaves blobs that are not known
+    ///    and, in files, records that are orphans: the blobs are collected again, and the orphans adopted.
+    /// 2. The state is told ([`Ledger::commit`] says what a crash at each of its steps leaves).
+    /// 3. The main thread is told, and counts the blobs as delivered.
+    fn commit(&mut self) -> Result<(), StateError> {
+        let Batch { blobs, gone, ids, adopted, .. } = std::mem::take(&mut self.batch);
+        if blobs.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        for output in &mut self.outputs {
-            output.make_durable()?;
+        let mut durable = OutputSet::EMPTY;
+        let mut positions = Vec::new();
+        for slot in self.outputs.iter_mut().filter(|slot| slot.failure.is_none()) {
+            let ends = slot.attempt(|output| {
+                output.make_durable()?;
+                output.positions()
+            });
+            if let Some(ends) = ends {
+                durable = durable.with(slot.output.name());
+                positions.extend(ends);
+            }
         }
-        if let Some(known_blobs) = &mut self.known_blobs {
-            known_blobs.append(blobs.iter().map(|(feed, blob, _)| {
-                let (tenant, content_type) = self.feeds.feed(*feed);
-                (tenant.tenant_id.as_str(), content_type, blob)
-            }))?;
+        let mut batch = state::Batch { positions, adopted, ..state::Batch::default() };
+        if !durable.contains(OutputName::File) {
+            batch.adopted.clear();
         }
-        let delivered = blobs.iter().map(|&(feed, _, records)| Delivered { feed, records }).collect();
+        let mut delivered = Vec::new();
+        for Written { feed, wanted, to, records, duplicates } in blobs {
+            let had = wanted.delivered_to;
+            let has = to.and(durable.or(had));
+            let is_complete = self.all.without(has).is_empty();
+            let key = self.remember(&mut batch, feed, wanted, has, is_complete);
+            let is_new = !has.without(had).is_empty();
+            let (records, duplicates) = if is_new { (records, duplicates) } else { (0, 0) };
+            delivered.push(Delivered { key, feed, has, is_complete, records, duplicates });
+        }
+        for (feed, wanted) in gone {
+            self.remember(&mut batch, feed, wanted, OutputSet::EMPTY, true);
+        }
+        let ids: Vec<_> = ids.into_iter().map(|(id, outputs)| (id, outputs.and(durable))).collect();
+        if let Some(ledger) = &mut self.ledger {
+            ledger.commit(&batch, &ids)?;
+        }
         // The main thread may be gone already, if it panicked; then nobody counts.
         let _ = self.events.send(Event::Delivered(delivered));
         Ok(())
+    }
+
+    /// Puts into the batch what has to be remembered of a blob: that it is known, or who has it.
+    fn remember(
+        &self,
+        batch: &mut state::Batch,
+        feed: FeedIndex,
+        wanted: Wanted,
+        has: OutputSet,
+        is_complete: bool,
+    ) -> BlobKey {
+        let (tenant, content_type) = self.feeds.feed(feed);
+        let tenant_id = &tenant.tenant_id;
+        let key = BlobKey::new(tenant_id, &wanted.blob.content_id);
+        if is_complete {
+            batch.known.push(state::known_blobs::line_of(tenant_id, content_type, &wanted.blob));
+        } else if !has.is_empty() {
+            let tenant_id = tenant_id.clone();
+            batch.waiting.push(Waiting { tenant_id, content_type, blob: wanted.blob, delivered_to: has });
+        }
+        key
+    }
+}
+
+impl Slot {
+    /// Does something with the output, unless it fails: then it is not used again in this pass.
+    fn attempt<T>(&mut self, act: impl FnOnce(&mut dyn Output) -> Result<T, OutputError>) -> Option<T> {
+        act(self.output.as_mut()).map_err(|error| self.fail(error)).ok()
+    }
+
+    fn fail(&mut self, error: OutputError) {
+        let name = self.output.name();
+        log::error!("Output {name} failed: {error}");
+        self.failure = Some(error);
     }
 }

@@ -21,6 +21,8 @@ pub struct Counts {
     pub retried: u64,
     /// Records delivered.
     pub records: u64,
+    /// Records dropped because their Id was delivered before.
+    pub duplicates: u64,
 }
 
 impl Counts {
@@ -43,6 +45,7 @@ impl Counts {
         self.left += other.left;
         self.retried += other.retried;
         self.records += other.records;
+        self.duplicates += other.duplicates;
     }
 }
 
@@ -64,6 +67,10 @@ pub struct FeedReport {
 pub enum Stop {
     /// `globalTimeout` is over.
     Deadline,
+    /// SIGINT: somebody pressed Ctrl-C.
+    Interrupted,
+    /// SIGTERM: the system or the scheduler ends the program.
+    Terminated,
     /// The writer failed; its error says why.
     Writer,
 }
@@ -92,7 +99,11 @@ impl Summary {
     /// How the pass ended, for the scheduler outside.
     pub fn exit(&self) -> Exit {
         let total = self.total();
-        if !self.any_login {
+        if self.stop == Some(Stop::Interrupted) {
+            Exit::Interrupted
+        } else if self.stop == Some(Stop::Terminated) {
+            Exit::Terminated
+        } else if !self.any_login {
             Exit::NoLogin
         } else if total.failed > 0 || self.stop.is_some() || self.feeds.iter().any(|feed| !feed.is_listed) {
             Exit::TryAgain
@@ -104,10 +115,13 @@ impl Summary {
     /// Writes the end of the log: the `Done!` line, and with `debug` each feed's balance.
     pub fn log(&self) {
         for FeedReport { tenant, content_type, counts, .. } in &self.feeds {
-            let Counts { listed, known, delivered, failed, gone, left, .. } = counts;
+            let Counts { listed, known, delivered, failed, gone, left, records, duplicates, .. } = counts;
             log::debug!(
                 "Balance of {tenant} {content_type}: {listed} listed = {known} known + {delivered} delivered + \
                  {failed} failed + {gone} gone + {left} left for later"
+            );
+            log::debug!(
+                "Records of {tenant} {content_type}: {records} saved, {duplicates} repeated and dropped"
             );
         }
         let total = self.total();

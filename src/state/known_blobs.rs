@@ -16,7 +16,7 @@
 use std::{
     collections::HashSet,
     fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -66,6 +66,11 @@ pub struct KnownBlobs {
 }
 
 impl KnownBlobs {
+    /// Adds a blob.
+    pub(super) fn insert(&mut self, key: BlobKey) -> bool {
+        self.keys.insert(key)
+    }
+
     /// Whether this tenant's blob was delivered, or given up for good.
     pub fn contains(&self, tenant_id: &str, content_id: &str) -> bool {
         self.keys.contains(&BlobKey::new(tenant_id, content_id))
@@ -116,25 +121,23 @@ impl KnownBlobsFile {
         Ok((opened, contents.known))
     }
 
-    /// Appends a line for each blob and returns when they are durable.
-    ///
-    /// To be called only when the blobs' records are durable in every output.
-    pub fn append<'a>(
-        &mut self,
-        blobs: impl IntoIterator<Item = (&'a str, ContentType, &'a Blob)>,
-    ) -> Result<(), StateError> {
-        let mut lines = String::new();
-        for (tenant_id, content_type, blob) in blobs {
-            let Blob { content_id, expiration, .. } = blob;
-            lines.extend([content_id, ",", expiration, ",", tenant_id, ",", content_type.name(), "\n"]);
+    /// Appends lines, each as [`line_of`] makes it. Durable only after [`Self::sync`]; until then the journal has them.
+    pub fn append(&mut self, lines: &[String]) -> Result<(), StateError> {
+        if lines.is_empty() {
+            return Ok(());
         }
         let before = self.file.metadata().map_err(|error| self.storage("look at", error))?.len();
-        let written = self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data());
-        written.map_err(|error| {
+        let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
+        disk::append(&mut self.file, text.as_bytes()).map_err(|error| {
             // What is left of a failed append would be a torn line in front of the next one.
-            let _ = self.file.set_len(before);
+            let _ = disk::cut(&self.file, before);
             self.storage("write", error)
         })
+    }
+
+    /// Returns when everything appended is durable.
+    pub fn sync(&self) -> Result<(), StateError> {
+        disk::sync(&self.file).map_err(|error| self.storage("sync", error))
     }
 
     fn storage(&self, action: &'static str, error: io::Error) -> StateError {
@@ -165,10 +168,10 @@ impl KnownBlobsFile {
     fn mend_end(&mut self, contents: &Contents) -> Result<(), StateError> {
         let mended = match contents.end {
             End::Whole => return Ok(()),
-            End::LacksLineBreak => self.file.write_all(b"\n"),
-            End::Torn { keep } => self.file.set_len(keep as u64),
+            End::LacksLineBreak => disk::append(&mut self.file, b"\n"),
+            End::Torn { keep } => disk::cut(&self.file, keep as u64),
         };
-        mended.and_then(|()| self.file.sync_data()).map_err(|error| self.storage("mend", error))
+        mended.and_then(|()| disk::sync(&self.file)).map_err(|error| self.storage("mend", error))
     }
 
     /// Keeps unreadable lines where a person can look at them.
@@ -184,37 +187,39 @@ impl KnownBlobsFile {
                 lines.push(b'\n');
             }
         }
-        lock::open_private(&path)
-            .and_then(|mut file| file.write_all(&lines).and_then(|()| file.sync_data()))
+        disk::open_for_append(&path, 0o600)
+            .and_then(|mut file| disk::append(&mut file, &lines).and_then(|()| disk::sync(&file)))
             .map_err(|error| StateError::storage("write", &path, error))
     }
 
     /// Writes the lines that still count into a new file, locks that, and lets it take the name. A crash in between
     /// leaves the old file as it was.
     fn replace(&mut self, text: &[u8], contents: &Contents) -> Result<(), StateError> {
-        let path = self.path.with_extension("new");
-        let replaced = fs::remove_file(&path)
-            .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
-            .and_then(|()| lock::open_private(&path))
-            .and_then(|mut file| {
-                let mut kept = io::BufWriter::with_capacity(limits::BODY_STEP_BYTES, &mut file);
-                for range in &contents.live {
-                    kept.write_all(&text[range.clone()])?;
-                    kept.write_all(b"\n")?;
-                }
-                kept.flush()?;
-                drop(kept);
-                file.sync_data()?;
-                Ok(file)
-            });
-        let file = replaced.map_err(|error| StateError::storage("write", &path, error))?;
-        lock::lock(&file, &path)?;
-        fs::rename(&path, &self.path)
-            .and_then(|()| disk::sync_folder_of(&self.path))
-            .map_err(|error| self.storage("replace", error))?;
-        self.file = file;
+        let replaced = disk::replace(
+            &self.path,
+            0o600,
+            |to| {
+                contents.live.iter().try_for_each(|range| {
+                    to.write_all(&text[range.clone()])?;
+                    to.write_all(b"\n")
+                })
+            },
+            lock::lock,
+        );
+        self.file = replaced.map_err(|error| self.storage("replace", error))?;
         Ok(())
     }
+}
+
+/// The line that makes a blob known: `contentId,contentExpiration,tenantId,contentType`.
+pub fn line_of(tenant_id: &str, content_type: ContentType, blob: &Blob) -> String {
+    let Blob { content_id, expiration, .. } = blob;
+    format!("{content_id},{expiration},{tenant_id},{content_type}")
+}
+
+/// The key of the blob that a line makes known.
+pub(super) fn key_of(line: &str) -> Option<BlobKey> {
+    Line::parse(line.as_bytes()).map(|line| line.key())
 }
 
 /// What the file's text says.
@@ -353,8 +358,8 @@ mod tests {
         let (mut file, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
         assert!(known.is_empty());
         let (first, second) = (blob("1$2$audit_exchange$na0022"), blob("with,comma"));
-        file.append([(TENANT, ContentType::AuditExchange, &first), (TENANT, ContentType::DlpAll, &second)])
-            .expect("room");
+        let lines = [(ContentType::AuditExchange, &first), (ContentType::DlpAll, &second)];
+        file.append(&lines.map(|(content_type, blob)| line_of(TENANT, content_type, blob))).expect("room");
         drop(file);
         let (_, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
         assert!(known.contains(TENANT, "1$2$audit_exchange$na0022"));

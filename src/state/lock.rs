@@ -5,42 +5,34 @@
 //! replaces the file locks the new one before it takes the name. Between the two no moment is left in which two
 //! processes hold the lock of what `known_blobs` names.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::Path,
-};
+use std::{fs::File, io, os::unix::fs::MetadataExt, path::Path};
 
 use fs2::FileExt;
 
 use super::StateError;
-
-/// How the state's files are opened: read, append, readable by their owner only.
-pub(super) fn open_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
-}
+use crate::disk;
 
 /// Opens a file, made if it is not there, and locks it, or says that another process has.
 pub(super) fn open_locked(path: &Path) -> Result<File, StateError> {
     loop {
-        let file = open_private(path).map_err(|error| StateError::storage("open", path, error))?;
-        lock(&file, path)?;
+        let file =
+            disk::open_for_append(path, 0o600).map_err(|error| StateError::storage("open", path, error))?;
+        lock(&file).map_err(|error| {
+            if error.kind() == fs2::lock_contended_error().kind() {
+                StateError::Locked { path: path.display().to_string() }
+            } else {
+                StateError::storage("lock", path, error)
+            }
+        })?;
         if is_named(&file, path).map_err(|error| StateError::storage("look at", path, error))? {
             return Ok(file);
         }
     }
 }
 
-/// Locks an open file, or says that another process has.
-pub(super) fn lock(file: &File, path: &Path) -> Result<(), StateError> {
-    FileExt::try_lock_exclusive(file).map_err(|error| {
-        if error.kind() == fs2::lock_contended_error().kind() {
-            StateError::Locked { path: path.display().to_string() }
-        } else {
-            StateError::storage("lock", path, error)
-        }
-    })
+/// Locks an open file unless another process has; waits for nobody.
+pub(super) fn lock(file: &File) -> io::Result<()> {
+    FileExt::try_lock_exclusive(file)
 }
 
 /// Whether the path still names this file.
@@ -74,8 +66,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, replacement) = (folder.path().join("known_blobs"), folder.path().join("replacement"));
         let first = open_locked(&path).expect("a free lock");
-        let second = open_private(&replacement).expect("a new file");
-        lock(&second, &replacement).expect("nobody knows the new file");
+        let second = disk::open_for_append(&replacement, 0o600).expect("a new file");
+        lock(&second).expect("nobody knows the new file");
         fs::rename(&replacement, &path).expect("a rename");
         drop(first);
         assert!(matches!(open_locked(&path), Err(StateError::Locked { .. })), "the new file is locked");

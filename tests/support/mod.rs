@@ -157,6 +157,31 @@ impl Installation {
         );
     }
 
+    /// Holds the output, rotated files included, against the records of these feeds, line by line: each there, and as
+    /// often as it was served. For records without an Id too.
+    #[track_caller]
+    pub fn assert_lines_delivered_once<'a>(&self, feeds: impl IntoIterator<Item = (&'a Tenant, &'a str)>) {
+        let mut expected: BTreeMap<String, i64> = BTreeMap::new();
+        for (tenant, content_type) in feeds {
+            for record in tenant.blobs(content_type).iter().flat_map(records_of) {
+                let fields = record.strip_suffix('}').expect("an object");
+                let line = format!("{fields},\"OriginFeed\":\"{content_type}\",\"TenantName\":\"contoso\"}}");
+                *expected.entry(line).or_default() += 1;
+            }
+        }
+        for line in self.output().into_values().flatten() {
+            *expected.entry(line).or_default() -= 1;
+        }
+        expected.retain(|_, missing| *missing != 0);
+        let lost: i64 = expected.values().filter(|missing| **missing > 0).sum();
+        let doubled: i64 = -expected.values().filter(|missing| **missing < 0).sum::<i64>();
+        assert!(
+            expected.is_empty(),
+            "{lost} records lost, {doubled} too many, such as {:?}",
+            expected.first_key_value()
+        );
+    }
+
     /// The lines of `known_blobs`.
     pub fn known_blobs(&self) -> Vec<String> {
         let path = self.path("state/known_blobs");
@@ -210,6 +235,13 @@ impl std::fmt::Display for Run {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "exit {:?}\n{}{}", self.code, self.stdout, self.stderr)
     }
+}
+
+/// The texts of a blob's records.
+fn records_of(blob: &simulator::Blob) -> Vec<String> {
+    let body = blob.body();
+    let records: Vec<&serde_json::value::RawValue> = serde_json::from_slice(&body).expect("a whole array");
+    records.into_iter().map(|record| record.get().to_owned()).collect()
 }
 
 /// A time in the past.

@@ -1,0 +1,121 @@
+//! Which outputs there can be, and sets of them: what has gone where.
+
+use std::fmt;
+
+/// An output's name, as the configuration has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OutputName {
+    /// `output.file`
+    File,
+    /// `output.fluentd`
+    Fluentd,
+    /// `output.graylog`
+    Graylog,
+    /// `output.http`
+    Http,
+    /// `output.stdout`
+    Stdout,
+}
+
+impl OutputName {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::File, Self::Fluentd, Self::Graylog, Self::Http, Self::Stdout];
+
+    /// The configuration's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Fluentd => "fluentd",
+            Self::Graylog => "graylog",
+            Self::Http => "http",
+            Self::Stdout => "stdout",
+        }
+    }
+}
+
+impl fmt::Display for OutputName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A set of outputs. As text: their names in order, joined by `+`; the empty set is the empty text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutputSet(u8);
+
+impl OutputSet {
+    /// No output.
+    pub const EMPTY: Self = Self(0);
+
+    /// With one more.
+    #[must_use]
+    pub fn with(self, output: OutputName) -> Self {
+        Self(self.0 | 1 << output as u8)
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is in this one and not in the other.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether it is in it.
+    pub fn contains(self, output: OutputName) -> bool {
+        self.0 & 1 << output as u8 != 0
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Reads the text form. `None` if a name is not an output's.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut set = Self::EMPTY;
+        for name in text.split('+').filter(|name| !name.is_empty()) {
+            set = set.with(OutputName::ALL.into_iter().find(|output| output.name() == name)?);
+        }
+        Some(set)
+    }
+}
+
+impl FromIterator<OutputName> for OutputSet {
+    fn from_iter<Names: IntoIterator<Item = OutputName>>(names: Names) -> Self {
+        names.into_iter().fold(Self::EMPTY, Self::with)
+    }
+}
+
+impl fmt::Display for OutputSet {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = OutputName::ALL.into_iter().filter(|&output| self.contains(output)).map(OutputName::name);
+        formatter.write_str(&names.collect::<Vec<_>>().join("+"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_reads_as_it_is_written() {
+        let all: OutputSet = OutputName::ALL.into_iter().collect();
+        for set in [OutputSet::EMPTY, OutputSet::EMPTY.with(OutputName::Http), all] {
+            assert_eq!(OutputSet::parse(&set.to_string()), Some(set));
+        }
+        assert_eq!(all.to_string(), "file+fluentd+graylog+http+stdout");
+        assert_eq!(OutputSet::parse("file+kafka"), None);
+        assert!(all.without(all.without(OutputSet::EMPTY.with(OutputName::File))).contains(OutputName::File));
+    }
+}

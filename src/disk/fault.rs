@@ -1,0 +1,114 @@
+//! Faults on demand: makes the n-th step that a process takes on the disk fail, or the process die there.
+//!
+//! In debug builds only, which is what tests run; a release build has none of it. The variable
+//! `COLLECTOR_DISK_FAULT=7:full` strikes at the seventh step with one of [`KINDS`]; with `7+:full` at that one and all
+//! that follow. A struck step leaves `COLLECTOR_DISK_FAULT_MARK`, a file, so that a test knows whether it was reached.
+
+use std::io;
+
+/// What can be made to happen.
+pub const KINDS: [&str; 5] = ["full", "short", "broken", "kill-before", "kill-after"];
+
+/// What is done to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A file is opened or made.
+    Open,
+    /// Bytes are appended.
+    Write,
+    /// A file is made durable.
+    Sync,
+    /// A file's end is cut off.
+    Cut,
+    /// A file takes another's name.
+    Rename,
+    /// A name is made durable.
+    SyncFolder,
+}
+
+#[cfg(not(debug_assertions))]
+mod active {
+    use super::{Step, io};
+
+    pub(in crate::disk) fn before(_: Step) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(in crate::disk) fn before_write(bytes: &[u8]) -> io::Result<&[u8]> {
+        Ok(bytes)
+    }
+
+    pub(in crate::disk) fn after(_: Step) {}
+}
+
+#[cfg(debug_assertions)]
+mod active {
+    use std::{
+        fs,
+        sync::{
+            OnceLock,
+            atomic::{AtomicU64, Ordering},
+        },
+    };
+
+    use super::{Step, io};
+
+    struct Plan {
+        strikes_at: u64,
+        and_after: bool,
+        kind: String,
+    }
+
+    static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+    fn plan() -> Option<&'static Plan> {
+        static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
+        let read = || {
+            let text = std::env::var("COLLECTOR_DISK_FAULT").ok()?;
+            let (number, kind) = text.split_once(':')?;
+            let strikes_at = number.trim_end_matches('+').parse().ok()?;
+            Some(Plan { strikes_at, and_after: number.ends_with('+'), kind: kind.to_owned() })
+        };
+        PLAN.get_or_init(read).as_ref()
+    }
+
+    /// The fault that strikes now, if one does.
+    fn struck() -> Option<&'static str> {
+        let plan = plan()?;
+        let taken = TAKEN.load(Ordering::SeqCst);
+        let is_struck = taken == plan.strikes_at || (plan.and_after && taken > plan.strikes_at);
+        is_struck.then(|| {
+            if let Ok(mark) = std::env::var("COLLECTOR_DISK_FAULT_MARK") {
+                fs::write(mark, "struck").expect("the test gave a place for the mark");
+            }
+            plan.kind.as_str()
+        })
+    }
+
+    pub(in crate::disk) fn before(step: Step) -> io::Result<()> {
+        TAKEN.fetch_add(1, Ordering::SeqCst);
+        match struck() {
+            Some("full" | "short") if step == Step::Cut => Ok(()), // needs no room
+            Some("full" | "short") => Err(io::ErrorKind::StorageFull.into()),
+            Some("broken") => Err(io::Error::other("Input/output error")),
+            Some("kill-before") => std::process::abort(),
+            _ => Ok(()),
+        }
+    }
+
+    pub(in crate::disk) fn before_write(bytes: &[u8]) -> io::Result<&[u8]> {
+        match before(Step::Write) {
+            Err(_) if struck() == Some("short") => Ok(&bytes[..bytes.len() / 2]),
+            Err(error) => Err(error),
+            Ok(()) => Ok(bytes),
+        }
+    }
+
+    pub(in crate::disk) fn after(_: Step) {
+        if struck() == Some("kill-after") {
+            std::process::abort();
+        }
+    }
+}
+
+pub(super) use active::{after, before, before_write};

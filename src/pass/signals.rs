@@ -1,0 +1,50 @@
+//! SIGTERM and SIGINT: the first one ends the pass in order, a second one at once.
+
+use std::thread;
+
+use crossbeam_channel::Sender;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::{Handle, Signals},
+};
+
+use super::Event;
+use crate::{exit::Exit, report::Stop};
+
+/// Listens as long as it lives.
+pub struct Listening(Option<Handle>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.0 {
+            handle.close();
+        }
+    }
+}
+
+/// Tells the main thread of signals. If the system does not let us listen, signals end the program as they always do,
+/// which the state survives.
+pub fn listen(events: Sender<Event>) -> Listening {
+    let mut signals = match Signals::new([SIGINT, SIGTERM]) {
+        Ok(signals) => signals,
+        Err(error) => {
+            log::warn!("Cannot listen for signals ({error}): they end the pass at once");
+            return Listening(None);
+        }
+    };
+    let handle = signals.handle();
+    thread::spawn(move || {
+        for (number, signal) in signals.forever().enumerate() {
+            let (stop, exit) = match signal {
+                SIGINT => (Stop::Interrupted, Exit::Interrupted),
+                _ => (Stop::Terminated, Exit::Terminated),
+            };
+            if number > 0 {
+                std::process::exit(exit.code().into());
+            }
+            // The main thread may be past listening; then the pass is over anyway.
+            let _ = events.send(Event::Signal(stop));
+        }
+    });
+    Listening(Some(handle))
+}

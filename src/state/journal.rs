@@ -1,0 +1,327 @@
+//! `journal`: what a pass has committed so far, so that the next one knows what a killed one left behind.
+//!
+//! Lines of JSON, appended and made durable one after the other; the first names the version. A pass writes where each
+//! output file ended before it wrote to it ([`Journal::opened`]), and at each commit where the files end now and which
+//! blobs that made known ([`Journal::committed`]). That one line, written and synced at once, is what makes a batch
+//! committed: all of it or, if the line is torn, nothing. At a pass's orderly end the journal is empty again.
+//!
+//! What a killed pass leaves is found by [`Journal::open`]:
+//!
+//! - Blobs of committed batches enter `known_blobs` if they are not in it yet.
+//! - Whatever stands in an output file behind its committed length is of an unfinished batch. Its whole lines stay,
+//!   because somebody may have read them already; they are **orphans**: their blobs are not known and will be collected
+//!   again, and then each orphan is adopted: the record that is it is not written a second time. A torn last line goes.
+//! - A file that was renamed meanwhile is found in its folder by its number. One that has shrunk was rotated by
+//!   copytruncate, or is gone; then it cannot be told what was in it, and the records of that last batch may be
+//!   delivered twice, which is logged.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    StateError,
+    progress::{Waiting, WaitingLine},
+};
+use crate::{
+    disk::{self, Position},
+    limits, records,
+};
+
+/// The file's name in `workingDir`.
+pub const FILE_NAME: &str = "journal";
+
+const VERSION: u32 = 1;
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+enum Line {
+    Version(u32),
+    /// A file is about to be written to.
+    Opened(Position),
+    /// A batch is durable in the outputs.
+    Committed {
+        positions: Vec<Position>,
+        known: Vec<String>,
+        waiting: Vec<WaitingLine>,
+        adopted: Vec<Key>,
+    },
+    /// Taken over from an earlier pass.
+    Orphans {
+        since: Timestamp,
+        keys: Vec<Key>,
+    },
+}
+
+/// A record's key, in hexadecimal digits: JSON's numbers are too short for it.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Key(u128);
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        format!("{:032x}", key.0)
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        u128::from_str_radix(&text, 16).map(Self)
+    }
+}
+
+/// Records that stand in an output file although their blobs are not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Orphans {
+    /// Each key, and how often.
+    keys: HashMap<u128, u32>,
+    /// When the first of them was found.
+    since: Option<Timestamp>,
+}
+
+impl Orphans {
+    fn add(&mut self, key: u128, found: Timestamp) {
+        *self.keys.entry(key).or_default() += 1;
+        self.since = Some(self.since.map_or(found, |since| since.min(found)));
+    }
+
+    /// Takes one away, if there is one of this key.
+    pub fn adopt(&mut self, key: u128) -> bool {
+        let Some(count) = self.keys.get_mut(&key) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.keys.remove(&key);
+        }
+        true
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.keys.values().copied().map(u64::from).sum()
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.keys.iter().flat_map(|(&key, &count)| std::iter::repeat_n(Key(key), count as usize)).collect()
+    }
+}
+
+/// What a batch brings that has to be remembered.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Where the output files end.
+    pub positions: Vec<Position>,
+    /// Lines of `known_blobs`.
+    pub known: Vec<String>,
+    /// Blobs that some outputs have and others do not.
+    pub waiting: Vec<Waiting>,
+    /// Orphans that were adopted.
+    pub adopted: Vec<u128>,
+}
+
+/// What an earlier pass left.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Lines that belong into `known_blobs`.
+    pub known: Vec<String>,
+    /// Blobs that some outputs have and others do not.
+    pub waiting: Vec<Waiting>,
+    /// Records that stand in an output file although their blobs are not known.
+    pub orphans: Orphans,
+    /// Where the files end as far as was committed.
+    positions: Vec<Position>,
+}
+
+/// The open journal of this pass.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Opens it, and finds out what an earlier pass left. Nothing is changed in the journal until
+    /// [`Self::take_over`] says that it was dealt with.
+    pub fn open(working_dir: &Path, now: Timestamp) -> Result<(Self, Left), StateError> {
+        let path = working_dir.join(FILE_NAME);
+        let file =
+            disk::open_for_append(&path, 0o600).map_err(|error| StateError::storage("open", &path, error))?;
+        let bytes = fs::read(&path).map_err(|error| StateError::storage("read", &path, error))?;
+        let mut left = read(&path, &bytes);
+        if left.orphans.since.is_some_and(|since| since < now - limits::ORPHANS_AGE_MAX) {
+            left.orphans = Orphans::default();
+        }
+        for position in std::mem::take(&mut left.positions) {
+            find_orphans(&position, now, &mut left.orphans)
+                .map_err(|error| StateError::storage("read", &position.path, error))?;
+        }
+        if !left.orphans.is_empty() {
+            log::info!(
+                "An earlier pass was cut off: {} records are in the files already and will not be written again",
+                left.orphans.count()
+            );
+        }
+        Ok((Self { path, file }, left))
+    }
+
+    /// Begins anew, with what is taken over from earlier passes: orphans, and blobs that wait. To be called when the
+    /// known blobs that were left are in `known_blobs`, durably.
+    pub fn take_over(&mut self, orphans: &Orphans, waiting: &[Waiting]) -> Result<(), StateError> {
+        let mut lines = vec![Line::Version(VERSION)];
+        if let Some(since) = orphans.since.filter(|_| !orphans.is_empty()) {
+            lines.push(Line::Orphans { since, keys: orphans.keys() });
+        }
+        if !waiting.is_empty() {
+            let waiting = waiting.iter().map(WaitingLine::from).collect();
+            let (positions, known, adopted) = Default::default();
+            lines.push(Line::Committed { positions, known, waiting, adopted });
+        }
+        let text: String = lines.iter().map(text_of).collect();
+        let replaced = disk::replace(&self.path, 0o600, |to| to.write_all(text.as_bytes()), |_| Ok(()));
+        self.file = replaced.map_err(|error| StateError::storage("replace", &self.path, error))?;
+        Ok(())
+    }
+
+    /// A file is about to be written to for the first time in this pass.
+    pub fn opened(&mut self, position: Position) -> Result<(), StateError> {
+        self.append(&Line::Opened(position))
+    }
+
+    /// A batch is durable in its outputs: when this returns, it is committed.
+    pub fn committed(&mut self, batch: &Batch) -> Result<(), StateError> {
+        self.append(&Line::Committed {
+            positions: batch.positions.clone(),
+            known: batch.known.clone(),
+            waiting: batch.waiting.iter().map(WaitingLine::from).collect(),
+            adopted: batch.adopted.iter().copied().map(Key).collect(),
+        })
+    }
+
+    fn append(&mut self, line: &Line) -> Result<(), StateError> {
+        let before = self.file.metadata().map_or(0, |metadata| metadata.len());
+        let written =
+            disk::append(&mut self.file, text_of(line).as_bytes()).and_then(|()| disk::sync(&self.file));
+        written.map_err(|error| {
+            // A torn line ends what is read, so that it may stay if it cannot be cut off.
+            let _ = disk::cut(&self.file, before);
+            StateError::storage("write", &self.path, error)
+        })
+    }
+}
+
+fn text_of(line: &Line) -> String {
+    serde_json::to_string(line).expect("what is written is text, numbers and paths of text") + "\n"
+}
+
+/// Reads as far as whole lines go.
+fn read(path: &Path, bytes: &[u8]) -> Left {
+    let mut left = Left::default();
+    let mut lines = bytes
+        .split_inclusive(|&byte| byte == b'\n')
+        .map(|line| line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<Line>(line).ok()));
+    match lines.next() {
+        None | Some(Some(Line::Version(VERSION))) => {}
+        Some(_) => {
+            let aside = path.with_extension("unreadable");
+            log::warn!(
+                "{} is damaged or of a later version; it is copied to {}, and records of a pass that was cut off may be \
+                 delivered twice",
+                path.display(),
+                aside.display()
+            );
+            // If there is no room for the copy, it is gone without.
+            let _ = fs::write(aside, bytes);
+            return left;
+        }
+    }
+    for line in lines.map_while(|line| line) {
+        match line {
+            Line::Version(_) => {}
+            Line::Opened(position) => left.move_to(position),
+            Line::Orphans { since, keys } => keys.into_iter().for_each(|key| left.orphans.add(key.0, since)),
+            Line::Committed { positions, known, waiting, adopted } => {
+                for position in positions {
+                    left.move_to(position);
+                }
+                left.known.extend(known);
+                left.waiting.extend(waiting.into_iter().filter_map(WaitingLine::read));
+                for key in adopted {
+                    left.orphans.adopt(key.0);
+                }
+            }
+        }
+    }
+    left
+}
+
+impl Left {
+    fn move_to(&mut self, position: Position) {
+        let is_same =
+            |known: &&mut Position| (known.device, known.inode) == (position.device, position.inode);
+        match self.positions.iter_mut().find(is_same) {
+            Some(known) => *known = position,
+            None => self.positions.push(position),
+        }
+    }
+}
+
+/// Adds what stands behind a position to the orphans, and mends the file's torn end.
+fn find_orphans(position: &Position, now: Timestamp, orphans: &mut Orphans) -> io::Result<()> {
+    let Some(mut file) = find_file(position)? else {
+        log::warn!(
+            "{} was rotated and is not to be found; the records of a pass that was cut off may be delivered twice",
+            position.path.display()
+        );
+        return Ok(());
+    };
+    let length = file.metadata()?.len();
+    if length < position.length {
+        log::warn!(
+            "{} was truncated by a rotation; the records of a pass that was cut off may be delivered twice",
+            position.path.display()
+        );
+        return Ok(());
+    }
+    file.seek(SeekFrom::Start(position.length))?;
+    let mut reader = BufReader::new(&file);
+    let mut end = position.length;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        reader.read_until(b'\n', &mut line)?;
+        let Some(whole) = line.strip_suffix(b"\n") else { break };
+        orphans.add(records::key_of_line(whole), now);
+        end += line.len() as u64;
+    }
+    if end < length {
+        disk::cut(&file, end)?;
+    }
+    // Only now may anybody rely on what stands there.
+    disk::sync(&file)
+}
+
+/// The file itself, under its name or under another one in the same folder.
+fn find_file(position: &Position) -> io::Result<Option<File>> {
+    let folder =
+        position.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let siblings = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    for path in std::iter::once(position.path.clone()).chain(siblings) {
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && position.is_of(&metadata)) {
+            return OpenOptions::new().read(true).append(true).open(path).map(Some);
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,237 @@
+//! `progress`: up to when each feed is listed completely, and which of the listed blobs still wait.
+//!
+//! A line of JSON each, after a first one that names the version; replaced as a whole at each pass's end, so it is
+//! always of one moment. Without it, a pass lists what `hoursToCollect` says and nothing is lost but the memory of what
+//! waits beyond that.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::StateError;
+use crate::{
+    delivery::OutputSet,
+    disk,
+    feed::{Blob, ContentType},
+};
+
+/// The file's name in `workingDir`.
+pub const FILE_NAME: &str = "progress";
+
+const VERSION: u32 = 1;
+
+/// What is remembered of feeds and of blobs that wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// By tenant id and content type.
+    pub feeds: BTreeMap<(String, ContentType), FeedProgress>,
+    /// Listed, but not delivered everywhere.
+    pub waiting: Vec<Waiting>,
+}
+
+/// How far a feed is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedProgress {
+    /// Everything before is listed, and known or waiting.
+    pub listed_until: Timestamp,
+    /// Nothing before is wanted (`only_future_events`).
+    pub wanted_from: Option<Timestamp>,
+}
+
+/// A blob that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Whose it is.
+    pub tenant_id: String,
+    /// Of which feed.
+    pub content_type: ContentType,
+    /// As it was listed.
+    pub blob: Blob,
+    /// Outputs that have its records already.
+    pub delivered_to: OutputSet,
+}
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+enum Line {
+    Version(u32),
+    Feed { tenant_id: String, content_type: String, listed_until: Timestamp, wanted_from: Option<Timestamp> },
+    Waiting(WaitingLine),
+}
+
+/// How a blob that waits is written, here and in the journal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WaitingLine {
+    tenant_id: String,
+    content_type: String,
+    content_id: String,
+    content_uri: String,
+    content_created: Timestamp,
+    content_expiration: String,
+    delivered_to: String,
+}
+
+impl From<&Waiting> for WaitingLine {
+    fn from(waiting: &Waiting) -> Self {
+        let Waiting { tenant_id, content_type, blob, delivered_to } = waiting.clone();
+        Self {
+            tenant_id,
+            content_type: content_type.name().to_owned(),
+            content_id: blob.content_id,
+            content_uri: blob.content_uri,
+            content_created: blob.created,
+            content_expiration: blob.expiration,
+            delivered_to: delivered_to.to_string(),
+        }
+    }
+}
+
+impl WaitingLine {
+    pub(super) fn read(self) -> Option<Waiting> {
+        Some(Waiting {
+            tenant_id: self.tenant_id,
+            content_type: ContentType::from_name(&self.content_type)?,
+            blob: Blob {
+                content_id: self.content_id,
+                content_uri: self.content_uri,
+                created: self.content_created,
+                expiration: self.content_expiration,
+            },
+            delivered_to: OutputSet::parse(&self.delivered_to)?,
+        })
+    }
+}
+
+impl Progress {
+    /// Reads it. A file of a later version, or one that is no such file, is put aside, said so, and gone without.
+    pub fn read(working_dir: &Path) -> Result<Self, StateError> {
+        let path = path(working_dir);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Self::parse(&text).unwrap_or_else(|problem| {
+                let aside = path.with_extension("unreadable");
+                log::warn!(
+                    "{} is {problem}; it is put aside as {}, and the pass goes on without",
+                    path.display(),
+                    aside.display()
+                );
+                // If it stays where it is, it is replaced at the pass's end.
+                let _ = fs::rename(&path, aside);
+                Self::default()
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                log::warn!("{} is no text; the pass goes on without", path.display());
+                Ok(Self::default())
+            }
+            Err(error) => Err(StateError::storage("read", &path, error)),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let mut progress = Self::default();
+        let mut lines = text.lines().map(serde_json::from_str::<Line>);
+        match lines.next() {
+            None => return Ok(progress),
+            Some(Ok(Line::Version(VERSION))) => {}
+            Some(Ok(Line::Version(_))) => return Err("of a later version"),
+            Some(_) => return Err("damaged"),
+        }
+        for line in lines {
+            match line.map_err(|_| "damaged")? {
+                Line::Version(_) => return Err("damaged"),
+                Line::Feed { tenant_id, content_type, listed_until, wanted_from } => {
+                    let content_type = ContentType::from_name(&content_type).ok_or("damaged")?;
+                    progress
+                        .feeds
+                        .insert((tenant_id, content_type), FeedProgress { listed_until, wanted_from });
+                }
+                Line::Waiting(waiting) => progress.waiting.push(waiting.read().ok_or("damaged")?),
+            }
+        }
+        Ok(progress)
+    }
+
+    /// What a pass found out about its feeds, in place of what was known of them; what it had nothing to do with stays.
+    #[must_use]
+    pub fn followed_by(mut self, mut later: Self) -> Self {
+        self.feeds.append(&mut later.feeds);
+        self.waiting.append(&mut later.waiting);
+        self
+    }
+
+    /// Replaces the file, durably and at one stroke.
+    pub fn write(&self, working_dir: &Path) -> Result<(), StateError> {
+        let feeds = self.feeds.iter().map(|((tenant_id, content_type), feed)| Line::Feed {
+            tenant_id: tenant_id.clone(),
+            content_type: content_type.name().to_owned(),
+            listed_until: feed.listed_until,
+            wanted_from: feed.wanted_from,
+        });
+        let waiting = self.waiting.iter().map(|waiting| Line::Waiting(waiting.into()));
+        let path = path(working_dir);
+        let written = disk::replace(
+            &path,
+            0o600,
+            |to| {
+                for line in std::iter::once(Line::Version(VERSION)).chain(feeds).chain(waiting) {
+                    serde_json::to_writer(&mut *to, &line)?;
+                    to.write_all(b"\n")?;
+                }
+                Ok(())
+            },
+            |_| Ok(()),
+        );
+        written.map(drop).map_err(|error| StateError::storage("write", &path, error))
+    }
+}
+
+fn path(working_dir: &Path) -> PathBuf {
+    working_dir.join(FILE_NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::OutputName;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(Progress::read(folder.path()).expect("nothing yet"), Progress::default());
+        let time: Timestamp = "2026-11-22T10:00:00Z".parse().expect("a time of the test");
+        let mut progress = Progress::default();
+        let feed = FeedProgress { listed_until: time, wanted_from: Some(time) };
+        progress.feeds.insert(("a".to_owned(), ContentType::DlpAll), feed);
+        progress.waiting.push(Waiting {
+            tenant_id: "a".to_owned(),
+            content_type: ContentType::AuditGeneral,
+            blob: Blob {
+                content_id: "x,\"y\"$".to_owned(),
+                content_uri: "https://a/b".to_owned(),
+                created: time,
+                expiration: "2026-11-29T10:00:00.000Z".to_owned(),
+            },
+            delivered_to: OutputSet::EMPTY.with(OutputName::File),
+        });
+        progress.write(folder.path()).expect("room");
+        assert_eq!(Progress::read(folder.path()).expect("a file"), progress);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_put_aside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for text in ["{\"version\":2}\n", "garbage", "{\"version\":1}\n{\"feed\":{}}\n"] {
+            fs::write(path(folder.path()), text).expect("a file");
+            assert_eq!(Progress::read(folder.path()).expect("gone without"), Progress::default());
+            assert!(!path(folder.path()).exists());
+            assert_eq!(fs::read_to_string(folder.path().join("progress.unreadable")).expect("a file"), text);
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Nothing lost, nothing twice: repeated records, several outputs, downtime, signals, kills, rotation.
+
+use std::{
+    fs,
+    io::Read,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use jiff::{Timestamp, ToSpan};
+use simulator::{Fault, NewBlob, Operation, Requests, record, reordered};
+
+use crate::support::{CONTOSO, Installation, Run, hours_ago, whole_lines};
+
+const FEED: &str = "Audit.General";
+
+fn some_records(count: u64) -> Vec<String> {
+    (0..count).map(|seed| record(FEED, CONTOSO, hours_ago(5), seed)).collect()
+}
+
+fn add(installation: &Installation, records: &[String]) -> simulator::Blob {
+    installation.contoso.add_blob(FEED, NewBlob::texts(records).created(hours_ago(2)))
+}
+
+#[test]
+fn records_that_microsoft_repeats_are_delivered_once() {
+    let installation = Installation::new();
+    let records = some_records(6);
+    add(&installation, &[&records[..3], &records[..2]].concat());
+    add(&installation, &[records[1].clone(), reordered(&records[2]), records[3].clone()]);
+    installation.run(&[]).assert_code(0).assert_line_with(&["Blobs successful: 2 |", "Logs saved: 4"]);
+    add(&installation, &[reordered(&records[0]), records[4].clone(), records[5].clone()]);
+    let run = installation.run(&["-v"]);
+    run.assert_code(0)
+        .assert_line_with(&["Blobs successful: 1 |", "Logs saved: 2"])
+        .assert_line("[DEBUG] Records of contoso Audit.General: 2 saved, 1 repeated and dropped");
+    assert_eq!(installation.delivered_ids().len(), 6);
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
+fn records_without_an_id_are_always_delivered() {
+    let installation = Installation::new();
+    let nameless = [
+        r#"{"Operation":"x"}"#,
+        r#"{"Operation":"x"}"#,
+        r#"{"Id":"","Operation":"x"}"#,
+        r#"{"Id":"00000000-0000-0000-0000-000000000000"}"#,
+        r#"{"Id":null}"#,
+    ];
+    for _ in 0..2 {
+        installation.contoso.add_blob(FEED, NewBlob::texts(nameless).created(hours_ago(2)));
+        installation.run(&[]).assert_code(0);
+    }
+    installation.assert_lines_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
+fn repeated_records_are_delivered_again_if_that_is_asked_for() {
+    let installation = Installation::new().collect("dedupHours: 0");
+    let records = some_records(2);
+    add(&installation, &records);
+    add(&installation, &records);
+    installation.run(&[]).assert_code(0).assert_line_with(&["Logs saved: 4"]);
+    assert!(!installation.path("state/record_ids").exists());
+}
+
+/// The configuration with standard output beside the files.
+fn with_stdout(installation: &Installation) -> String {
+    let path = installation.path("two-outputs.yaml");
+    fs::write(&path, installation.config() + "  stdout:\n    enabled: true\n").expect("a file");
+    path.to_str().expect("text").to_owned()
+}
+
+#[test]
+fn an_output_that_fails_is_served_later_and_the_other_one_sees_nothing_again() {
+    let installation = Installation::new();
+    let config = with_stdout(&installation);
+    let records = some_records(5);
+    add(&installation, &records[..3]);
+
+    let mut closed = installation.command(&["-c", &config]);
+    let mut child = closed.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program");
+    drop(child.stdout.take());
+    let run = finish(child);
+    run.assert_code(1)
+        .assert_line_with(&["[ERROR] Output stdout failed", "closed by its reader"])
+        .assert_line_with(&["Blobs found: 1 | Blobs successful: 0 | Blobs failed: 1 |", "Logs saved: 3"]);
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+    assert_eq!(installation.known_blobs(), [""; 0], "a blob is known when every output has it");
+    let files = installation.output();
+
+    // One record comes again in another blob before standard output has had it.
+    add(&installation, &[records[0].clone(), records[3].clone(), records[4].clone()]);
+    let run = installation.run_bare(&["-c", &config]);
+    run.assert_code(0).assert_line_with(&["Blobs successful: 2 |"]);
+    let mut ids: Vec<_> = run.stdout.lines().map(|line| simulator::id_of(line).expect("an Id")).collect();
+    ids.sort();
+    assert_eq!(ids, installation.contoso.ids(FEED).into_iter().collect::<Vec<_>>());
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+    assert_eq!(installation.output()["AuditGeneral.json"][..3], files["AuditGeneral.json"]);
+    assert_eq!(installation.known_blobs().len(), 2);
+}
+
+/// Rewrites what the state says of how far the feeds are listed.
+fn set_listed_until(installation: &Installation, time: Timestamp) {
+    let path = installation.path("state/progress");
+    let text = fs::read_to_string(&path).expect("a file");
+    let lines = text.lines().map(|line| {
+        let Some((before, rest)) = line.split_once("\"listedUntil\":\"") else { return line.to_owned() };
+        let (_, after) = rest.split_once('"').expect("the end of a text");
+        format!("{before}\"listedUntil\":\"{time}\"{after}")
+    });
+    fs::write(&path, lines.collect::<Vec<_>>().join("\n") + "\n").expect("a file");
+}
+
+#[test]
+fn downtime_is_caught_up() {
+    let installation = Installation::new();
+    installation.run(&[]).assert_code(0);
+    set_listed_until(&installation, hours_ago(100));
+    for hours in [99, 50, 3] {
+        installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(hours)));
+    }
+    installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 3 | Blobs successful: 3"]);
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+    installation.assert_good_manners();
+    installation.simulator.forget_requests();
+    installation.run(&[]).assert_code(0);
+    assert_eq!(installation.simulator.count(Operation::ListContent), 10, "then only the last day is listed");
+}
+
+#[test]
+fn downtime_beyond_what_the_api_remembers_is_told() {
+    let installation = Installation::new();
+    installation.run(&[]).assert_code(0);
+    set_listed_until(&installation, hours_ago(9 * 24));
+    installation.run(&[]).assert_code(0).assert_line_with(&[
+        "[ERROR] Content lost for contoso audit.general:",
+        "run the collector more often",
+    ]);
+    installation.assert_good_manners();
+}
+
+#[test]
+fn a_blob_that_appears_late_is_found() {
+    let installation = Installation::new();
+    installation.run(&[]).assert_code(0);
+    installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(22)));
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
+fn only_future_events_takes_nothing_from_before_the_first_pass() {
+    let installation = Installation::new();
+    let config = format!("only_future_events: true\n{}", installation.config());
+    fs::write(installation.path("future.yaml"), config).expect("a file");
+    let early = installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(1)));
+    for _ in 0..2 {
+        installation.run_bare(&["-c", "future.yaml"]).assert_code(0).assert_line("[WARN] No new blobs found");
+    }
+    // As if the first pass had been hours ago.
+    let path = installation.path("state/progress");
+    let text = fs::read_to_string(&path).expect("a file");
+    let hour = |time: Timestamp| time.strftime("%Y-%m-%dT%H").to_string();
+    let text = text.replace(&hour(Timestamp::now()), &hour(hours_ago(3)));
+    fs::write(&path, text.replace(&hour(hours_ago(1)), &hour(hours_ago(4)))).expect("a file");
+    let late = installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(2)));
+    let older = installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(9)));
+    installation.run_bare(&["-c", "future.yaml"]).assert_code(0);
+    assert_eq!((early.served(), late.served(), older.served()), (1, 1, 0));
+}
+
+#[test]
+fn a_blob_that_never_parses_blocks_nothing_and_is_given_up_when_it_expires() {
+    let installation = Installation::new().collect("hoursToCollect: 1");
+    let contoso = &installation.contoso;
+    let good = contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(10)));
+    let bad = contoso.add_blob(FEED, NewBlob::body("[{]").created(hours_ago(11)));
+    let expired = contoso.add_blob(FEED, NewBlob::body("[").created(hours_ago(12)).expiring(hours_ago(-99)));
+    let run = installation.run(&["--hours", "24"]);
+    run.assert_code(1)
+        .assert_line_with(&["[ERROR] Blob download failed for contoso audit.general", bad.content_id()]);
+    assert_eq!((good.served(), bad.served()), (1, 4), "each is tried a bounded number of times");
+
+    // Long past what a pass looks back, it is still tried and reported. The other one expires, as the state has it.
+    let path = installation.path("state/progress");
+    let text = fs::read_to_string(&path).expect("a file");
+    let line = text.lines().find(|line| line.contains(expired.content_id())).expect("the blob waits");
+    let (before, rest) = line.split_once("\"contentExpiration\":\"").expect("its expiration");
+    let (_, after) = rest.split_once('"').expect("the end of a text");
+    let changed = format!("{before}\"contentExpiration\":\"{}\"{after}", hours_ago(1));
+    fs::write(&path, text.replace(line, &changed)).expect("a file");
+    let run = installation.run(&[]);
+    run.assert_code(1)
+        .assert_line_with(&["[ERROR] Blob download failed for contoso audit.general", bad.content_id()])
+        .assert_line_with(&[
+            "[ERROR] Blob gone for contoso audit.general",
+            expired.content_id(),
+            "it expired at",
+        ])
+        .assert_line_with(&["Blobs found: 2 |", "Blobs failed: 1 | Blobs gone: 1 |"]);
+    assert_eq!((good.served(), bad.served(), expired.served()), (1, 8, 4));
+
+    let run = installation.run(&["--hours", "24"]);
+    run.assert_code(1);
+    assert!(!run.stderr.contains(expired.content_id()), "it is said once: {run}");
+    assert_eq!(expired.served(), 4);
+}
+
+#[test]
+fn nobody_asks_twice_for_a_blob_that_is_gone() {
+    let installation = Installation::new();
+    let blob = installation.contoso.add_blob(FEED, NewBlob::records(1).created(hours_ago(2)));
+    blob.vanish();
+    installation.run(&[]).assert_code(0).assert_line_with(&["[ERROR] Blob gone", blob.content_id(), "lost"]);
+    assert_eq!(installation.simulator.count(Operation::FetchBlob), 1);
+    let run = installation.run(&[]);
+    run.assert_code(0).assert_line("[WARN] No new blobs found");
+    assert_eq!(installation.simulator.count(Operation::FetchBlob), 1);
+}
+
+fn finish(mut child: Child) -> Run {
+    let mut stderr = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("UTF-8");
+    let code = child.wait().expect("a program of ours").code();
+    Run { code, stdout: String::new(), stderr }
+}
+
+fn start(installation: &Installation) -> Child {
+    let config = installation.config_file();
+    let mut command = installation.command(&["-c", config.to_str().expect("text")]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a program")
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status();
+    assert!(status.expect("the kill command").success());
+}
+
+#[test]
+fn a_signal_ends_a_pass_in_order_even_when_requests_hang() {
+    for (name, code) in [("-TERM", 143), ("-INT", 130)] {
+        let installation = Installation::new();
+        let contoso = &installation.contoso;
+        contoso.add_blobs(FEED, 10, 3, hours_ago(20)..hours_ago(2));
+        let hanging = contoso.blobs(FEED).remove(4);
+        let requests = Requests::to(Operation::FetchBlob).of_blob(hanging.content_id());
+        installation.simulator.fault(requests.always(), Fault::stall(None));
+        let child = start(&installation);
+        assert!(installation.simulator.wait_for(10, Operation::FetchBlob, Duration::from_secs(60)));
+        signal(&child, name);
+        let run = finish(child);
+        run.assert_code(code).assert_line_with(&["Blobs successful: 9 | Blobs left for later: 1 |"]);
+        assert_eq!(installation.delivered_ids().len(), 27);
+        assert_eq!(installation.known_blobs().len(), 9);
+
+        installation.simulator.heal();
+        installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 1 | Blobs successful: 1"]);
+        installation.assert_delivered_once([(contoso, FEED)]);
+    }
+}
+
+#[test]
+fn two_passes_at_once_deliver_everything_once() {
+    let installation = Installation::new();
+    for round in 0..20 {
+        installation.contoso.add_blobs(FEED, 5, 3, hours_ago(20)..hours_ago(2));
+        let passes = [start(&installation), start(&installation)];
+        let mut codes = passes.map(|child| finish(child).code);
+        codes.sort_unstable();
+        assert!(matches!(codes, [Some(0), Some(0 | 75)]), "round {round}: {codes:?}");
+        installation.assert_delivered_once([(&installation.contoso, FEED)]);
+    }
+}
+
+/// Kills passes at random moments, rotates files and adds blobs in between, and then lets one finish.
+fn kill_loop(kills: u32, seed: u64) {
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let installation = Installation::new();
+    let contoso = &installation.contoso;
+    let feeds = ["Audit.General", "DLP.All"];
+    for kill in 0..kills {
+        for feed in feeds {
+            contoso.add_blobs(feed, random.usize(0..4), random.usize(1..30), hours_ago(20)..hours_ago(2));
+        }
+        if random.u8(..4) == 0 {
+            let nameless = [r#"{"Operation":"x"}"#, r#"{"Operation":"x"}"#];
+            contoso.add_blob(FEED, NewBlob::texts(nameless).created(hours_ago(3)));
+        }
+        installation.simulator.set_latency(Duration::from_millis(random.u64(0..3)));
+        let mut child = start(&installation);
+        thread::sleep(Duration::from_millis(random.u64(0..60)));
+        child.kill().expect("a program of ours");
+        child.wait().expect("a program of ours");
+        if random.u8(..4) == 0 {
+            let path = installation.path("output/AuditGeneral.json");
+            if path.exists() {
+                fs::rename(&path, installation.path(&format!("output/AuditGeneral.json.{kill}")))
+                    .expect("a file");
+            }
+        }
+    }
+    installation.run(&[]).assert_code(0);
+    installation.assert_lines_delivered_once(feeds.map(|feed| (contoso, feed)));
+    let output = installation.output();
+    installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
+    assert_eq!(installation.output(), output);
+}
+
+#[test]
+fn fifty_random_kills_lose_nothing_and_double_nothing() {
+    kill_loop(50, fastrand::u64(..));
+}
+
+/// Run with `cargo test --release -- --ignored thousand`; takes some minutes.
+#[test]
+#[ignore = "takes minutes"]
+fn a_thousand_random_kills_lose_nothing_and_double_nothing() {
+    for _ in 0..20 {
+        kill_loop(50, fastrand::u64(..));
+    }
+}
+
+/// A pass that is killed after it has written and before it has committed.
+fn killed_before_commit(installation: &Installation) {
+    // Of the steps on the disk, the first sync after the first record is written is an output's.
+    for step in 1.. {
+        let config = installation.config_file();
+        let mut command = installation.command(&["-c", config.to_str().expect("text")]);
+        command.env("COLLECTOR_DISK_FAULT", format!("{step}:kill-before")).stderr(Stdio::null());
+        command.status().expect("a program");
+        let lines: usize = installation.output().values().map(Vec::len).sum();
+        if lines > 0 {
+            assert_eq!(installation.known_blobs(), [""; 0]);
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_file_renamed_after_a_kill_is_found_again() {
+    let installation = Installation::new();
+    add(&installation, &some_records(3));
+    killed_before_commit(&installation);
+    let rotated = installation.path("output/AuditGeneral.json.1");
+    fs::rename(installation.path("output/AuditGeneral.json"), &rotated).expect("a file");
+    let before = whole_lines(&rotated);
+    let run = installation.run(&[]);
+    run.assert_code(0)
+        .assert_line_with(&["[INFO] An earlier pass was cut off: 3 records are in the files already"]);
+    assert_eq!(whole_lines(&rotated), before);
+    installation.assert_lines_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
+fn a_file_truncated_after_a_kill_loses_nothing_and_says_what_may_be_doubled() {
+    let installation = Installation::new();
+    add(&installation, &some_records(1));
+    installation.run(&[]).assert_code(0);
+    let path = installation.path("output/AuditGeneral.json");
+    add(&installation, &some_records(4)[1..]);
+    let known = installation.known_blobs();
+    for step in 1.. {
+        let config = installation.config_file();
+        let mut command = installation.command(&["-c", config.to_str().expect("text")]);
+        command.env("COLLECTOR_DISK_FAULT", format!("{step}:kill-before")).stderr(Stdio::null());
+        command.status().expect("a program");
+        if whole_lines(&path).len() > 1 {
+            break;
+        }
+    }
+    assert_eq!(installation.known_blobs(), known);
+    fs::copy(&path, installation.path("output/AuditGeneral.json.1")).expect("a copy");
+    fs::File::options().write(true).open(&path).expect("a file").set_len(0).expect("a file");
+    let run = installation.run(&[]);
+    run.assert_code(0).assert_line_with(&[
+        "[WARN]",
+        "AuditGeneral.json was truncated",
+        "may be delivered twice",
+    ]);
+    let delivered = installation.delivered_ids();
+    assert!(installation.contoso.ids(FEED).iter().all(|id| delivered.contains_key(id)));
+}
+
+#[test]
+fn what_a_killed_pass_listed_is_not_forgotten_however_long_ago() {
+    let installation = Installation::new().collect("hoursToCollect: 1");
+    let contoso = &installation.contoso;
+    installation.run(&[]).assert_code(0);
+    set_listed_until(&installation, hours_ago(30));
+    let blob = contoso.add_blob(FEED, NewBlob::records(2).created(Timestamp::now() - 29.hours()));
+    let requests = Requests::to(Operation::FetchBlob).of_blob(blob.content_id());
+    installation.simulator.fault(requests.always(), Fault::stall(None));
+    let mut child = start(&installation);
+    assert!(installation.simulator.wait_for(1, Operation::FetchBlob, Duration::from_secs(60)));
+    child.kill().expect("a program of ours");
+    child.wait().expect("a program of ours");
+    installation.simulator.heal();
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(contoso, FEED)]);
+}

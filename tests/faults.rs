@@ -1,0 +1,85 @@
+//! Every step that a pass takes on the disk is made to fail, one after the other, until a pass no longer reaches the
+//! fault; after each the same questions: nothing lost, nothing twice, every line whole, the exit code right, and one
+//! more pass changes nothing.
+
+use std::fs;
+
+use simulator::{NewBlob, record};
+
+use crate::support::{CONTOSO, Installation, Run, hours_ago};
+
+const FEEDS: [&str; 2] = ["Audit.General", "DLP.All"];
+
+/// Strikes at each step in turn. `and_after` strikes at all later steps too.
+fn strike_everywhere(kind: &str, and_after: bool) {
+    let mut struck = 0;
+    for step in 1.. {
+        let installation = Installation::new();
+        let contoso = &installation.contoso;
+        let records: Vec<_> = (0..9).map(|seed| record(FEEDS[0], CONTOSO, hours_ago(5), seed)).collect();
+        contoso.add_blob(FEEDS[0], NewBlob::texts(&records[..3]).created(hours_ago(4)));
+        installation.run(&[]).assert_code(0);
+        let nameless = [r#"{"Operation":"x"}"#, r#"{"Operation":"x"}"#];
+        contoso.add_blob(FEEDS[0], NewBlob::texts(nameless).created(hours_ago(3)));
+        contoso.add_blob(FEEDS[0], NewBlob::texts(&records[3..6]).created(hours_ago(3)));
+        contoso.add_blob(FEEDS[1], NewBlob::texts(&records[6..]).created(hours_ago(3)));
+
+        let mark = installation.path("struck");
+        let config = installation.config_file();
+        let mut command = installation.command(&["-c", config.to_str().expect("text")]);
+        let fault = format!("{step}{}:{kind}", if and_after { "+" } else { "" });
+        command.env("COLLECTOR_DISK_FAULT", &fault).env("COLLECTOR_DISK_FAULT_MARK", &mark);
+        let run = Run::from(command.output().expect("a program"));
+        if !mark.exists() {
+            run.assert_code(0);
+            break;
+        }
+        struck += 1;
+        match run.code {
+            None if kind.starts_with("kill") => {}
+            Some(74) if !kind.starts_with("kill") => {
+                run.assert_line_with(&["[ERROR]"]);
+            }
+            _ => panic!("{fault}: {run}"),
+        }
+        installation.output(); // every line is whole
+        fs::remove_file(&mark).expect("the mark");
+
+        let after = installation.run(&[]);
+        assert_eq!(after.code, Some(0), "the pass after {fault}: {after}");
+        eprintln!("{fault}");
+        installation.assert_lines_delivered_once(FEEDS.map(|feed| (contoso, feed)));
+        let output = installation.output();
+        installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
+        assert_eq!(installation.output(), output, "{fault}: one more pass changes nothing");
+    }
+    assert!(struck > 20, "a pass takes more than {struck} steps on the disk");
+}
+
+#[test]
+fn a_kill_before_any_step_loses_nothing_and_doubles_nothing() {
+    strike_everywhere("kill-before", false);
+}
+
+#[test]
+fn a_kill_after_any_step_loses_nothing_and_doubles_nothing() {
+    strike_everywhere("kill-after", false);
+}
+
+#[test]
+fn a_disk_that_is_full_once_or_for_good_loses_nothing_and_doubles_nothing() {
+    strike_everywhere("full", false);
+    strike_everywhere("full", true);
+}
+
+#[test]
+fn a_write_cut_short_once_or_for_good_loses_nothing_and_doubles_nothing() {
+    strike_everywhere("short", false);
+    strike_everywhere("short", true);
+}
+
+#[test]
+fn a_disk_that_is_broken_once_or_for_good_loses_nothing_and_doubles_nothing() {
+    strike_everywhere("broken", false);
+    strike_everywhere("broken", true);
+}

@@ -1,0 +1,106 @@
+//! Damaged state: a clear message where one helps, and collection goes on.
+
+use std::fs;
+
+use simulator::NewBlob;
+
+use crate::support::{Installation, hours_ago};
+
+const FEED: &str = "Audit.General";
+
+/// Contoso after a pass with two blobs.
+fn after_a_pass() -> Installation {
+    let installation = Installation::new();
+    installation.contoso.add_blobs(FEED, 2, 3, hours_ago(5)..hours_ago(2));
+    installation.run(&[]).assert_code(0);
+    installation
+}
+
+/// A further blob is collected, and nothing is delivered twice.
+#[track_caller]
+fn assert_goes_on(installation: &Installation) -> crate::support::Run {
+    installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(2)));
+    let run = installation.run(&[]);
+    run.assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+    run
+}
+
+#[test]
+fn garbage_in_known_blobs_is_kept_aside_and_reported_by_its_line() {
+    let installation = after_a_pass();
+    let path = installation.path("state/known_blobs");
+    let text = fs::read_to_string(&path).expect("a file");
+    fs::write(&path, format!("no blob at all\n{text}")).expect("a file");
+    let run = assert_goes_on(&installation);
+    run.assert_line_with(&["[WARN] Line 1 of", "known_blobs", "known_blobs.unreadable"]);
+    assert_eq!(
+        fs::read(installation.path("state/known_blobs.unreadable")).expect("a file"),
+        b"no blob at all\n"
+    );
+    assert_eq!(installation.known_blobs().len(), 3);
+}
+
+#[test]
+fn a_torn_last_line_is_mended() {
+    let installation = after_a_pass();
+    let path = installation.path("state/known_blobs");
+    let text = fs::read_to_string(&path).expect("a file");
+    fs::write(&path, format!("{text}20261122101500,2026-1")).expect("a file");
+    assert_goes_on(&installation).assert_line_with(&["[WARN] The last line of", "is torn"]);
+    assert_eq!(installation.known_blobs().len(), 3);
+}
+
+#[test]
+fn without_known_blobs_its_blobs_are_collected_again_and_their_records_dropped() {
+    for text in [None, Some("")] {
+        let installation = after_a_pass();
+        let path = installation.path("state/known_blobs");
+        fs::remove_file(&path).expect("a file");
+        if let Some(text) = text {
+            fs::write(&path, text).expect("a file");
+        }
+        assert_goes_on(&installation);
+    }
+}
+
+#[test]
+fn without_any_state_a_pass_collects_again_what_is_available() {
+    let installation = after_a_pass();
+    fs::remove_dir_all(installation.path("state")).expect("a folder");
+    installation.run(&[]).assert_code(0);
+    assert!(installation.delivered_ids().values().all(|&count| count == 2));
+}
+
+#[test]
+fn state_of_a_later_version_is_put_aside() {
+    for name in ["progress", "journal"] {
+        let installation = after_a_pass();
+        let text = "{\"version\":99}\n{\"something\":\"new\"}\n";
+        fs::write(installation.path("state").join(name), text).expect("a file");
+        assert_goes_on(&installation).assert_line_with(&["[WARN]", name, "later version"]);
+        let aside = installation.path("state").join(format!("{name}.unreadable"));
+        assert_eq!(fs::read_to_string(aside).expect("a file"), text);
+    }
+}
+
+#[test]
+fn garbage_in_any_other_file_of_the_state_stops_nothing() {
+    for garbage in [&b"\xff\x00garbage"[..], b"", b"{}\n", b"{\"version\":1}\n{\"torn"] {
+        let installation = after_a_pass();
+        for name in ["progress", "journal", "record_ids/1999-01-01T00.file", "record_ids/9999-01-01T00.file"]
+        {
+            fs::write(installation.path("state").join(name), garbage).expect("a file");
+        }
+        assert_goes_on(&installation);
+    }
+}
+
+#[test]
+fn a_folder_where_a_file_should_be_exits_with_74() {
+    for name in ["known_blobs", "journal", "progress"] {
+        let installation = Installation::new();
+        fs::create_dir_all(installation.path("state").join(name)).expect("a folder");
+        installation.run(&[]).assert_code(74).assert_line_with(&["[ERROR] cannot", name]);
+    }
+}
