@@ -11,5 +11,6 @@ mod exactly_once;
 mod faults;
 mod log_lines;
 mod pass;
+mod readme;
 mod state_damage;
 mod trouble;
