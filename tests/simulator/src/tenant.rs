@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
+use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 
 use crate::{
     blob::{Blob, Content, NewBlob, NewContent, State, Stored, Window},
@@ -396,7 +396,9 @@ impl Held {
 
     fn add(&self, content_type: &str, blob: NewBlob) -> Blob {
         let created = blob.created.unwrap_or_else(|| self.clock.now());
-        let created = created.round(TimestampRound::new().smallest(Unit::Millisecond)).unwrap_or(created);
+        // Down, never up: what is added now must not lie ahead of the clock.
+        let to_milliseconds = TimestampRound::new().smallest(Unit::Millisecond).mode(RoundMode::Floor);
+        let created = created.round(to_milliseconds).unwrap_or(created);
         let mut state = lock(&self.state);
         state.added += 1;
         let tenant = state.settings.id.clone();

@@ -191,6 +191,14 @@ fn what_is_gone_says_so() {
 }
 
 #[test]
+fn a_blobs_time_is_rounded_into_the_past() {
+    let (_simulator, tenant) = simulator_and_tenant();
+    let time = |text: &str| text.parse::<Timestamp>().unwrap();
+    let blob = tenant.add_blob(FEED, NewBlob::records(1).created(time("2026-11-22T10:15:00.0019Z")));
+    assert_eq!(blob.created(), time("2026-11-22T10:15:00.001Z"), "rounded up it can lie ahead of the clock");
+}
+
+#[test]
 fn a_subscription_is_started_once() {
     let (simulator, tenant) = simulator_and_tenant();
     let mut client = Client::connect(&simulator);
