@@ -29,7 +29,7 @@ pub struct Arguments {
     #[argh(option, short = 'c', arg_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// a second YAML file, whose tenants' secrets are merged into the configuration's by tenant
+    /// a second YAML file, with the tenants' secrets
     #[argh(option, arg_name = "FILE")]
     pub credentials: Option<PathBuf>,
 
@@ -53,7 +53,7 @@ pub struct Arguments {
     #[argh(switch, short = 'v')]
     pub verbose: bool,
 
-    /// log warnings and errors only
+    /// log errors only
     #[argh(switch, short = 'q')]
     pub quiet: bool,
 
@@ -92,6 +92,7 @@ pub enum Parsed {
 
 /// The options that take a value, for telling `--option=value` and what stands behind a command apart.
 const WITH_VALUE: [&str; 5] = ["--config", "-c", "--credentials", "--tenant", "--hours"];
+const COMMANDS: [&str; 1] = ["check"];
 const SWITCHES: [&str; 6] = ["--dry-run", "--stdout", "--verbose", "--quiet", "--version", "--help"];
 
 /// Reads what was typed: the program's name, then its arguments.
@@ -99,7 +100,10 @@ pub fn parse(typed: impl IntoIterator<Item = String>) -> Parsed {
     let mut typed = typed.into_iter();
     let name = typed.next().unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned());
     let name = name.rsplit('/').next().unwrap_or(&name).to_owned();
-    let arguments = options_first(typed);
+    let arguments = match options_first(typed) {
+        Ok(arguments) => arguments,
+        Err(message) => return Parsed::Wrong(format!("{message}\nSee {name} --help")),
+    };
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match Arguments::from_args(&[&name], &arguments) {
         Ok(arguments) => checked(arguments),
@@ -111,26 +115,35 @@ pub fn parse(typed: impl IntoIterator<Item = String>) -> Parsed {
 }
 
 /// Splits `--option=value`, and puts options before the command, where the parser looks for them.
-fn options_first(typed: impl Iterator<Item = String>) -> Vec<String> {
+///
+/// Error: an option without its value, or a switch with one.
+fn options_first(mut typed: impl Iterator<Item = String>) -> Result<Vec<String>, String> {
     let mut options = Vec::new();
     let mut rest = Vec::new();
-    let mut typed = typed.peekable();
     while let Some(word) = typed.next() {
-        match word.split_once('=') {
-            Some((option, value)) if option.starts_with("--") => {
-                options.extend([option.to_owned(), value.to_owned()]);
-            }
-            _ if word == "-h" => options.push("--help".to_owned()),
-            _ if word.starts_with('-') => {
-                let value = if WITH_VALUE.contains(&word.as_str()) { typed.next() } else { None };
-                options.push(word);
-                options.extend(value);
-            }
-            _ => rest.push(word),
+        let (option, mut value) = match word.split_once('=') {
+            Some((option, value)) if option.starts_with("--") => (option.to_owned(), Some(value.to_owned())),
+            _ => (word, None),
+        };
+        if SWITCHES.contains(&option.as_str()) && value.is_some() {
+            return Err(format!("{option} takes no value"));
         }
+        if WITH_VALUE.contains(&option.as_str()) {
+            value =
+                value.or_else(|| typed.next()).filter(|value| !value.is_empty() && !value.starts_with('-'));
+            if value.is_none() {
+                return Err(format!("{option} needs a value"));
+            }
+        }
+        match option.as_str() {
+            "-h" => options.push("--help".to_owned()),
+            _ if option.starts_with('-') => options.push(option),
+            _ => rest.push(option),
+        }
+        options.extend(value);
     }
     options.append(&mut rest);
-    options
+    Ok(options)
 }
 
 fn checked(arguments: Arguments) -> Parsed {
@@ -157,10 +170,10 @@ fn hours(text: &str) -> Result<u64, String> {
 
 /// The parser's message, and the option that was probably meant.
 fn with_suggestion(message: &str, arguments: &[&str], name: &str) -> String {
-    let options = || WITH_VALUE.into_iter().chain(SWITCHES);
+    let known = || WITH_VALUE.into_iter().chain(SWITCHES).chain(COMMANDS);
     let unknown =
-        arguments.iter().find(|word| word.starts_with('-') && !options().any(|option| option == **word));
-    let nearest = unknown.and_then(|unknown| suggest::nearest(unknown, options()));
+        arguments.iter().find(|word| message.contains(**word) && !known().any(|name| name == **word));
+    let nearest = unknown.and_then(|unknown| suggest::nearest(unknown, known()));
     let suggestion = nearest.map(|option| format!("; did you mean {option}?")).unwrap_or_default();
     format!("{}{suggestion}\nSee {name} --help", message.lines().collect::<Vec<_>>().join(" "))
 }
@@ -207,7 +220,11 @@ mod tests {
     fn a_wrong_command_line_says_what_and_how_to_mend_it() {
         assert!(wrong("--dryrun").contains("did you mean --dry-run?"));
         assert!(wrong("--hours 200").contains("from 1 to 168"));
-        assert!(wrong("--hours").contains("--hours"));
+        assert!(wrong("chekc").contains("did you mean check?"));
+        for words in ["--hours", "--config --dry-run", "--config="] {
+            assert!(wrong(words).contains("needs a value"), "{words}");
+        }
+        assert!(wrong("--verbose=true").contains("takes no value"));
         assert!(wrong("collect").contains("collect"));
         assert!(wrong("-v -q").contains("exclude each other"));
         assert!(wrong("--dry-run --stdout").contains("exclude each other"));

@@ -131,8 +131,10 @@ pub fn mend(error: &io::Error) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => {
             "the file system is read-only: use another folder, or mount it writable"
         }
-        io::ErrorKind::NotFound => "make its folder",
-        io::ErrorKind::IsADirectory => "a folder has this name: choose another one",
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            "choose a path whose folder is there or can be made"
+        }
+        io::ErrorKind::IsADirectory => "it is a folder: give the path of a file",
         io::ErrorKind::FileTooLarge => "the file has reached its largest size: rotate it, or raise the limit",
         _ => "check the disk; nothing is lost, the next pass goes on from here",
     }

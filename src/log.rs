@@ -23,7 +23,7 @@ use crate::report::progress;
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// Warnings and errors.
+    /// Errors only: nothing if all is well, so that cron sends no mail.
     Quiet,
     /// Also what happens.
     Usual,
@@ -74,7 +74,7 @@ pub fn to_file(path: &Path, detail: Detail) -> io::Result<()> {
 
 fn start(to: Box<dyn Write + Send>, frame: Frame, detail: Detail) {
     let level = match detail {
-        Detail::Quiet => LevelFilter::Warn,
+        Detail::Quiet => LevelFilter::Error,
         Detail::Usual => LevelFilter::Info,
         Detail::Debug => LevelFilter::Debug,
     };

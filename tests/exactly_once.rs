@@ -85,7 +85,7 @@ fn an_output_that_fails_is_served_later_and_the_other_one_sees_nothing_again() {
     drop(child.stdout.take());
     let run = finish(child);
     run.assert_code(1)
-        .assert_line_with(&["[ERROR] Output stdout failed", "closed by its reader"])
+        .assert_line_with(&["[WARN] Output stdout ended", "closed by its reader"])
         .assert_line_with(&["Blobs found: 1 | Blobs successful: 0 | Blobs failed: 1 |", "Logs saved: 3"]);
     installation.assert_delivered_once([(&installation.contoso, FEED)]);
     assert_eq!(installation.known_blobs(), [""; 0], "a blob is known when every output has it");

@@ -94,10 +94,14 @@ fn with_debug_each_feeds_balance_is_told() {
 }
 
 #[test]
-fn quiet_leaves_warnings_and_errors() {
+fn quiet_leaves_errors_only() {
     let installation = one_blob();
     assert_eq!(installation.run(&["--quiet"]).assert_code(0).stderr, "");
-    assert_eq!(installation.run(&["-q"]).assert_code(0).log(), ["[WARN] No new blobs found"]);
+    assert_eq!(installation.run(&["-q"]).assert_code(0).stderr, "");
+    installation.contoso.add_blob("DLP.All", NewBlob::body("[").created(hours_ago(2)));
+    let run = installation.run(&["-q"]);
+    run.assert_code(1);
+    assert!(run.log().iter().all(|line| line.starts_with("[ERROR] ")) && !run.stderr.is_empty(), "{run}");
 }
 
 #[test]
@@ -122,7 +126,7 @@ fn a_log_file_that_cannot_be_written_is_an_error() {
     fs::write(installation.path("logging.yaml"), config).expect("a file");
     let run = installation.run_bare(&["--config", "logging.yaml"]);
     run.assert_code(74)
-        .assert_line_with(&["[ERROR] cannot open log.path /nowhere/at/all.log", "make its folder"]);
+        .assert_line_with(&["[ERROR] cannot open log.path /nowhere/at/all.log", "choose a path"]);
 }
 
 #[test]

@@ -186,8 +186,10 @@ fn its_exit_codes_are_those_of_the_program() {
         Exit::NoLogin,
         Exit::Configuration,
     ];
+    let signals = format!("{}, {}", Exit::Terminated.code(), Exit::Interrupted.code());
+    let codes = codes.iter().map(|exit| exit.code().to_string()).chain([signals]);
     let listed: Vec<_> = table("| exit code |").iter().map(|row| row[0].to_owned()).collect();
-    assert_eq!(listed, codes.map(|exit| exit.code().to_string()));
+    assert_eq!(listed, codes.collect::<Vec<_>>());
 }
 
 #[test]
@@ -197,7 +199,7 @@ fn what_it_calls_missing_is_missing_and_nothing_else() {
     fs::write(folder.path().join("token"), "a-token").expect("a file");
     let config = format!(
         "tenants:\n  - tenant_id: {CONTOSO}\n    client_id: {CONTOSO}\n    federated_token_file: {token}\n\
-         only_future_events: true\nmetrics:\n  path: m.prom\n\
+         metrics:\n  path: m.prom\n\
          collect:\n  filter:\n    DLP.All: {{ Operation: DlpRuleMatch }}\n\
          output:\n  file:\n    path: a.csv\n  fluentd:\n    address: localhost\n  graylog:\n    address: localhost\n  \
          http:\n    url: \"http://127.0.0.1/\"\n",

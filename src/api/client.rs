@@ -120,8 +120,8 @@ impl Client {
             ("client_secret", secret.reveal()),
             ("scope", &scope),
         ];
-        let response = self.agent.post(url).send_form(form).map_err(Failure::from_ureq)?;
-        let body = self.read_body(response, |_| ())?;
+        let response = self.agent.post(&url).send_form(form);
+        let (_, body) = self.read_body(&url, response, |_| ())?;
         let answer: Answer = parse(&body, "a token")?;
         Ok(Token {
             authorization: Secret::new(format!("Bearer {}", answer.access_token)),
@@ -159,9 +159,8 @@ impl Client {
         content_type: ContentType,
     ) -> Result<(), Failure> {
         let url = operation(tenant, &format!("subscriptions/start?contentType={content_type}&"));
-        let request = self.agent.post(url).header("Authorization", token.authorization.reveal());
-        let response = request.send_empty().map_err(Failure::from_ureq)?;
-        self.read_body(response, |_| ()).map(drop)
+        let request = self.agent.post(&url).header("Authorization", token.authorization.reveal());
+        self.read_body(&url, request.send_empty(), |_| ()).map(|(_, _)| ())
     }
 
     /// The URL of a window's first page.
@@ -230,15 +229,20 @@ impl Client {
 
     fn get(&self, url: &str, token: &Token, room: impl FnMut(usize)) -> Result<Answer, Failure> {
         let request = self.agent.get(url).header("Authorization", token.authorization.reveal());
-        let response = request.call().map_err(Failure::from_ureq)?;
-        let headers = response.headers().clone();
-        Ok(Answer { headers, body: self.read_body(response, room)? })
+        let (headers, body) = self.read_body(url, request.call(), room)?;
+        Ok(Answer { headers, body })
     }
 
     /// Reads an answer's body whole, or fails with what the answer says. The connection goes back to the pool only if
     /// the body was read to its end, so an error's is read too, within bounds.
-    fn read_body(&self, response: Response<Body>, mut room: impl FnMut(usize)) -> Result<Vec<u8>, Failure> {
-        let (head, body) = response.into_parts();
+    fn read_body(
+        &self,
+        url: &str,
+        response: Result<Response<Body>, ureq::Error>,
+        mut room: impl FnMut(usize),
+    ) -> Result<(HeaderMap, Vec<u8>), Failure> {
+        let host = url.split('/').nth(2).unwrap_or(url);
+        let (head, body) = response.map_err(|error| Failure::from_ureq(host, error))?.into_parts();
         let status = head.status.as_u16();
         if !head.status.is_success() {
             let mut reason = Vec::new();
@@ -259,7 +263,8 @@ impl Client {
                 bytes.reserve_exact(step);
             }
             let free = (bytes.capacity() - bytes.len()) as u64;
-            let read = reader.by_ref().take(free).read_to_end(&mut bytes).map_err(Failure::from_body)?;
+            let read = reader.by_ref().take(free).read_to_end(&mut bytes);
+            let read = read.map_err(|error| Failure::from_body(host, error))?;
             if read == 0 {
                 break;
             }
@@ -267,7 +272,7 @@ impl Client {
                 return Err(too_large);
             }
         }
-        Ok(bytes)
+        Ok((head.headers, bytes))
     }
 }
 

@@ -121,24 +121,26 @@ impl Failure {
     }
 
     /// What ureq says, sorted by what can be done about it.
-    pub(super) fn from_ureq(error: ureq::Error) -> Self {
+    pub(super) fn from_ureq(host: &str, error: ureq::Error) -> Self {
+        let network = |problem: String| Self::Network(format!("{host}: {}", one_line(&problem)));
         match error {
-            ureq::Error::Timeout(which) => Self::Network(format!("no answer in time ({which})")),
-            ureq::Error::HostNotFound => Self::Network("the host's name cannot be resolved".to_owned()),
+            ureq::Error::Timeout(which) => network(format!("no answer in time ({which})")),
+            ureq::Error::HostNotFound => network("the name cannot be resolved".to_owned()),
             ureq::Error::Io(error) if is_distrust(&error) => Self::Untrusted(one_line(&error.to_string())),
+            ureq::Error::Io(error) => network(error.to_string()),
             ureq::Error::Rustls(error) => Self::Untrusted(one_line(&error.to_string())),
             ureq::Error::Decompress(_, _) => Self::Malformed("not the gzip that it claims to be".to_owned()),
-            other => Self::Network(one_line(&other.to_string())),
+            other => network(other.to_string()),
         }
     }
 
     /// What went wrong while a body was read.
-    pub(super) fn from_body(error: io::Error) -> Self {
+    pub(super) fn from_body(host: &str, error: io::Error) -> Self {
         match ureq::Error::from(error) {
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Self::Malformed("cut short".to_owned())
             }
-            other => Self::from_ureq(other),
+            other => Self::from_ureq(host, other),
         }
     }
 

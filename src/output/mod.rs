@@ -66,7 +66,7 @@ pub enum OutputError {
         source: io::Error,
     },
     /// Whoever read our standard output has gone.
-    #[error("standard output was closed by its reader; a later pass delivers what it lacks")]
+    #[error("standard output was closed by its reader")]
     Closed,
 }
 

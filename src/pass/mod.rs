@@ -1,7 +1,7 @@
 //! One pass: joins plan, schedule, pool, and writer.
 //!
-//! The main thread runs the [`schedule`]: it hands tasks to the pool and takes what came of them from a channel. Pool
-//! threads put downloaded blobs into another, bounded channel, from which the [`write`]r thread takes them. When the
+//! The main thread runs the schedule: it hands tasks to the pool and takes what came of them from a channel. Pool
+//! threads put downloaded blobs into another, bounded channel, from which the writer thread takes them. When the
 //! schedule is over, the writer is told; it commits what it has, and the pass is over.
 //!
 //! A signal or `globalTimeout` ends the schedule early: nothing new is started, what runs gets a moment to finish, then
@@ -18,7 +18,7 @@ mod write;
 use std::{
     collections::HashMap,
     fmt::Write as _,
-    io::{self, Write as _},
+    io::{self, IsTerminal, Write as _},
     path::Path,
     sync::Arc,
     thread,
@@ -189,7 +189,8 @@ pub fn run(
     let tools =
         Arc::new(Tools { client: client.clone(), feeds: Arc::clone(&feeds), blobs: blobs.clone(), memory });
     let signals = signals::listen(events.clone());
-    let bar = Bar::start(show_progress);
+    let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
+    let bar = Bar::start(show_progress && !prints_lines);
 
     let mut course = Course {
         feeds: &feeds,

@@ -330,7 +330,10 @@ impl Slot {
 
     fn fail(&mut self, error: OutputError) {
         let name = self.output.name();
-        log::error!("Output {name} failed: {error}");
+        match error {
+            OutputError::Closed => log::warn!("Output {name} ended: {error}"),
+            OutputError::Storage { .. } => log::error!("Output {name} failed: {error}"),
+        }
         self.failure = Some(error);
     }
 }

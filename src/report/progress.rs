@@ -25,8 +25,7 @@ impl Progress {
         } else {
             ProgressBar::hidden()
         };
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} blobs  {msg} records  {elapsed}");
-        bar.set_style(style.expect("the template is a constant"));
+        bar.set_style(style("{spinner} listing  {elapsed}"));
         *shown() = Some(bar.clone());
         Self { bar }
     }
@@ -38,9 +37,15 @@ impl Progress {
 
     /// So many blobs of so many are delivered, with so many records.
     pub fn show(&self, delivered: u64, found: u64, records: u64) {
-        self.bar.set_length(found);
-        self.bar.set_position(delivered);
-        self.bar.set_message(records.to_string());
+        if found > 0 && self.bar.length().is_none() {
+            self.bar.set_style(style("{bar:30} {pos}/{len} blobs  {msg} records  {elapsed}"));
+        }
+        if found > 0 {
+            self.bar.set_length(found);
+            self.bar.set_position(delivered);
+            self.bar.set_message(records.to_string());
+        }
+        self.bar.tick();
     }
 }
 
@@ -49,6 +54,10 @@ impl Drop for Progress {
         self.bar.finish_and_clear();
         *shown() = None;
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is a constant")
 }
 
 /// Writes to standard error without mixing with the bar.

@@ -125,7 +125,7 @@ impl Summary {
             );
         }
         let total = self.total();
-        if total.found() == 0 {
+        if total.found() == 0 && self.feeds.iter().any(|feed| feed.is_listed) {
             log::warn!("No new blobs found");
         }
         log::info!("{}", done(&total));
