@@ -173,3 +173,206 @@ impl Ledger {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::feed::{Blob, ContentType};
+
+    const TENANT: &str = "11111111-1111-4111-8111-111111111111";
+    const FEED: ContentType = ContentType::AuditGeneral;
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    const DEDUP: Duration = Duration::from_secs(24 * 60 * 60);
+    const LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+    /// What happens to the state.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A batch of so many blobs is committed, each with one record.
+        Commit(u32),
+        /// A batch that one output has and the other has not.
+        CommitPartly,
+        /// The pass ends in order, and another one begins so many hours later.
+        Finish(u64),
+        /// The pass is killed, and another one begins.
+        Kill,
+        /// The same, and an append to one of the files was under way.
+        KillTearing(usize),
+        /// The same, and what was not synced is gone.
+        LosePower,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (1_u32..5).prop_map(Step::Commit),
+            1 => Just(Step::CommitPartly),
+            2 => prop_oneof![Just(0), 0_u64..30, Just(200)].prop_map(Step::Finish),
+            1 => Just(Step::Kill),
+            2 => (0_usize..3).prop_map(Step::KillTearing),
+            2 => Just(Step::LosePower),
+        ]
+    }
+
+    /// What must be remembered, in the simplest terms.
+    #[derive(Default)]
+    struct Model {
+        /// By number: when it expires.
+        known: BTreeMap<u32, Timestamp>,
+        waiting: BTreeMap<u32, Timestamp>,
+        /// By number: when it was delivered.
+        records: BTreeMap<u32, Timestamp>,
+    }
+
+    /// The state under test, and the world around it.
+    struct World {
+        folder: tempfile::TempDir,
+        now: Timestamp,
+        next: u32,
+        ledger: Option<Ledger>,
+        progress: Progress,
+        /// How much of `known_blobs` was synced.
+        synced: u64,
+        model: Model,
+    }
+
+    fn id_of(number: u32) -> u128 {
+        u128::from(number) + 1
+    }
+
+    impl World {
+        fn new() -> Self {
+            let mut world = Self {
+                folder: tempfile::tempdir().expect("a folder"),
+                now: "2026-11-22T10:00:00Z".parse().expect("a time of the test"),
+                next: 0,
+                ledger: None,
+                progress: Progress::default(),
+                synced: 0,
+                model: Model::default(),
+            };
+            world.begin();
+            world
+        }
+
+        fn known_blobs(&self) -> PathBuf {
+            self.folder.path().join(known_blobs::FILE_NAME)
+        }
+
+        fn blob(&self, number: u32) -> Blob {
+            Blob {
+                content_id: format!("blob${number}"),
+                content_uri: "https://manage.office.com/blob".to_owned(),
+                created: self.now,
+                expiration: (self.now + LIFE).to_string(),
+            }
+        }
+
+        fn take(&mut self, step: &Step) {
+            match step {
+                Step::Commit(count) => {
+                    let numbers: Vec<_> = (self.next..self.next + count).collect();
+                    self.next += count;
+                    let known =
+                        numbers.iter().map(|&number| known_blobs::line_of(TENANT, FEED, &self.blob(number)));
+                    let batch = Batch { known: known.collect(), ..Batch::default() };
+                    let everywhere = OutputSet::EMPTY.with(OutputName::File);
+                    let ids: Vec<_> = numbers.iter().map(|&number| (id_of(number), everywhere)).collect();
+                    self.ledger.as_mut().expect("a pass").commit(&batch, &ids).expect("room");
+                    for number in numbers {
+                        self.model.known.insert(number, self.now + LIFE);
+                        self.model.records.insert(number, self.now);
+                    }
+                }
+                Step::CommitPartly => {
+                    let (number, blob) = (self.next, self.blob(self.next));
+                    self.next += 1;
+                    let delivered_to = OutputSet::EMPTY.with(OutputName::File);
+                    let waiting =
+                        Waiting { tenant_id: TENANT.to_owned(), content_type: FEED, blob, delivered_to };
+                    let batch = Batch { waiting: vec![waiting.clone()], ..Batch::default() };
+                    self.ledger.as_mut().expect("a pass").commit(&batch, &[]).expect("room");
+                    self.progress.waiting.push(waiting);
+                    self.model.waiting.insert(number, self.now + LIFE);
+                }
+                Step::Finish(hours) => {
+                    self.ledger.take().expect("a pass").finish(&self.progress, true).expect("room");
+                    self.now += HOUR * u32::try_from(*hours).expect("a few");
+                    self.begin();
+                }
+                Step::Kill => self.begin(),
+                Step::KillTearing(file) => {
+                    self.ledger = None;
+                    let (name, torn): (_, &[u8]) = [
+                        ("known_blobs", b"blob$999,2026-1".as_slice()),
+                        ("journal", b"{\"committed\":{\"posi"),
+                        ("record_ids/2026-11-22T10.file", b"\x01\x02\x03"),
+                    ][*file];
+                    if let Ok(mut file) =
+                        fs::OpenOptions::new().append(true).open(self.folder.path().join(name))
+                    {
+                        io::Write::write_all(&mut file, torn).expect("room");
+                    }
+                    self.begin();
+                }
+                Step::LosePower => {
+                    self.ledger = None;
+                    let file = fs::OpenOptions::new().write(true).open(self.known_blobs()).expect("a file");
+                    file.set_len(self.synced).expect("a file of ours");
+                    self.begin();
+                }
+            }
+        }
+
+        /// Begins a pass, and holds what it knows against the model.
+        fn begin(&mut self) {
+            self.ledger = None;
+            let (mut ledger, known, progress) =
+                open(self.folder.path(), self.now, DEDUP).expect("a usable state");
+            self.synced = fs::metadata(self.known_blobs()).expect("a file").len();
+            let is_known = |number: u32| known.contains(TENANT, &format!("blob${number}"));
+            let waits = |number: u32| {
+                progress.waiting.iter().any(|waiting| waiting.blob.content_id == format!("blob${number}"))
+            };
+            for number in 0..self.next {
+                match self.model.known.get(&number) {
+                    Some(&expires) if expires > self.now => {
+                        assert!(is_known(number), "blob {number} is forgotten")
+                    }
+                    Some(_) => {}
+                    None => assert!(!is_known(number), "blob {number} was never committed"),
+                }
+                assert_eq!(waits(number), self.model.waiting.contains_key(&number), "blob {number} waits");
+                let mut has = |id| ledger.has_record(OutputName::File, id).expect("readable files");
+                match self.model.records.get(&number) {
+                    Some(&at) if at >= self.now - DEDUP => {
+                        assert!(has(id_of(number)), "record {number} is forgotten")
+                    }
+                    Some(&at) if at < self.now - DEDUP - HOUR => {
+                        assert!(!has(id_of(number)), "{number} stays")
+                    }
+                    Some(_) => {}
+                    None => assert!(!has(id_of(number)), "record {number} was never delivered"),
+                }
+            }
+            assert!(!is_known(999), "a torn line is no blob");
+            (self.ledger, self.progress) = (Some(ledger), progress);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_state_remembers_what_was_committed_whatever_happens(
+            steps in prop::collection::vec(step(), 1..25),
+        ) {
+            let mut world = World::new();
+            for step in &steps {
+                world.take(step);
+            }
+            world.begin();
+        }
+    }
+}
