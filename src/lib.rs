@@ -59,8 +59,10 @@ pub mod time;
 use std::{
     io::{self, Write},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use jiff::Timestamp;
 
 use cli::{Arguments, Command, Parsed};
 use config::{Config, Loaded, Sources, Tenant};
@@ -68,6 +70,7 @@ use exit::Exit;
 use log::Detail;
 use output::OutputError;
 use pass::{Ended, Mode, PassError};
+use report::metrics::Metrics;
 
 /// Runs the program with these arguments, its name first, and says how it ended.
 pub fn run(typed: impl IntoIterator<Item = String>) -> Exit {
@@ -171,13 +174,23 @@ fn one_pass(mut config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> 
         (_, true) => Mode::Retrieve,
         _ => Mode::Collect,
     };
-    match pass::run(&config, tenants, mode, !arguments.quiet) {
-        Ok(ended) => exit_of_ended(&ended, mode),
+    let begun = Instant::now();
+    let (exit, summary) = match pass::run(&config, tenants, mode, !arguments.quiet) {
+        Ok(ended) => (exit_of_ended(&ended, mode), Some(ended.summary)),
         Err(error) => {
             ::log::error!("{error}");
-            exit_of(&error)
+            (exit_of(&error), None)
+        }
+    };
+    // The pass that holds the lock tells its own numbers.
+    if let Some(path) = config.metrics_path.filter(|_| mode == Mode::Collect && exit != Exit::Locked) {
+        let (ended, lasted, summary) = (Timestamp::now(), begun.elapsed(), summary.as_ref());
+        if let Err(error) = (Metrics { ended, lasted, exit, summary }).write(&path) {
+            ::log::error!("cannot write metrics.path {}: {error}; {}", path.display(), disk::mend(&error));
+            return if exit == Exit::Complete { Exit::Storage } else { exit };
         }
     }
+    exit
 }
 
 /// How a pass that came to its end ends the program.

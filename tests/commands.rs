@@ -5,7 +5,7 @@ use std::fs;
 use fs2::FileExt;
 use simulator::{LoginError, NewBlob, Operation};
 
-use crate::support::{CONTOSO, FABRIKAM, Installation, hours_ago, set_mode};
+use crate::support::{CONTOSO, FABRIKAM, Installation, hours_ago, mode, set_mode};
 
 /// Contoso with two blobs of three records each.
 fn two_blobs() -> Installation {
@@ -83,12 +83,40 @@ fn what_a_later_version_brings_is_refused_and_not_ignored() {
     let installation = Installation::new();
     for (settings, part) in [
         ("  graylog:\n    address: localhost\n", "output.graylog"),
-        ("metrics:\n  path: m.prom\n", "metrics.path"),
+        ("  fluentd:\n    address: localhost\n", "output.fluentd"),
     ] {
         fs::write(installation.path("later.yaml"), installation.config() + settings).expect("a file");
         let run = installation.run_bare(&["--config", "later.yaml"]);
         run.assert_code(78).assert_line_with(&["[ERROR]", part, "not part of this version yet"]);
     }
+}
+
+#[test]
+fn the_metrics_tell_the_balance_of_each_feed_and_the_exit_code() {
+    let installation = two_blobs();
+    let config = format!("{}metrics:\n  path: office365.prom\n", installation.config());
+    fs::write(installation.path("metrics.yaml"), config).expect("a file");
+    let metric = |name: &str| {
+        let text = fs::read_to_string(installation.path("office365.prom")).expect("a file");
+        let name = format!("office365_collector_{name} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned));
+        line.unwrap_or_else(|| panic!("no {name} in {text}"))
+    };
+    let of_feed =
+        |name: &str| metric(&format!("{name}{{tenant=\"contoso\",content_type=\"Audit.General\"}}"));
+    installation.run_bare(&["-c", "metrics.yaml"]).assert_code(0);
+    assert_eq!((of_feed("blobs_found"), of_feed("blobs_downloaded")), ("2".to_owned(), "2".to_owned()));
+    assert_eq!((of_feed("records_saved"), metric("exit_code")), ("6".to_owned(), "0".to_owned()));
+    let last_success = metric("last_success_timestamp_seconds");
+    installation.contoso.add_blob("Audit.General", NewBlob::body("[").created(hours_ago(2)));
+    installation.run_bare(&["-c", "metrics.yaml"]).assert_code(1);
+    let balance = ["blobs_listed", "blobs_known", "blobs_failed", "blobs_downloaded"].map(of_feed);
+    assert_eq!(balance, ["3", "2", "1", "0"]);
+    assert_eq!(
+        (metric("exit_code"), metric("last_success_timestamp_seconds")),
+        ("1".to_owned(), last_success)
+    );
+    assert_eq!(mode(&installation.path("office365.prom")), 0o644);
 }
 
 #[test]

@@ -139,7 +139,6 @@ pub fn missing_parts(config: &Config) -> Vec<String> {
             "name it .json",
         ),
         (!config.collect.filters.is_empty(), "collect.filter", "take it out, and filter in the receiver"),
-        (config.metrics_path.is_some(), "metrics.path", "take it out"),
         (
             config.tenants.iter().any(wants_certificate),
             "a credential other than a secret",

@@ -250,6 +250,9 @@ impl<'a> Schedule<'a> {
                 if let Some(current) = &self.tenants[tenant.place()].token {
                     attempt.token_generation = current.generation;
                 }
+                if let Some(feed) = attempt.task.feed() {
+                    self.feed_states[feed.place()].counts.requests += 1;
+                }
                 if let Task::Download(feed, wanted) = &attempt.task {
                     self.in_hand.insert(self.key(*feed, wanted), (*feed, wanted.clone()));
                 }
@@ -374,14 +377,21 @@ impl<'a> Schedule<'a> {
             let counts = state.counts;
             let is_listed = state.is_listed();
             assert!(counts.is_balanced(), "every listed blob is in exactly one count: {counts:?}");
-            reports.push(FeedReport { tenant: tenant.label().to_owned(), content_type, counts, is_listed });
             let plan = &self.plans[feed.place()];
             let is_window_listed =
                 |window: usize| state.is_window_listed.get(window).copied().unwrap_or(false);
-            if let Some(listed_until) = plan.listed_until(now, is_window_listed).filter(|_| state.is_begun) {
+            let listed_until = plan.listed_until(now, is_window_listed).filter(|_| state.is_begun);
+            if let Some(listed_until) = listed_until {
                 let key = (tenant.tenant_id.clone(), content_type);
                 progress.feeds.insert(key, FeedProgress { listed_until, wanted_from: plan.wanted_from });
             }
+            reports.push(FeedReport {
+                tenant: tenant.label().to_owned(),
+                content_type,
+                counts,
+                is_listed,
+                listed_until: listed_until.or(plan.listed_until),
+            });
         }
         let feeds = self.feeds.feeds().zip(&mut self.feed_states);
         let not_listed = feeds.flat_map(|(feed, state)| {
@@ -586,7 +596,8 @@ impl Schedule<'_> {
             (Task::ListPage(feed, page_of), Answer::Page(page)) => {
                 return self.page_listed(feed, page_of, page);
             }
-            (Task::Download(feed, wanted), Answer::Handed) => {
+            (Task::Download(feed, wanted), Answer::Handed(bytes)) => {
+                self.feed_states[feed.place()].counts.bytes += bytes as u64;
                 log::debug!("Downloaded blob {} of {}", wanted.blob.content_id, self.feeds.label(feed));
             }
             (Task::Download(..), Answer::WriterGone) => self.stop(Stop::Writer),
@@ -808,6 +819,9 @@ impl Schedule<'_> {
     /// All of the tenant's requests wait, and no other's. The request that met it keeps its tries.
     fn throttled(&mut self, mut attempt: Attempt, failure: &Failure, after: Option<Duration>, now: Instant) {
         attempt.throttles += 1;
+        if let Some(feed) = attempt.task.feed() {
+            self.feed_states[feed.place()].counts.throttled += 1;
+        }
         if attempt.throttles > THROTTLES_MAX {
             return self.give_up(&attempt, failure);
         }

@@ -75,8 +75,8 @@ pub enum Answer {
     Subscribed,
     /// A page.
     Page(Page),
-    /// The blob's records are with the writer, which will say when they are safe.
-    Handed,
+    /// The blob's records, so many bytes of them, are with the writer, which will say when they are safe.
+    Handed(usize),
     /// The writer takes no more: it has failed, and says so itself.
     WriterGone,
 }
@@ -124,8 +124,9 @@ impl Tools {
         let records = Records::split(body, self.feeds.origin(feed))
             .map_err(|malformed| Failure::Malformed(malformed.to_string()))?;
         share.grow_records(records.len());
+        let bytes = records.bytes();
         let downloaded = Downloaded { feed, wanted: wanted.clone(), records, share };
         let handed = self.blobs.send(Incoming::Downloaded(downloaded));
-        Ok(if handed.is_ok() { Answer::Handed } else { Answer::WriterGone })
+        Ok(if handed.is_ok() { Answer::Handed(bytes) } else { Answer::WriterGone })
     }
 }

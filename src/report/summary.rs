@@ -1,5 +1,7 @@
 //! What a pass did, in numbers: the `Done!` line, the balance, and the exit code.
 
+use jiff::Timestamp;
+
 use crate::{exit::Exit, feed::ContentType};
 
 /// What became of a feed's blobs. Each blob that was listed is in exactly one of the counts from `known` to `left`.
@@ -23,6 +25,14 @@ pub struct Counts {
     pub records: u64,
     /// Records dropped because their Id was delivered before.
     pub duplicates: u64,
+    /// Records that the filter kept back.
+    pub filtered: u64,
+    /// Bytes of blobs, decompressed.
+    pub bytes: u64,
+    /// Requests about the feed.
+    pub requests: u64,
+    /// Those of them that were answered with "too many requests".
+    pub throttled: u64,
 }
 
 impl Counts {
@@ -37,15 +47,34 @@ impl Counts {
     }
 
     fn add(&mut self, other: &Self) {
-        self.listed += other.listed;
-        self.known += other.known;
-        self.delivered += other.delivered;
-        self.failed += other.failed;
-        self.gone += other.gone;
-        self.left += other.left;
-        self.retried += other.retried;
-        self.records += other.records;
-        self.duplicates += other.duplicates;
+        let Self {
+            listed,
+            known,
+            delivered,
+            failed,
+            gone,
+            left,
+            retried,
+            records,
+            duplicates,
+            filtered,
+            bytes,
+            requests,
+            throttled,
+        } = other;
+        self.listed += listed;
+        self.known += known;
+        self.delivered += delivered;
+        self.failed += failed;
+        self.gone += gone;
+        self.left += left;
+        self.retried += retried;
+        self.records += records;
+        self.duplicates += duplicates;
+        self.filtered += filtered;
+        self.bytes += bytes;
+        self.requests += requests;
+        self.throttled += throttled;
     }
 }
 
@@ -60,6 +89,8 @@ pub struct FeedReport {
     pub counts: Counts,
     /// Whether it was listed to the end.
     pub is_listed: bool,
+    /// Up to when it is listed, by this pass or an earlier one.
+    pub listed_until: Option<Timestamp>,
 }
 
 /// Why a pass ended before its work did.
@@ -155,7 +186,13 @@ mod tests {
 
     fn summary(counts: Counts) -> Summary {
         let content_type = ContentType::AuditExchange;
-        let feed = FeedReport { tenant: "contoso".to_owned(), content_type, counts, is_listed: true };
+        let feed = FeedReport {
+            tenant: "contoso".to_owned(),
+            content_type,
+            counts,
+            is_listed: true,
+            listed_until: None,
+        };
         Summary { feeds: vec![feed], any_login: true, stop: None }
     }
 
