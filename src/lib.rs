@@ -69,7 +69,7 @@ use config::{Config, Loaded, Sources, Tenant};
 use exit::Exit;
 use log::Detail;
 use output::OutputError;
-use pass::{Ended, Mode, PassError};
+use pass::{Ended, Mode, Order, PassError};
 use report::metrics::Metrics;
 
 /// Runs the program with these arguments, its name first, and says how it ended.
@@ -158,7 +158,7 @@ fn chosen(config: &Config, names: &[String]) -> Result<Vec<Tenant>, String> {
     Ok(config.tenants.iter().filter(is_chosen).cloned().collect())
 }
 
-fn one_pass(mut config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> Exit {
+fn one_pass(config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> Exit {
     let missing = pass::missing_parts(&config);
     if !missing.is_empty() {
         for part in missing {
@@ -166,16 +166,15 @@ fn one_pass(mut config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> 
         }
         return Exit::Configuration;
     }
-    if let Some(hours) = arguments.hours {
-        config.collect.look_back = Duration::from_secs(hours * 60 * 60);
-    }
     let mode = match (arguments.dry_run, arguments.stdout) {
         (true, _) => Mode::DryRun,
         (_, true) => Mode::Retrieve,
         _ => Mode::Collect,
     };
+    let look_back = arguments.hours.map(|hours| Duration::from_secs(hours * 60 * 60));
+    let order = Order { mode, look_back, show_progress: !arguments.quiet };
     let begun = Instant::now();
-    let (exit, summary) = match pass::run(&config, tenants, mode, !arguments.quiet) {
+    let (exit, summary) = match pass::run(&config, tenants, &order) {
         Ok(ended) => (exit_of_ended(&ended, mode), Some(ended.summary)),
         Err(error) => {
             ::log::error!("{error}");

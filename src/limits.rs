@@ -3,6 +3,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use jiff::SignedDuration;
+
 /// The API lists at most this much at once; more would be answered in part only.
 ///
 /// Source: "Office 365 Management Activity API reference", section "List available content".
@@ -28,11 +30,17 @@ pub const ORPHANS_AGE_MAX: Duration = Duration::from_secs(21 * 24 * 60 * 60);
 /// Up to so many lines, a file of the state is rewritten as soon as one of them no longer counts.
 pub const SMALL_STATE_LINES: usize = 10_000;
 
+/// A clock that differs from Microsoft's by more than this is reported, and corrected for.
+pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
+
 /// The newest seconds of a listing are not stable yet: windows end this long before now.
 pub const SETTLING: Duration = Duration::from_secs(5);
 
 /// Most pages of one window: an API that names a next page for ever is not followed for ever.
 pub const PAGES_MAX: u32 = 2_000;
+
+/// A window with more pages than these is listed in parts of an hour, side by side, instead of page after page.
+pub const PAGES_BEFORE_SPLIT: u32 = 4;
 
 /// Most blobs that wait for their download. While there are as many, no further page is listed.
 pub const WAITING_BLOBS_MAX: usize = 10_000;
@@ -161,6 +169,7 @@ const _: () = {
     assert!(WINDOW_MAX.as_secs() <= RETENTION.as_secs());
     assert!(SETTLING.as_secs() < WINDOW_MIN.as_secs(), "a window may not end before it starts");
     assert!(RETENTION_MARGIN.as_secs() > SETTLING.as_secs());
+    assert!(PAGES_BEFORE_SPLIT < PAGES_MAX);
     assert!(BODY_STEP_BYTES <= BODY_GROWTH_BYTES_MAX);
     assert!(ERROR_BODY_BYTES_MAX <= BODY_STEP_BYTES);
     assert!(STOP_CUT_AFTER.as_millis() < STOP_LEAVE_AFTER.as_millis());

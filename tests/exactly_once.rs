@@ -128,7 +128,8 @@ fn downtime_is_caught_up() {
     installation.assert_good_manners();
     installation.simulator.forget_requests();
     installation.run(&[]).assert_code(0);
-    assert_eq!(installation.simulator.count(Operation::ListContent), 10, "then only the last day is listed");
+    let listings = installation.simulator.count(Operation::ListContent);
+    assert!(listings <= 10, "then only the last day is listed, in {listings} requests");
 }
 
 #[test]

@@ -143,18 +143,29 @@ fn a_gone_blob_is_counted_and_stops_nothing() {
 }
 
 #[test]
-fn a_token_that_expires_on_the_way_is_renewed_once_for_all() {
+fn a_token_that_is_refused_on_the_way_is_renewed() {
     let installation = Installation::new().collect("maxThreads: 8");
     let contoso = &installation.contoso;
-    contoso.settings(|settings| settings.page_size = 5);
     contoso.add_blobs("Audit.General", 40, 2, hours_ago(20)..hours_ago(2));
-    installation
-        .simulator
-        .fault(Requests::to(Operation::FetchBlob).after(10).times(3), Fault::unauthorized());
+    let requests = Requests::to(Operation::FetchBlob).after(10).times(1);
+    installation.simulator.fault(requests, Fault::unauthorized());
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(contoso, "Audit.General")]);
+    assert_eq!(installation.simulator.count(Operation::Login), 2);
+}
+
+#[test]
+fn a_pass_that_outlives_its_tokens_renews_each_before_it_expires() {
+    let installation = Installation::new().collect("maxThreads: 4");
+    let contoso = &installation.contoso;
+    contoso.settings(|settings| settings.token_lifetime = Duration::from_secs(4));
+    contoso.add_blobs("Audit.General", 80, 1, hours_ago(20)..hours_ago(2));
+    installation.simulator.set_latency(Duration::from_millis(400));
     installation.run(&[]).assert_code(0);
     installation.assert_delivered_once([(contoso, "Audit.General")]);
     let logins = installation.simulator.count(Operation::Login);
-    assert!((2..=4).contains(&logins), "{logins} logins");
+    assert!((2..=10).contains(&logins), "{logins} logins");
+    installation.assert_good_manners();
 }
 
 #[test]

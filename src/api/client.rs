@@ -6,7 +6,7 @@
 
 use std::{fs, io::Read, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use ureq::{
     Agent, Body,
@@ -38,6 +38,8 @@ pub struct Token {
     authorization: Secret,
     /// How long it is accepted, from its coming on.
     pub lifetime: Duration,
+    /// How far the server's clock is ahead of this machine's, by the answer's `Date`; negative if behind.
+    pub clock_ahead: Option<SignedDuration>,
 }
 
 /// An entry of the list of subscriptions.
@@ -56,6 +58,8 @@ pub struct Page {
     pub blobs: Vec<Blob>,
     /// Where the listing goes on: the next page's full URL.
     pub next: Option<String>,
+    /// Whether the answer had no body at all. That was seen to stand for "no blobs", and to be a passing fault.
+    pub is_blank: bool,
 }
 
 /// The client cannot even be made.
@@ -121,13 +125,15 @@ impl Client {
             ("scope", &scope),
         ];
         let response = self.agent.post(&url).send_form(form);
-        let (_, body) = self.read_body(&url, response, |_| ())?;
+        let (headers, body) = self.read_body(&url, response, |_| ())?;
+        let date = headers.get("date").and_then(|value| time::http_date(value.to_str().ok()?));
         let answer: Answer = parse(&body, "a token")?;
         Ok(Token {
             authorization: Secret::new(format!("Bearer {}", answer.access_token)),
             lifetime: Duration::from_secs(
                 answer.expires_in.map_or(limits::TOKEN_LIFETIME_ASSUMED, |Seconds(n)| n),
             ),
+            clock_ahead: date.map(|date| date.duration_since(Timestamp::now())),
         })
     }
 
@@ -211,6 +217,7 @@ impl Client {
         Ok(Page {
             blobs: blobs.collect::<Result<_, _>>()?,
             next: next.map_err(|_| Failure::Malformed("a page whose NextPageUri is no text".to_owned()))?,
+            is_blank: answer.body.is_empty(),
         })
     }
 

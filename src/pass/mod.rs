@@ -22,7 +22,7 @@ use std::{
     path::Path,
     sync::Arc,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender};
@@ -39,7 +39,7 @@ use crate::{
 };
 use feeds::{FeedIndex, Feeds, TenantIndex};
 use memory::Memory;
-use plan::FeedPlan;
+use plan::Reach;
 use schedule::{Attempt, Schedule};
 use work::{Answer, Tools, Wanted};
 use write::{Closed, Delivered, Incoming, Writer};
@@ -53,6 +53,17 @@ pub enum Mode {
     DryRun,
     /// All of the period's records to standard output, known or not; outputs and state stay untouched.
     Retrieve,
+}
+
+/// How a pass is made this once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What is asked of it.
+    pub mode: Mode,
+    /// Look back this far, instead of `hoursToCollect`.
+    pub look_back: Option<Duration>,
+    /// Show a progress bar, if standard error is a terminal.
+    pub show_progress: bool,
 }
 
 /// What brings the main thread on.
@@ -152,12 +163,8 @@ pub fn missing_parts(config: &Config) -> Vec<String> {
 /// Makes one pass over these tenants of the configuration.
 ///
 /// A blob, feed, tenant or output that failed is no error but a part of what is returned.
-pub fn run(
-    config: &Config,
-    tenants: Vec<Tenant>,
-    mode: Mode,
-    show_progress: bool,
-) -> Result<Ended, PassError> {
+pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended, PassError> {
+    let mode = order.mode;
     let feeds = Arc::new(Feeds::new(tenants));
     let (collect, now) = (&config.collect, Timestamp::now());
     log::info!(
@@ -168,8 +175,13 @@ pub fn run(
     let Ends { known, progress, ledger, outputs } = Ends::open(config, mode, now)?;
     log::debug!("{} known blobs, {} waiting blobs", known.len(), progress.waiting.len());
     let client = Client::new(&config.network, collect)?;
-    let plans = plans(config, &feeds, mode, &progress, now);
-    let mut schedule = Schedule::new(&feeds, &plans, mode, collect, known, Instant::now());
+    let reach = Reach {
+        look_back: order.look_back.unwrap_or(collect.look_back),
+        is_whole: order.look_back.is_some(),
+        only_future: config.only_future_events && mode != Mode::Retrieve,
+    };
+    let began = (Instant::now(), now);
+    let mut schedule = Schedule::new(&feeds, mode, reach, collect, known, &progress, began);
     let (rest, expired) = resume(&mut schedule, &feeds, progress, now);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(collect.threads)
@@ -189,7 +201,7 @@ pub fn run(
         Arc::new(Tools { client: client.clone(), feeds: Arc::clone(&feeds), blobs: blobs.clone(), memory });
     let signals = signals::listen(events.clone());
     let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
-    let bar = Bar::start(show_progress && !prints_lines);
+    let bar = Bar::start(order.show_progress && !prints_lines);
 
     let mut course = Course {
         feeds: &feeds,
@@ -223,27 +235,6 @@ pub fn run(
         ledger.finish(&rest.followed_by(found), files_are_whole)?;
     }
     Ok(Ended { summary, failures })
-}
-
-/// What is to be listed, feed by feed. What can no longer be listed is said.
-fn plans(config: &Config, feeds: &Feeds, mode: Mode, progress: &Progress, now: Timestamp) -> Vec<FeedPlan> {
-    let plan = |feed| {
-        let (tenant, content_type) = feeds.feed(feed);
-        let before = progress.feeds.get(&(tenant.tenant_id.clone(), content_type)).copied();
-        let only_future = config.only_future_events && mode != Mode::Retrieve;
-        let plan = FeedPlan::new(now, config.collect.look_back, before, only_future);
-        if let Some(missed) = plan.missed {
-            log::error!(
-                "Content lost for {}: what became available from {} to {} was not listed in time, and the API lists \
-                 only 7 days; run the collector more often",
-                feeds.label(feed),
-                missed.start,
-                missed.end
-            );
-        }
-        plan
-    };
-    feeds.feeds().map(plan).collect()
 }
 
 /// Gives the schedule the blobs that wait from earlier passes. Returns the progress of feeds that are not in this pass,

@@ -22,8 +22,19 @@ pub struct Window {
     pub end: Timestamp,
 }
 
+/// How far back a pass looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// `hoursToCollect`, or what was asked for this once.
+    pub look_back: Duration,
+    /// Whether all of that is looked at in any case, whatever it costs.
+    pub is_whole: bool,
+    /// `only_future_events`
+    pub only_future: bool,
+}
+
 /// What a pass will list of one feed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedPlan {
     /// Oldest first, edge to edge. None if nothing is to be listed yet.
     pub windows: Vec<Window>,
@@ -36,23 +47,27 @@ pub struct FeedPlan {
 }
 
 impl FeedPlan {
-    /// Plans a feed's listing: from where earlier passes have come, or as far back as every pass looks, whichever is
-    /// earlier; and nothing at first if only what is yet to come is wanted.
-    pub fn new(now: Timestamp, look_back: Duration, before: Option<FeedProgress>, only_future: bool) -> Self {
+    /// Plans a feed's listing at this time of Microsoft's: from where earlier passes have come, or as far back as every
+    /// pass looks, whichever is earlier; and nothing at first if only what is yet to come is wanted.
+    ///
+    /// How far back a pass looks ends within an hour, and that hour's edge is beyond what one request can list. So that
+    /// a quiet feed costs one request, the rest of that hour is looked at by the first pass of each hour only.
+    pub fn new(now: Timestamp, reach: Reach, before: Option<&FeedProgress>) -> Self {
         let oldest = whole_hour(now - RETENTION + RETENTION_MARGIN) + HOUR;
-        let listed_until = before.map(|before| before.listed_until);
-        let wanted_from = if only_future {
-            Some(before.map_or(now, |before| before.wanted_from.unwrap_or(Timestamp::MIN)))
-        } else {
-            None
-        };
-        let reach = whole_hour(now - look_back);
-        let start = listed_until.map_or(reach, |until| whole_hour(until).min(reach));
-        let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour_of));
+        let listed_until = before.and_then(|before| before.listed_until);
+        let wanted_from = reach.only_future.then(|| match before {
+            Some(before) if listed_until.is_some() => before.wanted_from.unwrap_or(Timestamp::MIN),
+            _ => now,
+        });
+        let is_hour_begun = listed_until.is_none_or(|until| whole_hour(until) < whole_hour(now));
+        let back = now - reach.look_back;
+        let edge = if is_hour_begun || reach.is_whole { whole_hour(back) } else { whole_hour_after(back) };
+        let start = listed_until.map_or(edge, |until| whole_hour(until).min(edge));
+        let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour_of)).max(oldest);
         let missed =
             listed_until.filter(|&until| until < oldest).map(|until| Window { start: until, end: oldest });
-        let windows =
-            if before.is_none() && only_future { Vec::new() } else { windows(start.max(oldest), now) };
+        let is_first = reach.only_future && listed_until.is_none();
+        let windows = if is_first { Vec::new() } else { windows(start, now) };
         Self { windows, wanted_from, missed, listed_until }
     }
 
@@ -79,9 +94,30 @@ fn windows(mut start: Timestamp, now: Timestamp) -> Vec<Window> {
     windows
 }
 
+/// The whole hour at or after a time.
+fn whole_hour_after(time: Timestamp) -> Timestamp {
+    let before = whole_hour(time);
+    if before == time { time } else { before + HOUR }
+}
+
 /// [`whole_hour`], for the earliest time of all too.
 fn whole_hour_of(time: Timestamp) -> Timestamp {
     if time == Timestamp::MIN { time } else { whole_hour(time) }
+}
+
+impl Window {
+    /// The same period in parts of an hour each, so that they can be listed side by side. Their edges are whole hours
+    /// if the window's start is one.
+    pub fn hours(self) -> Vec<Self> {
+        let mut hours = Vec::new();
+        let mut start = self.start;
+        while start < self.end {
+            let end = (start + HOUR).min(self.end);
+            hours.push(Self { start, end });
+            start = end;
+        }
+        hours
+    }
 }
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -104,13 +140,17 @@ mod tests {
         HOUR * hours
     }
 
+    fn reach(look_back: Duration) -> Reach {
+        Reach { look_back, is_whole: false, only_future: false }
+    }
+
     /// The windows of a feed's first pass.
     fn first(now: Timestamp, look_back: Duration) -> Vec<Window> {
-        FeedPlan::new(now, look_back, None, false).windows
+        FeedPlan::new(now, reach(look_back), None).windows
     }
 
     fn listed_until(text: &str) -> FeedProgress {
-        FeedProgress { listed_until: at(text), wanted_from: None }
+        FeedProgress { listed_until: Some(at(text)), ..FeedProgress::default() }
     }
 
     fn shown(windows: &[Window]) -> Vec<String> {
@@ -136,10 +176,10 @@ mod tests {
     #[test]
     fn downtime_is_caught_up_and_what_it_cost_is_told() {
         let now = at("2026-11-22T10:15:30Z");
-        let plan = FeedPlan::new(now, hours(24), Some(listed_until("2026-11-19T07:31:00Z")), false);
+        let plan = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-19T07:31:00Z")));
         assert_eq!(plan.windows[0].start, at("2026-11-19T07:00:00Z"));
         assert_eq!((plan.windows.len(), plan.missed), (4, None));
-        let plan = FeedPlan::new(now, hours(24), Some(listed_until("2026-11-12T07:31:00Z")), false);
+        let plan = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-12T07:31:00Z")));
         assert_eq!(plan.windows[0].start, at("2026-11-15T11:00:00Z"));
         assert_eq!(
             plan.missed,
@@ -148,33 +188,53 @@ mod tests {
     }
 
     #[test]
-    fn a_recent_pass_does_not_shorten_the_look_back() {
+    fn a_quiet_feed_costs_one_request_but_for_the_first_pass_of_an_hour() {
         let now = at("2026-11-22T10:15:30Z");
-        let plan = FeedPlan::new(now, hours(24), Some(listed_until("2026-11-22T10:10:25Z")), false);
+        let plan = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-22T10:10:25Z")));
+        assert_eq!(shown(&plan.windows), ["2026-11-21T11:00:00Z 2026-11-22T10:15:25Z"]);
+        let plan = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-22T09:58:25Z")));
+        assert_eq!(plan.windows, first(now, hours(24)));
+        let whole = Reach { is_whole: true, ..reach(hours(24)) };
+        let plan = FeedPlan::new(now, whole, Some(&listed_until("2026-11-22T10:10:25Z")));
         assert_eq!(plan.windows, first(now, hours(24)));
     }
 
     #[test]
     fn only_what_is_yet_to_come_is_taken_if_that_is_asked_for() {
         let now = at("2026-11-22T10:15:30Z");
-        let plan = FeedPlan::new(now, hours(24), None, true);
+        let future = Reach { only_future: true, ..reach(hours(24)) };
+        let plan = FeedPlan::new(now, future, None);
         assert_eq!((plan.windows.len(), plan.wanted_from), (0, Some(now)));
         assert_eq!(plan.listed_until(now, |_| true), Some(now));
-        let before = Some(FeedProgress { listed_until: now, wanted_from: Some(now) });
-        let plan = FeedPlan::new(at("2026-11-22T12:20:00Z"), hours(24), before, true);
+        let before =
+            FeedProgress { listed_until: Some(now), wanted_from: Some(now), ..FeedProgress::default() };
+        let plan = FeedPlan::new(at("2026-11-22T12:20:00Z"), future, Some(&before));
         assert_eq!(shown(&plan.windows), ["2026-11-22T10:00:00Z 2026-11-22T12:19:55Z"]);
         assert_eq!(plan.wanted_from, Some(now));
     }
 
     #[test]
+    fn a_window_in_hours_is_the_same_period() {
+        let window = Window { start: at("2026-11-22T08:00:00Z"), end: at("2026-11-22T10:15:25Z") };
+        assert_eq!(
+            shown(&window.hours()),
+            [
+                "2026-11-22T08:00:00Z 2026-11-22T09:00:00Z",
+                "2026-11-22T09:00:00Z 2026-11-22T10:00:00Z",
+                "2026-11-22T10:00:00Z 2026-11-22T10:15:25Z"
+            ]
+        );
+    }
+
+    #[test]
     fn a_feed_is_listed_as_far_as_its_windows_are_without_a_gap() {
         let now = at("2026-11-22T10:15:30Z");
-        let plan = FeedPlan::new(now, hours(72), None, false);
+        let plan = FeedPlan::new(now, reach(hours(72)), None);
         assert_eq!(plan.windows.len(), 4);
         assert_eq!(plan.listed_until(now, |_| false), None);
         assert_eq!(plan.listed_until(now, |window| window != 2), Some(plan.windows[1].end));
         assert_eq!(plan.listed_until(now, |_| true), Some(plan.windows[3].end));
-        let plan = FeedPlan::new(now, hours(72), Some(listed_until("2026-11-21T00:00:00Z")), false);
+        let plan = FeedPlan::new(now, reach(hours(72)), Some(&listed_until("2026-11-21T00:00:00Z")));
         assert_eq!(plan.listed_until(now, |window| window < 1), Some(at("2026-11-21T00:00:00Z")));
     }
 

@@ -17,12 +17,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Mode,
     feeds::{FeedIndex, Feeds, TenantIndex},
-    plan::{FeedPlan, Window},
+    plan::{FeedPlan, Reach, Window},
     work::{Answer, PageOf, Task, Wanted},
     write::Delivered,
 };
@@ -36,7 +36,8 @@ use crate::{
     delivery::OutputSet,
     feed::Blob,
     limits::{
-        PAGES_MAX, REFUSED_TOKENS_MAX, THROTTLE_PAUSE_MAX, THROTTLES_MAX, TOKEN_MARGIN, WAITING_BLOBS_MAX,
+        CLOCK_TOLERANCE, PAGES_BEFORE_SPLIT, PAGES_MAX, REFUSED_TOKENS_MAX, THROTTLE_PAUSE_MAX,
+        THROTTLES_MAX, TOKEN_MARGIN, WAITING_BLOBS_MAX,
     },
     report::{Counts, FeedReport, Stop, Summary},
     state::{BlobKey, FeedProgress, KnownBlobs, Progress, Waiting},
@@ -45,8 +46,9 @@ use crate::{
 /// The state of a pass.
 pub struct Schedule<'a> {
     feeds: &'a Feeds,
-    /// By feed.
-    plans: &'a [FeedPlan],
+    reach: Reach,
+    /// When the pass began, by both clocks.
+    began: (Instant, Timestamp),
     mode: Mode,
     settings: Settings,
     /// From earlier passes.
@@ -68,10 +70,11 @@ pub struct Schedule<'a> {
     /// handed it over says that it is done.
     in_hand: HashMap<BlobKey, (FeedIndex, Wanted)>,
     /// Blobs that are not delivered everywhere when the pass ends.
-    undelivered: Vec<(FeedIndex, Wanted)>,
+    undelivered: Vec<Undelivered>,
     /// Blobs that are gone, to be remembered.
     gone: Vec<(FeedIndex, Wanted)>,
     stop: Option<Stop>,
+    is_clock_reported: bool,
     sequence: u64,
 }
 
@@ -90,6 +93,8 @@ struct TenantState {
     /// The login to be made when a token is needed, and when it may be; `None` while one runs.
     login: Option<(Attempt, Instant)>,
     has_logged_in: bool,
+    /// How far Microsoft's clock is ahead of this machine's.
+    clock_ahead: SignedDuration,
     /// Tokens refused in a row, with no request accepted between them.
     refusals: u32,
     is_stopped: bool,
@@ -111,17 +116,30 @@ struct CurrentToken {
 #[derive(Default)]
 struct FeedState {
     counts: Counts,
-    /// Which of its windows are listed to their end.
-    is_window_listed: Vec<bool>,
+    /// What is known from earlier passes.
+    before: Option<FeedProgress>,
+    /// What is to be listed, from the moment on at which that begins.
+    plan: FeedPlan,
+    /// By window: how many of its parts are not listed to their end.
+    open_parts: Vec<usize>,
     /// Whether its listing was begun.
     is_begun: bool,
     is_stopped: bool,
     /// Whether this pass has tried to start the subscription.
     has_subscribed: bool,
+    /// What went wrong last.
+    last_error: Option<String>,
     /// Pages that wait for the subscription.
     pages: Vec<Attempt>,
     /// Blobs that wait from earlier passes and are not yet listed in this one.
     waiting: HashMap<BlobKey, Wanted>,
+}
+
+/// A blob that is not delivered everywhere.
+struct Undelivered {
+    feed: FeedIndex,
+    wanted: Wanted,
+    has_failed: bool,
 }
 
 /// A task, and how often it was tried.
@@ -183,17 +201,20 @@ impl<'a> Schedule<'a> {
     /// A pass that starts now: each tenant's first task is its login.
     pub fn new(
         feeds: &'a Feeds,
-        plans: &'a [FeedPlan],
         mode: Mode,
+        reach: Reach,
         collect: &Collect,
         known: KnownBlobs,
-        now: Instant,
+        before: &Progress,
+        began: (Instant, Timestamp),
     ) -> Self {
+        let (now, _) = began;
         let tenant = |index| TenantState {
             pace: Pace::new(collect.requests_per_minute),
             token: None,
             login: Some((Attempt::new(Task::LogIn(index)), now)),
             has_logged_in: false,
+            clock_ahead: SignedDuration::ZERO,
             refusals: 0,
             is_stopped: false,
             is_in_round: true,
@@ -204,7 +225,8 @@ impl<'a> Schedule<'a> {
         };
         let mut schedule = Self {
             feeds,
-            plans,
+            reach,
+            began,
             mode,
             settings: Settings {
                 threads: collect.threads,
@@ -215,7 +237,14 @@ impl<'a> Schedule<'a> {
             known,
             listed: HashSet::new(),
             tenants: feeds.tenants().map(tenant).collect(),
-            feed_states: feeds.feeds().map(|_| FeedState::default()).collect(),
+            feed_states: feeds
+                .feeds()
+                .map(|feed| {
+                    let (tenant, content_type) = feeds.feed(feed);
+                    let before = before.feeds.get(&(tenant.tenant_id.clone(), content_type)).cloned();
+                    FeedState { before, ..FeedState::default() }
+                })
+                .collect(),
             round: feeds.tenants().collect(),
             later: BinaryHeap::new(),
             sleeping: BinaryHeap::new(),
@@ -225,6 +254,7 @@ impl<'a> Schedule<'a> {
             undelivered: Vec::new(),
             gone: Vec::new(),
             stop: None,
+            is_clock_reported: false,
             sequence: 0,
         };
         for tenant in feeds.tenants() {
@@ -324,7 +354,8 @@ impl<'a> Schedule<'a> {
                 counts.delivered += 1;
             } else {
                 counts.failed += 1;
-                self.undelivered.push((feed, Wanted { delivered_to: delivered.has, ..wanted }));
+                let wanted = Wanted { delivered_to: delivered.has, ..wanted };
+                self.undelivered.push(Undelivered { feed, wanted, has_failed: true });
             }
         }
     }
@@ -373,35 +404,33 @@ impl<'a> Schedule<'a> {
         let mut reports = Vec::new();
         for feed in self.feeds.feeds() {
             let (tenant, content_type) = self.feeds.feed(feed);
-            let state = &self.feed_states[feed.place()];
+            let state = &mut self.feed_states[feed.place()];
             let counts = state.counts;
-            let is_listed = state.is_listed();
             assert!(counts.is_balanced(), "every listed blob is in exactly one count: {counts:?}");
-            let plan = &self.plans[feed.place()];
-            let is_window_listed =
-                |window: usize| state.is_window_listed.get(window).copied().unwrap_or(false);
-            let listed_until = plan.listed_until(now, is_window_listed).filter(|_| state.is_begun);
-            if let Some(listed_until) = listed_until {
-                let key = (tenant.tenant_id.clone(), content_type);
-                progress.feeds.insert(key, FeedProgress { listed_until, wanted_from: plan.wanted_from });
-            }
-            reports.push(FeedReport {
-                tenant: tenant.label().to_owned(),
-                content_type,
-                counts,
-                is_listed,
-                listed_until: listed_until.or(plan.listed_until),
-            });
+            let before = state.before.take().unwrap_or_default();
+            let is_window_listed = |window: usize| state.open_parts.get(window) == Some(&0);
+            let listed_until =
+                if state.is_begun { state.plan.listed_until(now, is_window_listed) } else { None };
+            let listed_until = listed_until.or(before.listed_until);
+            let is_listed = state.is_listed();
+            let has_succeeded = is_listed && counts.failed == 0 && counts.left == 0;
+            let feed_progress = FeedProgress {
+                listed_until,
+                wanted_from: if state.is_begun { state.plan.wanted_from } else { before.wanted_from },
+                last_success: if has_succeeded { Some(now) } else { before.last_success },
+                last_error: state.last_error.take(),
+            };
+            progress.feeds.insert((tenant.tenant_id.clone(), content_type), feed_progress);
+            let tenant = tenant.label().to_owned();
+            reports.push(FeedReport { tenant, content_type, counts, is_listed, listed_until });
+            // What waits from earlier passes and was not listed again still waits.
+            let not_listed = std::mem::take(&mut state.waiting).into_values();
+            self.undelivered.extend(not_listed.map(|wanted| Undelivered { feed, wanted, has_failed: true }));
         }
-        let feeds = self.feeds.feeds().zip(&mut self.feed_states);
-        let not_listed = feeds.flat_map(|(feed, state)| {
-            let waiting = std::mem::take(&mut state.waiting);
-            waiting.into_values().map(move |wanted| (feed, wanted))
-        });
-        for (feed, Wanted { blob, delivered_to }) in self.undelivered.into_iter().chain(not_listed) {
+        for Undelivered { feed, wanted: Wanted { blob, delivered_to }, has_failed } in self.undelivered {
             let (tenant, content_type) = self.feeds.feed(feed);
             let tenant_id = tenant.tenant_id.clone();
-            progress.waiting.push(Waiting { tenant_id, content_type, blob, delivered_to });
+            progress.waiting.push(Waiting { tenant_id, content_type, blob, delivered_to, has_failed });
         }
         let any_login = self.tenants.iter().any(|tenant| tenant.has_logged_in);
         (Summary { feeds: reports, any_login, stop: self.stop }, progress)
@@ -531,7 +560,7 @@ impl Schedule<'_> {
         } else {
             counts.left += 1;
         }
-        self.undelivered.push((feed, wanted.clone()));
+        self.undelivered.push(Undelivered { feed, wanted: wanted.clone(), has_failed: is_failed });
     }
 
     /// Takes a tenant's waiting attempts away, those that `which` names, and counts them.
@@ -570,7 +599,7 @@ impl Schedule<'_> {
 
 impl FeedState {
     fn is_listed(&self) -> bool {
-        self.is_begun && self.is_window_listed.iter().all(|is_listed| *is_listed)
+        self.is_begun && self.open_parts.iter().all(|parts| *parts == 0)
     }
 }
 
@@ -583,15 +612,21 @@ impl TenantState {
 /// What comes of a success.
 impl Schedule<'_> {
     fn succeeded(&mut self, attempt: Attempt, answer: Answer, now: Instant) -> Vec<(FeedIndex, Blob)> {
+        if let Answer::Page(Page { is_blank: true, .. }) = answer
+            && attempt.tries < self.settings.retries
+        {
+            self.try_again(attempt, &Failure::Malformed("empty".to_owned()), now);
+            return Vec::new();
+        }
         match (attempt.task, answer) {
             (Task::LogIn(tenant), Answer::Token(token)) => self.logged_in(tenant, token, now),
             (Task::ListSubscriptions(tenant), Answer::Subscriptions(running)) => {
-                self.subscriptions_listed(tenant, &running);
+                self.subscriptions_listed(tenant, &running, now);
             }
             (Task::Subscribe(feed), Answer::Subscribed) => {
                 let suffix = self.feeds.suffix(self.feeds.tenant_of(feed));
                 log::info!("Subscribed to feed {}{suffix}", feed_name(self.feeds, feed));
-                self.subscribed(feed);
+                self.subscribed(feed, now);
             }
             (Task::ListPage(feed, page_of), Answer::Page(page)) => {
                 return self.page_listed(feed, page_of, page);
@@ -615,19 +650,32 @@ impl Schedule<'_> {
             log::info!("Successfully logged in to Office Management API{suffix}");
         }
         state.has_logged_in = true;
+        if let Some(ahead) = token.clock_ahead.filter(|ahead| ahead.abs() > CLOCK_TOLERANCE) {
+            state.clock_ahead = ahead;
+            if !self.is_clock_reported {
+                self.is_clock_reported = true;
+                let side = if ahead.is_positive() { "behind" } else { "ahead of" };
+                log::warn!(
+                    "This machine's clock is {} {side} Microsoft's; what is listed is corrected by that, but set the \
+                     clock (timedatectl set-ntp true)",
+                    in_words(ahead.unsigned_abs())
+                );
+            }
+        }
+        let state = &mut self.tenants[tenant.place()];
         state.login = Some((Attempt::new(Task::LogIn(tenant)), now));
         let generation = state.token.as_ref().map_or(1, |token| token.generation + 1);
         let renew_at = now + token.lifetime.saturating_sub(TOKEN_MARGIN.min(token.lifetime / 4));
         state.token = Some(CurrentToken { token: Arc::new(token), renew_at, generation });
     }
 
-    fn subscriptions_listed(&mut self, tenant: TenantIndex, running: &[Subscription]) {
+    fn subscriptions_listed(&mut self, tenant: TenantIndex, running: &[Subscription], now: Instant) {
         let suffix = self.feeds.suffix(tenant);
         for feed in self.feeds.feeds_of(tenant) {
             let (_, content_type) = self.feeds.feed(feed);
             if running.iter().any(|entry| entry.enabled && entry.content_type == Some(content_type)) {
                 log::info!("Already subscribed to feed {}{suffix}", feed_name(self.feeds, feed));
-                self.list(feed);
+                self.list(feed, now);
             } else if self.mode == Mode::DryRun {
                 log::warn!(
                     "No subscription to feed {}{suffix}: a pass would start it",
@@ -642,36 +690,54 @@ impl Schedule<'_> {
     }
 
     /// The feed's subscription runs: its pages can be listed, from the start or from where that was missed.
-    fn subscribed(&mut self, feed: FeedIndex) {
+    fn subscribed(&mut self, feed: FeedIndex, now: Instant) {
         let pages = std::mem::take(&mut self.feed_states[feed.place()].pages);
         if pages.is_empty() {
-            self.list(feed);
+            self.list(feed, now);
         }
         for page in pages {
             self.push(page);
         }
     }
 
-    fn list(&mut self, feed: FeedIndex) {
-        let (tenant, content_type) = self.feeds.feed(feed);
-        let windows = &self.plans[feed.place()].windows;
+    /// Plans what is to be listed, by Microsoft's clock, and begins with it.
+    fn list(&mut self, feed: FeedIndex, now: Instant) {
+        let (began_at, began) = self.began;
+        let ahead = self.tenants[self.feeds.tenant_of(feed).place()].clock_ahead;
+        let their_now = began + now.duration_since(began_at) + ahead;
         let state = &mut self.feed_states[feed.place()];
-        state.is_begun = true;
-        state.is_window_listed = vec![false; windows.len()];
-        for (window, Window { start, end }) in windows.iter().enumerate() {
-            let url = Client::first_page(tenant, content_type, *start, *end);
-            let page = PageOf { window, first_url: url.clone(), url, number: 1 };
-            self.push(Attempt::new(Task::ListPage(feed, page)));
+        let plan = FeedPlan::new(their_now, self.reach, state.before.as_ref());
+        if let Some(missed) = plan.missed {
+            log::error!(
+                "Content lost for {}: what became available from {} to {} was not listed in time, and the API lists \
+                 only 7 days; run the collector more often",
+                self.feeds.label(feed),
+                missed.start,
+                missed.end
+            );
         }
-        if windows.is_empty() && self.mode != Mode::DryRun {
+        state.is_begun = true;
+        state.open_parts = vec![1; plan.windows.len()];
+        state.plan = plan.clone();
+        for (window, &period) in plan.windows.iter().enumerate() {
+            self.list_part(feed, window, period, false);
+        }
+        if plan.windows.is_empty() && self.mode != Mode::DryRun {
             let waiting = std::mem::take(&mut self.feed_states[feed.place()].waiting);
             self.want(feed, waiting.into_values().collect());
         }
     }
 
+    fn list_part(&mut self, feed: FeedIndex, window: usize, period: Window, is_part: bool) {
+        let (tenant, content_type) = self.feeds.feed(feed);
+        let url = Client::first_page(tenant, content_type, period.start, period.end);
+        let page = PageOf { window, is_part, first_url: url.clone(), url, number: 1 };
+        self.push(Attempt::new(Task::ListPage(feed, page)));
+    }
+
     fn page_listed(&mut self, feed: FeedIndex, page_of: PageOf, page: Page) -> Vec<(FeedIndex, Blob)> {
         let (tenant, _) = self.feeds.feed(feed);
-        let wanted_from = self.plans[feed.place()].wanted_from.unwrap_or(Timestamp::MIN);
+        let wanted_from = self.feed_states[feed.place()].plan.wanted_from.unwrap_or(Timestamp::MIN);
         let mut wanted = Vec::new();
         for blob in page.blobs.into_iter().filter(|blob| blob.created >= wanted_from) {
             let key = BlobKey::new(&tenant.tenant_id, &blob.content_id);
@@ -689,6 +755,13 @@ impl Schedule<'_> {
             }
         }
         match page.next {
+            Some(_) if page_of.number == PAGES_BEFORE_SPLIT && !page_of.is_part => {
+                let hours = self.feed_states[feed.place()].plan.windows[page_of.window].hours();
+                self.feed_states[feed.place()].open_parts[page_of.window] = hours.len();
+                for hour in hours {
+                    self.list_part(feed, page_of.window, hour, true);
+                }
+            }
             Some(url) if url != page_of.url && page_of.number < PAGES_MAX => {
                 let next = PageOf { url, number: page_of.number + 1, ..page_of };
                 self.push(Attempt::new(Task::ListPage(feed, next)));
@@ -700,10 +773,11 @@ impl Schedule<'_> {
                     "Listing failed for {label}: the API names ever more pages after page {number}; the next pass \
                      lists it again"
                 );
+                self.feed_states[feed.place()].last_error = Some("the API names ever more pages".to_owned());
             }
             None => {
                 let state = &mut self.feed_states[feed.place()];
-                state.is_window_listed[page_of.window] = true;
+                state.open_parts[page_of.window] -= 1;
                 if state.is_listed() {
                     wanted.extend(std::mem::take(&mut state.waiting).into_values());
                 }
@@ -753,7 +827,7 @@ impl Schedule<'_> {
                 Task::Subscribe(feed) => {
                     let suffix = self.feeds.suffix(tenant);
                     log::info!("Already subscribed to feed {}{suffix}", feed_name(self.feeds, feed));
-                    self.subscribed(feed);
+                    self.subscribed(feed, now);
                 }
                 _ => self.give_up(&attempt, failure),
             },
@@ -875,6 +949,12 @@ impl Schedule<'_> {
     /// Says what failed, to whom, why, and what to do; and counts it.
     fn give_up(&mut self, attempt: &Attempt, failure: &Failure) {
         let advice = failure.advice();
+        let tenant = self.tenant_of(&attempt.task);
+        for feed in
+            attempt.task.feed().map_or_else(|| self.feeds.feeds_of(tenant).collect(), |feed| vec![feed])
+        {
+            self.feed_states[feed.place()].last_error = Some(advice.clone());
+        }
         match &attempt.task {
             Task::LogIn(tenant) => {
                 let label = self.feeds.tenant(*tenant).label();
@@ -933,6 +1013,15 @@ fn tenant_of(feeds: &Feeds, task: &Task) -> TenantIndex {
     match task {
         Task::LogIn(tenant) | Task::ListSubscriptions(tenant) => *tenant,
         Task::Subscribe(feed) | Task::ListPage(feed, _) | Task::Download(feed, _) => feeds.tenant_of(*feed),
+    }
+}
+
+/// `2 h 3 min`, or `75 s` if that is more fitting.
+fn in_words(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds < 120 => format!("{seconds} s"),
+        seconds if seconds < 7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }
 }
 

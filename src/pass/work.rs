@@ -60,6 +60,8 @@ pub struct PageOf {
     pub first_url: String,
     /// The window's place among its feed's.
     pub window: usize,
+    /// Whether the page is of a part of the window, which is listed side by side with the others.
+    pub is_part: bool,
     /// From 1.
     pub number: u32,
 }

@@ -316,7 +316,14 @@ impl Writer {
             batch.known.push(state::known_blobs::line_of(tenant_id, content_type, &wanted.blob));
         } else if !has.is_empty() {
             let tenant_id = tenant_id.clone();
-            batch.waiting.push(Waiting { tenant_id, content_type, blob: wanted.blob, delivered_to: has });
+            let blob = wanted.blob;
+            batch.waiting.push(Waiting {
+                tenant_id,
+                content_type,
+                blob,
+                delivered_to: has,
+                has_failed: true,
+            });
         }
         key
     }

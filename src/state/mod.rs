@@ -291,8 +291,13 @@ mod tests {
                     let (number, blob) = (self.next, self.blob(self.next));
                     self.next += 1;
                     let delivered_to = OutputSet::EMPTY.with(OutputName::File);
-                    let waiting =
-                        Waiting { tenant_id: TENANT.to_owned(), content_type: FEED, blob, delivered_to };
+                    let waiting = Waiting {
+                        tenant_id: TENANT.to_owned(),
+                        content_type: FEED,
+                        blob,
+                        delivered_to,
+                        has_failed: true,
+                    };
                     let batch = Batch { waiting: vec![waiting.clone()], ..Batch::default() };
                     self.ledger.as_mut().expect("a pass").commit(&batch, &[]).expect("room");
                     self.progress.waiting.push(waiting);

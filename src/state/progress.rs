@@ -34,13 +34,18 @@ pub struct Progress {
     pub waiting: Vec<Waiting>,
 }
 
-/// How far a feed is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far a feed is, and how it fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FeedProgress {
     /// Everything before is listed, and known or waiting.
-    pub listed_until: Timestamp,
+    pub listed_until: Option<Timestamp>,
     /// Nothing before is wanted (`only_future_events`).
     pub wanted_from: Option<Timestamp>,
+    /// When a pass last listed it to the end and delivered every blob that it found.
+    pub last_success: Option<Timestamp>,
+    /// What went wrong with it in the last pass.
+    pub last_error: Option<String>,
 }
 
 /// A blob that waits.
@@ -54,6 +59,8 @@ pub struct Waiting {
     pub blob: Blob,
     /// Outputs that have its records already.
     pub delivered_to: OutputSet,
+    /// Whether it failed when it was tried last; otherwise it was not tried.
+    pub has_failed: bool,
 }
 
 /// A line of the file.
@@ -61,7 +68,12 @@ pub struct Waiting {
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum Line {
     Version(u32),
-    Feed { tenant_id: String, content_type: String, listed_until: Timestamp, wanted_from: Option<Timestamp> },
+    Feed {
+        tenant_id: String,
+        content_type: String,
+        #[serde(flatten)]
+        progress: FeedProgress,
+    },
     Waiting(WaitingLine),
 }
 
@@ -76,11 +88,12 @@ pub(super) struct WaitingLine {
     content_created: Timestamp,
     content_expiration: String,
     delivered_to: String,
+    has_failed: bool,
 }
 
 impl From<&Waiting> for WaitingLine {
     fn from(waiting: &Waiting) -> Self {
-        let Waiting { tenant_id, content_type, blob, delivered_to } = waiting.clone();
+        let Waiting { tenant_id, content_type, blob, delivered_to, has_failed } = waiting.clone();
         Self {
             tenant_id,
             content_type: content_type.name().to_owned(),
@@ -89,6 +102,7 @@ impl From<&Waiting> for WaitingLine {
             content_created: blob.created,
             content_expiration: blob.expiration,
             delivered_to: delivered_to.to_string(),
+            has_failed,
         }
     }
 }
@@ -105,6 +119,7 @@ impl WaitingLine {
                 expiration: self.content_expiration,
             },
             delivered_to: OutputSet::parse(&self.delivered_to)?,
+            has_failed: self.has_failed,
         })
     }
 }
@@ -146,11 +161,9 @@ impl Progress {
         for line in lines {
             match line.map_err(|_| "damaged")? {
                 Line::Version(_) => return Err("damaged"),
-                Line::Feed { tenant_id, content_type, listed_until, wanted_from } => {
+                Line::Feed { tenant_id, content_type, progress: feed } => {
                     let content_type = ContentType::from_name(&content_type).ok_or("damaged")?;
-                    progress
-                        .feeds
-                        .insert((tenant_id, content_type), FeedProgress { listed_until, wanted_from });
+                    progress.feeds.insert((tenant_id, content_type), feed);
                 }
                 Line::Waiting(waiting) => progress.waiting.push(waiting.read().ok_or("damaged")?),
             }
@@ -171,8 +184,7 @@ impl Progress {
         let feeds = self.feeds.iter().map(|((tenant_id, content_type), feed)| Line::Feed {
             tenant_id: tenant_id.clone(),
             content_type: content_type.name().to_owned(),
-            listed_until: feed.listed_until,
-            wanted_from: feed.wanted_from,
+            progress: feed.clone(),
         });
         let waiting = self.waiting.iter().map(|waiting| Line::Waiting(waiting.into()));
         let path = path(working_dir);
@@ -207,7 +219,11 @@ mod tests {
         assert_eq!(Progress::read(folder.path()).expect("nothing yet"), Progress::default());
         let time: Timestamp = "2026-11-22T10:00:00Z".parse().expect("a time of the test");
         let mut progress = Progress::default();
-        let feed = FeedProgress { listed_until: time, wanted_from: Some(time) };
+        let feed = FeedProgress {
+            listed_until: Some(time),
+            last_error: Some("HTTP 500".to_owned()),
+            ..FeedProgress::default()
+        };
         progress.feeds.insert(("a".to_owned(), ContentType::DlpAll), feed);
         progress.waiting.push(Waiting {
             tenant_id: "a".to_owned(),
@@ -219,6 +235,7 @@ mod tests {
                 expiration: "2026-11-29T10:00:00.000Z".to_owned(),
             },
             delivered_to: OutputSet::EMPTY.with(OutputName::File),
+            has_failed: true,
         });
         progress.write(folder.path()).expect("room");
         assert_eq!(Progress::read(folder.path()).expect("a file"), progress);

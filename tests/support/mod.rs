@@ -76,10 +76,15 @@ impl Installation {
         self.folder.path().join(name)
     }
 
-    /// The file that the program is told to read, written anew.
+    /// The file that the program is told to read, written if it is not there as it should be.
     pub fn config_file(&self) -> PathBuf {
         let path = self.path("config.yaml");
-        fs::write(&path, self.config()).expect("a writable folder");
+        let config = self.config();
+        // Another program may be reading it.
+        if fs::read_to_string(&path).is_ok_and(|written| written == config) {
+            return path;
+        }
+        fs::write(&path, config).expect("a writable folder");
         set_mode(&path, 0o600);
         path
     }
