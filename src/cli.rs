@@ -1,8 +1,9 @@
 //! The command line: what was typed → what is meant. Says nothing of what it leads to.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use argh::{EarlyExit, FromArgs};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::suggest;
 
@@ -36,6 +37,10 @@ pub struct Arguments {
     /// only this tenant; can be given several times
     #[argh(option, arg_name = "ID-OR-NAME")]
     pub tenant: Vec<String>,
+
+    /// only the tenants of shard I of N, I from 0 to N-1, for many machines
+    #[argh(option, arg_name = "I/N")]
+    pub shard: Option<Shard>,
 
     /// look back so many hours this once, 1 to 168
     #[argh(option, arg_name = "N", from_str_fn(hours))]
@@ -72,12 +77,53 @@ pub struct Arguments {
 pub enum Command {
     /// `check`
     Check(Check),
+    /// `status`
+    Status(Status),
 }
 
 /// Validates the configuration, logs in, shows the subscriptions. Collects nothing.
 #[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
 #[argh(subcommand, name = "check")]
 pub struct Check {}
+
+/// Tells what the state says of each feed: last success, lag, backlog, last error. Exits with 1 if one is late.
+#[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
+#[argh(subcommand, name = "status")]
+pub struct Status {
+    /// for machines: an array of objects
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// A part of all tenants. Each tenant falls into one of them by its id alone, so that adding tenants moves none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    index: u64,
+    count: u64,
+}
+
+impl Shard {
+    /// Whether the tenant falls into this shard.
+    pub fn has(self, tenant_id: &str) -> bool {
+        xxh3_64(tenant_id.to_ascii_lowercase().as_bytes()) % self.count == self.index
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers =
+            text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
+        match numbers {
+            Some((index, count)) if index < count => Ok(Self { index, count }),
+            _ => {
+                Err("give I/N with I from 0 to N-1, as Kubernetes numbers the pods of an indexed job"
+                    .to_owned())
+            }
+        }
+    }
+}
 
 /// What a command line leads to.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,8 +137,8 @@ pub enum Parsed {
 }
 
 /// The options that take a value, for telling `--option=value` and what stands behind a command apart.
-const WITH_VALUE: [&str; 5] = ["--config", "-c", "--credentials", "--tenant", "--hours"];
-const COMMANDS: [&str; 1] = ["check"];
+const WITH_VALUE: [&str; 6] = ["--config", "-c", "--credentials", "--tenant", "--shard", "--hours"];
+const COMMANDS: [&str; 2] = ["check", "status"];
 const SWITCHES: [&str; 6] = ["--dry-run", "--stdout", "--verbose", "--quiet", "--version", "--help"];
 
 /// Reads what was typed: the program's name, then its arguments.
@@ -137,6 +183,7 @@ fn options_first(mut typed: impl Iterator<Item = String>) -> Result<Vec<String>,
         }
         match option.as_str() {
             "-h" => options.push("--help".to_owned()),
+            "--json" => rest.push(option), // of a command, not of the program
             _ if option.starts_with('-') => options.push(option),
             _ => rest.push(option),
         }
@@ -229,6 +276,31 @@ mod tests {
         assert!(wrong("-v -q").contains("exclude each other"));
         assert!(wrong("--dry-run --stdout").contains("exclude each other"));
         assert!(wrong("check --dry-run").contains("options of a pass"));
+    }
+
+    #[test]
+    fn each_tenant_falls_into_one_shard_whatever_others_there_are() {
+        let shards: Vec<_> =
+            (0..4).map(|index| format!("{index}/4").parse::<Shard>().expect("a shard")).collect();
+        let mut sizes = [0; 4];
+        for number in 0..1000 {
+            let tenant = format!("{number:08}-1111-4111-8111-111111111111");
+            let places: Vec<_> = (0..4).filter(|&place| shards[place].has(&tenant)).collect();
+            assert_eq!(places.len(), 1, "{tenant}");
+            sizes[places[0]] += 1;
+        }
+        assert!(sizes.iter().all(|size| (200..300).contains(size)), "{sizes:?}");
+        for wrong in ["4/4", "1", "a/b", "1/0", "-1/3", ""] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn status_takes_its_switch_before_and_after() {
+        for words in ["status --json", "--config a.yaml status --json", "status --json -c a.yaml"] {
+            assert_eq!(arguments(words).command, Some(Command::Status(Status { json: true })), "{words}");
+        }
+        assert!(wrong("check --json").contains("--json"));
     }
 
     #[test]

@@ -29,7 +29,8 @@
 //!
 //! # Who may use whom
 //!
-//! [`pass`] and [`check`] may use everything. [`api`], [`output`] and [`state`] never use each other. The vocabulary
+//! [`pass`] and [`check`] may use everything. [`api`], [`output`] and [`state`] never use each other; [`report`] reads
+//! what [`state`] remembers. The vocabulary
 //! ([`feed`], [`records`], [`limits`], [`time`], [`disk`], [`suggest`]) and [`config`] use none of these. A test holds
 //! this against the code.
 
@@ -70,7 +71,7 @@ use exit::Exit;
 use log::Detail;
 use output::OutputError;
 use pass::{Ended, Mode, Order, PassError};
-use report::metrics::Metrics;
+use report::{metrics::Metrics, status};
 
 /// Runs the program with these arguments, its name first, and says how it ended.
 pub fn run(typed: impl IntoIterator<Item = String>) -> Exit {
@@ -118,10 +119,11 @@ fn configured(arguments: &Arguments) -> Exit {
         ::log::info!("The configuration says enabled: false: nothing is done");
         return Exit::Complete;
     }
-    match chosen(&config, &arguments.tenant) {
+    match chosen(&config, arguments) {
         Err(message) => complain(&message),
         Ok(tenants) => match arguments.command {
             Some(Command::Check(_)) => check::run(&config, &tenants),
+            Some(Command::Status(asked)) => show_status(&config, &tenants, asked),
             None => one_pass(config, tenants, arguments),
         },
     }
@@ -139,8 +141,9 @@ fn load(arguments: &Arguments) -> Result<Loaded, config::Unusable> {
     })
 }
 
-/// The tenants named by `--tenant`, or all.
-fn chosen(config: &Config, names: &[String]) -> Result<Vec<Tenant>, String> {
+/// The tenants named by `--tenant`, or all; and of these the ones of our shard.
+fn chosen(config: &Config, arguments: &Arguments) -> Result<Vec<Tenant>, String> {
+    let names = &arguments.tenant;
     let is_named = |tenant: &Tenant, name: &str| {
         tenant.tenant_id.eq_ignore_ascii_case(name) || tenant.name.as_deref() == Some(name)
     };
@@ -154,11 +157,35 @@ fn chosen(config: &Config, names: &[String]) -> Result<Vec<Tenant>, String> {
             ));
         }
     }
-    let is_chosen = |tenant: &&Tenant| names.is_empty() || names.iter().any(|name| is_named(tenant, name));
+    let is_chosen = |tenant: &&Tenant| {
+        let is_ours = arguments.shard.is_none_or(|shard| shard.has(&tenant.tenant_id));
+        is_ours && (names.is_empty() || names.iter().any(|name| is_named(tenant, name)))
+    };
     Ok(config.tenants.iter().filter(is_chosen).cloned().collect())
 }
 
+/// What the state says of each feed. Healthy, and so exit 0, if each has succeeded within the last few intervals.
+fn show_status(config: &Config, tenants: &[Tenant], asked: cli::Status) -> Exit {
+    let now = Timestamp::now();
+    let progress = match state::Progress::read(&config.collect.working_dir) {
+        Ok(progress) => progress,
+        Err(error) => {
+            ::log::error!("{error}");
+            return Exit::Storage;
+        }
+    };
+    let feeds = status::of(tenants, &progress, now);
+    show(&if asked.json { status::as_json(&feeds) } else { status::as_table(&feeds) });
+    let late = now - config.interval * limits::INTERVALS_UNTIL_LATE;
+    let is_healthy = feeds.iter().all(|feed| feed.last_success.is_some_and(|success| success >= late));
+    if is_healthy { Exit::Complete } else { Exit::TryAgain }
+}
+
 fn one_pass(config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> Exit {
+    if tenants.is_empty() {
+        ::log::info!("No tenant falls into this shard: nothing is to be done");
+        return Exit::Complete;
+    }
     let missing = pass::missing_parts(&config);
     if !missing.is_empty() {
         for part in missing {

@@ -69,6 +69,9 @@ pub const THROTTLES_MAX: u32 = 20;
 /// So many tokens in a row may be refused, each fresh from the login endpoint; then it is not the token.
 pub const REFUSED_TOKENS_MAX: u32 = 2;
 
+/// A feed that has not succeeded for so many intervals is late: `status` says so by its exit code.
+pub const INTERVALS_UNTIL_LATE: u32 = 3;
+
 /// How long a connection may take to be made, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 

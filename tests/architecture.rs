@@ -11,7 +11,7 @@ const FORBIDDEN: [(&str, &[&str]); 12] = [
     ("output", &["api", "state", "pass", "report", "check", "cli"]),
     ("state", &["api", "output", "pass", "report", "check", "cli"]),
     ("config", &["api", "output", "state", "pass", "report", "check", "cli"]),
-    ("report", &["api", "output", "state", "pass", "check", "cli"]),
+    ("report", &["api", "output", "pass", "check", "cli"]),
     ("records", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("feed", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("limits", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),

@@ -239,6 +239,48 @@ fn records_to_standard_output_are_all_of_the_period_and_touch_nothing() {
 }
 
 #[test]
+fn shards_share_the_tenants() {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    for tenant in [&installation.contoso, &fabrikam] {
+        tenant.add_blob("DLP.All", NewBlob::records(2).created(hours_ago(2)));
+    }
+    for shard in ["0/3", "1/3", "2/3"] {
+        installation.run(&["--shard", shard]).assert_code(0);
+    }
+    installation.assert_delivered_once([(&installation.contoso, "DLP.All"), (&fabrikam, "DLP.All")]);
+    assert_eq!(installation.simulator.count(Operation::Login), 2);
+    let run = installation.run(&["--shard", "3/3"]);
+    assert_eq!(run.code, Some(64), "{run}");
+}
+
+#[test]
+fn status_tells_how_each_feed_fares() {
+    let installation = two_blobs();
+    let run = installation.run(&["status"]);
+    run.assert_code(1);
+    assert!(run.stdout.contains("never"), "{run}");
+    assert!(!installation.path("state").exists(), "looking changes nothing");
+
+    installation.run(&[]).assert_code(0);
+    let run = installation.run(&["status", "--json"]);
+    run.assert_code(0);
+    let feeds: Vec<serde_json::Value> = serde_json::from_str(&run.stdout).expect("an array");
+    assert_eq!(feeds.len(), 5);
+    for feed in &feeds {
+        assert_eq!(feed["tenant"], "contoso");
+        assert!(feed["lag_seconds"].as_i64().is_some_and(|lag| (0..600).contains(&lag)), "{feed}");
+        assert_eq!((&feed["last_error"], &feed["blobs_failed"]), (&serde_json::Value::Null, &0.into()));
+    }
+
+    installation.contoso.add_blob("DLP.All", NewBlob::body("[").created(hours_ago(2)));
+    installation.run(&[]).assert_code(1);
+    let run = installation.run(&["--tenant", "contoso", "status"]);
+    run.assert_code(0);
+    let line = run.stdout.lines().find(|line| line.contains("DLP.All")).expect("the feed");
+    assert!(line.contains(" 1 ") && line.contains("not one whole JSON array"), "{line}");
+}
+
+#[test]
 fn check_shows_logins_and_subscriptions_and_collects_nothing() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     installation.contoso.subscribe("DLP.All");

@@ -2,6 +2,7 @@
 
 pub mod metrics;
 pub mod progress;
+pub mod status;
 mod summary;
 
 pub use summary::{Counts, FeedReport, Stop, Summary};

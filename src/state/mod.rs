@@ -83,7 +83,7 @@ pub fn open(
     known_blobs.append(&missing)?;
     known_blobs.sync()?;
     journal.take_over(&orphans, &waiting)?;
-    let mut progress = Progress::read(working_dir)?;
+    let mut progress = Progress::read_or_put_aside(working_dir)?;
     progress.waiting = merged(progress.waiting, waiting, &known);
     let record_ids = (!dedup.is_zero()).then(|| RecordIds::new(working_dir, now, dedup));
     let ledger = Ledger { working_dir: working_dir.to_owned(), known_blobs, journal, record_ids, orphans };

@@ -125,28 +125,31 @@ impl WaitingLine {
 }
 
 impl Progress {
-    /// Reads it. A file of a later version, or one that is no such file, is put aside, said so, and gone without.
+    /// Reads it. A file of a later version, or one that is no such file, is said so and gone without.
     pub fn read(working_dir: &Path) -> Result<Self, StateError> {
+        Self::read_or(working_dir, |_| ())
+    }
+
+    /// The same, but such a file is put aside as `progress.unreadable`.
+    pub fn read_or_put_aside(working_dir: &Path) -> Result<Self, StateError> {
+        Self::read_or(working_dir, |path| {
+            // If it stays where it is, it is replaced at the pass's end.
+            let _ = fs::rename(path, path.with_extension("unreadable"));
+        })
+    }
+
+    fn read_or(working_dir: &Path, put_aside: impl FnOnce(&Path)) -> Result<Self, StateError> {
         let path = path(working_dir);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Self::parse(&text).unwrap_or_else(|problem| {
-                let aside = path.with_extension("unreadable");
-                log::warn!(
-                    "{} is {problem}; it is put aside as {}, and the pass goes on without",
-                    path.display(),
-                    aside.display()
-                );
-                // If it stays where it is, it is replaced at the pass's end.
-                let _ = fs::rename(&path, aside);
-                Self::default()
-            })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                log::warn!("{} is no text; the pass goes on without", path.display());
-                Ok(Self::default())
-            }
-            Err(error) => Err(StateError::storage("read", &path, error)),
-        }
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            read => read.map_err(|error| StateError::storage("read", &path, error))?,
+        };
+        let parsed = std::str::from_utf8(&bytes).map_err(|_| "damaged").and_then(Self::parse);
+        Ok(parsed.unwrap_or_else(|problem| {
+            log::warn!("{} is {problem}; it is put aside, and gone without", path.display());
+            put_aside(&path);
+            Self::default()
+        }))
     }
 
     fn parse(text: &str) -> Result<Self, &'static str> {
@@ -247,6 +250,11 @@ mod tests {
         for text in ["{\"version\":2}\n", "garbage", "{\"version\":1}\n{\"feed\":{}}\n"] {
             fs::write(path(folder.path()), text).expect("a file");
             assert_eq!(Progress::read(folder.path()).expect("gone without"), Progress::default());
+            assert!(path(folder.path()).exists(), "whoever only looks changes nothing");
+            assert_eq!(
+                Progress::read_or_put_aside(folder.path()).expect("gone without"),
+                Progress::default()
+            );
             assert!(!path(folder.path()).exists());
             assert_eq!(fs::read_to_string(folder.path().join("progress.unreadable")).expect("a file"), text);
         }

@@ -1,0 +1,167 @@
+//! `status`: what the state says of each feed, for people and for machines. Pure: from progress to text.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    config::Tenant,
+    feed::ContentType,
+    state::{Progress, Waiting},
+};
+
+/// What the state says of one feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub struct FeedStatus {
+    /// The tenant's name, else its id.
+    pub tenant: String,
+    /// The tenant's GUID.
+    pub tenant_id: String,
+    /// The API's name of the feed.
+    pub content_type: &'static str,
+    /// When a pass last listed it to the end and delivered every blob that it found.
+    pub last_success: Option<Timestamp>,
+    /// Up to when it is listed.
+    pub listed_until: Option<Timestamp>,
+    /// How many seconds ago that was.
+    pub lag_seconds: Option<i64>,
+    /// Blobs that were listed and not tried yet.
+    pub blobs_waiting: usize,
+    /// Blobs that failed and are tried again by the next pass.
+    pub blobs_failed: usize,
+    /// What went wrong in the last pass, in words.
+    pub last_error: Option<String>,
+}
+
+/// The status of every feed of these tenants.
+pub fn of(tenants: &[Tenant], progress: &Progress, now: Timestamp) -> Vec<FeedStatus> {
+    let feeds =
+        tenants.iter().flat_map(|tenant| tenant.subscriptions.iter().map(move |feed| (tenant, *feed)));
+    feeds.map(|(tenant, content_type)| of_feed(tenant, content_type, progress, now)).collect()
+}
+
+fn of_feed(tenant: &Tenant, content_type: ContentType, progress: &Progress, now: Timestamp) -> FeedStatus {
+    let key = (tenant.tenant_id.clone(), content_type);
+    let feed = progress.feeds.get(&key).cloned().unwrap_or_default();
+    let is_of_feed = |waiting: &&Waiting| waiting.tenant_id == key.0 && waiting.content_type == content_type;
+    let blobs = || progress.waiting.iter().filter(is_of_feed);
+    FeedStatus {
+        tenant: tenant.label().to_owned(),
+        tenant_id: tenant.tenant_id.clone(),
+        content_type: content_type.name(),
+        last_success: feed.last_success,
+        listed_until: feed.listed_until,
+        lag_seconds: feed.listed_until.map(|until| now.as_second() - until.as_second()),
+        blobs_waiting: blobs().filter(|waiting| !waiting.has_failed).count(),
+        blobs_failed: blobs().filter(|waiting| waiting.has_failed).count(),
+        last_error: feed.last_error,
+    }
+}
+
+/// For machines: an array of objects, one a line.
+pub fn as_json(feeds: &[FeedStatus]) -> String {
+    let lines: Vec<_> = feeds
+        .iter()
+        .map(|feed| serde_json::to_string(feed).expect("texts, times and numbers are written without fail"))
+        .collect();
+    format!("[{}]\n", lines.join(",\n "))
+}
+
+/// For people: a table.
+pub fn as_table(feeds: &[FeedStatus]) -> String {
+    let mut rows = vec![
+        ["TENANT", "FEED", "LAST SUCCESS", "LISTED UNTIL", "LAG", "WAITING", "FAILED", "LAST ERROR"]
+            .map(str::to_owned),
+    ];
+    let time = |time: Option<Timestamp>| time.map_or_else(|| "never".to_owned(), |time| format!("{time:.0}"));
+    rows.extend(feeds.iter().map(|feed| {
+        [
+            feed.tenant.clone(),
+            feed.content_type.to_owned(),
+            time(feed.last_success),
+            time(feed.listed_until),
+            feed.lag_seconds.map_or_else(|| "-".to_owned(), in_words),
+            feed.blobs_waiting.to_string(),
+            feed.blobs_failed.to_string(),
+            feed.last_error.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    }));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<_> = (0..rows[0].len()).map(width).collect();
+    let mut table = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, &width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        let _ = writeln!(table, "{}", line.trim_end());
+    }
+    table
+}
+
+/// `45s`, `12m`, `3h 5m`, `2d 4h`
+fn in_words(seconds: i64) -> String {
+    match seconds {
+        ..60 => format!("{}s", seconds.max(0)),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed() -> FeedStatus {
+        let time = |text: &str| text.parse().ok();
+        FeedStatus {
+            tenant: "contoso".to_owned(),
+            tenant_id: "11111111-1111-4111-8111-111111111111".to_owned(),
+            content_type: "Audit.Exchange",
+            last_success: time("2026-11-22T10:15:00Z"),
+            listed_until: time("2026-11-22T10:14:55Z"),
+            lag_seconds: Some(605),
+            blobs_waiting: 3,
+            blobs_failed: 1,
+            last_error: Some("HTTP 503".to_owned()),
+        }
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_says_never_where_nothing_was() {
+        let never = FeedStatus {
+            last_success: None,
+            listed_until: None,
+            lag_seconds: None,
+            last_error: None,
+            blobs_waiting: 0,
+            blobs_failed: 0,
+            ..feed()
+        };
+        assert_eq!(
+            as_table(&[feed(), never]),
+            "TENANT   FEED            LAST SUCCESS          LISTED UNTIL          LAG  WAITING  FAILED  LAST ERROR\n\
+             contoso  Audit.Exchange  2026-11-22T10:15:00Z  2026-11-22T10:14:55Z  10m  3        1       HTTP 503\n\
+             contoso  Audit.Exchange  never                 never                 -    0        0       -\n"
+        );
+    }
+
+    #[test]
+    fn the_json_is_an_array_of_objects() {
+        let read: Vec<serde_json::Value> =
+            serde_json::from_str(&as_json(&[feed(), feed()])).expect("an array");
+        assert_eq!(read.len(), 2);
+        assert_eq!(read[0]["lag_seconds"], 605);
+        assert_eq!(read[0]["last_success"], "2026-11-22T10:15:00Z");
+        assert_eq!(as_json(&[]), "[]\n");
+    }
+
+    #[test]
+    fn a_lag_is_told_in_the_units_that_matter() {
+        let told = [-3, 59, 60, 3_599, 3_600, 86_399, 90_000].map(in_words);
+        assert_eq!(told, ["0s", "59s", "1m", "59m", "1h 0m", "23h 59m", "1d 1h"]);
+    }
+}
