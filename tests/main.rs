@@ -5,6 +5,7 @@
 
 mod support;
 
+mod api_errors;
 mod architecture;
 mod commands;
 mod exactly_once;

@@ -58,6 +58,13 @@ impl Installation {
         (installation, fabrikam)
     }
 
+    /// A further tenant, named by its id.
+    pub fn add_tenant(&mut self, id: &str) -> Tenant {
+        let tenant = self.simulator.tenant(TenantSettings::new(id).secret(SECRET));
+        self.add_to_config(id, id);
+        tenant
+    }
+
     fn add_to_config(&mut self, name: &str, id: &str) {
         let (url, client_id) = (self.simulator.url(), TenantSettings::new(id).client_id);
         self.tenants.push(format!(
