@@ -201,6 +201,17 @@ fn a_clock_that_is_wrong_is_reported_and_corrected_for() {
 }
 
 #[test]
+fn a_quiet_tenant_costs_a_request_a_feed_and_two() {
+    let installation = Installation::new();
+    installation.run(&[]).assert_code(0);
+    installation.simulator.forget_requests();
+    installation.run(&[]).assert_code(0);
+    let requests = installation.simulator.requests().len();
+    // Twelve if a new hour has just begun.
+    assert!(requests == 7 || requests == 12, "{requests} requests");
+}
+
+#[test]
 fn a_busy_feed_is_listed_by_the_hour_and_each_blob_is_fetched_once() {
     let installation = Installation::new();
     let contoso = &installation.contoso;

@@ -14,7 +14,7 @@ use crate::{feed::ContentType, limits};
 /// Keys under `collect` without a meaning, and what replaces them.
 const COLLECT: [(&str, &str); 5] = [
     ("duplicate", "it fetched each blob several times to measure speed; each record is now delivered once"),
-    ("schedule", "run the collector from a timer: `office_audit_log_collector schedule systemd` prints one"),
+    ("schedule", "run the collector from a systemd timer or from cron"),
     ("autoSubscribe", "subscriptions that are missing are always started"),
     ("resume", "each feed is resumed where it was last listed completely"),
     ("rustEngine", "there is only one engine"),
