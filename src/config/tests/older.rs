@@ -77,8 +77,8 @@ output:
         [
             "config.yaml:4:3: collect.duplicate: has no meaning any more: it fetched each blob several times to measure \
              speed; each record is now delivered once; remove it",
-            "config.yaml:5:3: collect.schedule: has no meaning any more: run the collector from a timer: \
-             `office_audit_log_collector schedule systemd` prints one; remove it",
+            "config.yaml:5:3: collect.schedule: has no meaning any more: run the collector from a systemd \
+             timer or from cron; remove it",
             "config.yaml:6:3: collect.autoSubscribe: has no meaning any more: subscriptions that are missing are always \
              started; remove it",
             "config.yaml:7:3: collect.resume: has no meaning any more: each feed is resumed where it was last listed \
