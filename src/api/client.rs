@@ -40,6 +40,14 @@ pub struct Token {
     pub lifetime: Duration,
 }
 
+#[cfg(test)]
+impl Token {
+    /// One that a test hands around.
+    pub fn of_a_test(lifetime: Duration) -> Self {
+        Self { authorization: Secret::new("Bearer t"), lifetime }
+    }
+}
+
 /// An entry of the list of subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
