@@ -263,8 +263,8 @@ impl<'a> Schedule<'a> {
     pub fn next_at(&self) -> Option<Instant> {
         let later = self.later.peek().map(|Reverse(later)| later.order.0);
         let sleeping = self.sleeping.peek().map(|Reverse((at, _))| *at);
-        let soonest = [later, sleeping].into_iter().flatten().min()?;
-        Some(self.settings.deadline.map_or(soonest, |deadline| soonest.min(deadline)))
+        let deadline = self.settings.deadline.filter(|_| self.stop.is_none());
+        [later, sleeping, deadline].into_iter().flatten().min()
     }
 
     /// Whether nothing runs and nothing is left to run.
@@ -1341,6 +1341,19 @@ mod tests {
             accounted.len(),
             listed.len()
         );
+    }
+
+    #[test]
+    fn the_deadline_is_met_even_while_every_request_hangs() {
+        let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+        let plans = plans(&feeds);
+        let settings = Collect { deadline: Some(Duration::from_secs(60)), ..collect(2) };
+        let mut schedule =
+            Schedule::new(&feeds, &plans, Mode::Collect, &settings, KnownBlobs::default(), start);
+        until_downloads(&mut schedule, &feeds, start, &|_| blobs("a", 5));
+        assert_eq!(schedule.next_at(), Some(start + Duration::from_secs(60)));
+        assert!(schedule.next(start + Duration::from_secs(60)).is_none());
+        assert_eq!((schedule.stopped(), schedule.next_at()), (Some(Stop::Deadline), None));
     }
 
     proptest! {
