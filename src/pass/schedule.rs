@@ -649,7 +649,7 @@ impl Schedule<'_> {
         state.is_window_listed = vec![false; windows.len()];
         for (window, Window { start, end }) in windows.iter().enumerate() {
             let url = Client::first_page(tenant, content_type, *start, *end);
-            let page = PageOf { window, first_url: url.clone(), url, number: 1 };
+            let page = PageOf { window, first_url: url.clone(), url, number: 1, restarts: 0 };
             self.push(Attempt::new(Task::ListPage(feed, page)));
         }
         if windows.is_empty() && self.mode != Mode::DryRun {
@@ -734,7 +734,9 @@ impl Schedule<'_> {
             Verdict::Subscribe => self.subscribe_first(attempt, failure),
             Verdict::ListAgain => {
                 if let Task::ListPage(_, page) = &mut attempt.task {
-                    *page = PageOf { url: page.first_url.clone(), number: 1, ..page.clone() };
+                    attempt.tries = attempt.tries.max(page.restarts);
+                    let restarts = page.restarts + 1;
+                    *page = PageOf { url: page.first_url.clone(), number: 1, restarts, ..page.clone() };
                 }
                 self.try_again(attempt, failure, now);
             }
@@ -1354,6 +1356,38 @@ mod tests {
         assert_eq!(schedule.next_at(), Some(start + Duration::from_secs(60)));
         assert!(schedule.next(start + Duration::from_secs(60)).is_none());
         assert_eq!((schedule.stopped(), schedule.next_at()), (Some(Stop::Deadline), None));
+    }
+
+    #[test]
+    fn a_page_token_that_is_always_invalid_does_not_list_its_window_for_ever() {
+        let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+        let plans = plans(&feeds);
+        let mut schedule =
+            Schedule::new(&feeds, &plans, Mode::Collect, &collect(2), KnownBlobs::default(), start);
+        let (mut now, mut pages) = (start, 0);
+        while !schedule.is_over() {
+            assert!(pages < 50, "the window is listed for ever");
+            let Some((attempt, _)) = schedule.next(now) else {
+                now = schedule.next_at().expect("something to wait for");
+                continue;
+            };
+            let result = match &attempt.task {
+                Task::ListPage(_, page) if page.number == 2 => Err(Failure::Refused {
+                    status: 400,
+                    code: "AF20031".to_owned(),
+                    message: String::new(),
+                    retry_after: None,
+                }),
+                Task::ListPage(..) => {
+                    Ok(Answer::Page(Page { blobs: Vec::new(), next: Some("2".to_owned()) }))
+                }
+                task => Ok(good_answer(&feeds, task, &|_| Vec::new())),
+            };
+            pages += u32::from(matches!(attempt.task, Task::ListPage(..)));
+            schedule.done(attempt, result, now);
+        }
+        let (summary, _) = schedule.finish(pass_start());
+        assert!(!summary.feeds[0].is_listed);
     }
 
     proptest! {

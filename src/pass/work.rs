@@ -62,6 +62,8 @@ pub struct PageOf {
     pub window: usize,
     /// From 1.
     pub number: u32,
+    /// How often its window was begun anew. Each page is an attempt of its own, so none of them could count that.
+    pub restarts: u32,
 }
 
 /// What came of a task.
