@@ -76,6 +76,10 @@ pub const STOP_LEAVE_AFTER: Duration = Duration::from_millis(3_500);
 /// A token is renewed this long before it expires.
 pub const TOKEN_MARGIN: Duration = Duration::from_secs(5 * 60);
 
+/// No token is renewed more often than this, however short it is said to live; nor is any used for longer than a day.
+pub const TOKEN_LIFETIME: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+
 /// What a token is taken to live if the login endpoint does not say, in seconds.
 pub const TOKEN_LIFETIME_ASSUMED: u64 = 60 * 60;
 

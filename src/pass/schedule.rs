@@ -36,7 +36,8 @@ use crate::{
     delivery::OutputSet,
     feed::Blob,
     limits::{
-        PAGES_MAX, REFUSED_TOKENS_MAX, THROTTLE_PAUSE_MAX, THROTTLES_MAX, TOKEN_MARGIN, WAITING_BLOBS_MAX,
+        PAGES_MAX, REFUSED_TOKENS_MAX, THROTTLE_PAUSE_MAX, THROTTLES_MAX, TOKEN_LIFETIME, TOKEN_MARGIN,
+        WAITING_BLOBS_MAX,
     },
     report::{Counts, FeedReport, Stop, Summary},
     state::{BlobKey, FeedProgress, KnownBlobs, Progress, Waiting},
@@ -606,7 +607,8 @@ impl Schedule<'_> {
         state.has_logged_in = true;
         state.login = Some((Attempt::new(Task::LogIn(tenant)), now));
         let generation = state.token.as_ref().map_or(1, |token| token.generation + 1);
-        let renew_at = now + token.lifetime.saturating_sub(TOKEN_MARGIN.min(token.lifetime / 4));
+        let lifetime = token.lifetime.clamp(*TOKEN_LIFETIME.start(), *TOKEN_LIFETIME.end());
+        let renew_at = now + lifetime.saturating_sub(TOKEN_MARGIN.min(lifetime / 4));
         state.token = Some(CurrentToken { token: Arc::new(token), renew_at, generation });
     }
 
@@ -1388,6 +1390,26 @@ mod tests {
         }
         let (summary, _) = schedule.finish(pass_start());
         assert!(!summary.feeds[0].is_listed);
+    }
+
+    #[test]
+    fn a_token_of_any_lifetime_is_used_and_ends_in_no_storm_of_logins() {
+        let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+        let plans = plans(&feeds);
+        for lifetime in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+            let mut schedule =
+                Schedule::new(&feeds, &plans, Mode::Collect, &collect(2), KnownBlobs::default(), now);
+            for _ in 0..2 {
+                let Some((attempt, _)) = schedule.next(now) else { break };
+                let answer = match attempt.task {
+                    Task::LogIn(_) => Answer::Token(Token::of_a_test(lifetime)),
+                    _ => good_answer(&feeds, &attempt.task, &|_| Vec::new()),
+                };
+                schedule.done(attempt, Ok(answer), now);
+            }
+            let (attempt, _) = schedule.next(now).expect("the listing");
+            assert!(!matches!(attempt.task, Task::LogIn(_)), "{lifetime:?}");
+        }
     }
 
     proptest! {
