@@ -34,7 +34,7 @@ pub const SETTLING: Duration = Duration::from_secs(5);
 /// Most pages of one window: an API that names a next page for ever is not followed for ever.
 pub const PAGES_MAX: u32 = 2_000;
 
-/// Most blobs that wait for their download. While there are as many, no further page is listed.
+/// Most blobs that wait for their download. While there are as many, a tenant that has some lists no further page.
 pub const WAITING_BLOBS_MAX: usize = 10_000;
 
 /// Most blobs on their way from the pool to the writer; their bytes are bounded by `maxMemory`.
