@@ -4,7 +4,8 @@
 //! The time is passed in, so every policy here can be tested without a network or a clock: whose turn it is, what is
 //! tried again and when, how many requests a tenant may make, what is given up.
 //!
-//! - Tenants take turns, one task each, so that a tenant with much to do does not hold up another one.
+//! - Tenants take turns, one task each, so that a tenant with much to do does not hold up another one; and none has more
+//!   threads than it leaves to others that are at work, so that one whose requests hang does not either.
 //! - Within a tenant, first what everything else waits for (login, subscriptions), then pages, then blobs, oldest
 //!   first. While many blobs wait for their download no further page is listed, so a backlog costs no memory.
 //! - A tenant that is throttled, paced, or without a token leaves the round until it can go on; no thread waits for it.
@@ -95,6 +96,8 @@ struct TenantState {
     refusals: u32,
     is_stopped: bool,
     is_in_round: bool,
+    /// Attempts that run.
+    running: usize,
     /// Throttling answers in a row.
     throttles: u32,
     first: VecDeque<Attempt>,
@@ -198,6 +201,7 @@ impl<'a> Schedule<'a> {
             refusals: 0,
             is_stopped: false,
             is_in_round: true,
+            running: 0,
             throttles: 0,
             first: VecDeque::new(),
             pages: VecDeque::new(),
@@ -248,6 +252,7 @@ impl<'a> Schedule<'a> {
             if let Some((mut attempt, token)) = self.next_of(tenant, now) {
                 self.round.push_back(tenant);
                 self.running += 1;
+                self.tenants[tenant.place()].running += 1;
                 if let Some(current) = &self.tenants[tenant.place()].token {
                     attempt.token_generation = current.generation;
                 }
@@ -343,6 +348,7 @@ impl<'a> Schedule<'a> {
     ) -> Vec<(FeedIndex, Blob)> {
         self.running -= 1;
         let tenant = self.tenant_of(&attempt.task);
+        self.tenants[tenant.place()].running -= 1;
         self.rouse(tenant);
         match result {
             Ok(answer) => {
@@ -436,6 +442,11 @@ impl Schedule<'_> {
         if state.is_idle() {
             return None;
         }
+        if self.has_its_share(tenant) {
+            self.rouse(tenant);
+            return None;
+        }
+        let state = &mut self.tenants[tenant.place()];
         let Some(token) = state.token.as_ref().filter(|token| now < token.renew_at) else {
             let (login, at) = state.login.take()?;
             if now < at {
@@ -462,6 +473,15 @@ impl Schedule<'_> {
         }
         state.is_in_round = true;
         Some((attempt, Some(token)))
+    }
+
+    /// Whether a tenant has as many threads as are left for others that are at work. So however many tenants hang,
+    /// there is a thread for the next one.
+    fn has_its_share(&self, tenant: TenantIndex) -> bool {
+        let is_at_work = |other: &TenantState| other.running > 0 || (other.is_in_round && !other.is_idle());
+        let others = || self.feeds.tenants().filter(|other| *other != tenant);
+        self.tenants[tenant.place()].running >= self.settings.threads - self.running
+            && others().any(|other| is_at_work(&self.tenants[other.place()]))
     }
 
     /// Queues an attempt to be run as soon as its tenant's turn comes.
@@ -1412,6 +1432,27 @@ mod tests {
     fn a_backlog_of_any_size_does_not_keep_another_tenant_from_being_listed() {
         let before = attempts_before_a_newcomer(2 * WAITING_BLOBS_MAX).expect("the newcomer's turn comes");
         assert!(before <= 12, "{before}");
+    }
+
+    #[test]
+    fn a_tenant_whose_requests_hang_leaves_threads_to_another() {
+        let (feeds, now) = (feeds(2, &[ContentType::DlpAll]), Instant::now());
+        let plans = plans(&feeds);
+        let mut schedule =
+            Schedule::new(&feeds, &plans, Mode::Collect, &collect(8), KnownBlobs::default(), now);
+        let mut running =
+            until_downloads(&mut schedule, &feeds, now, &|feed| blobs(&feed.place().to_string(), 100));
+        let mut of_the_other = 0;
+        while let Some(place) = running.iter().position(|attempt| tenant(&attempt.task, &feeds) == 1) {
+            let attempt = running.swap_remove(place); // those of tenant 0 never come back
+            of_the_other += 1;
+            download_well(&mut schedule, attempt, now);
+            while let Some((attempt, _)) = schedule.next(now) {
+                running.push(attempt);
+            }
+        }
+        assert_eq!(of_the_other, 100);
+        assert_eq!(running.len(), 8, "alone it may have them all");
     }
 
     proptest! {
