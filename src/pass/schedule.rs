@@ -671,8 +671,8 @@ impl Schedule<'_> {
             self.push(Attempt::new(Task::ListPage(feed, page)));
         }
         if windows.is_empty() && self.mode != Mode::DryRun {
-            let waiting = std::mem::take(&mut self.feed_states[feed.place()].waiting);
-            self.want(feed, waiting.into_values().collect());
+            let waiting = self.take_waiting(feed).collect();
+            self.want(feed, waiting);
         }
     }
 
@@ -685,9 +685,10 @@ impl Schedule<'_> {
             if !self.listed.insert(key) {
                 continue;
             }
+            let mut feeds = self.feeds.feeds_of(self.feeds.tenant_of(feed));
+            let waiting = feeds.find_map(|feed| self.feed_states[feed.place()].waiting.remove(&key));
+            let delivered_to = waiting.map_or(OutputSet::EMPTY, |waiting| waiting.delivered_to);
             let state = &mut self.feed_states[feed.place()];
-            let delivered_to =
-                state.waiting.remove(&key).map_or(OutputSet::EMPTY, |waiting| waiting.delivered_to);
             if self.known.contains(&tenant.tenant_id, &blob.content_id) {
                 state.counts.listed += 1;
                 state.counts.known += 1;
@@ -712,11 +713,18 @@ impl Schedule<'_> {
                 let state = &mut self.feed_states[feed.place()];
                 state.is_window_listed[page_of.window] = true;
                 if state.is_listed() {
-                    wanted.extend(std::mem::take(&mut state.waiting).into_values());
+                    wanted.extend(self.take_waiting(feed));
                 }
             }
         }
         self.want(feed, wanted)
+    }
+
+    /// The blobs that wait for a feed and were not listed; from now on they count as listed.
+    fn take_waiting(&mut self, feed: FeedIndex) -> impl Iterator<Item = Wanted> + use<> {
+        let waiting = std::mem::take(&mut self.feed_states[feed.place()].waiting);
+        self.listed.extend(waiting.keys());
+        waiting.into_values()
     }
 
     /// Queues blobs for their download. In a dry run they are returned instead.
@@ -1453,6 +1461,41 @@ mod tests {
         }
         assert_eq!(of_the_other, 100);
         assert_eq!(running.len(), 8, "alone it may have them all");
+    }
+
+    #[test]
+    fn a_blob_that_waits_for_one_feed_and_is_listed_in_another_is_downloaded_once() {
+        for listed_first in [0, 1] {
+            let (feeds, now) = (feeds(1, &[ContentType::AuditGeneral, ContentType::DlpAll]), Instant::now());
+            let plans = plans(&feeds);
+            let mut schedule =
+                Schedule::new(&feeds, &plans, Mode::Collect, &collect(8), KnownBlobs::default(), now);
+            let [waits, lists] = [0, 1].map(|place| feeds.feeds().nth(place).expect("two feeds"));
+            let blob = blobs("a", 1).remove(0);
+            let delivered_to = OutputSet::EMPTY.with(crate::delivery::OutputName::File);
+            schedule.resume(waits, Wanted { blob: blob.clone(), delivered_to });
+            let mut pages = Vec::new();
+            let mut downloads = Vec::new();
+            while let Some((attempt, _)) = schedule.next(now) {
+                if matches!(attempt.task, Task::ListPage(..)) {
+                    pages.push(attempt);
+                } else {
+                    let answer = good_answer(&feeds, &attempt.task, &|_| Vec::new());
+                    schedule.done(attempt, Ok(answer), now);
+                }
+            }
+            pages.sort_by_key(|page| page.task.feed() != Some(feeds.feeds().nth(listed_first).expect("two")));
+            for page in pages {
+                let listed = if page.task.feed() == Some(lists) { vec![blob.clone()] } else { Vec::new() };
+                schedule.done(page, Ok(Answer::Page(Page { blobs: listed, next: None })), now);
+                downloads.extend(std::iter::from_fn(|| schedule.next(now)).map(|(attempt, _)| attempt));
+            }
+            assert_eq!(downloads.len(), 1, "{downloads:?}");
+            let Task::Download(_, wanted) = &downloads[0].task else { panic!("no download") };
+            assert_eq!(wanted.delivered_to, delivered_to, "who has it is not forgotten");
+            download_well(&mut schedule, downloads.remove(0), now);
+            schedule.finish(pass_start());
+        }
     }
 
     proptest! {
