@@ -40,9 +40,11 @@ impl FeedPlan {
     /// earlier; and nothing at first if only what is yet to come is wanted.
     pub fn new(now: Timestamp, look_back: Duration, before: Option<FeedProgress>, only_future: bool) -> Self {
         let oldest = whole_hour(now - RETENTION + RETENTION_MARGIN) + HOUR;
-        let listed_until = before.map(|before| before.listed_until);
+        // What a clock that was ahead has written says nothing of how far the feed really was listed.
+        let listed_until =
+            before.map(|FeedProgress { listed_until: until, .. }| if until > now { oldest } else { until });
         let wanted_from = if only_future {
-            Some(before.map_or(now, |before| before.wanted_from.unwrap_or(Timestamp::MIN)))
+            Some(before.map_or(now, |before| before.wanted_from.unwrap_or(Timestamp::MIN)).min(now))
         } else {
             None
         };
@@ -198,5 +200,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_wrote_hides_nothing() {
+        let now = at("2026-11-22T10:15:30Z");
+        for until in ["2026-11-22T13:00:00Z", "2027-11-22T10:15:30Z", "9999-12-30T22:00:00Z"] {
+            let before = FeedProgress { listed_until: at(until), wanted_from: None };
+            let plan = FeedPlan::new(now, hours(1), Some(before), false);
+            assert_eq!(
+                plan.windows[0].start,
+                at("2026-11-15T11:00:00Z"),
+                "how far it really came is unknown"
+            );
+            let last = plan.windows.last().expect("windows").end;
+            assert_eq!(plan.listed_until(now, |_| true), Some(last));
+            assert!(plan.listed_until(now, |_| false) <= Some(now));
+        }
+        let before = Some(FeedProgress { listed_until: now + hours(9), wanted_from: Some(now + hours(9)) });
+        let plan = FeedPlan::new(now, hours(1), before, true);
+        assert_eq!(plan.wanted_from, Some(now), "what comes from now on is wanted");
     }
 }
