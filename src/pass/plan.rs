@@ -50,7 +50,7 @@ impl FeedPlan {
         };
         let reach = whole_hour(now - look_back);
         let start = listed_until.map_or(reach, |until| whole_hour(until).min(reach));
-        let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour_of));
+        let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour));
         let missed =
             listed_until.filter(|&until| until < oldest).map(|until| Window { start: until, end: oldest });
         let windows =
@@ -81,17 +81,12 @@ fn windows(mut start: Timestamp, now: Timestamp) -> Vec<Window> {
     windows
 }
 
-/// [`whole_hour`], for the earliest time of all too.
-fn whole_hour_of(time: Timestamp) -> Timestamp {
-    if time == Timestamp::MIN { time } else { whole_hour(time) }
-}
-
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// The whole hour at or before a time.
+/// The whole hour at or before a time, or the earliest time of all.
 fn whole_hour(time: Timestamp) -> Timestamp {
     let into_the_hour = time.as_nanosecond().rem_euclid(SignedDuration::from_hours(1).as_nanos());
-    time - SignedDuration::from_nanos_i128(into_the_hour)
+    time.checked_sub(SignedDuration::from_nanos_i128(into_the_hour)).unwrap_or(Timestamp::MIN)
 }
 
 #[cfg(test)]
@@ -220,5 +215,12 @@ mod tests {
         let before = Some(FeedProgress { listed_until: now + hours(9), wanted_from: Some(now + hours(9)) });
         let plan = FeedPlan::new(now, hours(1), before, true);
         assert_eq!(plan.wanted_from, Some(now), "what comes from now on is wanted");
+    }
+
+    #[test]
+    fn the_earliest_time_of_all_is_a_time_like_any_other() {
+        let before = FeedProgress { listed_until: Timestamp::MIN, wanted_from: Some(Timestamp::MIN) };
+        let plan = FeedPlan::new(at("2026-11-22T10:15:30Z"), hours(1), Some(before), true);
+        assert_eq!(plan.windows[0].start, at("2026-11-15T11:00:00Z"));
     }
 }
