@@ -213,7 +213,8 @@ impl KnownBlobsFile {
 
 /// The line that makes a blob known: `contentId,contentExpiration,tenantId,contentType`.
 pub fn line_of(tenant_id: &str, content_type: ContentType, blob: &Blob) -> String {
-    let Blob { content_id, expiration, .. } = blob;
+    let content_id = &blob.content_id;
+    let expiration = blob.expiration.replace(',', "."); // ISO 8601 has both for fractions, and this line one
     format!("{content_id},{expiration},{tenant_id},{content_type}")
 }
 
@@ -435,6 +436,17 @@ mod tests {
         assert!(known.contains(TENANT, "stays") && known.len() == 1);
         assert_eq!(fs::read(folder.path().join(FILE_NAME)).expect("a file"), before);
         assert!(KnownBlobs::read(&folder.path().join("nowhere"), now()).expect("no state yet").is_empty());
+    }
+
+    #[test]
+    fn an_expiration_with_a_comma_is_read_as_it_is_written() {
+        let folder = folder("");
+        let (mut file, _) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        let blob = Blob { expiration: "2026-11-29T10:00:00,000Z".to_owned(), ..blob("a") };
+        file.append(&[line_of(TENANT, ContentType::DlpAll, &blob)]).expect("room");
+        drop(file);
+        let (_, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        assert!(known.contains(TENANT, "a"));
     }
 
     proptest::proptest! {
