@@ -403,3 +403,22 @@ fn what_a_killed_pass_listed_is_not_forgotten_however_long_ago() {
     installation.run(&[]).assert_code(0);
     installation.assert_delivered_once([(contoso, FEED)]);
 }
+
+#[test]
+fn one_unreadable_entry_of_a_listing_keeps_nothing_else_from_being_collected() {
+    let installation = Installation::new().collect("retries: 0");
+    let contoso = &installation.contoso;
+    contoso.add_blobs(FEED, 3, 2, hours_ago(20)..hours_ago(2));
+    let bad = contoso.add_blob("DLP.All", NewBlob::records(1).created(hours_ago(3)).content_id("a\u{7}b"));
+    contoso.add_blobs("DLP.All", 3, 2, hours_ago(20)..hours_ago(2));
+    installation
+        .run(&[])
+        .assert_code(1)
+        .assert_line_with(&["[ERROR] Listing failed for contoso dlp.all", "unreadable id or time"]);
+    assert_eq!((installation.delivered_ids().len(), bad.served()), (12, 0));
+    let progress = fs::read_to_string(installation.path("state/progress")).expect("a file");
+    assert!(
+        !progress.lines().any(|line| line.contains("DLP.All")),
+        "the listing is not complete: {progress}"
+    );
+}

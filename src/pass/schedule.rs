@@ -667,7 +667,8 @@ impl Schedule<'_> {
         state.is_window_listed = vec![false; windows.len()];
         for (window, Window { start, end }) in windows.iter().enumerate() {
             let url = Client::first_page(tenant, content_type, *start, *end);
-            let page = PageOf { window, first_url: url.clone(), url, number: 1, restarts: 0 };
+            let page =
+                PageOf { window, first_url: url.clone(), url, number: 1, restarts: 0, is_readable: true };
             self.push(Attempt::new(Task::ListPage(feed, page)));
         }
         if windows.is_empty() && self.mode != Mode::DryRun {
@@ -676,7 +677,16 @@ impl Schedule<'_> {
         }
     }
 
-    fn page_listed(&mut self, feed: FeedIndex, page_of: PageOf, page: Page) -> Vec<(FeedIndex, Blob)> {
+    fn page_listed(&mut self, feed: FeedIndex, mut page_of: PageOf, page: Page) -> Vec<(FeedIndex, Blob)> {
+        if let Some(id) = &page.unreadable {
+            // The other blobs are taken; but the window is not listed, so that the next pass finds out again.
+            page_of.is_readable = false;
+            log::error!(
+                "Listing failed for {}: blob {id:?} has an unreadable id or time; the others are collected, and the \
+                 next pass lists them again",
+                self.feeds.label(feed)
+            );
+        }
         let (tenant, _) = self.feeds.feed(feed);
         let wanted_from = self.plans[feed.place()].wanted_from.unwrap_or(Timestamp::MIN);
         let mut wanted = Vec::new();
@@ -711,7 +721,7 @@ impl Schedule<'_> {
             }
             None => {
                 let state = &mut self.feed_states[feed.place()];
-                state.is_window_listed[page_of.window] = true;
+                state.is_window_listed[page_of.window] = page_of.is_readable;
                 if state.is_listed() {
                     wanted.extend(self.take_waiting(feed));
                 }
@@ -762,7 +772,13 @@ impl Schedule<'_> {
                 if let Task::ListPage(_, page) = &mut attempt.task {
                     attempt.tries = attempt.tries.max(page.restarts);
                     let restarts = page.restarts + 1;
-                    *page = PageOf { url: page.first_url.clone(), number: 1, restarts, ..page.clone() };
+                    *page = PageOf {
+                        url: page.first_url.clone(),
+                        number: 1,
+                        restarts,
+                        is_readable: true,
+                        ..page.clone()
+                    };
                 }
                 self.try_again(attempt, failure, now);
             }
@@ -1041,7 +1057,9 @@ mod tests {
                 Answer::Subscriptions(feeds.feeds_of(*tenant).map(running).collect())
             }
             Task::Subscribe(_) => Answer::Subscribed,
-            Task::ListPage(feed, _) => Answer::Page(Page { blobs: blobs(*feed), next: None }),
+            Task::ListPage(feed, _) => {
+                Answer::Page(Page { blobs: blobs(*feed), next: None, unreadable: None })
+            }
             Task::Download(..) => Answer::Handed,
         }
     }
@@ -1405,7 +1423,7 @@ mod tests {
                     retry_after: None,
                 }),
                 Task::ListPage(..) => {
-                    Ok(Answer::Page(Page { blobs: Vec::new(), next: Some("2".to_owned()) }))
+                    Ok(Answer::Page(Page { blobs: Vec::new(), next: Some("2".to_owned()), unreadable: None }))
                 }
                 task => Ok(good_answer(&feeds, task, &|_| Vec::new())),
             };
@@ -1487,7 +1505,11 @@ mod tests {
             pages.sort_by_key(|page| page.task.feed() != Some(feeds.feeds().nth(listed_first).expect("two")));
             for page in pages {
                 let listed = if page.task.feed() == Some(lists) { vec![blob.clone()] } else { Vec::new() };
-                schedule.done(page, Ok(Answer::Page(Page { blobs: listed, next: None })), now);
+                schedule.done(
+                    page,
+                    Ok(Answer::Page(Page { blobs: listed, next: None, unreadable: None })),
+                    now,
+                );
                 downloads.extend(std::iter::from_fn(|| schedule.next(now)).map(|(attempt, _)| attempt));
             }
             assert_eq!(downloads.len(), 1, "{downloads:?}");

@@ -64,6 +64,8 @@ pub struct PageOf {
     pub number: u32,
     /// How often its window was begun anew. Each page is an attempt of its own, so none of them could count that.
     pub restarts: u32,
+    /// Whether every entry of its window could be read so far.
+    pub is_readable: bool,
 }
 
 /// What came of a task.
