@@ -340,7 +340,7 @@ mod tests {
             for number in 0..self.next {
                 match self.model.known.get(&number) {
                     Some(&expires) if expires > self.now => {
-                        assert!(is_known(number), "blob {number} is forgotten")
+                        assert!(is_known(number), "blob {number} is forgotten");
                     }
                     Some(_) => {}
                     None => assert!(!is_known(number), "blob {number} was never committed"),
@@ -349,10 +349,10 @@ mod tests {
                 let mut has = |id| ledger.has_record(OutputName::File, id).expect("readable files");
                 match self.model.records.get(&number) {
                     Some(&at) if at >= self.now - DEDUP => {
-                        assert!(has(id_of(number)), "record {number} is forgotten")
+                        assert!(has(id_of(number)), "record {number} is forgotten");
                     }
                     Some(&at) if at < self.now - DEDUP - HOUR => {
-                        assert!(!has(id_of(number)), "{number} stays")
+                        assert!(!has(id_of(number)), "{number} stays");
                     }
                     Some(_) => {}
                     None => assert!(!has(id_of(number)), "record {number} was never delivered"),
