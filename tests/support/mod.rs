@@ -78,9 +78,10 @@ impl Installation {
 
     /// The file that the program is told to read, written anew.
     pub fn config_file(&self) -> PathBuf {
-        let path = self.path("config.yaml");
-        fs::write(&path, self.config()).expect("a writable folder");
-        set_mode(&path, 0o600);
+        let (path, new) = (self.path("config.yaml"), self.path("config.new"));
+        fs::write(&new, self.config()).expect("a writable folder");
+        set_mode(&new, 0o600);
+        fs::rename(new, &path).expect("a file of ours"); // a program that reads the old one just now finds it whole
         path
     }
 
