@@ -5,9 +5,9 @@
 pub mod fault;
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -38,6 +38,21 @@ impl Position {
     /// Whether it is the same file.
     pub fn is_of(&self, metadata: &fs::Metadata) -> bool {
         (self.device, self.inode) == (metadata.dev(), metadata.ino())
+    }
+}
+
+/// Makes a folder and those above it, with this mode (less the umask), where they are not there. Their names are
+/// durable when this returns.
+pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_folder(parent, mode)?;
+    }
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        created => created.and_then(|()| sync_folder_of(path)),
     }
 }
 

@@ -24,8 +24,9 @@ pub const RETENTION_MARGIN: Duration = Duration::from_secs(10 * 60);
 /// How long a blob stays known after its expiration: this machine's clock can be ahead of Microsoft's.
 pub const EXPIRATION_GRACE: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// How long a record that a killed pass left in a file waits for its blob: blobs live no longer than that.
-pub const ORPHANS_AGE_MAX: Duration = Duration::from_secs(21 * 24 * 60 * 60);
+/// For so many passes a record that a killed pass left in a file waits for its blob: three weeks of them at the usual
+/// cadence, and blobs live no longer than that.
+pub const ORPHANS_PASSES_MAX: u32 = 6_000;
 
 /// Up to so many lines, a file of the state is rewritten as soon as one of them no longer counts.
 pub const SMALL_STATE_LINES: usize = 10_000;
@@ -42,7 +43,7 @@ pub const PAGES_MAX: u32 = 2_000;
 /// A window with more pages than these is listed in parts of an hour, side by side, instead of page after page.
 pub const PAGES_BEFORE_SPLIT: u32 = 4;
 
-/// Most blobs that wait for their download. While there are as many, no further page is listed.
+/// Most blobs that wait for their download. While there are as many, a tenant that has some lists no further page.
 pub const WAITING_BLOBS_MAX: usize = 10_000;
 
 /// Most blobs on their way from the pool to the writer; their bytes are bounded by `maxMemory`.
@@ -86,6 +87,10 @@ pub const STOP_LEAVE_AFTER: Duration = Duration::from_millis(3_500);
 
 /// A token is renewed this long before it expires.
 pub const TOKEN_MARGIN: Duration = Duration::from_secs(5 * 60);
+
+/// No token is renewed more often than this, however short it is said to live; nor is any used for longer than a day.
+pub const TOKEN_LIFETIME: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
 /// What a token is taken to live if the login endpoint does not say, in seconds.
 pub const TOKEN_LIFETIME_ASSUMED: u64 = 60 * 60;

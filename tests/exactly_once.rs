@@ -192,7 +192,7 @@ fn a_blob_that_never_parses_blocks_nothing_and_is_given_up_when_it_expires() {
     let line = text.lines().find(|line| line.contains(expired.content_id())).expect("the blob waits");
     let (before, rest) = line.split_once("\"contentExpiration\":\"").expect("its expiration");
     let (_, after) = rest.split_once('"').expect("the end of a text");
-    let changed = format!("{before}\"contentExpiration\":\"{}\"{after}", hours_ago(1));
+    let changed = format!("{before}\"contentExpiration\":\"{}\"{after}", hours_ago(24));
     fs::write(&path, text.replace(line, &changed)).expect("a file");
     let run = installation.run(&[]);
     run.assert_code(1)
@@ -205,7 +205,7 @@ fn a_blob_that_never_parses_blocks_nothing_and_is_given_up_when_it_expires() {
         .assert_line_with(&["Blobs found: 2 |", "Blobs failed: 1 | Blobs gone: 1 |"]);
     assert_eq!((good.served(), bad.served(), expired.served()), (1, 8, 4));
 
-    let run = installation.run(&["--hours", "24"]);
+    let run = installation.run(&[]);
     run.assert_code(1);
     assert!(!run.stderr.contains(expired.content_id()), "it is said once: {run}");
     assert_eq!(expired.served(), 4);
@@ -403,4 +403,23 @@ fn what_a_killed_pass_listed_is_not_forgotten_however_long_ago() {
     installation.simulator.heal();
     installation.run(&[]).assert_code(0);
     installation.assert_delivered_once([(contoso, FEED)]);
+}
+
+#[test]
+fn one_unreadable_entry_of_a_listing_keeps_nothing_else_from_being_collected() {
+    let installation = Installation::new().collect("retries: 0");
+    let contoso = &installation.contoso;
+    contoso.add_blobs(FEED, 3, 2, hours_ago(20)..hours_ago(2));
+    let bad = contoso.add_blob("DLP.All", NewBlob::records(1).created(hours_ago(3)).content_id("a\u{7}b"));
+    contoso.add_blobs("DLP.All", 3, 2, hours_ago(20)..hours_ago(2));
+    installation
+        .run(&[])
+        .assert_code(1)
+        .assert_line_with(&["[ERROR] Listing failed for contoso dlp.all", "unreadable id or time"]);
+    assert_eq!((installation.delivered_ids().len(), bad.served()), (12, 0));
+    let progress = fs::read_to_string(installation.path("state/progress")).expect("a file");
+    assert!(
+        !progress.lines().any(|line| line.contains("DLP.All") && !line.contains("\"listedUntil\":null")),
+        "the listing is not complete: {progress}"
+    );
 }

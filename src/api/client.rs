@@ -42,6 +42,14 @@ pub struct Token {
     pub clock_ahead: Option<SignedDuration>,
 }
 
+#[cfg(test)]
+impl Token {
+    /// One that a test hands around.
+    pub fn of_a_test(lifetime: Duration) -> Self {
+        Self { authorization: Secret::new("Bearer t"), lifetime, clock_ahead: None }
+    }
+}
+
 /// An entry of the list of subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
@@ -60,6 +68,8 @@ pub struct Page {
     pub next: Option<String>,
     /// Whether the answer had no body at all. That was seen to stand for "no blobs", and to be a passing fault.
     pub is_blank: bool,
+    /// The id of a blob whose id or times cannot be read, and that is left out; of the first, if there are any.
+    pub unreadable: Option<String>,
 }
 
 /// The client cannot even be made.
@@ -195,27 +205,28 @@ impl Client {
         check_origin(tenant, "NextPageUri", url)?;
         let answer = self.get(&with_publisher(url, tenant), token, |_| ())?;
         let entries: Vec<Entry> = parse_list(&answer.body, "a list of blobs")?;
-        let blobs = entries.into_iter().map(|entry| {
+        let (mut blobs, mut unreadable) = (Vec::with_capacity(entries.len()), None);
+        for entry in entries {
             let created = time::parse(&entry.content_created);
             let times_are_readable = time::parse(&entry.content_expiration).is_some();
             let id_is_one_line = !entry.content_id.is_empty() && !entry.content_id.contains(char::is_control);
             match created.filter(|_| times_are_readable && id_is_one_line) {
-                Some(created) => Ok(Blob {
+                Some(created) => blobs.push(Blob {
                     content_id: entry.content_id,
                     content_uri: entry.content_uri,
                     created,
                     expiration: entry.content_expiration,
                 }),
-                None => Err(Failure::Malformed(format!(
-                    "a listing whose blob {:?} has an unreadable id or time",
-                    one_line(&entry.content_id)
-                ))),
+                None => {
+                    unreadable.get_or_insert_with(|| one_line(&entry.content_id));
+                }
             }
-        });
+        }
         let next = ["nextpageuri", "nextpageurl"].iter().find_map(|name| answer.headers.get(*name));
         let next = next.map(|url| url.to_str().map(str::to_owned)).transpose();
         Ok(Page {
-            blobs: blobs.collect::<Result<_, _>>()?,
+            blobs,
+            unreadable,
             next: next.map_err(|_| Failure::Malformed("a page whose NextPageUri is no text".to_owned()))?,
             is_blank: answer.body.is_empty(),
         })

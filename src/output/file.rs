@@ -6,9 +6,8 @@
 //! that is done right after a write that failed, and again when a file is opened.
 
 use std::{
-    fs::{DirBuilder, File},
+    fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -109,12 +108,8 @@ impl Output for FileOutput {
 impl Target {
     /// Opens a file for appending, made if it is not there, its folder too, and mends a torn end.
     fn open(path: PathBuf) -> Result<Self, OutputError> {
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o750)
-                .create(folder)
-                .map_err(|error| storage("make the folder", folder, error))?;
+        if let Some(folder) = path.parent() {
+            disk::make_folder(folder, 0o750).map_err(|error| storage("make the folder", folder, error))?;
         }
         let mut file = disk::open_for_append(&path, 0o640).map_err(|error| storage("open", &path, error))?;
         mend_end(&mut file).map_err(|error| storage("mend", &path, error))?;

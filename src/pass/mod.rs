@@ -31,7 +31,7 @@ use jiff::Timestamp;
 use crate::{
     api::{Client, Failure, Token, client},
     config::{Config, Credential, Tenant},
-    limits::{STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
+    limits::{EXPIRATION_GRACE, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     output::{self, Output, OutputError, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
     state::{self, KnownBlobs, Ledger, Progress, StateError},
@@ -258,7 +258,7 @@ fn resume(
         };
         let wanted = Wanted { blob: waiting.blob, delivered_to: waiting.delivered_to };
         let expiration = &wanted.blob.expiration;
-        if time::parse(expiration).is_some_and(|expiration| expiration < now) {
+        if time::parse(expiration).is_some_and(|expiration| expiration < now - EXPIRATION_GRACE) {
             log::error!(
                 "Blob gone for {} blob {}: it expired at {expiration} before it could be collected; its records are \
                  lost",

@@ -54,16 +54,18 @@ impl FeedPlan {
     /// a quiet feed costs one request, the rest of that hour is looked at by the first pass of each hour only.
     pub fn new(now: Timestamp, reach: Reach, before: Option<&FeedProgress>) -> Self {
         let oldest = whole_hour(now - RETENTION + RETENTION_MARGIN) + HOUR;
+        // What a clock that was ahead has written says nothing of how far the feed really was listed.
         let listed_until = before.and_then(|before| before.listed_until);
+        let listed_until = listed_until.map(|until| if until > now { oldest } else { until });
         let wanted_from = reach.only_future.then(|| match before {
-            Some(before) if listed_until.is_some() => before.wanted_from.unwrap_or(Timestamp::MIN),
+            Some(before) if listed_until.is_some() => before.wanted_from.unwrap_or(Timestamp::MIN).min(now),
             _ => now,
         });
         let is_hour_begun = listed_until.is_none_or(|until| whole_hour(until) < whole_hour(now));
         let back = now - reach.look_back;
         let edge = if is_hour_begun || reach.is_whole { whole_hour(back) } else { whole_hour_after(back) };
         let start = listed_until.map_or(edge, |until| whole_hour(until).min(edge));
-        let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour_of)).max(oldest);
+        let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour)).max(oldest);
         let missed =
             listed_until.filter(|&until| until < oldest).map(|until| Window { start: until, end: oldest });
         let is_first = reach.only_future && listed_until.is_none();
@@ -100,11 +102,6 @@ fn whole_hour_after(time: Timestamp) -> Timestamp {
     if before == time { time } else { before + HOUR }
 }
 
-/// [`whole_hour`], for the earliest time of all too.
-fn whole_hour_of(time: Timestamp) -> Timestamp {
-    if time == Timestamp::MIN { time } else { whole_hour(time) }
-}
-
 impl Window {
     /// The same period in parts of an hour each, so that they can be listed side by side. Their edges are whole hours
     /// if the window's start is one.
@@ -122,10 +119,10 @@ impl Window {
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// The whole hour at or before a time.
+/// The whole hour at or before a time, or the earliest time of all.
 fn whole_hour(time: Timestamp) -> Timestamp {
     let into_the_hour = time.as_nanosecond().rem_euclid(SignedDuration::from_hours(1).as_nanos());
-    time - SignedDuration::from_nanos_i128(into_the_hour)
+    time.checked_sub(SignedDuration::from_nanos_i128(into_the_hour)).unwrap_or(Timestamp::MIN)
 }
 
 #[cfg(test)]
@@ -258,5 +255,36 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_wrote_hides_nothing() {
+        let now = at("2026-11-22T10:15:30Z");
+        for until in ["2026-11-22T13:00:00Z", "2027-11-22T10:15:30Z", "9999-12-30T22:00:00Z"] {
+            let plan = FeedPlan::new(now, reach(hours(1)), Some(&listed_until(until)));
+            assert_eq!(
+                plan.windows[0].start,
+                at("2026-11-15T11:00:00Z"),
+                "how far it really came is unknown"
+            );
+            let last = plan.windows.last().expect("windows").end;
+            assert_eq!(plan.listed_until(now, |_| true), Some(last));
+            assert!(plan.listed_until(now, |_| false) <= Some(now));
+        }
+        let later = Some(now + hours(9));
+        let before = FeedProgress { listed_until: later, wanted_from: later, ..FeedProgress::default() };
+        let future = Reach { only_future: true, ..reach(hours(1)) };
+        let plan = FeedPlan::new(now, future, Some(&before));
+        assert_eq!(plan.wanted_from, Some(now), "what comes from now on is wanted");
+    }
+
+    #[test]
+    fn the_earliest_time_of_all_is_a_time_like_any_other() {
+        let earliest = Some(Timestamp::MIN);
+        let before =
+            FeedProgress { listed_until: earliest, wanted_from: earliest, ..FeedProgress::default() };
+        let future = Reach { only_future: true, ..reach(hours(1)) };
+        let plan = FeedPlan::new(at("2026-11-22T10:15:30Z"), future, Some(&before));
+        assert_eq!(plan.windows[0].start, at("2026-11-15T11:00:00Z"));
     }
 }

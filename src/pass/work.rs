@@ -64,6 +64,10 @@ pub struct PageOf {
     pub is_part: bool,
     /// From 1.
     pub number: u32,
+    /// How often its window was begun anew. Each page is an attempt of its own, so none of them could count that.
+    pub restarts: u32,
+    /// Whether every entry of its window could be read so far.
+    pub is_readable: bool,
 }
 
 /// What came of a task.

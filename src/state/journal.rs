@@ -22,7 +22,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -55,7 +54,7 @@ enum Line {
     },
     /// Taken over from an earlier pass.
     Orphans {
-        since: Timestamp,
+        passes: u32,
         keys: Vec<Key>,
     },
 }
@@ -84,14 +83,13 @@ impl TryFrom<String> for Key {
 pub struct Orphans {
     /// Each key, and how often.
     keys: HashMap<u128, u32>,
-    /// When the first of them was found.
-    since: Option<Timestamp>,
+    /// How many passes have begun since they were found. Not a time: clocks are wrong at times.
+    passes: u32,
 }
 
 impl Orphans {
-    fn add(&mut self, key: u128, found: Timestamp) {
+    fn add(&mut self, key: u128) {
         *self.keys.entry(key).or_default() += 1;
-        self.since = Some(self.since.map_or(found, |since| since.min(found)));
     }
 
     /// Takes one away, if there is one of this key.
@@ -155,17 +153,18 @@ pub struct Journal {
 impl Journal {
     /// Opens it, and finds out what an earlier pass left. Nothing is changed in the journal until
     /// [`Self::take_over`] says that it was dealt with.
-    pub fn open(working_dir: &Path, now: Timestamp) -> Result<(Self, Left), StateError> {
+    pub fn open(working_dir: &Path) -> Result<(Self, Left), StateError> {
         let path = working_dir.join(FILE_NAME);
         let file =
             disk::open_for_append(&path, 0o600).map_err(|error| StateError::storage("open", &path, error))?;
         let bytes = fs::read(&path).map_err(|error| StateError::storage("read", &path, error))?;
         let mut left = read(&path, &bytes);
-        if left.orphans.since.is_some_and(|since| since < now - limits::ORPHANS_AGE_MAX) {
+        left.orphans.passes += 1;
+        if left.orphans.passes > limits::ORPHANS_PASSES_MAX {
             left.orphans = Orphans::default();
         }
         for position in std::mem::take(&mut left.positions) {
-            find_orphans(&position, now, &mut left.orphans)
+            find_orphans(&position, &mut left.orphans)
                 .map_err(|error| StateError::storage("read", &position.path, error))?;
         }
         if !left.orphans.is_empty() {
@@ -181,8 +180,8 @@ impl Journal {
     /// known blobs that were left are in `known_blobs`, durably.
     pub fn take_over(&mut self, orphans: &Orphans, waiting: &[Waiting]) -> Result<(), StateError> {
         let mut lines = vec![Line::Version(VERSION)];
-        if let Some(since) = orphans.since.filter(|_| !orphans.is_empty()) {
-            lines.push(Line::Orphans { since, keys: orphans.keys() });
+        if !orphans.is_empty() {
+            lines.push(Line::Orphans { passes: orphans.passes, keys: orphans.keys() });
         }
         if !waiting.is_empty() {
             let waiting = waiting.iter().map(WaitingLine::from).collect();
@@ -251,7 +250,12 @@ fn read(path: &Path, bytes: &[u8]) -> Left {
         match line {
             Line::Version(_) => {}
             Line::Opened(position) => left.move_to(position),
-            Line::Orphans { since, keys } => keys.into_iter().for_each(|key| left.orphans.add(key.0, since)),
+            Line::Orphans { passes, keys } => {
+                left.orphans.passes = passes;
+                for key in keys {
+                    left.orphans.add(key.0);
+                }
+            }
             Line::Committed { positions, known, waiting, adopted } => {
                 for position in positions {
                     left.move_to(position);
@@ -279,7 +283,7 @@ impl Left {
 }
 
 /// Adds what stands behind a position to the orphans, and mends the file's torn end.
-fn find_orphans(position: &Position, now: Timestamp, orphans: &mut Orphans) -> io::Result<()> {
+fn find_orphans(position: &Position, orphans: &mut Orphans) -> io::Result<()> {
     let Some(mut file) = find_file(position)? else {
         log::warn!(
             "{} was rotated and is not to be found; the records of a pass that was cut off may be delivered twice",
@@ -303,7 +307,7 @@ fn find_orphans(position: &Position, now: Timestamp, orphans: &mut Orphans) -> i
         line.clear();
         reader.read_until(b'\n', &mut line)?;
         let Some(whole) = line.strip_suffix(b"\n") else { break };
-        orphans.add(records::key_of_line(whole), now);
+        orphans.add(records::key_of_line(whole));
         end += line.len() as u64;
     }
     if end < length {

@@ -10,8 +10,8 @@
 //!   (the append had begun, so its blob was delivered) and gets its end; otherwise it is dropped, and its blob is
 //!   collected again.
 //! - A line that cannot be read is moved to `known_blobs.unreadable` and reported by its number.
-//! - Lines past their expiration (and a grace, since clocks are wrong at times) are dropped by compaction, which
-//!   happens when they are many.
+//! - Lines past their expiration (and a grace, since clocks are wrong at times), and those that are there again, are
+//!   dropped by compaction, which happens when they are many.
 
 use std::{
     collections::HashSet,
@@ -110,7 +110,7 @@ impl KnownBlobsFile {
     ///
     /// Errors: another pass holds the lock; or the folder or file cannot be read or written.
     pub fn open(working_dir: &Path, now: Timestamp) -> Result<(Self, KnownBlobs), StateError> {
-        fs::create_dir_all(working_dir)
+        disk::make_folder(working_dir, 0o700)
             .map_err(|error| StateError::storage("make the folder", working_dir, error))?;
         let path = working_dir.join(FILE_NAME);
         let file = lock::open_locked(&path)?;
@@ -213,7 +213,8 @@ impl KnownBlobsFile {
 
 /// The line that makes a blob known: `contentId,contentExpiration,tenantId,contentType`.
 pub fn line_of(tenant_id: &str, content_type: ContentType, blob: &Blob) -> String {
-    let Blob { content_id, expiration, .. } = blob;
+    let content_id = &blob.content_id;
+    let expiration = blob.expiration.replace(',', "."); // ISO 8601 has both for fractions, and this line one
     format!("{content_id},{expiration},{tenant_id},{content_type}")
 }
 
@@ -227,7 +228,8 @@ struct Contents {
     known: KnownBlobs,
     /// Where in the text each line stands that still counts, without its end.
     live: Vec<std::ops::Range<usize>>,
-    expired: usize,
+    /// How many lines are past their expiration, or there a second time (`skipKnownLogs: false`).
+    dead: usize,
     /// Numbers of the lines that cannot be read, from 1, ascending.
     unreadable: Vec<usize>,
     end: End,
@@ -250,7 +252,7 @@ impl Contents {
         let mut contents = Self {
             known: KnownBlobs::default(),
             live: Vec::new(),
-            expired: 0,
+            dead: 0,
             unreadable: Vec::new(),
             end: if text.is_empty() || text.ends_with(b"\n") { End::Whole } else { End::LacksLineBreak },
         };
@@ -263,12 +265,12 @@ impl Contents {
                 continue;
             }
             match Line::parse(line) {
-                Some(line) if line.expiration < expired_before => contents.expired += 1,
-                Some(line) => {
+                Some(line) if line.expiration < expired_before => contents.dead += 1,
+                Some(line) if contents.known.keys.insert(line.key()) => {
                     contents.known.any_tenant |= line.tenant_id.is_empty();
-                    contents.known.keys.insert(line.key());
                     contents.live.push(range);
                 }
+                Some(_) => contents.dead += 1,
                 None if range.end == text.len() => contents.end = End::Torn { keep: range.start },
                 None => contents.unreadable.push(number),
             }
@@ -279,8 +281,8 @@ impl Contents {
     /// Rewriting costs as much as reading: it is done at once while the file is small, and otherwise when a good part
     /// of it goes away.
     fn is_worth_compacting(&self) -> bool {
-        let lines = self.live.len() + self.expired;
-        self.expired > 0 && (lines <= limits::SMALL_STATE_LINES || self.expired >= lines / 4)
+        let lines = self.live.len() + self.dead;
+        self.dead > 0 && (lines <= limits::SMALL_STATE_LINES || self.dead >= lines / 4)
     }
 }
 
@@ -435,6 +437,25 @@ mod tests {
         assert!(known.contains(TENANT, "stays") && known.len() == 1);
         assert_eq!(fs::read(folder.path().join(FILE_NAME)).expect("a file"), before);
         assert!(KnownBlobs::read(&folder.path().join("nowhere"), now()).expect("no state yet").is_empty());
+    }
+
+    #[test]
+    fn an_expiration_with_a_comma_is_read_as_it_is_written() {
+        let folder = folder("");
+        let (mut file, _) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        let blob = Blob { expiration: "2026-11-29T10:00:00,000Z".to_owned(), ..blob("a") };
+        file.append(&[line_of(TENANT, ContentType::DlpAll, &blob)]).expect("room");
+        drop(file);
+        let (_, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        assert!(known.contains(TENANT, "a"));
+    }
+
+    #[test]
+    fn a_line_that_is_there_again_and_again_goes() {
+        let line = format!("a,2026-11-29T10:00:00Z,{TENANT},Audit.General\n");
+        let (known, after, _folder) = opened(&line.repeat(3));
+        assert!(known.contains(TENANT, "a"));
+        assert_eq!(after, line);
     }
 
     proptest::proptest! {

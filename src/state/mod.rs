@@ -16,7 +16,7 @@ mod lock;
 pub mod progress;
 pub mod record_ids;
 
-use std::{fs, io, path::Path, path::PathBuf, time::Duration};
+use std::{io, path::Path, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 
@@ -73,10 +73,10 @@ pub fn open(
     now: Timestamp,
     dedup: Duration,
 ) -> Result<(Ledger, KnownBlobs, Progress), StateError> {
-    fs::create_dir_all(working_dir)
+    disk::make_folder(working_dir, 0o700)
         .map_err(|error| StateError::storage("make the folder", working_dir, error))?;
     let (mut known_blobs, mut known) = KnownBlobsFile::open(working_dir, now)?;
-    let (mut journal, left) = Journal::open(working_dir, now)?;
+    let (mut journal, left) = Journal::open(working_dir)?;
     let Left { known: left_known, waiting, orphans, .. } = left;
     let is_new = |line: &String| known_blobs::key_of(line).is_some_and(|key| known.insert(key));
     let missing: Vec<_> = left_known.into_iter().filter(is_new).collect();
@@ -176,7 +176,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, fs};
 
     use proptest::prelude::*;
 

@@ -132,7 +132,7 @@ fn read_ids(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Opens a file to append Ids to. What a crash left of a header or of an Id at its end is cut off.
 fn open_file(folder: &Path, path: &Path) -> io::Result<File> {
-    fs::create_dir_all(folder)?;
+    disk::make_folder(folder, 0o700)?;
     let mut file = disk::open_for_append(path, 0o600)?;
     let length = file.metadata()?.len();
     let header = HEADER.len() as u64;
