@@ -181,8 +181,8 @@ fn credential(section: &Section) -> Option<Credential> {
     let [secret, secret_file, certificate, token_file] = CREDENTIALS.map(|key| section.value(key));
     let certificate_keys = section.section("certificate");
     let certificate_file =
-        certificate_keys.required("file", "name the certificate's PEM file", Section::pem_file);
-    let key_file = certificate_keys.pem_file("key_file");
+        certificate_keys.required("file", "name the certificate's PEM file", Section::pem_path);
+    let key_file = certificate_keys.pem_path("key_file");
 
     if let Some(value) = secret.iter().find(|value| matches!(value.place.origin, Origin::Environment)) {
         return client_secret(value).map(Credential::Secret);
@@ -198,6 +198,7 @@ fn credential(section: &Section) -> Option<Credential> {
     } else if let Some(value) = secret_file {
         value.secret_file().map(Credential::Secret)
     } else if certificate.is_some() {
+        certificate_keys.warn_of_exposed_key(if key_file.is_some() { "key_file" } else { "file" });
         Some(Credential::Certificate { file: certificate_file?, key_file })
     } else if let Some(value) = token_file {
         value.text().map(|path| Credential::FederatedTokenFile(path.into()))
