@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path};
 
-use simulator::{NewBlob, Operation, Seen, Tenant};
+use simulator::{NewBlob, Operation, Seen, Tenant, TenantSettings};
 
-use crate::support::{Installation, Run, hours_ago, set_mode};
+use crate::support::{CONTOSO, Installation, Run, hours_ago, set_mode};
 
 const THUMBPRINT: &str = "IKlqzHVf7IwrjgmFYxGQXqsMZDpLXaAZKVYwYcUT5YA";
 
@@ -225,4 +225,28 @@ fn a_token_file_is_read_anew_because_it_rotates() {
     fs::write(&path, &next).expect("a file");
     run_with(&installation, &credential, &[]).assert_code(0).assert_line(LOGGED_IN);
     installation.assert_good_manners();
+}
+
+#[test]
+fn a_workload_identity_is_taken_from_the_environment() {
+    let installation = registered();
+    let client_id = TenantSettings::new(CONTOSO).client_id;
+    let config = installation.config_with_credential("#");
+    let ids = format!("tenant_id: {CONTOSO}\n    client_id: {client_id}\n    #\n    ");
+    assert!(config.contains(&ids), "{config}");
+    fs::write(installation.path("pod.yaml"), config.replace(&ids, "")).expect("a file");
+    fs::write(installation.path("token"), TOKEN).expect("a file");
+    let run = |variables: &[(&str, &str)]| {
+        let mut command = installation.command(&["--config", "pod.yaml"]);
+        let command = command.envs([
+            ("AZURE_TENANT_ID", CONTOSO),
+            ("AZURE_CLIENT_ID", &client_id),
+            ("AZURE_FEDERATED_TOKEN_FILE", "token"),
+        ]);
+        Run::from(command.envs(variables.iter().copied()).output().expect("a program"))
+    };
+    run(&[]).assert_code(0).assert_line(LOGGED_IN);
+    installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+    run(&[("CLIENT_SECRET", "wrong")]).assert_code(77).assert_line_with(&["AADSTS7000215"]);
+    run(&[("AZURE_CLIENT_ID", CONTOSO)]).assert_code(77).assert_line_with(&["AADSTS700016"]);
 }
