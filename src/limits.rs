@@ -95,6 +95,11 @@ pub const TOKEN_LIFETIME: RangeInclusive<Duration> =
 /// What a token is taken to live if the login endpoint does not say, in seconds.
 pub const TOKEN_LIFETIME_ASSUMED: u64 = 60 * 60;
 
+/// How long a client assertion is good for. Ten minutes are allowed.
+///
+/// Source: "Microsoft identity platform application authentication certificate credentials", claim `exp`.
+pub const ASSERTION_LIFETIME_SECONDS: i64 = 5 * 60;
+
 /// Memory for a body is taken in steps of at least this size, …
 pub const BODY_STEP_BYTES: usize = 256 * 1024;
 
@@ -178,6 +183,7 @@ const _: () = {
     assert!(SETTLING.as_secs() < WINDOW_MIN.as_secs(), "a window may not end before it starts");
     assert!(RETENTION_MARGIN.as_secs() > SETTLING.as_secs());
     assert!(PAGES_BEFORE_SPLIT < PAGES_MAX);
+    assert!(ASSERTION_LIFETIME_SECONDS <= 10 * 60);
     assert!(BODY_STEP_BYTES <= BODY_GROWTH_BYTES_MAX);
     assert!(ERROR_BODY_BYTES_MAX <= BODY_STEP_BYTES);
     assert!(STOP_CUT_AFTER.as_millis() < STOP_LEAVE_AFTER.as_millis());

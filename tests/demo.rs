@@ -24,10 +24,13 @@ const BLOBS_OF_A_PAGE: usize = 6;
 const SHOWN_CHARS: usize = 104;
 
 /// Variables that the collector heeds, and that are not meant for a simulated tenant.
-const HEEDED: [&str; 10] = [
+const HEEDED: [&str; 13] = [
     "TENANT_ID",
     "CLIENT_ID",
     "CLIENT_SECRET",
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_FEDERATED_TOKEN_FILE",
     "STATE_DIRECTORY",
     "ALL_PROXY",
     "all_proxy",

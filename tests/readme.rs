@@ -196,14 +196,11 @@ fn its_exit_codes_are_those_of_the_program() {
 fn what_it_calls_missing_is_missing_and_nothing_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("config.yaml");
-    fs::write(folder.path().join("token"), "a-token").expect("a file");
     let config = format!(
-        "tenants:\n  - tenant_id: {CONTOSO}\n    client_id: {CONTOSO}\n    federated_token_file: {token}\n\
-         \
+        "tenants:\n  - tenant_id: {CONTOSO}\n    client_id: {CONTOSO}\n    client_secret: a-secret\n\
          collect:\n  filter:\n    DLP.All: {{ Operation: DlpRuleMatch }}\n\
          output:\n  file:\n    path: a.csv\n  fluentd:\n    address: localhost\n  graylog:\n    address: localhost\n  \
-         http:\n    url: \"http://127.0.0.1/\"\n",
-        token = folder.path().join("token").display(),
+         http:\n    url: \"http://127.0.0.1/\"\n"
     );
     fs::write(&path, config).expect("a file");
     let missing = pass::missing_parts(&load(&path));

@@ -11,11 +11,12 @@ use serde::Deserialize;
 use ureq::{
     Agent, Body,
     http::{HeaderMap, Response, Uri},
-    tls::{Certificate, PemItem, RootCerts, TlsConfig},
+    tls::{Certificate as RootCertificate, PemItem, RootCerts, TlsConfig},
 };
 
 use super::{
-    Failure,
+    Failure, assertion,
+    certificate::Certificate,
     error::{one_line, without_query},
 };
 use crate::{
@@ -114,7 +115,8 @@ impl Client {
         self.agent.clone().shutdown();
     }
 
-    /// Asks the login endpoint for a token, by the client credentials grant of its v2 endpoint.
+    /// Asks the login endpoint for a token, by the client credentials grant of its v2 endpoint. A certificate or a
+    /// federated token is read from its file for that.
     ///
     /// Source: "Microsoft identity platform and the OAuth 2.0 client credentials flow".
     pub fn log_in(&self, tenant: &Tenant) -> Result<Token, Failure> {
@@ -123,17 +125,12 @@ impl Client {
             access_token: String,
             expires_in: Option<Seconds>,
         }
-        let Credential::Secret(secret) = &tenant.credential else {
-            unreachable!("a pass with another credential is refused before it starts");
-        };
         let url = format!("{}/{}/oauth2/v2.0/token", tenant.login_url, tenant.tenant_id);
         let scope = format!("{}/.default", tenant.cloud.api_url());
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", &tenant.client_id),
-            ("client_secret", secret.reveal()),
-            ("scope", &scope),
-        ];
+        let proof = Proof::read(tenant, &url)?;
+        let form =
+            [("grant_type", "client_credentials"), ("client_id", &tenant.client_id), ("scope", &scope)];
+        let form = form.into_iter().chain(proof.fields());
         let response = self.agent.post(&url).send_form(form);
         let (headers, body) = self.read_body(&url, response, |_| ())?;
         let date = headers.get("date").and_then(|value| time::http_date(value.to_str().ok()?));
@@ -294,6 +291,37 @@ impl Client {
     }
 }
 
+/// What proves to the login endpoint that we are the app.
+enum Proof<'a> {
+    Secret(&'a Secret),
+    Assertion(Secret),
+}
+
+impl<'a> Proof<'a> {
+    /// The credential's proof for a login at this URL, made anew.
+    fn read(tenant: &'a Tenant, token_url: &str) -> Result<Self, Failure> {
+        Ok(match &tenant.credential {
+            Credential::Secret(secret) => Self::Secret(secret),
+            Credential::Certificate { file, key_file } => {
+                let now = Timestamp::now();
+                let certificate = Certificate::read(file, key_file.as_deref(), now)?;
+                Self::Assertion(assertion::signed(&certificate, &tenant.client_id, token_url, now))
+            }
+            Credential::FederatedTokenFile(path) => Self::Assertion(assertion::federated(path)?),
+        })
+    }
+
+    /// Its fields of the form.
+    fn fields(&self) -> Vec<(&'static str, &str)> {
+        match self {
+            Self::Secret(secret) => vec![("client_secret", secret.reveal())],
+            Self::Assertion(assertion) => {
+                vec![("client_assertion_type", assertion::TYPE), ("client_assertion", assertion.reveal())]
+            }
+        }
+    }
+}
+
 struct Answer {
     headers: HeaderMap,
     body: Vec<u8>,
@@ -374,7 +402,7 @@ fn roots(network: &Network) -> Result<RootCerts, Unusable> {
         return Err(unusable("holds no certificate".to_owned()));
     }
     let system = rustls_native_certs::load_native_certs().certs;
-    certificates.extend(system.iter().map(|certificate| Certificate::from_der(certificate).to_owned()));
+    certificates.extend(system.iter().map(|certificate| RootCertificate::from_der(certificate).to_owned()));
     Ok(RootCerts::Specific(Arc::new(certificates)))
 }
 

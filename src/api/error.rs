@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use ureq::http::HeaderMap;
 
+use super::credential_file;
 use crate::{limits::MESSAGE_CHARACTERS_MAX, time};
 
 /// What came instead of the answer that was asked for.
@@ -57,6 +58,9 @@ pub enum Failure {
         /// Where it points, without its query.
         location: String,
     },
+    /// The file of the tenant's credential cannot be used: nothing was asked.
+    #[error(transparent)]
+    Credential(#[from] credential_file::Unusable),
 }
 
 fn refusal(status: u16, code: &str, message: &str) -> String {
@@ -106,6 +110,7 @@ impl Failure {
             Self::ForeignUrl { .. } | Self::Redirected { .. } => {
                 "check api_type, login_url and api_url of the tenant, and what stands between here and Microsoft"
             }
+            Self::Credential(unusable) => unusable.fault.mend(),
             Self::Malformed(_) => "",
         }
     }
@@ -203,8 +208,18 @@ fn mend_of_code(code: &str, status: u16) -> &'static str {
         "AADSTS7000222" => "the client secret has expired; create a new one under Certificates & secrets",
         "AADSTS700016" => "no such app in this tenant: check client_id and tenant_id",
         "AADSTS90002" | "AADSTS900023" => "no such tenant: check tenant_id and api_type",
-        "AADSTS700027" => "the certificate is not the one registered with the app, or it has expired",
-        "AADSTS700024" => "the certificate's or token's time is not valid: check this machine's clock",
+        "AADSTS700027" => {
+            "the certificate is not the one registered with the app, or it has expired: upload it under Certificates & \
+             secrets, Certificates"
+        }
+        "AADSTS700024" => {
+            "the certificate's or token's time is not valid: check this machine's clock, and that the token in \
+             federated_token_file is renewed"
+        }
+        "AADSTS70021" | "AADSTS700211" | "AADSTS700212" | "AADSTS700213" => {
+            "no federated credential of the app has this token's issuer, subject and audience: compare them under \
+             Certificates & secrets, Federated credentials"
+        }
         "AADSTS50034" => "the account does not exist in this directory: check tenant_id and client_id",
         "AADSTS53003" => "a Conditional Access policy blocks the app: exclude its service principal",
         "AADSTS7000112" => "the app is disabled: enable it under Enterprise applications",

@@ -44,7 +44,7 @@ pub fn judge(failure: &Failure) -> Verdict {
         Failure::Refused { status, code, retry_after, .. } => judge_code(code, *status, *retry_after),
         Failure::Network(_) | Failure::Malformed(_) => Verdict::TryAgain,
         Failure::TooLarge { .. } | Failure::ForeignUrl { .. } | Failure::Redirected { .. } => Verdict::GiveUp,
-        Failure::Untrusted(_) => Verdict::StopTenant,
+        Failure::Untrusted(_) | Failure::Credential(_) => Verdict::StopTenant,
     }
 }
 

@@ -3,8 +3,11 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Collect, Config, Filter, Log, Network, Secret, feeds, older, outputs::output, reading::Reading,
-    section::Section, tenants::tenants, yaml::Node,
+    Collect, Config, Filter, Log, Network, Secret, feeds, older,
+    outputs::output,
+    reading::Reading,
+    section::Section,
+    tenants::{Variables, tenants},
 };
 use crate::{feed::ContentType, limits};
 
@@ -25,7 +28,7 @@ const LOOK_BACK_HOURS: u64 = 24;
 pub(super) fn config<'a>(
     root: &Section<'a>,
     credentials: Option<&Section<'a>>,
-    overrides: &'a [(String, Node)],
+    variables: &'a Variables,
 ) -> Config {
     let collect_keys = root.section("collect");
     let subscriptions = subscriptions(root, &collect_keys);
@@ -33,7 +36,7 @@ pub(super) fn config<'a>(
         enabled: root.boolean("enabled").unwrap_or(true),
         interval: root.duration("interval", &limits::INTERVAL_SECONDS).unwrap_or(INTERVAL),
         only_future_events: root.boolean("only_future_events").unwrap_or(false),
-        tenants: tenants(root, credentials, overrides, &subscriptions),
+        tenants: tenants(root, credentials, variables, &subscriptions),
         collect: collect(root, &collect_keys),
         output: output(root),
         log: log(&root.section("log")),

@@ -1,4 +1,4 @@
-//! Files that the configuration names: secrets to read now, certificates to look for.
+//! Files that the configuration names: secrets to read now, certificates to look for now or at the login.
 
 use std::{
     ffi::OsStr,
@@ -42,16 +42,20 @@ impl Value<'_> {
             self.mistake("the file is empty; write the secret into it");
             return None;
         }
+        self.warn_if_exposed(mode);
+        Some(Secret::new(text))
+    }
+
+    fn warn_if_exposed(&self, mode: u32) {
         if is_exposed(mode) {
             self.reading.warn(&self.place, "the file can be read by others; run chmod 600 on it");
         }
-        Some(Secret::new(text))
     }
 }
 
 impl Section<'_> {
-    /// The path of a PEM file that can be opened.
-    pub(super) fn pem_file(&self, key: &'static str) -> Option<PathBuf> {
+    /// The path of a PEM file, there or not.
+    pub(super) fn pem_path(&self, key: &'static str) -> Option<PathBuf> {
         let value = self.value(key)?;
         let path = PathBuf::from(value.text()?);
         let extension = path.extension().map(OsStr::to_ascii_lowercase);
@@ -59,6 +63,13 @@ impl Section<'_> {
             value.mistake("is a PFX file, but PEM is needed; convert it: openssl pkcs12 -in app.pfx -out app.pem -nodes");
             return None;
         }
+        Some(path)
+    }
+
+    /// The path of a PEM file that can be opened.
+    pub(super) fn pem_file(&self, key: &'static str) -> Option<PathBuf> {
+        let path = self.pem_path(key)?;
+        let value = self.value(key)?;
         match fs::File::open(&path).and_then(|file| file.metadata()) {
             Ok(found) if found.is_file() => Some(path),
             Ok(_) => {
@@ -69,6 +80,15 @@ impl Section<'_> {
                 value.mistake(format!("the file cannot be read: {error}; {}", mend(&error)));
                 None
             }
+        }
+    }
+
+    /// Warns if others can read the file with a private key. Whether there is such a file is not asked here.
+    pub(super) fn warn_of_exposed_key(&self, key: &'static str) {
+        let Some(value) = self.value(key) else { return };
+        let found = value.text().and_then(|path| fs::metadata(path).ok());
+        if let Some(found) = found.filter(fs::Metadata::is_file) {
+            value.warn_if_exposed(found.permissions().mode());
         }
     }
 }

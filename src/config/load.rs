@@ -26,7 +26,8 @@ pub struct Sources<'a> {
     pub file: &'a Path,
     /// A second file whose `tenants` are merged into the first one's by `tenant_id`.
     pub credentials: Option<&'a Path>,
-    /// A variable's value: for `${NAME}`, for `TENANT_ID`, `CLIENT_ID` and `CLIENT_SECRET`, and for `STATE_DIRECTORY`.
+    /// A variable's value: for `${NAME}`, for what a single tenant can have from there (`TENANT_ID`, `AZURE_TENANT_ID`
+    /// and the like), and for `STATE_DIRECTORY`.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
 }
 
@@ -49,10 +50,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, Unusable> {
         reading.expect_gaps();
     }
     let config = document.as_ref().map(|document| {
-        let overrides = tenants::overrides(&reading);
+        let variables = tenants::Variables::read(&reading);
         let root = Section::root(&reading, document);
         let credentials_root = credentials.as_ref().map(|document| Section::root(&reading, document));
-        check::config(&root, credentials_root.as_ref(), &overrides)
+        check::config(&root, credentials_root.as_ref(), &variables)
     });
     if let Some(document) = &document {
         reading.review(document, credentials.as_ref());

@@ -95,8 +95,8 @@ impl Step {
 #[derive(Clone, Copy)]
 pub(super) enum Origin<'a> {
     File(&'a Document),
-    /// A variable named like the key, in capitals.
-    Environment,
+    /// A variable named like the key, in capitals, behind this prefix.
+    Environment(&'static str),
 }
 
 /// A key or an item, there or missing, and the file in which it belongs.
@@ -121,7 +121,7 @@ impl<'a> Place<'a> {
         self.below(Step::key(name))
     }
 
-    /// `tenants[0].client_id`, or `CLIENT_ID` in the environment.
+    /// `tenants[0].client_id`, or `CLIENT_ID` or `AZURE_CLIENT_ID` in the environment.
     pub(super) fn name(&self) -> String {
         let mut path = String::new();
         for step in &self.steps {
@@ -137,7 +137,7 @@ impl<'a> Place<'a> {
         }
         match self.origin {
             Origin::File(_) => path,
-            Origin::Environment => path.to_uppercase(),
+            Origin::Environment(prefix) => format!("{prefix}{}", path.to_uppercase()),
         }
     }
 
@@ -145,14 +145,14 @@ impl<'a> Place<'a> {
     pub(super) fn position(&self) -> Option<Position> {
         match self.origin {
             Origin::File(document) => Some(document.locate(&self.steps)),
-            Origin::Environment => None,
+            Origin::Environment(_) => None,
         }
     }
 
     pub(super) fn mistake(&self, text: impl Into<String>) -> Mistake {
         let source = match self.origin {
             Origin::File(document) => document.path.display().to_string(),
-            Origin::Environment => "environment".to_owned(),
+            Origin::Environment(_) => "environment".to_owned(),
         };
         Mistake { source, position: self.position(), key: self.name(), text: text.into() }
     }

@@ -122,14 +122,14 @@ impl Cloud {
 pub enum Credential {
     /// `client_secret`, or what `client_secret_file` held at this pass's start.
     Secret(Secret),
-    /// A certificate registered with the app.
+    /// A certificate registered with the app. Its files are read at each login.
     Certificate {
         /// PEM.
         file: PathBuf,
         /// PEM; the same file as the certificate if `None`.
         key_file: Option<PathBuf>,
     },
-    /// A token that another identity provider signed, as Kubernetes mounts it.
+    /// A token that another identity provider signed, as Kubernetes mounts it. Read at each login, since it rotates.
     FederatedTokenFile(PathBuf),
 }
 

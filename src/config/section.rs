@@ -60,6 +60,12 @@ impl<'a> Section<'a> {
         self.owes = !self.reading.has_gaps();
     }
 
+    /// Lets the keys of this section decide before those of another one.
+    pub(super) fn underlay(&mut self, layer: Layer<'a>) {
+        self.layers.push(layer);
+        self.owes = !self.reading.has_gaps();
+    }
+
     /// The same section of another file.
     pub(super) fn into_layers(self) -> Vec<Layer<'a>> {
         self.layers

@@ -13,9 +13,16 @@ use super::{
 };
 use crate::{feed::ContentType, limits::TENANT_NAME_CHARS};
 
-/// Variables that override the single tenant's values, and the keys that they stand for.
-const VARIABLES: [(&str, &str); 3] =
-    [("TENANT_ID", "tenant_id"), ("CLIENT_ID", "client_id"), ("CLIENT_SECRET", "client_secret")];
+/// Keys that a variable named like them, in capitals, overrides.
+const OVERRIDDEN: [&str; 3] = ["tenant_id", "client_id", "client_secret"];
+
+/// Keys that have their value from a variable named like them, in capitals and behind [`AZURE`], if from nowhere else.
+const COMPLETED: [&str; 3] = ["tenant_id", "client_id", "federated_token_file"];
+
+/// What Kubernetes' workload identity puts in front of the names of the variables that it gives to a pod.
+///
+/// Source: "Azure AD Workload Identity", section "Mutating Admission Webhook".
+const AZURE: &str = "AZURE_";
 
 const CLOUDS: [(&str, Cloud); 4] = [
     ("commercial", Cloud::Commercial),
@@ -31,11 +38,37 @@ const CLIENT_ID_MEND: &str = "fill in the client_id: App registrations, your app
 const CLIENT_SECRET_MEND: &str =
     "fill in the client_secret: your app, Certificates & secrets, the secret's Value";
 
-/// The values that the environment has for the single tenant.
-pub(super) fn overrides(reading: &Reading) -> Vec<(String, Node)> {
-    let entry =
-        |(variable, key): (&str, &str)| Some((key.to_owned(), Node::Text(reading.variable(variable)?)));
-    VARIABLES.into_iter().filter_map(entry).collect()
+/// The values that the environment has for a single tenant.
+#[derive(Debug, Default)]
+pub(super) struct Variables {
+    /// Set for this program: they win over what the files say, and are a mistake where there are several tenants.
+    overrides: Vec<(String, Node)>,
+    /// Set for whatever runs here: they only add what is missing, and are nothing to several tenants.
+    completions: Vec<(String, Node)>,
+}
+
+impl Variables {
+    pub(super) fn read(reading: &Reading) -> Self {
+        let entries = |prefix: &str, keys: [&str; 3]| {
+            let entry = |key: &str| {
+                let value = reading.variable(&format!("{prefix}{}", key.to_uppercase()))?;
+                Some((key.to_owned(), Node::Text(value)))
+            };
+            keys.into_iter().filter_map(entry).collect()
+        };
+        Self { overrides: entries("", OVERRIDDEN), completions: entries(AZURE, COMPLETED) }
+    }
+
+    /// Whether one of these keys has a value.
+    fn has(&self, keys: &[&str]) -> bool {
+        self.overrides.iter().chain(&self.completions).any(|(key, _)| keys.contains(&key.as_str()))
+    }
+
+    /// The variables that lack for a tenant that is in no file.
+    fn missing(&self) -> Vec<String> {
+        let needed = [&["tenant_id"][..], &["client_id"], &["client_secret", "federated_token_file"]];
+        needed.into_iter().filter(|keys| !self.has(keys)).map(|keys| keys[0].to_uppercase()).collect()
+    }
 }
 
 /// All tenants. `credentials` is the second file's outermost section, `default` what is subscribed to unless a tenant
@@ -43,7 +76,7 @@ pub(super) fn overrides(reading: &Reading) -> Vec<(String, Node)> {
 pub(super) fn tenants<'a>(
     root: &Section<'a>,
     credentials: Option<&Section<'a>>,
-    overrides: &'a [(String, Node)],
+    variables: &'a Variables,
     default: &[ContentType],
 ) -> Vec<Tenant> {
     let mut sections = root.sections("tenants");
@@ -51,15 +84,22 @@ pub(super) fn tenants<'a>(
     let is_listed = root
         .value("tenants")
         .is_some_and(|value| !matches!(value.node, Node::List(items) if items.is_empty()));
-    if !is_listed && overrides.len() == VARIABLES.len() {
+    let missing = variables.missing();
+    if !is_listed && missing.is_empty() {
         sections.push(root.absent_item("tenants"));
     }
     if !is_listed && sections.is_empty() {
-        root.reading.mistake(&root.place.key("tenants"), missing(overrides));
+        let text = format!("is missing; list a tenant, or set {} in the environment", missing.join(", "));
+        root.reading.mistake(&root.place.key("tenants"), text);
         // Read for nothing but its keys, so that they are known wherever they were written instead.
         tenant(&root.absent_item("tenants"), default);
     }
-    let environment = Layer { entries: overrides, place: Place::root(Origin::Environment) };
+    let layer = |entries, prefix| Layer { entries, place: Place::root(Origin::Environment(prefix)) };
+    let (overrides, completions) = (&variables.overrides, &variables.completions);
+    if let ([single], false) = (sections.as_mut_slice(), completions.is_empty()) {
+        single.underlay(layer(completions, AZURE));
+    }
+    let environment = layer(overrides, "");
     let single_id = overrides.iter().find(|(key, _)| key == "tenant_id").map(|(_, node)| node);
     merge(&mut sections, entries, single_id);
     match sections.as_mut_slice() {
@@ -79,15 +119,6 @@ pub(super) fn tenants<'a>(
     let tenants: Vec<_> = sections.iter().map(|section| (section, tenant(section, default))).collect();
     refuse_doubles(&tenants);
     tenants.into_iter().filter_map(|(_, tenant)| tenant).collect()
-}
-
-fn missing(overrides: &[(String, Node)]) -> String {
-    let unset: Vec<_> = VARIABLES
-        .into_iter()
-        .filter(|(_, key)| overrides.iter().all(|(other, _)| other != key))
-        .map(|(variable, _)| variable)
-        .collect();
-    format!("is missing; list a tenant, or set {} in the environment", unset.join(", "))
 }
 
 /// Lays each entry of the second file over the tenant with the same id. The values of the environment come later, but
@@ -176,18 +207,20 @@ fn name(value: &Value) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// The one credential. `CLIENT_SECRET` from the environment stands for whatever the files have.
+/// The one credential. `CLIENT_SECRET` from the environment stands for whatever the files have, and
+/// `AZURE_FEDERATED_TOKEN_FILE` for none.
 fn credential(section: &Section) -> Option<Credential> {
     let [secret, secret_file, certificate, token_file] = CREDENTIALS.map(|key| section.value(key));
     let certificate_keys = section.section("certificate");
     let certificate_file =
-        certificate_keys.required("file", "name the certificate's PEM file", Section::pem_file);
-    let key_file = certificate_keys.pem_file("key_file");
+        certificate_keys.required("file", "name the certificate's PEM file", Section::pem_path);
+    let key_file = certificate_keys.pem_path("key_file");
 
-    if let Some(value) = secret.iter().find(|value| matches!(value.place.origin, Origin::Environment)) {
+    if let Some(value) = secret.iter().find(|value| value.is_from_environment()) {
         return client_secret(value).map(Credential::Secret);
     }
-    let given: Vec<_> = [&secret, &secret_file, &certificate, &token_file].into_iter().flatten().collect();
+    let given = [&secret, &secret_file, &certificate, &token_file].into_iter().flatten();
+    let given: Vec<_> = given.filter(|value| !value.is_from_environment()).collect();
     if let [first, .., last] = given.as_slice() {
         let text = format!("is one credential too many; keep either it or {}", first.place.name());
         last.mistake(text);
@@ -198,6 +231,7 @@ fn credential(section: &Section) -> Option<Credential> {
     } else if let Some(value) = secret_file {
         value.secret_file().map(Credential::Secret)
     } else if certificate.is_some() {
+        certificate_keys.warn_of_exposed_key(if key_file.is_some() { "key_file" } else { "file" });
         Some(Credential::Certificate { file: certificate_file?, key_file })
     } else if let Some(value) = token_file {
         value.text().map(|path| Credential::FederatedTokenFile(path.into()))

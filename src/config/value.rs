@@ -24,6 +24,10 @@ impl<'a> Value<'a> {
         self.reading.mistake(&self.place, text);
     }
 
+    pub(super) fn is_from_environment(&self) -> bool {
+        matches!(self.place.origin, Origin::Environment(_))
+    }
+
     /// A text with its variables replaced.
     pub(super) fn text(&self) -> Option<String> {
         match self.node {
@@ -49,7 +53,7 @@ impl<'a> Value<'a> {
     /// Whatever stands there as text: texts, numbers, true and false.
     pub(super) fn scalar_text(&self) -> Option<String> {
         match self.node {
-            Node::Text(text) if matches!(self.place.origin, Origin::Environment) => Some(text.clone()),
+            Node::Text(text) if self.is_from_environment() => Some(text.clone()),
             Node::Text(text) => match variables::replace(text, self.reading.environment) {
                 Ok(text) => Some(text),
                 Err(mistakes) => {

@@ -30,7 +30,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::{Client, Failure, Token, client},
-    config::{Config, Credential, Tenant},
+    config::{Config, Tenant},
     limits::{EXPIRATION_GRACE, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     output::{self, Output, OutputError, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
@@ -139,7 +139,6 @@ pub fn missing_parts(config: &Config) -> Vec<String> {
     let output = &config.output;
     let is_csv =
         |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    let wants_certificate = |tenant: &Tenant| !matches!(tenant.credential, Credential::Secret(_));
     let parts = [
         (output.fluentd.is_some(), "output.fluentd", "use output.file"),
         (output.graylog.is_some(), "output.graylog", "use output.file"),
@@ -150,11 +149,6 @@ pub fn missing_parts(config: &Config) -> Vec<String> {
             "name it .json",
         ),
         (!config.collect.filters.is_empty(), "collect.filter", "take it out, and filter in the receiver"),
-        (
-            config.tenants.iter().any(wants_certificate),
-            "a credential other than a secret",
-            "use client_secret_file",
-        ),
     ];
     let missing = parts.iter().filter(|(is_wanted, _, _)| *is_wanted);
     missing.map(|(_, part, instead)| format!("{part} is not part of this version yet; {instead}")).collect()

@@ -65,8 +65,6 @@ tenants:
             "credentials.yaml:7:5: tenants[2].client_secert: is no known key; did you mean `client_secret`?",
             "credentials.yaml:8:5: tenants[2].certificate: is one credential too many; keep either it or \
                  tenants[1].client_secret",
-            "credentials.yaml:8:20: tenants[2].certificate.file: the file cannot be read: No such file or directory \
-                 (os error 2); check the path",
             "credentials.yaml:9:5: tenants[3].tenant_id: is the same tenant as one above; keep one of them",
         ]
     );

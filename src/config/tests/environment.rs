@@ -83,3 +83,60 @@ fn mistakes_of_the_environment_name_the_variable() {
         ]
     );
 }
+
+/// What workload identity gives to a pod.
+fn in_a_pod(config: &str) -> Trial {
+    Trial::new(config)
+        .set("AZURE_TENANT_ID", OTHER)
+        .set("AZURE_CLIENT_ID", CLIENT)
+        .set("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token")
+}
+
+fn token_file(tenant: &Tenant) -> &Path {
+    match &tenant.credential {
+        Credential::FederatedTokenFile(path) => path,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_workload_identity_makes_a_tenant_or_completes_one() {
+    for tenants in ["", "tenants: [{ name: contoso }]\n"] {
+        let tenant = in_a_pod(&format!("{tenants}{END}")).config().tenants.remove(0);
+        assert_eq!((&*tenant.tenant_id, &*tenant.client_id), (OTHER, CLIENT), "{tenants}");
+        assert_eq!(token_file(&tenant), Path::new("/var/run/token"), "{tenants}");
+    }
+    let without_credential = whole("").replace("    client_secret: hunter2~\n", "");
+    let tenant = in_a_pod(&without_credential).config().tenants.remove(0);
+    assert_eq!((&*tenant.tenant_id, token_file(&tenant)), (TENANT, Path::new("/var/run/token")));
+}
+
+#[test]
+fn a_workload_identity_overrides_nothing() {
+    let tenant = in_a_pod(&whole("")).config().tenants.remove(0);
+    assert_eq!((&*tenant.tenant_id, secret(&tenant)), (TENANT, "hunter2~"));
+    let trial = in_a_pod(END).set("TENANT_ID", TENANT).set("CLIENT_SECRET", "of the environment");
+    let tenant = trial.config().tenants.remove(0);
+    assert_eq!((&*tenant.tenant_id, secret(&tenant)), (TENANT, "of the environment"));
+    let other_file = whole("").replace("client_secret: hunter2~", "federated_token_file: mine");
+    assert_eq!(token_file(&in_a_pod(&other_file).config().tenants[0]), Path::new("mine"));
+    let several = format!("{BEGIN}{}{END}", BEGIN.replace("tenants:\n", "").replace(TENANT, OTHER));
+    assert_eq!(in_a_pod(&several).config().tenants.len(), 2);
+}
+
+#[test]
+fn a_workload_identity_that_is_not_whole_says_what_lacks() {
+    let trial =
+        Trial::new(END).set("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token").set("AZURE_TENANT_ID", "contoso");
+    assert_eq!(
+        trial.mistakes(),
+        ["config.yaml:1:1: tenants: is missing; list a tenant, or set CLIENT_ID in the environment"]
+    );
+    assert_eq!(
+        trial.set("AZURE_CLIENT_ID", CLIENT).mistakes(),
+        [
+            "environment: AZURE_TENANT_ID: must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill in the \
+             tenant_id: Entra admin center, Overview, Tenant ID"
+        ]
+    );
+}

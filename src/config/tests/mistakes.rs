@@ -263,21 +263,33 @@ fn no_tenant() {
 }
 
 #[test]
+fn files_of_root_certificates() {
+    for (path, expected) in [
+        (
+            "/nowhere/ca.pem",
+            "config.yaml:5:1: ca_file: the file cannot be read: No such file or directory (os error 2); check the path",
+        ),
+        ("/", "config.yaml:5:1: ca_file: is no file; name a PEM file"),
+    ] {
+        assert_mistakes(&whole(&format!("ca_file: {path}")), &[expected]);
+    }
+}
+
+#[test]
 fn certificates() {
     let begin = BEGIN.replace("    client_secret: hunter2~\n", "");
     for (certificate, expected) in [
         ("{}", "config.yaml:4:5: tenants[0].certificate.file: is missing; name the certificate's PEM file"),
         (
-            "{ file: /nowhere/app.pem }",
-            "config.yaml:4:20: tenants[0].certificate.file: the file cannot be read: No such file or directory (os error \
-             2); check the path",
-        ),
-        (
             "{ file: app.PFX }",
             "config.yaml:4:20: tenants[0].certificate.file: is a PFX file, but PEM is needed; convert it: openssl pkcs12 \
              -in app.pfx -out app.pem -nodes",
         ),
-        ("{ file: / }", "config.yaml:4:20: tenants[0].certificate.file: is no file; name a PEM file"),
+        (
+            "{ file: app.pem, key_file: app.p12 }",
+            "config.yaml:4:35: tenants[0].certificate.key_file: is a PFX file, but PEM is needed; convert it: openssl \
+             pkcs12 -in app.pfx -out app.pem -nodes",
+        ),
         (
             "app.pem",
             "config.yaml:4:5: tenants[0].certificate: must have keys below it, but is a text; indent them by two spaces",

@@ -65,6 +65,23 @@ fn files_that_others_can_read_are_reported() {
             .collect();
         assert_eq!(trial.warnings(), expected, "{mode:o}");
     }
+    for (key_file, expected) in [
+        (
+            "",
+            &[
+                "config.yaml:4:20: tenants[0].certificate.file: the file can be read by others; run chmod 600 on it",
+            ][..],
+        ),
+        (", key_file: app.key", &[]),
+        (", key_file: /nowhere", &[]),
+    ] {
+        let trial = Trial::new("");
+        let (file, key) = (trial.file("app.pem", "", 0o644), trial.file("app.key", "", 0o600));
+        let certificate = format!("certificate: {{ file: {}{key_file} }}", file.display());
+        let certificate = certificate.replace("app.key", &key.display().to_string());
+        trial.file("config.yaml", whole("").replace("client_secret: hunter2~", &certificate), 0o600);
+        assert_eq!(trial.warnings(), expected, "{certificate}");
+    }
     let trial = Trial::new(&whole("").replace("    client_secret: hunter2~\n", ""))
         .credentials(&format!("tenants: [ {{ tenant_id: {TENANT}, client_secret: a }} ]"));
     trial.file("config.yaml", fs::read(trial.folder.path().join("config.yaml")).unwrap(), 0o644);

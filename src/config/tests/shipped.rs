@@ -6,6 +6,7 @@ use super::*;
 use crate::config::{
     reading::Reading,
     section::Section,
+    tenants::Variables,
     yaml::{Document, Node},
 };
 
@@ -81,7 +82,7 @@ fn the_template_names_every_key_and_no_other() {
     let path = trial.file("template.yaml", uncommented(TEMPLATE), 0o600);
     let document = Document::read(&path).unwrap();
     let reading = Reading::new(&|_| None);
-    check::config(&Section::root(&reading, &document), None, &[]);
+    check::config(&Section::root(&reading, &document), None, &Variables::default());
     let known = reading.keys.borrow().paths();
     let mut named = BTreeSet::new();
     for (key, node) in &document.entries {

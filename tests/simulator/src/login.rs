@@ -1,6 +1,7 @@
 //! The login endpoint: who gets a token, and in which words the others are refused.
 
 use jiff::Timestamp;
+use ring::signature::{self, UnparsedPublicKey};
 
 use crate::{
     answer::Answer,
@@ -193,7 +194,7 @@ fn field<'a>(form: &'a [(String, String)], name: &str) -> Option<&'a str> {
     form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
-/// Whether a client assertion claims what it must. Its signature is not looked at.
+/// Whether a client assertion claims what it must, and is signed by the key that the tenant knows.
 fn is_acceptable(assertion: &str, settings: &TenantSettings, address: &str) -> Option<bool> {
     let mut parts = assertion.split('.').map(base64url);
     let header: serde_json::Value = serde_json::from_slice(&parts.next()??).ok()?;
@@ -211,8 +212,19 @@ fn is_acceptable(assertion: &str, settings: &TenantSettings, address: &str) -> O
             && !claims["jti"].as_str()?.is_empty()
             && (from - 300..to).contains(&now)
             && to - from <= 600
-            && !signature.is_empty(),
+            && is_signed(assertion, &signature, header["alg"].as_str()?, settings)?,
     )
+}
+
+fn is_signed(assertion: &str, signature: &[u8], algorithm: &str, settings: &TenantSettings) -> Option<bool> {
+    let Some(key) = &settings.certificate_key else { return Some(!signature.is_empty()) };
+    let (message, _) = assertion.rsplit_once('.')?;
+    let parameters = match algorithm {
+        "PS256" => &signature::RSA_PSS_2048_8192_SHA256,
+        _ => &signature::RSA_PKCS1_2048_8192_SHA256,
+    };
+    let key = UnparsedPublicKey::new(parameters, key);
+    Some(key.verify(message.as_bytes(), signature).is_ok())
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

@@ -30,6 +30,9 @@ pub struct TenantSettings {
     pub secret: String,
     /// The `x5t#S256` of the certificate that an assertion may name instead of a secret.
     pub certificate_thumbprint: Option<String>,
+    /// That certificate's RSA key, as modulus and exponent in DER, which an assertion's signature must fit. Without it
+    /// any signature does.
+    pub certificate_key: Option<Vec<u8>>,
     /// A token of another issuer that is accepted as an assertion.
     pub federated_token: Option<String>,
     /// Every login is refused so.
@@ -64,6 +67,7 @@ impl TenantSettings {
             client_id: "c11e0000-0000-4000-8000-00000000c11e".into(),
             secret: "s3cr3t~with+signs/&=%".into(),
             certificate_thumbprint: None,
+            certificate_key: None,
             federated_token: None,
             login_error: None,
             token_lifetime: Duration::from_secs(3599),

@@ -1,0 +1,94 @@
+//! What proves to the login endpoint that we are the app where there is no secret: a token signed here with the app's
+//! certificate, or one that another identity provider signed.
+//!
+//! Source: "Microsoft identity platform application authentication certificate credentials" and "Microsoft identity
+//! platform and the OAuth 2.0 client credentials flow", third case.
+
+use std::path::Path;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::Serialize;
+
+use super::{
+    certificate::Certificate,
+    credential_file::{CredentialFile, Fault, Unusable},
+};
+use crate::{config::Secret, limits::ASSERTION_LIFETIME_SECONDS};
+
+/// The form's `client_assertion_type` (RFC 7523, section 2.2).
+pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+#[derive(Serialize)]
+struct Header<'a> {
+    alg: &'a str,
+    typ: &'a str,
+    #[serde(rename = "x5t#S256")]
+    thumbprint: String,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    aud: &'a str,
+    iss: &'a str,
+    sub: &'a str,
+    jti: String,
+    nbf: i64,
+    exp: i64,
+}
+
+/// A JWT, good for this app at this login endpoint, for a few minutes from `now` on.
+pub fn signed(certificate: &Certificate, client_id: &str, token_url: &str, now: Timestamp) -> Secret {
+    let header =
+        Header { alg: "PS256", typ: "JWT", thumbprint: URL_SAFE_NO_PAD.encode(certificate.thumbprint()) };
+    let claims = Claims {
+        aud: token_url,
+        iss: client_id,
+        sub: client_id,
+        jti: fresh_guid(),
+        nbf: now.as_second(),
+        exp: now.as_second() + ASSERTION_LIFETIME_SECONDS,
+    };
+    let message = format!("{}.{}", part(&header), part(&claims));
+    let signature = URL_SAFE_NO_PAD.encode(certificate.sign(message.as_bytes()));
+    Secret::new(format!("{message}.{signature}"))
+}
+
+/// The token in a file that its issuer renews from time to time.
+pub fn federated(path: &Path) -> Result<Secret, Unusable> {
+    let file = CredentialFile::new("federated_token_file", path);
+    let bytes = file.read()?;
+    let token = str::from_utf8(&bytes).unwrap_or_default().trim();
+    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_token { Ok(Secret::new(token)) } else { Err(file.unusable(Fault::NoToken)) }
+}
+
+fn part(json: &impl Serialize) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(json).expect("texts and numbers are JSON"))
+}
+
+/// A GUID of random bits (RFC 9562, section 5.4).
+fn fresh_guid() -> String {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
+    bytes[6] = bytes[6] & 0x0f | 0x40; // version 4
+    bytes[8] = bytes[8] & 0x3f | 0x80; // and its variant
+    let digits = format!("{:032x}", u128::from_be_bytes(bytes));
+    [0..8, 8..12, 12..16, 16..20, 20..32].map(|group| &digits[group]).join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guids_are_random_ones_of_the_usual_form() {
+        let guid = fresh_guid();
+        let groups: Vec<_> = guid.split('-').map(str::len).collect();
+        assert_eq!(groups, [8, 4, 4, 4, 12]);
+        assert_eq!(&guid[14..15], "4");
+        assert!(["8", "9", "a", "b"].contains(&&guid[19..20]), "{guid}");
+        assert_ne!(guid, fresh_guid());
+    }
+}
