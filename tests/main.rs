@@ -11,6 +11,7 @@ mod commands;
 mod exactly_once;
 mod faults;
 mod log_lines;
+mod network;
 mod pass;
 mod readme;
 mod state_damage;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     Collect, Config, Filter, Log, Network, Secret, feeds, older, outputs::output, reading::Reading,
-    section::Section, tenants::tenants, yaml::Node,
+    section::Section, tenants::tenants, url, yaml::Node,
 };
 use crate::{feed::ContentType, limits};
 
@@ -104,8 +104,8 @@ fn log(section: &Section) -> Log {
 fn proxy(root: &Section) -> Option<Secret> {
     let value = root.value("proxy")?;
     let text = value.text()?;
-    if ureq::Proxy::new(&text).is_err() {
-        value.mistake("is no proxy's URL; write http://host:port");
+    if url::proxy_of(&text).is_none() {
+        value.mistake(format!("is {}", url::NOT_A_PROXY));
         return None;
     }
     if text.contains('@') { value.secret() } else { Some(Secret::new(text)) }
