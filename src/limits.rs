@@ -76,6 +76,10 @@ pub const INTERVALS_UNTIL_LATE: u32 = 3;
 /// How long a connection may take to be made, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// A connection that was idle for longer is not used again: a firewall may have forgotten it without a word, and a
+/// request on it would fail, at worst only after `requestTimeout`. The short-lived ones forget after 30 seconds.
+pub const IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(15);
+
 /// The longest that one request may last, however steadily its body drips.
 pub const REQUEST_LASTS_MAX: Duration = Duration::from_secs(15 * 60);
 

@@ -12,6 +12,7 @@ mod credentials;
 mod exactly_once;
 mod faults;
 mod log_lines;
+mod network;
 mod pass;
 mod readme;
 mod state_damage;

@@ -4,20 +4,21 @@
 //! goes to the configured origin only**: every URL that came in an answer is checked before it is used, and no redirect
 //! is followed.
 
-use std::{fs, io::Read, sync::Arc, time::Duration};
+use std::{env, io::Read, iter, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use ureq::{
-    Agent, Body,
+    Agent, Body, Proxy,
     http::{HeaderMap, Response, Uri},
-    tls::{Certificate as RootCertificate, PemItem, RootCerts, TlsConfig},
+    tls::TlsConfig,
 };
 
 use super::{
     Failure, assertion,
     certificate::Certificate,
     error::{one_line, without_query},
+    network::{self, Routes, Unusable},
 };
 use crate::{
     config::{Collect, Credential, Network, Secret, Tenant},
@@ -25,10 +26,12 @@ use crate::{
     limits, time,
 };
 
-/// Speaks to Microsoft for any number of tenants, over one pool of connections.
+/// Speaks to Microsoft for any number of tenants, over connections that are used again.
 #[derive(Clone, Debug)]
 pub struct Client {
-    agent: Agent,
+    straight: Agent,
+    proxied: Option<Agent>,
+    routes: Arc<Routes>,
     body_bytes_max: usize,
 }
 
@@ -73,46 +76,51 @@ pub struct Page {
     pub unreadable: Option<String>,
 }
 
-/// The client cannot even be made.
-#[derive(Debug, thiserror::Error)]
-pub enum Unusable {
-    /// `ca_file` cannot be read.
-    #[error("ca_file {path}: {problem}; give a readable PEM file")]
-    Roots {
-        /// As configured.
-        path: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// `proxy` is no proxy's URL. Its text is not repeated: it can hold a password.
-    #[error("proxy: not a proxy's URL; write it as http://host:port or http://user:password@host:port")]
-    Proxy,
-}
-
 impl Client {
     /// Makes the client; connects to nothing yet.
     pub fn new(network: &Network, collect: &Collect) -> Result<Self, Unusable> {
+        let routes = Routes::new(network, |name| {
+            let value = env::var_os(name)?;
+            Some(value.to_string_lossy().into_owned())
+        })?;
+        let roots = network::roots(network)?;
         let idle_connections_max = collect.threads + 1;
-        let mut config = Agent::config_builder()
-            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-            .http_status_as_error(false) // an error's body and its Retry-After are read here
-            .max_redirects(0)
-            .max_idle_connections(idle_connections_max)
-            .max_idle_connections_per_host(idle_connections_max)
-            .timeout_connect(Some(limits::CONNECT_TIMEOUT.min(collect.request_timeout)))
-            .timeout_recv_response(Some(collect.request_timeout))
-            .timeout_per_read(Some(collect.request_timeout))
-            .timeout_global(Some(limits::REQUEST_LASTS_MAX))
-            .tls_config(TlsConfig::builder().root_certs(roots(network)?).build());
-        if let Some(proxy) = &network.proxy {
-            config = config.proxy(Some(ureq::Proxy::new(proxy.reveal()).map_err(|_| Unusable::Proxy)?));
-        }
-        Ok(Self { agent: config.build().new_agent(), body_bytes_max: collect.body_bytes_max })
+        let agent = |proxy: Option<Proxy>| {
+            Agent::config_builder()
+                .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+                .http_status_as_error(false) // an error's body and its Retry-After are read here
+                .max_redirects(0)
+                .max_idle_connections(idle_connections_max)
+                .max_idle_connections_per_host(idle_connections_max)
+                .max_idle_age(limits::IDLE_CONNECTION_AGE_MAX)
+                .timeout_connect(Some(limits::CONNECT_TIMEOUT.min(collect.request_timeout)))
+                .timeout_recv_response(Some(collect.request_timeout))
+                .timeout_per_read(Some(collect.request_timeout))
+                .timeout_global(Some(limits::REQUEST_LASTS_MAX))
+                .tls_config(TlsConfig::builder().root_certs(roots.clone()).build())
+                .proxy(proxy) // `None` too: else ureq would look into the environment by itself
+                .build()
+                .new_agent()
+        };
+        Ok(Self {
+            straight: agent(None),
+            proxied: routes.proxy().map(|proxy| agent(Some(proxy.clone()))),
+            routes: Arc::new(routes),
+            body_bytes_max: collect.body_bytes_max,
+        })
     }
 
     /// Cuts every connection, in all threads: requests that run fail at once, and so does each one after.
     pub fn shut_down(&self) {
-        self.agent.clone().shutdown();
+        for agent in iter::once(&self.straight).chain(&self.proxied) {
+            agent.clone().shutdown();
+        }
+    }
+
+    /// Who makes a request to this URL.
+    fn agent_for(&self, url: &str) -> &Agent {
+        let proxied = self.proxied.as_ref().filter(|_| self.routes.proxy_for(url).is_some());
+        proxied.unwrap_or(&self.straight)
     }
 
     /// Asks the login endpoint for a token, by the client credentials grant of its v2 endpoint. A certificate or a
@@ -131,7 +139,7 @@ impl Client {
         let form =
             [("grant_type", "client_credentials"), ("client_id", &tenant.client_id), ("scope", &scope)];
         let form = form.into_iter().chain(proof.fields());
-        let response = self.agent.post(&url).send_form(form);
+        let response = self.agent_for(&url).post(&url).send_form(form);
         let (headers, body) = self.read_body(&url, response, |_| ())?;
         let date = headers.get("date").and_then(|value| time::http_date(value.to_str().ok()?));
         let answer: Answer = parse(&body, "a token")?;
@@ -172,7 +180,7 @@ impl Client {
         content_type: ContentType,
     ) -> Result<(), Failure> {
         let url = operation(tenant, &format!("subscriptions/start?contentType={content_type}&"));
-        let request = self.agent.post(&url).header("Authorization", token.authorization.reveal());
+        let request = self.agent_for(&url).post(&url).header("Authorization", token.authorization.reveal());
         self.read_body(&url, request.send_empty(), |_| ()).map(|(_, _)| ())
     }
 
@@ -243,7 +251,7 @@ impl Client {
     }
 
     fn get(&self, url: &str, token: &Token, room: impl FnMut(usize)) -> Result<Answer, Failure> {
-        let request = self.agent.get(url).header("Authorization", token.authorization.reveal());
+        let request = self.agent_for(url).get(url).header("Authorization", token.authorization.reveal());
         let (headers, body) = self.read_body(url, request.call(), room)?;
         Ok(Answer { headers, body })
     }
@@ -256,8 +264,8 @@ impl Client {
         response: Result<Response<Body>, ureq::Error>,
         mut room: impl FnMut(usize),
     ) -> Result<(HeaderMap, Vec<u8>), Failure> {
-        let host = url.split('/').nth(2).unwrap_or(url);
-        let (head, body) = response.map_err(|error| Failure::from_ureq(host, error))?.into_parts();
+        let peer = self.routes.peer(url);
+        let (head, body) = response.map_err(|error| Failure::from_ureq(&peer, error))?.into_parts();
         let status = head.status.as_u16();
         if !head.status.is_success() {
             let mut reason = Vec::new();
@@ -279,7 +287,7 @@ impl Client {
             }
             let free = (bytes.capacity() - bytes.len()) as u64;
             let read = reader.by_ref().take(free).read_to_end(&mut bytes);
-            let read = read.map_err(|error| Failure::from_body(host, error))?;
+            let read = read.map_err(|error| Failure::from_body(&peer, error))?;
             if read == 0 {
                 break;
             }
@@ -383,27 +391,6 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, Failur
 /// Reads an answer that is a list. An empty body was seen to stand for an empty one.
 fn parse_list<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<Vec<T>, Failure> {
     if body.trim_ascii().is_empty() { Ok(Vec::new()) } else { parse(body, what) }
-}
-
-/// The system's trust store, and the configured roots beside it.
-fn roots(network: &Network) -> Result<RootCerts, Unusable> {
-    let Some(path) = &network.ca_file else {
-        return Ok(RootCerts::PlatformVerifier);
-    };
-    let unusable = |problem: String| Unusable::Roots { path: path.display().to_string(), problem };
-    let pem = fs::read(path).map_err(|error| unusable(error.to_string()))?;
-    let mut certificates = Vec::new();
-    for item in ureq::tls::parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|_| unusable("not a PEM file".to_owned()))? {
-            certificates.push(certificate);
-        }
-    }
-    if certificates.is_empty() {
-        return Err(unusable("holds no certificate".to_owned()));
-    }
-    let system = rustls_native_certs::load_native_certs().certs;
-    certificates.extend(system.iter().map(|certificate| RootCertificate::from_der(certificate).to_owned()));
-    Ok(RootCerts::Specific(Arc::new(certificates)))
 }
 
 #[cfg(test)]

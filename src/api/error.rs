@@ -25,9 +25,15 @@ pub enum Failure {
         /// How long it asks us to wait.
         retry_after: Option<Duration>,
     },
-    /// No connection, or one that broke or fell silent.
+    /// No connection, or one that fell silent.
     #[error("{0}")]
     Network(String),
+    /// A connection that the other side, or something on the way, closed before the answer was here.
+    #[error("{0}")]
+    Disconnected(String),
+    /// The proxy does not let the request through.
+    #[error("{0}")]
+    NoPassage(String),
     /// The other side's certificate is not trusted.
     #[error("the server's certificate is not trusted: {0}")]
     Untrusted(String),
@@ -102,9 +108,15 @@ impl Failure {
         }
         match self {
             Self::Refused { status, code, .. } => mend_of_code(code, *status),
-            Self::Network(_) => "check DNS, the firewall, and the proxy setting if there is one",
+            Self::Network(_) | Self::Disconnected(_) => {
+                "check DNS, the firewall, and the proxy setting if there is one"
+            }
+            Self::NoPassage(_) => {
+                "give the proxy's user and password as http://user:password@host:port, and have it let this host through"
+            }
             Self::Untrusted(_) => {
-                "if a proxy opens TLS on the way, give its root certificate in ca_file; otherwise somebody listens in"
+                "if a proxy opens TLS on the way, give its root certificate in ca_file; otherwise check this machine's \
+                 clock and its root certificates, or somebody listens in"
             }
             Self::TooLarge { .. } => "raise curl_max_size",
             Self::ForeignUrl { .. } | Self::Redirected { .. } => {
@@ -125,27 +137,62 @@ impl Failure {
         }
     }
 
-    /// What ureq says, sorted by what can be done about it.
-    pub(super) fn from_ureq(host: &str, error: ureq::Error) -> Self {
-        let network = |problem: String| Self::Network(format!("{host}: {}", one_line(&problem)));
+    /// What ureq says, sorted by what can be done about it. `peer` is what was connected to.
+    pub(super) fn from_ureq(peer: &str, error: ureq::Error) -> Self {
+        let about_peer = |problem: &str| format!("{peer}: {}", one_line(problem));
         match error {
-            ureq::Error::Timeout(which) => network(format!("no answer in time ({which})")),
-            ureq::Error::HostNotFound => network("the name cannot be resolved".to_owned()),
-            ureq::Error::Io(error) if is_distrust(&error) => Self::Untrusted(one_line(&error.to_string())),
-            ureq::Error::Io(error) => network(error.to_string()),
-            ureq::Error::Rustls(error) => Self::Untrusted(one_line(&error.to_string())),
+            ureq::Error::Timeout(which) => Self::Network(about_peer(&format!("no answer in time ({which})"))),
+            ureq::Error::HostNotFound => Self::Network(about_peer(UNRESOLVED)),
+            ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                Some(error) => Self::from_tls(peer, error),
+                None => Self::from_io(peer, &error),
+            },
+            ureq::Error::Rustls(error) => Self::from_tls(peer, &error),
+            ureq::Error::ConnectProxyFailed(answer) if is_refusal_of_proxy(&answer) => {
+                Self::NoPassage(about_peer(&answer))
+            }
             ureq::Error::Decompress(_, _) => Self::Malformed("not the gzip that it claims to be".to_owned()),
-            other => network(other.to_string()),
+            other => Self::Network(about_peer(&other.to_string())),
+        }
+    }
+
+    fn from_io(peer: &str, error: &io::Error) -> Self {
+        let text = error.to_string();
+        let problem = match text.strip_prefix(STD_UNRESOLVED) {
+            Some(reason) => format!("{UNRESOLVED}{reason}"),
+            None => text,
+        };
+        let message = format!("{peer}: {}", one_line(&problem));
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Self::Disconnected(message),
+            _ => Self::Network(message),
+        }
+    }
+
+    /// A certificate that is not trusted is no passing trouble; everything else about TLS can be one.
+    fn from_tls(peer: &str, error: &rustls::Error) -> Self {
+        let message = format!("{peer}: {}", one_line(&error.to_string()));
+        match error {
+            rustls::Error::InvalidCertificate(_)
+            | rustls::Error::NoCertificatesPresented
+            | rustls::Error::General(_) => Self::Untrusted(message), // General: the system has no roots at all
+            rustls::Error::InvalidMessage(_) => {
+                Self::Network(format!("{peer}: what is spoken there is no TLS"))
+            }
+            _ => Self::Network(message),
         }
     }
 
     /// What went wrong while a body was read.
-    pub(super) fn from_body(host: &str, error: io::Error) -> Self {
+    pub(super) fn from_body(peer: &str, error: io::Error) -> Self {
         match ureq::Error::from(error) {
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Self::Malformed("cut short".to_owned())
             }
-            other => Self::from_ureq(host, other),
+            other => Self::from_ureq(peer, other),
         }
     }
 
@@ -241,9 +288,16 @@ fn mend_of_code(code: &str, status: u16) -> &'static str {
     }
 }
 
-/// A certificate that is not trusted comes as an I/O error that no new try will cure.
-fn is_distrust(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::InvalidData
+/// How the standard library says that a name was not found, and …
+const STD_UNRESOLVED: &str = "failed to lookup address information";
+/// … how we say it.
+const UNRESOLVED: &str = "the name cannot be resolved";
+
+/// Whether a proxy that would not connect said no for good: `proxy server responded 407/407`. With any other status it
+/// has met trouble of its own.
+fn is_refusal_of_proxy(answer: &str) -> bool {
+    let status = answer.rsplit('/').next().and_then(|status| status.parse().ok());
+    status.is_some_and(|status: u16| (400..500).contains(&status) && !matches!(status, 408 | 429))
 }
 
 /// Somebody else's text, made fit for one line of the log: its first line, without control characters, not too long.

@@ -42,9 +42,9 @@ pub fn judge(failure: &Failure) -> Verdict {
     }
     match failure {
         Failure::Refused { status, code, retry_after, .. } => judge_code(code, *status, *retry_after),
-        Failure::Network(_) | Failure::Malformed(_) => Verdict::TryAgain,
+        Failure::Network(_) | Failure::Disconnected(_) | Failure::Malformed(_) => Verdict::TryAgain,
         Failure::TooLarge { .. } | Failure::ForeignUrl { .. } | Failure::Redirected { .. } => Verdict::GiveUp,
-        Failure::Untrusted(_) | Failure::Credential(_) => Verdict::StopTenant,
+        Failure::Untrusted(_) | Failure::Credential(_) | Failure::NoPassage(_) => Verdict::StopTenant,
     }
 }
 
@@ -71,11 +71,18 @@ fn judge_code(code: &str, status: u16, retry_after: Option<Duration>) -> Verdict
 pub fn judge_login(failure: &Failure) -> Verdict {
     match failure {
         Failure::Refused { status: 429, retry_after, .. } => Verdict::Throttled { after: *retry_after },
-        Failure::Refused { status: 408 | 500.., .. } | Failure::Network(_) | Failure::Malformed(_) => {
-            Verdict::TryAgain
-        }
+        Failure::Refused { status: 408 | 500.., .. }
+        | Failure::Network(_)
+        | Failure::Disconnected(_)
+        | Failure::Malformed(_) => Verdict::TryAgain,
         _ => Verdict::StopTenant,
     }
+}
+
+/// Whether a request that failed for so many `tries` is best made again without any wait. A connection kept for the next
+/// request may have been closed while it was idle, which says nothing about the request nor about the other side.
+pub fn is_due_at_once(failure: &Failure, tries: u32) -> bool {
+    tries == 1 && matches!(failure, Failure::Disconnected(_))
 }
 
 /// How long to wait before the next try: `first` after the first failure, doubled from try to try, up to
@@ -126,7 +133,24 @@ mod tests {
     fn wrong_credentials_are_not_tried_again() {
         assert_eq!(judge_login(&refused(401, "AADSTS7000215")), Verdict::StopTenant);
         assert_eq!(judge_login(&refused(503, "")), Verdict::TryAgain);
-        assert_eq!(judge_login(&Failure::Network("reset".to_owned())), Verdict::TryAgain);
+        assert_eq!(judge_login(&Failure::Network("no answer".to_owned())), Verdict::TryAgain);
+    }
+
+    #[test]
+    fn who_cannot_be_trusted_is_not_asked_again() {
+        let untrusted = Failure::Untrusted("expired".to_owned());
+        let no_passage = Failure::NoPassage("407".to_owned());
+        for failure in [&untrusted, &no_passage] {
+            assert_eq!((judge(failure), judge_login(failure)), (Verdict::StopTenant, Verdict::StopTenant));
+        }
+    }
+
+    #[test]
+    fn a_connection_that_was_gone_is_made_anew_at_once_and_once_only() {
+        let gone = Failure::Disconnected("reset".to_owned());
+        assert_eq!((judge(&gone), judge_login(&gone)), (Verdict::TryAgain, Verdict::TryAgain));
+        assert!(is_due_at_once(&gone, 1) && !is_due_at_once(&gone, 2));
+        assert!(!is_due_at_once(&Failure::Network("no answer".to_owned()), 1));
     }
 
     #[test]

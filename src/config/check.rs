@@ -8,6 +8,7 @@ use super::{
     reading::Reading,
     section::Section,
     tenants::{Variables, tenants},
+    url,
 };
 use crate::{feed::ContentType, limits};
 
@@ -107,8 +108,8 @@ fn log(section: &Section) -> Log {
 fn proxy(root: &Section) -> Option<Secret> {
     let value = root.value("proxy")?;
     let text = value.text()?;
-    if ureq::Proxy::new(&text).is_err() {
-        value.mistake("is no proxy's URL; write http://host:port");
+    if url::proxy_of(&text).is_none() {
+        value.mistake(format!("is {}", url::NOT_A_PROXY));
         return None;
     }
     if text.contains('@') { value.secret() } else { Some(Secret::new(text)) }

@@ -28,6 +28,7 @@ use crate::feed::ContentType;
 
 pub use load::{DEFAULT_PATHS, Loaded, Sources, find_default, load};
 pub use mistake::{Mistake, Position, Unusable};
+pub(crate) use url::{NOT_A_PROXY, is_loopback, proxy_of};
 
 /// Everything that a pass is told.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ureq::http::Uri;
+use ureq::{Proxy, ProxyProtocol, http::Uri};
 
 use super::value::Value;
 
@@ -18,6 +18,20 @@ pub(super) fn origin(value: &Value) -> Option<String> {
         return None;
     }
     Some(text.trim_end_matches('/').to_owned())
+}
+
+/// What to say of a text that is no proxy's URL.
+pub(crate) const NOT_A_PROXY: &str = "not an HTTP proxy's URL; write it as http://host:port or \
+     http://user:password@host:port, a special character in user or password as %XX";
+
+/// `http://` or `https://`, perhaps `user:password@`, `host` and perhaps `:port`; a scheme that is missing is `http`.
+pub(crate) fn proxy_of(text: &str) -> Option<Proxy> {
+    let proxy = Proxy::new(text.trim()).ok()?;
+    let is_http = matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https);
+    let authority = proxy.uri().authority()?;
+    let after_host = authority.as_str().rsplit(['@', ']']).next()?;
+    let port_is_readable = authority.port_u16().is_some_and(|port| port > 0) || !after_host.contains(':');
+    (is_http && port_is_readable && !authority.host().is_empty()).then_some(proxy)
 }
 
 /// A receiver's URL: `https://` or `http://`, with any path.
@@ -45,7 +59,8 @@ fn parse(value: &Value) -> Option<(String, Uri)> {
     Some((text, uri))
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether this host, an IPv6 address in brackets or without, is this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
     let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
     host.eq_ignore_ascii_case("localhost") || address.is_some_and(|address| address.is_loopback())
 }

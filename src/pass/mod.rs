@@ -29,7 +29,7 @@ use crossbeam_channel::{Receiver, Sender};
 use jiff::Timestamp;
 
 use crate::{
-    api::{Client, Failure, Token, client},
+    api::{Client, Failure, Token, network},
     config::{Config, Tenant},
     limits::{EXPIRATION_GRACE, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     output::{self, Output, OutputError, Stdout},
@@ -84,7 +84,7 @@ pub enum PassError {
     State(#[from] StateError),
     /// The client cannot be made from the configuration.
     #[error(transparent)]
-    Client(#[from] client::Unusable),
+    Client(#[from] network::Unusable),
     /// The system gives no threads.
     #[error("cannot start {threads} threads: {problem}; lower collect.maxThreads")]
     Threads {

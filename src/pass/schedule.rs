@@ -902,7 +902,11 @@ impl Schedule<'_> {
         if attempt.tries > self.settings.retries {
             return self.give_up(&attempt, failure);
         }
-        let delay = retry::delay(self.settings.retry_delay, attempt.tries, fastrand::f64());
+        let delay = if retry::is_due_at_once(failure, attempt.tries) {
+            Duration::ZERO
+        } else {
+            retry::delay(self.settings.retry_delay, attempt.tries, fastrand::f64())
+        };
         let what = match &attempt.task {
             Task::LogIn(tenant) => format!("login for {}", self.feeds.tenant(*tenant).label()),
             Task::ListSubscriptions(tenant) => {

@@ -1,5 +1,7 @@
 //! An installation in a temporary folder: a configuration, state, outputs, and the real program, against a simulator.
 
+pub mod proxy;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -24,6 +26,7 @@ pub struct Installation {
     folder: tempfile::TempDir,
     tenants: Vec<String>,
     settings: String,
+    outermost: String,
 }
 
 /// What a run of the program came to.
@@ -37,7 +40,11 @@ pub struct Run {
 impl Installation {
     /// One tenant, contoso, without subscriptions or blobs; all five feeds into a file each.
     pub fn new() -> Self {
-        let simulator = Simulator::start();
+        Self::against(Simulator::start())
+    }
+
+    /// The same against this simulator.
+    pub fn against(simulator: Simulator) -> Self {
         let contoso = simulator.tenant(TenantSettings::new(CONTOSO).secret(SECRET));
         let mut installation = Self {
             simulator,
@@ -45,8 +52,10 @@ impl Installation {
             folder: tempfile::tempdir().expect("a folder"),
             tenants: Vec::new(),
             settings: String::new(),
+            outermost: String::new(),
         };
-        installation.add_to_config("contoso", CONTOSO);
+        let url = installation.simulator.url().to_owned();
+        installation.add_to_config("contoso", CONTOSO, &url);
         installation
     }
 
@@ -54,19 +63,34 @@ impl Installation {
     pub fn with_fabrikam() -> (Self, Tenant) {
         let mut installation = Self::new();
         let fabrikam = installation.simulator.tenant(TenantSettings::new(FABRIKAM).secret(SECRET));
-        installation.add_to_config("fabrikam", FABRIKAM);
+        let url = installation.simulator.url().to_owned();
+        installation.add_to_config("fabrikam", FABRIKAM, &url);
         (installation, fabrikam)
     }
 
     /// A further tenant, named by its id.
     pub fn add_tenant(&mut self, id: &str) -> Tenant {
         let tenant = self.simulator.tenant(TenantSettings::new(id).secret(SECRET));
-        self.add_to_config(id, id);
+        let url = self.simulator.url().to_owned();
+        self.add_to_config(id, id, &url);
         tenant
     }
 
-    fn add_to_config(&mut self, name: &str, id: &str) {
-        let (url, client_id) = (self.simulator.url(), TenantSettings::new(id).client_id);
+    /// Adds fabrikam, which another simulator serves.
+    pub fn add_fabrikam_at(&mut self, simulator: &Simulator) -> Tenant {
+        self.add_to_config("fabrikam", FABRIKAM, simulator.url());
+        simulator.tenant(TenantSettings::new(FABRIKAM).secret(SECRET))
+    }
+
+    /// Lets the configuration say that contoso's login and API are at this URL.
+    pub fn at(mut self, url: &str) -> Self {
+        self.tenants.clear();
+        self.add_to_config("contoso", CONTOSO, url);
+        self
+    }
+
+    fn add_to_config(&mut self, name: &str, id: &str, url: &str) {
+        let client_id = TenantSettings::new(id).client_id;
         self.tenants.push(format!(
             "  - tenant_id: {id}\n    client_id: {client_id}\n    client_secret: {SECRET}\n    name: {name}\n    \
              login_url: {url}\n    api_url: {url}\n"
@@ -76,6 +100,12 @@ impl Installation {
     /// Adds a line under `collect`, at the margin of its keys.
     pub fn collect(mut self, line: &str) -> Self {
         self.settings.extend(["  ", line, "\n"]);
+        self
+    }
+
+    /// Adds a line at the outermost margin.
+    pub fn setting(mut self, line: &str) -> Self {
+        self.outermost.extend([line, "\n"]);
         self
     }
 
@@ -98,9 +128,11 @@ impl Installation {
 
     /// The configuration's text. Tries follow each other quickly, so that tests of failures do not take long.
     pub fn config(&self) -> String {
+        let retry_delay = if self.settings.contains("retryDelay") { "" } else { "  retryDelay: 0s\n" };
         format!(
-            "tenants:\n{}collect:\n  workingDir: {state}\n  retryDelay: 0s\n{}\
+            "{}tenants:\n{}collect:\n  workingDir: {state}\n{retry_delay}{}\
              output:\n  file:\n    path: {output}\n    separateByContentType: true\n",
+            self.outermost,
             self.tenants.concat(),
             self.settings,
             state = self.path("state").display(),
@@ -117,6 +149,13 @@ impl Installation {
     pub fn run(&self, arguments: &[&str]) -> Run {
         let config = self.config_file();
         self.run_bare(&[&["--config", config.to_str().expect("a path of text")], arguments].concat())
+    }
+
+    /// Runs the program with this configuration, and these variables in its environment.
+    pub fn run_in(&self, environment: &[(&str, &str)]) -> Run {
+        let config = self.config_file();
+        let mut command = self.command(&["--config", config.to_str().expect("a path of text")]);
+        Run::from(command.envs(environment.iter().copied()).output().expect("a program"))
     }
 
     /// Runs the program with nothing but these arguments.

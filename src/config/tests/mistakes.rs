@@ -88,7 +88,11 @@ fn types() {
             "subscriptions: DLP.All",
             "config.yaml:5:1: subscriptions: must be a list, but is a text; write [ \"Audit.General\", … ]",
         ),
-        ("proxy: 'not a url'", "config.yaml:5:1: proxy: is no proxy's URL; write http://host:port"),
+        (
+            "proxy: 'not a url'",
+            "config.yaml:5:1: proxy: is not an HTTP proxy's URL; write it as http://host:port or \
+             http://user:password@host:port, a special character in user or password as %XX",
+        ),
         (
             "log: { path: '${HOME' }",
             "config.yaml:5:8: log.path: `${` must be followed by a variable's name and `}`; write `$${` for a literal `${`",

@@ -23,7 +23,7 @@
 //!
 //! # Map
 //!
-//! A request comes in through `server` and is understood by `request`; `world` takes it by `protocol` (is it in good
+//! A request comes in through `server`, over a plain `stream` or one under TLS, and is understood by `request`; `world` takes it by `protocol` (is it in good
 //! form?) and [`Fault`] (shall it fail?) to `login` or `api`, which answer from a `tenant` and its `blob`s, filled by
 //! `record`. The [`Answer`] goes out through `server` again, in whatever manner its [`Delivery`] says.
 //!
@@ -42,6 +42,7 @@ mod record;
 mod request;
 mod server;
 mod simulator;
+mod stream;
 mod sync;
 mod tenant;
 mod time;
@@ -55,6 +56,7 @@ pub use login::LoginError;
 pub use record::{id_of, record, reordered};
 pub use request::{Operation, Request};
 pub use simulator::Simulator;
+pub use stream::Identity;
 pub use tenant::{ContentIds, Subscription, Tenant, TenantSettings};
 pub use time::Fraction;
 pub use world::Seen;

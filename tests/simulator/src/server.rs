@@ -3,17 +3,19 @@
 use std::{
     collections::HashMap,
     io::{self, Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, atomic::Ordering},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use rustix::net::sockopt::set_socket_linger;
+use rustls::ServerConfig;
 
 use crate::{
     answer::{Answer, Delivery},
     request::Request,
+    stream::{Identity, Stream},
     sync::lock,
     time::http_date,
     world::World,
@@ -48,17 +50,23 @@ struct Connections {
 }
 
 impl Server {
-    /// Listens on a free port of the loopback; the world learns its address before the first request comes.
-    pub(crate) fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    /// Listens on a free port of this address, under TLS if there is an identity for it; the world learns its URL before
+    /// the first request comes.
+    pub(crate) fn start(address: IpAddr, identity: Option<&Identity>) -> io::Result<Self> {
+        let listener = TcpListener::bind((address, 0))?;
         let address = listener.local_addr()?;
-        let world = Arc::new(World::new(format!("http://{address}")));
+        let url = match identity {
+            None => format!("http://{address}"),
+            Some(identity) => format!("https://{}:{}", identity.host, address.port()),
+        };
+        let tls = identity.map(Identity::tls);
+        let world = Arc::new(World::new(url));
         let connections = Arc::new(Connections::default());
         let listening = {
             let (world, connections) = (Arc::clone(&world), Arc::clone(&connections));
             thread::Builder::new()
                 .name("simulator".into())
-                .spawn(move || listen(&listener, &world, &connections))?
+                .spawn(move || listen(&listener, tls.as_ref(), &world, &connections))?
         };
         Ok(Self { address, world, connections, listening: Some(listening) })
     }
@@ -85,7 +93,12 @@ impl Drop for Server {
     }
 }
 
-fn listen(listener: &TcpListener, world: &Arc<World>, connections: &Arc<Connections>) {
+fn listen(
+    listener: &TcpListener,
+    tls: Option<&Arc<ServerConfig>>,
+    world: &Arc<World>,
+    connections: &Arc<Connections>,
+) {
     for stream in listener.incoming() {
         if world.stop.is_stopped() {
             return;
@@ -98,12 +111,13 @@ fn listen(listener: &TcpListener, world: &Arc<World>, connections: &Arc<Connecti
         };
         let number = world.connections.fetch_add(1, Ordering::SeqCst) + 1;
         lock(&connections.streams).insert(number, twin);
+        let tls = tls.cloned();
         let served = {
             let (world, connections) = (Arc::clone(world), Arc::clone(connections));
             thread::Builder::new().name(format!("connection {number}")).stack_size(STACK_BYTES).spawn(
                 move || {
                     // An error here means that the client went away: its own concern.
-                    drop(serve(stream, number, &world));
+                    drop(serve(stream, tls.as_ref(), number, &world));
                     lock(&connections.streams).remove(&number);
                 },
             )
@@ -118,9 +132,9 @@ fn listen(listener: &TcpListener, world: &Arc<World>, connections: &Arc<Connecti
 }
 
 /// Answers one request after the other until either side has enough.
-fn serve(stream: TcpStream, number: usize, world: &World) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut wire = Wire { stream, received: Vec::new() };
+fn serve(socket: TcpStream, tls: Option<&Arc<ServerConfig>>, number: usize, world: &World) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let mut wire = Wire { stream: Stream::new(socket, tls), received: Vec::new() };
     while let Some(message) = wire.read_message()? {
         let Message { method, target, headers, body } = match message {
             Ok(message) => message,
@@ -187,7 +201,7 @@ enum Next {
 
 /// A connection and what was received of a request not yet understood.
 struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     received: Vec<u8>,
 }
 
@@ -302,7 +316,7 @@ impl Wire {
 
     /// Closing the connection will send a RST and drop what the client has not received yet.
     fn reset_on_close(&self) -> io::Result<()> {
-        Ok(set_socket_linger(&self.stream, Some(Duration::ZERO))?)
+        Ok(set_socket_linger(self.stream.socket(), Some(Duration::ZERO))?)
     }
 }
 

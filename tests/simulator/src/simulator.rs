@@ -1,7 +1,8 @@
 //! The simulator as a test sees it.
 
 use std::{
-    fmt,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use crate::{
     protocol::is_guid,
     request::Operation,
     server::Server,
+    stream::Identity,
     sync::lock,
     tenant::{Held, Tenant, TenantSettings},
     world::{Seen, World},
@@ -30,14 +32,33 @@ impl Simulator {
     ///
     /// If there is no port or thread left.
     pub fn start() -> Self {
-        Self { server: Server::start().expect("a port on the loopback") }
+        Self::start_on(Ipv4Addr::LOCALHOST.into()).expect("a port on the loopback")
+    }
+
+    /// Starts one on a free port of another address of this machine, such as `::1`.
+    ///
+    /// # Errors
+    ///
+    /// If the machine does not have that address.
+    pub fn start_on(address: IpAddr) -> io::Result<Self> {
+        Ok(Self { server: Server::start(address, None)? })
+    }
+
+    /// Starts one that is spoken to under TLS, on a free port of 127.0.0.1.
+    ///
+    /// # Panics
+    ///
+    /// If there is no port or thread left, or the identity's certificate and key are no pair.
+    pub fn start_with_tls(identity: &Identity) -> Self {
+        let server = Server::start(Ipv4Addr::LOCALHOST.into(), Some(identity));
+        Self { server: server.expect("a port on the loopback") }
     }
 
     fn world(&self) -> &World {
         self.server.world()
     }
 
-    /// Its URL, `http://127.0.0.1:PORT`: for the login as well as for the API.
+    /// Its URL, `http://127.0.0.1:PORT` or `https://HOST:PORT`: for the login as well as for the API.
     pub fn url(&self) -> &str {
         &self.world().url
     }
