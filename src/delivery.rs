@@ -1,6 +1,8 @@
-//! Which outputs there can be, and sets of them: what has gone where.
+//! Which outputs there can be, and sets of them: what has gone where, and what is still wanted.
 
 use std::fmt;
+
+use crate::feed::Blob;
 
 /// An output's name, as the configuration has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +104,15 @@ impl fmt::Display for OutputSet {
         let names = OutputName::ALL.into_iter().filter(|&output| self.contains(output)).map(OutputName::name);
         formatter.write_str(&names.collect::<Vec<_>>().join("+"))
     }
+}
+
+/// A blob that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// As it was listed.
+    pub blob: Blob,
+    /// The outputs that have its records already, from a pass in which others failed.
+    pub delivered_to: OutputSet,
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@
 //!
 //! [`pass`] and [`check`] may use everything. [`api`], [`output`] and [`state`] never use each other; [`report`] reads
 //! what [`state`] remembers. The vocabulary
-//! ([`feed`], [`records`], [`limits`], [`time`], [`disk`], [`suggest`]) and [`config`] use none of these. A test holds
+//! ([`feed`], [`delivery`], [`records`], [`limits`], [`time`], [`disk`], [`suggest`]) and [`config`] use none of these. A test holds
 //! this against the code.
 
 pub mod cli;

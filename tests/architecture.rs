@@ -6,7 +6,7 @@ use std::{
 };
 
 /// What each part of the library must not use.
-const FORBIDDEN: [(&str, &[&str]); 12] = [
+const FORBIDDEN: [(&str, &[&str]); 13] = [
     ("api", &["output", "state", "pass", "report", "check", "cli"]),
     ("output", &["api", "state", "pass", "report", "check", "cli"]),
     ("state", &["api", "output", "pass", "report", "check", "cli"]),
@@ -14,6 +14,7 @@ const FORBIDDEN: [(&str, &[&str]); 12] = [
     ("report", &["api", "output", "pass", "check", "cli"]),
     ("records", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("feed", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
+    ("delivery", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("limits", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("time", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("disk", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),

@@ -31,6 +31,7 @@ use jiff::Timestamp;
 use crate::{
     api::{Client, Failure, Token, network},
     config::{Config, Tenant},
+    delivery::Wanted,
     limits::{EXPIRATION_GRACE, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     output::{self, Output, OutputError, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
@@ -41,7 +42,7 @@ use feeds::{FeedIndex, Feeds, TenantIndex};
 use memory::Memory;
 use plan::Reach;
 use schedule::{Attempt, Schedule};
-use work::{Answer, Tools, Wanted};
+use work::{Answer, Tools};
 use write::{Closed, Delivered, Incoming, Writer};
 
 /// What is asked of a pass.

@@ -12,8 +12,7 @@ use super::{
 };
 use crate::{
     api::{Client, Failure, Page, Subscription, Token},
-    delivery::OutputSet,
-    feed::Blob,
+    delivery::Wanted,
     records::Records,
 };
 
@@ -30,15 +29,6 @@ pub enum Task {
     ListPage(FeedIndex, PageOf),
     /// Fetch a blob and hand its records to the writer.
     Download(FeedIndex, Wanted),
-}
-
-/// A blob that is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// As it was listed.
-    pub blob: Blob,
-    /// The outputs that have its records already, from a pass in which others failed.
-    pub delivered_to: OutputSet,
 }
 
 impl Task {

@@ -15,9 +15,9 @@ use std::{collections::HashMap, time::Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
-use super::{Event, FeedIndex, Feeds, memory::Share, work::Wanted};
+use super::{Event, FeedIndex, Feeds, memory::Share};
 use crate::{
-    delivery::{OutputName, OutputSet},
+    delivery::{OutputName, OutputSet, Wanted},
     limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES},
     output::{Output, OutputError, Source},
     records::{Record, Records},

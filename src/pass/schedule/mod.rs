@@ -1,0 +1,480 @@
+//! What is to be done next: the pass's whole state, owned by the main thread.
+//!
+//! A state machine: [`Schedule::next`] hands out the task that may run now, [`Schedule::done`] takes what came of it.
+//! The time is passed in, so every policy here can be tested without a network or a clock: whose turn it is, what is
+//! tried again and when, how many requests a tenant may make, what is given up.
+//!
+//! - Tenants take turns, one task each, so that a tenant with much to do does not hold up another one; and none has more
+//!   threads than it leaves to others that are at work, so that one whose requests hang does not either.
+//! - Within a tenant, first what everything else waits for (login, subscriptions), then pages, then blobs, oldest
+//!   first. While many blobs wait for their download no further page is listed, so a backlog costs no memory.
+//! - A tenant that is throttled, paced, or without a token leaves the round until it can go on; no thread waits for it.
+//! - Each listed blob ends up in exactly one of [`Counts`]' fields; [`Schedule::finish`] asserts it.
+//!
+//! Here stands the state, and what begins and ends a pass. Whose turn it is, what comes of a success, and what comes of a
+//! failure stand in files of their own.
+
+mod failures;
+mod successes;
+#[cfg(test)]
+mod tests;
+mod turns;
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Mode,
+    feeds::{FeedIndex, Feeds, TenantIndex},
+    plan::{FeedPlan, Reach},
+    work::{Answer, Task},
+    write::Delivered,
+};
+use crate::{
+    api::{Failure, Token, pace::Pace},
+    config::Collect,
+    delivery::Wanted,
+    feed::Blob,
+    report::{Counts, FeedReport, Stop, Summary},
+    state::{BlobKey, FeedProgress, KnownBlobs, Progress, Waiting},
+};
+
+/// The state of a pass.
+pub struct Schedule<'a> {
+    feeds: &'a Feeds,
+    reach: Reach,
+    /// When the pass began, by both clocks.
+    began: (Instant, Timestamp),
+    mode: Mode,
+    settings: Settings,
+    /// From earlier passes.
+    known: KnownBlobs,
+    /// In this pass.
+    listed: HashSet<BlobKey>,
+    tenants: Vec<TenantState>,
+    feed_states: Vec<FeedState>,
+    /// Tenants that may have something to do now.
+    round: VecDeque<TenantIndex>,
+    /// Attempts that wait for their time.
+    later: BinaryHeap<Reverse<Later>>,
+    /// Tenants that come back into the round at that time.
+    sleeping: BinaryHeap<Reverse<(Instant, TenantIndex)>>,
+    running: usize,
+    /// Blobs that wait for their download.
+    waiting_blobs: usize,
+    /// Blobs that a pool thread or the writer has. The writer may say that one is delivered before the thread that
+    /// handed it over says that it is done.
+    in_hand: HashMap<BlobKey, (FeedIndex, Wanted)>,
+    /// Blobs that are not delivered everywhere when the pass ends.
+    undelivered: Vec<Undelivered>,
+    /// Blobs that are gone, to be remembered.
+    gone: Vec<(FeedIndex, Wanted)>,
+    stop: Option<Stop>,
+    is_clock_reported: bool,
+    sequence: u64,
+}
+
+struct Settings {
+    /// Most attempts that run at a time.
+    threads: usize,
+    retries: u32,
+    retry_delay: Duration,
+    deadline: Option<Instant>,
+}
+
+/// What is known of a tenant's login, and what it has to do.
+struct TenantState {
+    pace: Pace,
+    token: Option<CurrentToken>,
+    /// The login to be made when a token is needed, and when it may be; `None` while one runs.
+    login: Option<(Attempt, Instant)>,
+    has_logged_in: bool,
+    /// How far Microsoft's clock is ahead of this machine's.
+    clock_ahead: SignedDuration,
+    /// Tokens refused in a row, with no request accepted between them.
+    refusals: u32,
+    is_stopped: bool,
+    is_in_round: bool,
+    /// Attempts that run.
+    running: usize,
+    /// Throttling answers in a row.
+    throttles: u32,
+    first: VecDeque<Attempt>,
+    pages: VecDeque<Attempt>,
+    downloads: BinaryHeap<Reverse<Download>>,
+}
+
+struct CurrentToken {
+    token: Arc<Token>,
+    renew_at: Instant,
+    /// Tells a refusal of this token from one of its predecessor.
+    generation: u32,
+}
+
+#[derive(Default)]
+struct FeedState {
+    counts: Counts,
+    /// What is known from earlier passes.
+    before: Option<FeedProgress>,
+    /// What is to be listed, from the moment on at which that begins.
+    plan: FeedPlan,
+    /// By window: how many of its parts are not listed to their end.
+    open_parts: Vec<usize>,
+    /// Parts that are being listed, in all windows.
+    running_parts: usize,
+    /// Whether its listing was begun.
+    is_begun: bool,
+    is_stopped: bool,
+    /// Whether this pass has tried to start the subscription.
+    has_subscribed: bool,
+    /// What went wrong last.
+    last_error: Option<String>,
+    /// Pages that wait for the subscription.
+    pages: Vec<Attempt>,
+    /// Blobs that wait from earlier passes and are not yet listed in this one.
+    waiting: HashMap<BlobKey, Wanted>,
+}
+
+/// A blob that is not delivered everywhere.
+struct Undelivered {
+    feed: FeedIndex,
+    wanted: Wanted,
+    has_failed: bool,
+}
+
+/// A task, and how often it was tried.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// What to do.
+    pub task: Task,
+    /// Tries that failed.
+    tries: u32,
+    /// Throttling answers met, which are no tries.
+    throttles: u32,
+    /// Whether a new token was fetched for it.
+    has_renewed: bool,
+    /// Of the token that it was handed out with.
+    token_generation: u32,
+}
+
+impl Attempt {
+    fn new(task: Task) -> Self {
+        Self { task, tries: 0, throttles: 0, has_renewed: false, token_generation: 0 }
+    }
+}
+
+/// A download, ordered by its blob's age; the sequence makes the order total.
+struct Download {
+    order: (Timestamp, u64),
+    attempt: Attempt,
+}
+
+/// An attempt that waits for its time.
+struct Later {
+    order: (Instant, u64),
+    attempt: Attempt,
+}
+
+macro_rules! ordered_by_order {
+    ($($name:ident),*) => {$(
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.order == other.order
+            }
+        }
+        impl Eq for $name {}
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+                self.order.cmp(&other.order)
+            }
+        }
+    )*};
+}
+ordered_by_order!(Download, Later);
+
+impl<'a> Schedule<'a> {
+    /// A pass that starts now: each tenant's first task is its login.
+    pub fn new(
+        feeds: &'a Feeds,
+        mode: Mode,
+        reach: Reach,
+        collect: &Collect,
+        known: KnownBlobs,
+        before: &Progress,
+        began: (Instant, Timestamp),
+    ) -> Self {
+        let (now, _) = began;
+        let tenant = |index| TenantState {
+            pace: Pace::new(collect.requests_per_minute),
+            token: None,
+            login: Some((Attempt::new(Task::LogIn(index)), now)),
+            has_logged_in: false,
+            clock_ahead: SignedDuration::ZERO,
+            refusals: 0,
+            is_stopped: false,
+            is_in_round: true,
+            running: 0,
+            throttles: 0,
+            first: VecDeque::new(),
+            pages: VecDeque::new(),
+            downloads: BinaryHeap::new(),
+        };
+        let mut schedule = Self {
+            feeds,
+            reach,
+            began,
+            mode,
+            settings: Settings {
+                threads: collect.threads,
+                retries: collect.retries,
+                retry_delay: collect.retry_delay,
+                deadline: collect.deadline.map(|after| now + after),
+            },
+            known,
+            listed: HashSet::new(),
+            tenants: feeds.tenants().map(tenant).collect(),
+            feed_states: feeds
+                .feeds()
+                .map(|feed| {
+                    let (tenant, content_type) = feeds.feed(feed);
+                    let before = before.feeds.get(&(tenant.tenant_id.clone(), content_type)).cloned();
+                    FeedState { before, ..FeedState::default() }
+                })
+                .collect(),
+            round: feeds.tenants().collect(),
+            later: BinaryHeap::new(),
+            sleeping: BinaryHeap::new(),
+            running: 0,
+            waiting_blobs: 0,
+            in_hand: HashMap::new(),
+            undelivered: Vec::new(),
+            gone: Vec::new(),
+            stop: None,
+            is_clock_reported: false,
+            sequence: 0,
+        };
+        for tenant in feeds.tenants() {
+            schedule.push(Attempt::new(Task::ListSubscriptions(tenant)));
+        }
+        schedule
+    }
+
+    /// The next attempt that may run now, with the token to run it with.
+    pub fn next(&mut self, now: Instant) -> Option<(Attempt, Option<Arc<Token>>)> {
+        if self.settings.deadline.is_some_and(|deadline| now >= deadline) {
+            self.stop(Stop::Deadline);
+        }
+        if self.running >= self.settings.threads {
+            return None;
+        }
+        self.wake(now);
+        for _ in 0..self.round.len() {
+            let tenant = self.round.pop_front()?;
+            if let Some((mut attempt, token)) = self.next_of(tenant, now) {
+                self.round.push_back(tenant);
+                self.running += 1;
+                self.tenants[tenant.place()].running += 1;
+                if let Some(current) = &self.tenants[tenant.place()].token {
+                    attempt.token_generation = current.generation;
+                }
+                if let Some(feed) = attempt.task.feed() {
+                    self.feed_states[feed.place()].counts.requests += 1;
+                }
+                if let Task::Download(feed, wanted) = &attempt.task {
+                    self.in_hand.insert(self.key(*feed, wanted), (*feed, wanted.clone()));
+                }
+                return Some((attempt, token));
+            }
+        }
+        None
+    }
+
+    /// When [`Self::next`] is worth asking again, if nothing comes back meanwhile.
+    pub fn next_at(&self) -> Option<Instant> {
+        let later = self.later.peek().map(|Reverse(later)| later.order.0);
+        let sleeping = self.sleeping.peek().map(|Reverse((at, _))| *at);
+        let deadline = self.settings.deadline.filter(|_| self.stop.is_none());
+        [later, sleeping, deadline].into_iter().flatten().min()
+    }
+
+    /// Whether nothing runs and nothing is left to run.
+    pub fn is_over(&self) -> bool {
+        self.running == 0 && self.later.is_empty() && self.tenants.iter().all(TenantState::is_idle)
+    }
+
+    /// Why the pass ends before its work does, if it does.
+    pub fn stopped(&self) -> Option<Stop> {
+        self.stop
+    }
+
+    /// A blob that waits from an earlier pass. It is wanted when the feed is listed: as it is listed then, or, if it is
+    /// not listed any more, as it was.
+    pub fn resume(&mut self, feed: FeedIndex, wanted: Wanted) {
+        let key = self.key(feed, &wanted);
+        self.feed_states[feed.place()].waiting.insert(key, wanted);
+    }
+
+    /// A blob of an earlier pass that has expired before it could be collected.
+    pub fn expired(&mut self, feed: FeedIndex) {
+        let counts = &mut self.feed_states[feed.place()].counts;
+        counts.listed += 1;
+        counts.gone += 1;
+    }
+
+    /// Starts nothing more. What runs is waited for; what waits is left for later.
+    pub fn stop(&mut self, why: Stop) {
+        if self.stop.is_some() {
+            return;
+        }
+        self.stop = Some(why);
+        let reason = match why {
+            Stop::Deadline => "globalTimeout is over",
+            Stop::Interrupted => "SIGINT",
+            Stop::Terminated => "SIGTERM",
+            Stop::Writer => "No output is left",
+        };
+        log::warn!("{reason}: the pass takes no new work; the next one goes on from here");
+        for tenant in self.feeds.tenants() {
+            self.drop_waiting(tenant, |_| true);
+        }
+        self.later.retain(|_| false);
+    }
+
+    /// A batch was committed.
+    pub fn delivered(&mut self, blobs: &[Delivered]) {
+        for delivered in blobs {
+            let Some((feed, wanted)) = self.in_hand.remove(&delivered.key) else { continue };
+            let counts = &mut self.feed_states[feed.place()].counts;
+            counts.records += delivered.records;
+            counts.duplicates += delivered.duplicates;
+            if delivered.is_complete {
+                counts.delivered += 1;
+            } else {
+                counts.failed += 1;
+                let wanted = Wanted { delivered_to: delivered.has, ..wanted };
+                self.undelivered.push(Undelivered { feed, wanted, has_failed: true });
+            }
+        }
+    }
+
+    /// All feeds' counts so far: delivered, found, records.
+    pub fn progress(&self) -> (u64, u64, u64) {
+        let counts = || self.feed_states.iter().map(|feed| &feed.counts);
+        let delivered = counts().map(|counts| counts.delivered).sum();
+        (delivered, counts().map(Counts::found).sum(), counts().map(|counts| counts.records).sum())
+    }
+
+    /// Takes what came of an attempt. Returns the blobs that a dry run would download.
+    pub fn done(
+        &mut self,
+        attempt: Attempt,
+        result: Result<Answer, Failure>,
+        now: Instant,
+    ) -> Vec<(FeedIndex, Blob)> {
+        self.running -= 1;
+        let tenant = self.tenant_of(&attempt.task);
+        self.tenants[tenant.place()].running -= 1;
+        self.rouse(tenant);
+        match result {
+            Ok(answer) => {
+                let state = &mut self.tenants[tenant.place()];
+                state.throttles = 0;
+                if !matches!(attempt.task, Task::LogIn(_)) {
+                    state.refusals = 0;
+                }
+                self.succeeded(attempt, answer, now)
+            }
+            Err(failure) => {
+                self.failed(attempt, &failure, now);
+                Vec::new()
+            }
+        }
+    }
+
+    /// The blobs that turned out to be gone since this was last asked.
+    pub fn take_gone(&mut self) -> Vec<(FeedIndex, Wanted)> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// Ends the books: what is still in somebody's hands was not delivered. Returns what the pass did, and what is to be
+    /// remembered of its feeds: up to when each is listed, and the blobs that wait.
+    pub fn finish(mut self, now: Timestamp) -> (Summary, Progress) {
+        let is_failed = self.stop.is_none_or(|stop| stop == Stop::Writer);
+        for (feed, wanted) in std::mem::take(&mut self.in_hand).into_values() {
+            self.leave_blob(feed, &wanted, is_failed);
+        }
+        let mut progress = Progress::default();
+        let mut reports = Vec::new();
+        for feed in self.feeds.feeds() {
+            let (tenant, content_type) = self.feeds.feed(feed);
+            let state = &mut self.feed_states[feed.place()];
+            let counts = state.counts;
+            assert!(counts.is_balanced(), "every listed blob is in exactly one count: {counts:?}");
+            let before = state.before.take().unwrap_or_default();
+            let is_window_listed = |window: usize| state.open_parts.get(window) == Some(&0);
+            let listed_until =
+                if state.is_begun { state.plan.listed_until(now, is_window_listed) } else { None };
+            let listed_until = listed_until.or(before.listed_until);
+            let is_listed = state.is_listed();
+            let has_succeeded = is_listed && counts.failed == 0 && counts.left == 0;
+            let feed_progress = FeedProgress {
+                listed_until,
+                wanted_from: if state.is_begun { state.plan.wanted_from } else { before.wanted_from },
+                last_success: if has_succeeded { Some(now) } else { before.last_success },
+                last_error: state.last_error.take(),
+            };
+            progress.feeds.insert((tenant.tenant_id.clone(), content_type), feed_progress);
+            let tenant = tenant.label().to_owned();
+            reports.push(FeedReport { tenant, content_type, counts, is_listed, listed_until });
+            // What waits from earlier passes and was not listed again still waits.
+            let not_listed = std::mem::take(&mut state.waiting).into_values();
+            self.undelivered.extend(not_listed.map(|wanted| Undelivered { feed, wanted, has_failed: true }));
+        }
+        for Undelivered { feed, wanted: Wanted { blob, delivered_to }, has_failed } in self.undelivered {
+            let (tenant, content_type) = self.feeds.feed(feed);
+            let tenant_id = tenant.tenant_id.clone();
+            progress.waiting.push(Waiting { tenant_id, content_type, blob, delivered_to, has_failed });
+        }
+        let any_login = self.tenants.iter().any(|tenant| tenant.has_logged_in);
+        (Summary { feeds: reports, any_login, stop: self.stop }, progress)
+    }
+
+    fn key(&self, feed: FeedIndex, wanted: &Wanted) -> BlobKey {
+        BlobKey::new(&self.feeds.feed(feed).0.tenant_id, &wanted.blob.content_id)
+    }
+}
+
+impl FeedState {
+    fn is_listed(&self) -> bool {
+        self.is_begun && self.open_parts.iter().all(|parts| *parts == 0)
+    }
+}
+
+impl TenantState {
+    fn is_idle(&self) -> bool {
+        self.first.is_empty() && self.pages.is_empty() && self.downloads.is_empty()
+    }
+}
+
+fn tenant_of(feeds: &Feeds, task: &Task) -> TenantIndex {
+    match task {
+        Task::LogIn(tenant) | Task::ListSubscriptions(tenant) => *tenant,
+        Task::Subscribe(feed) | Task::ListPage(feed, _) | Task::Download(feed, _) => feeds.tenant_of(*feed),
+    }
+}
+
+/// How the log names a feed where its tenant is named otherwise: `audit.exchange`.
+fn feed_name(feeds: &Feeds, feed: FeedIndex) -> String {
+    feeds.feed(feed).1.name().to_ascii_lowercase()
+}

@@ -1,0 +1,267 @@
+//! What comes of a success: the next step of its tenant or feed.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use super::{Attempt, CurrentToken, Schedule, feed_name};
+use crate::{
+    api::{Client, Failure, Page, Subscription, Token},
+    delivery::{OutputSet, Wanted},
+    feed::Blob,
+    limits::{CLOCK_TOLERANCE, PAGES_BEFORE_SPLIT, PAGES_MAX, TOKEN_LIFETIME, TOKEN_MARGIN},
+    pass::{
+        Mode,
+        feeds::{FeedIndex, TenantIndex},
+        plan::{FeedPlan, Window},
+        work::{Answer, PageOf, Task},
+    },
+    report::Stop,
+    state::BlobKey,
+};
+
+impl Schedule<'_> {
+    pub(super) fn succeeded(
+        &mut self,
+        attempt: Attempt,
+        answer: Answer,
+        now: Instant,
+    ) -> Vec<(FeedIndex, Blob)> {
+        if let Answer::Page(Page { is_blank: true, .. }) = answer
+            && attempt.tries < self.settings.retries
+        {
+            self.try_again(attempt, &Failure::Malformed("empty".to_owned()), now);
+            return Vec::new();
+        }
+        match (attempt.task, answer) {
+            (Task::LogIn(tenant), Answer::Token(token)) => self.logged_in(tenant, token, now),
+            (Task::ListSubscriptions(tenant), Answer::Subscriptions(running)) => {
+                self.subscriptions_listed(tenant, &running, now);
+            }
+            (Task::Subscribe(feed), Answer::Subscribed) => {
+                let suffix = self.feeds.suffix(self.feeds.tenant_of(feed));
+                log::info!("Subscribed to feed {}{suffix}", feed_name(self.feeds, feed));
+                self.subscribed(feed, now);
+            }
+            (Task::ListPage(feed, page_of), Answer::Page(page)) => {
+                return self.page_listed(feed, page_of, page);
+            }
+            (Task::Download(feed, wanted), Answer::Handed(bytes)) => {
+                self.feed_states[feed.place()].counts.bytes += bytes as u64;
+                log::debug!("Downloaded blob {} of {}", wanted.blob.content_id, self.feeds.label(feed));
+            }
+            (Task::Download(..), Answer::WriterGone) => self.stop(Stop::Writer),
+            (task, answer) => unreachable!("{answer:?} does not answer {task:?}"),
+        }
+        Vec::new()
+    }
+
+    pub(super) fn logged_in(&mut self, tenant: TenantIndex, token: Token, now: Instant) {
+        let suffix = self.feeds.suffix(tenant);
+        let state = &mut self.tenants[tenant.place()];
+        if state.has_logged_in {
+            log::debug!("Renewed the token{suffix}");
+        } else {
+            log::info!("Successfully logged in to Office Management API{suffix}");
+        }
+        state.has_logged_in = true;
+        if let Some(ahead) = token.clock_ahead.filter(|ahead| ahead.abs() > CLOCK_TOLERANCE) {
+            state.clock_ahead = ahead;
+            if !self.is_clock_reported {
+                self.is_clock_reported = true;
+                let side = if ahead.is_positive() { "behind" } else { "ahead of" };
+                log::warn!(
+                    "This machine's clock is {} {side} Microsoft's; what is listed is corrected by that, but set the \
+                     clock (timedatectl set-ntp true)",
+                    in_words(ahead.unsigned_abs())
+                );
+            }
+        }
+        let state = &mut self.tenants[tenant.place()];
+        state.login = Some((Attempt::new(Task::LogIn(tenant)), now));
+        let generation = state.token.as_ref().map_or(1, |token| token.generation + 1);
+        let lifetime = token.lifetime.clamp(*TOKEN_LIFETIME.start(), *TOKEN_LIFETIME.end());
+        let renew_at = now + lifetime.saturating_sub(TOKEN_MARGIN.min(lifetime / 4));
+        state.token = Some(CurrentToken { token: Arc::new(token), renew_at, generation });
+    }
+
+    pub(super) fn subscriptions_listed(
+        &mut self,
+        tenant: TenantIndex,
+        running: &[Subscription],
+        now: Instant,
+    ) {
+        let suffix = self.feeds.suffix(tenant);
+        for feed in self.feeds.feeds_of(tenant) {
+            let (_, content_type) = self.feeds.feed(feed);
+            if running.iter().any(|entry| entry.enabled && entry.content_type == Some(content_type)) {
+                log::info!("Already subscribed to feed {}{suffix}", feed_name(self.feeds, feed));
+                self.list(feed, now);
+            } else if self.mode == Mode::DryRun {
+                log::warn!(
+                    "No subscription to feed {}{suffix}: a pass would start it",
+                    feed_name(self.feeds, feed)
+                );
+                self.feed_states[feed.place()].is_begun = true; // with nothing to list
+            } else {
+                self.feed_states[feed.place()].has_subscribed = true;
+                self.push(Attempt::new(Task::Subscribe(feed)));
+            }
+        }
+    }
+
+    /// The feed's subscription runs: its pages can be listed, from the start or from where that was missed.
+    pub(super) fn subscribed(&mut self, feed: FeedIndex, now: Instant) {
+        let pages = std::mem::take(&mut self.feed_states[feed.place()].pages);
+        if pages.is_empty() {
+            self.list(feed, now);
+        }
+        for page in pages {
+            self.push(page);
+        }
+    }
+
+    /// Plans what is to be listed, by Microsoft's clock, and begins with it.
+    pub(super) fn list(&mut self, feed: FeedIndex, now: Instant) {
+        let (began_at, began) = self.began;
+        let ahead = self.tenants[self.feeds.tenant_of(feed).place()].clock_ahead;
+        let their_now = began + now.duration_since(began_at) + ahead;
+        let state = &mut self.feed_states[feed.place()];
+        let plan = FeedPlan::new(their_now, self.reach, state.before.as_ref());
+        if let Some(missed) = plan.missed {
+            log::error!(
+                "Content lost for {}: what became available from {} to {} was not listed in time, and the API lists \
+                 only 7 days; run the collector more often",
+                self.feeds.label(feed),
+                missed.start,
+                missed.end
+            );
+        }
+        state.is_begun = true;
+        state.open_parts = vec![1; plan.windows.len()];
+        state.plan = plan.clone();
+        for (window, &period) in plan.windows.iter().enumerate() {
+            self.list_part(feed, window, period, false);
+        }
+        if plan.windows.is_empty() && self.mode != Mode::DryRun {
+            let waiting = self.take_waiting(feed).collect();
+            self.want(feed, waiting);
+        }
+    }
+
+    pub(super) fn list_part(&mut self, feed: FeedIndex, window: usize, period: Window, is_part: bool) {
+        let (tenant, content_type) = self.feeds.feed(feed);
+        let url = Client::first_page(tenant, content_type, period.start, period.end);
+        let (number, restarts, is_readable) = (1, 0, true);
+        let page = PageOf { window, is_part, first_url: url.clone(), url, number, restarts, is_readable };
+        self.feed_states[feed.place()].running_parts += 1;
+        self.push(Attempt::new(Task::ListPage(feed, page)));
+    }
+
+    /// A part is listed to its end, or given up. After the last one, what waits from earlier passes and was not listed
+    /// is wanted as it was listed then.
+    pub(super) fn part_ended(&mut self, feed: FeedIndex) -> Vec<Wanted> {
+        let state = &mut self.feed_states[feed.place()];
+        state.running_parts -= 1;
+        if state.running_parts == 0 { self.take_waiting(feed).collect() } else { Vec::new() }
+    }
+
+    pub(super) fn page_listed(
+        &mut self,
+        feed: FeedIndex,
+        mut page_of: PageOf,
+        page: Page,
+    ) -> Vec<(FeedIndex, Blob)> {
+        if let Some(id) = &page.unreadable {
+            // The other blobs are taken; but the window is not listed, so that the next pass finds out again.
+            page_of.is_readable = false;
+            log::error!(
+                "Listing failed for {}: blob {id:?} has an unreadable id or time; the others are collected, and the \
+                 next pass lists them again",
+                self.feeds.label(feed)
+            );
+        }
+        let (tenant, _) = self.feeds.feed(feed);
+        let wanted_from = self.feed_states[feed.place()].plan.wanted_from.unwrap_or(Timestamp::MIN);
+        let mut wanted = Vec::new();
+        for blob in page.blobs.into_iter().filter(|blob| blob.created >= wanted_from) {
+            let key = BlobKey::new(&tenant.tenant_id, &blob.content_id);
+            if !self.listed.insert(key) {
+                continue;
+            }
+            let mut feeds = self.feeds.feeds_of(self.feeds.tenant_of(feed));
+            let waiting = feeds.find_map(|feed| self.feed_states[feed.place()].waiting.remove(&key));
+            let delivered_to = waiting.map_or(OutputSet::EMPTY, |waiting| waiting.delivered_to);
+            let state = &mut self.feed_states[feed.place()];
+            if self.known.contains(&tenant.tenant_id, &blob.content_id) {
+                state.counts.listed += 1;
+                state.counts.known += 1;
+            } else {
+                wanted.push(Wanted { blob, delivered_to });
+            }
+        }
+        match page.next {
+            Some(_) if page_of.number == PAGES_BEFORE_SPLIT && !page_of.is_part => {
+                let hours = self.feed_states[feed.place()].plan.windows[page_of.window].hours();
+                self.feed_states[feed.place()].open_parts[page_of.window] = hours.len();
+                for hour in hours {
+                    self.list_part(feed, page_of.window, hour, true);
+                }
+                wanted.extend(self.part_ended(feed));
+            }
+            Some(url) if url != page_of.url && page_of.number < PAGES_MAX => {
+                let next = PageOf { url, number: page_of.number + 1, ..page_of };
+                self.push(Attempt::new(Task::ListPage(feed, next)));
+            }
+            Some(_) => {
+                let label = self.feeds.label(feed);
+                let number = page_of.number;
+                log::error!(
+                    "Listing failed for {label}: the API names ever more pages after page {number}; the next pass \
+                     lists it again"
+                );
+                self.feed_states[feed.place()].last_error = Some("the API names ever more pages".to_owned());
+                wanted.extend(self.part_ended(feed));
+            }
+            None => {
+                let state = &mut self.feed_states[feed.place()];
+                state.open_parts[page_of.window] -= usize::from(page_of.is_readable);
+                wanted.extend(self.part_ended(feed));
+            }
+        }
+        self.want(feed, wanted)
+    }
+
+    /// The blobs that wait for a feed and were not listed; from now on they count as listed.
+    pub(super) fn take_waiting(&mut self, feed: FeedIndex) -> impl Iterator<Item = Wanted> + use<> {
+        let waiting = std::mem::take(&mut self.feed_states[feed.place()].waiting);
+        self.listed.extend(waiting.keys());
+        waiting.into_values()
+    }
+
+    /// Queues blobs for their download. In a dry run they are returned instead.
+    pub(super) fn want(&mut self, feed: FeedIndex, wanted: Vec<Wanted>) -> Vec<(FeedIndex, Blob)> {
+        let counts = &mut self.feed_states[feed.place()].counts;
+        counts.listed += wanted.len() as u64;
+        if self.mode == Mode::DryRun {
+            counts.left += wanted.len() as u64;
+            return wanted.into_iter().map(|wanted| (feed, wanted.blob)).collect();
+        }
+        for wanted in wanted {
+            self.push(Attempt::new(Task::Download(feed, wanted)));
+        }
+        Vec::new()
+    }
+}
+
+/// `2 h 3 min`, or `75 s` if that is more fitting.
+fn in_words(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds < 120 => format!("{seconds} s"),
+        seconds if seconds < 7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}

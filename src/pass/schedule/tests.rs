@@ -1,0 +1,532 @@
+//! The schedule against a clock of the test's own.
+
+use std::{cell::Cell, path::PathBuf};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    api::{Page, Subscription},
+    config::{Cloud, Credential, Secret, Tenant},
+    delivery::{OutputName, OutputSet},
+    feed::ContentType,
+    limits::{REFUSED_TOKENS_MAX, WAITING_BLOBS_MAX},
+};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+fn pass_start() -> Timestamp {
+    "2026-11-22T10:30:00Z".parse().expect("a time of the test")
+}
+
+/// So many tenants, each with these feeds.
+fn feeds(tenants: usize, subscriptions: &[ContentType]) -> Feeds {
+    let tenant = |number| Tenant {
+        tenant_id: format!("{number:08}-1111-4111-8111-111111111111"),
+        client_id: String::new(),
+        credential: Credential::Secret(Secret::new("s")),
+        name: None,
+        publisher_id: String::new(),
+        cloud: Cloud::Commercial,
+        login_url: String::new(),
+        api_url: String::new(),
+        subscriptions: subscriptions.to_vec(),
+    };
+    Feeds::new((0..tenants).map(tenant).collect())
+}
+
+/// A pass that looks back an hour: one window a feed.
+fn begin<'a>(feeds: &'a Feeds, settings: &Collect, now: Instant) -> Schedule<'a> {
+    let reach = Reach { look_back: HOUR, is_whole: true, only_future: false };
+    let (known, before) = (KnownBlobs::default(), Progress::default());
+    Schedule::new(feeds, Mode::Collect, reach, settings, known, &before, (now, pass_start()))
+}
+
+fn collect(threads: usize) -> Collect {
+    Collect {
+        working_dir: PathBuf::new(),
+        held_records_max: 1,
+        held_bytes_max: 1,
+        body_bytes_max: 1,
+        threads,
+        requests_per_minute: 1_000_000,
+        retries: 3,
+        retry_delay: Duration::from_secs(2),
+        request_timeout: Duration::from_secs(60),
+        skip_known: true,
+        dedup: HOUR,
+        look_back: HOUR,
+        deadline: None,
+        filters: Vec::new(),
+    }
+}
+
+fn blobs(name: &str, count: usize) -> Vec<Blob> {
+    let blob = |number| Blob {
+        content_id: format!("{name}${number}"),
+        content_uri: String::new(),
+        created: pass_start(),
+        expiration: "2026-11-29T10:30:00Z".to_owned(),
+    };
+    (0..count).map(blob).collect()
+}
+
+fn refused(status: u16, retry_after: Option<Duration>) -> Failure {
+    Failure::Refused { status, code: String::new(), message: String::new(), retry_after }
+}
+
+fn tenant(task: &Task, feeds: &Feeds) -> usize {
+    tenant_of(feeds, task).place()
+}
+
+/// What the API answers when all is well: each feed has these blobs, on one page.
+fn good_answer(feeds: &Feeds, task: &Task, blobs: &dyn Fn(FeedIndex) -> Vec<Blob>) -> Answer {
+    match task {
+        Task::LogIn(_) => Answer::Token(Token::of_a_test(HOUR)),
+        Task::ListSubscriptions(tenant) => {
+            let running = |feed| Subscription { content_type: Some(feeds.feed(feed).1), enabled: true };
+            Answer::Subscriptions(feeds.feeds_of(*tenant).map(running).collect())
+        }
+        Task::Subscribe(_) => Answer::Subscribed,
+        Task::ListPage(feed, _) => {
+            Answer::Page(Page { blobs: blobs(*feed), next: None, unreadable: None, is_blank: false })
+        }
+        Task::Download(..) => Answer::Handed(1),
+    }
+}
+
+/// What the writer says once it has a blob safe.
+fn delivered(schedule: &mut Schedule<'_>, feed: FeedIndex, wanted: &Wanted) {
+    let key = schedule.key(feed, wanted);
+    let has = OutputSet::EMPTY;
+    schedule.delivered(&[Delivered { key, feed, has, is_complete: true, records: 1, duplicates: 0 }]);
+}
+
+/// Does all that is handed out, well, until only downloads are; gives back those that were.
+fn until_downloads(
+    schedule: &mut Schedule<'_>,
+    feeds: &Feeds,
+    now: Instant,
+    blobs: &dyn Fn(FeedIndex) -> Vec<Blob>,
+) -> Vec<Attempt> {
+    let mut downloads = Vec::new();
+    while let Some((attempt, _)) = schedule.next(now) {
+        if matches!(attempt.task, Task::Download(..)) {
+            downloads.push(attempt);
+        } else {
+            let answer = good_answer(feeds, &attempt.task, blobs);
+            schedule.done(attempt, Ok(answer), now);
+        }
+    }
+    downloads
+}
+
+fn download_well(schedule: &mut Schedule<'_>, attempt: Attempt, now: Instant) {
+    let Task::Download(feed, wanted) = attempt.task.clone() else { panic!("no download: {attempt:?}") };
+    schedule.done(attempt, Ok(Answer::Handed(1)), now);
+    delivered(schedule, feed, &wanted);
+}
+
+fn total(summary: &Summary) -> Counts {
+    assert_eq!(summary.feeds.len(), 1);
+    summary.feeds[0].counts
+}
+
+#[test]
+fn the_deadline_stops_new_work_and_what_is_left_is_counted() {
+    let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+    let settings = Collect { deadline: Some(Duration::from_secs(60)), ..collect(2) };
+    let mut schedule = begin(&feeds, &settings, start);
+    let mut running = until_downloads(&mut schedule, &feeds, start, &|_| blobs("a", 5));
+    assert_eq!(running.len(), 2);
+    let deadline = start + Duration::from_secs(60);
+    download_well(&mut schedule, running.pop().expect("two"), deadline);
+    assert!(schedule.next(deadline).is_none() && !schedule.is_over());
+    assert_eq!(schedule.stopped(), Some(Stop::Deadline));
+    download_well(&mut schedule, running.pop().expect("two"), deadline);
+    assert!(schedule.is_over());
+    let (summary, progress) = schedule.finish(pass_start());
+    let counts = total(&summary);
+    assert_eq!((counts.listed, counts.delivered, counts.left), (5, 2, 3));
+    assert_eq!(progress.waiting.len(), 3);
+}
+
+#[test]
+fn a_throttled_tenant_waits_while_another_goes_on() {
+    let (feeds, start) = (feeds(2, &[ContentType::DlpAll]), Instant::now());
+    let mut schedule = begin(&feeds, &collect(2), start);
+    let running = until_downloads(&mut schedule, &feeds, start, &|_| blobs("a", 20));
+    let pause = Duration::from_secs(30);
+    for attempt in running {
+        if tenant(&attempt.task, &feeds) == 0 {
+            schedule.done(attempt, Err(refused(429, Some(pause))), start);
+        } else {
+            download_well(&mut schedule, attempt, start);
+        }
+    }
+    let mut others = 0;
+    while let Some((attempt, _)) = schedule.next(start + pause / 2) {
+        assert_eq!(tenant(&attempt.task, &feeds), 1, "the throttled tenant waits");
+        others += 1;
+        download_well(&mut schedule, attempt, start + pause / 2);
+    }
+    assert!(others >= 18, "the other one goes on");
+    assert_eq!(schedule.next_at(), Some(start + pause));
+    let mut throttled = 0;
+    while let Some((attempt, _)) = schedule.next(start + pause) {
+        throttled += usize::from(tenant(&attempt.task, &feeds) == 0);
+        download_well(&mut schedule, attempt, start + pause);
+    }
+    assert!(throttled >= 18 && schedule.is_over());
+}
+
+/// How many attempts of tenant 0 are handed out before the first download of tenant 1, if tenant 1 logs in only
+/// when so many blobs of tenant 0 wait. `None` if that never comes.
+fn attempts_before_a_newcomer(backlog: usize) -> Option<usize> {
+    let (feeds, now) = (feeds(2, &[ContentType::DlpAll]), Instant::now());
+    let mut schedule = begin(&feeds, &collect(4), now);
+    let has = |feed: FeedIndex| if feed.place() == 0 { blobs("a", backlog) } else { blobs("b", 1) };
+    let mut newcomer = None;
+    let mut running = Vec::new();
+    while let Some((attempt, _)) = schedule.next(now) {
+        match attempt.task {
+            Task::LogIn(tenant) if tenant.place() == 1 => newcomer = Some(attempt),
+            Task::Download(..) => running.push(attempt),
+            _ => {
+                let answer = good_answer(&feeds, &attempt.task, &has);
+                schedule.done(attempt, Ok(answer), now);
+            }
+        }
+    }
+    schedule.done(newcomer?, Ok(Answer::Token(Token::of_a_test(HOUR))), now);
+    let mut before = 0;
+    while before < 100 {
+        while let Some((attempt, _)) = schedule.next(now) {
+            if tenant(&attempt.task, &feeds) == 0 {
+                before += 1;
+            } else if matches!(attempt.task, Task::Download(..)) {
+                return Some(before);
+            }
+            running.push(attempt);
+        }
+        let attempt = running.remove(0);
+        if matches!(attempt.task, Task::Download(..)) {
+            download_well(&mut schedule, attempt, now);
+        } else {
+            let answer = good_answer(&feeds, &attempt.task, &has);
+            schedule.done(attempt, Ok(answer), now);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_tenant_with_a_thousand_blobs_does_not_hold_up_another_ones_single_blob() {
+    let before = attempts_before_a_newcomer(1_000).expect("the newcomer's turn comes");
+    assert!(before <= 12, "{before}");
+}
+
+#[test]
+fn a_token_is_renewed_once_for_many_tasks() {
+    let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+    let mut schedule = begin(&feeds, &collect(10), start);
+    let running = until_downloads(&mut schedule, &feeds, start, &|_| blobs("a", 100));
+    assert_eq!(running.len(), 10);
+    let later = start + HOUR;
+    for attempt in running {
+        schedule.done(attempt, Err(refused(401, None)), later);
+    }
+    let (login, token) = schedule.next(later).expect("a login");
+    assert!(matches!(login.task, Task::LogIn(_)) && token.is_none());
+    assert!(schedule.next(later).is_none(), "everything else waits for it");
+    schedule.done(login, Ok(Answer::Token(Token::of_a_test(HOUR))), later);
+    let mut downloads = 0;
+    while let Some((attempt, token)) = schedule.next(later) {
+        assert!(token.is_some());
+        downloads += 1;
+        download_well(&mut schedule, attempt, later);
+    }
+    assert_eq!(downloads, 100);
+}
+
+#[test]
+fn a_login_that_fails_in_passing_is_tried_again_later_and_the_rest_of_the_tenant_waits() {
+    let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+    let mut schedule = begin(&feeds, &collect(10), start);
+    let mut now = start;
+    for failures in 0..3_u32 {
+        let (login, _) = schedule.next(now).expect("a login");
+        assert!(matches!(login.task, Task::LogIn(_)), "{failures} failures");
+        assert!(schedule.next(now).is_none());
+        schedule.done(login, Err(refused(503, None)), now);
+        assert!(schedule.next(now).is_none() && !schedule.is_over());
+        let at = schedule.next_at().expect("another try");
+        assert!(at >= now + Duration::from_secs(1 << failures), "the wait doubles");
+        now = at;
+    }
+    assert_eq!(until_downloads(&mut schedule, &feeds, now, &|_| blobs("a", 3)).len(), 3);
+}
+
+#[test]
+fn a_tenant_whose_tokens_are_all_refused_is_given_up_after_a_few() {
+    let (feeds, now) = (feeds(1, &ContentType::ALL), Instant::now());
+    for accepted in [0, 1, 6] {
+        let mut schedule = begin(&feeds, &collect(10), now);
+        let (mut logins, mut requests) = (0, 0);
+        while let Some((attempt, _)) = schedule.next(now) {
+            if matches!(attempt.task, Task::LogIn(_)) {
+                logins += 1;
+                schedule.done(attempt, Ok(Answer::Token(Token::of_a_test(HOUR))), now);
+            } else if requests < accepted {
+                requests += 1;
+                let answer =
+                    good_answer(&feeds, &attempt.task, &|feed| blobs(&feed.place().to_string(), 100));
+                schedule.done(attempt, Ok(answer), now);
+            } else {
+                requests += 1;
+                schedule.done(attempt, Err(refused(401, None)), now);
+            }
+        }
+        assert!(schedule.is_over());
+        assert!(logins <= 1 + REFUSED_TOKENS_MAX, "{logins} logins");
+        assert!(requests <= accepted + 10, "{requests} requests");
+        schedule.finish(pass_start());
+    }
+}
+
+fn failure(random: &mut fastrand::Rng) -> Failure {
+    let code = |status, code: &str| Failure::Refused {
+        status,
+        code: code.to_owned(),
+        message: String::new(),
+        retry_after: None,
+    };
+    match random.u8(..16) {
+        0 => refused(401, None),
+        1 => refused(429, Some(Duration::from_secs(random.u64(..3000)))),
+        2 => code(403, "AF429"),
+        3 => code(400, "AF20022"),
+        4 => code(400, "AF20024"),
+        5 => code(400, "AF20031"),
+        6 => code(404, "AF20050"),
+        7 => code(400, "AF20020"),
+        8 => code(403, "AF10001"),
+        9 => refused(403, None),
+        10 => Failure::Malformed("cut short".to_owned()),
+        _ => refused(503, None),
+    }
+}
+
+/// Runs a pass in which everything may fail, and holds the books against what was seen.
+fn any_pass(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let random = &mut random;
+    let types = &ContentType::ALL[..random.usize(1..=3)];
+    let (feeds, start) = (feeds(random.usize(1..4), types), Instant::now());
+    let settings = Collect {
+        deadline: (random.u8(..4) == 0).then(|| Duration::from_secs(random.u64(1..90))),
+        requests_per_minute: if random.bool() { 30 } else { 1_000_000 },
+        ..collect(random.usize(1..6))
+    };
+    let failures_of_hundred = [0, 5, 50, 100][random.usize(..4)];
+    let mut schedule = begin(&feeds, &settings, start);
+    let pages = Cell::new(0_usize);
+    let mut running: Vec<Attempt> = Vec::new();
+    let mut with_writer = Vec::new();
+    let (mut listed, mut safe, mut gone) = (HashSet::new(), HashSet::new(), HashSet::new());
+    let mut now = start;
+    let mut steps = 0;
+    loop {
+        steps += 1;
+        assert!(steps < 20_000, "the pass never ends");
+        while let Some((attempt, token)) = schedule.next(now) {
+            assert_eq!(token.is_none(), matches!(attempt.task, Task::LogIn(_)));
+            assert!(running.iter().all(|other| other.task != attempt.task), "{attempt:?} runs twice");
+            if let Task::Download(feed, wanted) = &attempt.task {
+                let key = schedule.key(*feed, wanted);
+                assert!(!safe.contains(&key) && !gone.contains(&key), "{attempt:?} comes again");
+            }
+            running.push(attempt);
+            assert!(running.len() <= settings.threads);
+        }
+        if schedule.is_over() {
+            break;
+        }
+        if running.is_empty() {
+            now = schedule.next_at().expect("something to wait for").max(now);
+            continue;
+        }
+        now += Duration::from_millis(random.u64(..2000));
+        let attempt = running.swap_remove(random.usize(..running.len()));
+        let result = if random.u8(..100) < failures_of_hundred {
+            Err(failure(random))
+        } else {
+            let fresh = |_| {
+                pages.set(pages.get() + 1);
+                blobs(&format!("page {}", pages.get() / 2), 7) // some are listed again
+            };
+            let mut answer = good_answer(&feeds, &attempt.task, &fresh);
+            if let (Answer::Page(page), Task::ListPage(feed, page_of)) = (&mut answer, &attempt.task) {
+                let tenant_id = &feeds.feed(*feed).0.tenant_id;
+                listed.extend(page.blobs.iter().map(|blob| BlobKey::new(tenant_id, &blob.content_id)));
+                page.next = (random.u8(..3) > 0 && page_of.number < 5).then(|| format!("{}", pages.get()));
+            }
+            if let (Answer::Token(token), true) = (&mut answer, random.bool()) {
+                *token = Token::of_a_test(Duration::from_secs(random.u64(60..100)));
+            }
+            if let Task::Download(feed, wanted) = &attempt.task {
+                with_writer.push((*feed, wanted.clone()));
+            }
+            Ok(answer)
+        };
+        schedule.done(attempt, result, now);
+        for (feed, wanted) in schedule.take_gone() {
+            assert!(gone.insert(schedule.key(feed, &wanted)), "gone twice");
+        }
+        if random.u8(..3) == 0 {
+            for (feed, wanted) in std::mem::take(&mut with_writer) {
+                assert!(safe.insert(schedule.key(feed, &wanted)), "delivered twice");
+                delivered(&mut schedule, feed, &wanted);
+            }
+        }
+    }
+    let (_, Progress { waiting, .. }) = schedule.finish(pass_start()); // which holds the balance
+    let mut accounted: HashSet<_> = safe.union(&gone).copied().collect();
+    assert_eq!(accounted.len(), safe.len() + gone.len());
+    for waiting in waiting {
+        let key = BlobKey::new(&waiting.tenant_id, &waiting.blob.content_id);
+        assert!(accounted.insert(key), "{waiting:?} has two fates");
+    }
+    assert!(accounted == listed, "{} of {} listed blobs are accounted for", accounted.len(), listed.len());
+}
+
+#[test]
+fn the_deadline_is_met_even_while_every_request_hangs() {
+    let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+    let settings = Collect { deadline: Some(Duration::from_secs(60)), ..collect(2) };
+    let mut schedule = begin(&feeds, &settings, start);
+    until_downloads(&mut schedule, &feeds, start, &|_| blobs("a", 5));
+    assert_eq!(schedule.next_at(), Some(start + Duration::from_secs(60)));
+    assert!(schedule.next(start + Duration::from_secs(60)).is_none());
+    assert_eq!((schedule.stopped(), schedule.next_at()), (Some(Stop::Deadline), None));
+}
+
+#[test]
+fn a_page_token_that_is_always_invalid_does_not_list_its_window_for_ever() {
+    let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+    let mut schedule = begin(&feeds, &collect(2), start);
+    let (mut now, mut pages) = (start, 0);
+    while !schedule.is_over() {
+        assert!(pages < 50, "the window is listed for ever");
+        let Some((attempt, _)) = schedule.next(now) else {
+            now = schedule.next_at().expect("something to wait for");
+            continue;
+        };
+        let result = match &attempt.task {
+            Task::ListPage(_, page) if page.number == 2 => Err(Failure::Refused {
+                status: 400,
+                code: "AF20031".to_owned(),
+                message: String::new(),
+                retry_after: None,
+            }),
+            Task::ListPage(..) => Ok(Answer::Page(Page {
+                blobs: Vec::new(),
+                next: Some("2".to_owned()),
+                unreadable: None,
+                is_blank: false,
+            })),
+            task => Ok(good_answer(&feeds, task, &|_| Vec::new())),
+        };
+        pages += u32::from(matches!(attempt.task, Task::ListPage(..)));
+        schedule.done(attempt, result, now);
+    }
+    let (summary, _) = schedule.finish(pass_start());
+    assert!(!summary.feeds[0].is_listed);
+}
+
+#[test]
+fn a_token_of_any_lifetime_is_used_and_ends_in_no_storm_of_logins() {
+    let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+    for lifetime in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let mut schedule = begin(&feeds, &collect(2), now);
+        for _ in 0..2 {
+            let Some((attempt, _)) = schedule.next(now) else { break };
+            let answer = match attempt.task {
+                Task::LogIn(_) => Answer::Token(Token::of_a_test(lifetime)),
+                _ => good_answer(&feeds, &attempt.task, &|_| Vec::new()),
+            };
+            schedule.done(attempt, Ok(answer), now);
+        }
+        let (attempt, _) = schedule.next(now).expect("the listing");
+        assert!(!matches!(attempt.task, Task::LogIn(_)), "{lifetime:?}");
+    }
+}
+
+#[test]
+fn a_backlog_of_any_size_does_not_keep_another_tenant_from_being_listed() {
+    let before = attempts_before_a_newcomer(2 * WAITING_BLOBS_MAX).expect("the newcomer's turn comes");
+    assert!(before <= 12, "{before}");
+}
+
+#[test]
+fn a_tenant_whose_requests_hang_leaves_threads_to_another() {
+    let (feeds, now) = (feeds(2, &[ContentType::DlpAll]), Instant::now());
+    let mut schedule = begin(&feeds, &collect(8), now);
+    let mut running =
+        until_downloads(&mut schedule, &feeds, now, &|feed| blobs(&feed.place().to_string(), 100));
+    let mut of_the_other = 0;
+    while let Some(place) = running.iter().position(|attempt| tenant(&attempt.task, &feeds) == 1) {
+        let attempt = running.swap_remove(place); // those of tenant 0 never come back
+        of_the_other += 1;
+        download_well(&mut schedule, attempt, now);
+        while let Some((attempt, _)) = schedule.next(now) {
+            running.push(attempt);
+        }
+    }
+    assert_eq!(of_the_other, 100);
+    assert_eq!(running.len(), 8, "alone it may have them all");
+}
+
+#[test]
+fn a_blob_that_waits_for_one_feed_and_is_listed_in_another_is_downloaded_once() {
+    for listed_first in [0, 1] {
+        let (feeds, now) = (feeds(1, &[ContentType::AuditGeneral, ContentType::DlpAll]), Instant::now());
+        let mut schedule = begin(&feeds, &collect(8), now);
+        let [waits, lists] = [0, 1].map(|place| feeds.feeds().nth(place).expect("two feeds"));
+        let blob = blobs("a", 1).remove(0);
+        let delivered_to = OutputSet::EMPTY.with(OutputName::File);
+        schedule.resume(waits, Wanted { blob: blob.clone(), delivered_to });
+        let mut pages = Vec::new();
+        let mut downloads = Vec::new();
+        while let Some((attempt, _)) = schedule.next(now) {
+            if matches!(attempt.task, Task::ListPage(..)) {
+                pages.push(attempt);
+            } else {
+                let answer = good_answer(&feeds, &attempt.task, &|_| Vec::new());
+                schedule.done(attempt, Ok(answer), now);
+            }
+        }
+        pages.sort_by_key(|page| page.task.feed() != Some(feeds.feeds().nth(listed_first).expect("two")));
+        for page in pages {
+            let listed = if page.task.feed() == Some(lists) { vec![blob.clone()] } else { Vec::new() };
+            schedule.done(
+                page,
+                Ok(Answer::Page(Page { blobs: listed, next: None, unreadable: None, is_blank: false })),
+                now,
+            );
+            downloads.extend(std::iter::from_fn(|| schedule.next(now)).map(|(attempt, _)| attempt));
+        }
+        assert_eq!(downloads.len(), 1, "{downloads:?}");
+        let Task::Download(_, wanted) = &downloads[0].task else { panic!("no download") };
+        assert_eq!(wanted.delivered_to, delivered_to, "who has it is not forgotten");
+        download_well(&mut schedule, downloads.remove(0), now);
+        schedule.finish(pass_start());
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_pass_ends_and_every_blob_has_one_fate_whatever_fails(seed in any::<u64>()) {
+        any_pass(seed);
+    }
+}
