@@ -16,12 +16,13 @@
 use std::{
     collections::HashSet,
     fs::{self, File},
+    hash::{BuildHasherDefault, Hash, Hasher},
     io,
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use super::{StateError, lock};
 use crate::{
@@ -30,11 +31,14 @@ use crate::{
     limits, time,
 };
 
+/// What a line usually takes, for making room for all of them at once.
+const LINE_BYTES_USUAL: usize = 150;
+
 /// The file's name in `workingDir`.
 pub const FILE_NAME: &str = "known_blobs";
 
 /// A blob's identity in 128 bits: a hash of its tenant and its content id, so that a million of them fit into memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlobKey(u128);
 
 impl BlobKey {
@@ -49,18 +53,40 @@ impl BlobKey {
     }
 
     fn of(tenant_id: &[u8], content_id: &[u8]) -> Self {
-        let mut hash = Xxh3::new();
-        hash.update(tenant_id);
-        hash.update(b",");
-        hash.update(content_id);
-        Self(hash.digest128())
+        Self(xxh3_128_with_seed(content_id, xxh3_64(tenant_id)))
+    }
+}
+
+impl Hash for BlobKey {
+    fn hash<State: Hasher>(&self, state: &mut State) {
+        state.write_u128(self.0);
+    }
+}
+
+/// The hash of a [`BlobKey`], which is one already: half of it.
+#[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write_u128(&mut self, key: u128) {
+        #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
+        let half = key as u64;
+        self.0 = half;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a key writes itself as a number");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
 /// The blobs that are known, for looking them up.
 #[derive(Debug, Default)]
 pub struct KnownBlobs {
-    keys: HashSet<BlobKey>,
+    keys: HashSet<BlobKey, BuildHasherDefault<AsItIs>>,
     /// Whether the older tool's lines are among them.
     any_tenant: bool,
 }
@@ -256,10 +282,12 @@ impl Contents {
             unreadable: Vec::new(),
             end: if text.is_empty() || text.ends_with(b"\n") { End::Whole } else { End::LacksLineBreak },
         };
+        contents.known.keys.reserve(text.len() / LINE_BYTES_USUAL);
         let mut start = 0;
-        for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
-            let range = start..start + line.len();
-            start = range.end + 1;
+        for (number, end) in (1..).zip(memchr::memchr_iter(b'\n', text).chain([text.len()])) {
+            let range = start..end;
+            start = end + 1;
+            let line = &text[range.clone()];
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if line.is_empty() {
                 continue;
@@ -299,12 +327,8 @@ impl<'a> Line<'a> {
     /// From the line's end: a content type and before it a tenant, or neither; then a time; the rest is the id.
     fn parse(line: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?;
-        let (rest, tenant_id) = match text.rsplitn(3, ',').collect::<Vec<_>>()[..] {
-            [content_type, tenant_id, rest] if ContentType::from_name(content_type).is_some() => {
-                (rest, tenant_id)
-            }
-            _ => (text, ""),
-        };
+        let before_type = text.rsplit_once(',').filter(|(_, name)| ContentType::from_name(name).is_some());
+        let (rest, tenant_id) = before_type.and_then(|(rest, _)| rest.rsplit_once(',')).unwrap_or((text, ""));
         let (content_id, expiration) = rest.rsplit_once(',')?;
         let expiration = time::parse(expiration.trim())?;
         (!content_id.is_empty()).then_some(Self {
