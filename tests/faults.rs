@@ -83,3 +83,25 @@ fn a_disk_that_is_broken_once_or_for_good_loses_nothing_and_doubles_nothing() {
     strike_everywhere("broken", false);
     strike_everywhere("broken", true);
 }
+
+#[test]
+fn what_a_killed_pass_left_is_told_once_and_then_forgotten() {
+    for step in 1.. {
+        let installation = Installation::new();
+        installation.contoso.add_blob(FEEDS[0], NewBlob::records(3).created(hours_ago(3)));
+        let (mark, config) = (installation.path("struck"), installation.config_file());
+        let mut command = installation.command(&["-c", config.to_str().expect("text")]);
+        command
+            .env("COLLECTOR_DISK_FAULT", format!("{step}:kill-after"))
+            .env("COLLECTOR_DISK_FAULT_MARK", &mark);
+        command.output().expect("a program");
+        if !mark.exists() {
+            break;
+        }
+        installation.run(&[]).assert_code(0);
+        let run = installation.run(&[]);
+        assert!(!run.stderr.contains("An earlier pass was cut off"), "killed after step {step}: {run}");
+        let journal = fs::read_to_string(installation.path("state/journal")).expect("a file");
+        assert_eq!(journal, "{\"version\":1}\n", "killed after step {step}");
+    }
+}

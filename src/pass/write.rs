@@ -11,7 +11,7 @@
 //! some of them have and others do not is not known: it waits, together with who has it, and a later pass collects it
 //! again for the rest only.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
@@ -65,7 +65,7 @@ pub struct Delivered {
 
 /// The writer and what it owns.
 pub struct Writer {
-    feeds: std::sync::Arc<Feeds>,
+    feeds: Arc<Feeds>,
     outputs: Vec<Slot>,
     all: OutputSet,
     /// `None` where nothing is to be remembered.
@@ -114,7 +114,7 @@ pub struct Closed {
 impl Writer {
     /// A writer to these outputs.
     pub fn new(
-        feeds: std::sync::Arc<Feeds>,
+        feeds: Arc<Feeds>,
         outputs: Vec<Box<dyn Output>>,
         ledger: Option<Ledger>,
         events: Sender<Event>,
@@ -170,7 +170,7 @@ impl Writer {
 
     fn write(&mut self, downloaded: Downloaded) -> Result<(), StateError> {
         let Downloaded { feed, wanted, records, share } = downloaded;
-        let feeds = std::sync::Arc::clone(&self.feeds);
+        let feeds = Arc::clone(&self.feeds);
         let (tenant, content_type) = feeds.feed(feed);
         let source = Source { tenant: tenant.label(), content_type };
         let mut to = wanted.delivered_to;
@@ -208,6 +208,10 @@ impl Writer {
             return Ok(chosen);
         };
         for (record, is_new) in records.iter().zip(is_new) {
+            let is_there = output == OutputName::File && ledger.adopt(record.key());
+            if is_there {
+                self.batch.adopted.push(record.key());
+            }
             if let Some(id) = record.id.filter(|_| ledger.knows_records()) {
                 let batch = self.batch.ids.entry(id).or_default();
                 if batch.contains(output) || ledger.has_record(output, id)? {
@@ -216,9 +220,7 @@ impl Writer {
                 *batch = batch.with(output);
             }
             *is_new = true;
-            if output == OutputName::File && ledger.adopt(record.key()) {
-                self.batch.adopted.push(record.key());
-            } else {
+            if !is_there {
                 chosen.push(record);
             }
         }

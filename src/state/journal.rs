@@ -163,14 +163,15 @@ impl Journal {
         if left.orphans.passes > limits::ORPHANS_PASSES_MAX {
             left.orphans = Orphans::default();
         }
+        let taken_over = left.orphans.count();
         for position in std::mem::take(&mut left.positions) {
             find_orphans(&position, &mut left.orphans)
                 .map_err(|error| StateError::storage("read", &position.path, error))?;
         }
-        if !left.orphans.is_empty() {
+        let found = left.orphans.count() - taken_over;
+        if found > 0 {
             log::info!(
-                "An earlier pass was cut off: {} records are in the files already and will not be written again",
-                left.orphans.count()
+                "An earlier pass was cut off: {found} records are in the files already and will not be written again"
             );
         }
         Ok((Self { path, file }, left))
