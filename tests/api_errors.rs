@@ -69,14 +69,14 @@ fn reactions() -> Vec<Reaction> {
             TimesInvalid,
             ListContent,
             1,
-            1,
+            2,
             &["Listing failed", "AF20030", "check this machine's clock"],
         ),
         reaction(
             TimesOutOfRange,
             ListContent,
             1,
-            1,
+            2,
             &["Listing failed", "AF20055", "check this machine's clock"],
         ),
         reaction(ContentMissing, FetchBlob, 0, 1, &["Blob gone", "AF20050", "its records are lost"]),
@@ -197,6 +197,19 @@ fn a_clock_that_is_wrong_is_reported_and_corrected_for() {
         ]);
         installation.assert_delivered_once([(contoso, FEED)]);
         installation.assert_good_manners();
+    }
+}
+
+#[test]
+fn times_that_are_not_acceptable_are_corrected_once_by_the_servers_clock() {
+    for error in [ApiError::TimesInvalid, ApiError::TimesOutOfRange] {
+        let installation = installation();
+        let requests = Requests::to(Operation::ListContent).of_content_type(FEED).times(1);
+        installation.simulator.fault(requests, Fault::api_error(error));
+        let run = installation.run(&[]);
+        run.assert_code(0)
+            .assert_line_with(&["[WARN] Listing for contoso audit.general corrected by Microsoft's clock"]);
+        installation.assert_delivered_once([(&installation.contoso, FEED)]);
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Failure {
         message: String,
         /// How long it asks us to wait.
         retry_after: Option<Duration>,
+        /// The server's clock, by the answer's `Date`.
+        server_time: Option<Timestamp>,
     },
     /// No connection, or one that fell silent.
     #[error("{0}")]
@@ -217,7 +219,9 @@ impl Failure {
             .get("retry-after")
             .and_then(|value| value.to_str().ok())
             .and_then(|value| time::retry_after(value, now));
-        Self::Refused { status, code: one_line(&code), message: one_line(&message), retry_after }
+        let date = headers.get("date").and_then(|value| value.to_str().ok());
+        let (code, message) = (one_line(&code), one_line(&message));
+        Self::Refused { status, code, message, retry_after, server_time: date.and_then(time::http_date) }
     }
 }
 

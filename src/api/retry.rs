@@ -29,6 +29,8 @@ pub enum Verdict {
     Gone,
     /// Another try within this pass cannot help this item.
     GiveUp,
+    /// The times asked for are not acceptable: correct them by the server's clock, once.
+    CorrectTimes,
     /// Nothing of this feed can work in this pass.
     StopFeed,
     /// Nothing of this tenant can work in this pass.
@@ -56,7 +58,8 @@ fn judge_code(code: &str, status: u16, retry_after: Option<Duration>) -> Verdict
         "AF20031" => Verdict::ListAgain,
         "AF20050" | "AF20051" | "AF20052" => Verdict::Gone,
         "AF10001" | "AF20010" | "AF20011" | "AF20012" | "AF20013" => Verdict::StopTenant,
-        "AF20020" | "AF20001" | "AF20002" | "AF20003" | "AF20030" | "AF20055" => Verdict::StopFeed,
+        "AF20030" | "AF20055" => Verdict::CorrectTimes,
+        "AF20020" | "AF20001" | "AF20002" | "AF20003" => Verdict::StopFeed,
         "AF50000" | "AF50005" | "AF50006" => Verdict::TryAgain,
         _ => match status {
             401 => Verdict::RenewToken,
@@ -98,7 +101,13 @@ mod tests {
     use super::*;
 
     fn refused(status: u16, code: &str) -> Failure {
-        Failure::Refused { status, code: code.to_owned(), message: String::new(), retry_after: None }
+        Failure::Refused {
+            status,
+            code: code.to_owned(),
+            message: String::new(),
+            retry_after: None,
+            server_time: None,
+        }
     }
 
     #[test]
@@ -111,7 +120,8 @@ mod tests {
             (400, "AF20022", Verdict::Subscribe),
             (400, "AF20023", Verdict::Subscribe),
             (400, "AF20024", Verdict::Done),
-            (400, "AF20030", Verdict::StopFeed),
+            (400, "AF20030", Verdict::CorrectTimes),
+            (400, "AF20055", Verdict::CorrectTimes),
             (400, "AF20031", Verdict::ListAgain),
             (404, "AF20050", Verdict::Gone),
             (400, "AF20051", Verdict::Gone),

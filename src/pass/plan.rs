@@ -103,6 +103,13 @@ fn whole_hour_after(time: Timestamp) -> Timestamp {
 }
 
 impl Window {
+    /// What of it the API accepts when its clock says `now`. `None` if that is too little.
+    pub fn as_of(self, now: Timestamp) -> Option<Self> {
+        let start = self.start.max(whole_hour(now - RETENTION + RETENTION_MARGIN) + HOUR);
+        let end = self.end.min(now - SETTLING);
+        (start + WINDOW_MIN <= end).then_some(Self { start, end })
+    }
+
     /// The same period in parts of an hour each, so that they can be listed side by side. Their edges are whole hours
     /// if the window's start is one.
     pub fn hours(self) -> Vec<Self> {
@@ -208,6 +215,18 @@ mod tests {
         let plan = FeedPlan::new(at("2026-11-22T12:20:00Z"), future, Some(&before));
         assert_eq!(shown(&plan.windows), ["2026-11-22T10:00:00Z 2026-11-22T12:19:55Z"]);
         assert_eq!(plan.wanted_from, Some(now));
+    }
+
+    #[test]
+    fn a_window_is_cut_to_what_the_apis_clock_allows() {
+        let window = Window { start: at("2026-11-15T08:00:00Z"), end: at("2026-11-16T08:00:00Z") };
+        assert_eq!(window.as_of(at("2026-11-16T12:00:00Z")), Some(window));
+        let cut = window.as_of(at("2026-11-22T10:15:30Z")).expect("a part of it");
+        assert_eq!(cut, Window { start: at("2026-11-15T11:00:00Z"), ..window });
+        let cut = window.as_of(at("2026-11-16T07:00:00Z")).expect("a part of it");
+        assert_eq!(cut, Window { end: at("2026-11-16T06:59:55Z"), ..window });
+        assert_eq!(window.as_of(at("2026-11-25T00:00:00Z")), None);
+        assert_eq!(window.as_of(at("2026-11-15T08:00:30Z")), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use super::{
     FeedIndex, Feeds, TenantIndex,
     memory::Memory,
+    plan::Window,
     write::{Downloaded, Incoming},
 };
 use crate::{
@@ -52,6 +53,10 @@ pub struct PageOf {
     pub window: usize,
     /// Whether the page is of a part of the window, which is listed side by side with the others.
     pub is_part: bool,
+    /// What is listed by it and the pages that follow.
+    pub period: Window,
+    /// Whether the period was corrected by the server's clock.
+    pub is_corrected: bool,
     /// From 1.
     pub number: u32,
     /// How often its window was begun anew. Each page is an attempt of its own, so none of them could count that.

@@ -37,13 +37,14 @@ impl Progress {
 
     /// So many blobs of so many are delivered, with so many records.
     pub fn show(&self, delivered: u64, found: u64, records: u64) {
-        if found > 0 && self.bar.length().is_none() {
-            self.bar.set_style(style("{bar:30} {pos}/{len} blobs  {msg} records  {elapsed}"));
-        }
         if found > 0 {
+            let is_first = self.bar.length().is_none();
+            self.bar.set_message(records.to_string());
             self.bar.set_length(found);
             self.bar.set_position(delivered);
-            self.bar.set_message(records.to_string());
+            if is_first {
+                self.bar.set_style(style("{bar:30} {pos}/{len} blobs  {msg} records  {elapsed}"));
+            }
         }
         self.bar.tick();
     }

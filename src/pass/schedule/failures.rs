@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Attempt, Schedule, feed_name};
 use crate::{
     api::{
-        Failure,
+        Client, Failure,
         retry::{self, Verdict},
     },
     limits::{REFUSED_TOKENS_MAX, THROTTLE_PAUSE_MAX, THROTTLES_MAX},
@@ -54,6 +54,7 @@ impl Schedule<'_> {
             },
             Verdict::Gone => self.gone(&attempt, failure),
             Verdict::GiveUp => self.give_up(&attempt, failure),
+            Verdict::CorrectTimes => self.correct_times(attempt, failure),
             Verdict::StopFeed => {
                 if let Some(feed) = attempt.task.feed() {
                     self.stop_feed(feed);
@@ -62,6 +63,26 @@ impl Schedule<'_> {
             }
             Verdict::StopTenant => self.stop_tenant(&attempt, failure),
         }
+    }
+
+    /// The period is listed again as far as the server's clock allows. If that is not told, or has been tried, or leaves
+    /// nothing, the feed cannot be listed.
+    fn correct_times(&mut self, mut attempt: Attempt, failure: &Failure) {
+        if let (Task::ListPage(feed, page), Failure::Refused { server_time: Some(theirs), .. }) =
+            (&mut attempt.task, failure)
+            && let Some(period) = page.period.as_of(*theirs).filter(|_| !page.is_corrected)
+        {
+            let (tenant, content_type) = self.feeds.feed(*feed);
+            log::warn!("Listing for {} corrected by Microsoft's clock: {failure}", self.feeds.label(*feed));
+            let url = Client::first_page(tenant, content_type, period.start, period.end);
+            let (first_url, number) = (url.clone(), 1);
+            *page = PageOf { period, is_corrected: true, first_url, url, number, ..page.clone() };
+            return self.push(attempt);
+        }
+        if let Some(feed) = attempt.task.feed() {
+            self.stop_feed(feed);
+        }
+        self.give_up(&attempt, failure);
     }
 
     pub(super) fn try_again(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {

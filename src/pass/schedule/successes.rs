@@ -155,8 +155,10 @@ impl Schedule<'_> {
     pub(super) fn list_part(&mut self, feed: FeedIndex, window: usize, period: Window, is_part: bool) {
         let (tenant, content_type) = self.feeds.feed(feed);
         let url = Client::first_page(tenant, content_type, period.start, period.end);
-        let (number, restarts, is_readable) = (1, 0, true);
-        let page = PageOf { window, is_part, first_url: url.clone(), url, number, restarts, is_readable };
+        let (number, restarts, is_readable, is_corrected) = (1, 0, true, false);
+        let first_url = url.clone();
+        let page =
+            PageOf { url, first_url, window, is_part, period, is_corrected, number, restarts, is_readable };
         self.feed_states[feed.place()].running_parts += 1;
         self.push(Attempt::new(Task::ListPage(feed, page)));
     }

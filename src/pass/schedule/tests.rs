@@ -72,7 +72,7 @@ fn blobs(name: &str, count: usize) -> Vec<Blob> {
 }
 
 fn refused(status: u16, retry_after: Option<Duration>) -> Failure {
-    Failure::Refused { status, code: String::new(), message: String::new(), retry_after }
+    Failure::Refused { status, code: String::new(), message: String::new(), retry_after, server_time: None }
 }
 
 fn tenant(task: &Task, feeds: &Feeds) -> usize {
@@ -300,6 +300,7 @@ fn failure(random: &mut fastrand::Rng) -> Failure {
         code: code.to_owned(),
         message: String::new(),
         retry_after: None,
+        server_time: None,
     };
     match random.u8(..16) {
         0 => refused(401, None),
@@ -428,6 +429,7 @@ fn a_page_token_that_is_always_invalid_does_not_list_its_window_for_ever() {
                 code: "AF20031".to_owned(),
                 message: String::new(),
                 retry_after: None,
+                server_time: None,
             }),
             Task::ListPage(..) => Ok(Answer::Page(Page {
                 blobs: Vec::new(),
