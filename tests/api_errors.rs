@@ -168,7 +168,7 @@ fn a_throttled_tenant_holds_up_no_other() {
     for tenant in [&installation.contoso, &fabrikam] {
         tenant.add_blobs(FEED, 5, 2, hours_ago(20)..hours_ago(2));
     }
-    let fault = Fault::throttled(403, Some(RetryAfter::Seconds(3)));
+    let fault = Fault::throttled(403, Some(RetryAfter::Seconds(5)));
     let requests = Requests::to(Operation::ListSubscriptions).of_tenant(&installation.contoso.id());
     installation.simulator.fault(requests.times(1), fault);
     installation.run(&[]).assert_code(0);
