@@ -30,9 +30,8 @@
 //! # Who may use whom
 //!
 //! [`pass`] and [`check`] may use everything. [`api`], [`output`] and [`state`] never use each other; [`report`] reads
-//! what [`state`] remembers. The vocabulary
-//! ([`feed`], [`delivery`], [`records`], [`limits`], [`time`], [`disk`], [`suggest`]) and [`config`] use none of these. A test holds
-//! this against the code.
+//! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`limits`], [`time`], [`disk`],
+//! [`suggest`]) and [`config`] use none of these. A test holds this against the code.
 
 pub mod cli;
 pub mod config;
@@ -208,9 +207,18 @@ fn one_pass(config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> Exit
             (exit_of(&error), None)
         }
     };
+    let lasted = begun.elapsed();
+    if mode == Mode::Collect && lasted > config.interval {
+        ::log::warn!(
+            "The pass took {} s, longer than its interval of {} s: make the interval longer, or raise collect.maxThreads \
+             or collect.maxRequestsPerMinute",
+            lasted.as_secs(),
+            config.interval.as_secs()
+        );
+    }
     // The pass that holds the lock tells its own numbers.
     if let Some(path) = config.metrics_path.filter(|_| mode == Mode::Collect && exit != Exit::Locked) {
-        let (ended, lasted, summary) = (Timestamp::now(), begun.elapsed(), summary.as_ref());
+        let (ended, summary) = (Timestamp::now(), summary.as_ref());
         if let Err(error) = (Metrics { ended, lasted, exit, summary }).write(&path) {
             ::log::error!("cannot write metrics.path {}: {error}; {}", path.display(), disk::mend(&error));
             return if exit == Exit::Complete { Exit::Storage } else { exit };

@@ -94,6 +94,18 @@ fn with_debug_each_feeds_balance_is_told() {
 }
 
 #[test]
+fn a_pass_longer_than_its_interval_says_so() {
+    let installation = one_blob();
+    installation.simulator.set_latency(std::time::Duration::from_millis(300));
+    let config = format!("interval: 1s\n{}", installation.config());
+    fs::write(installation.path("often.yaml"), config).expect("a file");
+    let run = installation.run_bare(&["-c", "often.yaml"]);
+    run.assert_code(0).assert_line_with(&["[WARN] The pass took", "longer than its interval of 1 s"]);
+    let run = installation.run(&[]);
+    assert!(!run.stderr.contains("longer than its interval"), "{run}");
+}
+
+#[test]
 fn quiet_leaves_errors_only() {
     let installation = one_blob();
     assert_eq!(installation.run(&["--quiet"]).assert_code(0).stderr, "");
