@@ -69,6 +69,20 @@ pub fn open_for_append(path: &Path, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
+/// Finds out whether a file could be appended to, and changes nothing: one that is there is opened, for one that is not
+/// a file of another name is made in the nearest folder that is there, and removed.
+pub fn try_append(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened.map(drop),
+    }
+    let is_there = |folder: &&Path| folder.as_os_str().is_empty() || folder.exists();
+    let folder = path.ancestors().skip(1).find(is_there).unwrap_or(Path::new("/"));
+    let probe = folder.join(format!(".{}-{}", env!("CARGO_PKG_NAME"), std::process::id()));
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe)?;
+    fs::remove_file(probe)
+}
+
 /// Appends all of it. After an error a part of it may be in the file.
 pub fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     let allowed = fault::before_write(bytes)?;
@@ -152,5 +166,24 @@ pub fn mend(error: &io::Error) -> &'static str {
         io::ErrorKind::IsADirectory => "it is a folder: give the path of a file",
         io::ErrorKind::FileTooLarge => "the file has reached its largest size: rotate it, or raise the limit",
         _ => "check the disk; nothing is lost, the next pass goes on from here",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trying_to_append_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("new/audit.json");
+        try_append(&path).expect("a writable folder");
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        let there = folder.path().join("audit.json");
+        fs::write(&there, "{}\n").expect("a file");
+        try_append(&there).expect("a writable file");
+        assert_eq!(fs::read_to_string(&there).expect("a file"), "{}\n");
+        let below_a_file = try_append(&there.join("audit.json")).expect_err("a file is no folder");
+        assert_eq!(below_a_file.kind(), io::ErrorKind::NotADirectory);
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// What each part of the library must not use.
-const FORBIDDEN: [(&str, &[&str]); 13] = [
+const FORBIDDEN: [(&str, &[&str]); 14] = [
     ("api", &["output", "state", "pass", "report", "check", "cli"]),
     ("output", &["api", "state", "pass", "report", "check", "cli"]),
     ("state", &["api", "output", "pass", "report", "check", "cli"]),
@@ -18,6 +18,7 @@ const FORBIDDEN: [(&str, &[&str]); 13] = [
     ("limits", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("time", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("disk", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
+    ("network", &["api", "output", "state", "pass", "report", "check", "cli"]),
     ("suggest", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("pass", &["check", "cli"]),
 ];

@@ -18,12 +18,13 @@ use super::{
     Failure, assertion,
     certificate::Certificate,
     error::{one_line, without_query},
-    network::{self, Routes, Unusable},
 };
 use crate::{
     config::{Collect, Credential, Network, Secret, Tenant},
     feed::{Blob, ContentType},
-    limits, time,
+    limits,
+    network::{self, Routes, Unusable},
+    time,
 };
 
 /// Speaks to Microsoft for any number of tenants, over connections that are used again.

@@ -100,6 +100,13 @@ impl Output for FileOutput {
         Ok(())
     }
 
+    fn try_out(&mut self) -> Result<(), OutputError> {
+        let paths = ContentType::ALL.map(|content_type| self.path_of(content_type));
+        paths
+            .iter()
+            .try_for_each(|path| disk::try_append(path).map_err(|error| storage("write", path, error)))
+    }
+
     fn positions(&self) -> Result<Vec<Position>, OutputError> {
         self.open.iter().map(Target::position).collect()
     }
@@ -182,7 +189,8 @@ mod tests {
     use super::*;
     use crate::records::{Origin, Records};
 
-    const FROM: Source<'static> = Source { tenant: "contoso", content_type: ContentType::AuditExchange };
+    const FROM: Source<'static> =
+        Source { tenant_id: "", tenant_name: Some("contoso"), content_type: ContentType::AuditExchange };
 
     fn output(path: &Path, separate_by_content_type: bool) -> FileOutput {
         let separator = String::new();

@@ -37,6 +37,10 @@ pub trait Output: Send {
     /// Returns when everything written so far is safe: on disk, or acknowledged by its receiver.
     fn make_durable(&mut self) -> Result<(), OutputError>;
 
+    /// Tries out what can be tried without delivering anything: that a file can be written, that a receiver can be
+    /// reached and lets us in.
+    fn try_out(&mut self) -> Result<(), OutputError>;
+
     /// Where its files end, when everything in them is durable.
     fn positions(&self) -> Result<Vec<Position>, OutputError> {
         Ok(Vec::new())
@@ -46,8 +50,10 @@ pub trait Output: Send {
 /// What an output may want to know of where records come from.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    /// The tenant's name, else its id.
-    pub tenant: &'a str,
+    /// The tenant's id, a GUID in lower case.
+    pub tenant_id: &'a str,
+    /// Its name, if it has one.
+    pub tenant_name: Option<&'a str>,
     /// The feed.
     pub content_type: ContentType,
 }
@@ -64,6 +70,16 @@ pub enum OutputError {
         path: String,
         /// What the system says.
         source: io::Error,
+    },
+    /// A receiver cannot be reached, or does not take records.
+    #[error("{receiver}: {problem}; {mend}")]
+    Receiver {
+        /// Host and port, or a URL; never with a password.
+        receiver: String,
+        /// What went wrong, in words.
+        problem: String,
+        /// What a person can do about it.
+        mend: String,
     },
     /// Whoever read our standard output has gone.
     #[error("standard output was closed by its reader")]

@@ -29,10 +29,11 @@ use crossbeam_channel::{Receiver, Sender};
 use jiff::Timestamp;
 
 use crate::{
-    api::{Client, Failure, Token, network},
+    api::{Client, Failure, Token},
     config::{Config, Tenant},
     delivery::Wanted,
     limits::{EXPIRATION_GRACE, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
+    network,
     output::{self, Output, OutputError, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
     state::{self, KnownBlobs, Ledger, Progress, StateError},

@@ -172,7 +172,8 @@ impl Writer {
         let Downloaded { feed, wanted, records, share } = downloaded;
         let feeds = Arc::clone(&self.feeds);
         let (tenant, content_type) = feeds.feed(feed);
-        let source = Source { tenant: tenant.label(), content_type };
+        let source =
+            Source { tenant_id: &tenant.tenant_id, tenant_name: tenant.name.as_deref(), content_type };
         let mut to = wanted.delivered_to;
         let mut is_new = vec![false; records.len()];
         for place in 0..self.outputs.len() {
@@ -341,7 +342,9 @@ impl Slot {
         let name = self.output.name();
         match error {
             OutputError::Closed => log::warn!("Output {name} ended: {error}"),
-            OutputError::Storage { .. } => log::error!("Output {name} failed: {error}"),
+            OutputError::Storage { .. } | OutputError::Receiver { .. } => {
+                log::error!("Output {name} failed: {error}");
+            }
         }
         self.failure = Some(error);
     }

@@ -1,4 +1,5 @@
-//! The network between here and Microsoft: which way a request takes, and whose certificates are trusted at its end.
+//! The network between here and everybody else: which way a request takes, and whose certificates are trusted at its
+//! end.
 //!
 //! The choice of the way is made here and not left to ureq, which would take any proxy of the environment for any
 //! target, drop a malformed one without a word, and know neither ports nor blanks in `NO_PROXY`.
@@ -40,7 +41,7 @@ pub enum Unusable {
 
 /// Which way requests take: straight, or through a proxy.
 #[derive(Debug)]
-pub(super) struct Routes {
+pub struct Routes {
     proxy: Option<Proxy>,
     /// A proxy that was not configured for this program is not meant for this machine's own services.
     spares_loopback: bool,
@@ -49,10 +50,7 @@ pub(super) struct Routes {
 
 impl Routes {
     /// As configured, else as the environment says.
-    pub(super) fn new(
-        network: &Network,
-        environment: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, Unusable> {
+    pub fn new(network: &Network, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Unusable> {
         let first_of = |names: &[&'static str]| {
             let values = names.iter().map(|&name| (name, environment(name).unwrap_or_default()));
             values.into_iter().find(|(_, value)| !value.trim().is_empty())
@@ -69,12 +67,12 @@ impl Routes {
     }
 
     /// The proxy for all that does not go straight.
-    pub(super) fn proxy(&self) -> Option<&Proxy> {
+    pub fn proxy(&self) -> Option<&Proxy> {
         self.proxy.as_ref()
     }
 
     /// The proxy through which this URL is reached; `None`: straight.
-    pub(super) fn proxy_for(&self, url: &str) -> Option<&Proxy> {
+    pub fn proxy_for(&self, url: &str) -> Option<&Proxy> {
         let uri: Uri = url.parse().ok()?;
         let host = bare(uri.host()?);
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
@@ -84,7 +82,7 @@ impl Routes {
     }
 
     /// What is connected to for this URL, in words.
-    pub(super) fn peer(&self, url: &str) -> String {
+    pub fn peer(&self, url: &str) -> String {
         let host = url.split('/').nth(2).unwrap_or(url);
         match self.proxy_for(url) {
             Some(proxy) => format!("{host} through the proxy {}:{}", proxy.host(), proxy.port()),
@@ -145,7 +143,7 @@ fn bare(host: &str) -> String {
 }
 
 /// The system's trust store, and the configured roots beside it. There is no way to trust everybody.
-pub(super) fn roots(network: &Network) -> Result<RootCerts, Unusable> {
+pub fn roots(network: &Network) -> Result<RootCerts, Unusable> {
     let Some(path) = &network.ca_file else {
         return Ok(RootCerts::PlatformVerifier);
     };
