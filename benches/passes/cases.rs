@@ -1,0 +1,81 @@
+//! Passes whose cost lies elsewhere than in the bytes: in waiting for answers, and in what is remembered.
+
+use std::{fmt::Write as _, fs, io, path::Path, time::Duration};
+
+use jiff::{Timestamp, ToSpan};
+use simulator::{CONTENT_TYPES, Simulator, TenantSettings};
+
+use super::{
+    collector::Collector,
+    corpus::{Corpus, TENANT_ID},
+    measure::medians,
+    server::{Scheme, Server},
+};
+
+/// 20,000 blobs whose every answer takes 50 ms, from the simulator: the floor is what so many requests take, so many at a
+/// time, one after the other.
+pub fn latency(folder: &Path) -> io::Result<()> {
+    const BLOBS: u32 = 20_000;
+    const LATENCY: Duration = Duration::from_millis(50);
+    const THREADS: u32 = 50;
+    let simulator = Simulator::start();
+    let tenant = simulator.tenant(TenantSettings::new(TENANT_ID).secret("benchmark"));
+    for content_type in CONTENT_TYPES {
+        let (blobs, from, to) =
+            ((BLOBS / 5) as usize, Timestamp::now() - 20.hours(), Timestamp::now() - 1.hour());
+        tenant.add_blobs(content_type, blobs, 10, from..to);
+    }
+    simulator.set_latency(LATENCY);
+    let collector = Collector::new(simulator.url(), &folder.join("latency"));
+    fs::create_dir_all(folder.join("latency"))?;
+    let cost = collector.pass(folder)?;
+    let floor_s = (LATENCY * BLOBS / THREADS).as_secs_f64();
+    println!("\n### Latency: {BLOBS} blobs at {} ms, {THREADS} threads\n", LATENCY.as_millis());
+    println!("| wall s | floor s | ratio | CPU s | peak MB |\n| --- | --- | --- | --- | --- |");
+    println!(
+        "| {:.2} | {floor_s:.2} | {:.2} x | {:.2} | {:.0} |",
+        cost.wall_s,
+        cost.wall_s / floor_s,
+        cost.cpu_s,
+        cost.peak_mb
+    );
+    Ok(())
+}
+
+/// A pass with nothing new, once with an empty state and once with a million known blobs, in turns.
+pub fn known(runs: usize, folder: &Path) -> io::Result<()> {
+    const LINES: usize = 1_000_000;
+    let nothing = Corpus { name: "N", blobs: 0, records_of_a_blob: 0 };
+    nothing.make(folder)?;
+    let server = Server::start(&nothing.folder(folder), &folder.join("nginx"))?;
+    let (scheme, url) = (Scheme::Plain, server.url(Scheme::Plain));
+    nothing.list(folder, scheme.name(), &url)?;
+    let expiration = Timestamp::now() + (6 * 24).hours();
+    let mut lines = String::new();
+    for blob in 0..LINES {
+        let content_type = CONTENT_TYPES[blob % CONTENT_TYPES.len()];
+        let _ = writeln!(
+            lines,
+            "20261118051748{blob:09}$20261118051748{blob:09}$audit_sharepoint$Audit_SharePoint$emea0036,{expiration:.3},\
+             {TENANT_ID},{content_type}"
+        );
+    }
+    println!("\n### Known: nothing new, with an empty state and with {LINES} known blobs\n");
+    println!("| known blobs | wall s | CPU s | peak MB |\n| --- | --- | --- | --- |");
+    let mut costs = [Vec::new(), Vec::new()];
+    for _ in 0..runs {
+        for (costs, lines) in costs.iter_mut().zip(["", &lines]) {
+            let place = folder.join("known");
+            let collector = Collector::new(&url, &place);
+            fs::create_dir_all(collector.state())?;
+            fs::write(collector.state().join("known_blobs"), lines)?;
+            costs.push(collector.pass(folder)?);
+            fs::remove_dir_all(&place)?;
+        }
+    }
+    for (costs, count) in costs.iter().zip([0, LINES]) {
+        let cost = medians(costs);
+        println!("| {count} | {:.2} | {:.2} | {:.0} |", cost.wall_s, cost.cpu_s, cost.peak_mb);
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! The collector as it is measured: the program itself, with nothing but defaults beside what the place demands.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    corpus::TENANT_ID,
+    measure::{self, Cost},
+    server,
+};
+
+/// An installation in a folder of its own.
+pub struct Collector {
+    folder: PathBuf,
+    config: String,
+}
+
+impl Collector {
+    /// One tenant, whose login and API are at this URL. A pass may make as many requests a minute as it can, and bodies of
+    /// any size are taken; everything else is as it is by default.
+    pub fn new(api_url: &str, folder: &Path) -> Self {
+        let config = format!(
+            "tenants:\n  - tenant_id: {TENANT_ID}\n    client_id: c11e0000-0000-4000-8000-00000000c11e\n    \
+             client_secret: benchmark\n    login_url: {api_url}\n    api_url: {api_url}\n\
+             collect:\n  workingDir: {folder}/state\n  maxRequestsPerMinute: 1000000\n\
+             curl_max_size: 200M\nca_file: {root}\n\
+             output:\n  file:\n    path: {folder}/output/audit.json\n",
+            folder = folder.display(),
+            root = server::root_certificate(),
+        );
+        Self { folder: folder.to_owned(), config }
+    }
+
+    /// The folder of its state.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    /// One pass.
+    pub fn pass(&self, scratch: &Path) -> io::Result<Cost> {
+        let config = self.folder.join("config.yaml");
+        fs::write(&config, &self.config)?;
+        fs::set_permissions(&config, fs::Permissions::from_mode(0o600))?;
+        let program = env!("CARGO_BIN_EXE_office_audit_log_collector");
+        measure::run([program, "--quiet", "--config", &config.display().to_string()], scratch)
+    }
+
+    /// How many records are in its files.
+    pub fn delivered(&self) -> io::Result<usize> {
+        let file = fs::File::open(self.folder.join("output/audit.json"))?;
+        let mut reader = io::BufReader::with_capacity(1 << 20, file);
+        let mut lines = 0;
+        loop {
+            let piece = io::BufRead::fill_buf(&mut reader)?;
+            if piece.is_empty() {
+                return Ok(lines);
+            }
+            lines += memchr::memchr_iter(b'\n', piece).count();
+            let read = piece.len();
+            io::BufRead::consume(&mut reader, read);
+        }
+    }
+}
