@@ -30,7 +30,7 @@
 //! # Who may use whom
 //!
 //! [`pass`] and [`check`] may use everything. [`api`], [`output`] and [`state`] never use each other; [`report`] reads
-//! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`limits`], [`time`], [`disk`],
+//! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`json`], [`limits`], [`time`], [`disk`],
 //! [`network`], [`suggest`]) and [`config`] use none of these. A test holds this against the code.
 
 pub mod cli;
@@ -44,6 +44,7 @@ pub mod output;
 pub mod state;
 
 pub mod feed;
+pub mod json;
 pub mod records;
 
 pub mod report;

@@ -80,6 +80,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// request on it would fail, at worst only after `requestTimeout`. The short-lived ones forget after 30 seconds.
 pub const IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(15);
 
+/// The addresses of a host are looked up again after this time.
+pub const ADDRESS_AGE_MAX: Duration = Duration::from_secs(60);
+
 /// The longest that one request may last, however steadily its body drips.
 pub const REQUEST_LASTS_MAX: Duration = Duration::from_secs(15 * 60);
 

@@ -4,15 +4,27 @@
 //! The choice of the way is made here and not left to ureq, which would take any proxy of the environment for any
 //! target, drop a malformed one without a word, and know neither ports nor blanks in `NO_PROXY`.
 
-use std::{fs, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use ureq::{
     Proxy,
     http::Uri,
     tls::{Certificate, PemItem, RootCerts},
+    unversioned::{
+        resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
+        transport::NextTimeout,
+    },
 };
 
-use crate::config::{self, Network};
+use crate::{
+    config::{self, Network},
+    limits::ADDRESS_AGE_MAX,
+};
 
 /// Where a proxy is taken from if the configuration names none. The first that is set counts.
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
@@ -140,6 +152,38 @@ impl Exception {
 /// A host as it is compared: in lower case, an IPv6 address without its brackets.
 fn bare(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
+}
+
+/// Looks the addresses of a host up once and remembers them for a while. Without it ureq would look them up for each
+/// request, even for one on a connection that is there already, and start a thread for that.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    system: DefaultResolver,
+    known: Mutex<HashMap<String, (ResolvedSocketAddrs, Instant)>>,
+}
+
+impl Resolver for Addresses {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let name = format!(
+            "{}://{}",
+            uri.scheme_str().unwrap_or_default(),
+            uri.authority().map_or("", |host| host.as_str())
+        );
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((addresses, since)) = known().get(&name)
+            && since.elapsed() < ADDRESS_AGE_MAX
+        {
+            return Ok(addresses.clone());
+        }
+        let addresses = self.system.resolve(uri, config, timeout)?;
+        known().insert(name, (addresses.clone(), Instant::now()));
+        Ok(addresses)
+    }
 }
 
 /// The system's trust store, and the configured roots beside it. There is no way to trust everybody.

@@ -7,11 +7,11 @@
 //!
 //! What a record *means* is not looked at here, but for its `Id`.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
-use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use crate::json::{Fault, Scanner};
 
 /// The records of one blob: its body, and where in it each record stands.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct Record<'a> {
 struct Span {
     /// From the opening brace up to the closing one, which is left out.
     fields: Range<usize>,
+    /// Whether there is whitespace between its tokens.
+    has_whitespace: bool,
     id: Option<u128>,
     ending: usize,
 }
@@ -47,7 +49,7 @@ pub enum Malformed {
     /// No JSON array, or one that is cut short or followed by something.
     #[error("not one whole JSON array ({problem} at line {line}, column {column})")]
     NotAnArray {
-        /// In a word: what `serde_json` calls the category of its error.
+        /// In words.
         problem: &'static str,
         /// Counted from 1.
         line: usize,
@@ -64,12 +66,10 @@ impl Records {
     ///
     /// `origin` adds the fields `OriginFeed` and `TenantName`.
     pub fn split(mut body: Vec<u8>, origin: &Origin) -> Result<Self, Malformed> {
-        const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-        let start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-        let mut spans = find_objects(&body, start)?;
-        for span in &mut spans {
-            let length = drop_whitespace(&mut body[span.fields.start..=span.fields.end]);
-            span.fields.end = span.fields.start + length - 1;
+        let mut spans = find_objects(&body)?;
+        for span in spans.iter_mut().filter(|span| span.has_whitespace) {
+            let length = drop_whitespace(&mut body[span.fields.clone()]);
+            span.fields.end = span.fields.start + length;
         }
         Ok(Self { body, spans, endings: Arc::clone(&origin.endings) })
     }
@@ -119,7 +119,7 @@ impl Record<'_> {
 
 /// The [`Record::key`] of the record that stands in this line of an output, given without its line break.
 pub fn key_of_line(line: &[u8]) -> u128 {
-    let id = std::str::from_utf8(line).ok().and_then(|text| Head::read(text).id);
+    let id = std::str::from_utf8(line).ok().and_then(|text| Head::read(&mut Scanner::new(text)).ok()?.id);
     id.unwrap_or_else(|| xxh3_128(line))
 }
 
@@ -158,56 +158,56 @@ impl Origin {
     }
 }
 
-/// The objects of the array that `body[start..]` is. Spans reach to the closing brace, which may have whitespace
-/// before it.
-fn find_objects(body: &[u8], start: usize) -> Result<Vec<Span>, Malformed> {
-    let mut reader = serde_json::Deserializer::from_slice(&body[start..]);
-    let mut elements = Elements { body, spans: Vec::new(), stranger: None };
-    reader.deserialize_seq(&mut elements).and_then(|()| reader.end()).map_err(|error| {
-        Malformed::NotAnArray {
-            problem: match error.classify() {
-                serde_json::error::Category::Eof => "cut short",
-                serde_json::error::Category::Data => "another type",
-                serde_json::error::Category::Syntax | serde_json::error::Category::Io => "wrong syntax",
-            },
-            line: error.line(),
-            column: error.column(),
-        }
+/// The objects of the array that the body is, byte order mark or not.
+fn find_objects(body: &[u8]) -> Result<Vec<Span>, Malformed> {
+    const BYTE_ORDER_MARK: char = '\u{feff}';
+    let malformed = |problem, at| {
+        let before = &body[..at];
+        let column = memchr::memrchr(b'\n', before).map_or(at + 1, |line_break| at - line_break);
+        Malformed::NotAnArray { problem, line: memchr::memchr_iter(b'\n', before).count() + 1, column }
+    };
+    let whole = std::str::from_utf8(body).map_err(|error| malformed("no UTF-8", error.valid_up_to()))?;
+    let text = whole.strip_prefix(BYTE_ORDER_MARK).unwrap_or(whole);
+    let start = whole.len() - text.len();
+    let mut scanner = Scanner::new(text);
+    match scanner.peek() {
+        Some(b'[') => {}
+        None => return Err(malformed("cut short", body.len())),
+        Some(_) => return Err(malformed("another type", start + scanner.at())),
+    }
+    let found = elements(&mut scanner, start).map_err(|Fault { at, is_end }| {
+        malformed(if is_end { "cut short" } else { "wrong syntax" }, start + at)
     })?;
-    match elements.stranger {
-        Some(index) => Err(Malformed::NotAnObject(index)),
-        None => Ok(elements.spans),
-    }
+    found.map_err(Malformed::NotAnObject)
 }
 
-/// Visits the array's elements as raw text.
-struct Elements<'a> {
-    body: &'a [u8],
-    spans: Vec<Span>,
-    /// The first element that is no object.
-    stranger: Option<usize>,
-}
-
-impl<'de> Visitor<'de> for &mut Elements<'de> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("an array of records")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        while let Some(element) = elements.next_element::<&RawValue>()? {
-            let text = element.get();
-            if !text.starts_with('{') {
-                self.stranger.get_or_insert(self.spans.len());
-                continue;
+/// Reads an array to the text's end: its objects, or the place of the first element that is none. Places are counted from
+/// `start` on.
+fn elements(scanner: &mut Scanner<'_>, start: usize) -> Result<Result<Vec<Span>, usize>, Fault> {
+    let mut spans = Vec::new();
+    let mut stranger = None;
+    scanner.expect(b'[')?;
+    if !scanner.take(b']') {
+        loop {
+            if scanner.peek() == Some(b'{') {
+                let from = start + scanner.at();
+                scanner.saw_whitespace = false;
+                let head = Head::read(scanner)?;
+                let fields = from..start + scanner.at() - 1;
+                let has_whitespace = scanner.saw_whitespace;
+                spans.push(Span { fields, has_whitespace, id: head.id, ending: head.seen });
+            } else {
+                scanner.value()?;
+                stranger.get_or_insert(spans.len());
             }
-            let head = Head::read(text);
-            let start = text.as_ptr().addr() - self.body.as_ptr().addr();
-            self.spans.push(Span { fields: start..start + text.len() - 1, id: head.id, ending: head.seen });
+            if !scanner.take(b',') {
+                break;
+            }
         }
-        Ok(())
+        scanner.expect(b']')?;
     }
+    scanner.end()?;
+    Ok(stranger.map_or(Ok(spans), Err))
 }
 
 /// What has to be known of a record.
@@ -219,60 +219,58 @@ struct Head {
 }
 
 impl Head {
-    /// Reads an object's keys. Never fails: the text is known to be valid JSON, and a key or value that is odd in
-    /// another way (a lone surrogate, an `Id` that is a number) is not what is looked for.
-    fn read(record: &str) -> Self {
-        serde_json::Deserializer::from_str(record).deserialize_map(HeadVisitor).unwrap_or_default()
-    }
-}
-
-struct HeadVisitor;
-
-impl<'de> Visitor<'de> for HeadVisitor {
-    type Value = Head;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("a record")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Head, A::Error> {
-        let mut head = Head { id: None, seen: HAS_NOTHING };
-        while let Some((key, value)) = fields.next_entry::<&RawValue, &RawValue>()? {
-            head.seen &= !HAS_NOTHING;
-            if names(key, "Id") {
-                head.id = guid(value.get());
-            } else if names(key, "OriginFeed") {
-                head.seen |= HAS_FEED;
-            } else if names(key, "TenantName") {
-                head.seen |= HAS_TENANT;
+    /// Reads an object from its opening brace to its closing one.
+    fn read(scanner: &mut Scanner<'_>) -> Result<Self, Fault> {
+        let mut head = Self { id: None, seen: 0 };
+        scanner.expect(b'{')?;
+        if scanner.take(b'}') {
+            head.seen = HAS_NOTHING;
+            return Ok(head);
+        }
+        loop {
+            let name = scanner.name()?;
+            let value = scanner.value()?;
+            match &*unescaped(name) {
+                b"Id" => head.id = guid(value),
+                b"OriginFeed" => head.seen |= HAS_FEED,
+                b"TenantName" => head.seen |= HAS_TENANT,
+                _ => {}
+            }
+            if !scanner.take(b',') {
+                scanner.expect(b'}')?;
+                return Ok(head);
             }
         }
-        Ok(head)
     }
 }
 
-/// Whether a key, still in its quotes and with its escapes, is this name.
-fn names(key: &RawValue, name: &str) -> bool {
-    let text = key.get();
-    let inner = &text[1..text.len() - 1];
-    inner == name
-        || (inner.contains('\\') && serde_json::from_str::<String>(text).is_ok_and(|key| key == name))
+/// A field's name without its escapes. One that stands for no text, because half of a surrogate pair is missing, is none
+/// that is looked for, and stays as it is.
+fn unescaped(name: &[u8]) -> Cow<'_, [u8]> {
+    if !name.contains(&b'\\') {
+        return Cow::Borrowed(name);
+    }
+    let quoted = [b"\"", name, b"\""].concat();
+    serde_json::from_slice::<String>(&quoted)
+        .map_or(Cow::Borrowed(name), |text| Cow::Owned(text.into_bytes()))
 }
 
 /// The 128 bits of a GUID in quotes. `None` for anything else, and for the nil GUID, which is as good as no Id.
-fn guid(value: &str) -> Option<u128> {
-    let text = value.strip_prefix('"')?.strip_suffix('"')?.as_bytes();
-    let dashes_stand = text.len() == 36 && [8, 13, 18, 23].iter().all(|&place| text[place] == b'-');
-    if !dashes_stand {
-        return None;
-    }
+fn guid(value: &[u8]) -> Option<u128> {
+    let [b'"', text @ .., b'"'] = value else { return None };
     let mut id = 0;
-    for (place, &byte) in text.iter().enumerate() {
-        if ![8, 13, 18, 23].contains(&place) {
-            id = id << 4 | u128::from((byte as char).to_digit(16)?);
+    let mut rest = text;
+    for (group, digits) in [8, 4, 4, 4, 12].into_iter().enumerate() {
+        if group > 0 {
+            rest = rest.strip_prefix(b"-")?;
         }
+        let (written, behind) = rest.split_at_checked(digits)?;
+        for &digit in written {
+            id = id << 4 | u128::from(char::from(digit).to_digit(16)?);
+        }
+        rest = behind;
     }
-    (id != 0).then_some(id)
+    (rest.is_empty() && id != 0).then_some(id)
 }
 
 /// Moves the bytes of a valid JSON text together so that no whitespace stands between tokens; returns how many remain.

@@ -156,8 +156,8 @@ fn contenders(
     fs::write(&nowhere, corpus.curl_config(&url, None))?;
     fs::write(&files, corpus.curl_config(&url, Some(&run)))?;
     let urls = folder.join("urls");
-    let lines: String = (0..corpus.blobs).map(|blob| format!("{url}/blobs/{blob}\n")).collect();
-    fs::write(&urls, lines)?;
+    let lines: Vec<_> = (0..corpus.blobs).map(|blob| format!("{url}/blobs/{blob}")).collect();
+    fs::write(&urls, lines.join("\n"))?;
     let root = server::root_certificate();
     let curl = format!("curl -sS --no-progress-meter --cacert {root} --parallel --parallel-max 50");
     let contender = |name: &str, kind| Contender { name: name.to_owned(), kind, costs: Vec::new() };

@@ -12,6 +12,7 @@ use ureq::{
     Agent, Body, Proxy,
     http::{HeaderMap, Response, Uri},
     tls::TlsConfig,
+    unversioned::transport::DefaultConnector,
 };
 
 use super::{
@@ -23,7 +24,7 @@ use crate::{
     config::{Collect, Credential, Network, Secret, Tenant},
     feed::{Blob, ContentType},
     limits,
-    network::{self, Routes, Unusable},
+    network::{self, Addresses, Routes, Unusable},
     time,
 };
 
@@ -87,7 +88,7 @@ impl Client {
         let roots = network::roots(network)?;
         let idle_connections_max = collect.threads + 1;
         let agent = |proxy: Option<Proxy>| {
-            Agent::config_builder()
+            let settings = Agent::config_builder()
                 .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
                 .http_status_as_error(false) // an error's body and its Retry-After are read here
                 .max_redirects(0)
@@ -100,8 +101,8 @@ impl Client {
                 .timeout_global(Some(limits::REQUEST_LASTS_MAX))
                 .tls_config(TlsConfig::builder().root_certs(roots.clone()).build())
                 .proxy(proxy) // `None` too: else ureq would look into the environment by itself
-                .build()
-                .new_agent()
+                .build();
+            Agent::with_parts(settings, DefaultConnector::default(), Addresses::default())
         };
         Ok(Self {
             straight: agent(None),

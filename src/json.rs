@@ -1,0 +1,342 @@
+//! One scan over a JSON text: checks that it is one, and finds where its parts stand. Nothing is decoded, copied or kept.
+//!
+//! Follows RFC 8259 to the letter, with two freedoms that it leaves to a reader: nesting may be as deep as the text is
+//! long, and an escape may stand for half of a surrogate pair.
+
+/// Where in a text what was expected of it did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// In bytes from the text's start.
+    pub at: usize,
+    /// Whether the text ends there.
+    pub is_end: bool,
+}
+
+/// A text, and how far it was read.
+#[derive(Debug)]
+pub struct Scanner<'a> {
+    text: &'a [u8],
+    at: usize,
+    /// What closes the arrays and objects that are open, outermost first.
+    closers: Vec<u8>,
+    /// Whether there was whitespace between tokens since this was last set to `false`.
+    pub saw_whitespace: bool,
+}
+
+impl<'a> Scanner<'a> {
+    /// At the start of a text.
+    pub fn new(text: &'a str) -> Self {
+        Self { text: text.as_bytes(), at: 0, closers: Vec::new(), saw_whitespace: false }
+    }
+
+    /// How many bytes were read.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The first byte of the next token, not yet read; `None` at the text's end.
+    pub fn peek(&mut self) -> Option<u8> {
+        loop {
+            match self.text.get(self.at) {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                Some(&byte) => return Some(byte),
+                None => return None,
+            }
+            self.saw_whitespace = true;
+        }
+    }
+
+    /// Reads a token of one byte, if that is what comes next.
+    pub fn take(&mut self, expected: u8) -> bool {
+        let comes = self.peek() == Some(expected);
+        self.at += usize::from(comes);
+        comes
+    }
+
+    /// Reads a token of one byte.
+    pub fn expect(&mut self, expected: u8) -> Result<(), Fault> {
+        if self.take(expected) { Ok(()) } else { Err(self.fault()) }
+    }
+
+    /// Makes sure that nothing follows.
+    pub fn end(&mut self) -> Result<(), Fault> {
+        if self.peek().is_some() { Err(self.fault()) } else { Ok(()) }
+    }
+
+    /// Reads a field's name and its colon; gives the name as it stands between its quotes.
+    pub fn name(&mut self) -> Result<&'a [u8], Fault> {
+        self.expect(b'"')?;
+        let name = self.string()?;
+        self.expect(b':')?;
+        Ok(name)
+    }
+
+    /// Reads a value of any kind; gives its text.
+    pub fn value(&mut self) -> Result<&'a [u8], Fault> {
+        self.peek();
+        let start = self.at;
+        loop {
+            if self.take(b'"') {
+                self.string()?;
+            } else if self.take(b'{') {
+                if !self.take(b'}') {
+                    self.closers.push(b'}');
+                    self.name()?;
+                    continue;
+                }
+            } else if self.take(b'[') {
+                if !self.take(b']') {
+                    self.closers.push(b']');
+                    continue;
+                }
+            } else {
+                self.number_or_word()?;
+            }
+            if self.ends_with_this_value()? {
+                return Ok(&self.text[start..self.at]);
+            }
+        }
+    }
+
+    /// Reads what follows a value within a value: a comma and perhaps a name, or what closes an array or object, which is
+    /// the end of a value again. Whether the outermost one has ended.
+    fn ends_with_this_value(&mut self) -> Result<bool, Fault> {
+        loop {
+            let Some(&closer) = self.closers.last() else { return Ok(true) };
+            if self.take(b',') {
+                if closer == b'}' {
+                    self.name()?;
+                }
+                return Ok(false);
+            }
+            self.expect(closer)?;
+            self.closers.pop();
+        }
+    }
+
+    /// Reads a string from behind its first quote to its last one; gives what is between.
+    fn string(&mut self) -> Result<&'a [u8], Fault> {
+        let start = self.at;
+        loop {
+            self.at += plain_length(&self.text[self.at..]);
+            match self.text.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(&self.text[start..self.at - 1]);
+                }
+                Some(b'\\') => self.escape()?,
+                _ => return Err(self.fault()), // a control character, or the end
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Fault> {
+        self.at += 1;
+        match self.text.get(self.at) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
+            Some(b'u') => {
+                self.at += 1;
+                for _ in 0..4 {
+                    if !self.text.get(self.at).is_some_and(u8::is_ascii_hexdigit) {
+                        return Err(self.fault());
+                    }
+                    self.at += 1;
+                }
+            }
+            _ => return Err(self.fault()),
+        }
+        Ok(())
+    }
+
+    fn number_or_word(&mut self) -> Result<(), Fault> {
+        let rest = &self.text[self.at..];
+        for word in [b"null".as_slice(), b"true", b"false"] {
+            if rest.starts_with(word) {
+                self.at += word.len();
+                return Ok(());
+            }
+            if !rest.is_empty() && word.starts_with(rest) {
+                self.at = self.text.len();
+                return Err(self.fault());
+            }
+        }
+        self.skip_if(|byte| byte == b'-');
+        if !self.skip_if(|byte| byte == b'0') {
+            self.digits()?;
+        }
+        if self.skip_if(|byte| byte == b'.') {
+            self.digits()?;
+        }
+        if self.skip_if(|byte| matches!(byte, b'e' | b'E')) {
+            self.skip_if(|byte| matches!(byte, b'+' | b'-'));
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), Fault> {
+        if !self.skip_if(|byte| byte.is_ascii_digit()) {
+            return Err(self.fault());
+        }
+        while self.skip_if(|byte| byte.is_ascii_digit()) {}
+        Ok(())
+    }
+
+    fn skip_if(&mut self, is_wanted: impl Fn(u8) -> bool) -> bool {
+        let is_there = self.text.get(self.at).is_some_and(|&byte| is_wanted(byte));
+        self.at += usize::from(is_there);
+        is_there
+    }
+
+    fn fault(&self) -> Fault {
+        Fault { at: self.at, is_end: self.at >= self.text.len() }
+    }
+}
+
+/// How many bytes from the start on need no second look within a string: neither a quote nor a backslash nor a control
+/// character. Eight at a time, by arithmetic on them as one number: a byte's top bit is left in the result if the byte is
+/// special, and the lowest such bit is right even where a borrow has set higher ones.
+fn plain_length(text: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let is_zero = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
+    let (words, rest) = text.as_chunks::<8>();
+    for (place, bytes) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*bytes);
+        let is_control = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
+        let special =
+            is_control | is_zero(word ^ (ONES * u64::from(b'"'))) | is_zero(word ^ (ONES * u64::from(b'\\')));
+        if special != 0 {
+            return place * 8 + special.trailing_zeros() as usize / 8;
+        }
+    }
+    let is_plain = |byte: &&u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
+    text.len() - rest.len() + rest.iter().take_while(is_plain).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    /// Whether the text is one JSON value, whitespace around it or not.
+    fn is_value(text: &str) -> bool {
+        let mut scanner = Scanner::new(text);
+        scanner.value().is_ok() && scanner.end().is_ok()
+    }
+
+    #[test]
+    fn what_is_json_and_what_is_not() {
+        for text in [
+            "0",
+            "-0",
+            "10",
+            "1.5",
+            "1e5",
+            "-1.25E-400",
+            "1E+5",
+            "null",
+            "true",
+            "false",
+            "\"\"",
+            "\"\\u0000\\\"\\/\"",
+            "\"\\ud83d\"",
+            "[]",
+            "{}",
+            " [ 1 , { \"a\" : [ ] } ] ",
+            "{\"\":{\"\":[[[]]]}}",
+            "\"\u{7f}ä😀\u{2028}\"",
+        ] {
+            assert!(is_value(text), "{text}");
+        }
+        for text in [
+            "",
+            " ",
+            "01",
+            "-",
+            "+1",
+            ".5",
+            "1.",
+            "1e",
+            "1e+",
+            "nul",
+            "nulll",
+            "True",
+            "\"",
+            "\"\\\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"\\u12\"",
+            "\"\n\"",
+            "\"\u{1f}\"",
+            "[",
+            "[1",
+            "[1,",
+            "[1,]",
+            "[,1]",
+            "]",
+            "[1}",
+            "{",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1",
+            "{\"a\":1,",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{1:1}",
+            "{\"a\" 1}",
+            "{\"a\":1]",
+            "1 2",
+            "[] []",
+            "'a'",
+            "\u{a0}1",
+            "NaN",
+            "/**/1",
+        ] {
+            assert!(!is_value(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fault_says_where_it_is() {
+        let fault_of = |text| Scanner::new(text).value().expect_err("no value");
+        assert_eq!(fault_of("[1, x]"), Fault { at: 4, is_end: false });
+        assert_eq!(fault_of("[\"ab\n\"]"), Fault { at: 4, is_end: false });
+        assert_eq!(fault_of("{\"a\":tr"), Fault { at: 7, is_end: true });
+        assert_eq!(fault_of("{\"abcdefghij"), Fault { at: 12, is_end: true });
+    }
+
+    #[test]
+    fn what_is_special_in_a_string_is_found_at_any_place() {
+        for special in ['"', '\\', '\u{0}', '\n', '\u{1f}'] {
+            for place in 0..40 {
+                for around in ["a", " ", "\u{7f}", "ÿ", "!", "#", "[", "]"] {
+                    let text = format!("{}{special}{}", around.repeat(place), around.repeat(20));
+                    assert_eq!(plain_length(text.as_bytes()), around.len() * place, "{text:?}");
+                }
+            }
+        }
+        assert_eq!(plain_length("äöü 0123456789".as_bytes()), "äöü 0123456789".len());
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_taken_exactly_when_another_reader_takes_it(
+            text in "[\\[\\]{}\",:0-9eE+\\-. \\\\untrfalsé\u{1}\n]{0,16}",
+        ) {
+            let reads = serde_json::from_str::<&RawValue>(&text).is_ok();
+            prop_assert_eq!(is_value(&text), reads, "{:?}", text);
+        }
+
+        #[test]
+        fn a_string_is_read_to_its_end(content in ".{0,64}", behind in ".{0,8}") {
+            let quoted = serde_json::to_string(&content).expect("a text");
+            let text = format!("{quoted},{behind}");
+            let mut scanner = Scanner::new(&text);
+            prop_assert_eq!(scanner.value(), Ok(quoted.as_bytes()));
+            prop_assert!(scanner.take(b','));
+        }
+    }
+}
