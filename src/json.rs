@@ -36,14 +36,19 @@ impl<'a> Scanner<'a> {
 
     /// The first byte of the next token, not yet read; `None` at the text's end.
     pub fn peek(&mut self) -> Option<u8> {
-        loop {
-            match self.text.get(self.at) {
-                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
-                Some(&byte) => return Some(byte),
-                None => return None,
-            }
+        match self.text.get(self.at) {
+            Some(&byte) if byte > b' ' => Some(byte),
+            _ => self.peek_behind_whitespace(),
+        }
+    }
+
+    #[cold]
+    fn peek_behind_whitespace(&mut self) -> Option<u8> {
+        while matches!(self.text.get(self.at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
             self.saw_whitespace = true;
         }
+        self.text.get(self.at).copied()
     }
 
     /// Reads a token of one byte, if that is what comes next.
@@ -76,21 +81,27 @@ impl<'a> Scanner<'a> {
         self.peek();
         let start = self.at;
         loop {
-            if self.take(b'"') {
-                self.string()?;
-            } else if self.take(b'{') {
-                if !self.take(b'}') {
-                    self.closers.push(b'}');
-                    self.name()?;
-                    continue;
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    self.string()?;
                 }
-            } else if self.take(b'[') {
-                if !self.take(b']') {
-                    self.closers.push(b']');
-                    continue;
+                Some(b'{') => {
+                    self.at += 1;
+                    if !self.take(b'}') {
+                        self.closers.push(b'}');
+                        self.name()?;
+                        continue;
+                    }
                 }
-            } else {
-                self.number_or_word()?;
+                Some(b'[') => {
+                    self.at += 1;
+                    if !self.take(b']') {
+                        self.closers.push(b']');
+                        continue;
+                    }
+                }
+                _ => self.number_or_word()?,
             }
             if self.ends_with_this_value()? {
                 return Ok(&self.text[start..self.at]);
@@ -197,15 +208,16 @@ impl<'a> Scanner<'a> {
 /// character. Eight at a time, by arithmetic on them as one number: a byte's top bit is left in the result if the byte is
 /// special, and the lowest such bit is right even where a borrow has set higher ones.
 fn plain_length(text: &[u8]) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
-    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
-    let is_zero = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
+    const fn all(byte: u8) -> u64 {
+        u64::from_le_bytes([byte; 8])
+    }
+    let is_below = |word: u64, bound: u8| word.wrapping_sub(all(bound)) & !word & all(0x80);
     let (words, rest) = text.as_chunks::<8>();
     for (place, bytes) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*bytes);
-        let is_control = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
-        let special =
-            is_control | is_zero(word ^ (ONES * u64::from(b'"'))) | is_zero(word ^ (ONES * u64::from(b'\\')));
+        // With its second lowest bit turned over, a quote (22) comes to stand right behind the control characters (00 to
+        // 1f), where the blank (20) was.
+        let special = is_below(word ^ all(0x02), 0x21) | is_below(word ^ all(b'\\'), 1);
         if special != 0 {
             return place * 8 + special.trailing_zeros() as usize / 8;
         }

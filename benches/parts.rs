@@ -1,0 +1,107 @@
+//! What the parts of a pass cost, each by itself: `cargo bench --bench parts`.
+//!
+//! Throughputs are to be compared with each other, in one run. The splitter stands beside what a copy of the same bytes
+//! takes, and beside `serde_json` reading them into values and into raw texts.
+
+use std::{fmt::Write as _, fs, time::Duration};
+
+use divan::{
+    Bencher, black_box,
+    counter::{BytesCount, ItemsCount},
+};
+use jiff::{Timestamp, ToSpan};
+use office_audit_log_collector::{
+    delivery::{OutputName, OutputSet},
+    records::{Origin, Records},
+    state::{KnownBlobs, record_ids::RecordIds},
+};
+use serde_json::value::RawValue;
+use simulator::{NewBlob, Simulator, TenantSettings};
+
+const TENANT_ID: &str = "11111111-1111-4111-8111-111111111111";
+const CONTENT_TYPE: &str = "Audit.SharePoint";
+
+fn main() {
+    divan::main();
+}
+
+/// The body of a blob of 1,000 records.
+fn body() -> Vec<u8> {
+    let simulator = Simulator::start();
+    let tenant = simulator.tenant(TenantSettings::new(TENANT_ID));
+    tenant.add_blob(CONTENT_TYPE, NewBlob::records(1_000).plain()).body()
+}
+
+/// Measures something that is done with a body of its own.
+fn with_body<T>(bencher: Bencher, act: impl Fn(Vec<u8>) -> T + Sync) {
+    let body = body();
+    bencher.counter(BytesCount::new(body.len())).with_inputs(|| body.clone()).bench_values(act);
+}
+
+#[divan::bench]
+fn split_a_blob(bencher: Bencher) {
+    let origin = Origin::new(CONTENT_TYPE, Some("contoso"));
+    with_body(bencher, |body| Records::split(body, &origin).expect("a whole array"));
+}
+
+#[divan::bench]
+fn split_and_write_a_blob(bencher: Bencher) {
+    let origin = Origin::new(CONTENT_TYPE, Some("contoso"));
+    with_body(bencher, |body| {
+        let records = Records::split(body, &origin).expect("a whole array");
+        let mut lines = Vec::with_capacity(records.bytes() * 2);
+        records.iter().for_each(|record| record.append_line(&mut lines));
+        lines
+    });
+}
+
+#[divan::bench]
+fn beside_it_a_copy(bencher: Bencher) {
+    with_body(bencher, |body| black_box(&body).clone());
+}
+
+#[divan::bench]
+fn beside_it_raw_values(bencher: Bencher) {
+    with_body(bencher, |body| serde_json::from_slice::<Vec<&RawValue>>(&body).expect("a whole array").len());
+}
+
+#[divan::bench]
+fn beside_it_values(bencher: Bencher) {
+    with_body(bencher, |body| serde_json::from_slice::<serde_json::Value>(&body).expect("a whole array"));
+}
+
+#[divan::bench(args = [10_000, 1_000_000])]
+fn read_known_blobs(bencher: Bencher, lines: usize) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let expiration = Timestamp::now() + (6 * 24).hours();
+    let mut text = String::new();
+    for blob in 0..lines {
+        let _ = writeln!(
+            text,
+            "20261118051748{blob:09}$20261118051748{blob:09}$audit_sharepoint$Audit_SharePoint$emea0036,{expiration:.3},\
+             {TENANT_ID},{CONTENT_TYPE}"
+        );
+    }
+    fs::write(folder.path().join("known_blobs"), text).expect("room");
+    let now = Timestamp::now();
+    bencher
+        .counter(ItemsCount::new(lines))
+        .bench(|| KnownBlobs::read(folder.path(), now).expect("a readable state"));
+}
+
+#[divan::bench(args = [1_000_000])]
+fn look_an_id_up(bencher: Bencher, remembered: u128) {
+    const LOOKED_UP: u128 = 1_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut ids = RecordIds::new(folder.path(), Timestamp::now(), Duration::from_secs(24 * 3600));
+    let file = OutputSet::EMPTY.with(OutputName::File);
+    let spread = |number: u128| (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+    let all: Vec<_> = (0..remembered).map(|number| (spread(number), file)).collect();
+    ids.append(&all).expect("room");
+    bencher.counter(ItemsCount::new(LOOKED_UP as usize)).bench_local(|| {
+        let known = (0..LOOKED_UP).filter(|number| {
+            ids.contains(OutputName::File, spread(number * 1_999)).expect("a readable state")
+        });
+        known.count()
+    });
+}
