@@ -3,6 +3,8 @@
 //! Follows RFC 8259 to the letter, with two freedoms that it leaves to a reader: nesting may be as deep as the text is
 //! long, and an escape may stand for half of a surrogate pair.
 
+use std::borrow::Cow;
+
 /// Where in a text what was expected of it did not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -10,6 +12,29 @@ pub struct Fault {
     pub at: usize,
     /// Whether the text ends there.
     pub is_end: bool,
+}
+
+/// A field's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// As it stands between its quotes.
+    written: &'a [u8],
+    has_escapes: bool,
+}
+
+impl<'a> Name<'a> {
+    /// What it stands for. A name that stands for no text, because half of a surrogate pair is missing, stays as it is
+    /// written.
+    pub fn text(self) -> Cow<'a, [u8]> {
+        if self.has_escapes { self.unescaped() } else { Cow::Borrowed(self.written) }
+    }
+
+    #[cold]
+    fn unescaped(self) -> Cow<'a, [u8]> {
+        let quoted = [b"\"", self.written, b"\""].concat();
+        let text = serde_json::from_slice::<String>(&quoted);
+        text.map_or(Cow::Borrowed(self.written), |text| Cow::Owned(text.into_bytes()))
+    }
 }
 
 /// A text, and how far it was read.
@@ -68,8 +93,8 @@ impl<'a> Scanner<'a> {
         if self.peek().is_some() { Err(self.fault()) } else { Ok(()) }
     }
 
-    /// Reads a field's name and its colon; gives the name as it stands between its quotes.
-    pub fn name(&mut self) -> Result<&'a [u8], Fault> {
+    /// Reads a field's name and its colon.
+    pub fn name(&mut self) -> Result<Name<'a>, Fault> {
         self.expect(b'"')?;
         let name = self.string()?;
         self.expect(b':')?;
@@ -125,17 +150,21 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads a string from behind its first quote to its last one; gives what is between.
-    fn string(&mut self) -> Result<&'a [u8], Fault> {
+    /// Reads a string from behind its first quote to its last one.
+    fn string(&mut self) -> Result<Name<'a>, Fault> {
         let start = self.at;
+        let mut has_escapes = false;
         loop {
             self.at += plain_length(&self.text[self.at..]);
             match self.text.get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(&self.text[start..self.at - 1]);
+                    return Ok(Name { written: &self.text[start..self.at - 1], has_escapes });
                 }
-                Some(b'\\') => self.escape()?,
+                Some(b'\\') => {
+                    has_escapes = true;
+                    self.escape()?;
+                }
                 _ => return Err(self.fault()), // a control character, or the end
             }
         }

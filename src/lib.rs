@@ -30,7 +30,7 @@
 //! # Who may use whom
 //!
 //! [`pass`] and [`check`] may use everything. [`api`], [`output`] and [`state`] never use each other; [`report`] reads
-//! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`json`], [`limits`], [`time`], [`disk`],
+//! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`json`], [`body`], [`limits`], [`time`], [`disk`],
 //! [`network`], [`suggest`]) and [`config`] use none of these. A test holds this against the code.
 
 pub mod cli;
@@ -43,6 +43,7 @@ pub mod api;
 pub mod output;
 pub mod state;
 
+pub mod body;
 pub mod feed;
 pub mod json;
 pub mod records;

@@ -113,6 +113,9 @@ pub const BODY_STEP_BYTES: usize = 256 * 1024;
 /// … doubling with the body, up to this size.
 pub const BODY_GROWTH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// A buffer of at most this size is kept for the next blob; a larger one is the exception and goes back to the system.
+pub const SPARE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Lines are handed to a file in pieces of about this size.
 pub const OUTPUT_BUFFER_BYTES: usize = 256 * 1024;
 
@@ -192,6 +195,7 @@ const _: () = {
     assert!(PAGES_BEFORE_SPLIT < PAGES_MAX);
     assert!(ASSERTION_LIFETIME_SECONDS <= 10 * 60);
     assert!(BODY_STEP_BYTES <= BODY_GROWTH_BYTES_MAX);
+    assert!(BODY_STEP_BYTES <= SPARE_BUFFER_BYTES_MAX);
     assert!(ERROR_BODY_BYTES_MAX <= BODY_STEP_BYTES);
     assert!(STOP_CUT_AFTER.as_millis() < STOP_LEAVE_AFTER.as_millis());
     assert!(

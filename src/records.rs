@@ -7,16 +7,19 @@
 //!
 //! What a record *means* is not looked at here, but for its `Id`.
 
-use std::{borrow::Cow, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use crate::json::{Fault, Scanner};
+use crate::{
+    body::Body,
+    json::{Fault, Scanner},
+};
 
 /// The records of one blob: its body, and where in it each record stands.
 #[derive(Debug)]
 pub struct Records {
-    body: Vec<u8>,
+    body: Body,
     spans: Vec<Span>,
     endings: Arc<Endings>,
 }
@@ -65,10 +68,11 @@ impl Records {
     /// Takes a blob's whole body, as it came once decompressed, and finds the records in it.
     ///
     /// `origin` adds the fields `OriginFeed` and `TenantName`.
-    pub fn split(mut body: Vec<u8>, origin: &Origin) -> Result<Self, Malformed> {
-        let mut spans = find_objects(&body)?;
+    pub fn split(body: impl Into<Body>, origin: &Origin) -> Result<Self, Malformed> {
+        let mut body = body.into();
+        let mut spans = find_objects(body.bytes())?;
         for span in spans.iter_mut().filter(|span| span.has_whitespace) {
-            let length = drop_whitespace(&mut body[span.fields.clone()]);
+            let length = drop_whitespace(&mut body.bytes_mut()[span.fields.clone()]);
             span.fields.end = span.fields.start + length;
         }
         Ok(Self { body, spans, endings: Arc::clone(&origin.endings) })
@@ -89,11 +93,16 @@ impl Records {
         self.body.len()
     }
 
+    /// The body's buffer, for another body.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.body.into_buffer()
+    }
+
     /// Each of them, in the order in which Microsoft sent them.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
         self.spans.iter().map(|span| Record {
             id: span.id,
-            fields: &self.body[span.fields.clone()],
+            fields: &self.body.bytes()[span.fields.clone()],
             ending: &self.endings[span.ending],
         })
     }
@@ -230,7 +239,7 @@ impl Head {
         loop {
             let name = scanner.name()?;
             let value = scanner.value()?;
-            match &*unescaped(name) {
+            match &*name.text() {
                 b"Id" => head.id = guid(value),
                 b"OriginFeed" => head.seen |= HAS_FEED,
                 b"TenantName" => head.seen |= HAS_TENANT,
@@ -242,17 +251,6 @@ impl Head {
             }
         }
     }
-}
-
-/// A field's name without its escapes. One that stands for no text, because half of a surrogate pair is missing, is none
-/// that is looked for, and stays as it is.
-fn unescaped(name: &[u8]) -> Cow<'_, [u8]> {
-    if !name.contains(&b'\\') {
-        return Cow::Borrowed(name);
-    }
-    let quoted = [b"\"", name, b"\""].concat();
-    serde_json::from_slice::<String>(&quoted)
-        .map_or(Cow::Borrowed(name), |text| Cow::Owned(text.into_bytes()))
 }
 
 /// The 128 bits of a GUID in quotes. `None` for anything else, and for the nil GUID, which is as good as no Id.

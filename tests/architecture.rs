@@ -6,13 +6,14 @@ use std::{
 };
 
 /// What each part of the library must not use.
-const FORBIDDEN: [(&str, &[&str]); 15] = [
+const FORBIDDEN: [(&str, &[&str]); 16] = [
     ("api", &["output", "state", "pass", "report", "check", "cli"]),
     ("output", &["api", "state", "pass", "report", "check", "cli"]),
     ("state", &["api", "output", "pass", "report", "check", "cli"]),
     ("config", &["api", "output", "state", "pass", "report", "check", "cli"]),
     ("report", &["api", "output", "pass", "check", "cli"]),
     ("records", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
+    ("body", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("json", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("feed", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("delivery", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),

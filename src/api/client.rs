@@ -9,7 +9,7 @@ use std::{env, io::Read, iter, sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use ureq::{
-    Agent, Body, Proxy,
+    Agent, Proxy,
     http::{HeaderMap, Response, Uri},
     tls::TlsConfig,
     unversioned::transport::DefaultConnector,
@@ -21,6 +21,7 @@ use super::{
     error::{one_line, without_query},
 };
 use crate::{
+    body::Body,
     config::{Collect, Credential, Network, Secret, Tenant},
     feed::{Blob, ContentType},
     limits,
@@ -142,9 +143,9 @@ impl Client {
             [("grant_type", "client_credentials"), ("client_id", &tenant.client_id), ("scope", &scope)];
         let form = form.into_iter().chain(proof.fields());
         let response = self.agent_for(&url).post(&url).send_form(form);
-        let (headers, body) = self.read_body(&url, response, |_| ())?;
+        let (headers, body) = self.read_body(&url, response, Vec::new(), |_| ())?;
         let date = headers.get("date").and_then(|value| time::http_date(value.to_str().ok()?));
-        let answer: Answer = parse(&body, "a token")?;
+        let answer: Answer = parse(body.bytes(), "a token")?;
         Ok(Token {
             authorization: Secret::new(format!("Bearer {}", answer.access_token)),
             lifetime: Duration::from_secs(
@@ -163,8 +164,8 @@ impl Client {
             status: Option<String>,
         }
         let url = operation(tenant, "subscriptions/list?");
-        let body = self.get(&url, token, |_| ())?.body;
-        let entries: Vec<Entry> = parse_list(&body, "a list of subscriptions")?;
+        let (_, body) = self.get(&url, token, Vec::new(), |_| ())?;
+        let entries: Vec<Entry> = parse_list(body.bytes(), "a list of subscriptions")?;
         Ok(entries
             .into_iter()
             .map(|entry| Subscription {
@@ -183,7 +184,7 @@ impl Client {
     ) -> Result<(), Failure> {
         let url = operation(tenant, &format!("subscriptions/start?contentType={content_type}&"));
         let request = self.agent_for(&url).post(&url).header("Authorization", token.authorization.reveal());
-        self.read_body(&url, request.send_empty(), |_| ()).map(|(_, _)| ())
+        self.read_body(&url, request.send_empty(), Vec::new(), |_| ()).map(|(_, _)| ())
     }
 
     /// The URL of a window's first page.
@@ -210,8 +211,8 @@ impl Client {
             content_expiration: String,
         }
         check_origin(tenant, "NextPageUri", url)?;
-        let answer = self.get(&with_publisher(url, tenant), token, |_| ())?;
-        let entries: Vec<Entry> = parse_list(&answer.body, "a list of blobs")?;
+        let (headers, body) = self.get(&with_publisher(url, tenant), token, Vec::new(), |_| ())?;
+        let entries: Vec<Entry> = parse_list(body.bytes(), "a list of blobs")?;
         let (mut blobs, mut unreadable) = (Vec::with_capacity(entries.len()), None);
         for entry in entries {
             let created = time::parse(&entry.content_created);
@@ -229,33 +230,40 @@ impl Client {
                 }
             }
         }
-        let next = ["nextpageuri", "nextpageurl"].iter().find_map(|name| answer.headers.get(*name));
+        let next = ["nextpageuri", "nextpageurl"].iter().find_map(|name| headers.get(*name));
         let next = next.map(|url| url.to_str().map(str::to_owned)).transpose();
         Ok(Page {
             blobs,
             unreadable,
             next: next.map_err(|_| Failure::Malformed("a page whose NextPageUri is no text".to_owned()))?,
-            is_blank: answer.body.is_empty(),
+            is_blank: body.is_empty(),
         })
     }
 
-    /// Downloads a blob's body, decompressed. `room` is asked for each further stretch of memory, in bytes, before it
+    /// Downloads a blob's body, decompressed, into this buffer. `room` is asked for each further stretch of memory, in bytes, before it
     /// is filled, and may take its time to answer.
     pub fn download(
         &self,
         tenant: &Tenant,
         token: &Token,
         blob: &Blob,
+        buffer: Vec<u8>,
         room: impl FnMut(usize),
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<Body, Failure> {
         check_origin(tenant, "contentUri", &blob.content_uri)?;
-        Ok(self.get(&with_publisher(&blob.content_uri, tenant), token, room)?.body)
+        let (_, body) = self.get(&with_publisher(&blob.content_uri, tenant), token, buffer, room)?;
+        Ok(body)
     }
 
-    fn get(&self, url: &str, token: &Token, room: impl FnMut(usize)) -> Result<Answer, Failure> {
+    fn get(
+        &self,
+        url: &str,
+        token: &Token,
+        buffer: Vec<u8>,
+        room: impl FnMut(usize),
+    ) -> Result<(HeaderMap, Body), Failure> {
         let request = self.agent_for(url).get(url).header("Authorization", token.authorization.reveal());
-        let (headers, body) = self.read_body(url, request.call(), room)?;
-        Ok(Answer { headers, body })
+        self.read_body(url, request.call(), buffer, room)
     }
 
     /// Reads an answer's body whole, or fails with what the answer says. The connection goes back to the pool only if
@@ -263,41 +271,40 @@ impl Client {
     fn read_body(
         &self,
         url: &str,
-        response: Result<Response<Body>, ureq::Error>,
+        response: Result<Response<ureq::Body>, ureq::Error>,
+        buffer: Vec<u8>,
         mut room: impl FnMut(usize),
-    ) -> Result<(HeaderMap, Vec<u8>), Failure> {
+    ) -> Result<(HeaderMap, Body), Failure> {
         let peer = self.routes.peer(url);
-        let (head, body) = response.map_err(|error| Failure::from_ureq(&peer, error))?.into_parts();
+        let (head, sent) = response.map_err(|error| Failure::from_ureq(&peer, error))?.into_parts();
         let status = head.status.as_u16();
         if !head.status.is_success() {
             let mut reason = Vec::new();
             // A body that breaks off takes nothing from what the status says.
-            let _ = body.into_reader().take(limits::ERROR_BODY_BYTES_MAX as u64).read_to_end(&mut reason);
+            let _ = sent.into_reader().take(limits::ERROR_BODY_BYTES_MAX as u64).read_to_end(&mut reason);
             return Err(Failure::from_answer(status, &head.headers, &reason, Timestamp::now()));
         }
         let too_large = Failure::TooLarge { limit_bytes: self.body_bytes_max };
-        if body.content_length().is_some_and(|length| length > self.body_bytes_max as u64) {
+        if sent.content_length().is_some_and(|length| length > self.body_bytes_max as u64) {
             return Err(too_large);
         }
-        let mut reader = body.into_reader().take(self.body_bytes_max as u64 + 1);
-        let mut bytes = Vec::new();
+        let mut reader = sent.into_reader();
+        let mut body = Body::new(buffer);
         loop {
-            if bytes.len() == bytes.capacity() {
-                let step = bytes.capacity().clamp(limits::BODY_STEP_BYTES, limits::BODY_GROWTH_BYTES_MAX);
+            if body.len() == body.capacity() {
+                let step = body.capacity().clamp(limits::BODY_STEP_BYTES, limits::BODY_GROWTH_BYTES_MAX);
                 room(step);
-                bytes.reserve_exact(step);
+                body.grow(step);
             }
-            let free = (bytes.capacity() - bytes.len()) as u64;
-            let read = reader.by_ref().take(free).read_to_end(&mut bytes);
-            let read = read.map_err(|error| Failure::from_body(&peer, error))?;
-            if read == 0 {
+            let read = body.fill(|rest| reader.read(rest));
+            if read.map_err(|error| Failure::from_body(&peer, error))? == 0 {
                 break;
             }
-            if bytes.len() > self.body_bytes_max {
+            if body.len() > self.body_bytes_max {
                 return Err(too_large);
             }
         }
-        Ok((head.headers, bytes))
+        Ok((head.headers, body))
     }
 }
 
@@ -330,11 +337,6 @@ impl<'a> Proof<'a> {
             }
         }
     }
-}
-
-struct Answer {
-    headers: HeaderMap,
-    body: Vec<u8>,
 }
 
 /// Seconds as a number, or, as the older endpoint answers them, as a text of digits.

@@ -6,6 +6,8 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::limits::SPARE_BUFFER_BYTES_MAX;
+
 /// The room that all blobs of a pass share.
 #[derive(Debug)]
 pub struct Memory {
@@ -17,10 +19,14 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct Held {
+    /// Without the spare ones.
     bytes: usize,
     records: usize,
     /// Whether somebody was let beyond the bound, and still holds that.
     overdrawn: bool,
+    /// Buffers of earlier blobs, for the next ones. They are within the bound, and are let go when it is reached.
+    spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
 }
 
 /// What one blob holds; given back when it is dropped.
@@ -50,6 +56,26 @@ impl Memory {
 }
 
 impl Share {
+    /// A buffer to download into: that of an earlier blob, or an empty one.
+    pub fn buffer(&mut self) -> Vec<u8> {
+        let mut held = self.memory.lock();
+        let buffer = held.spare.pop().unwrap_or_default();
+        held.spare_bytes -= buffer.len();
+        held.bytes += buffer.len();
+        self.bytes += buffer.len();
+        buffer
+    }
+
+    /// Gives everything back, and lets a later blob have the buffer, unless that is a large one.
+    pub fn give_back(self, buffer: Vec<u8>) {
+        let mut held = self.memory.lock();
+        let bytes = held.bytes - self.bytes + held.spare_bytes + buffer.len();
+        if buffer.len() <= SPARE_BUFFER_BYTES_MAX && bytes <= self.memory.bytes_max {
+            held.spare_bytes += buffer.len();
+            held.spare.push(buffer);
+        }
+    }
+
     /// Waits until there is room for so many more bytes, and takes it.
     pub fn grow_bytes(&mut self, bytes: usize) {
         self.grow(bytes, 0);
@@ -66,6 +92,10 @@ impl Share {
             held.bytes + bytes > memory.bytes_max || held.records + records > memory.records_max
         };
         let mut held = memory.lock();
+        if held.bytes + held.spare_bytes + bytes > memory.bytes_max {
+            held.spare = Vec::new();
+            held.spare_bytes = 0;
+        }
         while is_full(&held) && !self.overdrew {
             if held.overdrawn {
                 held = memory.freed.wait(held).unwrap_or_else(PoisonError::into_inner);
@@ -122,6 +152,31 @@ mod tests {
         });
         assert_eq!(memory.lock().bytes, 0);
         assert!(most.into_inner() <= BOUND + BLOB);
+    }
+
+    /// Bytes in use, and spare ones.
+    fn counts(memory: &Memory) -> (usize, usize) {
+        let held = memory.lock();
+        (held.bytes, held.spare_bytes)
+    }
+
+    #[test]
+    fn a_buffer_serves_one_blob_after_the_other_within_the_bound() {
+        let memory = Memory::new(1_000, usize::MAX);
+        let mut first = memory.share();
+        assert!(first.buffer().is_empty());
+        first.grow_bytes(400);
+        first.give_back(vec![1; 400]);
+        let mut second = memory.share();
+        assert_eq!(second.buffer().len(), 400);
+        assert_eq!(counts(&memory), (400, 0));
+        second.give_back(vec![1; 400]);
+        let mut third = memory.share();
+        third.grow_bytes(700);
+        assert_eq!(counts(&memory), (700, 0), "a spare buffer makes room");
+        third.give_back(vec![1; SPARE_BUFFER_BYTES_MAX + 1]);
+        assert!(memory.share().buffer().is_empty(), "a large one goes back to the system");
+        assert_eq!(memory.lock().bytes, 0);
     }
 
     #[test]

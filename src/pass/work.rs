@@ -121,7 +121,9 @@ impl Tools {
     fn download(&self, feed: FeedIndex, wanted: &Wanted, token: &Token) -> Result<Answer, Failure> {
         let (tenant, _) = self.feeds.feed(feed);
         let mut share = self.memory.share();
-        let body = self.client.download(tenant, token, &wanted.blob, |bytes| share.grow_bytes(bytes))?;
+        let buffer = share.buffer();
+        let body =
+            self.client.download(tenant, token, &wanted.blob, buffer, |bytes| share.grow_bytes(bytes))?;
         let records = Records::split(body, self.feeds.origin(feed))
             .map_err(|malformed| Failure::Malformed(malformed.to_string()))?;
         share.grow_records(records.len());

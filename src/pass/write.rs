@@ -190,7 +190,7 @@ impl Writer {
         let duplicates = if to.is_empty() { 0 } else { records.len() as u64 - new };
         self.batch.bytes += records.bytes();
         self.batch.blobs.push(Written { feed, wanted, to, records: new, duplicates });
-        drop((records, share)); // in this order: the room is free when the memory is
+        share.give_back(records.into_buffer());
         Ok(())
     }
 
