@@ -6,13 +6,15 @@ pub mod fault;
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use fault::Step;
 use serde::{Deserialize, Serialize};
+
+use crate::limits::STATE_BUFFER_BYTES;
 
 /// Which file it is, whatever its name is by now, and how much of it counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,9 +131,10 @@ pub fn replace(
     fault::before(Step::Open)?;
     let mut file = OpenOptions::new().read(true).append(true).create_new(true).mode(mode).open(&new)?;
     fault::after(Step::Open);
-    let mut bytes = Vec::new();
-    write(&mut bytes)?;
-    append(&mut file, &bytes)?;
+    let mut writer = BufWriter::with_capacity(STATE_BUFFER_BYTES, Appending(&mut file));
+    write(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
     sync(&file)?;
     prepare(&file)?;
     fault::before(Step::Rename)?;
@@ -139,6 +142,19 @@ pub fn replace(
     fault::after(Step::Rename);
     sync_folder_of(path)?;
     Ok(file)
+}
+
+/// Passes on what is written to [`append`].
+struct Appending<'a>(&'a mut File);
+
+impl Write for Appending<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        append(self.0, bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Makes a file's name durable: a new or renamed file is found after a power loss only if its folder was synced too.

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use jiff::{Timestamp, civil::DateTime, fmt::rfc2822, tz::TimeZone};
+use jiff::{
+    Timestamp,
+    civil::DateTime,
+    fmt::rfc2822,
+    tz::{Offset, TimeZone},
+};
 
 /// Reads a time such as `2015-05-23T17:35:00.000Z`, `2020-02-20T10:46:42.0000000Z` or `2015-06-29T20:03:19`, which
 /// without a zone is UTC. `None` for anything else, a bare date included.
@@ -10,6 +15,32 @@ pub fn parse(text: &str) -> Option<Timestamp> {
     if !text.contains('T') {
         return None;
     }
+    usual(text).or_else(|| unusual(text))
+}
+
+/// Reads a time as the API usually writes it, to the millisecond and with a `Z`: a million of them are read when a pass
+/// begins.
+fn usual(text: &str) -> Option<Timestamp> {
+    let bytes: &[u8; 24] = text.as_bytes().try_into().ok()?;
+    for (place, mark) in [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (23, b'Z')] {
+        if bytes[place] != mark {
+            return None;
+        }
+    }
+    let number = |place: usize, digits: usize| {
+        bytes[place..place + digits].iter().try_fold(0_i16, |number, &byte| {
+            let digit = i16::from(byte.wrapping_sub(b'0'));
+            (digit < 10).then_some(number * 10 + digit)
+        })
+    };
+    let two = |place| i8::try_from(number(place, 2)?).ok();
+    let nanoseconds = i32::from(number(20, 3)?) * 1_000_000;
+    let time =
+        DateTime::new(number(0, 4)?, two(5)?, two(8)?, two(11)?, two(14)?, two(17)?, nanoseconds).ok()?;
+    Offset::UTC.to_timestamp(time).ok()
+}
+
+fn unusual(text: &str) -> Option<Timestamp> {
     let without_zone = || {
         text.parse::<DateTime>()
             .ok()
@@ -60,6 +91,28 @@ mod tests {
         for text in ["", "2015-05-23", "yesterday", "2015-05-23T17:35:0"] {
             assert_eq!(parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn the_usual_form_is_read_as_any_other() {
+        for text in [
+            "2015-05-23T17:35:00.000Z",
+            "1970-01-01T00:00:00.001Z",
+            "2024-02-29T23:59:59.999Z",
+            "9999-12-30T22:00:00.000Z",
+        ] {
+            assert_eq!(usual(text), Some(at(text)), "{text}");
+        }
+        for text in [
+            "2023-02-29T23:59:59.999Z",
+            "2015-13-23T17:35:00.000Z",
+            "2015-05-23T24:35:00.000Z",
+            "2015-05-23T17:35:0/.000Z",
+            "2015-05-23 17:35:00.000Z",
+        ] {
+            assert_eq!((usual(text), parse(text)), (None, None), "{text}");
+        }
+        assert_eq!(parse("2015-05-23T17:35:60.000Z"), Some(at("2015-05-23T17:35:60.000Z")));
     }
 
     #[test]

@@ -15,9 +15,9 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
+    fs::File,
     hash::{BuildHasherDefault, Hash, Hasher},
-    io,
+    io::{self, BufRead, BufReader, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -116,8 +116,8 @@ impl KnownBlobs {
     /// Reads what a pass would know, without a lock and without touching anything.
     pub fn read(working_dir: &Path, now: Timestamp) -> Result<Self, StateError> {
         let path = working_dir.join(FILE_NAME);
-        match fs::read(&path) {
-            Ok(text) => Ok(Contents::parse(&text, now).known),
+        match File::open(&path).and_then(|file| Contents::read(&file, now)) {
+            Ok(contents) => Ok(contents.known),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(StateError::storage("read", &path, error)),
         }
@@ -141,9 +141,8 @@ impl KnownBlobsFile {
         let path = working_dir.join(FILE_NAME);
         let file = lock::open_locked(&path)?;
         let mut opened = Self { path, file };
-        let text = fs::read(&opened.path).map_err(|error| opened.storage("read", error))?;
-        let contents = Contents::parse(&text, now);
-        opened.mend(&text, &contents)?;
+        let contents = Contents::read(&opened.file, now).map_err(|error| opened.storage("read", error))?;
+        opened.mend(&contents)?;
         Ok((opened, contents.known))
     }
 
@@ -170,7 +169,7 @@ impl KnownBlobsFile {
         StateError::storage(action, &self.path, error)
     }
 
-    fn mend(&mut self, text: &[u8], contents: &Contents) -> Result<(), StateError> {
+    fn mend(&mut self, contents: &Contents) -> Result<(), StateError> {
         for number in &contents.unreadable {
             log::warn!(
                 "Line {number} of {} cannot be read; it is moved to {FILE_NAME}.unreadable, and collection goes on",
@@ -186,8 +185,8 @@ impl KnownBlobsFile {
         if contents.unreadable.is_empty() && !contents.is_worth_compacting() {
             return self.mend_end(contents);
         }
-        self.set_aside(text, contents)?;
-        self.replace(text, contents)
+        self.set_aside(contents)?;
+        self.replace(contents)
     }
 
     /// Without compaction the only thing to mend is a last line without its end.
@@ -195,38 +194,45 @@ impl KnownBlobsFile {
         let mended = match contents.end {
             End::Whole => return Ok(()),
             End::LacksLineBreak => disk::append(&mut self.file, b"\n"),
-            End::Torn { keep } => disk::cut(&self.file, keep as u64),
+            End::Torn { keep } => disk::cut(&self.file, keep),
         };
         mended.and_then(|()| disk::sync(&self.file)).map_err(|error| self.storage("mend", error))
     }
 
     /// Keeps unreadable lines where a person can look at them.
-    fn set_aside(&self, text: &[u8], contents: &Contents) -> Result<(), StateError> {
+    fn set_aside(&self, contents: &Contents) -> Result<(), StateError> {
         if contents.unreadable.is_empty() {
             return Ok(());
         }
         let path = self.path.with_extension("unreadable");
-        let mut lines = Vec::new();
-        for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
-            if contents.unreadable.binary_search(&number).is_ok() {
-                lines.extend_from_slice(line);
-                lines.push(b'\n');
-            }
-        }
-        disk::open_for_append(&path, 0o600)
-            .and_then(|mut file| disk::append(&mut file, &lines).and_then(|()| disk::sync(&file)))
-            .map_err(|error| StateError::storage("write", &path, error))
+        let copy = || {
+            let mut lines = Vec::new();
+            for_each_line(&self.file, |line| {
+                if contents.unreadable.binary_search(&line.number).is_ok() {
+                    lines.extend([line.text, b"\n"].concat());
+                }
+                Ok(())
+            })?;
+            let mut file = disk::open_for_append(&path, 0o600)?;
+            disk::append(&mut file, &lines)?;
+            disk::sync(&file)
+        };
+        copy().map_err(|error| StateError::storage("write", &path, error))
     }
 
     /// Writes the lines that still count into a new file, locks that, and lets it take the name. A crash in between
     /// leaves the old file as it was.
-    fn replace(&mut self, text: &[u8], contents: &Contents) -> Result<(), StateError> {
+    fn replace(&mut self, contents: &Contents) -> Result<(), StateError> {
         let replaced = disk::replace(
             &self.path,
             0o600,
             |to| {
-                contents.live.iter().try_for_each(|range| {
-                    to.write_all(&text[range.clone()])?;
+                let mut dropped = contents.dropped.iter().peekable();
+                for_each_line(&self.file, |line| {
+                    if dropped.next_if_eq(&&line.number).is_some() {
+                        return Ok(());
+                    }
+                    to.write_all(line.text)?;
                     to.write_all(b"\n")
                 })
             },
@@ -249,14 +255,63 @@ pub(super) fn key_of(line: &str) -> Option<BlobKey> {
     Line::parse(line.as_bytes()).map(|line| line.key())
 }
 
-/// What the file's text says.
+/// A line of the file.
+struct RawLine<'a> {
+    /// From 1.
+    number: usize,
+    /// How many bytes of the file are before it.
+    start: u64,
+    /// Without its line break.
+    text: &'a [u8],
+    has_end: bool,
+}
+
+/// Reads a file from its start, line by line; a piece of it at a time is in memory.
+fn for_each_line(mut file: &File, mut act: impl FnMut(RawLine<'_>) -> io::Result<()>) -> io::Result<()> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = BufReader::with_capacity(limits::STATE_BUFFER_BYTES, file);
+    let (mut number, mut start) = (1, 0);
+    // The beginning of a line whose rest is in the next piece.
+    let mut begun = Vec::new();
+    loop {
+        let piece = reader.fill_buf()?;
+        let (length, mut from) = (piece.len(), 0);
+        for line_break in memchr::memchr_iter(b'\n', piece) {
+            let rest = &piece[from..line_break];
+            from = line_break + 1;
+            let text = if begun.is_empty() {
+                rest
+            } else {
+                begun.extend_from_slice(rest);
+                &begun
+            };
+            act(RawLine { number, start, text, has_end: true })?;
+            number += 1;
+            start += text.len() as u64 + 1;
+            begun.clear();
+        }
+        begun.extend_from_slice(&piece[from..]);
+        if length == 0 {
+            break;
+        }
+        reader.consume(length);
+    }
+    if !begun.is_empty() {
+        act(RawLine { number, start, text: &begun, has_end: false })?;
+    }
+    Ok(())
+}
+
+/// What the file says.
 struct Contents {
     known: KnownBlobs,
-    /// Where in the text each line stands that still counts, without its end.
-    live: Vec<std::ops::Range<usize>>,
+    /// How many lines still count.
+    live: usize,
     /// How many lines are past their expiration, or there a second time (`skipKnownLogs: false`).
     dead: usize,
-    /// Numbers of the lines that cannot be read, from 1, ascending.
+    /// Numbers of the lines that compaction leaves out, from 1, ascending.
+    dropped: Vec<usize>,
+    /// Those of them that cannot be read.
     unreadable: Vec<usize>,
     end: End,
 }
@@ -269,47 +324,52 @@ enum End {
     /// With a line that reads well but has no line break.
     LacksLineBreak,
     /// In the middle of a line that starts at `keep`.
-    Torn { keep: usize },
+    Torn { keep: u64 },
 }
 
 impl Contents {
-    fn parse(text: &[u8], now: Timestamp) -> Self {
+    fn read(file: &File, now: Timestamp) -> io::Result<Self> {
         let expired_before = now - limits::EXPIRATION_GRACE;
         let mut contents = Self {
             known: KnownBlobs::default(),
-            live: Vec::new(),
+            live: 0,
             dead: 0,
+            dropped: Vec::new(),
             unreadable: Vec::new(),
-            end: if text.is_empty() || text.ends_with(b"\n") { End::Whole } else { End::LacksLineBreak },
+            end: End::Whole,
         };
-        contents.known.keys.reserve(text.len() / LINE_BYTES_USUAL);
-        let mut start = 0;
-        for (number, end) in (1..).zip(memchr::memchr_iter(b'\n', text).chain([text.len()])) {
-            let range = start..end;
-            start = end + 1;
-            let line = &text[range.clone()];
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if line.is_empty() {
-                continue;
-            }
-            match Line::parse(line) {
-                Some(line) if line.expiration < expired_before => contents.dead += 1,
-                Some(line) if contents.known.keys.insert(line.key()) => {
-                    contents.known.any_tenant |= line.tenant_id.is_empty();
-                    contents.live.push(range);
-                }
-                Some(_) => contents.dead += 1,
-                None if range.end == text.len() => contents.end = End::Torn { keep: range.start },
-                None => contents.unreadable.push(number),
-            }
+        let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        contents.known.keys.reserve(bytes / LINE_BYTES_USUAL);
+        for_each_line(file, |raw| {
+            contents.take(&raw, expired_before);
+            Ok(())
+        })?;
+        Ok(contents)
+    }
+
+    fn take(&mut self, raw: &RawLine<'_>, expired_before: Timestamp) {
+        if !raw.has_end {
+            self.end = End::LacksLineBreak;
         }
-        contents
+        let line = raw.text.strip_suffix(b"\r").unwrap_or(raw.text);
+        match Line::parse(line) {
+            Some(line) if line.expiration >= expired_before && self.known.keys.insert(line.key()) => {
+                self.known.any_tenant |= line.tenant_id.is_empty();
+                self.live += 1;
+                return;
+            }
+            Some(_) => self.dead += 1,
+            None if line.is_empty() => {}
+            None if raw.has_end => self.unreadable.push(raw.number),
+            None => self.end = End::Torn { keep: raw.start },
+        }
+        self.dropped.push(raw.number);
     }
 
     /// Rewriting costs as much as reading: it is done at once while the file is small, and otherwise when a good part
     /// of it goes away.
     fn is_worth_compacting(&self) -> bool {
-        let lines = self.live.len() + self.dead;
+        let lines = self.live + self.dead;
         self.dead > 0 && (lines <= limits::SMALL_STATE_LINES || self.dead >= lines / 4)
     }
 }
@@ -345,6 +405,8 @@ impl<'a> Line<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const TENANT: &str = "11111111-1111-4111-8111-111111111111";
