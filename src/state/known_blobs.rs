@@ -387,9 +387,12 @@ impl<'a> Line<'a> {
     /// From the line's end: a content type and before it a tenant, or neither; then a time; the rest is the id.
     fn parse(line: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?;
-        let before_type = text.rsplit_once(',').filter(|(_, name)| ContentType::from_name(name).is_some());
-        let (rest, tenant_id) = before_type.and_then(|(rest, _)| rest.rsplit_once(',')).unwrap_or((text, ""));
-        let (content_id, expiration) = rest.rsplit_once(',')?;
+        let (before_type, name) = at_last_comma(text)?;
+        let (rest, tenant_id) = match ContentType::from_name(name) {
+            Some(_) => at_last_comma(before_type)?,
+            None => (text, ""),
+        };
+        let (content_id, expiration) = at_last_comma(rest)?;
         let expiration = time::parse(expiration.trim())?;
         (!content_id.is_empty()).then_some(Self {
             content_id: content_id.as_bytes(),
@@ -401,6 +404,12 @@ impl<'a> Line<'a> {
     fn key(&self) -> BlobKey {
         BlobKey::of(self.tenant_id, self.content_id)
     }
+}
+
+/// What is before and behind the last comma. Several times as fast as `rsplit_once`, and there are a million lines.
+fn at_last_comma(text: &str) -> Option<(&str, &str)> {
+    let place = memchr::memrchr(b',', text.as_bytes())?;
+    Some((&text[..place], &text[place + 1..]))
 }
 
 #[cfg(test)]
