@@ -8,6 +8,7 @@ mod support;
 mod api_errors;
 mod architecture;
 mod commands;
+mod costs;
 mod credentials;
 mod exactly_once;
 mod faults;

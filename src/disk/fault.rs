@@ -3,6 +3,7 @@
 //! In debug builds only, which is what tests run; a release build has none of it. The variable
 //! `COLLECTOR_DISK_FAULT=7:full` strikes at the seventh step with one of [`KINDS`]; with `7+:full` at that one and all
 //! that follow. A struck step leaves `COLLECTOR_DISK_FAULT_MARK`, a file, so that a test knows whether it was reached.
+//! Every step is written down, a line each, in the file that `COLLECTOR_DISK_STEPS` names, for a test to count.
 
 use std::io;
 
@@ -45,6 +46,7 @@ mod active {
 mod active {
     use std::{
         fs,
+        io::Write,
         sync::{
             OnceLock,
             atomic::{AtomicU64, Ordering},
@@ -85,8 +87,17 @@ mod active {
         })
     }
 
+    fn write_down(step: Step) {
+        if let Some(path) = std::env::var_os("COLLECTOR_DISK_STEPS") {
+            let file = fs::OpenOptions::new().append(true).create(true).open(path);
+            let written = file.and_then(|mut file| writeln!(file, "{step:?}"));
+            written.expect("the test gave a place for the steps");
+        }
+    }
+
     pub(in crate::disk) fn before(step: Step) -> io::Result<()> {
         TAKEN.fetch_add(1, Ordering::SeqCst);
+        write_down(step);
         match struck() {
             Some("full" | "short") if step == Step::Cut => Ok(()), // needs no room
             Some("full" | "short") => Err(io::ErrorKind::StorageFull.into()),
