@@ -89,8 +89,11 @@ pub const REQUEST_LASTS_MAX: Duration = Duration::from_secs(15 * 60);
 /// After a signal or `globalTimeout`, what runs has this long to finish; then its connections are cut, …
 pub const STOP_CUT_AFTER: Duration = Duration::from_secs(2);
 
-/// … and this long after the signal nobody waits for it any more.
+/// … and this long after the signal nobody waits for it any more, nor for a receiver.
 pub const STOP_LEAVE_AFTER: Duration = Duration::from_millis(3_500);
+
+/// Whoever waits for a receiver looks so often whether the pass has to end.
+pub const PATIENCE_STEP: Duration = Duration::from_millis(50);
 
 /// A token is renewed this long before it expires.
 pub const TOKEN_MARGIN: Duration = Duration::from_secs(5 * 60);
@@ -202,7 +205,7 @@ const _: () = {
     assert!(ERROR_BODY_BYTES_MAX <= BODY_STEP_BYTES);
     assert!(STOP_CUT_AFTER.as_millis() < STOP_LEAVE_AFTER.as_millis());
     assert!(
-        STOP_LEAVE_AFTER.as_millis() + BATCH_AGE.as_millis() < 5_000,
+        STOP_LEAVE_AFTER.as_millis() + BATCH_AGE.as_millis() + PATIENCE_STEP.as_millis() < 5_000,
         "a signal ends a pass within five seconds"
     );
     assert!(CONNECT_TIMEOUT.as_secs() < REQUEST_LASTS_MAX.as_secs());

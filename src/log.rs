@@ -18,7 +18,7 @@ use std::{
 use env_logger::{Builder, Logger, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::report::progress;
+use crate::{limits::MESSAGE_CHARACTERS_MAX, report::progress};
 
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,4 +134,10 @@ impl Write for Stderr {
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
     }
+}
+
+/// Somebody else's text, made fit for one line of the log: its first line, without control characters, not too long.
+pub fn one_line(text: &str) -> String {
+    let first = text.trim().lines().next().unwrap_or_default();
+    first.chars().filter(|character| !character.is_control()).take(MESSAGE_CHARACTERS_MAX).collect()
 }

@@ -15,16 +15,13 @@ use ureq::{
     unversioned::transport::DefaultConnector,
 };
 
-use super::{
-    Failure, assertion,
-    certificate::Certificate,
-    error::{one_line, without_query},
-};
+use super::{Failure, assertion, certificate::Certificate, error::without_query};
 use crate::{
     body::Body,
     config::{Collect, Credential, Network, Secret, Tenant},
     feed::{Blob, ContentType},
     limits,
+    log::one_line,
     network::{self, Addresses, Routes, Unusable},
     time,
 };

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use ureq::http::HeaderMap;
 
 use super::credential_file;
-use crate::{limits::MESSAGE_CHARACTERS_MAX, time};
+use crate::{log::one_line, time};
 
 /// What came instead of the answer that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -302,12 +302,6 @@ const UNRESOLVED: &str = "the name cannot be resolved";
 fn is_refusal_of_proxy(answer: &str) -> bool {
     let status = answer.rsplit('/').next().and_then(|status| status.parse().ok());
     status.is_some_and(|status: u16| (400..500).contains(&status) && !matches!(status, 408 | 429))
-}
-
-/// Somebody else's text, made fit for one line of the log: its first line, without control characters, not too long.
-pub(crate) fn one_line(text: &str) -> String {
-    let first = text.trim().lines().next().unwrap_or_default();
-    first.chars().filter(|character| !character.is_control()).take(MESSAGE_CHARACTERS_MAX).collect()
 }
 
 /// A URL without what may be secret in it.

@@ -3,7 +3,9 @@
 //! An output is what implements [`Output`]; [`open`] makes those that the configuration enables. To add one: a file
 //! beside this one, and a line in [`open`]. Outputs know nothing of the API or of the state.
 
+mod connection;
 mod file;
+mod patience;
 mod stdout;
 
 use std::io;
@@ -16,7 +18,9 @@ use crate::{
     records::Record,
 };
 
+pub use connection::{Connection, Endpoint};
 pub use file::FileOutput;
+pub use patience::{Over, Patience};
 pub use stdout::Stdout;
 
 /// Takes records and says when they are safe. Used by the writer thread alone. After an error it is not used again in
@@ -93,8 +97,8 @@ impl OutputError {
     }
 }
 
-/// The enabled outputs.
-pub fn open(config: &Config) -> Vec<Box<dyn Output>> {
+/// The enabled outputs. Those that wait for a receiver do so only until `patience` is over, and fail then.
+pub fn open(config: &Config, _patience: &Patience) -> Vec<Box<dyn Output>> {
     let mut outputs: Vec<Box<dyn Output>> = Vec::new();
     if let Some(file) = &config.output.file {
         outputs.push(Box::new(FileOutput::new(file)));

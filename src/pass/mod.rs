@@ -5,7 +5,8 @@
 //! schedule is over, the writer is told; it commits what it has, and the pass is over.
 //!
 //! A signal or `globalTimeout` ends the schedule early: nothing new is started, what runs gets a moment to finish, then
-//! its connections are cut, and after another moment nobody waits for it any more. What the writer has is committed.
+//! its connections are cut, and after another moment nobody waits for it any more, nor for a receiver. What the writer
+//! has is committed.
 
 mod feeds;
 mod memory;
@@ -34,7 +35,7 @@ use crate::{
     delivery::Wanted,
     limits::{EXPIRATION_GRACE, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     network,
-    output::{self, Output, OutputError, Stdout},
+    output::{self, Output, OutputError, Patience, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
     state::{self, KnownBlobs, Ledger, Progress, StateError},
     time,
@@ -115,12 +116,12 @@ struct Ends {
 }
 
 impl Ends {
-    fn open(config: &Config, mode: Mode, now: Timestamp) -> Result<Self, StateError> {
+    fn open(config: &Config, mode: Mode, now: Timestamp, patience: &Patience) -> Result<Self, StateError> {
         let collect = &config.collect;
         let (ledger, known, progress, outputs) = match mode {
             Mode::Collect => {
                 let (ledger, known, progress) = state::open(&collect.working_dir, now, collect.dedup)?;
-                (Some(ledger), known, progress, output::open(config))
+                (Some(ledger), known, progress, output::open(config, patience))
             }
             Mode::DryRun => {
                 let (known, progress) = state::peek(&collect.working_dir, now)?;
@@ -168,7 +169,11 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
         feeds.tenants().count(),
         feeds.feeds().count()
     );
-    let Ends { known, progress, ledger, outputs } = Ends::open(config, mode, now)?;
+    let patience = Patience::default();
+    if let Some(deadline) = collect.deadline {
+        patience.end_at(Instant::now() + deadline + STOP_LEAVE_AFTER);
+    }
+    let Ends { known, progress, ledger, outputs } = Ends::open(config, mode, now, &patience)?;
     log::debug!("{} known blobs, {} waiting blobs", known.len(), progress.waiting.len());
     let client = Client::new(&config.network, collect)?;
     let reach = Reach {
@@ -195,7 +200,7 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
     let memory = Memory::new(collect.held_bytes_max, collect.held_records_max);
     let tools =
         Arc::new(Tools { client: client.clone(), feeds: Arc::clone(&feeds), blobs: blobs.clone(), memory });
-    let signals = signals::listen(events.clone());
+    let signals = signals::listen(events.clone(), patience);
     let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
     let bar = Bar::start(order.show_progress && !prints_lines);
 
@@ -315,11 +320,13 @@ impl Course<'_, '_> {
         }
     }
 
-    /// What the writer said after the last attempt was done.
+    /// What the writer said after the last attempt was done, and whether the wait for it was cut short.
     fn take_rest(&mut self) {
         while let Ok(event) = self.events.try_recv() {
-            if let Event::Delivered(blobs) = event {
-                self.schedule.delivered(&blobs);
+            match event {
+                Event::Delivered(blobs) => self.schedule.delivered(&blobs),
+                Event::Signal(stop) => self.schedule.stop(stop),
+                Event::Worked(..) => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! SIGTERM and SIGINT: the first one ends the pass in order, a second one at once.
 
-use std::thread;
+use std::{thread, time::Instant};
 
 use crossbeam_channel::Sender;
 use signal_hook::{
@@ -9,7 +9,7 @@ use signal_hook::{
 };
 
 use super::Event;
-use crate::{exit::Exit, report::Stop};
+use crate::{exit::Exit, limits::STOP_LEAVE_AFTER, output::Patience, report::Stop};
 
 /// Listens as long as it lives.
 pub struct Listening(Option<Handle>);
@@ -22,9 +22,9 @@ impl Drop for Listening {
     }
 }
 
-/// Tells the main thread of signals. If the system does not let us listen, signals end the program as they always do,
+/// Tells the main thread of signals, and ends the patience with receivers, for which the main thread may be waiting. If the system does not let us listen, signals end the program as they always do,
 /// which the state survives.
-pub fn listen(events: Sender<Event>) -> Listening {
+pub fn listen(events: Sender<Event>, patience: Patience) -> Listening {
     let mut signals = match Signals::new([SIGINT, SIGTERM]) {
         Ok(signals) => signals,
         Err(error) => {
@@ -42,6 +42,7 @@ pub fn listen(events: Sender<Event>) -> Listening {
             if number > 0 {
                 std::process::exit(exit.code().into());
             }
+            patience.end_at(Instant::now() + STOP_LEAVE_AFTER);
             // The main thread may be past listening; then the pass is over anyway.
             let _ = events.send(Event::Signal(stop));
         }
