@@ -125,6 +125,39 @@ pub const STATE_BUFFER_BYTES: usize = 256 * 1024;
 /// Lines are handed to a file in pieces of about this size.
 pub const OUTPUT_BUFFER_BYTES: usize = 256 * 1024;
 
+/// Entries of one chunk for a forward receiver, before compression. A message of 1 to 2 MB is acknowledged within a second
+/// or two; one record that is larger goes alone.
+pub const FORWARD_CHUNK_BYTES: usize = 1_000_000;
+
+/// The largest message that Fluent Bit takes unless told otherwise, decompressed.
+///
+/// Source: Fluent Bit's manual, input `forward`, `buffer_max_size` (6144000).
+pub const FLUENT_BIT_MESSAGE_BYTES_MAX: usize = 6_144_000;
+
+/// Most chunks that wait for their acknowledgements at a time; each is held until then, to be sent again if need be.
+pub const FORWARD_CHUNKS_IN_FLIGHT_MAX: usize = 8;
+
+/// How often in a row chunks are sent again without that one of them is acknowledged.
+pub const FORWARD_RESENDS_MAX: u32 = 2;
+
+/// The wait before chunks are sent again; it doubles from try to try.
+pub const FORWARD_RESEND_DELAY: Duration = Duration::from_millis(250);
+
+/// The largest answer of a forward receiver: a HELO, a PONG or an acknowledgement.
+pub const FORWARD_ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// So long a forward receiver is listened to when it is tried out, should it demand a key that is not configured.
+pub const FORWARD_UNASKED_WAIT: Duration = Duration::from_millis(500);
+
+/// So many objects and arrays may lie in each other in a record that becomes MessagePack; what is deeper is sent as
+/// text. The arrays and the map that a message and a receiver put around it must find room too.
+///
+/// Source: msgpack-c, with which Fluent Bit decodes, takes 32 levels (`MSGPACK_EMBED_STACK_SIZE`).
+pub const NESTING_MAX: usize = 24;
+
+/// Most characters of a tenant's name or a workload in a tag.
+pub const TAG_PART_CHARACTERS_MAX: usize = 64;
+
 /// Most of a body that is read only to keep its connection usable.
 pub const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -209,4 +242,6 @@ const _: () = {
         "a signal ends a pass within five seconds"
     );
     assert!(CONNECT_TIMEOUT.as_secs() < REQUEST_LASTS_MAX.as_secs());
+    assert!(FORWARD_CHUNK_BYTES * 2 < FLUENT_BIT_MESSAGE_BYTES_MAX);
+    assert!(NESTING_MAX < 32);
 };

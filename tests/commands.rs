@@ -83,7 +83,7 @@ fn what_a_later_version_brings_is_refused_and_not_ignored() {
     let installation = Installation::new();
     for (settings, part) in [
         ("  graylog:\n    address: localhost\n", "output.graylog"),
-        ("  fluentd:\n    address: localhost\n", "output.fluentd"),
+        ("  http:\n    url: \"http://127.0.0.1/\"\n", "output.http"),
     ] {
         fs::write(installation.path("later.yaml"), installation.config() + settings).expect("a file");
         let run = installation.run_bare(&["--config", "later.yaml"]);

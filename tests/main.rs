@@ -12,6 +12,7 @@ mod costs;
 mod credentials;
 mod exactly_once;
 mod faults;
+mod fluentd;
 mod log_lines;
 mod network;
 mod pass;

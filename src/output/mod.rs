@@ -5,6 +5,7 @@
 
 mod connection;
 mod file;
+pub mod fluentd;
 mod patience;
 mod stdout;
 
@@ -20,6 +21,7 @@ use crate::{
 
 pub use connection::{Connection, Endpoint};
 pub use file::FileOutput;
+pub use fluentd::FluentdOutput;
 pub use patience::{Over, Patience};
 pub use stdout::Stdout;
 
@@ -98,10 +100,13 @@ impl OutputError {
 }
 
 /// The enabled outputs. Those that wait for a receiver do so only until `patience` is over, and fail then.
-pub fn open(config: &Config, _patience: &Patience) -> Vec<Box<dyn Output>> {
+pub fn open(config: &Config, patience: &Patience) -> Vec<Box<dyn Output>> {
     let mut outputs: Vec<Box<dyn Output>> = Vec::new();
     if let Some(file) = &config.output.file {
         outputs.push(Box::new(FileOutput::new(file)));
+    }
+    if let Some(fluentd) = &config.output.fluentd {
+        outputs.push(Box::new(FluentdOutput::new(fluentd, patience)));
     }
     if config.output.stdout {
         outputs.push(Box::new(Stdout::default()));

@@ -143,7 +143,6 @@ pub fn missing_parts(config: &Config) -> Vec<String> {
     let is_csv =
         |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     let parts = [
-        (output.fluentd.is_some(), "output.fluentd", "use output.file"),
         (output.graylog.is_some(), "output.graylog", "use output.file"),
         (output.http.is_some(), "output.http", "use output.file"),
         (

@@ -1,5 +1,6 @@
 //! An installation in a temporary folder: a configuration, state, outputs, and the real program, against a simulator.
 
+pub mod forward;
 pub mod proxy;
 
 use std::{
@@ -27,6 +28,7 @@ pub struct Installation {
     tenants: Vec<String>,
     settings: String,
     outermost: String,
+    outputs: String,
 }
 
 /// What a run of the program came to.
@@ -53,6 +55,7 @@ impl Installation {
             tenants: Vec::new(),
             settings: String::new(),
             outermost: String::new(),
+            outputs: String::new(),
         };
         let url = installation.simulator.url().to_owned();
         installation.add_to_config("contoso", CONTOSO, &url);
@@ -109,6 +112,12 @@ impl Installation {
         self
     }
 
+    /// Adds lines under `output`, at the margin of the outputs' names.
+    pub fn with_output(mut self, lines: &str) -> Self {
+        self.outputs.extend([lines, "\n"]);
+        self
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -131,10 +140,11 @@ impl Installation {
         let retry_delay = if self.settings.contains("retryDelay") { "" } else { "  retryDelay: 0s\n" };
         format!(
             "{}tenants:\n{}collect:\n  workingDir: {state}\n{retry_delay}{}\
-             output:\n  file:\n    path: {output}\n    separateByContentType: true\n",
+             output:\n  file:\n    path: {output}\n    separateByContentType: true\n{}",
             self.outermost,
             self.tenants.concat(),
             self.settings,
+            self.outputs,
             state = self.path("state").display(),
             output = self.path("output/audit.json").display(),
         )

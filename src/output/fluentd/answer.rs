@@ -1,0 +1,203 @@
+//! What a forward receiver says: HELO, PONG, and acknowledgements, in MessagePack.
+
+/// One answer.
+///
+/// Source: "Forward Protocol Specification v1", <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It wants to know who we are.
+    Helo(Helo),
+    /// It knows now.
+    Pong(Pong),
+    /// It has the chunk of this id.
+    Ack(Vec<u8>),
+}
+
+/// `["HELO", {"nonce": …, "auth": …}]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Helo {
+    /// Goes into the digests of the shared key.
+    pub nonce: Vec<u8>,
+    /// Goes into the digest of the password; empty if it asks for no user.
+    pub auth: Vec<u8>,
+}
+
+/// `["PONG", is let in, reason, server's name, digest]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pong {
+    /// Whether we are let in.
+    pub is_let_in: bool,
+    /// If not, why.
+    pub reason: String,
+    /// What it calls itself.
+    pub server: Vec<u8>,
+    /// By which it proves to know the shared key.
+    pub digest: Vec<u8>,
+}
+
+/// Why bytes are no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// Not yet: more is to come.
+    Incomplete,
+    /// And never will be.
+    Malformed,
+}
+
+/// The answer that these bytes begin with, and how many of them it takes.
+pub fn read(bytes: &[u8]) -> Result<(Answer, usize), NoAnswer> {
+    let mut reader = Reader { bytes, at: 0 };
+    let answer = match reader.value(0)? {
+        Value::Array(parts) => of_array(parts),
+        Value::Map(fields) => fields.into_iter().find_map(|(key, value)| match (key, value) {
+            (Value::Text(key), Value::Text(id)) if key == b"ack" => Some(Answer::Ack(id)),
+            _ => None,
+        }),
+        _ => None,
+    };
+    answer.map(|answer| (answer, reader.at)).ok_or(NoAnswer::Malformed)
+}
+
+fn of_array(parts: Vec<Value>) -> Option<Answer> {
+    let mut parts = parts.into_iter();
+    match (parts.next()?.text()?.as_slice(), parts.next()?) {
+        (b"HELO", Value::Map(fields)) => {
+            let mut helo = Helo::default();
+            for (key, value) in fields {
+                match (key.text()?.as_slice(), value) {
+                    (b"nonce", value) => helo.nonce = value.text()?,
+                    (b"auth", Value::Text(auth)) => helo.auth = auth,
+                    _ => {}
+                }
+            }
+            Some(Answer::Helo(helo))
+        }
+        (b"PONG", Value::Boolean(is_let_in)) => {
+            let mut text = || parts.next().and_then(Value::text).unwrap_or_default();
+            let (reason, server, digest) = (text(), text(), text());
+            let reason = String::from_utf8_lossy(&reason).into_owned();
+            Some(Answer::Pong(Pong { is_let_in, reason, server, digest }))
+        }
+        _ => None,
+    }
+}
+
+/// As much of MessagePack as answers use.
+#[derive(Debug)]
+enum Value {
+    /// Bytes of any kind, text or not.
+    Text(Vec<u8>),
+    Boolean(bool),
+    Array(Vec<Value>),
+    Map(Vec<(Value, Value)>),
+    /// Nothing that an answer's meaning hangs on.
+    Other,
+}
+
+impl Value {
+    fn text(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// No answer is deeper.
+const DEPTH_MAX: usize = 4;
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn value(&mut self, depth: usize) -> Result<Value, NoAnswer> {
+        if depth > DEPTH_MAX {
+            return Err(NoAnswer::Malformed);
+        }
+        let kind = self.take(1)?[0];
+        match kind {
+            0xc2 | 0xc3 => Ok(Value::Boolean(kind == 0xc3)),
+            0x80..=0x8f => self.map((kind & 0x0f).into(), depth),
+            0xde => self.length(2).and_then(|length| self.map(length, depth)),
+            0x90..=0x9f => self.array((kind & 0x0f).into(), depth),
+            0xdc => self.length(2).and_then(|length| self.array(length, depth)),
+            0xa0..=0xbf => self.text((kind & 0x1f).into()),
+            0xc4 | 0xd9 => self.length(1).and_then(|length| self.text(length)),
+            0xc5 | 0xda => self.length(2).and_then(|length| self.text(length)),
+            0xc6 | 0xdb => self.length(4).and_then(|length| self.text(length)),
+            0x00..=0x7f | 0xe0..=0xff | 0xc0 => Ok(Value::Other),
+            0xcc | 0xd0 => self.skip(1),
+            0xcd | 0xd1 => self.skip(2),
+            0xca | 0xce | 0xd2 => self.skip(4),
+            0xcb | 0xcf | 0xd3 => self.skip(8),
+            _ => Err(NoAnswer::Malformed),
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Result<&[u8], NoAnswer> {
+        let taken = self.bytes[self.at..].get(..length).ok_or(NoAnswer::Incomplete)?;
+        self.at += length;
+        Ok(taken)
+    }
+
+    fn length(&mut self, bytes: usize) -> Result<usize, NoAnswer> {
+        Ok(self.take(bytes)?.iter().fold(0, |length, &byte| length << 8 | usize::from(byte)))
+    }
+
+    fn skip(&mut self, length: usize) -> Result<Value, NoAnswer> {
+        self.take(length).map(|_| Value::Other)
+    }
+
+    fn text(&mut self, length: usize) -> Result<Value, NoAnswer> {
+        self.take(length).map(|text| Value::Text(text.to_vec()))
+    }
+
+    fn array(&mut self, length: usize, depth: usize) -> Result<Value, NoAnswer> {
+        (0..length).map(|_| self.value(depth + 1)).collect::<Result<_, _>>().map(Value::Array)
+    }
+
+    fn map(&mut self, length: usize, depth: usize) -> Result<Value, NoAnswer> {
+        let pairs = (0..length).map(|_| Ok((self.value(depth + 1)?, self.value(depth + 1)?)));
+        pairs.collect::<Result<_, _>>().map(Value::Map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACK: &[u8] = b"\x81\xa3ack\xa4abc=";
+
+    #[test]
+    fn answers_are_read_whether_their_texts_are_text_or_binary() {
+        assert_eq!(read(ACK), Ok((Answer::Ack(b"abc=".to_vec()), 10)));
+        assert_eq!(read(&[ACK, b"\x81"].concat()), Ok((Answer::Ack(b"abc=".to_vec()), 10)));
+        let helo = b"\x92\xa4HELO\x83\xa5nonce\xc4\x02\xff\x00\xa4auth\xd9\x01s\xa9keepalive\xc3";
+        let expected = Helo { nonce: vec![0xff, 0], auth: b"s".to_vec() };
+        assert_eq!(read(helo), Ok((Answer::Helo(expected), helo.len())));
+        let pong = b"\x95\xa4PONG\xc2\xa3why\xa1s\xda\x00\x02ab";
+        let expected =
+            Pong { is_let_in: false, reason: "why".into(), server: b"s".to_vec(), digest: b"ab".to_vec() };
+        assert_eq!(read(pong), Ok((Answer::Pong(expected), pong.len())));
+    }
+
+    #[test]
+    fn a_part_of_an_answer_is_incomplete_and_everything_else_malformed() {
+        for end in 0..ACK.len() {
+            assert_eq!(read(&ACK[..end]), Err(NoAnswer::Incomplete), "{end}");
+        }
+        for other in [
+            b"\x15\x03\x03\x00\x02".as_slice(), // an alert of TLS
+            b"HTTP/1.1 400 Bad Request",
+            b"\x80",
+            b"\x90",
+            b"\x92\xa4HELO\xc0",
+            b"\x91\x91\x91\x91\x91\x91\x91\x91",
+            b"\xc1",
+        ] {
+            assert_eq!(read(other), Err(NoAnswer::Malformed), "{other:x?}");
+        }
+    }
+}

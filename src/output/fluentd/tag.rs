@@ -1,0 +1,115 @@
+//! The tag of a record, by which receivers route it.
+
+use crate::{limits::TAG_PART_CHARACTERS_MAX, output::Source};
+
+/// The tag as configured: texts, and what stands for a part of the record.
+#[derive(Clone, Debug)]
+pub struct Tag {
+    parts: Vec<Part>,
+    /// `{tenant}` for a tenant without a name, instead of its id.
+    tenant_name: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Tenant,
+    ContentType,
+    Workload,
+}
+
+/// `{workload}` of a record that names none.
+const NO_WORKLOAD: &str = "unknown";
+
+impl Tag {
+    /// The configuration has made sure that there are no other braces.
+    pub fn new(template: &str, tenant_name: Option<&str>) -> Self {
+        let parts = template.split_inclusive('}').flat_map(|piece| {
+            let (text, name) = piece.split_once('{').unwrap_or((piece, ""));
+            let field = match name {
+                "tenant}" => Some(Part::Tenant),
+                "contentType}" => Some(Part::ContentType),
+                "workload}" => Some(Part::Workload),
+                _ => None,
+            };
+            [(!text.is_empty()).then(|| Part::Text(text.to_owned())), field]
+        });
+        Self { parts: parts.flatten().collect(), tenant_name: tenant_name.map(str::to_owned) }
+    }
+
+    /// Whether records of one feed can have different tags.
+    pub fn depends_on_record(&self) -> bool {
+        self.parts.contains(&Part::Workload)
+    }
+
+    /// The tag of a record with this workload, as it stands in the record's JSON.
+    ///
+    /// A dot separates the parts of a tag, and `*`, `{` and others mean something where a receiver matches it. So of
+    /// names and workloads only ASCII letters, digits, `-` and `_` go into it, at most [`TAG_PART_CHARACTERS_MAX`] of
+    /// them; everything else becomes `_`. A content type keeps its dot.
+    pub fn write(&self, from: &Source<'_>, workload: Option<&[u8]>, to: &mut String) {
+        to.clear();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => to.push_str(text),
+                Part::Tenant => {
+                    let name = from.tenant_name.or(self.tenant_name.as_deref()).unwrap_or(from.tenant_id);
+                    push_clean(name.chars(), to);
+                }
+                Part::ContentType => to.push_str(from.content_type.name()),
+                Part::Workload => match workload.filter(|workload| !workload.is_empty()) {
+                    Some(workload) => push_clean(String::from_utf8_lossy(workload).chars(), to),
+                    None => to.push_str(NO_WORKLOAD),
+                },
+            }
+        }
+    }
+}
+
+fn push_clean(text: impl Iterator<Item = char>, to: &mut String) {
+    let is_clean = |character: &char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
+    to.extend(
+        text.take(TAG_PART_CHARACTERS_MAX)
+            .map(|character| if is_clean(&character) { character } else { '_' }),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::ContentType;
+
+    #[track_caller]
+    fn assert_tag(template: &str, names: [Option<&str>; 2], workload: Option<&[u8]>, expected: &str) {
+        let content_type = ContentType::ALL.into_iter().find(|one| one.name() == "Audit.Exchange");
+        let from = Source {
+            tenant_id: "11111111-1111-4111-8111-111111111111",
+            tenant_name: names[0],
+            content_type: content_type.expect("a content type"),
+        };
+        let mut tag = "left over".to_owned();
+        Tag::new(template, names[1]).write(&from, workload, &mut tag);
+        assert_eq!(tag, expected);
+    }
+
+    #[test]
+    fn a_tag_is_made_of_what_the_template_names() {
+        let usual = "office365.{tenant}.{contentType}";
+        let name = Some("contoso");
+        assert_tag(usual, [name, Some("other")], None, "office365.contoso.Audit.Exchange");
+        assert_tag(usual, [None, Some("My Company")], None, "office365.My_Company.Audit.Exchange");
+        let id = "office365.11111111-1111-4111-8111-111111111111.Audit.Exchange";
+        assert_tag(usual, [None, None], None, id);
+        assert_tag("audit", [name, None], Some(b"Exchange"), "audit");
+        assert_tag("{workload}{tenant}x", [name, None], Some(b"Exchange"), "Exchangecontosox");
+        assert_tag("a.{workload}", [name, None], None, "a.unknown");
+        assert_tag("a.{workload}", [name, None], Some(b""), "a.unknown");
+    }
+
+    #[test]
+    fn names_and_workloads_cannot_change_the_shape_of_a_tag() {
+        assert_tag("{tenant}", [Some("Contoso.Ltd **"), None], None, "Contoso_Ltd___");
+        assert_tag("{workload}", [None, None], Some("a\\nb.{é}\u{1f600}".as_bytes()), "a_nb_____");
+        assert_tag("{workload}", [None, None], Some(&[b'a'; 1000]), &"a".repeat(TAG_PART_CHARACTERS_MAX));
+    }
+}

@@ -1,0 +1,395 @@
+//! `output.fluentd` against a receiver that plays faults: what arrives, what is sent again, and what is said.
+
+use std::{
+    fs,
+    path::Path,
+    process::Stdio,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use office_audit_log_collector::{
+    config::{self, Sources},
+    output::{FluentdOutput, Output, Patience},
+};
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+use simulator::NewBlob;
+
+use crate::support::{
+    Installation, Run,
+    forward::{Door, Fault, Receiver},
+    hours_ago,
+};
+
+const FEED: &str = "Audit.Exchange";
+
+/// A tag for each workload, so that a few records make several chunks.
+const BY_WORKLOAD: &str = "tag: \"{workload}\"";
+
+/// Contoso with some records, for the file and this receiver.
+fn installation(receiver: &Receiver, keys: &str) -> Installation {
+    let installation = Installation::new().with_output(&receiver.config(keys));
+    installation.contoso.add_blobs(FEED, 5, 40, hours_ago(20)..hours_ago(2));
+    installation
+}
+
+/// Contoso with a record of each of so many workloads, in one blob.
+fn with_workloads(receiver: &Receiver, count: usize, keys: &str) -> Installation {
+    let installation = Installation::new().with_output(&receiver.config(&format!("{BY_WORKLOAD}\n{keys}")));
+    add_workloads(&installation, count);
+    installation
+}
+
+fn add_workloads(installation: &Installation, count: usize) {
+    let record = |number| {
+        let id = format!("{:08x}-0000-4000-8000-{number:012x}", fastrand::u32(..));
+        format!(r#"{{"Id":"{id}","CreationTime":"2024-05-01T12:34:56","Workload":"w{number}"}}"#)
+    };
+    installation.contoso.add_blob(FEED, NewBlob::texts((0..count).map(record)).created(hours_ago(2)));
+}
+
+/// That the receiver got each record, and the file each record once.
+#[track_caller]
+fn assert_arrived(receiver: &Receiver, installation: &Installation) {
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+    let expected = installation.contoso.ids(FEED);
+    let counts = receiver.ids();
+    let missing = expected.iter().filter(|id| !counts.contains_key(*id)).count();
+    assert!(missing == 0 && counts.len() == expected.len(), "{missing} of {} missing", expected.len());
+}
+
+/// The same, and the receiver too got each record once.
+#[track_caller]
+fn assert_arrived_once(receiver: &Receiver, installation: &Installation) {
+    assert_arrived(receiver, installation);
+    let repeated = receiver.ids().values().filter(|count| **count > 1).count();
+    assert_eq!(repeated, 0, "records that came more than once");
+}
+
+/// The ids of the chunks that came on this connection, in order.
+fn chunk_ids(receiver: &Receiver, connection: usize) -> Vec<String> {
+    let chunks = receiver.chunks().into_iter().filter(|chunk| chunk.connection == connection);
+    chunks.map(|chunk| chunk.id).collect()
+}
+
+/// One of the files in `tests/certificates/tls`.
+fn certificate(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/tls");
+    folder.join(name).to_str().expect("a path of text").to_owned()
+}
+
+/// A receiver's TLS. `demands_certificate`: lets in only who has a certificate of the private root.
+fn tls(name: &str, demands_certificate: bool) -> Arc<ServerConfig> {
+    let read = |name: &str| fs::read(certificate(name)).expect("a file of the tests");
+    let chain = |name: &str| {
+        CertificateDer::pem_slice_iter(&read(name)).collect::<Result<Vec<_>, _>>().expect("certificates")
+    };
+    let provider = Arc::new(ring::default_provider());
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("versions that ring knows");
+    let config = if demands_certificate {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(chain("private_root.pem"));
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        config.with_client_cert_verifier(verifier.expect("a root"))
+    } else {
+        config.with_no_client_auth()
+    };
+    let key = PrivateKeyDer::from_pem_slice(&read("server.key")).expect("a key");
+    Arc::new(config.with_single_cert(chain(name), key).expect("a certificate and its key"))
+}
+
+/// A receiver behind TLS.
+fn secure(name: &str, demands_certificate: bool) -> Receiver {
+    Receiver::start(Door { tls: Some(tls(name, demands_certificate)), ..Door::default() })
+}
+
+/// The output of this installation's configuration, without a pass.
+fn output_of(installation: &Installation) -> FluentdOutput {
+    let path = installation.config_file();
+    let sources = Sources { file: &path, credentials: None, environment: &|_| None };
+    let config = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config;
+    FluentdOutput::new(&config.output.fluentd.expect("the output"), &Patience::default())
+}
+
+#[test]
+fn records_arrive_once_with_their_tag_and_time() {
+    let receiver = Receiver::plain();
+    let installation = installation(&receiver, "");
+    installation.run(&[]).assert_code(0);
+    assert_arrived_once(&receiver, &installation);
+    for event in receiver.events() {
+        assert_eq!(event.tag, "office365.contoso.Audit.Exchange");
+        assert_eq!([event.field("OriginFeed"), event.field("TenantName")], [FEED, "contoso"]);
+        let time: jiff::civil::DateTime = event.field("CreationTime").parse().expect("a time");
+        let time = time.to_zoned(jiff::tz::TimeZone::UTC).expect("a time").timestamp();
+        assert_eq!(i64::from(event.seconds), time.as_second());
+        assert_eq!(i64::from(event.nanoseconds), i64::from(time.subsec_nanosecond()));
+    }
+    assert!(receiver.chunks().iter().all(|chunk| !chunk.is_compressed));
+    assert_eq!(receiver.connections(), 1);
+    installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
+    assert_eq!(receiver.connections(), 1);
+}
+
+#[test]
+fn records_can_be_compressed() {
+    let receiver = Receiver::plain();
+    let installation = installation(&receiver, "compress: gzip");
+    installation.run(&[]).assert_code(0);
+    assert_arrived_once(&receiver, &installation);
+    assert!(receiver.chunks().iter().all(|chunk| chunk.is_compressed));
+}
+
+#[test]
+fn a_receiver_with_a_shared_key_lets_us_in() {
+    for (door, keys) in [
+        (Door { key: Some("sesame"), ..Door::default() }, "sharedKey: sesame"),
+        (
+            Door { key: Some("sesame"), ..Door::default() },
+            "sharedKey: sesame\nusername: collector\npassword: hunter2",
+        ),
+        (
+            Door { key: Some("sesame"), user: Some(("collector", "hunter2")), ..Door::default() },
+            "sharedKey: sesame\nusername: collector\npassword: hunter2",
+        ),
+        (
+            Door { key: Some(""), user: Some(("collector", "hunter2")), ..Door::default() },
+            "username: collector\npassword: hunter2",
+        ),
+    ] {
+        let receiver = Receiver::start(door);
+        let installation = installation(&receiver, keys);
+        output_of(&installation).try_out().expect("a receiver that lets us in");
+        assert_eq!(receiver.chunks().len(), 0);
+        installation.run(&[]).assert_code(0);
+        assert_arrived_once(&receiver, &installation);
+    }
+}
+
+#[test]
+fn a_receiver_that_does_not_let_us_in_is_named_with_the_mend_and_without_the_secrets() {
+    let key = Door { key: Some("sesame"), ..Door::default() };
+    let user = Door { user: Some(("collector", "hunter2")), ..key.clone() };
+    let silent = Door { is_silent: true, ..user.clone() };
+    let wrong = "sharedKey: wrong-key";
+    let wrong_user = "sharedKey: sesame\nusername: collector\npassword: wrong-password";
+    for (door, keys, said) in [
+        (key.clone(), "", ["it demands a shared key", "in sharedKey"]),
+        (key.clone(), wrong, ["it does not let us in (shared_key mismatch)", "compare sharedKey"]),
+        (user.clone(), "sharedKey: sesame", ["it demands a user", "in username and password"]),
+        (user, wrong_user, ["it does not let us in (username/password mismatch)", "compare sharedKey"]),
+        (silent, wrong_user, ["it closed the connection instead of letting us in", "compare sharedKey"]),
+    ] {
+        let receiver = Receiver::start(door);
+        let installation = installation(&receiver, keys);
+        let run = installation.run(&[]);
+        let [problem, mend] = said;
+        run.assert_code(1).assert_line_with(&["[ERROR] Output fluentd failed: 127.0.0.1:", problem, mend]);
+        assert!(
+            !["wrong-key", "sesame", "hunter2", "wrong-password"].iter().any(|key| run.stderr.contains(key))
+        );
+        assert_eq!(receiver.chunks().len(), 0);
+        let refused = output_of(&installation).try_out().expect_err("no entry").to_string();
+        assert!(refused.contains(problem), "{refused}");
+        installation.assert_delivered_once([(&installation.contoso, FEED)]);
+    }
+}
+
+#[test]
+fn records_go_through_tls_and_it_ends_in_order() {
+    for (demands_certificate, keys) in [(false, ""), (true, ", cert_file: HERE, key_file: KEY")] {
+        let receiver = secure("here.pem", demands_certificate);
+        let keys = keys.replace("HERE", &certificate("here.pem")).replace("KEY", &certificate("server.key"));
+        let keys = format!("tls: {{ ca_file: {}{keys} }}", certificate("private_root.pem"));
+        let installation = installation(&receiver, &keys);
+        output_of(&installation).try_out().expect("a receiver that lets us in");
+        installation.run(&[]).assert_code(0);
+        assert_arrived_once(&receiver, &installation);
+        assert_eq!(receiver.cut_off(), 0);
+    }
+}
+
+#[test]
+fn trouble_with_tls_is_named_with_the_mend() {
+    let root = format!("ca_file: {}", certificate("private_root.pem"));
+    let elsewhere = format!("{root}, server_name: elsewhere.test");
+    let no_key = format!("cert_file: {}", certificate("here.pem"));
+    let wrong_name = secure("elsewhere.pem", false);
+    installation(&wrong_name, &format!("tls: {{ {elsewhere} }}")).run(&[]).assert_code(0);
+    for (receiver, tls, said) in [
+        (secure("here.pem", false), "", ["certificate is not trusted", "in tls.ca_file"]),
+        (wrong_name, &root, ["certificate has another name", "in tls.server_name"]),
+        (secure("expired.pem", false), &root, ["certificate is not trusted", "clock"]),
+        (secure("here.pem", true), &root, ["it does not let us in", "in tls.cert_file"]),
+        (Receiver::plain(), &no_key, ["tls.cert_file", "certificate and key belong together"]),
+    ] {
+        let installation = installation(&receiver, &format!("tls: {{ {tls} }}"));
+        let failure = output_of(&installation).try_out().expect_err("trouble").to_string();
+        assert!(failure.starts_with("127.0.0.1:"), "{failure}");
+        assert!(said.iter().all(|part| failure.contains(part)), "{failure}");
+    }
+}
+
+#[test]
+fn trouble_with_the_connection_is_named_with_the_mend() {
+    let closed = Receiver::plain();
+    closed.always(Fault::Closed);
+    let installation = installation(&closed, "");
+    let failure = output_of(&installation).try_out().expect_err("trouble").to_string();
+    assert!(failure.contains("it closed the connection; look into the receiver's log"), "{failure}");
+    let installation = Installation::new().with_output("  fluentd:\n    address: 127.0.0.1\n    port: 1");
+    installation.contoso.add_blobs(FEED, 1, 1, hours_ago(20)..hours_ago(2));
+    installation
+        .run(&[])
+        .assert_code(1)
+        .assert_line_with(&["[WARN] Output fluentd: sending", "(try 3 of 3)"])
+        .assert_line_with(&[
+            "[ERROR] Output fluentd failed: 127.0.0.1:1: nobody listens there; start the receiver",
+        ]);
+}
+
+#[test]
+fn several_chunks_are_on_their_way_and_acknowledged_in_any_order() {
+    let receiver = Receiver::plain();
+    receiver.faults([Fault::Withholding(8)]);
+    let installation = with_workloads(&receiver, 20, "");
+    installation.run(&[]).assert_code(0);
+    assert_arrived_once(&receiver, &installation);
+    assert_eq!(receiver.chunks().len(), 20);
+    assert!(receiver.events().iter().all(|event| event.tag == event.field("Workload")));
+}
+
+#[test]
+fn no_chunk_is_larger_than_a_receiver_takes_unless_one_record_is() {
+    let receiver = Receiver::plain();
+    let installation = installation(&receiver, "");
+    let record = |number, length| {
+        let text = "x".repeat(length);
+        format!(r#"{{"Id":"00000000-0000-4000-8000-{number:012x}","CreationTime":"t","Text":"{text}"}}"#)
+    };
+    let lengths = [10, 300_000, 300_000, 300_000, 300_000, 7_000_000, 10, 999_000, 10];
+    let records = lengths.iter().zip(1_u64..).map(|(length, number)| record(number, *length));
+    installation.contoso.add_blob(FEED, NewBlob::texts(records).created(hours_ago(2)));
+    installation.run(&[]).assert_code(0);
+    assert_arrived_once(&receiver, &installation);
+    for chunk in receiver.chunks() {
+        assert!(chunk.bytes <= 1_000_000 || chunk.events.len() == 1, "{} bytes", chunk.bytes);
+    }
+}
+
+#[test]
+fn a_slow_reader_and_a_late_acknowledgement_are_waited_for() {
+    for fault in [Fault::Slow, Fault::Late(Duration::from_millis(300))] {
+        let receiver = Receiver::plain();
+        receiver.always(fault);
+        let installation = installation(&receiver, "compress: none");
+        installation.run(&[]).assert_code(0);
+        assert_arrived_once(&receiver, &installation);
+        assert_eq!(receiver.connections(), 1);
+    }
+}
+
+#[test]
+fn what_is_not_acknowledged_is_sent_again_under_the_same_ids() {
+    for (fault, said) in [
+        (Fault::Mute, "no acknowledgement within 1 s; see whether the receiver keeps up"),
+        (Fault::Wrong, "it acknowledged a chunk that it was not sent"),
+        (Fault::ClosedAfter(4), "it closed the connection"),
+        (Fault::Late(Duration::from_secs(30)), "no acknowledgement within 1 s"),
+    ] {
+        let receiver = Receiver::plain();
+        receiver.faults([fault]);
+        let installation = with_workloads(&receiver, 4, "ackTimeout: 1s");
+        let run = installation.run(&[]);
+        run.assert_code(0).assert_line_with(&["[WARN] Output fluentd: sending", "again (try 2 of 3)", said]);
+        assert_arrived(&receiver, &installation);
+        let [first, second] = [0, 1].map(|connection| chunk_ids(&receiver, connection));
+        let acknowledged = usize::from(fault == Fault::ClosedAfter(4));
+        assert_eq!(second.len(), 4 - acknowledged, "{fault:?}");
+        assert!(first.iter().skip(acknowledged).all(|id| second.contains(id)), "{first:?} {second:?}");
+    }
+}
+
+#[test]
+fn a_chunk_that_was_cut_in_two_is_sent_again_and_arrives_once() {
+    let receiver = Receiver::plain();
+    receiver.faults([Fault::ResetAfter(10_000), Fault::ResetAfter(0)]);
+    let installation = installation(&receiver, "");
+    let run = installation.run(&[]);
+    run.assert_code(0).assert_line_with(&["(try 3 of 3)", "it closed the connection"]);
+    assert_arrived_once(&receiver, &installation);
+}
+
+#[test]
+fn an_outage_of_two_passes_loses_nothing_and_repeats_nothing_in_the_file() {
+    let receiver = Receiver::plain();
+    receiver.always(Fault::Closed);
+    let installation = installation(&receiver, "");
+    let known = installation.known_blobs().len();
+    for _ in 0..2 {
+        let run = installation.run(&[]);
+        run.assert_code(1).assert_line_with(&["[ERROR] Output fluentd failed: 127.0.0.1:", "it closed"]);
+        installation.assert_delivered_once([(&installation.contoso, FEED)]);
+        assert_eq!(installation.known_blobs().len(), known);
+        installation.contoso.add_blobs(FEED, 2, 10, hours_ago(2)..hours_ago(1));
+    }
+    receiver.always(Fault::None);
+    installation.run(&[]).assert_code(0);
+    assert_arrived_once(&receiver, &installation);
+    installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
+    assert_arrived_once(&receiver, &installation);
+}
+
+#[test]
+fn a_kill_between_sending_and_remembering_repeats_to_the_receiver_at_most() {
+    let receiver = Receiver::plain();
+    receiver.faults([Fault::Mute]);
+    let installation = installation(&receiver, "");
+    let mut child = start(&installation);
+    let until = Instant::now() + Duration::from_secs(20);
+    while receiver.chunks().is_empty() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("a program of ours");
+    child.wait().expect("a program of ours");
+    assert!(!receiver.chunks().is_empty());
+    installation.run(&[]).assert_code(0);
+    assert_arrived(&receiver, &installation);
+}
+
+#[test]
+fn a_receiver_that_hangs_does_not_hold_up_a_signal() {
+    for fault in [Fault::Mute, Fault::Stuck] {
+        let receiver = Receiver::plain();
+        receiver.always(fault);
+        let installation = installation(&receiver, "");
+        let child = start(&installation);
+        receiver.wait_for_connections(1);
+        let begun = Instant::now();
+        let status = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        assert!(status.expect("the kill command").success());
+        let run = Run::from(child.wait_with_output().expect("a program of ours"));
+        assert!(begun.elapsed() < Duration::from_secs(10), "{run}");
+        run.assert_code(143).assert_line_with(&[
+            "[ERROR] Output fluentd failed: 127.0.0.1:",
+            "the pass had to end before the receiver had answered; the next pass goes on from here",
+        ]);
+        receiver.always(Fault::None);
+        installation.run(&[]).assert_code(0);
+        assert_arrived(&receiver, &installation);
+    }
+}
+
+fn start(installation: &Installation) -> std::process::Child {
+    let config = installation.config_file();
+    let mut command = installation.command(&["--config", config.to_str().expect("a path of text")]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program")
+}

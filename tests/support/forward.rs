@@ -1,0 +1,400 @@
+//! A forward receiver that plays faults, and keeps what it was sent.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write as _,
+    io::{self, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use flate2::read::GzDecoder;
+use ring::digest::{SHA512, digest};
+use rmpv::Value;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// What the receiver tells and wants to hear.
+#[derive(Clone, Default)]
+pub struct Door {
+    /// The shared key, if there is a handshake.
+    pub key: Option<&'static str>,
+    /// A user and the password.
+    pub user: Option<(&'static str, &'static str)>,
+    /// Whom it does not let in it says nothing, as Fluent Bit does.
+    pub is_silent: bool,
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// How a connection is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// As it should be.
+    None,
+    /// Acknowledgements come so much later.
+    Late(Duration),
+    /// They do not come at all.
+    Mute,
+    /// They are of other chunks.
+    Wrong,
+    /// So many chunks have to be there before the first acknowledgement; then the last comes first.
+    Withholding(usize),
+    /// Closed when so many chunks are there, of which only the first was acknowledged.
+    ClosedAfter(usize),
+    /// Reset after so many bytes, in the middle of a chunk.
+    ResetAfter(usize),
+    /// Reads in small bits with pauses between.
+    Slow,
+    /// Reads nothing.
+    Stuck,
+    /// Closed as soon as it is made.
+    Closed,
+}
+
+/// One event as it was received.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub tag: String,
+    pub seconds: u32,
+    pub nanoseconds: u32,
+    pub record: Value,
+}
+
+/// One chunk as it was received.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    pub id: String,
+    /// On which connection, counted from 0.
+    pub connection: usize,
+    pub is_compressed: bool,
+    /// The entries, before compression.
+    pub bytes: usize,
+    pub events: Vec<Event>,
+}
+
+/// A receiver on a free port of the loopback, for as long as the tests run.
+pub struct Receiver {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    door: Door,
+    inside: Mutex<Inside>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inside {
+    connections: usize,
+    /// Of the next connections, in order; after them [`Inside::usual`].
+    faults: VecDeque<Fault>,
+    usual: Option<Fault>,
+    chunks: Vec<Chunk>,
+    /// Connections under TLS that ended without `close_notify`.
+    cut_off: usize,
+}
+
+impl Receiver {
+    pub fn start(door: Door) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port on the loopback");
+        let port = listener.local_addr().expect("an address").port();
+        let shared = Arc::new(Shared { door, inside: Mutex::default(), changed: Condvar::new() });
+        let ours = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let shared = Arc::clone(&ours);
+                thread::spawn(move || shared.serve(client)); // its errors are its client's to notice
+            }
+        });
+        Self { port, shared }
+    }
+
+    /// Without a handshake, without TLS.
+    pub fn plain() -> Self {
+        Self::start(Door::default())
+    }
+
+    /// The lines of `output.fluentd` for it, with these further keys.
+    pub fn config(&self, further: &str) -> String {
+        let further: String = further.lines().fold(String::new(), |mut lines, line| {
+            let _ = write!(lines, "\n    {}", line.trim());
+            lines
+        });
+        format!("  fluentd:\n    address: 127.0.0.1\n    port: {}{further}", self.port)
+    }
+
+    /// Lets the next connections be treated so, one each.
+    pub fn faults(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.inside().faults.extend(faults);
+    }
+
+    /// Lets all connections be treated so that no other fault is meant for.
+    pub fn always(&self, fault: Fault) {
+        self.inside().usual = Some(fault);
+    }
+
+    /// What was received whole, acknowledged or not.
+    pub fn chunks(&self) -> Vec<Chunk> {
+        self.inside().chunks.clone()
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        self.chunks().into_iter().flat_map(|chunk| chunk.events).collect()
+    }
+
+    /// How often each record Id was received.
+    pub fn ids(&self) -> BTreeMap<String, usize> {
+        let mut ids = BTreeMap::new();
+        for event in self.events() {
+            *ids.entry(event.field("Id")).or_default() += 1;
+        }
+        ids
+    }
+
+    pub fn connections(&self) -> usize {
+        self.inside().connections
+    }
+
+    /// Connections under TLS that ended without the farewell.
+    pub fn cut_off(&self) -> usize {
+        self.inside().cut_off
+    }
+
+    /// Waits until there have been so many connections.
+    #[track_caller]
+    pub fn wait_for_connections(&self, count: usize) {
+        let until = Instant::now() + Duration::from_secs(20);
+        let mut inside = self.inside();
+        while inside.connections < count {
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{} connections instead of {count}", inside.connections);
+            inside = self.shared.changed.wait_timeout(inside, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn inside(&self) -> std::sync::MutexGuard<'_, Inside> {
+        self.shared.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Event {
+    /// The text of a field; empty if there is none.
+    pub fn field(&self, name: &str) -> String {
+        let fields = self.record.as_map().expect("a record is a map");
+        let value = fields.iter().find(|(key, _)| key.as_str() == Some(name));
+        value.and_then(|(_, value)| value.as_str()).unwrap_or_default().to_owned()
+    }
+}
+
+trait ReadWrite: Read + Write {}
+impl<Stream: Read + Write> ReadWrite for Stream {}
+
+/// A connection from the receiver's side.
+struct Line {
+    stream: Box<dyn ReadWrite>,
+    fault: Fault,
+    read: usize,
+}
+
+impl Read for Line {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut most = into.len();
+        match self.fault {
+            // Closing a socket with something in it that was not read resets the connection.
+            Fault::ResetAfter(bytes) if self.read >= bytes => {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            Fault::ResetAfter(bytes) => most = most.min(bytes - self.read),
+            Fault::Slow => {
+                most = most.min(16 * 1024);
+                thread::sleep(Duration::from_millis(1));
+            }
+            Fault::Stuck => loop {
+                thread::park();
+            },
+            _ => {}
+        }
+        let count = self.stream.read(&mut into[..most])?;
+        self.read += count;
+        Ok(count)
+    }
+}
+
+impl Shared {
+    fn serve(&self, socket: TcpStream) -> io::Result<()> {
+        let (fault, connection) = {
+            let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+            inside.connections += 1;
+            self.changed.notify_all();
+            let usual = inside.usual.unwrap_or(Fault::None);
+            (inside.faults.pop_front().unwrap_or(usual), inside.connections - 1)
+        };
+        if fault == Fault::Closed {
+            return Ok(());
+        }
+        let stream: Box<dyn ReadWrite> = match &self.door.tls {
+            None => Box::new(socket),
+            Some(config) => {
+                let session = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+                Box::new(StreamOwned::new(session, socket))
+            }
+        };
+        let mut line = Line { stream, fault, read: 0 };
+        if let Some(key) = self.door.key
+            && !self.let_in(&mut line, key)?
+        {
+            return Ok(());
+        }
+        let ended = self.take_chunks(&mut line, connection);
+        if ended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::UnexpectedEof) {
+            self.inside.lock().unwrap_or_else(PoisonError::into_inner).cut_off += 1;
+        }
+        ended
+    }
+
+    /// HELO, PING, PONG; whether the client is one that we know.
+    fn let_in(&self, line: &mut Line, key: &str) -> io::Result<bool> {
+        let auth = if self.door.user.is_some() { "the auth salt" } else { "" };
+        let helo = Value::Map(vec![
+            (Value::from("nonce"), Value::Binary(b"\0\xffnonce".to_vec())),
+            (Value::from("auth"), Value::from(auth)),
+            (Value::from("keepalive"), Value::from(true)),
+        ]);
+        say(line, &Value::Array(vec![Value::from("HELO"), helo]))?;
+        let ping = read_message(line)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let parts: Option<Vec<&str>> =
+            ping.as_array().and_then(|parts| parts.iter().map(Value::as_str).collect());
+        let Some(["PING", name, salt, digest, user, password]) = parts.as_deref() else {
+            answer_ping(line, "invalid ping message", "")?;
+            return Ok(false);
+        };
+        let expected = hexadecimal(&[salt.as_bytes(), name.as_bytes(), b"\0\xffnonce", key.as_bytes()]);
+        let knows_user = match self.door.user {
+            None => user.is_empty() && password.is_empty(),
+            Some((known, secret)) => {
+                let expected = hexadecimal(&[auth.as_bytes(), known.as_bytes(), secret.as_bytes()]);
+                *user == known && *password == expected
+            }
+        };
+        let reason = match (*digest == expected, knows_user) {
+            (true, true) => "",
+            (false, _) => "shared_key mismatch",
+            (_, false) => "username/password mismatch",
+        };
+        if !reason.is_empty() && self.door.is_silent {
+            return Ok(false);
+        }
+        let proof = hexadecimal(&[salt.as_bytes(), b"receiver.example", b"\0\xffnonce", key.as_bytes()]);
+        answer_ping(line, reason, &proof)?;
+        Ok(reason.is_empty())
+    }
+
+    fn take_chunks(&self, line: &mut Line, connection: usize) -> io::Result<()> {
+        let mut withheld = Vec::new();
+        let mut received = 0;
+        while let Some(message) = read_message(line)? {
+            let chunk = read_chunk(&message, connection)?;
+            let id = chunk.id.clone();
+            received += 1;
+            self.inside.lock().unwrap_or_else(PoisonError::into_inner).chunks.push(chunk);
+            match line.fault {
+                Fault::Mute => {}
+                Fault::Late(time) => {
+                    thread::sleep(time);
+                    acknowledge(line, &id)?;
+                }
+                Fault::Wrong => acknowledge(line, "bm90IHRoaXMgb25l")?,
+                Fault::Withholding(count) => {
+                    withheld.push(id);
+                    if withheld.len() == count {
+                        line.fault = Fault::None;
+                        for id in withheld.iter().rev() {
+                            acknowledge(line, id)?;
+                        }
+                    }
+                }
+                Fault::ClosedAfter(count) if received == count => return Ok(()),
+                Fault::ClosedAfter(_) if received > 1 => {}
+                _ => acknowledge(line, &id)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A client is let in if there is no reason not to.
+fn answer_ping(line: &mut Line, reason: &str, proof: &str) -> io::Result<()> {
+    let mut pong = ["PONG", "", reason, "receiver.example", proof].map(Value::from);
+    pong[1] = Value::from(reason.is_empty());
+    say(line, &Value::Array(pong.to_vec()))
+}
+
+fn acknowledge(line: &mut Line, id: &str) -> io::Result<()> {
+    say(line, &Value::Map(vec![(Value::from("ack"), Value::from(id))]))
+}
+
+fn say(line: &mut Line, value: &Value) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    rmpv::encode::write_value(&mut bytes, value).map_err(io::Error::other)?;
+    line.stream.write_all(&bytes)?;
+    line.stream.flush()
+}
+
+/// The next message; nothing if the client has closed in order.
+fn read_message(line: &mut Line) -> io::Result<Option<Value>> {
+    let mut first = [0];
+    if line.read(&mut first)? == 0 {
+        return Ok(None);
+    }
+    rmpv::decode::read_value(&mut first.as_slice().chain(line)).map(Some).map_err(io::Error::other)
+}
+
+fn read_chunk(message: &Value, connection: usize) -> io::Result<Chunk> {
+    let wrong = |what: &str| io::Error::other(format!("{what} in {message}"));
+    let Some([tag, entries, options]) = message.as_array().map(Vec::as_slice) else {
+        return Err(wrong("no three parts"));
+    };
+    let option = |name: &str| {
+        let options = options.as_map().map(Vec::as_slice).unwrap_or_default();
+        options.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value)
+    };
+    let (Some(tag), Value::Binary(packed)) = (tag.as_str(), entries) else {
+        return Err(wrong("no tag or no entries"));
+    };
+    let is_compressed = option("compressed").and_then(Value::as_str) == Some("gzip");
+    let mut bytes = Vec::new();
+    if is_compressed {
+        GzDecoder::new(packed.as_slice()).read_to_end(&mut bytes)?;
+    } else {
+        bytes.clone_from(packed);
+    }
+    let mut events = Vec::new();
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        let entry = rmpv::decode::read_value(&mut rest).map_err(io::Error::other)?;
+        let Some([Value::Ext(0, time), record]) = entry.as_array().map(Vec::as_slice) else {
+            return Err(wrong("no time or no record"));
+        };
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+        events.push(Event {
+            tag: tag.to_owned(),
+            seconds: number(&time[..4]),
+            nanoseconds: number(&time[4..]),
+            record: record.clone(),
+        });
+    }
+    if option("size").and_then(Value::as_u64) != Some(events.len() as u64) {
+        return Err(wrong("another size"));
+    }
+    let id = option("chunk").and_then(Value::as_str).ok_or_else(|| wrong("no chunk"))?.to_owned();
+    Ok(Chunk { id, connection, is_compressed, bytes: bytes.len(), events })
+}
+
+fn hexadecimal(parts: &[&[u8]]) -> String {
+    digest(&SHA512, &parts.concat()).as_ref().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
