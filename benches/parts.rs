@@ -12,6 +12,7 @@ use divan::{
 use jiff::{Timestamp, ToSpan};
 use office_audit_log_collector::{
     delivery::{OutputName, OutputSet},
+    output::fluentd::message_pack,
     records::{Origin, Records},
     state::{KnownBlobs, record_ids::RecordIds},
 };
@@ -52,6 +53,29 @@ fn split_and_write_a_blob(bencher: Bencher) {
         let mut lines = Vec::with_capacity(records.bytes() * 2);
         records.iter().for_each(|record| record.append_line(&mut lines));
         lines
+    });
+}
+
+#[divan::bench]
+fn convert_a_blob_to_message_pack(bencher: Bencher) {
+    let records = Records::split(body(), &Origin::new(CONTENT_TYPE, Some("contoso"))).expect("a whole array");
+    let mut lines = Vec::new();
+    let ends: Vec<_> = records
+        .iter()
+        .map(|record| {
+            record.append_line(&mut lines);
+            lines.len()
+        })
+        .collect();
+    let mut converted = Vec::with_capacity(lines.len());
+    bencher.counter(BytesCount::new(lines.len())).bench_local(|| {
+        converted.clear();
+        let mut start = 0;
+        for &end in &ends {
+            message_pack::append_object(&lines[start..end], &mut converted);
+            start = end;
+        }
+        black_box(converted.len())
     });
 }
 
