@@ -170,13 +170,13 @@ impl Endpoint {
     }
 }
 
-/// Resolves the name and connects to the first of its addresses that answers.
+/// Resolves the name and connects to the first of its addresses that answers; they share the time.
 fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
-    let until = Instant::now() + CONNECT_TIMEOUT;
+    let addresses = (host, port).to_socket_addrs()?;
+    let time_each = CONNECT_TIMEOUT / u32::try_from(addresses.len()).map_or(1, |count| count.max(1));
     let mut failure = io::Error::other("the name has no address");
-    for address in (host, port).to_socket_addrs()? {
-        let left = until.saturating_duration_since(Instant::now()).max(PATIENCE_STEP);
-        match TcpStream::connect_timeout(&address, left) {
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, time_each) {
             Ok(socket) => {
                 socket.set_nodelay(true)?;
                 socket.set_read_timeout(Some(PATIENCE_STEP))?;
@@ -269,13 +269,21 @@ impl Connection {
     /// receivers that never answer: what one says all the same is dropped.
     pub fn ensure_open(&mut self) -> io::Result<()> {
         self.stream.socket().set_nonblocking(true)?;
-        let heard = self.stream.read(&mut [0; 1024]);
+        let is_open = self.drop_what_it_said();
         self.stream.socket().set_nonblocking(false)?;
-        match heard {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => Ok(()),
-            Err(error) if is_pause(&error) => Ok(()),
-            Err(error) => Err(error),
+        is_open
+    }
+
+    fn drop_what_it_said(&mut self) -> io::Result<()> {
+        let mut bytes = [0; 4096];
+        loop {
+            self.patience.check()?;
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if is_pause(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -350,5 +358,60 @@ impl Write for Stream {
             Self::Plain(socket) => socket.flush(),
             Self::Tls(stream) => stream.flush(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    /// A connection and its other side.
+    fn connected(patience: &Patience) -> (Connection, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let connection = Endpoint::new("127.0.0.1", port, None, patience).connect().expect("a listener");
+        (connection, listener.accept().expect("a connection").0)
+    }
+
+    #[test]
+    fn a_receiver_that_has_closed_is_noticed_whatever_it_said_before() {
+        let (mut connection, mut receiver) = connected(&Patience::default());
+        for _ in 0..2 {
+            connection.ensure_open().expect("an open connection");
+            receiver.write_all(b"nobody asked").expect("an open connection");
+        }
+        connection.send(b"1", CONNECT_TIMEOUT).expect("an open connection");
+        receiver.read_exact(&mut [0]).expect("what was sent");
+        drop(receiver);
+        let mut closed = connection.receive(&mut [0; 64], CONNECT_TIMEOUT);
+        while closed.is_ok() {
+            closed = connection.receive(&mut [0; 64], CONNECT_TIMEOUT);
+        }
+        assert_eq!(closed.expect_err("an end").kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(connection.ensure_open().expect_err("an end").kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_silent_receiver_is_waited_for_no_longer_than_told_and_none_beyond_the_end() {
+        let patience = Patience::default();
+        let (mut connection, receiver) = connected(&patience);
+        let silence = connection.receive(&mut [0; 64], PATIENCE_STEP).expect_err("silence");
+        assert_eq!(silence.kind(), io::ErrorKind::TimedOut);
+        let much = vec![0; 64 * 1024 * 1024];
+        let silence = connection.send(&much, PATIENCE_STEP).expect_err("nobody who reads");
+        assert_eq!(silence.kind(), io::ErrorKind::TimedOut);
+        patience.end_at(Instant::now());
+        assert!(Over::is_behind(&connection.receive(&mut [0; 64], CONNECT_TIMEOUT).expect_err("an end")));
+        assert!(Over::is_behind(&connection.send(b"1", CONNECT_TIMEOUT).expect_err("an end")));
+        drop(receiver);
+    }
+
+    #[test]
+    fn a_receiver_is_named_by_host_and_port() {
+        let name = |host| Endpoint::new(host, 1, None, &Patience::default()).name();
+        assert_eq!(name("logs.example"), "logs.example:1");
+        assert_eq!(name("2001:db8::1"), "[2001:db8::1]:1");
     }
 }

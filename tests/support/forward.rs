@@ -5,9 +5,9 @@ use std::{
     fmt::Write as _,
     io::{self, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use flate2::read::GzDecoder;
@@ -92,7 +92,9 @@ struct Inside {
     faults: VecDeque<Fault>,
     usual: Option<Fault>,
     chunks: Vec<Chunk>,
-    /// Connections under TLS that ended without `close_notify`.
+    /// Connections that the client has ended, …
+    ended: usize,
+    /// … and those of them that, under TLS, ended without `close_notify`.
     cut_off: usize,
 }
 
@@ -157,25 +159,38 @@ impl Receiver {
         self.inside().connections
     }
 
-    /// Connections under TLS that ended without the farewell.
-    pub fn cut_off(&self) -> usize {
+    /// Waits until so many connections have ended, and counts those that, under TLS, did so without a farewell.
+    #[track_caller]
+    pub fn cut_off(&self, count: usize) -> usize {
+        self.wait_until(|inside| inside.ended >= count);
         self.inside().cut_off
     }
 
     /// Waits until there have been so many connections.
     #[track_caller]
     pub fn wait_for_connections(&self, count: usize) {
-        let until = Instant::now() + Duration::from_secs(20);
-        let mut inside = self.inside();
-        while inside.connections < count {
-            let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{} connections instead of {count}", inside.connections);
-            inside = self.shared.changed.wait_timeout(inside, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        self.wait_until(|inside| inside.connections >= count);
     }
 
-    fn inside(&self) -> std::sync::MutexGuard<'_, Inside> {
-        self.shared.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until so many chunks are there.
+    #[track_caller]
+    pub fn wait_for_chunks(&self, count: usize) {
+        self.wait_until(|inside| inside.chunks.len() >= count);
+    }
+
+    #[track_caller]
+    fn wait_until(&self, is_so: impl Fn(&Inside) -> bool) {
+        let wait = Duration::from_secs(20);
+        let (inside, waited) = self
+            .shared
+            .changed
+            .wait_timeout_while(self.inside(), wait, |inside| !is_so(inside))
+            .unwrap_or_else(PoisonError::into_inner);
+        assert!(!waited.timed_out(), "{} chunks on {} connections", inside.chunks.len(), inside.connections);
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.shared.inside()
     }
 }
 
@@ -223,14 +238,24 @@ impl Read for Line {
 }
 
 impl Shared {
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes down what has happened.
+    fn note(&self, what: impl FnOnce(&mut Inside)) {
+        what(&mut self.inside());
+        self.changed.notify_all();
+    }
+
     fn serve(&self, socket: TcpStream) -> io::Result<()> {
         let (fault, connection) = {
-            let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inside = self.inside();
             inside.connections += 1;
-            self.changed.notify_all();
             let usual = inside.usual.unwrap_or(Fault::None);
             (inside.faults.pop_front().unwrap_or(usual), inside.connections - 1)
         };
+        self.changed.notify_all();
         if fault == Fault::Closed {
             return Ok(());
         }
@@ -248,9 +273,11 @@ impl Shared {
             return Ok(());
         }
         let ended = self.take_chunks(&mut line, connection);
-        if ended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::UnexpectedEof) {
-            self.inside.lock().unwrap_or_else(PoisonError::into_inner).cut_off += 1;
-        }
+        let is_cut = ended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
+        self.note(|inside| {
+            inside.ended += 1;
+            inside.cut_off += usize::from(is_cut);
+        });
         ended
     }
 
@@ -298,7 +325,7 @@ impl Shared {
             let chunk = read_chunk(&message, connection)?;
             let id = chunk.id.clone();
             received += 1;
-            self.inside.lock().unwrap_or_else(PoisonError::into_inner).chunks.push(chunk);
+            self.note(|inside| inside.chunks.push(chunk));
             match line.fault {
                 Fault::Mute => {}
                 Fault::Late(time) => {

@@ -35,7 +35,8 @@ struct Level {
     values: usize,
 }
 
-/// Appends an object. `json` is its text, which must be valid JSON; what follows the object is not looked at.
+/// Appends an object. `json` is its text, which must be valid JSON, as [`crate::json`] has checked it; what follows the
+/// object is not looked at.
 pub fn append_object<'a>(json: &'a [u8], to: &mut Vec<u8>) -> Seen<'a> {
     let mut seen = Seen::default();
     // The key in the record itself whose value comes next.

@@ -45,7 +45,7 @@ pub struct FluentdOutput {
     link: Link,
     tag: Tag,
     gzip: bool,
-    /// What is not sent yet, by tag. Few bytes: a batch ends long before there could be many tags with full chunks.
+    /// What is not sent yet, by tag; all of it is of one batch, which bounds it.
     filling: BTreeMap<String, Entries>,
     scratch: Scratch,
 }
@@ -146,7 +146,7 @@ impl Entries {
     }
 }
 
-/// The quickest compression: it halves the time of the next one and still makes audit records about ten times smaller.
+/// The quickest compression: audit records become a quarter of what they are.
 fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
     encoder.write_all(bytes)?;
