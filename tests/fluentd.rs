@@ -348,6 +348,23 @@ fn an_outage_of_two_passes_loses_nothing_and_repeats_nothing_in_the_file() {
 }
 
 #[test]
+fn what_was_acknowledged_before_an_outage_is_not_sent_again() {
+    let receiver = Receiver::plain();
+    receiver.faults([Fault::ClosedAfter(4)]);
+    receiver.always(Fault::Closed);
+    let installation = with_workloads(&receiver, 6, "");
+    installation.run(&[]).assert_code(1);
+    let first = receiver.events();
+    assert_eq!(first.len(), 4);
+    receiver.always(Fault::None);
+    installation.run(&[]).assert_code(0);
+    assert_arrived(&receiver, &installation);
+    let counts = receiver.ids();
+    let counts: Vec<_> = first.iter().map(|event| counts[&event.field("Id")]).collect();
+    assert_eq!(counts, [1, 2, 2, 2], "of these only the first was acknowledged at once");
+}
+
+#[test]
 fn a_kill_between_sending_and_remembering_repeats_to_the_receiver_at_most() {
     let receiver = Receiver::plain();
     receiver.faults([Fault::Mute]);

@@ -43,6 +43,12 @@ pub trait Output: Send {
     /// Returns when everything written so far is safe: on disk, or acknowledged by its receiver.
     fn make_durable(&mut self) -> Result<(), OutputError>;
 
+    /// After an error: the Ids of the records, written since everything was last safe, that are so all the same. They are
+    /// not delivered here again.
+    fn take_safe_ids(&mut self) -> Vec<u128> {
+        Vec::new()
+    }
+
     /// Tries out what can be tried without delivering anything: that a file can be written, that a receiver can be
     /// reached and lets us in.
     fn try_out(&mut self) -> Result<(), OutputError>;

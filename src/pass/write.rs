@@ -9,7 +9,8 @@
 //!
 //! Outputs fail one by one. One that has failed is left alone for the rest of the pass; the others go on. A blob that
 //! some of them have and others do not is not known: it waits, together with who has it, and a later pass collects it
-//! again for the rest only.
+//! again for the rest only. What a receiver acknowledged before it failed is remembered record by record, by Id, so that
+//! it is not sent there again.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -294,7 +295,15 @@ impl Writer {
         for (feed, wanted) in gone {
             self.remember(&mut batch, feed, wanted, OutputSet::EMPTY, true);
         }
-        let ids: Vec<_> = ids.into_iter().map(|(id, outputs)| (id, outputs.and(durable))).collect();
+        let mut safe: HashMap<u128, OutputSet> = HashMap::new();
+        for slot in self.outputs.iter_mut().filter(|slot| slot.failure.is_some()) {
+            for id in slot.output.take_safe_ids() {
+                let outputs = safe.entry(id).or_default();
+                *outputs = outputs.with(slot.output.name());
+            }
+        }
+        let have = |id| safe.get(&id).map_or(durable, |outputs| durable.or(*outputs));
+        let ids: Vec<_> = ids.into_iter().map(|(id, outputs)| (id, outputs.and(have(id)))).collect();
         if let Some(ledger) = &mut self.ledger {
             ledger.commit(&batch, &ids)?;
         }

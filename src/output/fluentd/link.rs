@@ -27,6 +27,8 @@ pub struct Link {
     chunks: VecDeque<Chunk>,
     /// So many of them, from the first on, were sent in this session.
     sent: usize,
+    /// The records in chunks that were acknowledged since all of them were.
+    acknowledged: Vec<u128>,
     /// Sessions that ended in a row without an acknowledgement.
     failed_sessions: u32,
 }
@@ -40,6 +42,8 @@ pub struct Chunk {
     pub message: Vec<u8>,
     /// How long its entries are, before compression.
     pub entry_bytes: usize,
+    /// The Ids of the records in it.
+    pub record_ids: Vec<u128>,
 }
 
 impl Link {
@@ -52,6 +56,7 @@ impl Link {
             session: None,
             chunks: VecDeque::new(),
             sent: 0,
+            acknowledged: Vec::new(),
             failed_sessions: 0,
         }
     }
@@ -64,7 +69,14 @@ impl Link {
 
     /// Returns when every chunk is acknowledged.
     pub fn settle(&mut self) -> Result<(), OutputError> {
-        self.bring_down_to(0)
+        self.bring_down_to(0)?;
+        self.acknowledged.clear();
+        Ok(())
+    }
+
+    /// The Ids of the records that are acknowledged although others are not, after an error.
+    pub fn take_acknowledged(&mut self) -> Vec<u128> {
+        std::mem::take(&mut self.acknowledged)
     }
 
     /// Connects, shakes hands, and ends the connection.
@@ -121,7 +133,9 @@ impl Link {
                     "see whether the receiver, or something on the way to it, mixes up connections",
                 )));
             };
-            self.chunks.remove(place);
+            if let Some(chunk) = self.chunks.remove(place) {
+                self.acknowledged.extend(chunk.record_ids);
+            }
             self.sent -= 1;
             self.failed_sessions = 0;
         }

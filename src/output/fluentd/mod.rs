@@ -55,6 +55,8 @@ pub struct FluentdOutput {
 struct Entries {
     bytes: Vec<u8>,
     count: u64,
+    /// The Ids of those that have one.
+    ids: Vec<u128>,
 }
 
 /// What is written anew for each record.
@@ -103,6 +105,7 @@ impl Output for FluentdOutput {
             }
             entries.bytes.extend_from_slice(&scratch.entry);
             entries.count += 1;
+            entries.ids.extend(record.id);
         }
         Ok(())
     }
@@ -112,6 +115,10 @@ impl Output for FluentdOutput {
             self.link.send(entries.take(&tag, self.gzip))?;
         }
         self.link.settle()
+    }
+
+    fn take_safe_ids(&mut self) -> Vec<u128> {
+        self.link.take_acknowledged()
     }
 
     fn try_out(&mut self) -> Result<(), OutputError> {
@@ -142,7 +149,7 @@ impl Entries {
         let entry_bytes = self.bytes.len();
         self.bytes.clear();
         self.count = 0;
-        Chunk { id, message, entry_bytes }
+        Chunk { id, message, entry_bytes, record_ids: std::mem::take(&mut self.ids) }
     }
 }
 
