@@ -203,6 +203,28 @@ fn a_receiver_that_does_not_let_us_in_is_named_with_the_mend_and_without_the_sec
 }
 
 #[test]
+fn why_a_receiver_hangs_up_on_a_long_message_is_told() {
+    let record = |length| {
+        let text = "x".repeat(length);
+        format!(r#"{{"Id":"00000000-0000-4000-8000-000000000001","Text":"{text}"}}"#)
+    };
+    for (door, said) in [
+        (Door { key: Some("sesame"), ..Door::default() }, "it demands a shared key"),
+        (Door::default(), "it was sent one record of 8000"),
+    ] {
+        let receiver = Receiver::start(door);
+        receiver.always(Fault::ResetAfter(100));
+        let installation = Installation::new().with_output(&receiver.config(""));
+        installation.contoso.add_blob(FEED, NewBlob::texts([record(8_000_000)]).created(hours_ago(2)));
+        installation
+            .run(&[])
+            .assert_code(1)
+            .assert_line_with(&["[ERROR] Output fluentd failed: 127.0.0.1:", said]);
+        assert!(receiver.chunks().is_empty());
+    }
+}
+
+#[test]
 fn records_go_through_tls_and_it_ends_in_order() {
     for (demands_certificate, keys) in [(false, ""), (true, ", cert_file: HERE, key_file: KEY")] {
         let receiver = secure("here.pem", demands_certificate);

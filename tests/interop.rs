@@ -118,15 +118,20 @@ fn forward_output(peer: &Peer, keys: &str) -> String {
 fn the_forward_server_of_fluents_node_package_takes_our_chunks() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/tls");
     let read = |name: &str| fs::read_to_string(folder.join(name)).expect("a file of the tests");
-    let security = json!({"serverHostname": "receiver.example", "sharedKey": "sesame", "authorize": false, "userDict": {}});
-    let user = json!({"serverHostname": "receiver.example", "sharedKey": "sesame", "authorize": true, "userDict": {"collector": "hunter2"}});
+    let key = json!({
+        "serverHostname": "receiver.example", "sharedKey": "sesame", "authorize": false, "userDict": {}
+    });
+    let user = json!({
+        "serverHostname": "receiver.example", "sharedKey": "sesame", "authorize": true,
+        "userDict": {"collector": "hunter2"}
+    });
     let tls = json!({"cert": read("here.pem"), "key": read("server.key")});
     let keys = "    sharedKey: sesame\n    username: collector\n    password: hunter2\n";
     let root = format!("    tls: {{ ca_file: {} }}\n", folder.join("private_root.pem").display());
     for (options, keys) in [
         (json!({}), String::new()),
         (json!({}), "    compress: gzip\n".to_owned()),
-        (json!({"security": security}), "    sharedKey: sesame\n".to_owned()),
+        (json!({"security": key}), "    sharedKey: sesame\n".to_owned()),
         (json!({"security": user}), keys.to_owned()),
         (json!({"security": user, "tlsOptions": tls}), format!("{keys}{root}    compress: gzip\n")),
     ] {

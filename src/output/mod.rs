@@ -43,8 +43,8 @@ pub trait Output: Send {
     /// Returns when everything written so far is safe: on disk, or acknowledged by its receiver.
     fn make_durable(&mut self) -> Result<(), OutputError>;
 
-    /// After an error: the Ids of the records, written since everything was last safe, that are so all the same. They are
-    /// not delivered here again.
+    /// After an error: the Ids of those records, written since everything was last safe, that are safe all the same.
+    /// They are not delivered here again.
     fn take_safe_ids(&mut self) -> Vec<u128> {
         Vec::new()
     }

@@ -22,8 +22,9 @@ impl Drop for Listening {
     }
 }
 
-/// Tells the main thread of signals, and ends the patience with receivers, for which the main thread may be waiting. If the system does not let us listen, signals end the program as they always do,
-/// which the state survives.
+/// Tells the main thread of signals, and ends the patience with receivers by itself: the main thread may be waiting for
+/// the writer, and that for one of them. If the system does not let us listen, signals end the program as they always
+/// do, which the state survives.
 pub fn listen(events: Sender<Event>, patience: Patience) -> Listening {
     let mut signals = match Signals::new([SIGINT, SIGTERM]) {
         Ok(signals) => signals,

@@ -5,7 +5,6 @@ import gzip
 import json
 import socketserver
 import struct
-import sys
 
 import msgpack
 

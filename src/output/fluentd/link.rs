@@ -149,8 +149,8 @@ impl Link {
                 if chunk.entry_bytes > FLUENT_BIT_MESSAGE_BYTES_MAX =>
             {
                 let mend = format!(
-                    "it was sent one record of {} bytes; if it is Fluent Bit, raise buffer_max_size of its forward input \
-                     beyond that",
+                    "it was sent one record of {} bytes; if it is Fluent Bit, raise buffer_max_size of its forward \
+                     input beyond that",
                     chunk.entry_bytes
                 );
                 OutputError::Receiver { receiver, problem, mend }

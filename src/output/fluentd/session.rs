@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config,
-    limits::{CONNECT_TIMEOUT, FORWARD_ANSWER_BYTES_MAX, FORWARD_UNASKED_WAIT},
+    limits::{CONNECT_TIMEOUT, FORWARD_ANSWER_BYTES_MAX, FORWARD_UNASKED_WAIT, PATIENCE_STEP},
     log::one_line,
     output::{Connection, Endpoint, OutputError, Over},
 };
@@ -55,7 +55,13 @@ impl Session {
 
     /// Sends a whole message.
     pub fn send(&mut self, endpoint: &Endpoint, message: &[u8], silence_max: Duration) -> Result<(), Ended> {
-        self.connection.send(message, silence_max).map_err(|error| Ended::Lost(endpoint.failure(&error)))
+        let Err(error) = self.connection.send(message, silence_max) else { return Ok(()) };
+        // Whoever hangs up in the middle of it may have said why before.
+        Err(match self.answer(endpoint, PATIENCE_STEP) {
+            Ok(Answer::Helo(_)) => demands_key(endpoint),
+            Ok(Answer::Pong(pong)) if !pong.is_let_in => not_let_in(endpoint, &pong),
+            _ => Ended::Lost(endpoint.failure(&error)),
+        })
     }
 
     /// Waits for an acknowledgement, and returns the id in it.
