@@ -198,7 +198,7 @@ fn print(corpus: Corpus, scheme: Scheme, contenders: &[Contender], bytes: u64) {
     );
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     let collector = medians(&contenders[0].costs);
-    for contender in contenders {
+    for contender in contenders.iter().filter(|contender| !contender.costs.is_empty()) {
         let Cost { wall_s, cpu_s, peak_mb } = medians(&contender.costs);
         println!(
             "| {} | {wall_s:.2} | {cpu_s:.2} | {peak_mb:.0} | {:.0} | {:.2} x | {:.2} x |",
