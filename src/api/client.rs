@@ -272,8 +272,8 @@ impl Client {
         buffer: Vec<u8>,
         mut room: impl FnMut(usize),
     ) -> Result<(HeaderMap, Body), Failure> {
-        let peer = self.routes.peer(url);
-        let (head, sent) = response.map_err(|error| Failure::from_ureq(&peer, error))?.into_parts();
+        let peer = || self.routes.peer(url);
+        let (head, sent) = response.map_err(|error| Failure::from_ureq(&peer(), error))?.into_parts();
         let status = head.status.as_u16();
         if !head.status.is_success() {
             let mut reason = Vec::new();
@@ -294,7 +294,7 @@ impl Client {
                 body.grow(step);
             }
             let read = body.fill(|rest| reader.read(rest));
-            if read.map_err(|error| Failure::from_body(&peer, error))? == 0 {
+            if read.map_err(|error| Failure::from_body(&peer(), error))? == 0 {
                 break;
             }
             if body.len() > self.body_bytes_max {

@@ -197,9 +197,21 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
     let writer = Writer::new(Arc::clone(&feeds), outputs, ledger, events.clone());
     let writer = thread::spawn(move || writer.run(&blobs_received, &closed));
     let memory = Memory::new(collect.held_bytes_max, collect.held_records_max);
-    let tools =
-        Arc::new(Tools { client: client.clone(), feeds: Arc::clone(&feeds), blobs: blobs.clone(), memory });
-    let signals = signals::listen(events.clone(), patience);
+    let tools = Tools { client: client.clone(), feeds: Arc::clone(&feeds), blobs: blobs.clone(), memory };
+    // Each thread takes the next attempt as soon as it is done with one. A job of the pool for each attempt would cost more
+    // than many a small blob does: idle threads would look for it in each other's queues.
+    let (attempts, attempts_received) = crossbeam_channel::bounded(collect.threads);
+    let worked = events.clone();
+    pool.spawn_broadcast(move |_| {
+        for (attempt, token) in &attempts_received {
+            let attempt: Attempt = attempt;
+            let token: Option<Arc<Token>> = token;
+            let result = tools.run(&attempt.task, token.as_deref());
+            // Nobody waits for an attempt that hangs when the pass ends.
+            let _ = worked.send(Event::Worked(attempt, result));
+        }
+    });
+    let signals = signals::listen(events, patience);
     let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
     let bar = Bar::start(order.show_progress && !prints_lines);
 
@@ -215,14 +227,7 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
     for (feed, wanted) in expired {
         course.send_gone(feed, wanted);
     }
-    course.run(|attempt, token| {
-        let (tools, events) = (Arc::clone(&tools), events.clone());
-        pool.spawn(move || {
-            let result = tools.run(&attempt.task, token.as_deref());
-            // Nobody waits for an attempt that hangs when the pass ends.
-            let _ = events.send(Event::Worked(attempt, result));
-        });
-    });
+    course.run(&attempts);
     drop(close); // nothing more comes: the writer commits what it has
     let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     course.take_rest();
@@ -288,11 +293,11 @@ struct Course<'a, 's> {
 impl Course<'_, '_> {
     /// Hands out what may run, and waits for what comes of it, until the schedule is over; or, if that was stopped,
     /// until nobody waits any more.
-    fn run(&mut self, start: impl Fn(Attempt, Option<Arc<Token>>)) {
+    fn run(&mut self, attempts: &Sender<(Attempt, Option<Arc<Token>>)>) {
         let mut is_cut = false;
         loop {
-            while let Some((attempt, token)) = self.schedule.next(Instant::now()) {
-                start(attempt, token);
+            while let Some(next) = self.schedule.next(Instant::now()) {
+                attempts.send(next).expect("the threads take attempts as long as there may be some");
             }
             if self.schedule.is_over() {
                 return;
