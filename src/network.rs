@@ -4,6 +4,9 @@
 //! The choice of the way is made here and not left to ureq, which would take any proxy of the environment for any
 //! target, drop a malformed one without a word, and know neither ports nor blanks in `NO_PROXY`.
 
+pub mod agents;
+pub mod trouble;
+
 use std::{
     collections::HashMap,
     fs,
