@@ -199,8 +199,7 @@ fn what_it_calls_missing_is_missing_and_nothing_else() {
     let config = format!(
         "tenants:\n  - tenant_id: {CONTOSO}\n    client_id: {CONTOSO}\n    client_secret: a-secret\n\
          collect:\n  filter:\n    DLP.All: {{ Operation: DlpRuleMatch }}\n\
-         output:\n  file:\n    path: a.csv\n  fluentd:\n    address: localhost\n  graylog:\n    address: localhost\n  \
-         http:\n    url: \"http://127.0.0.1/\"\n"
+         output:\n  file:\n    path: a.csv\n  fluentd:\n    address: localhost\n  graylog:\n    address: localhost\n"
     );
     fs::write(&path, config).expect("a file");
     let missing = pass::missing_parts(&load(&path));

@@ -83,7 +83,8 @@ impl Client {
         let manner = Manner {
             at_once: collect.threads,
             silence_max: collect.request_timeout,
-            tls: TlsConfig::builder().root_certs(network::roots(network)?).build(),
+            tls: TlsConfig::builder().root_certs(network::roots(&network.ca_file)?).build(),
+            alias: None,
         };
         Ok(Self { agents: Agents::new(network, &manner)?, body_bytes_max: collect.body_bytes_max })
     }

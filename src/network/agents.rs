@@ -9,7 +9,7 @@ use ureq::{
     unversioned::transport::DefaultConnector,
 };
 
-use super::{Addresses, Routes, Unusable, trouble::Trouble};
+use super::{Addresses, Routes, Unusable, alias::Alias, trouble::Trouble};
 use crate::{config::Network, limits};
 
 /// Two agents, one of which goes through the proxy. Clones share their connections.
@@ -29,6 +29,8 @@ pub struct Manner {
     pub silence_max: Duration,
     /// Whom they trust, and who they are.
     pub tls: TlsConfig,
+    /// A server that is certified under another name.
+    pub alias: Option<Alias>,
 }
 
 impl Agents {
@@ -57,7 +59,8 @@ impl Agents {
                 .tls_config(manner.tls.clone())
                 .proxy(proxy) // `None` too: else ureq would look into the environment by itself
                 .build();
-            Agent::with_parts(settings, DefaultConnector::default(), Addresses::default())
+            let addresses = Addresses::new(manner.alias.clone());
+            Agent::with_parts(settings, DefaultConnector::default(), addresses)
         };
         Ok(Self {
             straight: agent(None),
@@ -68,13 +71,18 @@ impl Agents {
 
     /// Who makes a request to this URL.
     pub fn agent_for(&self, url: &str) -> &Agent {
-        let proxied = self.proxied.as_ref().filter(|_| self.routes.proxy_for(url).is_some());
+        let proxied = self.proxied.as_ref().filter(|_| self.is_proxied(url));
         proxied.unwrap_or(&self.straight)
     }
 
     /// What is connected to for this URL, in words.
     pub fn peer(&self, url: &str) -> String {
         self.routes.peer(url)
+    }
+
+    /// Whether requests to this URL go through a proxy.
+    pub fn is_proxied(&self, url: &str) -> bool {
+        self.routes.proxy_for(url).is_some()
     }
 
     /// Cuts every connection, in all threads: requests that run fail at once, and so does each one after.

@@ -437,7 +437,8 @@ fn other_outputs() {
         ),
         (
             "http: { url: 'https://a', format: json }",
-            "config.yaml:6:29: output.http.format: must be one of ndjson, array, splunk-hec, elastic-bulk",
+            "config.yaml:6:29: output.http.format: must be one of ndjson, array, splunk-hec, elastic-bulk, \
+             azure-logs-ingestion",
         ),
         (
             "http: { url: 'https://a', headers: { 'a b': c } }",

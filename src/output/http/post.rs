@@ -1,0 +1,278 @@
+//! One batch, until its receiver has taken all of it or it is clear that it will not.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use ureq::http::Uri;
+
+use super::{
+    answer::{Outcome, Refusal},
+    batch::Batch,
+    format::{Format, Probe},
+};
+use crate::{
+    config::{self, Secret},
+    limits,
+    network::{
+        agents::{self, Agents},
+        alias::with_host,
+        trouble::{self, Trouble},
+    },
+    output::{OutputError, Over, Patience},
+};
+
+/// A receiver, and how it is spoken to. Shared by all who send to it.
+pub struct Post {
+    agents: Agents,
+    format: Arc<dyn Format>,
+    /// Where batches go.
+    url: String,
+    /// Its scheme, host and port.
+    origin: String,
+    /// What it is called in messages: host and port, and the proxy. Never the path, which can be as good as a password.
+    name: String,
+    headers: Vec<(String, Secret)>,
+    gzip: bool,
+    retry_timeout: Duration,
+    patience: Patience,
+}
+
+/// The tries of one batch.
+struct Tries {
+    failed: u32,
+    until: Option<Instant>,
+}
+
+impl Post {
+    /// Connects to nobody yet.
+    pub fn new(
+        settings: &config::HttpOutput,
+        agents: Agents,
+        format: Arc<dyn Format>,
+        patience: &Patience,
+    ) -> Self {
+        let uri: Uri = settings.url.parse().expect("the configuration was checked");
+        let mut headers = settings.headers.clone();
+        let server_name = settings.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let certified = server_name.and_then(|name| with_host(&uri, name));
+        if let (Some(_), Some(authority)) = (&certified, uri.authority()) {
+            headers.push(("Host".to_owned(), Secret::new(authority.as_str())));
+        }
+        let certified = certified.as_ref().unwrap_or(&uri);
+        let authority = certified.authority().map_or("", |authority| authority.as_str());
+        let origin = format!("{}://{authority}", uri.scheme_str().unwrap_or("https"));
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let path = if path == "/" { format.usual_path() } else { path };
+        Self {
+            name: agents.peer(&settings.url),
+            agents,
+            format,
+            url: format!("{origin}{path}"),
+            origin,
+            headers,
+            gzip: settings.gzip,
+            retry_timeout: settings.retry_timeout,
+            patience: patience.clone(),
+        }
+    }
+
+    /// Cuts every connection, in all threads.
+    pub fn shut_down(&self) {
+        self.agents.shut_down();
+    }
+
+    /// Sends a batch until all of it is taken, in parts if need be. Returns the receipts to ask for.
+    pub fn deliver(&self, batch: Batch) -> Result<Vec<u64>, OutputError> {
+        let (mut waiting, mut receipts) = (vec![batch], Vec::new());
+        let (mut tries, mut has_renewed) = (Tries::new(), false);
+        while let Some(batch) = waiting.pop() {
+            self.patience.check().map_err(|over| self.over(over))?;
+            match self.send(&batch, &mut has_renewed) {
+                Outcome::Taken(receipt) => {
+                    receipts.extend(receipt);
+                    tries = Tries::new();
+                }
+                Outcome::Next(rest) => waiting.push(rest),
+                Outcome::TooLarge(refusal) => match batch.halves() {
+                    Some((first, second)) => waiting.extend([second, first]),
+                    None => return Err(self.error(refusal)),
+                },
+                Outcome::Failed(refusal, rest) => {
+                    self.wait(&mut tries, refusal)?;
+                    waiting.push(rest.unwrap_or(batch));
+                }
+            }
+        }
+        Ok(receipts)
+    }
+
+    /// Asks until everything with a receipt is safe.
+    pub fn confirm(&self, mut receipts: Vec<u64>, ack_timeout: Duration) -> Result<(), OutputError> {
+        let until = Instant::now() + ack_timeout;
+        let mut step = limits::SPLUNK_ACK_STEP;
+        let mut tries = Tries::new();
+        while !receipts.is_empty() {
+            let Some((path, question)) = self.format.question(&receipts) else { break };
+            let url = format!("{}{path}", self.origin);
+            match self.post(&url, "application/json", question.as_bytes(), false) {
+                Ok((200..=299, _, body)) => {
+                    let safe = self.format.safe(&body);
+                    receipts.retain(|receipt| !safe.contains(receipt));
+                    tries = Tries::new();
+                }
+                Ok((status, headers, body)) => {
+                    let words = self.format.explain(status, &body);
+                    let refusal = Refusal::of_answer(status, &headers, &body, words, Timestamp::now());
+                    self.wait(&mut tries, refusal)?;
+                }
+                Err(refusal) => self.wait(&mut tries, refusal)?,
+            }
+            if receipts.is_empty() {
+                break;
+            }
+            if Instant::now() >= until {
+                let problem =
+                    format!("{} batches are not indexed after {} s", receipts.len(), ack_timeout.as_secs());
+                return Err(self.error(Refusal::new(
+                    problem,
+                    "look at the indexers and their queues, or raise splunk.ackTimeout; the next pass sends them again",
+                )));
+            }
+            self.patience.sleep(step).map_err(|over| self.over(over))?;
+            step = (step * 2).min(limits::SPLUNK_ACK_STEP_MAX);
+        }
+        Ok(())
+    }
+
+    /// Whether somebody is there who lets us in.
+    pub fn try_out(&self) -> Result<(), OutputError> {
+        let Probe { path, refusals } = self.format.probe();
+        let url = path.map_or_else(|| self.url.clone(), |path| format!("{}{path}", self.origin));
+        let own = self.format.headers(&self.agents).map_err(|refusal| self.error(refusal))?;
+        let agent = self.agents.agent_for(&url);
+        let mut request = if path.is_some() { agent.get(&url) } else { agent.head(&url) };
+        for (name, value) in self.all_headers(&own) {
+            request = request.header(name, value);
+        }
+        let peer = self.agents.peer(&url);
+        let (status, headers, body) =
+            agents::read_answer(&peer, request.call(), limits::ERROR_BODY_BYTES_MAX)
+                .map_err(|trouble| self.error(Refusal::of_trouble(&peer, &trouble)))?;
+        if refusals.contains(&status) || (300..400).contains(&status) {
+            let words = self.format.explain(status, &body);
+            return Err(self.error(Refusal::of_answer(status, &headers, &body, words, Timestamp::now())));
+        }
+        Ok(())
+    }
+
+    /// One request with a batch.
+    fn send(&self, batch: &Batch, has_renewed: &mut bool) -> Outcome {
+        let body = batch.body(self.format.frame(), self.gzip);
+        let answer = self.post(&self.url, self.format.content_type(), &body, self.gzip);
+        let (status, headers, body) = match answer {
+            Ok(answer) => answer,
+            Err(refusal) => return Outcome::Failed(refusal, None),
+        };
+        if (200..300).contains(&status) {
+            return self.format.settle(batch, &body);
+        }
+        let words = self.format.explain(status, &body);
+        let refusal = Refusal::of_answer(status, &headers, &body, words, Timestamp::now());
+        match status {
+            413 => Outcome::TooLarge(refusal),
+            401 if !*has_renewed && self.format.renew() => {
+                *has_renewed = true;
+                Outcome::Failed(Refusal { is_passing: true, ..refusal }, None)
+            }
+            _ => Outcome::Failed(refusal, None),
+        }
+    }
+
+    fn post(
+        &self,
+        url: &str,
+        content_type: &str,
+        body: &[u8],
+        gzip: bool,
+    ) -> Result<(u16, ureq::http::HeaderMap, Vec<u8>), Refusal> {
+        let own = self.format.headers(&self.agents)?;
+        let mut request = self.agents.agent_for(url).post(url).header("Content-Type", content_type);
+        if gzip {
+            request = request.header("Content-Encoding", "gzip");
+        }
+        for (name, value) in self.all_headers(&own) {
+            request = request.header(name, value);
+        }
+        let peer = self.agents.peer(url);
+        agents::read_answer(&peer, request.send(body), limits::HTTP_ANSWER_BYTES_MAX).map_err(|trouble| {
+            let after = matches!(trouble, Trouble::Disconnected(_)).then_some(Duration::ZERO);
+            Refusal { after, ..Refusal::of_trouble(&peer, &trouble) }
+        })
+    }
+
+    /// The configured headers, and those of the format that are not among them.
+    fn all_headers<'a>(
+        &'a self,
+        own: &'a [(&'static str, Secret)],
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let is_configured =
+            |name: &str| self.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+        let own = own.iter().filter(move |(name, _)| !is_configured(name));
+        let configured = self.headers.iter().map(|(name, value)| (name.as_str(), value.reveal()));
+        configured.chain(own.map(|(name, value)| (*name, value.reveal())))
+    }
+
+    /// Waits before another try, or says that there is none.
+    fn wait(&self, tries: &mut Tries, refusal: Refusal) -> Result<(), OutputError> {
+        if !refusal.is_passing {
+            return Err(self.error(refusal));
+        }
+        let now = Instant::now();
+        let until = *tries.until.get_or_insert(now + self.retry_timeout);
+        tries.failed += 1;
+        let back_off = trouble::delay(limits::HTTP_RETRY_DELAY, tries.failed, fastrand::f64());
+        // A connection that was kept may have been closed while it was idle: the first time that says nothing.
+        let delay = match refusal.after {
+            Some(Duration::ZERO) if tries.failed == 1 => Duration::ZERO,
+            Some(after) => after.max(back_off),
+            None => back_off,
+        };
+        if tries.failed > limits::HTTP_RETRIES_MAX || now + delay > until {
+            let problem = format!("{} (tried {} times)", refusal.problem, tries.failed);
+            return Err(self.error(Refusal { problem, ..refusal }));
+        }
+        log::warn!(
+            "Output http: {}: {}; trying again in {:.1} s",
+            self.name,
+            self.without_secrets(&refusal.problem),
+            delay.as_secs_f64()
+        );
+        self.patience.sleep(delay).map_err(|over| self.over(over))
+    }
+
+    /// That the pass had to end.
+    pub fn over(&self, over: Over) -> OutputError {
+        let mend = "the next pass goes on from here".to_owned();
+        OutputError::Receiver { receiver: self.name.clone(), problem: over.to_string(), mend }
+    }
+
+    fn error(&self, refusal: Refusal) -> OutputError {
+        let problem = self.without_secrets(&refusal.problem);
+        OutputError::Receiver { receiver: self.name.clone(), problem, mend: refusal.mend }
+    }
+
+    /// A receiver may say again what was said to it.
+    fn without_secrets(&self, text: &str) -> String {
+        let values = self.headers.iter().flat_map(|(_, value)| value.reveal().split_whitespace());
+        values.filter(|value| value.len() > 5).fold(text.to_owned(), |text, value| text.replace(value, "…"))
+    }
+}
+
+impl Tries {
+    fn new() -> Self {
+        Self { failed: 0, until: None }
+    }
+}
