@@ -13,6 +13,7 @@ mod credentials;
 mod exactly_once;
 mod faults;
 mod fluentd;
+mod http_output;
 mod interop;
 mod log_lines;
 mod network;

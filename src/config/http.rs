@@ -172,6 +172,9 @@ fn splunk(section: &Section) -> SplunkHec {
 /// Who sends to Azure: the app in `azure`, else that of the single tenant.
 fn azure(output: &Section, kind: Kind, url: Option<&str>, tenants: &[Tenant]) -> Option<AzureLogs> {
     let section = output.section("azure");
+    let own = ["tenant_id", "client_id"].into_iter().chain(tenants::CREDENTIALS);
+    let has_own = own.into_iter().any(|key| section.peek(key).is_some());
+    let section = section.owing(has_own);
     let app = tenants::app(&section);
     let written_login_url = section.value("login_url").and_then(|value| url::origin(&value));
     let us_government = url.is_some_and(|url| {
@@ -184,8 +187,6 @@ fn azure(output: &Section, kind: Kind, url: Option<&str>, tenants: &[Tenant]) ->
         ("https://monitor.azure.com", "https://login.microsoftonline.com")
     };
     let login_url = written_login_url.unwrap_or_else(|| login_url.to_owned());
-    let own = ["tenant_id", "client_id"].into_iter().chain(tenants::CREDENTIALS);
-    let has_own = own.into_iter().any(|key| section.peek(key).is_some());
     let (tenant_id, client_id, credential) = match (app, tenants) {
         (Some(app), _) => app,
         (None, [tenant]) if !has_own => {

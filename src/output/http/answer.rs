@@ -50,9 +50,14 @@ impl Refusal {
     pub fn of_trouble(peer: &str, trouble: &Trouble) -> Self {
         let text = trouble.to_string();
         let problem = text.strip_prefix(&format!("{peer}: ")).unwrap_or(&text);
-        let mend = match trouble.mend() {
-            "" => "look into the receiver's log",
-            mend => mend,
+        let mend = match trouble {
+            Trouble::Silent(_) if problem.contains("fatal alert") => CERTIFICATE_MEND,
+            Trouble::Silent(_) | Trouble::NoPassage(_) => trouble.mend(),
+            Trouble::Disconnected(_) => CERTIFICATE_MEND,
+            Trouble::Malformed(_) => "look into the receiver's log",
+            Trouble::Untrusted(_) => {
+                "give the root that signed it in tls.ca_file, and check this machine's clock"
+            }
         };
         Self { is_passing: trouble.is_passing(), ..Self::new(problem, mend) }
     }
@@ -76,6 +81,10 @@ impl Refusal {
         Self { is_passing: matches!(status, 408 | 429 | 500..), after, ..Self::new(problem, mend) }
     }
 }
+
+/// A receiver that wants a client's certificate says so in an alert, or just closes.
+const CERTIFICATE_MEND: &str =
+    "look into the receiver's log; over TLS it may want a certificate of ours: give it in tls.cert_file";
 
 fn mend(status: u16) -> &'static str {
     match status {

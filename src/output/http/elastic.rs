@@ -100,6 +100,7 @@ impl Format for Elastic {
         let (mut rest, mut busy, mut as_text) = (Batch::default(), None, 0);
         for (record, Item { create }) in batch.records(FRAME).zip(items) {
             let Created { status, error } = create;
+            let error = error.unwrap_or_default();
             match status {
                 200..=299 | 409 => {}
                 429 | 500.. => {
@@ -158,12 +159,12 @@ fn text_of(record: &[u8], error: &Error) -> Option<Vec<u8>> {
     if document.starts_with(TEXT) {
         return None;
     }
-    let document = std::str::from_utf8(document).ok()?;
-    let fields: Value = serde_json::from_str(document).unwrap_or_default();
-    let time = fields["@timestamp"].as_str().map_or_else(|| Timestamp::now().to_string(), str::to_owned);
-    let (original, time) = (Value::from(document), Value::from(time));
+    let fields = document.strip_suffix(b"}")?;
+    let facts = Facts::of(&Record { id: None, fields, ending: b"" }, "");
+    let time = facts.created.unwrap_or_else(Timestamp::now);
+    let original = Value::from(std::str::from_utf8(document).ok()?);
     let error = json!({ "type": error.r#type, "message": error.reason });
-    let end = format!("{original}}},\"error\":{error},\"@timestamp\":{time}}}");
+    let end = format!("{original}}},\"error\":{error},\"@timestamp\":\"{time:.3}\"}}");
     Some([action, TEXT, end.as_bytes()].concat())
 }
 
@@ -189,12 +190,12 @@ struct Item {
 #[derive(Deserialize)]
 struct Created {
     status: u16,
-    #[serde(default)]
-    error: Error,
+    error: Option<Error>,
 }
 
 #[derive(Default, Deserialize)]
 struct Error {
+    #[serde(default)]
     r#type: String,
     #[serde(default)]
     reason: String,

@@ -244,12 +244,9 @@ impl Post {
             let problem = format!("{} (tried {} times)", refusal.problem, tries.failed);
             return Err(self.error(Refusal { problem, ..refusal }));
         }
-        log::warn!(
-            "Output http: {}: {}; trying again in {:.1} s",
-            self.name,
-            self.without_secrets(&refusal.problem),
-            delay.as_secs_f64()
-        );
+        let problem = self.without_secrets(&refusal.problem);
+        let seconds = delay.as_secs_f64();
+        log::warn!("Output http: {}: {problem}; trying again in {seconds:.1} s", self.name);
         self.patience.sleep(delay).map_err(|over| self.over(over))
     }
 
