@@ -495,9 +495,9 @@ fn a_record_that_no_mapping_takes_is_kept_as_text_and_holds_up_no_other() {
 
 #[test]
 fn a_record_that_is_not_even_taken_as_text_fails_the_output_and_is_named() {
-    let (receiver, _) = elastic(|id, _| match id.ends_with('7') {
-        true => (400, json!({ "type": "strict_dynamic_mapping_exception", "reason": "no" })),
-        false => (201, Value::Null),
+    let (receiver, _) = elastic(|id, _| {
+        let refusal = json!({ "type": "strict_dynamic_mapping_exception", "reason": "no" });
+        if id.ends_with('7') { (400, refusal) } else { (201, Value::Null) }
     });
     let installation = installation(&receiver.url(""), ELASTIC);
     installation.run(&[]).assert_code(1).assert_line_with(&[
