@@ -8,11 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use office_audit_log_collector::{
+    config::{self, Sources},
+    delivery::OutputName,
+    output::{self, Patience},
+};
 use serde_json::{Value, json, value::RawValue};
 use simulator::NewBlob;
 
 use crate::support::{
-    Installation, Run,
+    CONTOSO, Installation, Run, hours_ago,
+    proxy::{Manner, Proxy},
     receiver::{Received, Receiver, Reply, certificate, port_of_nobody},
 };
 
@@ -22,7 +28,7 @@ const CHANNEL: &str = "7d1f7f1e-58a3-4c6a-9a55-0c1d3a6f2b10";
 /// Contoso with some records, and a receiver at this URL.
 fn installation(url: &str, lines: &str) -> Installation {
     let installation = Installation::new().with_output(&format!("  http:\n    url: {url}\n    {lines}"));
-    installation.contoso.add_blobs(FEED, 6, 20, crate::support::hours_ago(20)..crate::support::hours_ago(2));
+    installation.contoso.add_blobs(FEED, 6, 20, hours_ago(20)..hours_ago(2));
     installation
 }
 
@@ -101,7 +107,7 @@ fn batches_are_bounded_in_bytes_and_in_records_and_a_large_record_goes_alone() {
     let receiver = Receiver::kind();
     let installation = installation(&receiver.url("/"), "batchSize: 8K\n    batchRecords: 5");
     let large = format!(r#"{{"Id":"0000aaaa-0000-4000-8000-000000000001","x":"{}"}}"#, "x".repeat(20_000));
-    installation.contoso.add_blob(FEED, NewBlob::texts([large]).created(crate::support::hours_ago(1)));
+    installation.contoso.add_blob(FEED, NewBlob::texts([large]).created(hours_ago(1)));
     installation.run(&[]).assert_code(0);
     assert_all_once(&installation, &receiver.taken(), lines);
     for request in receiver.taken() {
@@ -218,12 +224,22 @@ fn a_batch_that_is_too_large_is_halved_until_it_is_not() {
             },
         );
     let installation = installation(&receiver.url("/"), "format: array");
-    installation.run(&[]).assert_code(0);
+    let run = installation.run(&[]);
+    run.assert_code(0).assert_line_with(&[
+        "[WARN] Output http",
+        "HTTP 413 for",
+        "sent in halves; lower batchSize",
+    ]);
+    assert_eq!(run.stderr.matches("HTTP 413").count(), 1, "{run}");
     assert_all_once(&installation, &receiver.taken(), elements);
 
     let receiver = Receiver::start(|_, _| Reply::status(413));
     let installation = self::installation(&receiver.url("/"), "connections: 1");
-    installation.run(&[]).assert_code(1).assert_line_with(&["HTTP 413", "lower batchSize"]);
+    installation.run(&[]).assert_code(1).assert_line_with(&[
+        "[ERROR] Output http failed",
+        "HTTP 413 for a single record of",
+        "let the receiver take larger bodies",
+    ]);
 }
 
 #[test]
@@ -236,7 +252,7 @@ fn an_outage_of_two_passes_loses_nothing_and_repeats_nothing_elsewhere() {
     let installation = installation(&receiver.url("/"), "retryTimeout: 0s");
     for _ in 0..2 {
         installation.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed", "HTTP 503"]);
-        installation.contoso.add_blob(FEED, NewBlob::records(10).created(crate::support::hours_ago(1)));
+        installation.contoso.add_blob(FEED, NewBlob::records(10).created(hours_ago(1)));
     }
     assert!(installation.known_blobs().is_empty());
     is_down.store(false, std::sync::atomic::Ordering::SeqCst);
@@ -529,7 +545,7 @@ fn azure_gets_arrays_of_a_megabyte_from_the_tenants_own_app() {
         "  http:\n    url: {}\n    format: azure-logs-ingestion\n    connections: 1\n    azure: {{ login_url: {login} }}",
         receiver.url(AZURE_PATH)
     ));
-    installation.contoso.add_blobs(FEED, 6, 300, crate::support::hours_ago(20)..crate::support::hours_ago(2));
+    installation.contoso.add_blobs(FEED, 6, 300, hours_ago(20)..hours_ago(2));
     installation.run(&[]).assert_code(0);
     let taken = receiver.taken();
     assert_all_once(&installation, &taken, elements);
@@ -556,7 +572,7 @@ fn azure_says_which_role_lacks_and_a_login_which_credential() {
         ),
     ] {
         let installation = installation(&receiver.url(AZURE_PATH), "format: azure-logs-ingestion");
-        let (login, id) = (installation.simulator.url().to_owned(), crate::support::CONTOSO);
+        let (login, id) = (installation.simulator.url().to_owned(), CONTOSO);
         let client = simulator::TenantSettings::new(id).client_id;
         let installation = installation.with_output(&format!(
             "    azure: {{ tenant_id: {id}, client_id: {client}, client_secret: {secret}, login_url: {login} }}"
@@ -591,4 +607,75 @@ fn tls_trusts_the_configured_root_verifies_the_given_name_and_shows_a_certificat
         &format!("tls: {{ ca_file: {} }}\n    retryTimeout: 0s", root.display()),
     );
     without.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed", "tls.cert_file"]);
+}
+
+/// Tries out the output of this installation, as `check` does, and gives back what is wrong.
+fn try_out(installation: &Installation) -> Option<String> {
+    let path = installation.config_file();
+    let sources = Sources { file: &path, credentials: None, environment: &|_| None };
+    let config = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config;
+    let mut outputs = output::open(&config, &Patience::default());
+    let http = outputs.iter_mut().find(|output| output.name() == OutputName::Http).expect("an output");
+    http.try_out().err().map(|error| error.to_string())
+}
+
+#[test]
+fn a_receiver_can_be_tried_out_without_a_delivery() {
+    let azure = |receiver: &Receiver, login: &str| {
+        installation(
+            &receiver.url(AZURE_PATH),
+            &format!("format: azure-logs-ingestion\n    azure: {{ login_url: {login} }}"),
+        )
+    };
+    for (format, method, target, status, problem) in [
+        ("ndjson", "HEAD", "/in", 200, None),
+        ("ndjson", "HEAD", "/in", 405, None),
+        ("array", "HEAD", "/in", 401, Some("HTTP 401; check the token")),
+        ("splunk-hec", "GET", "/services/collector/health", 200, None),
+        (
+            "splunk-hec",
+            "GET",
+            "/services/collector/health",
+            503,
+            Some("HTTP 503; look into the receiver's log"),
+        ),
+        ("elastic-bulk", "GET", "/", 403, None),
+        ("elastic-bulk", "GET", "/", 401, Some("HTTP 401; check the token")),
+    ] {
+        let receiver = Receiver::start(move |_, _| Reply::status(status));
+        let installation = installation(&receiver.url("/in"), &format!("format: {format}"));
+        let found = try_out(&installation);
+        match problem {
+            None => assert_eq!(found, None, "{format}"),
+            Some(problem) => {
+                assert!(found.as_ref().is_some_and(|found| found.contains(problem)), "{found:?}")
+            }
+        }
+        let asked: Vec<_> =
+            receiver.requests().iter().map(|asked| (asked.method.clone(), asked.target.clone())).collect();
+        assert_eq!(asked, [(method.to_owned(), target.to_owned())], "{format}");
+    }
+    let receiver = Receiver::start(|_, _| Reply::status(405));
+    let world = Installation::new();
+    assert_eq!(try_out(&azure(&receiver, world.simulator.url())), None);
+    let found = try_out(&azure(&receiver, &receiver.url(""))).expect("no login there");
+    assert!(found.contains("the login of output.http.azure: HTTP 405"), "{found}");
+    let nobody = installation(&format!("http://127.0.0.1:{}", port_of_nobody()), "format: array");
+    assert!(try_out(&nobody).expect("nobody there").contains("refused"));
+}
+
+#[test]
+fn a_receiver_is_reached_through_the_configured_proxy_and_not_through_the_environments_on_loopback() {
+    let (receiver, proxy) = (Receiver::kind(), Proxy::start(Manner::Open));
+    let installation = installation(&receiver.url("/"), "format: ndjson");
+    installation.run_in(&[("HTTPS_PROXY", &proxy.url(""))]).assert_code(0);
+    assert_eq!(proxy.asked(), [""; 0]);
+    assert_all_once(&installation, &receiver.taken(), lines);
+
+    let receiver = Receiver::kind();
+    let installation = self::installation(&receiver.url("/"), "format: ndjson");
+    let installation = installation.setting(&format!("proxy: {}", proxy.url("")));
+    installation.run(&[]).assert_code(0);
+    assert!(proxy.asked().contains(&format!("127.0.0.1:{}", receiver.port())));
+    assert_all_once(&installation, &receiver.taken(), lines);
 }

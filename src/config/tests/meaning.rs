@@ -244,6 +244,54 @@ fn outputs_that_are_written_are_taken() {
 }
 
 #[test]
+fn azure_gets_records_from_the_single_tenants_app_unless_another_is_named() {
+    let azure = |tenants: &str, host: &str, section: &str| {
+        let http = format!("http: {{ url: 'https://{host}/x', format: azure-logs-ingestion{section} }}");
+        let http =
+            Trial::new(&format!("{BEGIN}{tenants}output: {{ {http} }}\n")).config().output.http.unwrap();
+        assert_eq!(http.batch_bytes_max, 1_000_000);
+        let HttpFormat::AzureLogs(app) = http.format else { panic!() };
+        app
+    };
+    let app = azure("", "a.ingest.monitor.azure.com", "");
+    assert_eq!((&*app.tenant_id, &*app.client_id), (TENANT, CLIENT));
+    assert!(matches!(app.credential, Credential::Secret(secret) if secret.reveal() == "hunter2~"));
+    assert_eq!(
+        (&*app.resource, &*app.login_url),
+        ("https://monitor.azure.com", "https://login.microsoftonline.com")
+    );
+    let app = azure("", "a.ingest.monitor.azure.us:443", ", azure: { login_url: 'https://login.example' }");
+    assert_eq!((&*app.resource, &*app.login_url), ("https://monitor.azure.us", "https://login.example"));
+    let second = format!("  - {{ tenant_id: {OTHER}, client_id: {CLIENT}, client_secret: a }}\n");
+    let own = format!(", azure: {{ tenant_id: {OTHER}, client_id: {CLIENT}, federated_token_file: t }}");
+    let app = azure(&second, "a.example", &own);
+    assert_eq!(app.tenant_id, OTHER);
+    assert!(matches!(app.credential, Credential::FederatedTokenFile(path) if path.ends_with("t")));
+    let http = "output: { http: { url: 'https://a', format: azure-logs-ingestion } }\n";
+    assert_mistakes(
+        &format!("{BEGIN}{second}{http}"),
+        &[
+            "config.yaml:6:11: output.http.azure: is missing; with several tenants, say which app sends: tenant_id, client_id \
+           and a credential",
+        ],
+    );
+}
+
+#[test]
+fn headers_on_an_open_way_are_reported() {
+    let warnings = |url: &str| {
+        let http = format!("http: {{ url: '{url}', headers: {{ a: '${{B}}' }} }}");
+        Trial::new(&format!("{BEGIN}output: {{ {http} }}\n")).set("B", "c").warnings()
+    };
+    let expected = "config.yaml:5:19: output.http.url: begins with http://, so that whoever is on the way can read the \
+                    headers; use https://";
+    assert_eq!(warnings("http://logs.example/"), [expected]);
+    for url in ["https://logs.example/", "http://localhost/", "http://[::1]:80/"] {
+        assert_eq!(warnings(url), [""; 0], "{url}");
+    }
+}
+
+#[test]
 fn the_service_managers_folder_holds_the_state() {
     let trial = Trial::new(&whole("")).set("STATE_DIRECTORY", "/var/lib/a:/var/lib/b");
     assert_eq!(trial.config().collect.working_dir, Path::new("/var/lib/a"));

@@ -93,7 +93,6 @@ fn mend(status: u16) -> &'static str {
         }
         401 | 403 => "check the token in headers or header_files, and what it may do",
         404 | 405 => "check url",
-        413 => "lower batchSize",
         415 => "check format, and whether the receiver takes compress: gzip",
         408 | 429 => "give the receiver time, or lower connections",
         500.. => "look into the receiver's log",

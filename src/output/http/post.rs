@@ -1,7 +1,10 @@
 //! One batch, until its receiver has taken all of it or it is clear that it will not.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -38,6 +41,8 @@ pub struct Post {
     gzip: bool,
     retry_timeout: Duration,
     patience: Patience,
+    /// Whether it was said that batches are too large: once is enough.
+    was_halved: AtomicBool,
 }
 
 /// The tries of one batch.
@@ -76,6 +81,7 @@ impl Post {
             gzip: settings.gzip,
             retry_timeout: settings.retry_timeout,
             patience: patience.clone(),
+            was_halved: AtomicBool::new(false),
         }
     }
 
@@ -96,10 +102,22 @@ impl Post {
                     tries = Tries::new();
                 }
                 Outcome::Next(rest) => waiting.push(rest),
-                Outcome::TooLarge(refusal) => match batch.halves() {
-                    Some((first, second)) => waiting.extend([second, first]),
-                    None => return Err(self.error(refusal)),
-                },
+                Outcome::TooLarge(refusal) => {
+                    let bytes = batch.bytes();
+                    let Some((first, second)) = batch.halves() else {
+                        let problem = format!("{} for a single record of {bytes} bytes", refusal.problem);
+                        let mend =
+                            "let the receiver take larger bodies; the next pass sends it again".to_owned();
+                        return Err(self.error(Refusal { problem, mend, ..refusal }));
+                    };
+                    if !self.was_halved.swap(true, Ordering::Relaxed) {
+                        let (name, problem) = (&self.name, self.without_secrets(&refusal.problem));
+                        log::warn!(
+                            "Output http: {name}: {problem} for {bytes} bytes: sent in halves; lower batchSize"
+                        );
+                    }
+                    waiting.extend([second, first]);
+                }
                 Outcome::Failed(refusal, rest) => {
                     self.wait(&mut tries, refusal)?;
                     waiting.push(rest.unwrap_or(batch));
