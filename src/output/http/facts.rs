@@ -1,12 +1,8 @@
 //! What a format has to know of a record beyond its text.
 
-use std::fmt;
-
 use jiff::Timestamp;
-use serde::de::{Deserializer as _, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
-use crate::{records::Record, time};
+use crate::{json::Scanner, records::Record, time};
 
 /// Of a record's own fields.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -20,39 +16,25 @@ pub struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// Reads a record's keys, of which one may be of interest by name. Never fails: what is odd is not found.
+    /// Reads a record's fields, of which one may be of interest by name. What is odd is not found.
     pub fn of(record: &Record<'a>, field: &str) -> Self {
         let mut facts = Self::default();
-        let text = std::str::from_utf8(record.fields).unwrap_or_default();
-        // Always an error in the end: the record's text stops before its closing brace.
-        let _ = serde_json::Deserializer::from_str(text).deserialize_map(Reader { facts: &mut facts, field });
-        facts
-    }
-}
-
-struct Reader<'f, 'a> {
-    facts: &'f mut Facts<'a>,
-    field: &'f str,
-}
-
-impl<'a> Visitor<'a> for Reader<'_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("a record")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut fields: A) -> Result<(), A::Error> {
-        while let Some((key, value)) = fields.next_entry::<&RawValue, &RawValue>()? {
-            let (key, value) = (key.get().trim_matches('"'), value.get());
-            if key == "Id" {
-                self.facts.id = Some(value).filter(|value| value.starts_with('"') && value.len() > 2);
-            } else if key == "CreationTime" {
-                self.facts.created = time::parse(value.trim_matches('"'));
+        let mut scanner = Scanner::new(std::str::from_utf8(record.fields).unwrap_or_default());
+        scanner.take(b'{');
+        // To its end, where the closing brace would be.
+        while let Ok(name) = scanner.name() {
+            let Some(value) = scanner.value().ok().and_then(|value| std::str::from_utf8(value).ok()) else {
+                break;
+            };
+            match name {
+                b"Id" => facts.id = Some(value).filter(|value| value.starts_with('"') && value.len() > 2),
+                b"CreationTime" => facts.created = time::parse(value.trim_matches('"')),
+                _ => {}
             }
-            self.facts.has_field |= key == self.field;
+            facts.has_field |= name == field.as_bytes();
+            scanner.take(b',');
         }
-        Ok(())
+        facts
     }
 }
 
