@@ -243,6 +243,19 @@ fn a_batch_that_is_too_large_is_halved_until_it_is_not() {
 }
 
 #[test]
+fn who_closes_on_a_batch_that_is_too_large_gets_halves() {
+    for says_why in [true, false] {
+        let receiver = Receiver::curt(100_000, says_why);
+        let installation =
+            Installation::new().with_output(&format!("  http: {{ url: '{}' }}", receiver.url("/")));
+        installation.contoso.add_blobs(FEED, 2, 400, hours_ago(20)..hours_ago(2));
+        let run = installation.run(&[]);
+        run.assert_code(0).assert_line_with(&["[WARN] Output http", "sent in halves; lower batchSize"]);
+        assert_all_once(&installation, &receiver.taken(), lines);
+    }
+}
+
+#[test]
 fn an_outage_of_two_passes_loses_nothing_and_repeats_nothing_elsewhere() {
     let is_down = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
     let down = std::sync::Arc::clone(&is_down);

@@ -68,15 +68,22 @@ pub struct Receiver {
     state: Arc<State>,
 }
 
+/// How large bodies are turned away: before they are read.
+struct Curtness {
+    body_bytes_max: usize,
+    says_why: bool,
+}
+
 struct State {
     manners: Box<Manners>,
+    curtness: Option<Curtness>,
     requests: Mutex<Vec<Received>>,
     connections: AtomicUsize,
 }
 
 impl Receiver {
     pub fn start(manners: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
-        Self::listen(None, manners)
+        Self::listen(None, None, manners)
     }
 
     /// Takes everything.
@@ -84,19 +91,27 @@ impl Receiver {
         Self::start(|_, _| Reply::status(200))
     }
 
+    /// Takes everything up to so many bytes, and closes on what announces more: with a 413 before, or without a word.
+    pub fn curt(body_bytes_max: usize, says_why: bool) -> Self {
+        let reply = |_: &Received, _| Reply::status(200);
+        Self::listen(None, Some(Curtness { body_bytes_max, says_why }), reply)
+    }
+
     /// The same under TLS, with the certificate `here` of the tests; a client needs one that the same root has signed.
     pub fn kind_with_tls() -> Self {
-        Self::listen(Some(tls()), |_, _| Reply::status(200))
+        Self::listen(Some(tls()), None, |_, _| Reply::status(200))
     }
 
     fn listen(
         tls: Option<Arc<ServerConfig>>,
+        curtness: Option<Curtness>,
         manners: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port on the loopback");
         let port = listener.local_addr().expect("an address").port();
         let state = Arc::new(State {
             manners: Box::new(manners),
+            curtness,
             requests: Mutex::default(),
             connections: AtomicUsize::new(0),
         });
@@ -176,7 +191,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn serve(stream: impl Read + Write, state: &State) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
-        let Some(received) = read(&mut stream)? else { return Ok(()) };
+        let Some(received) = read(&mut stream, state.curtness.as_ref())? else { return Ok(()) };
         let place = {
             let mut requests = lock(&state.requests);
             requests.push(received.clone());
@@ -203,8 +218,11 @@ fn serve(stream: impl Read + Write, state: &State) -> io::Result<()> {
     }
 }
 
-/// The next request; `None` when the client has closed.
-fn read(stream: &mut impl BufRead) -> io::Result<Option<Received>> {
+/// The next request; `None` when the client has closed, or was turned away.
+fn read(
+    stream: &mut BufReader<impl Read + Write>,
+    curtness: Option<&Curtness>,
+) -> io::Result<Option<Received>> {
     let mut line = String::new();
     if stream.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -219,6 +237,14 @@ fn read(stream: &mut impl BufRead) -> io::Result<Option<Received>> {
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
     let length = headers.get("content-length").map_or(0, |length| length.parse().expect("a length"));
+    if let Some(Curtness { says_why, .. }) = curtness.filter(|curtness| length > curtness.body_bytes_max) {
+        if *says_why {
+            stream
+                .get_mut()
+                .write_all(b"HTTP/1.1 413 Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+        }
+        return Ok(None);
+    }
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes)?;
     let mut body = String::new();

@@ -31,6 +31,8 @@ pub struct Refusal {
     pub mend: String,
     /// Whether it may be over the next time.
     pub is_passing: bool,
+    /// Whether the connection was cut: perhaps one that was idle for too long, or because the batch is too large.
+    pub is_cut: bool,
     /// How long the receiver asks us to wait.
     pub after: Option<Duration>,
 }
@@ -38,7 +40,7 @@ pub struct Refusal {
 impl Refusal {
     /// One that another try cannot help.
     pub fn new(problem: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { problem: problem.into(), mend: mend.into(), is_passing: false, after: None }
+        Self { problem: problem.into(), mend: mend.into(), is_passing: false, is_cut: false, after: None }
     }
 
     /// One that may be over the next time.
@@ -59,7 +61,8 @@ impl Refusal {
                 "give the root that signed it in tls.ca_file, and check this machine's clock"
             }
         };
-        Self { is_passing: trouble.is_passing(), ..Self::new(problem, mend) }
+        let is_cut = matches!(trouble, Trouble::Disconnected(_));
+        Self { is_passing: trouble.is_passing(), is_cut, ..Self::new(problem, mend) }
     }
 
     /// Reads an answer that is no success. `words`: the receiver's own and what can be done about them, if its format knows

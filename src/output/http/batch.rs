@@ -55,13 +55,16 @@ impl Batch {
             .map(move |&end| &self.bytes[mem::replace(&mut start, end)..end - frame.between.len()])
     }
 
-    /// Its first and its second half. `None` for a single record, which nobody can halve.
-    pub fn halves(mut self) -> Option<(Self, Self)> {
+    /// Its first and its second half; or itself, if it is a single record, which nobody can halve.
+    pub fn halves(mut self) -> Result<(Self, Self), Self> {
         let count = self.len() / 2;
-        let middle = *self.ends.get(count.checked_sub(1)?)?;
+        if count == 0 {
+            return Err(self);
+        }
+        let middle = self.ends[count - 1];
         let bytes = self.bytes.split_off(middle);
         let ends = self.ends.split_off(count).into_iter().map(|end| end - middle).collect();
-        Some((self, Self { bytes, ends }))
+        Ok((self, Self { bytes, ends }))
     }
 
     /// The body of a request.
@@ -107,7 +110,7 @@ mod tests {
             let all: Vec<_> = first.records(frame).chain(second.records(frame)).collect();
             assert_eq!(all, records.map(str::as_bytes));
             assert_eq!((first.len(), second.len()), (2, 3));
-            assert!(batch(&["1"], frame).halves().is_none() && Batch::default().halves().is_none());
+            assert_eq!(batch(&["1"], frame).halves().expect_err("one record").len(), 1);
         }
     }
 }

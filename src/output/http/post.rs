@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,7 +22,7 @@ use crate::{
     network::{
         agents::{self, Agents},
         alias::with_host,
-        trouble::{self, Trouble},
+        trouble,
     },
     output::{OutputError, Over, Patience},
 };
@@ -41,15 +41,22 @@ pub struct Post {
     gzip: bool,
     retry_timeout: Duration,
     patience: Patience,
-    /// Whether it was said that batches are too large: once is enough.
-    was_halved: AtomicBool,
+    /// The size of the smallest batch that was too large for the receiver, in bytes.
+    too_large_bytes: AtomicUsize,
 }
 
 /// The tries of one batch.
+#[derive(Default)]
 struct Tries {
     failed: u32,
+    /// Of these the last ones that ended with a cut connection.
+    cut: u32,
     until: Option<Instant>,
 }
+
+/// A receiver may cut the connection on a body that is too large before its answer says so. The first cut says nothing: a
+/// connection that was kept may have been closed while it was idle.
+const CUTS_UNTIL_HALVED: u32 = 2;
 
 impl Post {
     /// Connects to nobody yet.
@@ -81,7 +88,7 @@ impl Post {
             gzip: settings.gzip,
             retry_timeout: settings.retry_timeout,
             patience: patience.clone(),
-            was_halved: AtomicBool::new(false),
+            too_large_bytes: AtomicUsize::new(usize::MAX),
         }
     }
 
@@ -93,45 +100,68 @@ impl Post {
     /// Sends a batch until all of it is taken, in parts if need be. Returns the receipts to ask for.
     pub fn deliver(&self, batch: Batch) -> Result<Vec<u64>, OutputError> {
         let (mut waiting, mut receipts) = (vec![batch], Vec::new());
-        let (mut tries, mut has_renewed) = (Tries::new(), false);
+        let (mut tries, mut has_renewed) = (Tries::default(), false);
+        // The size at which connections were cut, which may be the reason.
+        let mut cut_bytes = None;
         while let Some(batch) = waiting.pop() {
             self.patience.check().map_err(|over| self.over(over))?;
+            let bytes = batch.bytes();
+            let mut in_halves =
+                |batch: Batch| batch.halves().map(|(first, second)| waiting.extend([second, first]));
+            let batch = if bytes >= self.too_large_bytes.load(Ordering::Relaxed) {
+                let Err(single) = in_halves(batch) else { continue };
+                single
+            } else {
+                batch
+            };
             match self.send(&batch, &mut has_renewed) {
                 Outcome::Taken(receipt) => {
                     receipts.extend(receipt);
-                    tries = Tries::new();
+                    tries = Tries::default();
+                    if let Some(bytes) = cut_bytes.take() {
+                        self.is_too_large(bytes, "the connection is cut");
+                    }
                 }
                 Outcome::Next(rest) => waiting.push(rest),
                 Outcome::TooLarge(refusal) => {
-                    let bytes = batch.bytes();
-                    let Some((first, second)) = batch.halves() else {
+                    if in_halves(batch).is_err() {
                         let problem = format!("{} for a single record of {bytes} bytes", refusal.problem);
                         let mend =
                             "let the receiver take larger bodies; the next pass sends it again".to_owned();
                         return Err(self.error(Refusal { problem, mend, ..refusal }));
-                    };
-                    if !self.was_halved.swap(true, Ordering::Relaxed) {
-                        let (name, problem) = (&self.name, self.without_secrets(&refusal.problem));
-                        log::warn!(
-                            "Output http: {name}: {problem} for {bytes} bytes: sent in halves; lower batchSize"
-                        );
                     }
-                    waiting.extend([second, first]);
+                    self.is_too_large(bytes, &refusal.problem);
                 }
                 Outcome::Failed(refusal, rest) => {
                     self.wait(&mut tries, refusal)?;
-                    waiting.push(rest.unwrap_or(batch));
+                    let rest = rest.unwrap_or(batch);
+                    if tries.cut < CUTS_UNTIL_HALVED {
+                        waiting.push(rest);
+                        continue;
+                    }
+                    cut_bytes = Some(bytes);
+                    if let Err(single) = in_halves(rest) {
+                        waiting.push(single);
+                    }
                 }
             }
         }
         Ok(receipts)
     }
 
+    /// Remembers for this pass that no such batch is to be sent as a whole.
+    fn is_too_large(&self, bytes: usize, problem: &str) {
+        if self.too_large_bytes.fetch_min(bytes, Ordering::Relaxed) == usize::MAX {
+            let (name, problem) = (&self.name, self.without_secrets(problem));
+            log::warn!("Output http: {name}: {problem} for {bytes} bytes: sent in halves; lower batchSize");
+        }
+    }
+
     /// Asks until everything with a receipt is safe.
     pub fn confirm(&self, mut receipts: Vec<u64>, ack_timeout: Duration) -> Result<(), OutputError> {
         let until = Instant::now() + ack_timeout;
         let mut step = limits::SPLUNK_ACK_STEP;
-        let mut tries = Tries::new();
+        let mut tries = Tries::default();
         while !receipts.is_empty() {
             let Some((path, question)) = self.format.question(&receipts) else { break };
             let url = format!("{}{path}", self.origin);
@@ -139,7 +169,7 @@ impl Post {
                 Ok((200..=299, _, body)) => {
                     let safe = self.format.safe(&body);
                     receipts.retain(|receipt| !safe.contains(receipt));
-                    tries = Tries::new();
+                    tries = Tries::default();
                 }
                 Ok((status, headers, body)) => {
                     let words = self.format.explain(status, &body);
@@ -225,10 +255,8 @@ impl Post {
             request = request.header(name, value);
         }
         let peer = self.agents.peer(url);
-        agents::read_answer(&peer, request.send(body), limits::HTTP_ANSWER_BYTES_MAX).map_err(|trouble| {
-            let after = matches!(trouble, Trouble::Disconnected(_)).then_some(Duration::ZERO);
-            Refusal { after, ..Refusal::of_trouble(&peer, &trouble) }
-        })
+        agents::read_answer(&peer, request.send(body), limits::HTTP_ANSWER_BYTES_MAX)
+            .map_err(|trouble| Refusal::of_trouble(&peer, &trouble))
     }
 
     /// The configured headers, and those of the format that are not among them.
@@ -251,10 +279,10 @@ impl Post {
         let now = Instant::now();
         let until = *tries.until.get_or_insert(now + self.retry_timeout);
         tries.failed += 1;
+        tries.cut = if refusal.is_cut { tries.cut + 1 } else { 0 };
         let back_off = trouble::delay(limits::HTTP_RETRY_DELAY, tries.failed, fastrand::f64());
-        // A connection that was kept may have been closed while it was idle: the first time that says nothing.
         let delay = match refusal.after {
-            Some(Duration::ZERO) if tries.failed == 1 => Duration::ZERO,
+            _ if refusal.is_cut && tries.failed == 1 => Duration::ZERO,
             Some(after) => after.max(back_off),
             None => back_off,
         };
@@ -283,11 +311,5 @@ impl Post {
     fn without_secrets(&self, text: &str) -> String {
         let values = self.headers.iter().flat_map(|(_, value)| value.reveal().split_whitespace());
         values.filter(|value| value.len() > 5).fold(text.to_owned(), |text, value| text.replace(value, "…"))
-    }
-}
-
-impl Tries {
-    fn new() -> Self {
-        Self { failed: 0, until: None }
     }
 }
