@@ -176,10 +176,10 @@ fn who_asks_for_more_time_than_there_is_gets_it_until_the_next_pass() {
             },
         );
     let installation = installation(&receiver.url("/"), "retryTimeout: 5s\n    connections: 1");
-    installation
-        .run(&[])
-        .assert_code(1)
-        .assert_line_with(&["[ERROR] Output http failed: 127.0.0.1:", "HTTP 503 (tried 1 times)"]);
+    installation.run(&[]).assert_code(1).assert_line_with(&[
+        "[ERROR] Output http failed: 127.0.0.1:",
+        "HTTP 503, and asks to wait 3600 s (tries: 1)",
+    ]);
     assert_eq!(receiver.requests().len(), 1);
     installation.run(&[]).assert_code(0);
     assert_all_once(&installation, &receiver.taken(), lines);

@@ -15,6 +15,7 @@ mod faults;
 mod fluentd;
 mod http_output;
 mod interop;
+mod interop_http;
 mod log_lines;
 mod network;
 mod pass;

@@ -287,7 +287,11 @@ impl Post {
             None => back_off,
         };
         if tries.failed > limits::HTTP_RETRIES_MAX || now + delay > until {
-            let problem = format!("{} (tried {} times)", refusal.problem, tries.failed);
+            let wish = match refusal.after {
+                Some(after) if after > Duration::ZERO => format!(", and asks to wait {} s", after.as_secs()),
+                _ => String::new(),
+            };
+            let problem = format!("{}{wish} (tries: {})", refusal.problem, tries.failed);
             return Err(self.error(Refusal { problem, ..refusal }));
         }
         let problem = self.without_secrets(&refusal.problem);
