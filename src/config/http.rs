@@ -192,7 +192,7 @@ fn azure(output: &Section, kind: Kind, url: Option<&str>, tenants: &[Tenant]) ->
         (None, [tenant]) if !has_own => {
             (tenant.tenant_id.clone(), tenant.client_id.clone(), tenant.credential.clone())
         }
-        (None, [_, _, ..]) if !has_own && kind == Kind::AzureLogs => {
+        (None, [_, _, ..]) if !has_own && kind == Kind::AzureLogs && output.owes() => {
             let text = "is missing; with several tenants, say which app sends: tenant_id, client_id and a credential";
             output.reading.mistake(&output.place.key("azure"), text);
             return None;

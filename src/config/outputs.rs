@@ -16,7 +16,9 @@ const SEPARATOR: &str = ";";
 /// The default of Fluentd's own sender.
 const ACK_TIMEOUT: Duration = Duration::from_secs(190);
 
+/// What `compress` can say.
 pub(super) const COMPRESSIONS: [(&str, bool); 2] = [("gzip", true), ("none", false)];
+
 /// `output`. `tenants`: all of them.
 pub(super) fn output(root: &Section, tenants: &[Tenant]) -> Output {
     let section = root.section("output");

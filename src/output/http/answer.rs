@@ -75,6 +75,7 @@ impl Refusal {
         now: Timestamp,
     ) -> Self {
         let after = headers.get("retry-after").and_then(|value| time::retry_after(value.to_str().ok()?, now));
+        let words = words.map(|(words, mend)| (short(&words), mend));
         let (problem, mend) = words.unwrap_or_else(|| {
             let reason = reason(body);
             let problem =

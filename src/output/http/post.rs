@@ -70,7 +70,8 @@ impl Post {
         let mut headers = settings.headers.clone();
         let server_name = settings.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
         let certified = server_name.and_then(|name| with_host(&uri, name));
-        if let (Some(_), Some(authority)) = (&certified, uri.authority()) {
+        let has_host = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Host"));
+        if let (Some(_), Some(authority), false) = (&certified, uri.authority(), has_host) {
             headers.push(("Host".to_owned(), Secret::new(authority.as_str())));
         }
         let certified = certified.as_ref().unwrap_or(&uri);
@@ -233,7 +234,7 @@ impl Post {
             413 => Outcome::TooLarge(refusal),
             401 if !*has_renewed && self.format.renew() => {
                 *has_renewed = true;
-                Outcome::Failed(Refusal { is_passing: true, ..refusal }, None)
+                self.send(batch, has_renewed)
             }
             _ => Outcome::Failed(refusal, None),
         }
@@ -246,11 +247,12 @@ impl Post {
         body: &[u8],
         gzip: bool,
     ) -> Result<(u16, ureq::http::HeaderMap, Vec<u8>), Refusal> {
-        let own = self.format.headers(&self.agents)?;
-        let mut request = self.agents.agent_for(url).post(url).header("Content-Type", content_type);
+        let mut own = self.format.headers(&self.agents)?;
+        own.push(("Content-Type", Secret::new(content_type)));
         if gzip {
-            request = request.header("Content-Encoding", "gzip");
+            own.push(("Content-Encoding", Secret::new("gzip")));
         }
+        let mut request = self.agents.agent_for(url).post(url);
         for (name, value) in self.all_headers(&own) {
             request = request.header(name, value);
         }
@@ -286,7 +288,8 @@ impl Post {
             Some(after) => after.max(back_off),
             None => back_off,
         };
-        if tries.failed > limits::HTTP_RETRIES_MAX || now + delay > until {
+        let left = until.saturating_duration_since(now);
+        if tries.failed > limits::HTTP_RETRIES_MAX || delay > left {
             let wish = match refusal.after {
                 Some(after) if after > Duration::ZERO => format!(", and asks to wait {} s", after.as_secs()),
                 _ => String::new(),
