@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     process::{Command, Stdio},
-    sync::Mutex,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -149,8 +152,8 @@ fn nobody_comes_back_before_the_time_that_was_asked_for() {
         date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
     };
     for is_date in [false, true] {
-        let times = std::sync::Arc::new(Mutex::new(Vec::new()));
-        let noted = std::sync::Arc::clone(&times);
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&times);
         let receiver = Receiver::start(move |_, place| {
             noted.lock().expect("no panic").push(Instant::now());
             match (place, is_date) {
@@ -259,22 +262,74 @@ fn who_closes_on_a_batch_that_is_too_large_gets_halves() {
 
 #[test]
 fn an_outage_of_two_passes_loses_nothing_and_repeats_nothing_elsewhere() {
-    let is_down = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let down = std::sync::Arc::clone(&is_down);
-    let receiver = Receiver::start(move |_, _| {
-        if down.load(std::sync::atomic::Ordering::SeqCst) { Reply::status(503) } else { Reply::status(200) }
-    });
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    let receiver =
+        Receiver::start(
+            move |_, _| {
+                if down.load(Ordering::SeqCst) { Reply::status(503) } else { Reply::status(200) }
+            },
+        );
     let installation = installation(&receiver.url("/"), "retryTimeout: 0s");
     for _ in 0..2 {
         installation.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed", "HTTP 503"]);
         installation.contoso.add_blob(FEED, NewBlob::records(10).created(hours_ago(1)));
     }
     assert!(installation.known_blobs().is_empty());
-    is_down.store(false, std::sync::atomic::Ordering::SeqCst);
+    is_down.store(false, Ordering::SeqCst);
     installation.run(&[]).assert_code(0);
     assert_all_once(&installation, &receiver.taken(), lines);
     installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
     assert_all_once(&installation, &receiver.taken(), lines);
+}
+
+/// Lets a pass fail, then one succeed, once the receiver is told that it is up. Of the first one's requests only this part
+/// was taken: none of it came again, and all the rest did.
+#[track_caller]
+fn assert_taken_is_not_repeated(
+    (receiver, is_down): (&Receiver, &AtomicBool),
+    options: &str,
+    records: fn(&str) -> Vec<String>,
+    taken: impl Fn(&[Received]) -> BTreeMap<String, usize>,
+) {
+    let installation = installation(&receiver.url(""), &format!("{options}\n    retryTimeout: 0s"));
+    installation.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed"]);
+    let taken = taken(&receiver.requests());
+    let before = receiver.requests().len();
+    is_down.store(false, Ordering::SeqCst);
+    installation.run(&[]).assert_code(0);
+    let second = ids(&receiver.requests()[before..], records);
+    assert!(!taken.is_empty() && taken.keys().all(|id| !second.contains_key(id)));
+    assert_eq!(taken.len() + second.len(), 120);
+}
+
+#[test]
+fn batches_that_were_taken_before_a_failure_do_not_come_again() {
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    let receiver = Receiver::start(move |_, place| {
+        Reply::status(if place >= 3 && down.load(Ordering::SeqCst) { 503 } else { 200 })
+    });
+    let options = "batchRecords: 10\n    connections: 1";
+    assert_taken_is_not_repeated((&receiver, &is_down), options, lines, |requests| {
+        ids(&requests[..3], lines)
+    });
+}
+
+#[test]
+fn documents_that_were_taken_before_a_failure_do_not_come_again() {
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    let is_refused = |id: &str| id.ends_with(['0', '1', '2', '3']);
+    let (receiver, _) = elastic(move |id, _| {
+        let refusal = json!({ "type": "es_rejected_execution_exception", "reason": "full" });
+        if down.load(Ordering::SeqCst) && is_refused(id) { (429, refusal) } else { (201, Value::Null) }
+    });
+    assert_taken_is_not_repeated((&receiver, &is_down), ELASTIC, documents, |requests| {
+        let mut taken = ids(requests, documents);
+        taken.retain(|id, _| !is_refused(id));
+        taken
+    });
 }
 
 #[test]
@@ -405,11 +460,9 @@ struct Index {
 }
 
 /// An Elasticsearch that says of each document what `verdict` says of its `_id` and text: a status and an error.
-fn elastic(
-    verdict: impl Fn(&str, &str) -> (u16, Value) + Send + Sync + 'static,
-) -> (Receiver, std::sync::Arc<Index>) {
-    let index = std::sync::Arc::new(Index { documents: Mutex::default() });
-    let shared = std::sync::Arc::clone(&index);
+fn elastic(verdict: impl Fn(&str, &str) -> (u16, Value) + Send + Sync + 'static) -> (Receiver, Arc<Index>) {
+    let index = Arc::new(Index { documents: Mutex::default() });
+    let shared = Arc::clone(&index);
     let receiver = Receiver::start(move |request, _| {
         let mut documents = shared.documents.lock().expect("no panic");
         let rows: Vec<_> = request.body.lines().collect();

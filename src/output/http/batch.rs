@@ -22,6 +22,8 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// Where each record ends in `bytes`, what follows it included.
     ends: Vec<usize>,
+    /// The Id of each record, as far as it has one.
+    ids: Vec<Option<u128>>,
 }
 
 impl Batch {
@@ -40,19 +42,26 @@ impl Batch {
         self.bytes.len()
     }
 
-    /// Adds a record as the format writes it.
-    pub fn push(&mut self, record: &[u8], frame: Frame) {
+    /// Adds a record with this Id, as the format writes it.
+    pub fn push(&mut self, id: Option<u128>, record: &[u8], frame: Frame) {
         self.bytes.extend_from_slice(record);
         self.bytes.extend_from_slice(frame.between.as_bytes());
         self.ends.push(self.bytes.len());
+        self.ids.push(id);
     }
 
-    /// Each record as the format wrote it.
-    pub fn records(&self, frame: Frame) -> impl Iterator<Item = &[u8]> {
+    /// The Ids of its records.
+    pub fn ids(&self) -> impl Iterator<Item = u128> {
+        self.ids.iter().copied().flatten()
+    }
+
+    /// Each record's Id, and the record as the format wrote it.
+    pub fn records(&self, frame: Frame) -> impl Iterator<Item = (Option<u128>, &[u8])> {
         let mut start = 0;
-        self.ends
-            .iter()
-            .map(move |&end| &self.bytes[mem::replace(&mut start, end)..end - frame.between.len()])
+        self.ids.iter().zip(&self.ends).map(move |(&id, &end)| {
+            let record = mem::replace(&mut start, end)..end - frame.between.len();
+            (id, &self.bytes[record])
+        })
     }
 
     /// Its first and its second half; or itself, if it is a single record, which nobody can halve.
@@ -64,7 +73,8 @@ impl Batch {
         let middle = self.ends[count - 1];
         let bytes = self.bytes.split_off(middle);
         let ends = self.ends.split_off(count).into_iter().map(|end| end - middle).collect();
-        Ok((self, Self { bytes, ends }))
+        let ids = self.ids.split_off(count);
+        Ok((self, Self { bytes, ends, ids }))
     }
 
     /// The body of a request.
@@ -90,7 +100,7 @@ mod tests {
     fn batch(records: &[&str], frame: Frame) -> Batch {
         let mut batch = Batch::default();
         for record in records {
-            batch.push(record.as_bytes(), frame);
+            batch.push(Some(record.len() as u128), record.as_bytes(), frame);
         }
         batch
     }
@@ -108,7 +118,8 @@ mod tests {
             let records = ["1", "22", "333", "4444", "55555"];
             let (first, second) = batch(&records, frame).halves().expect("five records");
             let all: Vec<_> = first.records(frame).chain(second.records(frame)).collect();
-            assert_eq!(all, records.map(str::as_bytes));
+            assert_eq!(all, records.map(|record| (Some(record.len() as u128), record.as_bytes())));
+            assert_eq!(second.ids().collect::<Vec<_>>(), [3, 4, 5]);
             assert_eq!((first.len(), second.len()), (2, 3));
             assert_eq!(batch(&["1"], frame).halves().expect_err("one record").len(), 1);
         }

@@ -98,18 +98,18 @@ impl Format for Elastic {
             return Outcome::Failed(Refusal::passing(problem, "look into the log of Elasticsearch"), None);
         }
         let (mut rest, mut busy, mut as_text) = (Batch::default(), None, 0);
-        for (record, Item { create }) in batch.records(FRAME).zip(items) {
+        for ((id, record), Item { create }) in batch.records(FRAME).zip(items) {
             let Created { status, error } = create;
             let error = error.unwrap_or_default();
             match status {
                 200..=299 | 409 => {}
                 429 | 500.. => {
-                    rest.push(record, FRAME);
+                    rest.push(id, record, FRAME);
                     busy.get_or_insert_with(|| error.r#type.clone());
                 }
                 400 => match text_of(record, &error) {
                     Some(text) => {
-                        rest.push(&text, FRAME);
+                        rest.push(id, &text, FRAME);
                         as_text += 1;
                         log::warn!(
                             "Output http: the mapping cannot take record {} ({}): it is sent as text in event.original",

@@ -26,12 +26,13 @@ impl<'a> Facts<'a> {
             let Some(value) = scanner.value().ok().and_then(|value| std::str::from_utf8(value).ok()) else {
                 break;
             };
-            match name {
+            let name = name.text();
+            match &*name {
                 b"Id" => facts.id = Some(value).filter(|value| value.starts_with('"') && value.len() > 2),
                 b"CreationTime" => facts.created = time::parse(value.trim_matches('"')),
                 _ => {}
             }
-            facts.has_field |= name == field.as_bytes();
+            facts.has_field |= *name == *field.as_bytes();
             scanner.take(b',');
         }
         facts

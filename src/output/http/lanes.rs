@@ -9,7 +9,10 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
-use super::{batch::Batch, post::Post};
+use super::{
+    batch::Batch,
+    post::{Delivery, Post},
+};
 use crate::{
     limits::PATIENCE_STEP,
     output::{OutputError, Over, Patience},
@@ -19,11 +22,13 @@ use crate::{
 pub struct Lanes {
     post: Arc<Post>,
     batches: Sender<Batch>,
-    results: Receiver<Result<Vec<u64>, OutputError>>,
+    results: Receiver<Delivery>,
     /// Batches given to the lanes of which no result was taken yet.
     under_way: usize,
     /// What is to be asked for until it is safe.
     receipts: Vec<u64>,
+    /// The Ids of the records that were taken since everything was last settled.
+    taken: Vec<u128>,
     threads: Vec<JoinHandle<()>>,
     patience: Patience,
 }
@@ -57,6 +62,7 @@ impl Lanes {
             results,
             under_way: 0,
             receipts: Vec::new(),
+            taken: Vec::new(),
             threads,
             patience: patience.clone(),
         }
@@ -65,8 +71,8 @@ impl Lanes {
     /// Gives a batch to the first thread that is free.
     pub fn put(&mut self, mut batch: Batch) -> Result<(), Stuck> {
         loop {
-            while let Ok(result) = self.results.try_recv() {
-                self.take(result)?;
+            while let Ok(delivery) = self.results.try_recv() {
+                self.take(delivery)?;
             }
             match self.batches.send_timeout(batch, PATIENCE_STEP) {
                 Ok(()) => break,
@@ -82,17 +88,27 @@ impl Lanes {
     pub fn settle(&mut self) -> Result<Vec<u64>, Stuck> {
         while self.under_way > 0 {
             match self.results.recv_timeout(PATIENCE_STEP) {
-                Ok(result) => self.take(result)?,
+                Ok(delivery) => self.take(delivery)?,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => self.look_around()?,
             }
         }
+        self.taken.clear();
         Ok(std::mem::take(&mut self.receipts))
     }
 
-    fn take(&mut self, result: Result<Vec<u64>, OutputError>) -> Result<(), Stuck> {
+    /// The Ids of the records that were taken although not everything was.
+    pub fn take_taken(&mut self) -> Vec<u128> {
+        while let Ok(delivery) = self.results.try_recv() {
+            let _ = self.take(delivery); // one failure was told already
+        }
+        std::mem::take(&mut self.taken)
+    }
+
+    fn take(&mut self, delivery: Delivery) -> Result<(), Stuck> {
         self.under_way -= 1;
-        self.receipts.extend(result.map_err(Stuck::Failed)?);
-        Ok(())
+        self.receipts.extend(delivery.receipts);
+        self.taken.extend(delivery.taken);
+        delivery.failure.map_or(Ok(()), |failure| Err(Stuck::Failed(failure)))
     }
 
     /// Whether there is still something to wait for.

@@ -163,7 +163,7 @@ impl Output for HttpOutput {
             if bytes > self.settings.batch_bytes_max || self.batch.len() >= self.settings.batch_records_max {
                 self.send()?;
             }
-            self.batch.push(&self.record, frame);
+            self.batch.push(record.id, &self.record, frame);
         }
         Ok(())
     }
@@ -179,6 +179,12 @@ impl Output for HttpOutput {
         let (asking, ack_timeout) = (Arc::clone(&post), self.ack_timeout());
         let confirmed = self.patience.attempt(move || asking.confirm(receipts, ack_timeout));
         confirmed.unwrap_or_else(|over| Err(post.over(over)))
+    }
+
+    fn take_safe_ids(&mut self) -> Vec<u128> {
+        let taken = self.lanes.as_mut().map(Lanes::take_taken).unwrap_or_default();
+        // Where a receipt is what counts, nothing is safe before all receipts are.
+        if self.format.question(&[]).is_some() { Vec::new() } else { taken }
     }
 
     fn try_out(&mut self) -> Result<(), OutputError> {

@@ -1,6 +1,7 @@
 //! One batch, until its receiver has taken all of it or it is clear that it will not.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -43,6 +44,24 @@ pub struct Post {
     patience: Patience,
     /// The size of the smallest batch that was too large for the receiver, in bytes.
     too_large_bytes: AtomicUsize,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub struct Delivery {
+    /// By these is asked whether what was taken is safe, where the receiver gives any.
+    pub receipts: Vec<u64>,
+    /// The Ids of the records that were taken.
+    pub taken: Vec<u128>,
+    /// Why not all were.
+    pub failure: Option<OutputError>,
+}
+
+impl Delivery {
+    fn takes_all_but(&mut self, batch: &Batch, rest: &Batch) {
+        let rest: HashSet<_> = rest.ids().collect();
+        self.taken.extend(batch.ids().filter(|id| !rest.contains(id)));
+    }
 }
 
 /// The tries of one batch.
@@ -98,9 +117,15 @@ impl Post {
         self.agents.shut_down();
     }
 
-    /// Sends a batch until all of it is taken, in parts if need be. Returns the receipts to ask for.
-    pub fn deliver(&self, batch: Batch) -> Result<Vec<u64>, OutputError> {
-        let (mut waiting, mut receipts) = (vec![batch], Vec::new());
+    /// Sends a batch until all of it is taken, in parts if need be.
+    pub fn deliver(&self, batch: Batch) -> Delivery {
+        let mut delivery = Delivery::default();
+        delivery.failure = self.send_parts(batch, &mut delivery).err();
+        delivery
+    }
+
+    fn send_parts(&self, batch: Batch, delivery: &mut Delivery) -> Result<(), OutputError> {
+        let mut waiting = vec![batch];
         let (mut tries, mut has_renewed) = (Tries::default(), false);
         // The size at which connections were cut, which may be the reason.
         let mut cut_bytes = None;
@@ -117,13 +142,17 @@ impl Post {
             };
             match self.send(&batch, &mut has_renewed) {
                 Outcome::Taken(receipt) => {
-                    receipts.extend(receipt);
+                    delivery.receipts.extend(receipt);
+                    delivery.taken.extend(batch.ids());
                     tries = Tries::default();
                     if let Some(bytes) = cut_bytes.take() {
                         self.is_too_large(bytes, "the connection is cut");
                     }
                 }
-                Outcome::Next(rest) => waiting.push(rest),
+                Outcome::Next(rest) => {
+                    delivery.takes_all_but(&batch, &rest);
+                    waiting.push(rest);
+                }
                 Outcome::TooLarge(refusal) => {
                     if in_halves(batch).is_err() {
                         let problem = format!("{} for a single record of {bytes} bytes", refusal.problem);
@@ -134,6 +163,9 @@ impl Post {
                     self.is_too_large(bytes, &refusal.problem);
                 }
                 Outcome::Failed(refusal, rest) => {
+                    if let Some(rest) = &rest {
+                        delivery.takes_all_but(&batch, rest);
+                    }
                     self.wait(&mut tries, refusal)?;
                     let rest = rest.unwrap_or(batch);
                     if tries.cut < CUTS_UNTIL_HALVED {
@@ -147,7 +179,7 @@ impl Post {
                 }
             }
         }
-        Ok(receipts)
+        Ok(())
     }
 
     /// Remembers for this pass that no such batch is to be sent as a whole.
