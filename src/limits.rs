@@ -252,10 +252,15 @@ pub const REASON_CHARACTERS_MAX: usize = 160;
 /// Source: "Azure Monitor service limits", section "Logs Ingestion API".
 pub const AZURE_BODY_BYTES_MAX: usize = 1_000_000;
 
+/// The longest `_id` that Elasticsearch takes, in bytes.
+///
+/// Source: "`_id` field" of the Elasticsearch reference.
+pub const ELASTIC_ID_BYTES_MAX: usize = 512;
+
 /// How often Splunk is asked whether events are indexed, …
 pub const SPLUNK_ACK_STEP: Duration = Duration::from_millis(200);
 
-/// … at first; the wait doubles up to this. Splunk recommends ten seconds for many clients.
+/// … at first; the wait doubles up to this.
 pub const SPLUNK_ACK_STEP_MAX: Duration = Duration::from_secs(5);
 
 /// A tenant's `name` in characters: it becomes part of tags, labels and log lines.

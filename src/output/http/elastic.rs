@@ -13,7 +13,7 @@
 //! - 400: the index's mapping can never take this record, however often it is sent. So that neither the record is lost
 //!   nor all that follow it wait for ever, it is sent again at once as **text**, which every mapping takes that has no
 //!   strict rules: the record in `event.original`, why in `error.type` and `error.message`, with the same `_id` and
-//!   `@timestamp`. The log tells of it. If even that is refused, the output fails and the message names the record;
+//!   `@timestamp`. The log tells how many. If even that is refused, the output fails and the message names the record;
 //! - any other status, such as 403 or 404 for the index: the output fails.
 //!
 //! Source: "Bulk API" of the Elasticsearch reference; Elastic Common Schema, fields `event.original` and `error.message`.
@@ -28,7 +28,7 @@ use super::{
     facts::{self, Facts},
     format::{Format, Probe},
 };
-use crate::{log::one_line, output::Source, records::Record};
+use crate::{limits::ELASTIC_ID_BYTES_MAX, log::one_line, output::Source, records::Record};
 
 const FRAME: Frame = Frame { open: "", between: "\n", close: "" };
 
@@ -52,7 +52,8 @@ impl Format for Elastic {
     fn append(&self, _: &Source<'_>, record: &Record<'_>, to: &mut Vec<u8>) {
         let facts = Facts::of(record, "@timestamp");
         let index = self.index.as_ref().map(|index| format!("\"_index\":{}", Value::from(index.as_str())));
-        let id = facts.id.map(|id| format!("\"_id\":{id}"));
+        let id = facts.id.filter(|id| id.len() <= ELASTIC_ID_BYTES_MAX);
+        let id = id.map(|id| format!("\"_id\":{id}"));
         let action: Vec<_> = [index, id].into_iter().flatten().collect();
         to.extend_from_slice(format!("{{\"create\":{{{}}}}}\n", action.join(",")).as_bytes());
         facts::append_with_time(record, &facts, "@timestamp", to);
@@ -97,7 +98,7 @@ impl Format for Elastic {
             let problem = "the answer does not speak of each record";
             return Outcome::Failed(Refusal::passing(problem, "look into the log of Elasticsearch"), None);
         }
-        let (mut rest, mut busy, mut as_text) = (Batch::default(), None, 0);
+        let (mut rest, mut busy, mut as_text) = (Batch::default(), None, Vec::new());
         for ((id, record), Item { create }) in batch.records(FRAME).zip(items) {
             let Created { status, error } = create;
             let error = error.unwrap_or_default();
@@ -110,21 +111,24 @@ impl Format for Elastic {
                 400 => match text_of(record, &error) {
                     Some(text) => {
                         rest.push(id, &text, FRAME);
-                        as_text += 1;
-                        log::warn!(
-                            "Output http: the mapping cannot take record {} ({}): it is sent as text in event.original",
-                            id_of(record),
-                            error.summary()
-                        );
+                        as_text.push(format!("{} ({})", id_of(record), error.summary()));
                     }
                     None => return refused(record, status, &error),
                 },
                 _ => return refused(record, status, &error),
             }
         }
+        if let Some(first) = as_text.first() {
+            log::warn!(
+                "Output http: the mapping cannot take {} of {} records, such as {first}: they are sent as text in \
+                 event.original",
+                as_text.len(),
+                batch.len()
+            );
+        }
         match busy {
             Some(why) => {
-                let count = rest.len() - as_text;
+                let count = rest.len() - as_text.len();
                 let problem = format!("{count} of {} records are not taken: {}", batch.len(), one_line(&why));
                 let refusal = Refusal::passing(problem, "give the cluster time, or lower connections");
                 Outcome::Failed(refusal, Some(rest))

@@ -4,8 +4,8 @@
 //! connections that are kept; a record that is larger than a batch goes alone. What counts as taken, how a batch looks and
 //! what an answer says is the format's: [`lines`] (`ndjson`, `array`), [`splunk`], [`elastic`], [`azure`]. A batch is tried
 //! again after 408, 429 and 5xx, after silence and after a connection that was cut, for `retryTimeout` at the most and not
-//! before `Retry-After`; a batch that is too large (413, or cut off again and again) is halved. After any other answer the output fails, and a later pass
-//! sends everything again that was not known to be safe.
+//! before `Retry-After`; one that is too large (413, or cut off twice in a row) is halved. After any other answer the output
+//! fails, and a later pass sends again what was not taken.
 //!
 //! When [`Output::make_durable`] returns, everything was answered with a status of success, and acknowledged where the
 //! format has more than that. An answer that is lost on the way makes its batch come twice. Batches may arrive in another

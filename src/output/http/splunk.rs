@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
@@ -54,7 +55,8 @@ fn quoted(text: &str) -> String {
 impl Format for Splunk {
     fn append(&self, from: &Source<'_>, record: &Record<'_>, to: &mut Vec<u8>) {
         to.push(b'{');
-        if let Some(created) = Facts::of(record, "").created {
+        let created = Facts::of(record, "").created;
+        if let Some(created) = created.filter(|created| *created >= Timestamp::UNIX_EPOCH) {
             let (seconds, millis) = (created.as_second(), created.subsec_millisecond());
             to.extend_from_slice(format!("\"time\":{seconds}.{millis:03},").as_bytes());
         }
