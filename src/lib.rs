@@ -31,7 +31,7 @@
 //!
 //! [`pass`] and [`check`] may use everything. [`api`], [`output`] and [`state`] never use each other; [`report`] reads
 //! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`json`], [`body`], [`limits`], [`time`], [`disk`],
-//! [`network`], [`suggest`]) and [`config`] use none of these. A test holds this against the code.
+//! [`login`], [`network`], [`suggest`]) and [`config`] use none of these. A test holds this against the code.
 
 pub mod cli;
 pub mod config;
@@ -55,6 +55,7 @@ pub mod disk;
 pub mod exit;
 pub mod limits;
 pub mod log;
+pub mod login;
 pub mod network;
 pub mod suggest;
 pub mod time;

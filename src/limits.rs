@@ -223,6 +223,46 @@ pub const ACK_TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=3600;
 /// `output.http.batchSize` in bytes.
 pub const HTTP_BATCH_BYTES: RangeInclusive<u64> = 1024..=512 * 1024 * 1024;
 
+/// `output.http.batchRecords`
+pub const HTTP_BATCH_RECORDS: RangeInclusive<u64> = 1..=1_000_000;
+
+/// `output.http.connections`: each holds a batch in memory, and its compressed form.
+pub const HTTP_CONNECTIONS: RangeInclusive<u64> = 1..=64;
+
+/// `output.http.timeout` in seconds.
+pub const HTTP_TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=600;
+
+/// `output.http.retryTimeout` in seconds: while a receiver is waited for, the other outputs wait as well.
+pub const HTTP_RETRY_TIMEOUT_SECONDS: RangeInclusive<u64> = 0..=3600;
+
+/// How often a batch is tried again within `output.http.retryTimeout`.
+pub const HTTP_RETRIES_MAX: u32 = 20;
+
+/// The wait before a batch is tried again for the first time; it doubles from try to try.
+pub const HTTP_RETRY_DELAY: Duration = Duration::from_millis(250);
+
+/// Most bytes of a receiver's answer: to a batch of many records it says something of each.
+pub const HTTP_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Most characters of a receiver's own words in a message.
+pub const REASON_CHARACTERS_MAX: usize = 160;
+
+/// The largest body that Azure Monitor's Logs Ingestion API takes, in bytes, compressed or not.
+///
+/// Source: "Azure Monitor service limits", section "Logs Ingestion API".
+pub const AZURE_BODY_BYTES_MAX: usize = 1_000_000;
+
+/// The longest `_id` that Elasticsearch takes, in bytes.
+///
+/// Source: "`_id` field" of the Elasticsearch reference.
+pub const ELASTIC_ID_BYTES_MAX: usize = 512;
+
+/// How often Splunk is asked whether events are indexed, …
+pub const SPLUNK_ACK_STEP: Duration = Duration::from_millis(200);
+
+/// … at first; the wait doubles up to this.
+pub const SPLUNK_ACK_STEP_MAX: Duration = Duration::from_secs(5);
+
 /// A tenant's `name` in characters: it becomes part of tags, labels and log lines.
 pub const TENANT_NAME_CHARS: RangeInclusive<usize> = 1..=64;
 

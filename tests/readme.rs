@@ -27,7 +27,12 @@ const CARGO_COMMANDS: [&str; 3] =
 
 /// The texts of the README's code blocks in this language, in order.
 fn blocks(language: &str) -> Vec<&'static str> {
-    let fenced = README.split("```").skip(1).step_by(2);
+    blocks_of(README, language)
+}
+
+/// The same of another page.
+fn blocks_of(page: &'static str, language: &str) -> Vec<&'static str> {
+    let fenced = page.split("```").skip(1).step_by(2);
     fenced.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n')).collect()
 }
 
@@ -141,6 +146,32 @@ fn its_configurations_load_and_a_pass_accepts_them() {
 }
 
 #[test]
+fn the_configurations_of_the_receivers_page_load_and_a_pass_accepts_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.yaml");
+    let blocks = blocks_of(include_str!("../docs/RECEIVERS.md"), "yaml");
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let mut config =
+            filled_in(block).replace("${SUMO_URL}", "https://sumo.example/receiver/v1/http/token");
+        for secrets in ["/run/credentials/office365-collector.service/", "/etc/ssl/"] {
+            for named in block.split(secrets).skip(1) {
+                let file = folder.path().join(named.split('"').next().expect("a name"));
+                fs::write(&file, "a-secret\n").expect("a file");
+                set_mode(&file, 0o600);
+            }
+            config = config.replace(secrets, &format!("{}/", folder.path().display()));
+        }
+        fs::write(&path, config).expect("a file");
+        set_mode(&path, 0o600);
+        let sources = Sources { file: &path, credentials: None, environment: &|_| None };
+        let loaded = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}\n{block}"));
+        assert_eq!(loaded.warnings, [""; 0], "{block}");
+        assert_eq!(pass::missing_parts(&loaded.config), [""; 0], "{block}");
+    }
+}
+
+#[test]
 fn its_log_lines_are_those_of_a_pass() {
     let run = Run::from(shell(&reader(), &format!("chmod 600 config/config.yaml; {PROGRAM}")));
     let real: BTreeSet<_> = run.stderr.lines().map(without_numbers).collect();
@@ -199,8 +230,7 @@ fn what_it_calls_missing_is_missing_and_nothing_else() {
     let config = format!(
         "tenants:\n  - tenant_id: {CONTOSO}\n    client_id: {CONTOSO}\n    client_secret: a-secret\n\
          collect:\n  filter:\n    DLP.All: {{ Operation: DlpRuleMatch }}\n\
-         output:\n  file:\n    path: a.csv\n  fluentd:\n    address: localhost\n  graylog:\n    address: localhost\n  \
-         http:\n    url: \"http://127.0.0.1/\"\n"
+         output:\n  file:\n    path: a.csv\n  fluentd:\n    address: localhost\n  graylog:\n    address: localhost\n"
     );
     fs::write(&path, config).expect("a file");
     let missing = pass::missing_parts(&load(&path));

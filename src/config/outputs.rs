@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use ureq::http::{HeaderName, HeaderValue};
-
 use super::{
-    FileOutput, FluentdOutput, GraylogOutput, HttpFormat, HttpOutput, Output, Secret, Tls, older,
-    section::Section, url, value::Value,
+    FileOutput, FluentdOutput, GraylogOutput, Output, Tenant, Tls, http::http, older, section::Section,
+    value::Value,
 };
 use crate::limits;
 
@@ -17,18 +15,12 @@ const TAG_PARTS: [&str; 3] = ["tenant", "contentType", "workload"];
 const SEPARATOR: &str = ";";
 /// The default of Fluentd's own sender.
 const ACK_TIMEOUT: Duration = Duration::from_secs(190);
-const BATCH_BYTES: usize = 1024 * 1024;
 
-const COMPRESSIONS: [(&str, bool); 2] = [("gzip", true), ("none", false)];
-const FORMATS: [(&str, HttpFormat); 4] = [
-    ("ndjson", HttpFormat::Ndjson),
-    ("array", HttpFormat::Array),
-    ("splunk-hec", HttpFormat::SplunkHec),
-    ("elastic-bulk", HttpFormat::ElasticBulk),
-];
+/// What `compress` can say.
+pub(super) const COMPRESSIONS: [(&str, bool); 2] = [("gzip", true), ("none", false)];
 
-/// `output`
-pub(super) fn output(root: &Section) -> Output {
+/// `output`. `tenants`: all of them.
+pub(super) fn output(root: &Section, tenants: &[Tenant]) -> Output {
     let section = root.section("output");
     let names = [("file", true), ("fluentd", true), ("graylog", true), ("http", true), ("stdout", false)];
     let mut parts = names.map(|(name, default)| {
@@ -51,7 +43,7 @@ pub(super) fn output(root: &Section) -> Output {
         file: file(file_keys).filter(|_| *file_on),
         fluentd: fluentd(fluentd_keys).filter(|_| *fluentd_on),
         graylog: graylog(graylog_keys).filter(|_| *graylog_on),
-        http: http(http_keys).filter(|_| *http_on),
+        http: http(http_keys, tenants).filter(|_| *http_on),
         stdout: *stdout,
     }
 }
@@ -151,51 +143,8 @@ fn address(section: &Section, key: &'static str) -> Option<String> {
     Some(host.to_owned())
 }
 
-fn http(section: &Section) -> Option<HttpOutput> {
-    let url = section
-        .required("url", "name the receiver's URL", |section, key| url::receiver(&section.value(key)?));
-    let format = section.choice("format", &FORMATS).unwrap_or(HttpFormat::Ndjson);
-    let headers = headers(section);
-    let gzip = section.choice("compress", &COMPRESSIONS).unwrap_or(false);
-    let batch_bytes_max = section.size("batchSize", &limits::HTTP_BATCH_BYTES).unwrap_or(BATCH_BYTES);
-    let tls = tls(section);
-    let url = url?;
-    if tls.is_some() && url.to_ascii_lowercase().starts_with("http:") {
-        section.reading.mistake(&section.place.key("tls"), "needs a URL that begins with https://");
-    }
-    Some(HttpOutput { url, format, headers, gzip, batch_bytes_max, tls })
-}
-
-/// `headers`, and `header_files` whose values are read from files.
-fn headers(section: &Section) -> Vec<(String, Secret)> {
-    let written = section.free_entries("headers");
-    let in_files = section.free_entries("header_files");
-    let all = written
-        .into_iter()
-        .map(|entry| (entry, false))
-        .chain(in_files.into_iter().map(|entry| (entry, true)));
-    let mut headers: Vec<(String, Secret)> = Vec::new();
-    for ((name, value), is_file) in all {
-        let text = if is_file { value.secret_file() } else { value.secret() };
-        if HeaderName::from_bytes(name.as_bytes()).is_err() {
-            value.mistake("is no header's name; use letters, digits and -");
-            continue;
-        }
-        if headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
-            value.mistake("is the same header as one above; keep one of them");
-            continue;
-        }
-        let Some(text) = text else { continue };
-        if HeaderValue::from_str(text.reveal()).is_err() {
-            value.mistake("has a character that no header can carry; keep to one line of text");
-            continue;
-        }
-        headers.push((name.to_owned(), text));
-    }
-    headers
-}
-
-fn tls(section: &Section) -> Option<Tls> {
+/// `tls`, the same for each output that speaks to a receiver.
+pub(super) fn tls(section: &Section) -> Option<Tls> {
     let keys = section.section("tls");
     let tls = Tls {
         ca_file: keys.pem_file("ca_file"),

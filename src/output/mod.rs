@@ -6,6 +6,7 @@
 mod connection;
 mod file;
 pub mod fluentd;
+mod http;
 mod patience;
 mod stdout;
 
@@ -22,6 +23,7 @@ use crate::{
 pub use connection::{Connection, Endpoint};
 pub use file::FileOutput;
 pub use fluentd::FluentdOutput;
+pub use http::HttpOutput;
 pub use patience::{Over, Patience};
 pub use stdout::Stdout;
 
@@ -113,6 +115,9 @@ pub fn open(config: &Config, patience: &Patience) -> Vec<Box<dyn Output>> {
     }
     if let Some(fluentd) = &config.output.fluentd {
         outputs.push(Box::new(FluentdOutput::new(fluentd, patience)));
+    }
+    if let Some(http) = &config.output.http {
+        outputs.push(Box::new(HttpOutput::new(http, &config.network, patience)));
     }
     if config.output.stdout {
         outputs.push(Box::new(Stdout::default()));

@@ -144,7 +144,6 @@ pub fn missing_parts(config: &Config) -> Vec<String> {
         |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     let parts = [
         (output.graylog.is_some(), "output.graylog", "use output.file"),
-        (output.http.is_some(), "output.http", "use output.file"),
         (
             output.file.as_ref().is_some_and(|file| is_csv(&file.path)),
             "output.file with a .csv path",

@@ -2,6 +2,7 @@
 
 pub mod forward;
 pub mod proxy;
+pub mod receiver;
 
 use std::{
     collections::BTreeMap,
