@@ -88,6 +88,14 @@ impl Records {
         self.spans.is_empty()
     }
 
+    /// Drops those that `keep` does not want; returns how many those were.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Record<'_>) -> bool) -> usize {
+        let before = self.spans.len();
+        let Self { body, spans, endings } = self;
+        spans.retain(|span| keep(&span.record(body.bytes(), endings)));
+        before - self.spans.len()
+    }
+
     /// How much memory the body takes.
     pub fn bytes(&self) -> usize {
         self.body.len()
@@ -100,11 +108,13 @@ impl Records {
 
     /// Each of them, in the order in which Microsoft sent them.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
-        self.spans.iter().map(|span| Record {
-            id: span.id,
-            fields: &self.body.bytes()[span.fields.clone()],
-            ending: &self.endings[span.ending],
-        })
+        self.spans.iter().map(|span| span.record(self.body.bytes(), &self.endings))
+    }
+}
+
+impl Span {
+    fn record<'a>(&self, body: &'a [u8], endings: &'a Endings) -> Record<'a> {
+        Record { id: self.id, fields: &body[self.fields.clone()], ending: &endings[self.ending] }
     }
 }
 

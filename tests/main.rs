@@ -12,6 +12,7 @@ mod costs;
 mod credentials;
 mod exactly_once;
 mod faults;
+mod filter;
 mod fluentd;
 mod http_output;
 mod interop;

@@ -229,7 +229,6 @@ fn what_it_calls_missing_is_missing_and_nothing_else() {
     let path = folder.path().join("config.yaml");
     let config = format!(
         "tenants:\n  - tenant_id: {CONTOSO}\n    client_id: {CONTOSO}\n    client_secret: a-secret\n\
-         collect:\n  filter:\n    DLP.All: {{ Operation: DlpRuleMatch }}\n\
          output:\n  file:\n    path: a.csv\n  fluentd:\n    address: localhost\n  graylog:\n    address: localhost\n"
     );
     fs::write(&path, config).expect("a file");

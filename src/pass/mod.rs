@@ -31,8 +31,9 @@ use jiff::Timestamp;
 
 use crate::{
     api::{Client, Failure, Token},
-    config::{Config, Tenant},
+    config::{self, Config, Tenant},
     delivery::Wanted,
+    filter::Filter,
     limits::{EXPIRATION_GRACE, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     network,
     output::{self, Output, OutputError, Patience, Stdout},
@@ -149,7 +150,6 @@ pub fn missing_parts(config: &Config) -> Vec<String> {
             "output.file with a .csv path",
             "name it .json",
         ),
-        (!config.collect.filters.is_empty(), "collect.filter", "take it out, and filter in the receiver"),
     ];
     let missing = parts.iter().filter(|(is_wanted, _, _)| *is_wanted);
     missing.map(|(_, part, instead)| format!("{part} is not part of this version yet; {instead}")).collect()
@@ -196,8 +196,15 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
     let writer = Writer::new(Arc::clone(&feeds), outputs, ledger, events.clone());
     let writer = thread::spawn(move || writer.run(&blobs_received, &closed));
     let memory = Memory::new(collect.held_bytes_max, collect.held_records_max);
-    let tools =
-        Arc::new(Tools { client: client.clone(), feeds: Arc::clone(&feeds), blobs: blobs.clone(), memory });
+    let filter =
+        |(content_type, filter): &(_, config::Filter)| (*content_type, Filter::new(&filter.conditions));
+    let tools = Arc::new(Tools {
+        client: client.clone(),
+        feeds: Arc::clone(&feeds),
+        filters: collect.filters.iter().map(filter).collect(),
+        blobs: blobs.clone(),
+        memory,
+    });
     let signals = signals::listen(events.clone(), patience);
     let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
     let bar = Bar::start(order.show_progress && !prints_lines);
