@@ -22,4 +22,5 @@ mod network;
 mod pass;
 mod readme;
 mod state_damage;
+mod stdout;
 mod trouble;

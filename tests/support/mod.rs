@@ -156,6 +156,16 @@ impl Installation {
         self.config().replacen(&format!("client_secret: {SECRET}"), lines, 1)
     }
 
+    /// A configuration file with these lines, at the margin of the outputs' names, instead of the output file.
+    pub fn config_with_output(&self, lines: &str) -> String {
+        let config = self.config();
+        let (before, _) = config.split_once("  file:\n").expect("the output file");
+        let path = self.path("other-output.yaml");
+        fs::write(&path, format!("{before}{lines}\n")).expect("a writable folder");
+        set_mode(&path, 0o600);
+        path.to_str().expect("a path of text").to_owned()
+    }
+
     /// Runs the program with this configuration.
     pub fn run(&self, arguments: &[&str]) -> Run {
         let config = self.config_file();
