@@ -30,9 +30,9 @@
 //! # Who may use whom
 //!
 //! [`pass`] and [`check`] may use everything. [`api`], [`output`] and [`state`] never use each other; [`report`] reads
-//! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`json`], [`body`],
-//! [`limits`], [`time`], [`disk`], [`login`], [`network`], [`suggest`]) and [`config`] use none of these. A test holds this
-//! against the code.
+//! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`],
+//! [`body`], [`limits`], [`time`], [`disk`], [`login`], [`network`], [`suggest`]) and [`config`] use none of these. A test
+//! holds this against the code.
 
 pub mod cli;
 pub mod config;
@@ -45,6 +45,7 @@ pub mod output;
 pub mod state;
 
 pub mod body;
+pub mod csv;
 pub mod feed;
 pub mod filter;
 pub mod json;

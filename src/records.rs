@@ -142,6 +142,11 @@ pub fn key_of_line(line: &[u8]) -> u128 {
     id.unwrap_or_else(|| xxh3_128(line))
 }
 
+/// The [`Record::id`] that this text says.
+pub fn id_of(text: &str) -> Option<u128> {
+    guid(format!("\"{text}\"").as_bytes())
+}
+
 /// The ways in which a record can end, indexed by the bits [`HAS_FEED`], [`HAS_TENANT`] and [`HAS_NOTHING`].
 type Endings = [Vec<u8>; 8];
 

@@ -229,7 +229,7 @@ fn what_it_calls_missing_is_missing_and_nothing_else() {
     let path = folder.path().join("config.yaml");
     let config = format!(
         "tenants:\n  - tenant_id: {CONTOSO}\n    client_id: {CONTOSO}\n    client_secret: a-secret\n\
-         output:\n  file:\n    path: a.csv\n  fluentd:\n    address: localhost\n  graylog:\n    address: localhost\n"
+         output:\n  file:\n    path: a.json\n  fluentd:\n    address: localhost\n  graylog:\n    address: localhost\n"
     );
     fs::write(&path, config).expect("a file");
     let missing = pass::missing_parts(&load(&path));

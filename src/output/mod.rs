@@ -3,7 +3,9 @@
 //! An output is what implements [`Output`]; [`open`] makes those that the configuration enables. To add one: a file
 //! beside this one, and a line in [`open`]. Outputs know nothing of the API or of the state.
 
+mod append;
 mod connection;
+mod csv;
 mod file;
 pub mod fluentd;
 mod http;
@@ -21,6 +23,7 @@ use crate::{
 };
 
 pub use connection::{Connection, Endpoint};
+pub use csv::CsvOutput;
 pub use file::FileOutput;
 pub use fluentd::FluentdOutput;
 pub use http::HttpOutput;
@@ -54,6 +57,11 @@ pub trait Output: Send {
     /// Tries out what can be tried without delivering anything: that a file can be written, that a receiver can be
     /// reached and lets us in.
     fn try_out(&mut self) -> Result<(), OutputError>;
+
+    /// What tells a record from others in its files: the same key as is found there after a crash.
+    fn key(&self, record: &Record<'_>) -> u128 {
+        record.key()
+    }
 
     /// Where its files end, when everything in them is durable.
     fn positions(&self) -> Result<Vec<Position>, OutputError> {
@@ -111,7 +119,11 @@ impl OutputError {
 pub fn open(config: &Config, patience: &Patience) -> Vec<Box<dyn Output>> {
     let mut outputs: Vec<Box<dyn Output>> = Vec::new();
     if let Some(file) = &config.output.file {
-        outputs.push(Box::new(FileOutput::new(file)));
+        if crate::csv::is_csv(&file.path) {
+            outputs.push(Box::new(CsvOutput::new(file)));
+        } else {
+            outputs.push(Box::new(FileOutput::new(file)));
+        }
     }
     if let Some(fluentd) = &config.output.fluentd {
         outputs.push(Box::new(FluentdOutput::new(fluentd, patience)));

@@ -20,7 +20,6 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     io::{self, IsTerminal, Write as _},
-    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -141,16 +140,7 @@ impl Ends {
 /// What the configuration asks for and this version does not do yet: each with what to do instead.
 pub fn missing_parts(config: &Config) -> Vec<String> {
     let output = &config.output;
-    let is_csv =
-        |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    let parts = [
-        (output.graylog.is_some(), "output.graylog", "use output.file"),
-        (
-            output.file.as_ref().is_some_and(|file| is_csv(&file.path)),
-            "output.file with a .csv path",
-            "name it .json",
-        ),
-    ];
+    let parts = [(output.graylog.is_some(), "output.graylog", "use output.file")];
     let missing = parts.iter().filter(|(is_wanted, _, _)| *is_wanted);
     missing.map(|(_, part, instead)| format!("{part} is not part of this version yet; {instead}")).collect()
 }

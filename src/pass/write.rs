@@ -187,7 +187,7 @@ impl Writer {
             if self.outputs[place].failure.is_some() || to.contains(name) {
                 continue;
             }
-            let chosen = self.choose(name, &records, &mut is_new)?;
+            let chosen = self.choose(place, &records, &mut is_new)?;
             if self.write_to(place, &source, &chosen)? {
                 to = to.with(name);
             }
@@ -204,10 +204,12 @@ impl Writer {
     /// that was cut off after it had written them. A record without an Id is always delivered.
     fn choose<'r>(
         &mut self,
-        output: OutputName,
+        place: usize,
         records: &'r Records,
         is_new: &mut [bool],
     ) -> Result<Vec<Record<'r>>, StateError> {
+        let slot = &self.outputs[place].output;
+        let output = slot.name();
         let mut chosen = Vec::with_capacity(records.len());
         let Some(ledger) = &mut self.ledger else {
             is_new.fill(true);
@@ -215,10 +217,10 @@ impl Writer {
             return Ok(chosen);
         };
         for (record, is_new) in records.iter().zip(is_new) {
-            let is_there = output == OutputName::File && ledger.adopt(record.key());
-            if is_there {
-                self.batch.adopted.push(record.key());
-            }
+            let key = (output == OutputName::File).then(|| slot.key(&record));
+            let adopted = key.filter(|&key| ledger.adopt(key));
+            let is_there = adopted.is_some();
+            self.batch.adopted.extend(adopted);
             if let Some(id) = record.id.filter(|_| ledger.knows_records()) {
                 let batch = self.batch.ids.entry(id).or_default();
                 if batch.contains(output) || ledger.has_record(output, id)? {

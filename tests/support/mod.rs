@@ -315,7 +315,7 @@ impl std::fmt::Display for Run {
 }
 
 /// The texts of a blob's records.
-fn records_of(blob: &simulator::Blob) -> Vec<String> {
+pub fn records_of(blob: &simulator::Blob) -> Vec<String> {
     let body = blob.body();
     let records: Vec<&serde_json::value::RawValue> = serde_json::from_slice(&body).expect("a whole array");
     records.into_iter().map(|record| record.get().to_owned()).collect()
