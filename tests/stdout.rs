@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Read},
-    process::{Child, ChildStdout, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
 };
 
@@ -68,6 +68,25 @@ fn a_reader_that_has_seen_enough_ends_the_pass_in_order() {
     finish(child).assert_code(0);
     assert_eq!(lines.lines().count(), 5 * MANY);
     assert_eq!(ids_of(&lines), installation.contoso.ids(FEED));
+}
+
+#[test]
+fn a_reader_that_stands_still_does_not_keep_a_pass_from_ending() {
+    let installation = Installation::new();
+    let blob = installation.contoso.add_blob(FEED, NewBlob::records(MANY).created(hours_ago(2)));
+    let (child, mut stdout) = start(&installation, &[]);
+    // By now the pipe is full, or will be in a moment.
+    let mut lines = line_of(&mut stdout);
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(status.expect("the kill command").success());
+    finish(child)
+        .assert_code(143)
+        .assert_line_with(&["[ERROR] Output stdout failed: standard output: the pass had to end"])
+        .assert_line_with(&["Blobs successful: 0 |"]);
+    assert_eq!(installation.known_blobs(), [""; 0]);
+    stdout.read_to_string(&mut lines).expect("UTF-8");
+    let (whole, _) = lines.rsplit_once('\n').expect("lines");
+    assert!(ids_of(whole).is_subset(&blob.ids().into_iter().collect()));
 }
 
 #[test]

@@ -132,7 +132,7 @@ pub fn open(config: &Config, patience: &Patience) -> Vec<Box<dyn Output>> {
         outputs.push(Box::new(HttpOutput::new(http, &config.network, patience)));
     }
     if config.output.stdout {
-        outputs.push(Box::new(Stdout::default()));
+        outputs.push(Box::new(Stdout::new(patience)));
     }
     outputs
 }

@@ -128,7 +128,7 @@ impl Ends {
                 (None, known, progress, Vec::new())
             }
             Mode::Retrieve => {
-                let stdout: Box<dyn Output> = Box::<Stdout>::default();
+                let stdout: Box<dyn Output> = Box::new(Stdout::new(patience));
                 (None, KnownBlobs::default(), Progress::default(), vec![stdout])
             }
         };
@@ -351,6 +351,9 @@ impl Course<'_, '_> {
 
     /// What a dry run has to say: a line a blob, tab-separated: tenant, content type, when it became available, id.
     fn print(&self, blobs: &[(FeedIndex, crate::feed::Blob)]) {
+        if blobs.is_empty() {
+            return; // standard output may be locked by an output that waits for its reader
+        }
         let mut lines = String::new();
         for (feed, blob) in blobs {
             let (tenant, content_type) = self.feeds.feed(*feed);
