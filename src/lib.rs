@@ -192,13 +192,6 @@ fn one_pass(config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> Exit
         ::log::info!("No tenant falls into this shard: nothing is to be done");
         return Exit::Complete;
     }
-    let missing = pass::missing_parts(&config);
-    if !missing.is_empty() {
-        for part in missing {
-            ::log::error!("{part}");
-        }
-        return Exit::Configuration;
-    }
     let mode = match (arguments.dry_run, arguments.stdout) {
         (true, _) => Mode::DryRun,
         (_, true) => Mode::Retrieve,

@@ -15,6 +15,7 @@ mod exactly_once;
 mod faults;
 mod filter;
 mod fluentd;
+mod graylog;
 mod http_output;
 mod interop;
 mod interop_http;

@@ -8,6 +8,8 @@ mod connection;
 mod csv;
 mod file;
 pub mod fluentd;
+mod gelf;
+mod graylog;
 mod http;
 mod patience;
 mod stdout;
@@ -26,6 +28,7 @@ pub use connection::{Connection, Endpoint};
 pub use csv::CsvOutput;
 pub use file::FileOutput;
 pub use fluentd::FluentdOutput;
+pub use graylog::GraylogOutput;
 pub use http::HttpOutput;
 pub use patience::{Over, Patience};
 pub use stdout::Stdout;
@@ -130,6 +133,9 @@ pub fn open(config: &Config, patience: &Patience) -> Vec<Box<dyn Output>> {
     }
     if let Some(http) = &config.output.http {
         outputs.push(Box::new(HttpOutput::new(http, &config.network, patience)));
+    }
+    if let Some(graylog) = &config.output.graylog {
+        outputs.push(Box::new(GraylogOutput::new(graylog, patience)));
     }
     if config.output.stdout {
         outputs.push(Box::new(Stdout::new(patience)));

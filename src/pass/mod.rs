@@ -137,14 +137,6 @@ impl Ends {
     }
 }
 
-/// What the configuration asks for and this version does not do yet: each with what to do instead.
-pub fn missing_parts(config: &Config) -> Vec<String> {
-    let output = &config.output;
-    let parts = [(output.graylog.is_some(), "output.graylog", "use output.file")];
-    let missing = parts.iter().filter(|(is_wanted, _, _)| *is_wanted);
-    missing.map(|(_, part, instead)| format!("{part} is not part of this version yet; {instead}")).collect()
-}
-
 /// Makes one pass over these tenants of the configuration.
 ///
 /// A blob, feed, tenant or output that failed is no error but a part of what is returned.

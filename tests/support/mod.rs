@@ -1,6 +1,7 @@
 //! An installation in a temporary folder: a configuration, state, outputs, and the real program, against a simulator.
 
 pub mod forward;
+pub mod gelf;
 pub mod proxy;
 pub mod receiver;
 

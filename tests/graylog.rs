@@ -1,0 +1,188 @@
+//! Graylog by GELF over TCP and TLS: every record comes as a message, and no outage loses one.
+
+use std::{
+    collections::BTreeSet,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{ServerConfig, crypto::ring};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use simulator::{NewBlob, Operation};
+
+use crate::support::{
+    Installation, Run,
+    gelf::{GelfReceiver, Manner},
+    hours_ago,
+};
+
+const FEED: &str = "Audit.General";
+
+/// The configuration with Graylog and the output file, and what else Graylog's keys say.
+fn config(installation: &Installation, port: u16, keys: &str) -> String {
+    let path = installation.path("output/audit.json");
+    let file = format!("  file: {{ path: {}, separateByContentType: true }}", path.display());
+    let graylog = format!("  graylog:\n    address: 127.0.0.1\n    port: {port}\n{keys}");
+    installation.config_with_output(&format!("{file}\n{graylog}"))
+}
+
+fn pass(installation: &Installation, port: u16) -> Run {
+    installation.run_bare(&["-c", &config(installation, port, "")])
+}
+
+#[test]
+fn every_record_is_a_message_of_gelf() {
+    let installation = Installation::new();
+    let receiver = GelfReceiver::start();
+    let contoso = &installation.contoso;
+    contoso.add_blobs(FEED, 5, 40, hours_ago(20)..hours_ago(2));
+    let odd = r#"{"Id":"01234567-89ab-cdef-0123-456789abcdef","CreationTime":"2026-11-22T10:15:00","id":1,"n":"\u0000",
+        "Operation":"Send","UserId":"adele@contoso.example","ok":true,"none":null,"o":{"a":[1]},"n":2}"#;
+    contoso.add_blob("DLP.All", NewBlob::texts([odd]).created(hours_ago(2)));
+    pass(&installation, receiver.port()).assert_code(0);
+    let ids = receiver.ids();
+    let expected: BTreeSet<_> = contoso.ids(FEED).into_iter().chain(contoso.ids("DLP.All")).collect();
+    assert_eq!(ids.keys().cloned().collect::<BTreeSet<_>>(), expected);
+    assert!(ids.values().all(|count| *count == 1), "{ids:?}");
+    for message in receiver.messages() {
+        assert_eq!(
+            (&message["version"], &message["host"], &message["level"]),
+            (&"1.1".into(), &"contoso".into(), &6.into())
+        );
+        assert!(message["short_message"].as_str().is_some_and(|text| !text.is_empty()), "{message:?}");
+        assert!(message["timestamp"].is_number(), "{message:?}");
+        assert!(message.values().all(|value| value.is_string() || value.is_number()), "{message:?}");
+    }
+    let message = receiver
+        .messages()
+        .into_iter()
+        .find(|message| message["_OriginFeed"] == "DLP.All")
+        .expect("a message");
+    let expected = serde_json::json!({
+        "version": "1.1", "host": "contoso", "level": 6, "timestamp": 1_795_342_500.0,
+        "short_message": "Send by adele@contoso.example", "_Id": "01234567-89ab-cdef-0123-456789abcdef",
+        "_CreationTime": "2026-11-22T10:15:00", "_record_id": 1, "_n": "\0", "_n_2": 2, "_Operation": "Send",
+        "_UserId": "adele@contoso.example", "_ok": "true", "_o": "{\"a\":[1]}", "_OriginFeed": "DLP.All",
+        "_TenantName": "contoso",
+    });
+    assert_eq!(serde_json::Value::Object(message), expected);
+    assert_eq!(installation.known_blobs().len(), 6);
+    assert!(receiver.connections() <= 2, "one connection a batch, not {}", receiver.connections());
+}
+
+#[test]
+fn an_outage_of_two_passes_loses_nothing_and_repeats_nothing_in_the_files() {
+    let installation = Installation::new();
+    let contoso = &installation.contoso;
+    let gone = GelfReceiver::start();
+    gone.close();
+    for _ in 0..2 {
+        contoso.add_blobs(FEED, 3, 4, hours_ago(20)..hours_ago(2));
+        pass(&installation, gone.port()).assert_code(1).assert_line_with(&[
+            "[ERROR] Output graylog failed: 127.0.0.1:",
+            "nobody listens there; start the receiver",
+        ]);
+        installation.assert_delivered_once([(contoso, FEED)]);
+        assert_eq!(installation.known_blobs(), [""; 0]);
+    }
+    let receiver = GelfReceiver::start();
+    contoso.add_blobs(FEED, 3, 4, hours_ago(20)..hours_ago(2));
+    pass(&installation, receiver.port()).assert_code(0);
+    installation.assert_delivered_once([(contoso, FEED)]);
+    assert_eq!(receiver.ids(), contoso.ids(FEED).into_iter().map(|id| (id, 1)).collect());
+    assert_eq!(installation.known_blobs().len(), 9);
+}
+
+#[test]
+fn a_connection_that_breaks_off_is_made_anew_and_everything_unconfirmed_is_sent_again() {
+    for read in [0, 1, 5_000, 200_000] {
+        let installation = Installation::new();
+        let contoso = &installation.contoso;
+        contoso.add_blobs(FEED, 10, 60, hours_ago(20)..hours_ago(2));
+        let receiver = GelfReceiver::start();
+        receiver.behave(&[Manner::BreakOffAfter(read), Manner::BreakOffAfter(read / 2)]);
+        pass(&installation, receiver.port())
+            .assert_code(0)
+            .assert_line_with(&["[WARN] Output graylog sends again what was not confirmed: 127.0.0.1:"]);
+        let ids: BTreeSet<_> = receiver.ids().into_keys().collect();
+        assert_eq!(ids, contoso.ids(FEED), "broken off after {read} bytes");
+        installation.assert_delivered_once([(contoso, FEED)]);
+    }
+}
+
+#[test]
+fn a_receiver_that_always_breaks_off_is_given_up_and_nothing_is_known() {
+    let installation = Installation::new();
+    installation.contoso.add_blobs(FEED, 2, 60, hours_ago(20)..hours_ago(2));
+    let receiver = GelfReceiver::start();
+    receiver.behave(&[Manner::BreakOffAfter(100); 3]);
+    pass(&installation, receiver.port())
+        .assert_code(1)
+        .assert_line_with(&["[ERROR] Output graylog failed: 127.0.0.1:", "closed the connection"]);
+    assert_eq!((receiver.connections(), installation.known_blobs().len()), (3, 0));
+    pass(&installation, receiver.port()).assert_code(0);
+    assert_eq!(receiver.ids().into_keys().collect::<BTreeSet<_>>(), installation.contoso.ids(FEED));
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
+fn a_receiver_that_stands_still_does_not_keep_a_pass_from_ending() {
+    let installation = Installation::new();
+    installation.contoso.add_blobs(FEED, 2, 10, hours_ago(20)..hours_ago(2));
+    let receiver = GelfReceiver::start();
+    receiver.behave(&[Manner::Stand]);
+    let config = config(&installation, receiver.port(), "");
+    let mut command = installation.command(&["-c", &config]);
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("a program");
+    assert!(installation.simulator.wait_for(2, Operation::FetchBlob, Duration::from_secs(60)));
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(status.expect("the kill command").success());
+    let mut stderr = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("UTF-8");
+    let run = Run { code: child.wait().expect("a program of ours").code(), stdout: String::new(), stderr };
+    run.assert_code(143).assert_line_with(&["[ERROR] Output graylog failed", "the pass had to end"]);
+    assert_eq!(installation.known_blobs(), [""; 0]);
+    pass(&installation, receiver.port()).assert_code(0);
+    assert_eq!(receiver.ids(), installation.contoso.ids(FEED).into_iter().map(|id| (id, 1)).collect());
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
+
+/// One of the files in `tests/certificates/tls`.
+fn certificate(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/tls").join(name)
+}
+
+/// A server that is called `here`, as far as the certificate goes.
+fn tls() -> Arc<ServerConfig> {
+    let certificates: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(certificate("here.pem")).expect("a file").collect();
+    let key = PrivateKeyDer::from_pem_file(certificate("server.key")).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions that ring knows")
+        .with_no_client_auth()
+        .with_single_cert(certificates.expect("certificates"), key);
+    Arc::new(config.expect("a certificate and its own key"))
+}
+
+#[test]
+fn records_go_through_tls_to_whom_a_private_root_vouches_for() {
+    let installation = Installation::new();
+    installation.contoso.add_blobs(FEED, 3, 40, hours_ago(20)..hours_ago(2));
+    let receiver = GelfReceiver::start_with_tls(tls());
+    let untrusted = config(&installation, receiver.port(), "    tls: {}");
+    installation.run_bare(&["-c", &untrusted]).assert_code(1).assert_line_with(&[
+        "[ERROR] Output graylog failed",
+        "certificate is not trusted",
+        "tls.ca_file",
+    ]);
+    assert_eq!(receiver.messages(), []);
+    let keys = format!("    tls: {{ ca_file: {} }}", certificate("private_root.pem").display());
+    let trusted = config(&installation, receiver.port(), &keys);
+    installation.run_bare(&["-c", &trusted]).assert_code(0);
+    assert_eq!(receiver.ids(), installation.contoso.ids(FEED).into_iter().map(|id| (id, 1)).collect());
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
