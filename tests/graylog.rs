@@ -2,15 +2,19 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::Read,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustls::{ServerConfig, crypto::ring};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use serde_json::{Map, Value};
 use simulator::{NewBlob, Operation};
 
 use crate::support::{
@@ -68,7 +72,7 @@ fn every_record_is_a_message_of_gelf() {
         "_UserId": "adele@contoso.example", "_ok": "true", "_o": "{\"a\":[1]}", "_OriginFeed": "DLP.All",
         "_TenantName": "contoso",
     });
-    assert_eq!(serde_json::Value::Object(message), expected);
+    assert_eq!(Value::Object(message), expected);
     assert_eq!(installation.known_blobs().len(), 6);
     assert!(receiver.connections() <= 2, "one connection a batch, not {}", receiver.connections());
 }
@@ -185,4 +189,111 @@ fn records_go_through_tls_to_whom_a_private_root_vouches_for() {
     installation.run_bare(&["-c", &trusted]).assert_code(0);
     assert_eq!(receiver.ids(), installation.contoso.ids(FEED).into_iter().map(|id| (id, 1)).collect());
     installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
+
+/// A program that another project wrote, receiving on a port of its own. It is ended when this is dropped.
+struct Peer {
+    child: Child,
+    port: u16,
+    received: PathBuf,
+}
+
+impl Peer {
+    /// `command` is told the port and the file to write to.
+    fn start(installation: &Installation, command: impl FnOnce(u16, &Path) -> Command) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a port")
+            .port();
+        let received = installation.path("received");
+        let child = command(port, &received).stdin(Stdio::null()).spawn().expect("the receiver is installed");
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        Self { child, port, received }
+    }
+
+    /// Waits until so many messages are in its file, each ended by this byte, and gives the Id of each.
+    fn ids(&self, count: usize, delimiter: u8) -> Vec<String> {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            assert!(Instant::now() < until, "{count} messages do not come");
+            let bytes = fs::read(&self.received).unwrap_or_default();
+            let messages: Vec<_> = bytes.split_inclusive(|&byte| byte == delimiter).collect();
+            if messages.len() >= count && bytes.ends_with(&[delimiter]) {
+                let id = |message: &[u8]| {
+                    let message: Map<String, Value> =
+                        serde_json::from_slice(&message[..message.len() - 1]).expect("an object");
+                    message["_Id"].as_str().expect("an Id").to_owned()
+                };
+                return messages.into_iter().map(id).collect();
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.child.kill().expect("a program of ours");
+        self.child.wait().expect("a program of ours");
+    }
+}
+
+#[track_caller]
+fn assert_received_once(installation: &Installation, mut ids: Vec<String>) {
+    ids.sort();
+    assert_eq!(ids, installation.contoso.ids(FEED).into_iter().collect::<Vec<_>>());
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
+#[ignore = "needs socat"]
+fn interop_socat_receives_every_message_plain_and_under_tls() {
+    for is_tls in [false, true] {
+        let installation = Installation::new();
+        installation.contoso.add_blobs(FEED, 20, 100, hours_ago(20)..hours_ago(2));
+        let peer = Peer::start(&installation, |port, received| {
+            let listen = if is_tls {
+                let (own, key) = (certificate("here.pem"), certificate("server.key"));
+                format!("OPENSSL-LISTEN:{port},cert={},key={},verify=0", own.display(), key.display())
+            } else {
+                format!("TCP-LISTEN:{port}")
+            };
+            let mut command = Command::new("socat");
+            command.args(["-u", &format!("{listen},bind=127.0.0.1,reuseaddr,fork")]);
+            command.arg(format!("OPEN:{},creat,append", received.display()));
+            command
+        });
+        let root = certificate("private_root.pem");
+        let keys = if is_tls { format!("    tls: {{ ca_file: {} }}", root.display()) } else { String::new() };
+        let config = config(&installation, peer.port, &keys);
+        installation.run_bare(&["-c", &config]).assert_code(0);
+        assert_received_once(&installation, peer.ids(2_000, 0));
+    }
+}
+
+#[test]
+#[ignore = "needs rsyslogd"]
+fn interop_rsyslog_receives_every_message() {
+    let installation = Installation::new();
+    installation.contoso.add_blobs(FEED, 20, 100, hours_ago(20)..hours_ago(2));
+    let peer = Peer::start(&installation, |port, received| {
+        let config = installation.path("rsyslog.conf");
+        let text = format!(
+            "global(workDirectory=\"{folder}\" maxMessageSize=\"2m\" parser.escapeControlCharactersOnReceive=\"off\")\n\
+             module(load=\"imtcp\" addtlFrameDelimiter=\"0\" disableLFDelimiter=\"on\")\n\
+             input(type=\"imtcp\" address=\"127.0.0.1\" port=\"{port}\" ruleset=\"gelf\")\n\
+             template(name=\"raw\" type=\"string\" string=\"%rawmsg%\\n\")\n\
+             ruleset(name=\"gelf\") {{ action(type=\"omfile\" file=\"{received}\" template=\"raw\") }}\n",
+            folder = installation.path("").display(),
+            received = received.display()
+        );
+        fs::write(&config, text).expect("a file");
+        let mut command = Command::new("/usr/sbin/rsyslogd");
+        command.arg("-n").arg("-f").arg(config).arg("-i").arg(installation.path("rsyslog.pid"));
+        command
+    });
+    pass(&installation, peer.port).assert_code(0);
+    assert_received_once(&installation, peer.ids(2_000, b'\n'));
 }
