@@ -20,17 +20,18 @@ use simulator::{NewBlob, Operation};
 use crate::support::{
     Installation, Run,
     gelf::{GelfReceiver, Manner},
-    hours_ago,
+    hours_ago, set_mode,
 };
 
 const FEED: &str = "Audit.General";
 
-/// The configuration with Graylog and the output file, and what else Graylog's keys say.
+/// The configuration with Graylog at this port beside the files, and these further keys of it.
 fn config(installation: &Installation, port: u16, keys: &str) -> String {
-    let path = installation.path("output/audit.json");
-    let file = format!("  file: {{ path: {}, separateByContentType: true }}", path.display());
-    let graylog = format!("  graylog:\n    address: 127.0.0.1\n    port: {port}\n{keys}");
-    installation.config_with_output(&format!("{file}\n{graylog}"))
+    let graylog = format!("  graylog:\n    address: 127.0.0.1\n    port: {port}\n{keys}\n");
+    let path = installation.path("graylog.yaml");
+    fs::write(&path, installation.config() + &graylog).expect("a writable folder");
+    set_mode(&path, 0o600);
+    path.to_str().expect("a path of text").to_owned()
 }
 
 fn pass(installation: &Installation, port: u16) -> Run {
