@@ -20,7 +20,7 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     fs::File,
-    io::{self, BufRead, BufReader, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read as _, Seek, SeekFrom},
     path::Path,
 };
 
@@ -28,6 +28,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
     json,
+    limits::{CSV_COLUMNS_MAX, CSV_HEADER_BYTES_MAX, CSV_NAME_BYTES_MAX},
     records::{self, Record},
 };
 
@@ -77,9 +78,14 @@ impl Columns {
         columns
     }
 
-    /// Adds those that this record needs.
+    /// Adds those that this record needs, within the bounds of a header.
     pub fn unite(&mut self, record: &str) {
-        json::each_field(record, |name, _| self.add(&on_one_line(name)));
+        json::each_field(record, |name, _| {
+            let name = on_one_line(name);
+            if self.names.len() < CSV_COLUMNS_MAX && name.len() <= CSV_NAME_BYTES_MAX {
+                self.add(&name);
+            }
+        });
     }
 
     fn add(&mut self, name: &str) {
@@ -93,7 +99,7 @@ impl Columns {
     pub fn read(file: &mut File) -> io::Result<Option<(Self, u64)>> {
         file.seek(SeekFrom::Start(0))?;
         let mut line = Vec::new();
-        let length = BufReader::new(file).read_until(b'\n', &mut line)?;
+        let length = BufReader::new(file.take(CSV_HEADER_BYTES_MAX as u64)).read_until(b'\n', &mut line)?;
         let header = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok());
         Ok(header.and_then(Self::of_header).map(|columns| (columns, length as u64)))
     }
@@ -335,6 +341,19 @@ mod tests {
         let (columns, _) = rows(',', &[r#"{"a":1}"#]);
         let row = row(&columns, r#"{"a":1,"b":"x,\"y","a":2,"MoreFields":null}"#);
         assert_eq!(further(&columns, &row), ["2", r#"{"b":"x,\"y","a":1,"MoreFields":null}"#]);
+    }
+
+    #[test]
+    fn a_header_has_its_bounds_and_what_is_beyond_them_is_kept_in_the_last_column() {
+        let fields: Vec<_> =
+            (0..2 * CSV_COLUMNS_MAX).map(|number| format!("\"f{number}\":{number}")).collect();
+        let (columns, rows) = rows(';', &[&format!("{{{}}}", fields.join(","))]);
+        assert_eq!(columns.names.len(), CSV_COLUMNS_MAX);
+        assert!(rows[0].ends_with(":1999}\""), "{rows:?}");
+        let long = "\\\"".repeat(CSV_NAME_BYTES_MAX);
+        let (columns, _) = self::rows(';', &[&format!("{{\"{long}\":1,\"{long}x\":2}}")]);
+        assert_eq!(columns.names.len(), COMMON.len() + 1);
+        assert_eq!(Columns::of_header(&header(&columns)), Some(columns));
     }
 
     #[test]

@@ -187,6 +187,15 @@ pub const GELF_TRIES: u32 = 3;
 /// … with this pause in between.
 pub const GELF_PAUSE: Duration = Duration::from_millis(500);
 
+/// Most columns that a CSV file gets. Each costs a byte in each row, and records can have fields that no other one has.
+pub const CSV_COLUMNS_MAX: usize = 1_000;
+
+/// The longest name of a column; a field with a longer one gets none of its own.
+pub const CSV_NAME_BYTES_MAX: usize = 255;
+
+/// The longest header of a CSV file.
+pub const CSV_HEADER_BYTES_MAX: usize = 1024 * 1024;
+
 /// Most of a body that is read only to keep its connection usable.
 pub const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -311,6 +320,10 @@ const _: () = {
     );
     assert!(GELF_ENDING_BYTES_MAX + GELF_FIELD_BYTES_MAX < GELF_MESSAGE_BYTES_MAX);
     assert!(OUTPUT_BUFFER_BYTES < GELF_UNCONFIRMED_BYTES);
+    assert!(
+        (CSV_COLUMNS_MAX + 1) * (2 * CSV_NAME_BYTES_MAX + 6) < CSV_HEADER_BYTES_MAX,
+        "every quote of a name is written twice, and quotes and a separator stand around it"
+    );
     assert!(STOP_CUT_AFTER.as_millis() < STOP_LEAVE_AFTER.as_millis());
     assert!(
         STOP_LEAVE_AFTER.as_millis() + BATCH_AGE.as_millis() + PATIENCE_STEP.as_millis() < 5_000,

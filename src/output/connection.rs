@@ -303,12 +303,15 @@ impl Connection {
         }
         self.flush(Instant::now() + silence_max)?;
         self.stream.socket().shutdown(Shutdown::Write)?;
-        let mut heard = [0; 1024];
-        while match self.receive(&mut heard, silence_max) {
-            Ok(_) => true,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
-            Err(error) => return Err(error),
-        } {}
+        let until = Instant::now() + silence_max;
+        loop {
+            match self.receive(&mut [0; 1024], until.saturating_duration_since(Instant::now())) {
+                Ok(_) if Instant::now() < until => {}
+                Ok(_) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(error) => return Err(error),
+            }
+        }
         self.patience.sleep(PATIENCE_STEP)?;
         self.stream.socket().take_error()?.map_or(Ok(()), Err)
     }
