@@ -8,7 +8,7 @@ mod connection;
 mod csv;
 mod file;
 pub mod fluentd;
-mod gelf;
+pub mod gelf;
 mod graylog;
 mod http;
 mod patience;
