@@ -220,7 +220,7 @@ pub struct FileOutput {
     /// One file for each content type.
     pub separate_by_content_type: bool,
     /// Between the columns of a `.csv` path.
-    pub separator: String,
+    pub separator: char,
 }
 
 /// `output.fluentd`

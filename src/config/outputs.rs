@@ -6,13 +6,13 @@ use super::{
     FileOutput, FluentdOutput, GraylogOutput, Output, Tenant, Tls, http::http, older, section::Section,
     value::Value,
 };
-use crate::limits;
+use crate::{csv, limits};
 
 const FLUENTD_PORT: u16 = 24224;
 const GRAYLOG_PORT: u16 = 12201;
 const TAG: &str = "office365.{tenant}.{contentType}";
 const TAG_PARTS: [&str; 3] = ["tenant", "contentType", "workload"];
-const SEPARATOR: &str = ";";
+const SEPARATOR: char = ';';
 /// The default of Fluentd's own sender.
 const ACK_TIMEOUT: Duration = Duration::from_secs(190);
 
@@ -57,22 +57,21 @@ fn file(section: &Section) -> Option<FileOutput> {
     if path.file_name().is_none() || path.to_string_lossy().ends_with('/') {
         section.value("path")?.mistake("names a folder; add a file's name, such as audit.json");
     }
-    let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    if separator.is_some() && !is_csv {
+    if separator.is_some() && !csv::is_csv(&path) {
         let place = section.place.key("separator");
         section
             .reading
             .warn(&place, "has no effect: records are written as JSON lines unless the path ends in .csv");
     }
-    let separator = separator.unwrap_or_else(|| SEPARATOR.to_owned());
+    let separator = separator.unwrap_or(SEPARATOR);
     Some(FileOutput { path, separate_by_content_type, separator })
 }
 
-fn separator(value: &Value) -> Option<String> {
+fn separator(value: &Value) -> Option<char> {
     let text = value.scalar_text()?;
     let mut characters = text.chars();
     match (characters.next(), characters.next()) {
-        (Some(one), None) if !matches!(one, '"' | '\r' | '\n') => Some(text),
+        (Some(one), None) if !matches!(one, '"' | '\r' | '\n') => Some(one),
         _ => {
             value.mistake("must be one character other than a quote or a line end, such as ;");
             None

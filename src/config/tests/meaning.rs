@@ -53,8 +53,8 @@ fn an_output_of_which_only_the_receiver_is_named_has_its_defaults() {
         .output;
     let file = output.file.unwrap();
     assert_eq!(
-        (file.path.to_str(), file.separate_by_content_type, &*file.separator),
-        (Some("a.json"), false, ";")
+        (file.path.to_str(), file.separate_by_content_type, file.separator),
+        (Some("a.json"), false, ';')
     );
     let fluentd = output.fluentd.unwrap();
     assert_eq!((&*fluentd.address, fluentd.port), ("::1", 24224));
