@@ -30,14 +30,15 @@
 //! # Who may use whom
 //!
 //! [`pass`] and [`check`] may use everything. [`api`], [`output`] and [`state`] never use each other; [`report`] reads
-//! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`json`], [`body`], [`limits`], [`time`], [`disk`],
-//! [`network`], [`suggest`]) and [`config`] use none of these. A test holds this against the code.
+//! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`json`], [`body`], [`limits`], [`time`],
+//! [`disk`], [`network`], [`suggest`]), [`schedule`] and [`config`] use none of these. A test holds this against the code.
 
 pub mod cli;
 pub mod config;
 
 pub mod check;
 pub mod pass;
+pub mod schedule;
 
 pub mod api;
 pub mod output;
@@ -60,8 +61,9 @@ pub mod suggest;
 pub mod time;
 
 use std::{
+    env,
     io::{self, Write},
-    path::PathBuf,
+    path::{self, Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -74,6 +76,7 @@ use log::Detail;
 use output::OutputError;
 use pass::{Ended, Mode, Order, PassError};
 use report::{metrics::Metrics, status};
+use schedule::{Schedule, Scheduler};
 
 /// Runs the program with these arguments, its name first, and says how it ended.
 pub fn run(typed: impl IntoIterator<Item = String>) -> Exit {
@@ -95,7 +98,7 @@ fn configured(arguments: &Arguments) -> Exit {
         _ => Detail::Usual,
     };
     log::to_stderr(asked);
-    let Loaded { config, warnings } = match load(arguments) {
+    let (file, Loaded { config, warnings }) = match load(arguments) {
         Ok(loaded) => loaded,
         Err(unusable) => {
             for line in unusable.to_string().lines() {
@@ -104,6 +107,9 @@ fn configured(arguments: &Arguments) -> Exit {
             return Exit::Configuration;
         }
     };
+    if let Some(Command::Schedule(asked)) = arguments.command {
+        return show_schedule(&file, config.interval, asked.scheduler);
+    }
     let detail = if config.log.debug && asked == Detail::Usual { Detail::Debug } else { asked };
     match &config.log.path {
         None => log::to_stderr(detail),
@@ -126,21 +132,49 @@ fn configured(arguments: &Arguments) -> Exit {
         Ok(tenants) => match arguments.command {
             Some(Command::Check(_)) => check::run(&config, &tenants),
             Some(Command::Status(asked)) => show_status(&config, &tenants, asked),
-            None => one_pass(config, tenants, arguments),
+            Some(Command::Schedule(_)) | None => one_pass(config, tenants, arguments),
         },
     }
 }
 
-fn load(arguments: &Arguments) -> Result<Loaded, config::Unusable> {
+/// The configuration's file, and what it says. What does not log in needs no secret, and runs where there is none.
+fn load(arguments: &Arguments) -> Result<(PathBuf, Loaded), config::Unusable> {
     let file: PathBuf = match &arguments.config {
         Some(file) => file.clone(),
         None => config::find_default()?,
     };
-    config::load(&Sources {
+    let loaded = config::load(&Sources {
         file: &file,
         credentials: arguments.credentials.as_deref(),
-        environment: &|name| std::env::var(name).ok(),
-    })
+        environment: &|name| env::var(name).ok(),
+        with_secrets: !matches!(arguments.command, Some(Command::Status(_) | Command::Schedule(_))),
+    })?;
+    Ok((file, loaded))
+}
+
+/// The units or the crontab, to standard output.
+fn show_schedule(config: &Path, interval: Duration, scheduler: Scheduler) -> Exit {
+    let paths = env::current_exe().and_then(|program| Ok((program, path::absolute(config)?)));
+    let (program, config) = match paths {
+        Ok(paths) => paths,
+        Err(error) => {
+            ::log::error!("cannot tell where the program and its configuration are: {error}");
+            return Exit::Storage;
+        }
+    };
+    let schedule = Schedule { program: &program, config: &config, interval };
+    match schedule.text(scheduler) {
+        Ok(text) => {
+            for warning in schedule.warnings(scheduler) {
+                ::log::warn!("{warning}");
+            }
+            show(&text)
+        }
+        Err(error) => {
+            ::log::error!("{error}");
+            Exit::Configuration
+        }
+    }
 }
 
 /// The tenants named by `--tenant`, or all; and of these the ones of our shard.
@@ -206,7 +240,11 @@ fn one_pass(config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> Exit
     let (exit, summary) = match pass::run(&config, tenants, &order) {
         Ok(ended) => (exit_of_ended(&ended, mode), Some(ended.summary)),
         Err(error) => {
-            ::log::error!("{error}");
+            match exit_of(&error) {
+                // No failure: the work is being done, and cron need not mail that.
+                Exit::Locked => ::log::warn!("{error}"),
+                _ => ::log::error!("{error}"),
+            }
             (exit_of(&error), None)
         }
     };

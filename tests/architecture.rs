@@ -6,7 +6,7 @@ use std::{
 };
 
 /// What each part of the library must not use.
-const FORBIDDEN: [(&str, &[&str]); 16] = [
+const FORBIDDEN: [(&str, &[&str]); 17] = [
     ("api", &["output", "state", "pass", "report", "check", "cli"]),
     ("output", &["api", "state", "pass", "report", "check", "cli"]),
     ("state", &["api", "output", "pass", "report", "check", "cli"]),
@@ -22,7 +22,8 @@ const FORBIDDEN: [(&str, &[&str]); 16] = [
     ("disk", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("network", &["api", "output", "state", "pass", "report", "check", "cli"]),
     ("suggest", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
-    ("pass", &["check", "cli"]),
+    ("schedule", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
+    ("pass", &["check", "cli", "schedule"]),
 ];
 
 #[test]

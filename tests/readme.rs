@@ -51,7 +51,7 @@ fn filled_in(text: &str) -> String {
 }
 
 fn load(path: &Path) -> Config {
-    let sources = Sources { file: path, credentials: None, environment: &|_| None };
+    let sources = Sources { file: path, credentials: None, environment: &|_| None, with_secrets: true };
     config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config
 }
 
