@@ -16,6 +16,7 @@ mod fluentd;
 mod interop;
 mod log_lines;
 mod network;
+mod packaging;
 mod pass;
 mod readme;
 mod state_damage;
