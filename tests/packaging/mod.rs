@@ -2,6 +2,8 @@
 //! the program is always tested. What needs a tool or root is ignored by default, and run by `.ci/run`:
 //! `cargo test --locked --test tests -- --ignored packaging`.
 
+mod cron;
+mod machine;
 mod systemd;
 
 use std::{
@@ -16,7 +18,7 @@ use office_audit_log_collector::config::{self, Sources};
 use crate::support::{CONTOSO, FABRIKAM, Run, set_mode};
 
 /// Nothing that is waited for takes as long, unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)

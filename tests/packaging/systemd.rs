@@ -1,18 +1,12 @@
 //! The units, and their `logrotate` and `sysusers` fragments.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
 
 use jiff::Timestamp;
 use office_audit_log_collector::exit::Exit;
 use simulator::NewBlob;
 
-use super::{path, text, tool, until};
+use super::{machine::Machine, path, text, tool, until};
 use crate::support::{Installation, hours_ago, mode, set_mode, whole_lines};
 
 const UNITS: [&str; 5] = [
@@ -128,87 +122,6 @@ fn the_calendar_events_of_a_schedule_come_at_its_interval() {
     }
 }
 
-/// A systemd of its own, booted over a folder; see `boot`.
-struct Booted {
-    folder: PathBuf,
-    init: Child,
-}
-
-impl Booted {
-    /// With the program, a configuration for `/etc/office365-collector`, the secret beside it, and these units.
-    fn new(folder: &Path, config: &str, secret: &str, units: &[(&str, &str)], wanted: &str) -> Self {
-        let put = |name: &str, text: &str| {
-            let file = folder.join(name);
-            fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
-            fs::write(&file, text).expect("a file");
-            file
-        };
-        let program = folder.join("usr/bin/office_audit_log_collector");
-        fs::create_dir_all(folder.join("usr/bin")).expect("a folder");
-        fs::copy(env!("CARGO_BIN_EXE_office_audit_log_collector"), program).expect("a copy");
-        put("etc/office365-collector/config.yaml", config);
-        set_mode(&put("etc/office365-collector/client_secret", secret), 0o600);
-        put("etc/office365-collector.sysusers", &text("systemd/office365-collector.sysusers"));
-        for (unit, text) in units {
-            put(&format!("units/{unit}"), text);
-        }
-        let test = format!(
-            "[Unit]\nDefaultDependencies=no\nWants=systemd-journald.socket {wanted}\nAfter=systemd-journald.socket\n"
-        );
-        put("units/test.target", &test);
-        let console = fs::File::create(folder.join("console")).expect("a file");
-        let mut boot = Command::new(path("tests/packaging/boot"));
-        boot.arg(folder).stdin(Stdio::null()).stdout(console.try_clone().expect("a file")).stderr(console);
-        Self { folder: folder.to_owned(), init: boot.spawn().expect("a shell") }
-    }
-
-    /// The journal of the service: each line's priority and text.
-    fn journal(&self) -> Vec<(String, String)> {
-        let folder = self.folder.join("journal").display().to_string();
-        let unit = "_SYSTEMD_UNIT=office365-collector.service";
-        let run = tool("journalctl", &["--directory", &folder, "--output=json", "--quiet", unit]);
-        let text = |line: &serde_json::Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
-        let lines = run.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON"));
-        lines.map(|line| (text(&line, "PRIORITY"), text(&line, "MESSAGE"))).collect()
-    }
-
-    fn console(&self) -> String {
-        fs::read_to_string(self.folder.join("console")).unwrap_or_default()
-    }
-}
-
-impl Drop for Booted {
-    fn drop(&mut self) {
-        let _ = self.init.kill();
-        let _ = self.init.wait();
-        // The processes of its namespace end with it; only then its cgroups can be removed.
-        let cgroup = fs::read_to_string(self.folder.join("cgroup")).unwrap_or_default();
-        let cgroup = Path::new(cgroup.trim());
-        if cgroup.file_name().is_some() {
-            until("the cgroups are empty", || remove_cgroup(cgroup), || self.console());
-        }
-    }
-}
-
-fn remove_cgroup(cgroup: &Path) -> bool {
-    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            remove_cgroup(&entry.path());
-        }
-    }
-    fs::remove_dir(cgroup).is_ok() || !cgroup.exists()
-}
-
-/// Contoso, with its secret in a credential and everything else where the units want it.
-fn config_of_a_service(installation: &Installation) -> String {
-    let credential = "client_secret_file: \"${CREDENTIALS_DIRECTORY}/client_secret\"";
-    let place = |name| installation.path(name).display().to_string();
-    installation
-        .config_with_credential(credential)
-        .replace(&place("state"), "/var/lib/office365-collector")
-        .replace(&place("output"), "/var/log/office365")
-}
-
 #[test]
 #[ignore = "needs systemd and root"]
 fn a_timer_starts_passes_that_work_within_the_sandbox_of_the_service() {
@@ -225,30 +138,32 @@ fn a_timer_starts_passes_that_work_within_the_sandbox_of_the_service() {
         installation.config_file().display()
     );
     assert!(service.contains(&printed_command), "{service}");
-    let shipped = text("systemd/office365-collector.service");
-    let units = [("office365-collector.service", shipped.as_str()), ("office365-collector.timer", timer)];
-    let config = config_of_a_service(&installation);
-    let booted =
-        Booted::new(&installation.path("booted"), &config, &secret, &units, "office365-collector.timer");
+    let target = "[Unit]\nDefaultDependencies=no\nWants=systemd-journald.socket office365-collector.timer\n\
+                  After=systemd-journald.socket\n";
+    let machine = Machine::of(&installation)
+        .with("units/office365-collector.service", &text("systemd/office365-collector.service"))
+        .with("units/office365-collector.timer", timer)
+        .with("units/test.target", target)
+        .boot("systemd");
 
-    let output = booted.folder.join("var/log/office365");
+    let output = machine.path("var/log/office365");
     let lines = || {
         let file = output.join("AuditGeneral.json");
         if file.exists() { whole_lines(&file).len() } else { 0 }
     };
-    let console = || format!("{}{:?}", booted.console(), booted.journal());
+    let console = || format!("{}{:?}", machine.console(), machine.journal());
     until("the first tick delivers a blob", || lines() == 3, console);
     contoso.add_blob("Audit.General", NewBlob::records(4).created(hours_ago(2)));
     until("a later tick delivers another one", || lines() == 7, console);
 
-    let state = booted.folder.join("var/lib/office365-collector");
+    let state = machine.path("var/lib/office365-collector");
     until("the second blob is known", || whole_lines(&state.join("known_blobs")).len() == 2, console);
     let found = |path: &Path| fs::metadata(path).expect("a file");
     assert!(found(&state).uid() != 0 && found(&state).uid() == found(&output).uid(), "{}", console());
     let modes = [&state, &output, &output.join("AuditGeneral.json")].map(|path| mode(path));
     assert_eq!(modes, [0o700, 0o750, 0o640], "{}", console());
 
-    let journal = booted.journal();
+    let journal = machine.journal();
     for (priority, message) in &journal {
         let level = match priority.as_str() {
             "3" => "[ERROR] ",
