@@ -45,7 +45,7 @@ impl Machine {
         self
     }
 
-    /// Starts it: systemd or cron.
+    /// Starts it: systemd, cron, or the image's cadence.
     pub fn boot(mut self, scheduler: &str) -> Self {
         let console = fs::File::create(self.path("console")).expect("a file");
         let mut boot = Command::new(path("tests/packaging/boot"));

@@ -2,6 +2,7 @@
 //! the program is always tested. What needs a tool or root is ignored by default, and run by `.ci/run`:
 //! `cargo test --locked --test tests -- --ignored packaging`.
 
+mod containers;
 mod cron;
 mod machine;
 mod systemd;
