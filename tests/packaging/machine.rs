@@ -16,10 +16,15 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// With nothing but the machine's own files.
+    pub fn bare(installation: &Installation) -> Self {
+        Self { folder: installation.path("machine"), init: None }
+    }
+
     /// With the program in `/usr/bin`, contoso's configuration and secret in `/etc/office365-collector`, and state and
     /// records where the shipped files want them.
     pub fn of(installation: &Installation) -> Self {
-        let machine = Self { folder: installation.path("machine"), init: None };
+        let machine = Self::bare(installation);
         let place = |name| installation.path(name).display().to_string();
         let config = installation
             .config_with_credential("client_secret_file: \"${CREDENTIALS_DIRECTORY}/client_secret\"")
@@ -45,7 +50,7 @@ impl Machine {
         self
     }
 
-    /// Starts it: systemd, cron, or the image's cadence.
+    /// Starts it: systemd, cron, the image's cadence, or the steps of a package.
     pub fn boot(mut self, scheduler: &str) -> Self {
         let console = fs::File::create(self.path("console")).expect("a file");
         let mut boot = Command::new(path("tests/packaging/boot"));
@@ -53,6 +58,12 @@ impl Machine {
         boot.stdout(console.try_clone().expect("a file")).stderr(console);
         self.init = Some(boot.spawn().expect("a shell"));
         self
+    }
+
+    /// Waits until it ends by itself, and says whether well.
+    pub fn ends_well(&mut self) -> bool {
+        let ended = self.init.take().expect("it was started").wait();
+        ended.expect("a child").success()
     }
 
     /// A place in its folder.

@@ -4,7 +4,9 @@
 
 mod containers;
 mod cron;
+mod debian;
 mod machine;
+mod manual;
 mod systemd;
 
 use std::{
