@@ -236,6 +236,10 @@ fn one_pass(config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> Exit
     };
     let look_back = arguments.hours.map(|hours| Duration::from_secs(hours * 60 * 60));
     let order = Order { mode, look_back, show_progress: !arguments.quiet };
+    let credential_expiries: Vec<_> = tenants
+        .iter()
+        .filter_map(|tenant| Some((tenant.label().to_owned(), api::credential_expiry(tenant)?)))
+        .collect();
     let begun = Instant::now();
     let (exit, summary) = match pass::run(&config, tenants, &order) {
         Ok(ended) => (exit_of_ended(&ended, mode), Some(ended.summary)),
@@ -260,7 +264,8 @@ fn one_pass(config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> Exit
     // The pass that holds the lock tells its own numbers.
     if let Some(path) = config.metrics_path.filter(|_| mode == Mode::Collect && exit != Exit::Locked) {
         let (ended, summary) = (Timestamp::now(), summary.as_ref());
-        if let Err(error) = (Metrics { ended, lasted, exit, summary }).write(&path) {
+        let metrics = Metrics { ended, lasted, exit, summary, credential_expiries: &credential_expiries };
+        if let Err(error) = metrics.write(&path) {
             ::log::error!("cannot write metrics.path {}: {error}; {}", path.display(), disk::mend(&error));
             return if exit == Exit::Complete { Exit::Storage } else { exit };
         }

@@ -305,6 +305,15 @@ impl Client {
     }
 }
 
+/// When the tenant's credential expires. Known of certificates only: a secret does not say, and the token of a workload
+/// identity is renewed by whoever mounts it.
+pub fn credential_expiry(tenant: &Tenant) -> Option<Timestamp> {
+    match &tenant.credential {
+        Credential::Certificate { file, key_file } => Certificate::expiry(file, key_file.as_deref()),
+        Credential::Secret(_) | Credential::FederatedTokenFile(_) => None,
+    }
+}
+
 /// What proves to the login endpoint that we are the app.
 enum Proof<'a> {
     Secret(&'a Secret),

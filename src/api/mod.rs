@@ -11,5 +11,5 @@ pub mod error;
 pub mod pace;
 pub mod retry;
 
-pub use client::{Client, Page, Subscription, Token};
+pub use client::{Client, Page, Subscription, Token, credential_expiry};
 pub use error::Failure;

@@ -48,6 +48,8 @@ fn package() -> PathBuf {
 const STEPS: &str = r#"set -eux
 config=/etc/office365-collector/config.yaml
 known=/var/lib/office365-collector/known_blobs
+# Images for containers leave out manuals and examples.
+rm -f /etc/dpkg/dpkg.cfg.d/*
 : STEP install
 dpkg --no-triggers --install PACKAGE
 office_audit_log_collector --version
