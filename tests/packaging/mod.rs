@@ -7,6 +7,7 @@ mod cron;
 mod debian;
 mod machine;
 mod manual;
+mod monitoring;
 mod systemd;
 
 use std::{
