@@ -1,6 +1,6 @@
 //! The command line: what was typed → what is meant. Says nothing of what it leads to.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use argh::{EarlyExit, FromArgs};
 use xxhash_rust::xxh3::xxh3_64;
@@ -117,6 +117,12 @@ impl Shard {
     /// Whether the tenant falls into this shard.
     pub fn has(self, tenant_id: &str) -> bool {
         xxh3_64(tenant_id.to_ascii_lowercase().as_bytes()) % self.count == self.index
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.index, self.count)
     }
 }
 

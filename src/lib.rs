@@ -108,7 +108,7 @@ fn configured(arguments: &Arguments) -> Exit {
         }
     };
     if let Some(Command::Schedule(asked)) = arguments.command {
-        return show_schedule(&file, config.interval, asked.scheduler);
+        return show_schedule(&file, config.interval, asked.scheduler, arguments);
     }
     let detail = if config.log.debug && asked == Detail::Usual { Detail::Debug } else { asked };
     match &config.log.path {
@@ -152,17 +152,23 @@ fn load(arguments: &Arguments) -> Result<(PathBuf, Loaded), config::Unusable> {
     Ok((file, loaded))
 }
 
-/// The units or the crontab, to standard output.
-fn show_schedule(config: &Path, interval: Duration, scheduler: Scheduler) -> Exit {
-    let paths = env::current_exe().and_then(|program| Ok((program, path::absolute(config)?)));
-    let (program, config) = match paths {
+/// The units or the crontab for passes with these arguments, to standard output.
+fn show_schedule(config: &Path, interval: Duration, scheduler: Scheduler, arguments: &Arguments) -> Exit {
+    let Arguments { credentials, tenant, shard, .. } = arguments;
+    let credentials = credentials.as_ref().map(path::absolute).transpose();
+    let paths = env::current_exe().and_then(|program| Ok((program, path::absolute(config)?, credentials?)));
+    let (program, config, credentials) = match paths {
         Ok(paths) => paths,
         Err(error) => {
             ::log::error!("cannot tell where the program and its configuration are: {error}");
             return Exit::Storage;
         }
     };
-    let schedule = Schedule { program: &program, config: &config, interval };
+    let credentials = credentials.map(|path| format!("--credentials={}", path.display()));
+    let tenants = tenant.iter().map(|tenant| format!("--tenant={tenant}"));
+    let shard = shard.map(|shard| format!("--shard={shard}"));
+    let options: Vec<_> = credentials.into_iter().chain(tenants).chain(shard).collect();
+    let schedule = Schedule { program: &program, config: &config, interval, options: &options };
     match schedule.text(scheduler) {
         Ok(text) => {
             for warning in schedule.warnings(scheduler) {

@@ -63,6 +63,12 @@ pub enum ScheduleError {
         "{0} cannot be written into units and crontabs; move it to an absolute path of letters, digits and . _ - + @ ~"
     )]
     Path(String),
+    /// The same holds for the values of options.
+    #[error(
+        "{0} cannot be written into units and crontabs, where it has to be of letters, digits and . _ - + @ ~; a tenant \
+         can be given by its id"
+    )]
+    Option(String),
 }
 
 /// A pass at each interval.
@@ -74,6 +80,8 @@ pub struct Schedule<'a> {
     pub config: &'a Path,
     /// From the start of a pass to the start of the next.
     pub interval: Duration,
+    /// What else each pass is told, such as `--shard=0/4`.
+    pub options: &'a [String],
 }
 
 impl Schedule<'_> {
@@ -112,7 +120,14 @@ impl Schedule<'_> {
     }
 
     fn with_paths(&self, text: &str) -> Result<String, ScheduleError> {
-        Ok(text.replace(PROGRAM, plain(self.program)?).replace(CONFIG, plain(self.config)?))
+        let mut config = plain(self.config)?.to_owned();
+        for option in self.options {
+            if !option.chars().all(|character| is_plain(character) || character == '=') {
+                return Err(ScheduleError::Option(option.clone()));
+            }
+            config.extend([" ", option]);
+        }
+        Ok(text.replace(PROGRAM, plain(self.program)?).replace(CONFIG, &config))
     }
 
     fn timer(&self) -> String {
@@ -142,9 +157,13 @@ impl Schedule<'_> {
     }
 }
 
-/// The path, if neither systemd nor a shell nor cron sees anything special in it.
+/// Neither systemd nor a shell nor cron sees anything special in it.
+fn is_plain(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "/._-+@~".contains(character)
+}
+
+/// The path, if it is absolute and plain.
 fn plain(path: &Path) -> Result<&str, ScheduleError> {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-+@~".contains(character);
     path.to_str()
         .filter(|text| text.starts_with('/') && text.chars().all(is_plain))
         .ok_or_else(|| ScheduleError::Path(path.display().to_string()))
@@ -214,7 +233,7 @@ mod tests {
 
     fn of(seconds: u64) -> Schedule<'static> {
         let interval = Duration::from_secs(seconds);
-        Schedule { program: Path::new(PROGRAM), config: Path::new(CONFIG), interval }
+        Schedule { program: Path::new(PROGRAM), config: Path::new(CONFIG), interval, options: &[] }
     }
 
     fn text(seconds: u64, scheduler: Scheduler) -> String {
@@ -246,7 +265,7 @@ mod tests {
     #[test]
     fn the_paths_are_those_of_the_program_and_the_configuration() {
         let (program, config) = (Path::new("/opt/collector/bin/collect"), Path::new("/srv/a@b.yaml"));
-        let schedule = Schedule { program, config, interval: Duration::from_secs(300) };
+        let schedule = Schedule { program, config, ..of(300) };
         let units = schedule.text(Scheduler::Systemd).expect("plain paths");
         assert!(units.contains("\nExecStart=/opt/collector/bin/collect --config /srv/a@b.yaml\n"), "{units}");
         assert!(units.contains("\nExecPaths=/opt/collector/bin/collect "), "{units}");
@@ -263,6 +282,19 @@ mod tests {
                 assert_eq!(refused, ScheduleError::Path(strange.to_owned()));
             }
         }
+    }
+
+    #[test]
+    fn what_a_pass_is_told_stands_behind_the_configuration() {
+        let options = ["--shard=0/4".to_owned(), "--credentials=/etc/secrets.yaml".to_owned()];
+        let schedule = Schedule { options: &options, ..of(300) };
+        let told = format!(" --config {CONFIG} --shard=0/4 --credentials=/etc/secrets.yaml\n");
+        for scheduler in [Scheduler::Systemd, Scheduler::Cron] {
+            assert!(schedule.text(scheduler).expect("plain options").contains(&told), "{scheduler:?}");
+        }
+        let strange = ["--tenant=a b".to_owned()];
+        let refused = Schedule { options: &strange, ..of(300) }.text(Scheduler::Cron);
+        assert_eq!(refused, Err(ScheduleError::Option("--tenant=a b".to_owned())));
     }
 
     #[test]

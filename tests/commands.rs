@@ -314,6 +314,21 @@ fn a_schedule_keeps_the_configurations_interval() {
         assert!(run.assert_code(0).stdout.lines().any(|printed| printed == line), "no {line} in {run}");
     }
 
+    let config =
+        format!("{} --credentials={}", config.display(), installation.path("secrets.yaml").display());
+    let credentials = format!("tenants:\n  - tenant_id: {CONTOSO}\n    client_secret: a-secret\n");
+    fs::write(installation.path("secrets.yaml"), credentials).expect("a file");
+    let run = installation.run(&[
+        "--tenant=contoso",
+        "--shard",
+        "0/4",
+        "--credentials=secrets.yaml",
+        "schedule",
+        "cron",
+    ]);
+    let line = run.assert_code(0).stdout.lines().last().expect("a line");
+    assert!(line.ends_with(&format!(" --config {config} --tenant=contoso --shard=0/4")), "{run}");
+
     let often = Installation::new().setting("interval: 30s");
     often.run(&["schedule", "cron"]).assert_code(78).assert_line_with(&["[ERROR] interval:", "every minute"]);
     assert_eq!(installation.simulator.requests().len() + often.simulator.requests().len(), 0);

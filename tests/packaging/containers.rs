@@ -72,8 +72,9 @@ fn the_images_run_the_program_as_it_wants_to_be_called_and_as_nobody_in_particul
     );
     for stage in [cadence, pass] {
         let check =
-            stage.lines().find_map(|line| line.trim().strip_prefix("CMD [\"/usr")).expect("a health check");
-        let words = check.trim_end_matches(']').split(", ").map(|word| word.trim_matches('"').to_owned());
+            stage.split("HEALTHCHECK ").nth(1).and_then(|rest| rest.split(']').next()).expect("a check");
+        let words = check.split('"').skip(1).step_by(2).map(str::to_owned);
+        let words = words.skip_while(|word| !word.ends_with("/office_audit_log_collector"));
         let Parsed::Run(arguments) = cli::parse(words) else { panic!("{check}") };
         assert!(matches!(arguments.command, Some(Command::Status(_))), "{check}");
         for folder in ["/var/lib/office365-collector", "/var/log/office365"] {
@@ -175,7 +176,7 @@ fn the_configurations_in_the_manifests_fit_their_schedules_volumes_and_secrets()
         let job = at(of_kind(&documents, "CronJob"), "spec");
         let (program, paths) =
             (Path::new("/usr/bin/office_audit_log_collector"), Path::new("/etc/config.yaml"));
-        let schedule = Schedule { program, config: paths, interval: config.interval };
+        let schedule = Schedule { program, config: paths, interval: config.interval, options: &[] };
         let crontab = schedule.text(Scheduler::Cron).expect("an interval that cron can keep");
         let times = job["schedule"].as_str().expect("times");
         assert!(crontab.lines().any(|line| line.starts_with(&format!("{times} "))), "{file}: {times}");
