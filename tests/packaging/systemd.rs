@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
 
 use jiff::Timestamp;
 use office_audit_log_collector::exit::Exit;
-use simulator::NewBlob;
+use simulator::{LoginError, NewBlob};
 
 use super::{machine::Machine, path, text, tool, until};
 use crate::support::{Installation, hours_ago, mode, set_mode, whole_lines};
@@ -177,6 +177,39 @@ fn a_timer_starts_passes_that_work_within_the_sandbox_of_the_service() {
     assert!(journal.contains(&("6".to_owned(), done.to_owned())), "{}", console());
     assert!(!journal.iter().any(|(priority, _)| priority == "3"), "{}", console());
     installation.assert_good_manners();
+}
+
+#[test]
+#[ignore = "needs systemd and root"]
+fn a_failure_mails_how_the_feeds_fare_and_the_log() {
+    let installation = Installation::new();
+    installation.contoso.settings(|settings| settings.login_error = Some(LoginError::ExpiredSecret));
+    let service = text("systemd/office365-collector.service");
+    let service = service.replace("\n#OnFailure=", "\nOnFailure=");
+    let target = "[Unit]\nDefaultDependencies=no\nWants=systemd-journald.socket office365-collector.service\n\
+                  After=systemd-journald.socket\n";
+    let hook = "office365-collector-failure@.service";
+    let machine = Machine::of(&installation)
+        .with("units/office365-collector.service", &service)
+        .with(&format!("units/{hook}"), &text(&format!("systemd/{hook}")))
+        .with("units/test.target", target)
+        .with("usr/bin/mail", "#!/bin/sh\n{ echo \"$@\"; cat; echo end; } >/var/log/office365/mail\n");
+    set_mode(&machine.path("usr/bin/mail"), 0o755);
+    let machine = machine.boot("systemd");
+    let mail = || fs::read_to_string(machine.path("var/log/office365/mail")).unwrap_or_default();
+    until("a mail is there", || mail().ends_with("end\n"), || machine.console());
+    let mail = mail();
+    assert!(
+        mail.starts_with("-s office365-collector fails on ") && mail.contains(": config root\n"),
+        "{mail}"
+    );
+    let parts = [
+        "LAST ERROR",
+        "contoso  DLP.All",
+        "never",
+        "[ERROR] Authentication failed for contoso: AADSTS7000222",
+    ];
+    assert!(parts.iter().all(|part| mail.contains(part)), "{mail}");
 }
 
 #[test]
