@@ -107,11 +107,10 @@ fn configured(arguments: &Arguments) -> Exit {
             return Exit::Configuration;
         }
     };
-    if let Some(Command::Schedule(asked)) = arguments.command {
-        return show_schedule(&file, config.interval, asked.scheduler, arguments);
-    }
     let detail = if config.log.debug && asked == Detail::Usual { Detail::Debug } else { asked };
-    match &config.log.path {
+    // Whoever asks for a schedule sees what is said, and gets it for what is not switched on yet.
+    let is_schedule = matches!(arguments.command, Some(Command::Schedule(_)));
+    match config.log.path.as_ref().filter(|_| !is_schedule) {
         None => log::to_stderr(detail),
         Some(path) => {
             if let Err(error) = log::to_file(path, detail) {
@@ -123,7 +122,7 @@ fn configured(arguments: &Arguments) -> Exit {
     for warning in warnings {
         ::log::warn!("{warning}");
     }
-    if !config.enabled {
+    if !config.enabled && !is_schedule {
         ::log::info!("The configuration says enabled: false: nothing is done");
         return Exit::Complete;
     }
@@ -132,7 +131,10 @@ fn configured(arguments: &Arguments) -> Exit {
         Ok(tenants) => match arguments.command {
             Some(Command::Check(_)) => check::run(&config, &tenants),
             Some(Command::Status(asked)) => show_status(&config, &tenants, asked),
-            Some(Command::Schedule(_)) | None => one_pass(config, tenants, arguments),
+            Some(Command::Schedule(asked)) => {
+                show_schedule(&file, config.interval, asked.scheduler, arguments)
+            }
+            None => one_pass(config, tenants, arguments),
         },
     }
 }

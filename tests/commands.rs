@@ -329,6 +329,9 @@ fn a_schedule_keeps_the_configurations_interval() {
     let line = run.assert_code(0).stdout.lines().last().expect("a line");
     assert!(line.ends_with(&format!(" --config {config} --tenant=contoso --shard=0/4")), "{run}");
 
+    let off = Installation::new().setting("enabled: false").setting("log: { path: /nowhere/at/all.log }");
+    assert!(off.run(&["schedule", "cron"]).assert_code(0).stdout.contains("*/5 * * * * "));
+
     let often = Installation::new().setting("interval: 30s");
     often.run(&["schedule", "cron"]).assert_code(78).assert_line_with(&["[ERROR] interval:", "every minute"]);
     assert_eq!(installation.simulator.requests().len() + often.simulator.requests().len(), 0);
