@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use office_audit_log_collector::{
     cli::{self, Command, Parsed},
     config::{Config, Credential},
+    pass,
     schedule::{Schedule, Scheduler},
 };
 use serde_yaml::Value;
@@ -126,6 +127,7 @@ fn compose_starts_the_collector_with_what_it_needs_and_no_more() {
     }
     let secret = at(collector, "secrets.0").as_str().expect("text");
     let config = load_with_secrets(&text("docker/config.yaml"), &[secret]);
+    assert_eq!(pass::missing_parts(&config), [""; 0]);
     assert_eq!(config.collect.working_dir, Path::new("/var/lib/office365-collector"));
     assert_eq!(config.output.file.expect("a file").path.parent(), Some(Path::new("/var/log/office365")));
 
