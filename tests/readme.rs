@@ -55,8 +55,13 @@ fn filled_in(text: &str) -> String {
 }
 
 fn load(path: &Path, text: &str) -> Loaded {
-    let sources = Sources { file: path, credentials: None, environment: &|_| None };
-    config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}\n{text}"))
+    let sources = Sources { file: path, credentials: None, environment: &|_| None, with_secrets: true };
+    config::load(&sources).unwrap_or_else(|unusable| {
+        panic!(
+            "{unusable}
+{text}"
+        )
+    })
 }
 
 /// An installation as a reader has it: `config/config.yaml` filled in, and contoso with something in each feed.
