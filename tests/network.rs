@@ -23,13 +23,13 @@ const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "
 const AUTHORIZATION: &str = "Basic Y29sbGVjdG9yOnBAc3M=";
 
 /// One of the files in `tests/certificates/tls`.
-fn certificate(name: &str) -> String {
+pub fn certificate(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/tls");
     folder.join(name).to_str().expect("a path of text").to_owned()
 }
 
 /// A simulator under TLS, called by this name, with one of the certificates.
-fn secure(host: &str, name: &str) -> Simulator {
+pub fn secure(host: &str, name: &str) -> Simulator {
     let read = |name: &str| fs::read_to_string(certificate(name)).expect("a file of the tests");
     let identity = Identity {
         host: host.to_owned(),
@@ -47,7 +47,7 @@ fn at(simulator: Simulator) -> Installation {
 }
 
 /// Contoso under TLS, at a name that only a proxy knows.
-fn behind_a_proxy() -> Installation {
+pub fn behind_a_proxy() -> Installation {
     at(secure("office.test", "here")).setting(&format!("ca_file: {}", certificate("private_root.pem")))
 }
 
