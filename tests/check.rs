@@ -3,7 +3,6 @@
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
-    os::unix::process::ExitStatusExt,
     path::Path,
     process::Stdio,
 };
@@ -378,17 +377,19 @@ fn a_shard_without_tenants_still_tries_its_storage() {
 }
 
 #[test]
-fn a_host_that_says_nothing_is_not_waited_for_after_an_interrupt() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let installation = Installation::new().at(&url);
-    let config = installation.config_file();
-    let mut command = installation.command(&["--config", config.to_str().expect("text"), "check"]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a program");
-    let connection = listener.accept().expect("a client");
-    signal(&child, "-INT");
-    assert_eq!(child.wait().expect("a program").signal(), Some(2), "SIGINT");
-    drop(connection);
+fn a_host_that_says_nothing_is_not_waited_for_after_a_signal() {
+    for (name, code) in [("-INT", 130), ("-TERM", 143)] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let installation = Installation::new().at(&url);
+        let config = installation.config_file();
+        let mut command = installation.command(&["--config", config.to_str().expect("text"), "check"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a program");
+        let connection = listener.accept().expect("a client");
+        signal(&child, name);
+        assert_eq!(child.wait().expect("a program").code(), Some(code));
+        drop(connection);
+    }
 }
 
 #[test]

@@ -10,6 +10,13 @@ mod reach;
 mod storage;
 mod tenant;
 
+use std::sync::{Arc, atomic::AtomicBool};
+
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
+
 use crate::{
     api::Client,
     config::{Collect, Config, Tenant},
@@ -21,6 +28,7 @@ use lines::Lines;
 /// Walks through everything: the configuration with its `warnings`, the way to Microsoft, these tenants, and where
 /// state, records, log and metrics go.
 pub fn run(config: &Config, warnings: &[String], tenants: &[Tenant]) -> Exit {
+    end_at_signals();
     let mut lines = Lines::default();
     lines.good("The configuration is valid");
     for warning in warnings {
@@ -43,6 +51,15 @@ pub fn refuse() -> Exit {
     let mut lines = Lines::default();
     lines.bad(Exit::Configuration, "The configuration is wrong; mend what the log lists, then check again");
     lines.exit()
+}
+
+/// Lets a signal end the program at once, as the first process of a container too: there is nothing to finish.
+fn end_at_signals() {
+    for (signal, exit) in [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated)] {
+        let always = Arc::new(AtomicBool::new(true));
+        // If the system does not let us, signals end the program as they always do.
+        let _ = flag::register_conditional_shutdown(signal, exit.code().into(), always);
+    }
 }
 
 fn check_tenants(client: &Client, tenants: &[Tenant], lines: &mut Lines) {

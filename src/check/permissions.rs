@@ -1,7 +1,8 @@
 //! What a login's token permits, by its claims. They are read and not verified: whether the token is good is for the
 //! API to say.
 //!
-//! Source: "Get started with Office 365 Management APIs", section "Specify the permissions your app requires".
+//! Source: "Get started with Office 365 Management APIs", section "Specify the permissions your app
+//! requires to access the Office 365 Management APIs".
 
 use super::lines::Lines;
 use crate::{api::Claims, config::Tenant, exit::Exit, feed::ContentType, log::one_line};
@@ -13,7 +14,7 @@ const READ_DLP: &str = "ActivityFeed.ReadDlp";
 
 /// Office 365 Management APIs: a token's audience is either the API's URL or this id.
 ///
-/// Source: "Verify first-party Microsoft applications in sign-in reports", table of application ids.
+/// Source: observed, as `resourceAppId` in the manifests of apps that ask for these permissions.
 const API_ID: &str = "c5393580-f805-4401-95e8-94b7a6ef2fc2";
 
 /// Holds a token's claims against what the tenant's subscriptions need.
