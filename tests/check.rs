@@ -13,11 +13,12 @@ use simulator::{LoginError, Operation, Subscription};
 
 use crate::{
     exactly_once::signal,
-    network::{behind_a_proxy, certificate, secure},
+    network::{behind_a_proxy, secure},
     support::{
         FABRIKAM, Installation, Run,
         forward::{Door, Receiver},
         proxy::{Manner, Proxy},
+        receiver::{self, certificate, port_of_nobody},
         set_mode,
     },
 };
@@ -59,8 +60,7 @@ fn assert_shown(run: &Run, start: &str, parts: &[&str]) {
 
 /// A URL of this machine at which nobody listens.
 fn nowhere() -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    format!("http://{}", listener.local_addr().expect("an address"))
+    format!("http://127.0.0.1:{}", port_of_nobody())
 }
 
 /// Everything below a folder, with its length.
@@ -168,7 +168,7 @@ fn a_certificate_that_is_not_trusted_is_told_and_no_secret_sent() {
     assert_shown(&run, "✗ connection: the server's certificate is not trusted: localhost:", &["ca_file"]);
     assert_eq!(installation.simulator.count(Operation::Login), 0);
 
-    let trusting = installation.setting(&format!("ca_file: {}", certificate("private_root.pem")));
+    let trusting = installation.setting(&format!("ca_file: {}", certificate("private_root.pem").display()));
     assert_shown(&check(&trusting, 0), "✓ connection: localhost:", &["its certificate is trusted"]);
 }
 
@@ -290,7 +290,7 @@ fn what_cannot_be_written_is_told_with_the_mend() {
 
 #[test]
 fn a_receiver_that_is_absent_or_does_not_let_us_in_is_told() {
-    let port = nowhere().rsplit(':').next().expect("a port").to_owned();
+    let port = port_of_nobody();
     let absent =
         Installation::new().with_output(&format!("  fluentd:\n    address: 127.0.0.1\n    port: {port}"));
     let run = check(&absent, 1);
@@ -302,6 +302,26 @@ fn a_receiver_that_is_absent_or_does_not_let_us_in_is_told() {
     let run = check(&installation, 1);
     assert_shown(&run, "✗ output.fluentd: 127.0.0.1:", &["sharedKey"]);
     assert!(receiver.chunks().is_empty());
+}
+
+#[test]
+fn every_enabled_output_is_tried_whatever_becomes_of_the_others() {
+    let outputs = |port: u16| {
+        format!(
+            "  graylog: {{ address: 127.0.0.1, port: {port} }}\n  http: {{ url: 'http://127.0.0.1:{port}/' }}\n  \
+             stdout: {{ enabled: true }}"
+        )
+    };
+    let run = check(&Installation::new().with_output(&outputs(port_of_nobody())), 1);
+    assert_shown(&run, "✗ output.graylog: 127.0.0.1:", &["nobody listens there"]);
+    assert_shown(&run, "✗ output.http: 127.0.0.1:", &["refused"]);
+    assert_shown(&run, "✓ output.stdout: needs nothing", &[]);
+
+    let receiver = receiver::Receiver::kind();
+    let run = check(&Installation::new().with_output(&outputs(receiver.port())), 0);
+    assert_shown(&run, "✓ output.graylog: can be reached", &[]);
+    assert_shown(&run, "✓ output.http: can be reached", &[]);
+    assert!(receiver.requests().iter().all(|request| request.body.is_empty()), "nothing is delivered");
 }
 
 #[test]

@@ -23,7 +23,7 @@ const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "
 const AUTHORIZATION: &str = "Basic Y29sbGVjdG9yOnBAc3M=";
 
 /// One of the files in `tests/certificates/tls`.
-pub fn certificate(name: &str) -> String {
+fn certificate(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/tls");
     folder.join(name).to_str().expect("a path of text").to_owned()
 }

@@ -16,11 +16,11 @@ use ureq::{
 use super::{Claims, Failure, error::without_query};
 use crate::{
     body::Body,
-    config::{Collect, Credential, Network, Secret, Tenant},
+    config::{Collect, Network, Secret, Tenant},
     feed::{Blob, ContentType},
     limits,
     log::one_line,
-    login::{self, App, certificate::Certificate},
+    login::{self, App},
     network::{
         self, Unusable,
         agents::{self, Agents, Manner},
@@ -268,15 +268,6 @@ impl Client {
             }
         }
         Ok((head.headers, body))
-    }
-}
-
-/// When the tenant's credential expires. Known of certificates only: a secret does not say, and the token of a workload
-/// identity is renewed by whoever mounts it.
-pub fn credential_expiry(tenant: &Tenant) -> Option<Timestamp> {
-    match &tenant.credential {
-        Credential::Certificate { file, key_file } => Certificate::expiry(file, key_file.as_deref()),
-        Credential::Secret(_) | Credential::FederatedTokenFile(_) => None,
     }
 }
 

@@ -11,5 +11,5 @@ mod reach;
 pub mod retry;
 
 pub use claims::Claims;
-pub use client::{Client, Page, Subscription, Token, credential_expiry, read_credential};
+pub use client::{Client, Page, Subscription, Token, read_credential};
 pub use error::Failure;

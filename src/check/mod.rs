@@ -4,6 +4,7 @@
 //! A step that fails does not hide those that do not need it; one that cannot be tried because of it says so. Nothing
 //! is tried twice, and every wait has an end ([`CHECK_WAIT_MAX`]).
 
+mod expiry;
 mod lines;
 mod permissions;
 mod reach;

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use super::lines::Lines;
+use super::{expiry, lines::Lines};
 use crate::{
-    config::Config,
+    config::{Config, HttpFormat},
     delivery::OutputName,
     disk,
     exit::Exit,
+    limits::CHECK_WAIT_MAX,
     log,
     output::{self, Output, Patience},
     state::{self, StateError},
@@ -29,7 +30,14 @@ pub fn check_state(working_dir: &Path, lines: &mut Lines) {
 
 /// Whether each enabled output would take records.
 pub fn check_outputs(config: &Config, lines: &mut Lines) {
-    for mut output in output::open(config, &Patience::default()) {
+    let mut config = config.clone();
+    if let Some(http) = &mut config.output.http {
+        http.timeout = http.timeout.min(CHECK_WAIT_MAX);
+        if let HttpFormat::AzureLogs(app) = &http.format {
+            expiry::check("output.http", &app.credential, lines);
+        }
+    }
+    for mut output in output::open(&config, &Patience::default()) {
         check_output(output.as_mut(), lines);
     }
 }
