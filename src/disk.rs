@@ -91,8 +91,9 @@ pub fn try_replace(path: &Path) -> io::Result<()> {
     try_folder(folder_of(path))
 }
 
+/// Makes and removes a file of a name that nobody else has: the number of a process is the same in every container.
 fn try_folder(folder: &Path) -> io::Result<()> {
-    let probe = folder.join(format!(".{}-{}", env!("CARGO_PKG_NAME"), std::process::id()));
+    let probe = folder.join(format!(".{}-{:016x}", env!("CARGO_PKG_NAME"), fastrand::u64(..)));
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe)?;
     fs::remove_file(probe)
 }

@@ -253,7 +253,7 @@ fn a_token_that_is_opaque_is_no_failure() {
     let installation = Installation::new();
     installation.contoso.settings(|settings| settings.roles = None);
     let run = check(&installation, 0);
-    assert_shown(&run, "– contoso: permissions: the token is none that can be looked into", &[]);
+    assert_shown(&run, "– contoso: permissions: the token is no JWT and cannot be looked into", &[]);
     assert_shown(&run, "✓ contoso: not yet subscribed to DLP.All", &[]);
 }
 

@@ -21,7 +21,7 @@ const API_ID: &str = "c5393580-f805-4401-95e8-94b7a6ef2fc2";
 pub fn check(tenant: &Tenant, claims: Option<&Claims>, lines: &mut Lines) {
     let label = tenant.label();
     let Some(claims) = claims else {
-        lines.untried(format_args!("{label}: permissions: the token is none that can be looked into"));
+        lines.untried(format_args!("{label}: permissions: the token is no JWT and cannot be looked into"));
         return;
     };
     let faults = faults(tenant, claims);
