@@ -128,6 +128,9 @@ pub const BODY_GROWTH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A buffer of at most this size is kept for the next blob; a larger one is the exception and goes back to the system.
 pub const SPARE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// So many keys wait, 32 bytes each, until they are put into a set together.
+pub const FILLING_KEYS_MAX: usize = 1_000_000;
+
 /// So much of a file of the state is in memory at a time while it is read or rewritten.
 pub const STATE_BUFFER_BYTES: usize = 256 * 1024;
 

@@ -69,7 +69,9 @@ pub fn known(runs: usize, folder: &Path) -> io::Result<()> {
             let place = folder.join("known");
             let collector = Collector::new(&url, &place);
             fs::create_dir_all(collector.state())?;
-            fs::write(collector.state().join("known_blobs"), lines)?;
+            let known_blobs = collector.state().join("known_blobs");
+            fs::write(&known_blobs, lines)?;
+            fs::File::open(known_blobs)?.sync_all()?; // else the pass would have to
             costs.push(collector.pass(folder)?);
             fs::remove_dir_all(&place)?;
         }

@@ -1,6 +1,8 @@
 //! A set of many keys of 128 bits in little memory: 16 bytes a key in a table at least four fifths full, so at most 20. It
 //! is exact; all bits are compared.
 
+use crate::limits::FILLING_KEYS_MAX;
+
 /// The set. In shards, each of which grows by itself, so that growing never takes the whole again.
 #[derive(Debug)]
 pub struct KeySet {
@@ -46,6 +48,49 @@ impl KeySet {
         let hash = hash(key);
         let shard = &self.shards[shard_of(hash)];
         !shard.slots.is_empty() && shard.slots[shard.place(key, hash)] == key
+    }
+}
+
+/// Keys on their way into a set, each with a number. They are put into it shard by shard, because a shard fits into the
+/// processor's cache and the whole set does not: that is several times as fast as one key after the other.
+pub struct Filling<'a> {
+    set: &'a mut KeySet,
+    waiting: Vec<Vec<(u128, usize)>>,
+    count: usize,
+    /// Numbers of the keys that were there already.
+    repeated: Vec<usize>,
+}
+
+impl<'a> Filling<'a> {
+    /// Nothing waits yet.
+    pub fn new(set: &'a mut KeySet) -> Self {
+        Self { set, waiting: vec![Vec::new(); SHARDS], count: 0, repeated: Vec::new() }
+    }
+
+    /// Adds a key other than zero.
+    pub fn add(&mut self, key: u128, number: usize) {
+        self.waiting[shard_of(hash(key))].push((key, number));
+        self.count += 1;
+        if self.count == FILLING_KEYS_MAX {
+            self.flush();
+        }
+    }
+
+    /// The numbers of the keys that were there before, in the set or among those that were added earlier. In no order.
+    pub fn finish(mut self) -> Vec<usize> {
+        self.flush();
+        self.repeated
+    }
+
+    fn flush(&mut self) {
+        for (shard, waiting) in self.set.shards.iter_mut().zip(&mut self.waiting) {
+            for (key, number) in waiting.drain(..) {
+                if !shard.insert(key, hash(key)) {
+                    self.repeated.push(number);
+                }
+            }
+        }
+        self.count = 0;
     }
 }
 
@@ -126,5 +171,23 @@ mod tests {
             let bytes = slots * size_of::<u128>();
             assert!(bytes <= 20 * model.len(), "{bytes} bytes for {} keys", model.len());
         }
+    }
+    #[test]
+    fn a_filling_leads_to_the_same_as_one_key_after_the_other() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let keys: Vec<u128> = (0..5_000).map(|_| random.u128(1..3_000)).collect();
+        let (mut filled, mut one_by_one) = (KeySet::default(), KeySet::default());
+        filled.insert(keys[0]);
+        one_by_one.insert(keys[0]);
+        let mut filling = Filling::new(&mut filled);
+        keys.iter().enumerate().for_each(|(number, &key)| filling.add(key, number));
+        let mut repeated = filling.finish();
+        repeated.sort_unstable();
+        let numbers = keys.iter().enumerate();
+        let expected: Vec<_> =
+            numbers.filter(|(_, key)| !one_by_one.insert(**key)).map(|(number, _)| number).collect();
+        assert_eq!(repeated, expected);
+        assert_eq!(filled.len(), one_by_one.len());
+        assert!(keys.iter().all(|&key| filled.contains(key)));
     }
 }

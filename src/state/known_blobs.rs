@@ -22,7 +22,11 @@ use std::{
 use jiff::Timestamp;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
-use super::{StateError, key_set::KeySet, lock};
+use super::{
+    StateError,
+    key_set::{Filling, KeySet},
+    lock,
+};
 use crate::{
     disk,
     feed::{Blob, ContentType},
@@ -304,38 +308,38 @@ impl Contents {
         let expired_before = now - limits::EXPIRATION_GRACE;
         let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
         let keys = KeySet::with_room_for(bytes / LINE_BYTES_USUAL);
-        let mut contents = Self {
-            known: KnownBlobs { keys, any_tenant: false },
-            live: 0,
-            dead: 0,
-            dropped: Vec::new(),
-            unreadable: Vec::new(),
-            end: End::Whole,
-        };
+        let mut known = KnownBlobs { keys, any_tenant: false };
+        let mut filling = Filling::new(&mut known.keys);
+        let (mut counting, mut any_tenant, mut end) = (0, false, End::Whole);
+        let (mut expired, mut unreadable, mut blank) = (Vec::new(), Vec::new(), Vec::new());
         for_each_line(file, |raw| {
-            contents.take(&raw, expired_before);
+            if !raw.has_end {
+                end = End::LacksLineBreak;
+            }
+            let line = raw.text.strip_suffix(b"\r").unwrap_or(raw.text);
+            match Line::parse(line) {
+                Some(line) if line.expiration < expired_before => expired.push(raw.number),
+                Some(line) => {
+                    any_tenant |= line.tenant_id.is_empty();
+                    counting += 1;
+                    filling.add(line.key().0, raw.number);
+                }
+                None if line.is_empty() => blank.push(raw.number),
+                None if raw.has_end => unreadable.push(raw.number),
+                None => {
+                    end = End::Torn { keep: raw.start };
+                    blank.push(raw.number);
+                }
+            }
             Ok(())
         })?;
-        Ok(contents)
-    }
-
-    fn take(&mut self, raw: &RawLine<'_>, expired_before: Timestamp) {
-        if !raw.has_end {
-            self.end = End::LacksLineBreak;
-        }
-        let line = raw.text.strip_suffix(b"\r").unwrap_or(raw.text);
-        match Line::parse(line) {
-            Some(line) if line.expiration >= expired_before && self.known.insert(line.key()) => {
-                self.known.any_tenant |= line.tenant_id.is_empty();
-                self.live += 1;
-                return;
-            }
-            Some(_) => self.dead += 1,
-            None if line.is_empty() => {}
-            None if raw.has_end => self.unreadable.push(raw.number),
-            None => self.end = End::Torn { keep: raw.start },
-        }
-        self.dropped.push(raw.number);
+        let repeated = filling.finish();
+        known.any_tenant = any_tenant;
+        let live = counting - repeated.len();
+        let dead = expired.len() + repeated.len();
+        let mut dropped = [expired, repeated, blank, unreadable.clone()].concat();
+        dropped.sort_unstable();
+        Ok(Self { known, live, dead, dropped, unreadable, end })
     }
 
     /// Rewriting costs as much as reading: it is done at once while the file is small, and otherwise when a good part
