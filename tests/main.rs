@@ -10,6 +10,7 @@ mod architecture;
 mod commands;
 mod costs;
 mod credentials;
+mod docs;
 mod exactly_once;
 mod faults;
 mod fluentd;

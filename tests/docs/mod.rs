@@ -1,0 +1,256 @@
+//! What the pages under `docs/` say is so: their commands run or are there, their configurations load, their links lead
+//! somewhere, and what they name exists.
+
+mod troubleshooting;
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use office_audit_log_collector::{
+    cli::{self, Parsed},
+    config::Loaded,
+};
+
+use crate::support::{
+    Installation, Run,
+    documents::{self, PROGRAM, Page, repository, shell},
+    set_mode,
+};
+
+/// Commands that a test cannot run, and what they need. A block with one of them is looked at instead: it has to be
+/// a shell's, the program has to understand what it is called with, and files of the repository have to be there.
+const NEEDS: [(&str, &str); 17] = [
+    ("apt", "root"),
+    ("cargo", "a build of minutes, which continuous integration makes"),
+    ("chown", "the service's user"),
+    ("docker", "an engine"),
+    ("dpkg", "root"),
+    ("install", "root"),
+    ("journalctl", "a journal"),
+    ("kubectl", "a cluster"),
+    ("logrotate", "root"),
+    ("OfficeAuditLogCollector", "the older tool"),
+    ("openssl", "a certificate"),
+    ("rsyslogd", "rsyslog, which another test asks"),
+    ("runuser", "the service's user"),
+    ("systemctl", "systemd"),
+    ("systemd-analyze", "systemd"),
+    ("timedatectl", "root"),
+    ("usermod", "root"),
+];
+
+/// Folders of the repository that commands name.
+const FOLDERS: [&str; 6] = ["config/", "cron/", "debian/", "docker/", "docs/", "systemd/"];
+
+/// Lines of a block, without comments, each with what continues it.
+fn lines_of(block: &str) -> Vec<String> {
+    let whole = block.replace("\\\n", " ");
+    whole
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The words with which the commands of a line begin, variables before them left out.
+fn commands_of(line: &str) -> Vec<&str> {
+    let commands = line.split(" | ").flat_map(|part| part.split(" && ")).flat_map(|part| part.split("; "));
+    commands
+        .filter_map(|command| {
+            command.split_whitespace().find(|word| !word.contains('=') || word.contains("=="))
+        })
+        .collect()
+}
+
+/// What the program is called with in this line, its name first.
+fn calls_of(line: &str) -> Vec<Vec<String>> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let is_program = |word: &&str| word.rsplit('/').next() == Some(PROGRAM) && !word.contains("target/");
+    let calls = words.iter().enumerate().filter(|(_, word)| is_program(word));
+    calls
+        .map(|(place, _)| {
+            let call =
+                words[place..].iter().take_while(|word| !["|", "&&", ";", ">", ">>", "2>"].contains(*word));
+            call.map(|word| word.trim_matches(['"', '\'']).to_owned()).collect()
+        })
+        .collect()
+}
+
+/// An installation of which the places are those that the pages name, after its first pass.
+fn installation() -> Installation {
+    let installation = Installation::new().setting("interval: 5m");
+    fs::create_dir(installation.path("config")).expect("a folder");
+    fs::write(installation.path("config/config.yaml"), installation.config()).expect("a file");
+    set_mode(&installation.path("config/config.yaml"), 0o600);
+    for content_type in simulator::CONTENT_TYPES {
+        let blob = simulator::NewBlob::records(3).created(crate::support::hours_ago(2));
+        installation.contoso.add_blob(content_type, blob);
+    }
+    installation.run_bare(&[]).assert_code(0);
+    installation
+}
+
+/// A script with the installation's folders instead of the system's.
+fn within(installation: &Installation, script: &str) -> String {
+    let mut script = script.to_owned();
+    for (place, ours) in [
+        ("/etc/office365-collector", "config"),
+        ("/var/lib/office365-collector", "state"),
+        ("/var/log/office365", "output"),
+    ] {
+        script = script.replace(place, &installation.path(ours).display().to_string());
+    }
+    script
+}
+
+#[test]
+fn every_command_runs_or_is_one_that_would() {
+    let mut needed = BTreeSet::new();
+    for page in Page::all() {
+        let mut ours = None;
+        for block in page.blocks("sh") {
+            let lines = lines_of(block);
+            let needs =
+                |command: &str| NEEDS.iter().find(|(name, _)| *name == command).map(|(name, _)| *name);
+            let missing: Vec<_> = lines.iter().flat_map(|line| commands_of(line)).filter_map(needs).collect();
+            let installation = ours.get_or_insert_with(installation);
+            if missing.is_empty() {
+                let run = Run::from(shell(installation, &within(installation, block)));
+                assert_eq!(run.code, Some(0), "{}: {block}{run}", page.name);
+                continue;
+            }
+            needed.extend(missing);
+            Run::from(shell(installation, &format!("sh -n <<'END'\n{block}END\n"))).assert_code(0);
+            for line in &lines {
+                for call in calls_of(line) {
+                    let is_understood = matches!(cli::parse(call.clone()), Parsed::Run(_) | Parsed::Show(_));
+                    assert!(is_understood, "{}: {call:?}", page.name);
+                }
+                assert_files_exist(&page.name, line);
+            }
+        }
+    }
+    let listed: BTreeSet<_> = NEEDS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(listed, needed, "commands that no page has any more");
+}
+
+#[track_caller]
+fn assert_files_exist(page: &str, line: &str) {
+    for word in line.split(|character: char| character.is_whitespace() || "\"'=:".contains(character)) {
+        if FOLDERS.iter().any(|folder| word.starts_with(folder)) && !word.contains(['*', '$']) {
+            assert!(repository(word).exists(), "{page}: no {word} in {line}");
+        }
+    }
+}
+
+/// Loads a configuration of a page, or a part of one.
+fn load_part(said: &str, block: &str) -> Option<Loaded> {
+    let mut config = String::new();
+    match said {
+        "yaml" => {}
+        "yaml title=setting" => {
+            for (key, whole) in [
+                (
+                    "tenants:",
+                    "tenants:\n  - { tenant_id: YOUR-TENANT-ID, client_id: YOUR-CLIENT-ID, client_secret: x }\n",
+                ),
+                ("output:", "output: { file: { path: audit.json } }\n"),
+            ] {
+                if !block.lines().any(|line| line.starts_with(key)) {
+                    config.push_str(whole);
+                }
+            }
+        }
+        _ => return None,
+    }
+    config.push_str(block);
+    Some(documents::load(&config))
+}
+
+#[test]
+fn every_configuration_loads_without_a_warning() {
+    for page in Page::all() {
+        for (said, block) in page.all_blocks().into_iter().filter(|(said, _)| said.starts_with("yaml")) {
+            match load_part(said, block) {
+                Some(loaded) => {
+                    let is_older = page.name.ends_with("MIGRATION.md");
+                    assert!(
+                        is_older || loaded.warnings.is_empty(),
+                        "{}: {block}{:?}",
+                        page.name,
+                        loaded.warnings
+                    );
+                }
+                None => {
+                    let parsed = serde_yaml::from_str::<serde_yaml::Value>(block);
+                    assert!(parsed.is_ok(), "{}: {block}", page.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    for page in Page::all() {
+        page.assert_links_lead_somewhere();
+    }
+}
+
+#[test]
+fn every_option_key_and_metric_exists() {
+    let Parsed::Show(help) = cli::parse([PROGRAM.to_owned(), "--help".to_owned()]) else { panic!("no help") };
+    let template = Page::read("config/config.production.template.yaml").text;
+    let metrics = fs::read_to_string(repository("src/report/metrics.rs")).expect("a file");
+    for page in Page::all() {
+        for quoted in page.quoted() {
+            let word = quoted.split_whitespace().next().unwrap_or_default();
+            let option = word.split('=').next().unwrap_or_default();
+            if option.starts_with("--") && !FOREIGN_OPTIONS.contains(&option) {
+                assert!(help.contains(option), "{}: no option {quoted}", page.name);
+            }
+            let key = word.split(':').next().unwrap_or_default();
+            if ["collect.", "output.", "log.", "metrics."].iter().any(|part| key.starts_with(part))
+                && !OLDER_KEYS.contains(&key)
+            {
+                let is_there = key.split('.').all(|part| template.contains(&format!("{part}:")));
+                assert!(is_there, "{}: no key {quoted}", page.name);
+            }
+            if let Some(metric) = word.strip_prefix("office365_collector_") {
+                assert!(metrics.contains(metric), "{}: no metric {quoted}", page.name);
+            }
+        }
+    }
+}
+
+/// Options of other programs, and of the older tool.
+const FOREIGN_OPTIONS: [&str; 0] = [];
+
+/// Keys of the older tool.
+const OLDER_KEYS: [&str; 0] = [];
+
+#[test]
+fn every_exit_code_that_is_named_exists() {
+    let readme = Page::read("README.md");
+    let codes: BTreeSet<_> = readme
+        .table("| exit code |")
+        .iter()
+        .flat_map(|row| row[0].split(", ").map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    for page in Page::all() {
+        let prose = page.prose().to_lowercase();
+        for rest in prose.split("exit code ").skip(1) {
+            let code: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            assert!(code.is_empty() || codes.contains(&code), "{}: exit code {code}", page.name);
+        }
+    }
+}
+
+#[test]
+fn the_readme_leads_to_every_page() {
+    let readme = Page::read("README.md").text;
+    for page in Page::all() {
+        assert!(readme.contains(&format!("({})", page.name)), "the README does not name {}", page.name);
+        assert!(Path::new(&page.name).starts_with("docs"));
+    }
+}
