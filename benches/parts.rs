@@ -11,8 +11,11 @@ use divan::{
 };
 use jiff::{Timestamp, ToSpan};
 use office_audit_log_collector::{
+    csv::Columns,
     delivery::{OutputName, OutputSet},
-    output::fluentd::message_pack,
+    feed::ContentType,
+    filter::Filter,
+    output::{Source, fluentd::message_pack, gelf::Gelf},
     records::{Origin, Records},
     state::{KnownBlobs, record_ids::RecordIds},
 };
@@ -57,25 +60,53 @@ fn split_and_write_a_blob(bencher: Bencher) {
 }
 
 #[divan::bench]
-fn convert_a_blob_to_message_pack(bencher: Bencher) {
+fn filter_a_blob(bencher: Bencher) {
+    let wanted = |field: &str, text: &str| (field.to_owned(), vec![text.to_owned()]);
+    let filter = Filter::new(&[wanted("Operation", "File*"), wanted("UserId", "!*@fabrikam.com")]);
+    let origin = Origin::new(CONTENT_TYPE, Some("contoso"));
+    let body = body();
+    let records = || Records::split(body.clone(), &origin).expect("a whole array");
+    bencher
+        .counter(BytesCount::new(body.len()))
+        .with_inputs(records)
+        .bench_local_values(|mut records| (filter.apply(&mut records), records));
+}
+
+/// Measures the conversion of a blob's records, line by line.
+fn convert(bencher: Bencher, mut append: impl FnMut(&str, &mut Vec<u8>)) {
     let records = Records::split(body(), &Origin::new(CONTENT_TYPE, Some("contoso"))).expect("a whole array");
     let mut lines = Vec::new();
-    let ends: Vec<_> = records
-        .iter()
-        .map(|record| {
-            record.append_line(&mut lines);
-            lines.len()
-        })
-        .collect();
-    let mut converted = Vec::with_capacity(lines.len());
+    records.iter().for_each(|record| record.append_line(&mut lines));
+    let lines = String::from_utf8(lines).expect("UTF-8");
+    let mut converted = Vec::with_capacity(2 * lines.len());
     bencher.counter(BytesCount::new(lines.len())).bench_local(|| {
         converted.clear();
-        let mut start = 0;
-        for &end in &ends {
-            message_pack::append_object(&lines[start..end], &mut converted);
-            start = end;
-        }
+        lines.lines().for_each(|line| append(line, &mut converted));
         black_box(converted.len())
+    });
+}
+
+#[divan::bench]
+fn convert_a_blob_to_message_pack(bencher: Bencher) {
+    convert(bencher, |record, to| {
+        message_pack::append_object(record.as_bytes(), to);
+    });
+}
+
+#[divan::bench]
+fn convert_a_blob_to_gelf(bencher: Bencher) {
+    let content_type = ContentType::AuditSharePoint;
+    let from = Source { tenant_id: TENANT_ID, tenant_name: Some("contoso"), content_type };
+    let mut gelf = Gelf::default();
+    convert(bencher, |record, to| gelf.append(record, &from, to));
+}
+
+#[divan::bench]
+fn convert_a_blob_to_csv(bencher: Bencher) {
+    let mut columns = Columns::common(';');
+    convert(bencher, |record, to| {
+        columns.unite(record); // as for the first batch of a file
+        columns.append_row(record, to);
     });
 }
 

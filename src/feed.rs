@@ -43,6 +43,11 @@ impl ContentType {
         }
     }
 
+    /// As files are named after it: `DLPAll`.
+    pub fn file_stem(self) -> String {
+        self.name().replace('.', "")
+    }
+
     /// The content type of that name, whatever its letter case: the API itself answers `Audit.Sharepoint` at times.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|content_type| content_type.name().eq_ignore_ascii_case(name))

@@ -1,9 +1,12 @@
-//! One scan over a JSON text: checks that it is one, and finds where its parts stand. Nothing is decoded, copied or kept.
+//! One scan over a JSON text: checks that it is one, and finds where its parts stand. Nothing is decoded, copied or kept;
+//! [`text_of`] decodes the values that somebody asks for.
 //!
 //! Follows RFC 8259 to the letter, with two freedoms that it leaves to a reader: nesting may be as deep as the text is
 //! long, and an escape may stand for half of a surrogate pair.
 
 use std::borrow::Cow;
+
+use serde::de::{Deserializer as _, Error, Visitor};
 
 /// Where in a text what was expected of it did not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +236,73 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Visits the fields of an object in their order: each name, and each value's text. Nothing is visited in what is no
+/// object, and nothing behind a mistake.
+pub fn each_field<'a>(object: &'a str, mut visit: impl FnMut(Cow<'a, str>, &'a str)) {
+    let mut scanner = Scanner::new(object);
+    let mut next = |opening| {
+        scanner.expect(opening)?;
+        scanner.peek();
+        let start = scanner.at();
+        let name = &object[start..start + scanner.name()?.written.len() + 2];
+        scanner.peek();
+        let start = scanner.at();
+        scanner.value()?;
+        Ok::<_, Fault>((name, &object[start..scanner.at()]))
+    };
+    let mut opening = b'{';
+    while let Ok((name, value)) = next(opening) {
+        visit(text_of(name), value);
+        opening = b',';
+    }
+}
+
+/// Visits the elements of an array in their order: each one's text. Nothing is visited in what is no array, and nothing
+/// behind a mistake.
+pub fn each_element<'a>(array: &'a str, mut visit: impl FnMut(&'a str)) {
+    let mut scanner = Scanner::new(array);
+    let mut next = |opening| {
+        scanner.expect(opening)?;
+        scanner.peek();
+        let start = scanner.at();
+        scanner.value()?;
+        Ok::<_, Fault>(&array[start..scanner.at()])
+    };
+    let mut opening = b'[';
+    while let Ok(element) = next(opening) {
+        visit(element);
+        opening = b',';
+    }
+}
+
+/// What a value says: of a string, given in its quotes, the text that it stands for; of anything else, its JSON text. A
+/// lone surrogate, which no text can hold, becomes U+FFFD.
+pub fn text_of(value: &str) -> Cow<'_, str> {
+    match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        None => Cow::Borrowed(value),
+        Some(inner) if !inner.contains('\\') => Cow::Borrowed(inner),
+        Some(inner) => {
+            let decoded = serde_json::Deserializer::from_str(value).deserialize_bytes(Decoded);
+            Cow::Owned(decoded.unwrap_or_else(|_| inner.to_owned()))
+        }
+    }
+}
+
+/// A string's text, from bytes in which `serde_json` leaves lone surrogates as they are.
+struct Decoded;
+
+impl Visitor<'_> for Decoded {
+    type Value = String;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        formatter.write_str("a string")
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<String, E> {
+        Ok(String::from_utf8_lossy(bytes).into_owned())
+    }
+}
+
 /// How many bytes from the start on need no second look within a string: neither a quote nor a backslash nor a control
 /// character. Eight at a time, by arithmetic on them as one number: a byte's top bit is left in the result if the byte is
 /// special, and the lowest such bit is right even where a borrow has set higher ones.
@@ -360,6 +430,40 @@ mod tests {
             }
         }
         assert_eq!(plain_length("äöü 0123456789".as_bytes()), "äöü 0123456789".len());
+    }
+
+    #[test]
+    fn fields_and_elements_are_visited_as_they_stand() {
+        let mut seen = Vec::new();
+        let object = r#" {"a":1e400,"\u0061" : [1, {}] ,"s":"\u0041","a":null}"#;
+        each_field(object, |name, value| seen.push(format!("{name}={value}")));
+        assert_eq!(seen, ["a=1e400", "a=[1, {}]", r#"s="\u0041""#, "a=null"]);
+        seen.clear();
+        each_element(r#"[1, "x",[2]]"#, |element| seen.push(element.to_owned()));
+        assert_eq!(seen, ["1", "\"x\"", "[2]"]);
+        for text in ["[1]", "{}", "[]", "1", ""] {
+            each_field(text, |_, _| panic!("no field"));
+        }
+        for text in ["{\"a\":1}", "[]", "{}", "1", ""] {
+            each_element(text, |_| panic!("no element"));
+        }
+    }
+
+    #[test]
+    fn a_value_says_its_text() {
+        for (value, text) in [
+            ("\"plain\"", "plain"),
+            (r#""\u0041\n\"\\\/""#, "A\n\"\\/"),
+            (r#""\ud83d\ude00""#, "😀"),
+            ("\"\"", ""),
+            ("-1.50E3", "-1.50E3"),
+            ("null", "null"),
+            ("{\"a\":\"b\"}", "{\"a\":\"b\"}"),
+        ] {
+            assert_eq!(text_of(value), text, "{value}");
+        }
+        let lone = text_of(r#""a\ud83d b""#);
+        assert!(lone.starts_with('a') && lone.ends_with(" b") && lone.contains('\u{fffd}'), "{lone}");
     }
 
     proptest! {

@@ -30,8 +30,9 @@
 //! # Who may use whom
 //!
 //! [`pass`] and [`check`] may use everything. [`api`], [`output`] and [`state`] never use each other; [`report`] reads
-//! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`json`], [`body`], [`limits`], [`time`], [`disk`],
-//! [`network`], [`suggest`]) and [`config`] use none of these. A test holds this against the code.
+//! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`],
+//! [`body`], [`limits`], [`time`], [`disk`], [`login`], [`network`], [`suggest`]) and [`config`] use none of these. A test
+//! holds this against the code.
 
 pub mod cli;
 pub mod config;
@@ -44,7 +45,9 @@ pub mod output;
 pub mod state;
 
 pub mod body;
+pub mod csv;
 pub mod feed;
+pub mod filter;
 pub mod json;
 pub mod records;
 
@@ -55,6 +58,7 @@ pub mod disk;
 pub mod exit;
 pub mod limits;
 pub mod log;
+pub mod login;
 pub mod network;
 pub mod suggest;
 pub mod time;
@@ -187,13 +191,6 @@ fn one_pass(config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> Exit
     if tenants.is_empty() {
         ::log::info!("No tenant falls into this shard: nothing is to be done");
         return Exit::Complete;
-    }
-    let missing = pass::missing_parts(&config);
-    if !missing.is_empty() {
-        for part in missing {
-            ::log::error!("{part}");
-        }
-        return Exit::Configuration;
     }
     let mode = match (arguments.dry_run, arguments.stdout) {
         (true, _) => Mode::DryRun,

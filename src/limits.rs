@@ -158,6 +158,44 @@ pub const NESTING_MAX: usize = 24;
 /// Most characters of a tenant's name or a workload in a tag.
 pub const TAG_PART_CHARACTERS_MAX: usize = 64;
 
+/// The longest value of a field that Graylog's index takes, in bytes of UTF-8: the longest term of Lucene. A longer one
+/// would make it refuse the message.
+///
+/// Source: Graylog2/graylog2-server, issue 873, "String fields longer than 32kb cannot be indexed".
+pub const GELF_FIELD_BYTES_MAX: usize = 32_766;
+
+/// The largest message that a GELF input takes, without its delimiter; larger ones are thrown away.
+///
+/// Source: Graylog's default of `max_message_size`, 2097152.
+pub const GELF_MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Of that, what is kept for the fields that every message has: the longest of them, every character escaped.
+pub const GELF_ENDING_BYTES_MAX: usize = 256 * 1024;
+
+/// The longest name of a field in a GELF message.
+pub const GELF_NAME_BYTES_MAX: usize = 255;
+
+/// Messages of so many bytes are confirmed by Graylog before more are sent; what is not confirmed is held in memory.
+pub const GELF_UNCONFIRMED_BYTES: usize = 4 * 1024 * 1024;
+
+/// The longest that a connection to Graylog stands still before it is given up.
+pub const GELF_SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// So often messages are sent to Graylog before the output has failed, …
+pub const GELF_TRIES: u32 = 3;
+
+/// … with this pause in between.
+pub const GELF_PAUSE: Duration = Duration::from_millis(500);
+
+/// Most columns that a CSV file gets. Each costs a byte in each row, and records can have fields that no other one has.
+pub const CSV_COLUMNS_MAX: usize = 1_000;
+
+/// The longest name of a column; a field with a longer one gets none of its own.
+pub const CSV_NAME_BYTES_MAX: usize = 255;
+
+/// The longest header of a CSV file.
+pub const CSV_HEADER_BYTES_MAX: usize = 1024 * 1024;
+
 /// Most of a body that is read only to keep its connection usable.
 pub const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -223,6 +261,46 @@ pub const ACK_TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=3600;
 /// `output.http.batchSize` in bytes.
 pub const HTTP_BATCH_BYTES: RangeInclusive<u64> = 1024..=512 * 1024 * 1024;
 
+/// `output.http.batchRecords`
+pub const HTTP_BATCH_RECORDS: RangeInclusive<u64> = 1..=1_000_000;
+
+/// `output.http.connections`: each holds a batch in memory, and its compressed form.
+pub const HTTP_CONNECTIONS: RangeInclusive<u64> = 1..=64;
+
+/// `output.http.timeout` in seconds.
+pub const HTTP_TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=600;
+
+/// `output.http.retryTimeout` in seconds: while a receiver is waited for, the other outputs wait as well.
+pub const HTTP_RETRY_TIMEOUT_SECONDS: RangeInclusive<u64> = 0..=3600;
+
+/// How often a batch is tried again within `output.http.retryTimeout`.
+pub const HTTP_RETRIES_MAX: u32 = 20;
+
+/// The wait before a batch is tried again for the first time; it doubles from try to try.
+pub const HTTP_RETRY_DELAY: Duration = Duration::from_millis(250);
+
+/// Most bytes of a receiver's answer: to a batch of many records it says something of each.
+pub const HTTP_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Most characters of a receiver's own words in a message.
+pub const REASON_CHARACTERS_MAX: usize = 160;
+
+/// The largest body that Azure Monitor's Logs Ingestion API takes, in bytes, compressed or not.
+///
+/// Source: "Azure Monitor service limits", section "Logs Ingestion API".
+pub const AZURE_BODY_BYTES_MAX: usize = 1_000_000;
+
+/// The longest `_id` that Elasticsearch takes, in bytes.
+///
+/// Source: "`_id` field" of the Elasticsearch reference.
+pub const ELASTIC_ID_BYTES_MAX: usize = 512;
+
+/// How often Splunk is asked whether events are indexed, …
+pub const SPLUNK_ACK_STEP: Duration = Duration::from_millis(200);
+
+/// … at first; the wait doubles up to this.
+pub const SPLUNK_ACK_STEP_MAX: Duration = Duration::from_secs(5);
+
 /// A tenant's `name` in characters: it becomes part of tags, labels and log lines.
 pub const TENANT_NAME_CHARS: RangeInclusive<usize> = 1..=64;
 
@@ -236,6 +314,16 @@ const _: () = {
     assert!(BODY_STEP_BYTES <= BODY_GROWTH_BYTES_MAX);
     assert!(BODY_STEP_BYTES <= SPARE_BUFFER_BYTES_MAX);
     assert!(ERROR_BODY_BYTES_MAX <= BODY_STEP_BYTES);
+    assert!(
+        7 * GELF_FIELD_BYTES_MAX < GELF_ENDING_BYTES_MAX,
+        "six bytes for an escaped one, and the names of cut fields"
+    );
+    assert!(GELF_ENDING_BYTES_MAX + GELF_FIELD_BYTES_MAX < GELF_MESSAGE_BYTES_MAX);
+    assert!(OUTPUT_BUFFER_BYTES < GELF_UNCONFIRMED_BYTES);
+    assert!(
+        (CSV_COLUMNS_MAX + 1) * (2 * CSV_NAME_BYTES_MAX + 6) < CSV_HEADER_BYTES_MAX,
+        "every quote of a name is written twice, and quotes and a separator stand around it"
+    );
     assert!(STOP_CUT_AFTER.as_millis() < STOP_LEAVE_AFTER.as_millis());
     assert!(
         STOP_LEAVE_AFTER.as_millis() + BATCH_AGE.as_millis() + PATIENCE_STEP.as_millis() < 5_000,

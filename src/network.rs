@@ -4,9 +4,14 @@
 //! The choice of the way is made here and not left to ureq, which would take any proxy of the environment for any
 //! target, drop a malformed one without a word, and know neither ports nor blanks in `NO_PROXY`.
 
+pub mod agents;
+pub mod alias;
+pub mod trouble;
+
 use std::{
     collections::HashMap,
     fs,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -25,6 +30,7 @@ use crate::{
     config::{self, Network},
     limits::ADDRESS_AGE_MAX,
 };
+use alias::Alias;
 
 /// Where a proxy is taken from if the configuration names none. The first that is set counts.
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
@@ -158,8 +164,17 @@ fn bare(host: &str) -> String {
 /// request, even for one on a connection that is there already, and start a thread for that.
 #[derive(Debug, Default)]
 pub struct Addresses {
+    /// A host that is found at the addresses of another.
+    alias: Option<Alias>,
     system: DefaultResolver,
     known: Mutex<HashMap<String, (ResolvedSocketAddrs, Instant)>>,
+}
+
+impl Addresses {
+    /// Knows none yet.
+    pub fn new(alias: Option<Alias>) -> Self {
+        Self { alias, ..Self::default() }
+    }
 }
 
 impl Resolver for Addresses {
@@ -169,6 +184,8 @@ impl Resolver for Addresses {
         config: &ureq::config::Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let real = self.alias.as_ref().and_then(|alias| alias.real(uri));
+        let uri = real.as_ref().unwrap_or(uri);
         let name = format!(
             "{}://{}",
             uri.scheme_str().unwrap_or_default(),
@@ -186,21 +203,26 @@ impl Resolver for Addresses {
     }
 }
 
-/// The system's trust store, and the configured roots beside it. There is no way to trust everybody.
-pub fn roots(network: &Network) -> Result<RootCerts, Unusable> {
-    let Some(path) = &network.ca_file else {
-        return Ok(RootCerts::PlatformVerifier);
-    };
-    let unusable = |problem: String| Unusable::Roots { path: path.display().to_string(), problem };
-    let pem = fs::read(path).map_err(|error| unusable(error.to_string()))?;
+/// The system's trust store, and beside it the roots in these files. There is no way to trust everybody.
+pub fn roots<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<RootCerts, Unusable> {
     let mut certificates = Vec::new();
-    for item in ureq::tls::parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|_| unusable("not a PEM file".to_owned()))? {
-            certificates.push(certificate);
+    for path in files {
+        let unusable = |problem: String| Unusable::Roots { path: path.display().to_string(), problem };
+        let count = certificates.len();
+        let pem = fs::read(path).map_err(|error| unusable(error.to_string()))?;
+        for item in ureq::tls::parse_pem(&pem) {
+            if let PemItem::Certificate(certificate) =
+                item.map_err(|_| unusable("not a PEM file".to_owned()))?
+            {
+                certificates.push(certificate);
+            }
+        }
+        if certificates.len() == count {
+            return Err(unusable("holds no certificate".to_owned()));
         }
     }
     if certificates.is_empty() {
-        return Err(unusable("holds no certificate".to_owned()));
+        return Ok(RootCerts::PlatformVerifier);
     }
     let system = rustls_native_certs::load_native_certs().certs;
     certificates.extend(system.iter().map(|certificate| Certificate::from_der(certificate).to_owned()));

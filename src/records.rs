@@ -88,6 +88,14 @@ impl Records {
         self.spans.is_empty()
     }
 
+    /// Drops those that `keep` does not want; returns how many those were.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Record<'_>) -> bool) -> usize {
+        let before = self.spans.len();
+        let Self { body, spans, endings } = self;
+        spans.retain(|span| keep(&span.record(body.bytes(), endings)));
+        before - self.spans.len()
+    }
+
     /// How much memory the body takes.
     pub fn bytes(&self) -> usize {
         self.body.len()
@@ -100,11 +108,13 @@ impl Records {
 
     /// Each of them, in the order in which Microsoft sent them.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
-        self.spans.iter().map(|span| Record {
-            id: span.id,
-            fields: &self.body.bytes()[span.fields.clone()],
-            ending: &self.endings[span.ending],
-        })
+        self.spans.iter().map(|span| span.record(self.body.bytes(), &self.endings))
+    }
+}
+
+impl Span {
+    fn record<'a>(&self, body: &'a [u8], endings: &'a Endings) -> Record<'a> {
+        Record { id: self.id, fields: &body[self.fields.clone()], ending: &endings[self.ending] }
     }
 }
 
@@ -130,6 +140,11 @@ impl Record<'_> {
 pub fn key_of_line(line: &[u8]) -> u128 {
     let id = std::str::from_utf8(line).ok().and_then(|text| Head::read(&mut Scanner::new(text)).ok()?.id);
     id.unwrap_or_else(|| xxh3_128(line))
+}
+
+/// The [`Record::id`] that this text says.
+pub fn id_of(text: &str) -> Option<u128> {
+    guid(format!("\"{text}\"").as_bytes())
 }
 
 /// The ways in which a record can end, indexed by the bits [`HAS_FEED`], [`HAS_TENANT`] and [`HAS_NOTHING`].

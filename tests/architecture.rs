@@ -6,7 +6,7 @@ use std::{
 };
 
 /// What each part of the library must not use.
-const FORBIDDEN: [(&str, &[&str]); 16] = [
+const FORBIDDEN: [(&str, &[&str]); 19] = [
     ("api", &["output", "state", "pass", "report", "check", "cli"]),
     ("output", &["api", "state", "pass", "report", "check", "cli"]),
     ("state", &["api", "output", "pass", "report", "check", "cli"]),
@@ -14,12 +14,15 @@ const FORBIDDEN: [(&str, &[&str]); 16] = [
     ("report", &["api", "output", "pass", "check", "cli"]),
     ("records", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("body", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
+    ("csv", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
+    ("filter", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("json", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("feed", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("delivery", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("limits", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("time", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("disk", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
+    ("login", &["api", "output", "state", "pass", "report", "check", "cli"]),
     ("network", &["api", "output", "state", "pass", "report", "check", "cli"]),
     ("suggest", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("pass", &["check", "cli"]),

@@ -79,19 +79,6 @@ fn every_mistake_of_a_configuration_is_listed_with_its_place() {
 }
 
 #[test]
-fn what_a_later_version_brings_is_refused_and_not_ignored() {
-    let installation = Installation::new();
-    for (settings, part) in [
-        ("  graylog:\n    address: localhost\n", "output.graylog"),
-        ("  http:\n    url: \"http://127.0.0.1/\"\n", "output.http"),
-    ] {
-        fs::write(installation.path("later.yaml"), installation.config() + settings).expect("a file");
-        let run = installation.run_bare(&["--config", "later.yaml"]);
-        run.assert_code(78).assert_line_with(&["[ERROR]", part, "not part of this version yet"]);
-    }
-}
-
-#[test]
 fn the_metrics_tell_the_balance_of_each_feed_and_the_exit_code() {
     let installation = two_blobs();
     let config = format!("{}metrics:\n  path: office365.prom\n", installation.config());

@@ -34,7 +34,7 @@ fn records_that_microsoft_repeats_are_delivered_once() {
     let run = installation.run(&["-v"]);
     run.assert_code(0)
         .assert_line_with(&["Blobs successful: 1 |", "Logs saved: 2"])
-        .assert_line("[DEBUG] Records of contoso Audit.General: 2 saved, 1 repeated and dropped");
+        .assert_line("[DEBUG] Records of contoso Audit.General: 2 saved, 1 repeated and dropped, 0 kept back by the filter");
     assert_eq!(installation.delivered_ids().len(), 6);
     installation.assert_delivered_once([(&installation.contoso, FEED)]);
 }

@@ -10,12 +10,11 @@ use std::{
 use office_audit_log_collector::{
     cli::{self, Parsed},
     exit::Exit,
-    pass,
 };
 use serde_json::value::RawValue;
 
 use crate::support::{
-    CONTOSO, Installation, Run,
+    Installation, Run,
     documents::{self, PROGRAM, Page, shell, without_numbers},
 };
 
@@ -75,10 +74,10 @@ fn its_crontab_line_calls_the_program_as_it_wants_to_be_called() {
 }
 
 #[test]
-fn its_configurations_load_and_a_pass_accepts_them() {
+fn its_configurations_load() {
     let readme = readme();
     for block in readme.blocks("yaml") {
-        assert_eq!(pass::missing_parts(&documents::load(block).config), [""; 0], "{block}");
+        assert_eq!(documents::load(block).warnings, [""; 0], "{block}");
     }
     assert_eq!(readme.blocks("yaml")[0], include_str!("../config/config.yaml"));
 }
@@ -123,24 +122,6 @@ fn its_exit_codes_are_those_of_the_program() {
     let readme = readme();
     let listed: Vec<_> = readme.table("| exit code |").iter().map(|row| row[0].to_owned()).collect();
     assert_eq!(listed, codes.collect::<Vec<_>>());
-}
-
-#[test]
-fn what_it_calls_missing_is_missing_and_nothing_else() {
-    let config = format!(
-        "tenants:\n  - tenant_id: {CONTOSO}\n    client_id: {CONTOSO}\n    client_secret: a-secret\n\
-         collect:\n  filter:\n    DLP.All: {{ Operation: DlpRuleMatch }}\n\
-         output:\n  file:\n    path: a.csv\n  fluentd:\n    address: localhost\n  graylog:\n    address: localhost\n  \
-         http:\n    url: \"http://127.0.0.1/\"\n"
-    );
-    let missing = pass::missing_parts(&documents::load(&config).config);
-    let missing: BTreeSet<_> = missing
-        .iter()
-        .map(|part| part.split(" is not part of this version").next().expect("a part"))
-        .collect();
-    let readme = readme();
-    let listed: BTreeSet<_> = readme.table("| option |").iter().map(|row| row[0].trim_matches('`')).collect();
-    assert_eq!(listed, missing);
 }
 
 #[test]

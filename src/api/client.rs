@@ -4,34 +4,35 @@
 //! goes to the configured origin only**: every URL that came in an answer is checked before it is used, and no redirect
 //! is followed.
 
-use std::{env, io::Read, iter, sync::Arc, time::Duration};
+use std::{io::Read, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use ureq::{
-    Agent, Proxy,
     http::{HeaderMap, Response, Uri},
     tls::TlsConfig,
-    unversioned::transport::DefaultConnector,
 };
 
-use super::{Failure, assertion, certificate::Certificate, error::without_query};
+use super::{Failure, error::without_query};
 use crate::{
     body::Body,
-    config::{Collect, Credential, Network, Secret, Tenant},
+    config::{Collect, Network, Secret, Tenant},
     feed::{Blob, ContentType},
     limits,
     log::one_line,
-    network::{self, Addresses, Routes, Unusable},
+    login::{self, App},
+    network::{
+        self, Unusable,
+        agents::{self, Agents, Manner},
+        trouble::Trouble,
+    },
     time,
 };
 
 /// Speaks to Microsoft for any number of tenants, over connections that are used again.
 #[derive(Clone, Debug)]
 pub struct Client {
-    straight: Agent,
-    proxied: Option<Agent>,
-    routes: Arc<Routes>,
+    agents: Agents,
     body_bytes_max: usize,
 }
 
@@ -79,48 +80,18 @@ pub struct Page {
 impl Client {
     /// Makes the client; connects to nothing yet.
     pub fn new(network: &Network, collect: &Collect) -> Result<Self, Unusable> {
-        let routes = Routes::new(network, |name| {
-            let value = env::var_os(name)?;
-            Some(value.to_string_lossy().into_owned())
-        })?;
-        let roots = network::roots(network)?;
-        let idle_connections_max = collect.threads + 1;
-        let agent = |proxy: Option<Proxy>| {
-            let settings = Agent::config_builder()
-                .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-                .http_status_as_error(false) // an error's body and its Retry-After are read here
-                .max_redirects(0)
-                .max_idle_connections(idle_connections_max)
-                .max_idle_connections_per_host(idle_connections_max)
-                .max_idle_age(limits::IDLE_CONNECTION_AGE_MAX)
-                .timeout_connect(Some(limits::CONNECT_TIMEOUT.min(collect.request_timeout)))
-                .timeout_recv_response(Some(collect.request_timeout))
-                .timeout_per_read(Some(collect.request_timeout))
-                .timeout_global(Some(limits::REQUEST_LASTS_MAX))
-                .tls_config(TlsConfig::builder().root_certs(roots.clone()).build())
-                .proxy(proxy) // `None` too: else ureq would look into the environment by itself
-                .build();
-            Agent::with_parts(settings, DefaultConnector::default(), Addresses::default())
+        let manner = Manner {
+            at_once: collect.threads,
+            silence_max: collect.request_timeout,
+            tls: TlsConfig::builder().root_certs(network::roots(&network.ca_file)?).build(),
+            alias: None,
         };
-        Ok(Self {
-            straight: agent(None),
-            proxied: routes.proxy().map(|proxy| agent(Some(proxy.clone()))),
-            routes: Arc::new(routes),
-            body_bytes_max: collect.body_bytes_max,
-        })
+        Ok(Self { agents: Agents::new(network, &manner)?, body_bytes_max: collect.body_bytes_max })
     }
 
     /// Cuts every connection, in all threads: requests that run fail at once, and so does each one after.
     pub fn shut_down(&self) {
-        for agent in iter::once(&self.straight).chain(&self.proxied) {
-            agent.clone().shutdown();
-        }
-    }
-
-    /// Who makes a request to this URL.
-    fn agent_for(&self, url: &str) -> &Agent {
-        let proxied = self.proxied.as_ref().filter(|_| self.routes.proxy_for(url).is_some());
-        proxied.unwrap_or(&self.straight)
+        self.agents.shut_down();
     }
 
     /// Asks the login endpoint for a token, by the client credentials grant of its v2 endpoint. A certificate or a
@@ -128,26 +99,16 @@ impl Client {
     ///
     /// Source: "Microsoft identity platform and the OAuth 2.0 client credentials flow".
     pub fn log_in(&self, tenant: &Tenant) -> Result<Token, Failure> {
-        #[derive(Deserialize)]
-        struct Answer {
-            access_token: String,
-            expires_in: Option<Seconds>,
-        }
-        let url = format!("{}/{}/oauth2/v2.0/token", tenant.login_url, tenant.tenant_id);
-        let scope = format!("{}/.default", tenant.cloud.api_url());
-        let proof = Proof::read(tenant, &url)?;
-        let form =
-            [("grant_type", "client_credentials"), ("client_id", &tenant.client_id), ("scope", &scope)];
-        let form = form.into_iter().chain(proof.fields());
-        let response = self.agent_for(&url).post(&url).send_form(form);
+        let Tenant { login_url, tenant_id, client_id, credential, .. } = tenant;
+        let app = App { login_url, tenant_id, client_id, credential };
+        let (url, form) = (app.token_url(), app.form(tenant.cloud.api_url())?);
+        let response = self.agents.agent_for(&url).post(&url).send_form(form.fields());
         let (headers, body) = self.read_body(&url, response, Vec::new(), |_| ())?;
         let date = headers.get("date").and_then(|value| time::http_date(value.to_str().ok()?));
-        let answer: Answer = parse(body.bytes(), "a token")?;
+        let answer: login::Answer = parse(body.bytes(), "a token")?;
         Ok(Token {
-            authorization: Secret::new(format!("Bearer {}", answer.access_token)),
-            lifetime: Duration::from_secs(
-                answer.expires_in.map_or(limits::TOKEN_LIFETIME_ASSUMED, |Seconds(n)| n),
-            ),
+            authorization: answer.authorization(),
+            lifetime: answer.lifetime(),
             clock_ahead: date.map(|date| date.duration_since(Timestamp::now())),
         })
     }
@@ -180,7 +141,8 @@ impl Client {
         content_type: ContentType,
     ) -> Result<(), Failure> {
         let url = operation(tenant, &format!("subscriptions/start?contentType={content_type}&"));
-        let request = self.agent_for(&url).post(&url).header("Authorization", token.authorization.reveal());
+        let request =
+            self.agents.agent_for(&url).post(&url).header("Authorization", token.authorization.reveal());
         self.read_body(&url, request.send_empty(), Vec::new(), |_| ()).map(|(_, _)| ())
     }
 
@@ -259,7 +221,8 @@ impl Client {
         buffer: Vec<u8>,
         room: impl FnMut(usize),
     ) -> Result<(HeaderMap, Body), Failure> {
-        let request = self.agent_for(url).get(url).header("Authorization", token.authorization.reveal());
+        let request =
+            self.agents.agent_for(url).get(url).header("Authorization", token.authorization.reveal());
         self.read_body(url, request.call(), buffer, room)
     }
 
@@ -272,13 +235,11 @@ impl Client {
         buffer: Vec<u8>,
         mut room: impl FnMut(usize),
     ) -> Result<(HeaderMap, Body), Failure> {
-        let peer = self.routes.peer(url);
-        let (head, sent) = response.map_err(|error| Failure::from_ureq(&peer, error))?.into_parts();
+        let peer = || self.agents.peer(url);
+        let (head, sent) = response.map_err(|error| Trouble::from_ureq(&peer(), error))?.into_parts();
         let status = head.status.as_u16();
         if !head.status.is_success() {
-            let mut reason = Vec::new();
-            // A body that breaks off takes nothing from what the status says.
-            let _ = sent.into_reader().take(limits::ERROR_BODY_BYTES_MAX as u64).read_to_end(&mut reason);
+            let reason = agents::read_refusal(sent);
             return Err(Failure::from_answer(status, &head.headers, &reason, Timestamp::now()));
         }
         let too_large = Failure::TooLarge { limit_bytes: self.body_bytes_max };
@@ -294,7 +255,7 @@ impl Client {
                 body.grow(step);
             }
             let read = body.fill(|rest| reader.read(rest));
-            if read.map_err(|error| Failure::from_body(&peer, error))? == 0 {
+            if read.map_err(|error| Trouble::from_body(&peer(), error))? == 0 {
                 break;
             }
             if body.len() > self.body_bytes_max {
@@ -302,49 +263,6 @@ impl Client {
             }
         }
         Ok((head.headers, body))
-    }
-}
-
-/// What proves to the login endpoint that we are the app.
-enum Proof<'a> {
-    Secret(&'a Secret),
-    Assertion(Secret),
-}
-
-impl<'a> Proof<'a> {
-    /// The credential's proof for a login at this URL, made anew.
-    fn read(tenant: &'a Tenant, token_url: &str) -> Result<Self, Failure> {
-        Ok(match &tenant.credential {
-            Credential::Secret(secret) => Self::Secret(secret),
-            Credential::Certificate { file, key_file } => {
-                let now = Timestamp::now();
-                let certificate = Certificate::read(file, key_file.as_deref(), now)?;
-                Self::Assertion(assertion::signed(&certificate, &tenant.client_id, token_url, now))
-            }
-            Credential::FederatedTokenFile(path) => Self::Assertion(assertion::federated(path)?),
-        })
-    }
-
-    /// Its fields of the form.
-    fn fields(&self) -> Vec<(&'static str, &str)> {
-        match self {
-            Self::Secret(secret) => vec![("client_secret", secret.reveal())],
-            Self::Assertion(assertion) => {
-                vec![("client_assertion_type", assertion::TYPE), ("client_assertion", assertion.reveal())]
-            }
-        }
-    }
-}
-
-/// Seconds as a number, or, as the older endpoint answers them, as a text of digits.
-#[derive(Deserialize)]
-#[serde(from = "serde_json::Value")]
-struct Seconds(u64);
-
-impl From<serde_json::Value> for Seconds {
-    fn from(value: serde_json::Value) -> Self {
-        let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
-        Self(number.unwrap_or(limits::TOKEN_LIFETIME_ASSUMED))
     }
 }
 
@@ -397,7 +315,7 @@ fn parse_list<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Cloud;
+    use crate::config::{Cloud, Credential};
 
     fn tenant() -> Tenant {
         Tenant {

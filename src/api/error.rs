@@ -1,14 +1,18 @@
 //! Why a request brought nothing usable, typed: two decisions hang on it, "try again?" ([`super::retry`]) and what a
 //! person is told to do about it ([`Failure::mend`]).
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use ureq::http::HeaderMap;
 
-use super::credential_file;
-use crate::{log::one_line, time};
+use crate::{
+    log::one_line,
+    login::{self, credential_file},
+    network::trouble::Trouble,
+    time,
+};
 
 /// What came instead of the answer that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,18 +31,9 @@ pub enum Failure {
         /// The server's clock, by the answer's `Date`.
         server_time: Option<Timestamp>,
     },
-    /// No connection, or one that fell silent.
-    #[error("{0}")]
-    Network(String),
-    /// A connection that the other side, or something on the way, closed before the answer was here.
-    #[error("{0}")]
-    Disconnected(String),
-    /// The proxy does not let the request through.
-    #[error("{0}")]
-    NoPassage(String),
-    /// The other side's certificate is not trusted.
-    #[error("the server's certificate is not trusted: {0}")]
-    Untrusted(String),
+    /// No answer came, or none that could be read.
+    #[error(transparent)]
+    Network(#[from] Trouble),
     /// An answer that is not what this request's answers are.
     #[error("the answer is {0}")]
     Malformed(String),
@@ -110,16 +105,7 @@ impl Failure {
         }
         match self {
             Self::Refused { status, code, .. } => mend_of_code(code, *status),
-            Self::Network(_) | Self::Disconnected(_) => {
-                "check DNS, the firewall, and the proxy setting if there is one"
-            }
-            Self::NoPassage(_) => {
-                "give the proxy's user and password as http://user:password@host:port, and have it let this host through"
-            }
-            Self::Untrusted(_) => {
-                "if a proxy opens TLS on the way, give its root certificate in ca_file; otherwise check this machine's \
-                 clock and its root certificates, or somebody listens in"
-            }
+            Self::Network(trouble) => trouble.mend(),
             Self::TooLarge { .. } => "raise curl_max_size",
             Self::ForeignUrl { .. } | Self::Redirected { .. } => {
                 "check api_type, login_url and api_url of the tenant, and what stands between here and Microsoft"
@@ -139,65 +125,6 @@ impl Failure {
         }
     }
 
-    /// What ureq says, sorted by what can be done about it. `peer` is what was connected to.
-    pub(super) fn from_ureq(peer: &str, error: ureq::Error) -> Self {
-        let about_peer = |problem: &str| format!("{peer}: {}", one_line(problem));
-        match error {
-            ureq::Error::Timeout(which) => Self::Network(about_peer(&format!("no answer in time ({which})"))),
-            ureq::Error::HostNotFound => Self::Network(about_peer(UNRESOLVED)),
-            ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-                Some(error) => Self::from_tls(peer, error),
-                None => Self::from_io(peer, &error),
-            },
-            ureq::Error::Rustls(error) => Self::from_tls(peer, &error),
-            ureq::Error::ConnectProxyFailed(answer) if is_refusal_of_proxy(&answer) => {
-                Self::NoPassage(about_peer(&answer))
-            }
-            ureq::Error::Decompress(_, _) => Self::Malformed("not the gzip that it claims to be".to_owned()),
-            other => Self::Network(about_peer(&other.to_string())),
-        }
-    }
-
-    fn from_io(peer: &str, error: &io::Error) -> Self {
-        let text = error.to_string();
-        let problem = match text.strip_prefix(STD_UNRESOLVED) {
-            Some(reason) => format!("{UNRESOLVED}{reason}"),
-            None => text,
-        };
-        let message = format!("{peer}: {}", one_line(&problem));
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe => Self::Disconnected(message),
-            _ => Self::Network(message),
-        }
-    }
-
-    /// A certificate that is not trusted is no passing trouble; everything else about TLS can be one.
-    fn from_tls(peer: &str, error: &rustls::Error) -> Self {
-        let message = format!("{peer}: {}", one_line(&error.to_string()));
-        match error {
-            rustls::Error::InvalidCertificate(_)
-            | rustls::Error::NoCertificatesPresented
-            | rustls::Error::General(_) => Self::Untrusted(message), // General: the system has no roots at all
-            rustls::Error::InvalidMessage(_) => {
-                Self::Network(format!("{peer}: what is spoken there is no TLS"))
-            }
-            _ => Self::Network(message),
-        }
-    }
-
-    /// What went wrong while a body was read.
-    pub(super) fn from_body(peer: &str, error: io::Error) -> Self {
-        match ureq::Error::from(error) {
-            ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Self::Malformed("cut short".to_owned())
-            }
-            other => Self::from_ureq(peer, other),
-        }
-    }
-
     /// Reads an answer with an error status. The body can be of the API's form, of the login endpoint's, of a
     /// gateway's (HTML), or nothing.
     pub(super) fn from_answer(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Self {
@@ -207,13 +134,12 @@ impl Failure {
             return Self::Redirected { status, location };
         }
         let (code, message) = match serde_json::from_slice(body) {
-            Ok(ErrorBody { error: Some(ErrorField::Api { code, message }), .. }) => (code, message),
-            Ok(ErrorBody { error: Some(ErrorField::Login(error)), error_description, .. }) => {
-                login_error(&error, &error_description.unwrap_or_default())
-            }
-            Ok(ErrorBody { error: None, message: Some(message), .. }) => (String::new(), message),
+            Ok(ErrorBody { error: Some(ApiError { code, message }), .. }) => (code, message),
+            Ok(ErrorBody { error: None, message: Some(message) }) => (String::new(), message),
             _ if body.is_empty() => (String::new(), "without a body".to_owned()),
-            _ => (String::new(), format!("with a body of {} bytes that is no error of the API", body.len())),
+            _ => login::refusal(body).unwrap_or_else(|| {
+                (String::new(), format!("with a body of {} bytes that is no error of the API", body.len()))
+            }),
         };
         let retry_after = headers
             .get("retry-after")
@@ -225,55 +151,24 @@ impl Failure {
     }
 }
 
-/// The shapes that an error's body has.
+/// The shapes that an error of the API has.
 #[derive(Deserialize)]
 struct ErrorBody {
-    error: Option<ErrorField>,
-    error_description: Option<String>,
+    error: Option<ApiError>,
     #[serde(rename = "Message")]
     message: Option<String>,
 }
 
+/// `{"code":"AF20022","message":"…"}`
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum ErrorField {
-    /// `{"code":"AF20022","message":"…"}`
-    Api { code: String, message: String },
-    /// `invalid_client`
-    Login(String),
-}
-
-/// `("invalid_client", "AADSTS7000215: Invalid client secret …")` → `("AADSTS7000215", "Invalid client secret …")`
-fn login_error(error: &str, description: &str) -> (String, String) {
-    match description.split_once(": ") {
-        Some((code, message)) if code.starts_with("AADSTS") => (code.to_owned(), message.to_owned()),
-        _ => (error.to_owned(), description.to_owned()),
-    }
+struct ApiError {
+    code: String,
+    message: String,
 }
 
 fn mend_of_code(code: &str, status: u16) -> &'static str {
     match code {
-        "AADSTS7000215" => {
-            "the client secret is wrong: copy the secret's Value (not its Secret ID) from Certificates & secrets"
-        }
-        "AADSTS7000222" => "the client secret has expired; create a new one under Certificates & secrets",
-        "AADSTS700016" => "no such app in this tenant: check client_id and tenant_id",
-        "AADSTS90002" | "AADSTS900023" => "no such tenant: check tenant_id and api_type",
-        "AADSTS700027" => {
-            "the certificate is not the one registered with the app, or it has expired: upload it under Certificates & \
-             secrets, Certificates"
-        }
-        "AADSTS700024" => {
-            "the certificate's or token's time is not valid: check this machine's clock, and that the token in \
-             federated_token_file is renewed"
-        }
-        "AADSTS70021" | "AADSTS700211" | "AADSTS700212" | "AADSTS700213" => {
-            "no federated credential of the app has this token's issuer, subject and audience: compare them under \
-             Certificates & secrets, Federated credentials"
-        }
-        "AADSTS50034" => "the account does not exist in this directory: check tenant_id and client_id",
-        "AADSTS53003" => "a Conditional Access policy blocks the app: exclude its service principal",
-        "AADSTS7000112" => "the app is disabled: enable it under Enterprise applications",
+        _ if code.starts_with("AADSTS") => login::mend(code),
         "AF10001" => {
             "grant the application permission ActivityFeed.Read (for DLP.All also ActivityFeed.ReadDlp) of Office 365 \
              Management APIs under API permissions, then Grant admin consent"
@@ -290,18 +185,6 @@ fn mend_of_code(code: &str, status: u16) -> &'static str {
         }
         _ => "",
     }
-}
-
-/// How the standard library says that a name was not found, and …
-const STD_UNRESOLVED: &str = "failed to lookup address information";
-/// … how we say it.
-const UNRESOLVED: &str = "the name cannot be resolved";
-
-/// Whether a proxy that would not connect said no for good: `proxy server responded 407/407`. With any other status it
-/// has met trouble of its own.
-fn is_refusal_of_proxy(answer: &str) -> bool {
-    let status = answer.rsplit('/').next().and_then(|status| status.parse().ok());
-    status.is_some_and(|status: u16| (400..500).contains(&status) && !matches!(status, 408 | 429))
 }
 
 /// A URL without what may be secret in it.

@@ -3,10 +3,7 @@
 //! One call here is one HTTP request. What to do about a failure is decided by [`retry`], and when the next request
 //! may be made by [`pace`]; both are pure. Which way it takes is [`crate::network`]'s. Nothing here knows of outputs or state.
 
-pub mod assertion;
-pub mod certificate;
 pub mod client;
-pub mod credential_file;
 pub mod error;
 pub mod pace;
 pub mod retry;

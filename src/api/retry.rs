@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::Failure;
-use crate::limits::RETRY_DELAY_MAX;
+use crate::network::trouble::Trouble;
 
 /// What to do about a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +44,10 @@ pub fn judge(failure: &Failure) -> Verdict {
     }
     match failure {
         Failure::Refused { status, code, retry_after, .. } => judge_code(code, *status, *retry_after),
-        Failure::Network(_) | Failure::Disconnected(_) | Failure::Malformed(_) => Verdict::TryAgain,
+        Failure::Network(trouble) if trouble.is_passing() => Verdict::TryAgain,
+        Failure::Malformed(_) => Verdict::TryAgain,
         Failure::TooLarge { .. } | Failure::ForeignUrl { .. } | Failure::Redirected { .. } => Verdict::GiveUp,
-        Failure::Untrusted(_) | Failure::Credential(_) | Failure::NoPassage(_) => Verdict::StopTenant,
+        Failure::Credential(_) | Failure::Network(_) => Verdict::StopTenant,
     }
 }
 
@@ -74,10 +75,8 @@ fn judge_code(code: &str, status: u16, retry_after: Option<Duration>) -> Verdict
 pub fn judge_login(failure: &Failure) -> Verdict {
     match failure {
         Failure::Refused { status: 429, retry_after, .. } => Verdict::Throttled { after: *retry_after },
-        Failure::Refused { status: 408 | 500.., .. }
-        | Failure::Network(_)
-        | Failure::Disconnected(_)
-        | Failure::Malformed(_) => Verdict::TryAgain,
+        Failure::Refused { status: 408 | 500.., .. } | Failure::Malformed(_) => Verdict::TryAgain,
+        Failure::Network(trouble) if trouble.is_passing() => Verdict::TryAgain,
         _ => Verdict::StopTenant,
     }
 }
@@ -85,15 +84,7 @@ pub fn judge_login(failure: &Failure) -> Verdict {
 /// Whether a request that failed for so many `tries` is best made again without any wait. A connection kept for the next
 /// request may have been closed while it was idle, which says nothing about the request nor about the other side.
 pub fn is_due_at_once(failure: &Failure, tries: u32) -> bool {
-    tries == 1 && matches!(failure, Failure::Disconnected(_))
-}
-
-/// How long to wait before the next try: `first` after the first failure, doubled from try to try, up to
-/// [`RETRY_DELAY_MAX`], and of that between a half and the whole, so that many clients do not come back in step.
-/// `tries` counts those that failed, from 1; `jitter` is between 0 and 1.
-pub fn delay(first: Duration, tries: u32, jitter: f64) -> Duration {
-    let doubled = first.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(RETRY_DELAY_MAX);
-    doubled.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+    tries == 1 && matches!(failure, Failure::Network(Trouble::Disconnected(_)))
 }
 
 #[cfg(test)]
@@ -108,6 +99,10 @@ mod tests {
             retry_after: None,
             server_time: None,
         }
+    }
+
+    fn silent() -> Failure {
+        Failure::Network(Trouble::Silent("no answer".to_owned()))
     }
 
     #[test]
@@ -143,13 +138,13 @@ mod tests {
     fn wrong_credentials_are_not_tried_again() {
         assert_eq!(judge_login(&refused(401, "AADSTS7000215")), Verdict::StopTenant);
         assert_eq!(judge_login(&refused(503, "")), Verdict::TryAgain);
-        assert_eq!(judge_login(&Failure::Network("no answer".to_owned())), Verdict::TryAgain);
+        assert_eq!(judge_login(&silent()), Verdict::TryAgain);
     }
 
     #[test]
     fn who_cannot_be_trusted_is_not_asked_again() {
-        let untrusted = Failure::Untrusted("expired".to_owned());
-        let no_passage = Failure::NoPassage("407".to_owned());
+        let untrusted = Failure::Network(Trouble::Untrusted("expired".to_owned()));
+        let no_passage = Failure::Network(Trouble::NoPassage("407".to_owned()));
         for failure in [&untrusted, &no_passage] {
             assert_eq!((judge(failure), judge_login(failure)), (Verdict::StopTenant, Verdict::StopTenant));
         }
@@ -157,18 +152,9 @@ mod tests {
 
     #[test]
     fn a_connection_that_was_gone_is_made_anew_at_once_and_once_only() {
-        let gone = Failure::Disconnected("reset".to_owned());
+        let gone = Failure::Network(Trouble::Disconnected("reset".to_owned()));
         assert_eq!((judge(&gone), judge_login(&gone)), (Verdict::TryAgain, Verdict::TryAgain));
         assert!(is_due_at_once(&gone, 1) && !is_due_at_once(&gone, 2));
-        assert!(!is_due_at_once(&Failure::Network("no answer".to_owned()), 1));
-    }
-
-    #[test]
-    fn delays_double_up_to_a_bound_and_keep_half_of_it_at_least() {
-        let second = Duration::from_secs(1);
-        assert_eq!(delay(second, 1, 1.0), second);
-        assert_eq!(delay(second, 3, 1.0), 4 * second);
-        assert_eq!(delay(second, 3, 0.0), 2 * second);
-        assert_eq!(delay(second, u32::MAX, 1.0), RETRY_DELAY_MAX);
+        assert!(!is_due_at_once(&silent(), 1));
     }
 }

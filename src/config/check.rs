@@ -33,13 +33,14 @@ pub(super) fn config<'a>(
 ) -> Config {
     let collect_keys = root.section("collect");
     let subscriptions = subscriptions(root, &collect_keys);
+    let tenants = tenants(root, credentials, variables, &subscriptions);
     Config {
         enabled: root.boolean("enabled").unwrap_or(true),
         interval: root.duration("interval", &limits::INTERVAL_SECONDS).unwrap_or(INTERVAL),
         only_future_events: root.boolean("only_future_events").unwrap_or(false),
-        tenants: tenants(root, credentials, variables, &subscriptions),
         collect: collect(root, &collect_keys),
-        output: output(root),
+        output: output(root, &tenants),
+        tenants,
         log: log(&root.section("log")),
         metrics_path: root.section("metrics").path("path"),
         network: Network { proxy: proxy(root), ca_file: root.pem_file("ca_file") },

@@ -96,6 +96,13 @@ impl Keys {
             .iter()
             .flat_map(|(section, keys)| keys.iter().map(move |key| (section, key)))
             .filter(|(_, other)| folded(other) == folded(key))
+            .collect();
+        // Who has lost a key of a tenant does not mean the app of an output.
+        let depth = |section: &str| section.matches('.').count();
+        let least = elsewhere.iter().map(|(section, _)| depth(section)).min();
+        let elsewhere: Vec<_> = elsewhere
+            .into_iter()
+            .filter(|(section, _)| Some(depth(section)) == least)
             .map(|(section, key)| match section.as_str() {
                 "" => format!("`{key}` belongs at the top level"),
                 section => format!("`{key}` belongs under `{section}`"),

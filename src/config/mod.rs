@@ -5,6 +5,7 @@
 mod check;
 mod feeds;
 mod files;
+mod http;
 mod keys;
 mod load;
 mod mistake;
@@ -219,7 +220,7 @@ pub struct FileOutput {
     /// One file for each content type.
     pub separate_by_content_type: bool,
     /// Between the columns of a `.csv` path.
-    pub separator: String,
+    pub separator: char,
 }
 
 /// `output.fluentd`
@@ -271,21 +272,66 @@ pub struct HttpOutput {
     pub gzip: bool,
     /// `batchSize`: most bytes of one batch before compression.
     pub batch_bytes_max: usize,
+    /// `batchRecords`: most records of one batch.
+    pub batch_records_max: usize,
+    /// `connections`: so many batches are on their way at one time.
+    pub connections: usize,
+    /// `timeout`: the longest silence of the receiver before a request is given up.
+    pub timeout: Duration,
+    /// `retryTimeout`: for so long a batch that was not taken is tried again.
+    pub retry_timeout: Duration,
     /// Private roots and client certificates.
     pub tls: Option<Tls>,
 }
 
 /// How a batch of records looks on its way to an HTTP receiver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum HttpFormat {
     /// `ndjson`
     Ndjson,
     /// `array`
     Array,
     /// `splunk-hec`
-    SplunkHec,
+    SplunkHec(SplunkHec),
     /// `elastic-bulk`
-    ElasticBulk,
+    ElasticBulk {
+        /// A data stream or an index; that of the URL if `None`.
+        index: Option<String>,
+    },
+    /// `azure-logs-ingestion`
+    AzureLogs(AzureLogs),
+}
+
+/// `output.http.splunk`
+#[derive(Clone, Debug)]
+pub struct SplunkHec {
+    /// The token's own if `None`.
+    pub index: Option<String>,
+    /// `office365` unless told otherwise.
+    pub source: String,
+    /// `o365:management:activity` unless told otherwise.
+    pub sourcetype: String,
+    /// The tenant's name, else its id, if `None`.
+    pub host: Option<String>,
+    /// A GUID: events count as delivered only when they are indexed.
+    pub channel: Option<String>,
+    /// How long to wait for that.
+    pub ack_timeout: Duration,
+}
+
+/// `output.http.azure`: the app that sends to Azure Monitor.
+#[derive(Clone, Debug)]
+pub struct AzureLogs {
+    /// A GUID, in lower case.
+    pub tenant_id: String,
+    /// The app registration's GUID.
+    pub client_id: String,
+    /// What proves that we are this app.
+    pub credential: Credential,
+    /// What its tokens are for: `https://monitor.azure.com`, or the government's.
+    pub resource: String,
+    /// Without a slash at the end.
+    pub login_url: String,
 }
 
 /// The `tls` block of a network output.

@@ -2,33 +2,25 @@
 
 use std::time::Duration;
 
-use ureq::http::{HeaderName, HeaderValue};
-
 use super::{
-    FileOutput, FluentdOutput, GraylogOutput, HttpFormat, HttpOutput, Output, Secret, Tls, older,
-    section::Section, url, value::Value,
+    FileOutput, FluentdOutput, GraylogOutput, Output, Tenant, Tls, http::http, older, section::Section,
+    value::Value,
 };
-use crate::limits;
+use crate::{csv, limits};
 
 const FLUENTD_PORT: u16 = 24224;
 const GRAYLOG_PORT: u16 = 12201;
 const TAG: &str = "office365.{tenant}.{contentType}";
 const TAG_PARTS: [&str; 3] = ["tenant", "contentType", "workload"];
-const SEPARATOR: &str = ";";
+const SEPARATOR: char = ';';
 /// The default of Fluentd's own sender.
 const ACK_TIMEOUT: Duration = Duration::from_secs(190);
-const BATCH_BYTES: usize = 1024 * 1024;
 
-const COMPRESSIONS: [(&str, bool); 2] = [("gzip", true), ("none", false)];
-const FORMATS: [(&str, HttpFormat); 4] = [
-    ("ndjson", HttpFormat::Ndjson),
-    ("array", HttpFormat::Array),
-    ("splunk-hec", HttpFormat::SplunkHec),
-    ("elastic-bulk", HttpFormat::ElasticBulk),
-];
+/// What `compress` can say.
+pub(super) const COMPRESSIONS: [(&str, bool); 2] = [("gzip", true), ("none", false)];
 
-/// `output`
-pub(super) fn output(root: &Section) -> Output {
+/// `output`. `tenants`: all of them.
+pub(super) fn output(root: &Section, tenants: &[Tenant]) -> Output {
     let section = root.section("output");
     let names = [("file", true), ("fluentd", true), ("graylog", true), ("http", true), ("stdout", false)];
     let mut parts = names.map(|(name, default)| {
@@ -51,7 +43,7 @@ pub(super) fn output(root: &Section) -> Output {
         file: file(file_keys).filter(|_| *file_on),
         fluentd: fluentd(fluentd_keys).filter(|_| *fluentd_on),
         graylog: graylog(graylog_keys).filter(|_| *graylog_on),
-        http: http(http_keys).filter(|_| *http_on),
+        http: http(http_keys, tenants).filter(|_| *http_on),
         stdout: *stdout,
     }
 }
@@ -65,22 +57,21 @@ fn file(section: &Section) -> Option<FileOutput> {
     if path.file_name().is_none() || path.to_string_lossy().ends_with('/') {
         section.value("path")?.mistake("names a folder; add a file's name, such as audit.json");
     }
-    let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    if separator.is_some() && !is_csv {
+    if separator.is_some() && !csv::is_csv(&path) {
         let place = section.place.key("separator");
         section
             .reading
             .warn(&place, "has no effect: records are written as JSON lines unless the path ends in .csv");
     }
-    let separator = separator.unwrap_or_else(|| SEPARATOR.to_owned());
+    let separator = separator.unwrap_or(SEPARATOR);
     Some(FileOutput { path, separate_by_content_type, separator })
 }
 
-fn separator(value: &Value) -> Option<String> {
+fn separator(value: &Value) -> Option<char> {
     let text = value.scalar_text()?;
     let mut characters = text.chars();
     match (characters.next(), characters.next()) {
-        (Some(one), None) if !matches!(one, '"' | '\r' | '\n') => Some(text),
+        (Some(one), None) if !matches!(one, '"' | '\r' | '\n') => Some(one),
         _ => {
             value.mistake("must be one character other than a quote or a line end, such as ;");
             None
@@ -151,51 +142,8 @@ fn address(section: &Section, key: &'static str) -> Option<String> {
     Some(host.to_owned())
 }
 
-fn http(section: &Section) -> Option<HttpOutput> {
-    let url = section
-        .required("url", "name the receiver's URL", |section, key| url::receiver(&section.value(key)?));
-    let format = section.choice("format", &FORMATS).unwrap_or(HttpFormat::Ndjson);
-    let headers = headers(section);
-    let gzip = section.choice("compress", &COMPRESSIONS).unwrap_or(false);
-    let batch_bytes_max = section.size("batchSize", &limits::HTTP_BATCH_BYTES).unwrap_or(BATCH_BYTES);
-    let tls = tls(section);
-    let url = url?;
-    if tls.is_some() && url.to_ascii_lowercase().starts_with("http:") {
-        section.reading.mistake(&section.place.key("tls"), "needs a URL that begins with https://");
-    }
-    Some(HttpOutput { url, format, headers, gzip, batch_bytes_max, tls })
-}
-
-/// `headers`, and `header_files` whose values are read from files.
-fn headers(section: &Section) -> Vec<(String, Secret)> {
-    let written = section.free_entries("headers");
-    let in_files = section.free_entries("header_files");
-    let all = written
-        .into_iter()
-        .map(|entry| (entry, false))
-        .chain(in_files.into_iter().map(|entry| (entry, true)));
-    let mut headers: Vec<(String, Secret)> = Vec::new();
-    for ((name, value), is_file) in all {
-        let text = if is_file { value.secret_file() } else { value.secret() };
-        if HeaderName::from_bytes(name.as_bytes()).is_err() {
-            value.mistake("is no header's name; use letters, digits and -");
-            continue;
-        }
-        if headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
-            value.mistake("is the same header as one above; keep one of them");
-            continue;
-        }
-        let Some(text) = text else { continue };
-        if HeaderValue::from_str(text.reveal()).is_err() {
-            value.mistake("has a character that no header can carry; keep to one line of text");
-            continue;
-        }
-        headers.push((name.to_owned(), text));
-    }
-    headers
-}
-
-fn tls(section: &Section) -> Option<Tls> {
+/// `tls`, the same for each output that speaks to a receiver.
+pub(super) fn tls(section: &Section) -> Option<Tls> {
     let keys = section.section("tls");
     let tls = Tls {
         ca_file: keys.pem_file("ca_file"),

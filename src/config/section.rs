@@ -54,6 +54,11 @@ impl<'a> Section<'a> {
         self.owes
     }
 
+    /// The same, whose required keys have to be there or not.
+    pub(super) fn owing(self, owes: bool) -> Self {
+        Self { owes, ..self }
+    }
+
     /// Lets the keys of another section decide before those of this one.
     pub(super) fn overlay(&mut self, layers: impl IntoIterator<Item = Layer<'a>>) {
         self.layers.splice(..0, layers);

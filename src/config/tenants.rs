@@ -31,7 +31,8 @@ const CLOUDS: [(&str, Cloud); 4] = [
     ("dod", Cloud::Dod),
 ];
 
-const CREDENTIALS: [&str; 4] = ["client_secret", "client_secret_file", "certificate", "federated_token_file"];
+pub(super) const CREDENTIALS: [&str; 4] =
+    ["client_secret", "client_secret_file", "certificate", "federated_token_file"];
 
 const TENANT_ID_MEND: &str = "fill in the tenant_id: Entra admin center, Overview, Tenant ID";
 const CLIENT_ID_MEND: &str = "fill in the client_id: App registrations, your app, Application (client) ID";
@@ -154,11 +155,7 @@ fn folded(id: &str) -> String {
 }
 
 fn tenant(section: &Section, default: &[ContentType]) -> Option<Tenant> {
-    let tenant_id = section
-        .required("tenant_id", TENANT_ID_MEND, |section, key| guid(&section.value(key)?, TENANT_ID_MEND));
-    let client_id = section
-        .required("client_id", CLIENT_ID_MEND, |section, key| guid(&section.value(key)?, CLIENT_ID_MEND));
-    let credential = credential(section);
+    let app = app(section);
     let name = section.value("name").and_then(|value| name(&value));
     let cloud = section.choice("api_type", &CLOUDS).unwrap_or(Cloud::Commercial);
     let publisher_id = section
@@ -167,12 +164,12 @@ fn tenant(section: &Section, default: &[ContentType]) -> Option<Tenant> {
     let login_url = section.value("login_url").and_then(|value| url::origin(&value));
     let api_url = section.value("api_url").and_then(|value| url::origin(&value));
     let subscriptions = subscriptions(section).unwrap_or_else(|| default.to_vec());
-    let tenant_id = tenant_id?;
+    let (tenant_id, client_id, credential) = app?;
     Some(Tenant {
         publisher_id: publisher_id.unwrap_or_else(|| tenant_id.clone()),
         tenant_id,
-        client_id: client_id?,
-        credential: credential?,
+        client_id,
+        credential,
         name,
         cloud,
         login_url: login_url.unwrap_or_else(|| cloud.login_url().to_owned()),
@@ -181,7 +178,17 @@ fn tenant(section: &Section, default: &[ContentType]) -> Option<Tenant> {
     })
 }
 
-fn guid(value: &Value, mend: &str) -> Option<String> {
+/// The app that logs in: its tenant, its id and what proves that it is us. `None` if any of them lacks or is wrong.
+pub(super) fn app(section: &Section) -> Option<(String, String, Credential)> {
+    let tenant_id = section
+        .required("tenant_id", TENANT_ID_MEND, |section, key| guid(&section.value(key)?, TENANT_ID_MEND));
+    let client_id = section
+        .required("client_id", CLIENT_ID_MEND, |section, key| guid(&section.value(key)?, CLIENT_ID_MEND));
+    let credential = credential(section);
+    Some((tenant_id?, client_id?, credential?))
+}
+
+pub(super) fn guid(value: &Value, mend: &str) -> Option<String> {
     let text = value.text()?;
     if scalar::is_placeholder(&text) {
         value.mistake(format!("is still a placeholder; {mend}"));

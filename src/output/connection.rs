@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{TcpStream, ToSocketAddrs},
+    net::{Shutdown, TcpStream, ToSocketAddrs},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -244,6 +244,10 @@ impl Connection {
                 Err(error) => self.go_on_after(error, until)?,
             }
         }
+        self.flush(until)
+    }
+
+    fn flush(&mut self, until: Instant) -> io::Result<()> {
         loop {
             match self.stream.flush() {
                 Ok(()) => return Ok(()),
@@ -285,6 +289,31 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Says that nothing more comes, and returns when the receiver has closed the connection in answer to that, which
+    /// it does when it has read everything. If it has not within `silence_max`, [`io::ErrorKind::TimedOut`].
+    ///
+    /// Whoever closes with something unread, or gets something after that, answers with a reset (RFC 9293, section
+    /// 3.6.1), which is an error here, unless it comes later than [`PATIENCE_STEP`] after the close.
+    pub fn close(mut self, silence_max: Duration) -> io::Result<()> {
+        self.ensure_open()?;
+        if let Stream::Tls(stream) = &mut self.stream {
+            stream.conn.send_close_notify();
+        }
+        self.flush(Instant::now() + silence_max)?;
+        self.stream.socket().shutdown(Shutdown::Write)?;
+        let until = Instant::now() + silence_max;
+        loop {
+            match self.receive(&mut [0; 1024], until.saturating_duration_since(Instant::now())) {
+                Ok(_) if Instant::now() < until => {}
+                Ok(_) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.patience.sleep(PATIENCE_STEP)?;
+        self.stream.socket().take_error()?.map_or(Ok(()), Err)
     }
 
     /// Brings the handshake of TLS to its end.

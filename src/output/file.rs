@@ -1,17 +1,13 @@
-//! Records to files, one line each, appended.
-//!
-//! A pass opens its files anew, so rotation by rename needs no signal; they are opened for appending, so copytruncate
-//! works too. Other programs follow these files while they grow: a line that is complete is never taken back, and a
-//! line that is not never stays. The one is why nothing but the torn end of a file is ever cut off; the other is why
-//! that is done right after a write that failed, and again when a file is opened.
+//! Records to files, one line of JSON each, appended.
 
-use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
+use std::path::PathBuf;
+
+use serde_json::value::RawValue;
+
+use super::{
+    Output, OutputError, Source,
+    append::{Files, storage},
 };
-
-use super::{Output, OutputError, Source};
 use crate::{
     config,
     delivery::OutputName,
@@ -26,27 +22,18 @@ use crate::{
 pub struct FileOutput {
     path: PathBuf,
     separate: bool,
-    /// Those that this pass has written to.
-    open: Vec<Target>,
+    files: Files,
     /// Whole lines on their way to a file.
     lines: Vec<u8>,
 }
 
-/// A file that is written to.
-#[derive(Debug)]
-struct Target {
-    path: PathBuf,
-    file: File,
-    is_dirty: bool,
-}
-
 impl FileOutput {
-    /// Opens nothing yet: a file is made when there is something to write into it.
+    /// Opens nothing yet.
     pub fn new(settings: &config::FileOutput) -> Self {
         Self {
             path: settings.path.clone(),
             separate: settings.separate_by_content_type,
-            open: Vec::new(),
+            files: Files::new(|line| serde_json::from_slice::<&RawValue>(line).is_ok()),
             lines: Vec::with_capacity(OUTPUT_BUFFER_BYTES),
         }
     }
@@ -54,7 +41,7 @@ impl FileOutput {
     /// `DLP.All` → `DLPAll.json` in the folder of `path`.
     fn path_of(&self, content_type: ContentType) -> PathBuf {
         if self.separate {
-            self.path.with_file_name(format!("{}.json", content_type.name().replace('.', "")))
+            self.path.with_file_name(format!("{}.json", content_type.file_stem()))
         } else {
             self.path.clone()
         }
@@ -67,20 +54,12 @@ impl Output for FileOutput {
     }
 
     fn prepare(&mut self, from: &Source<'_>) -> Result<Option<Position>, OutputError> {
-        let path = self.path_of(from.content_type);
-        if self.open.iter().any(|target| target.path == path) {
-            return Ok(None);
-        }
-        let target = Target::open(path)?;
-        let position = target.position()?;
-        self.open.push(target);
-        Ok(Some(position))
+        self.files.open(&self.path_of(from.content_type))
     }
 
     fn write(&mut self, from: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError> {
         let path = self.path_of(from.content_type);
-        let target = self.open.iter_mut().find(|target| target.path == path);
-        let target = target.expect("a feed is written only after it was prepared");
+        let target = self.files.get(&path);
         self.lines.clear();
         for record in records {
             record.append_line(&mut self.lines);
@@ -93,11 +72,7 @@ impl Output for FileOutput {
     }
 
     fn make_durable(&mut self) -> Result<(), OutputError> {
-        for target in self.open.iter_mut().filter(|target| target.is_dirty) {
-            disk::sync(&target.file).map_err(|error| storage("sync", &target.path, error))?;
-            target.is_dirty = false;
-        }
-        Ok(())
+        self.files.make_durable()
     }
 
     fn try_out(&mut self) -> Result<(), OutputError> {
@@ -108,83 +83,13 @@ impl Output for FileOutput {
     }
 
     fn positions(&self) -> Result<Vec<Position>, OutputError> {
-        self.open.iter().map(Target::position).collect()
+        self.files.positions()
     }
-}
-
-impl Target {
-    /// Opens a file for appending, made if it is not there, its folder too, and mends a torn end.
-    fn open(path: PathBuf) -> Result<Self, OutputError> {
-        if let Some(folder) = path.parent() {
-            disk::make_folder(folder, 0o750).map_err(|error| storage("make the folder", folder, error))?;
-        }
-        let mut file = disk::open_for_append(&path, 0o640).map_err(|error| storage("open", &path, error))?;
-        mend_end(&mut file).map_err(|error| storage("mend", &path, error))?;
-        Ok(Self { path, file, is_dirty: false })
-    }
-
-    fn position(&self) -> Result<Position, OutputError> {
-        Position::end_of(&self.file, &self.path).map_err(|error| storage("look at", &self.path, error))
-    }
-
-    /// Appends whole lines. If that fails midway, the part of a line that got through is cut off again.
-    fn append(&mut self, lines: &[u8]) -> Result<(), OutputError> {
-        if lines.is_empty() {
-            return Ok(());
-        }
-        self.is_dirty = true;
-        disk::append(&mut self.file, lines).map_err(|error| {
-            // If this fails too, the next pass mends the file when it opens it.
-            let _ = mend_end(&mut self.file);
-            storage("write", &self.path, error)
-        })
-    }
-}
-
-fn storage(action: &'static str, path: &Path, source: io::Error) -> OutputError {
-    OutputError::Storage { action, path: path.display().to_string(), source }
-}
-
-/// If the file's last line lacks its line break: gives it one if the line is a whole record, which it is only if
-/// somebody else wrote it, and else cuts it off. What is not a regular file (a pipe, `/dev/stdout`) has no end to mend.
-fn mend_end(file: &mut File) -> io::Result<()> {
-    let metadata = file.metadata()?;
-    if !metadata.file_type().is_file() || metadata.len() == 0 {
-        return Ok(());
-    }
-    let (start, line) = last_line(file, metadata.len())?;
-    if line.is_empty() {
-        return Ok(());
-    }
-    if serde_json::from_slice::<&serde_json::value::RawValue>(&line).is_ok() {
-        return disk::append(file, b"\n");
-    }
-    disk::cut(file, start)
-}
-
-/// What stands behind the last line break, and where it starts.
-fn last_line(file: &mut File, length: u64) -> io::Result<(u64, Vec<u8>)> {
-    let mut line = Vec::new();
-    let mut start = length;
-    while start > 0 {
-        let step = start.min(OUTPUT_BUFFER_BYTES as u64);
-        let mut piece = vec![0; usize::try_from(step).expect("a step fits into memory")];
-        file.seek(SeekFrom::Start(start - step))?;
-        file.read_exact(&mut piece)?;
-        let line_break = piece.iter().rposition(|&byte| byte == b'\n');
-        let after = line_break.map_or(0, |place| place + 1);
-        line.splice(0..0, piece[after..].iter().copied());
-        start = start - step + after as u64;
-        if line_break.is_some() {
-            break;
-        }
-    }
-    Ok((start, line))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use super::*;
     use crate::records::{Origin, Records};
@@ -193,7 +98,7 @@ mod tests {
         Source { tenant_id: "", tenant_name: Some("contoso"), content_type: ContentType::AuditExchange };
 
     fn output(path: &Path, separate_by_content_type: bool) -> FileOutput {
-        let separator = String::new();
+        let separator = ';';
         FileOutput::new(&config::FileOutput { path: path.to_owned(), separate_by_content_type, separator })
     }
 

@@ -3,9 +3,14 @@
 //! An output is what implements [`Output`]; [`open`] makes those that the configuration enables. To add one: a file
 //! beside this one, and a line in [`open`]. Outputs know nothing of the API or of the state.
 
+mod append;
 mod connection;
+mod csv;
 mod file;
 pub mod fluentd;
+pub mod gelf;
+mod graylog;
+mod http;
 mod patience;
 mod stdout;
 
@@ -20,8 +25,11 @@ use crate::{
 };
 
 pub use connection::{Connection, Endpoint};
+pub use csv::CsvOutput;
 pub use file::FileOutput;
 pub use fluentd::FluentdOutput;
+pub use graylog::GraylogOutput;
+pub use http::HttpOutput;
 pub use patience::{Over, Patience};
 pub use stdout::Stdout;
 
@@ -52,6 +60,11 @@ pub trait Output: Send {
     /// Tries out what can be tried without delivering anything: that a file can be written, that a receiver can be
     /// reached and lets us in.
     fn try_out(&mut self) -> Result<(), OutputError>;
+
+    /// What tells a record from others in its files: the same key as is found there after a crash.
+    fn key(&self, record: &Record<'_>) -> u128 {
+        record.key()
+    }
 
     /// Where its files end, when everything in them is durable.
     fn positions(&self) -> Result<Vec<Position>, OutputError> {
@@ -109,13 +122,23 @@ impl OutputError {
 pub fn open(config: &Config, patience: &Patience) -> Vec<Box<dyn Output>> {
     let mut outputs: Vec<Box<dyn Output>> = Vec::new();
     if let Some(file) = &config.output.file {
-        outputs.push(Box::new(FileOutput::new(file)));
+        if crate::csv::is_csv(&file.path) {
+            outputs.push(Box::new(CsvOutput::new(file)));
+        } else {
+            outputs.push(Box::new(FileOutput::new(file)));
+        }
     }
     if let Some(fluentd) = &config.output.fluentd {
         outputs.push(Box::new(FluentdOutput::new(fluentd, patience)));
     }
+    if let Some(http) = &config.output.http {
+        outputs.push(Box::new(HttpOutput::new(http, &config.network, patience)));
+    }
+    if let Some(graylog) = &config.output.graylog {
+        outputs.push(Box::new(GraylogOutput::new(graylog, patience)));
+    }
     if config.output.stdout {
-        outputs.push(Box::new(Stdout::default()));
+        outputs.push(Box::new(Stdout::new(patience)));
     }
     outputs
 }

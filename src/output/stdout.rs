@@ -2,13 +2,44 @@
 
 use std::io::{self, Write};
 
-use super::{Output, OutputError, Source};
+use super::{Output, OutputError, Patience, Source};
 use crate::{delivery::OutputName, limits::OUTPUT_BUFFER_BYTES, records::Record};
 
-/// Standard output. A line is never cut in two by us: what is written ends with a record's end.
-#[derive(Debug, Default)]
+/// Standard output. What is written ends with a record's end, and counts as safe when the system has taken it: of what
+/// whoever reads it does with it, nothing is known.
+#[derive(Debug)]
 pub struct Stdout {
     lines: Vec<u8>,
+    patience: Patience,
+}
+
+impl Stdout {
+    /// A reader that stands still is waited for until `patience` is over.
+    pub fn new(patience: &Patience) -> Self {
+        Self { lines: Vec::new(), patience: patience.clone() }
+    }
+
+    fn pass_on(&mut self) -> Result<(), OutputError> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let lines = std::mem::take(&mut self.lines);
+        let passed_on = self.patience.attempt(move || {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(&lines).and_then(|()| stdout.flush())
+        });
+        let standard_output = || "standard output".to_owned();
+        match passed_on {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Err(OutputError::Closed),
+            Ok(Err(source)) => Err(OutputError::Storage { action: "write", path: standard_output(), source }),
+            Err(over) => Err(OutputError::Receiver {
+                receiver: standard_output(),
+                problem: over.to_string(),
+                mend: "read it faster".to_owned(),
+            }),
+        }
+    }
 }
 
 impl Output for Stdout {
@@ -32,17 +63,5 @@ impl Output for Stdout {
 
     fn try_out(&mut self) -> Result<(), OutputError> {
         Ok(())
-    }
-}
-
-impl Stdout {
-    fn pass_on(&mut self) -> Result<(), OutputError> {
-        let mut stdout = io::stdout().lock();
-        let passed_on = stdout.write_all(&self.lines).and_then(|()| stdout.flush());
-        self.lines.clear();
-        passed_on.map_err(|source| match source.kind() {
-            io::ErrorKind::BrokenPipe => OutputError::Closed,
-            _ => OutputError::Storage { action: "write", path: "standard output".to_owned(), source },
-        })
     }
 }

@@ -20,7 +20,6 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     io::{self, IsTerminal, Write as _},
-    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -31,8 +30,9 @@ use jiff::Timestamp;
 
 use crate::{
     api::{Client, Failure, Token},
-    config::{Config, Tenant},
+    config::{self, Config, Tenant},
     delivery::Wanted,
+    filter::Filter,
     limits::{EXPIRATION_GRACE, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     network,
     output::{self, Output, OutputError, Patience, Stdout},
@@ -128,32 +128,13 @@ impl Ends {
                 (None, known, progress, Vec::new())
             }
             Mode::Retrieve => {
-                let stdout: Box<dyn Output> = Box::<Stdout>::default();
+                let stdout: Box<dyn Output> = Box::new(Stdout::new(patience));
                 (None, KnownBlobs::default(), Progress::default(), vec![stdout])
             }
         };
         let known = if collect.skip_known { known } else { KnownBlobs::default() };
         Ok(Self { known, progress, ledger, outputs })
     }
-}
-
-/// What the configuration asks for and this version does not do yet: each with what to do instead.
-pub fn missing_parts(config: &Config) -> Vec<String> {
-    let output = &config.output;
-    let is_csv =
-        |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    let parts = [
-        (output.graylog.is_some(), "output.graylog", "use output.file"),
-        (output.http.is_some(), "output.http", "use output.file"),
-        (
-            output.file.as_ref().is_some_and(|file| is_csv(&file.path)),
-            "output.file with a .csv path",
-            "name it .json",
-        ),
-        (!config.collect.filters.is_empty(), "collect.filter", "take it out, and filter in the receiver"),
-    ];
-    let missing = parts.iter().filter(|(is_wanted, _, _)| *is_wanted);
-    missing.map(|(_, part, instead)| format!("{part} is not part of this version yet; {instead}")).collect()
 }
 
 /// Makes one pass over these tenants of the configuration.
@@ -197,9 +178,27 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
     let writer = Writer::new(Arc::clone(&feeds), outputs, ledger, events.clone());
     let writer = thread::spawn(move || writer.run(&blobs_received, &closed));
     let memory = Memory::new(collect.held_bytes_max, collect.held_records_max);
-    let tools =
-        Arc::new(Tools { client: client.clone(), feeds: Arc::clone(&feeds), blobs: blobs.clone(), memory });
-    let signals = signals::listen(events.clone(), patience);
+    let filter =
+        |(content_type, filter): &(_, config::Filter)| (*content_type, Filter::new(&filter.conditions));
+    let tools = Tools {
+        client: client.clone(),
+        feeds: Arc::clone(&feeds),
+        filters: collect.filters.iter().map(filter).collect(),
+        blobs: blobs.clone(),
+        memory,
+    };
+    let (attempts, attempts_received) = crossbeam_channel::bounded(collect.threads);
+    let worked = events.clone();
+    // One job for each thread, which takes attempts until no more come. A job for each attempt would cost more than a small
+    // blob does: idle threads would look for it in each other's queues.
+    pool.spawn_broadcast(move |_| {
+        for Next { attempt, token } in &attempts_received {
+            let result = tools.run(&attempt.task, token.as_deref());
+            // Nobody waits for an attempt that hangs when the pass ends.
+            let _ = worked.send(Event::Worked(attempt, result));
+        }
+    });
+    let signals = signals::listen(events, patience);
     let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
     let bar = Bar::start(order.show_progress && !prints_lines);
 
@@ -215,14 +214,7 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
     for (feed, wanted) in expired {
         course.send_gone(feed, wanted);
     }
-    course.run(|attempt, token| {
-        let (tools, events) = (Arc::clone(&tools), events.clone());
-        pool.spawn(move || {
-            let result = tools.run(&attempt.task, token.as_deref());
-            // Nobody waits for an attempt that hangs when the pass ends.
-            let _ = events.send(Event::Worked(attempt, result));
-        });
-    });
+    course.run(&attempts);
     drop(close); // nothing more comes: the writer commits what it has
     let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     course.take_rest();
@@ -274,6 +266,12 @@ fn resume(
     (progress, expired)
 }
 
+/// What a thread of the pool does next.
+struct Next {
+    attempt: Attempt,
+    token: Option<Arc<Token>>,
+}
+
 /// The main thread's part of a pass.
 struct Course<'a, 's> {
     feeds: &'a Feeds,
@@ -288,11 +286,13 @@ struct Course<'a, 's> {
 impl Course<'_, '_> {
     /// Hands out what may run, and waits for what comes of it, until the schedule is over; or, if that was stopped,
     /// until nobody waits any more.
-    fn run(&mut self, start: impl Fn(Attempt, Option<Arc<Token>>)) {
+    fn run(&mut self, attempts: &Sender<Next>) {
         let mut is_cut = false;
         loop {
             while let Some((attempt, token)) = self.schedule.next(Instant::now()) {
-                start(attempt, token);
+                attempts
+                    .send(Next { attempt, token })
+                    .expect("the threads take attempts as long as there may be some");
             }
             if self.schedule.is_over() {
                 return;
@@ -355,6 +355,9 @@ impl Course<'_, '_> {
 
     /// What a dry run has to say: a line a blob, tab-separated: tenant, content type, when it became available, id.
     fn print(&self, blobs: &[(FeedIndex, crate::feed::Blob)]) {
+        if blobs.is_empty() {
+            return; // standard output may be locked by an output that waits for its reader
+        }
         let mut lines = String::new();
         for (feed, blob) in blobs {
             let (tenant, content_type) = self.feeds.feed(*feed);

@@ -1,7 +1,7 @@
 //! What a pool thread does with one task: one request to Microsoft, and for a blob the way from its body to the
 //! writer. A function from a task to an outcome: no policy, no sleeping, nothing remembered.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use crossbeam_channel::Sender;
 
@@ -14,6 +14,8 @@ use super::{
 use crate::{
     api::{Client, Failure, Page, Subscription, Token},
     delivery::Wanted,
+    feed::ContentType,
+    filter::Filter,
     records::Records,
 };
 
@@ -88,6 +90,8 @@ pub struct Tools {
     pub client: Client,
     /// Who is collected from.
     pub feeds: Arc<Feeds>,
+    /// Which records are wanted, where not all of them are.
+    pub filters: HashMap<ContentType, Filter>,
     /// The way to the writer.
     pub blobs: Sender<Incoming>,
     /// The room for blobs on their way.
@@ -119,16 +123,17 @@ impl Tools {
     }
 
     fn download(&self, feed: FeedIndex, wanted: &Wanted, token: &Token) -> Result<Answer, Failure> {
-        let (tenant, _) = self.feeds.feed(feed);
+        let (tenant, content_type) = self.feeds.feed(feed);
         let mut share = self.memory.share();
         let buffer = share.buffer();
         let body =
             self.client.download(tenant, token, &wanted.blob, buffer, |bytes| share.grow_bytes(bytes))?;
-        let records = Records::split(body, self.feeds.origin(feed))
+        let mut records = Records::split(body, self.feeds.origin(feed))
             .map_err(|malformed| Failure::Malformed(malformed.to_string()))?;
+        let filtered = self.filters.get(&content_type).map_or(0, |filter| filter.apply(&mut records));
         share.grow_records(records.len());
         let bytes = records.bytes();
-        let downloaded = Downloaded { feed, wanted: wanted.clone(), records, share };
+        let downloaded = Downloaded { feed, wanted: wanted.clone(), records, filtered, share };
         let handed = self.blobs.send(Incoming::Downloaded(downloaded));
         Ok(if handed.is_ok() { Answer::Handed(bytes) } else { Answer::WriterGone })
     }

@@ -43,6 +43,8 @@ pub struct Downloaded {
     pub wanted: Wanted,
     /// What is in it.
     pub records: Records,
+    /// How many more the filter kept back.
+    pub filtered: u64,
     /// The memory that it holds; given back once it is written.
     pub share: Share,
 }
@@ -62,6 +64,8 @@ pub struct Delivered {
     pub records: u64,
     /// How many were dropped because their Id was delivered before.
     pub duplicates: u64,
+    /// How many the filter kept back.
+    pub filtered: u64,
 }
 
 /// The writer and what it owns.
@@ -100,6 +104,7 @@ struct Written {
     to: OutputSet,
     records: u64,
     duplicates: u64,
+    filtered: u64,
 }
 
 /// What is left when nothing more comes.
@@ -170,7 +175,7 @@ impl Writer {
     }
 
     fn write(&mut self, downloaded: Downloaded) -> Result<(), StateError> {
-        let Downloaded { feed, wanted, records, share } = downloaded;
+        let Downloaded { feed, wanted, records, filtered, share } = downloaded;
         let feeds = Arc::clone(&self.feeds);
         let (tenant, content_type) = feeds.feed(feed);
         let source =
@@ -182,7 +187,7 @@ impl Writer {
             if self.outputs[place].failure.is_some() || to.contains(name) {
                 continue;
             }
-            let chosen = self.choose(name, &records, &mut is_new)?;
+            let chosen = self.choose(place, &records, &mut is_new)?;
             if self.write_to(place, &source, &chosen)? {
                 to = to.with(name);
             }
@@ -190,7 +195,7 @@ impl Writer {
         let new = is_new.iter().filter(|is_new| **is_new).count() as u64;
         let duplicates = if to.is_empty() { 0 } else { records.len() as u64 - new };
         self.batch.bytes += records.bytes();
-        self.batch.blobs.push(Written { feed, wanted, to, records: new, duplicates });
+        self.batch.blobs.push(Written { feed, wanted, to, records: new, duplicates, filtered });
         share.give_back(records.into_buffer());
         Ok(())
     }
@@ -199,10 +204,12 @@ impl Writer {
     /// that was cut off after it had written them. A record without an Id is always delivered.
     fn choose<'r>(
         &mut self,
-        output: OutputName,
+        place: usize,
         records: &'r Records,
         is_new: &mut [bool],
     ) -> Result<Vec<Record<'r>>, StateError> {
+        let slot = &self.outputs[place].output;
+        let output = slot.name();
         let mut chosen = Vec::with_capacity(records.len());
         let Some(ledger) = &mut self.ledger else {
             is_new.fill(true);
@@ -210,10 +217,10 @@ impl Writer {
             return Ok(chosen);
         };
         for (record, is_new) in records.iter().zip(is_new) {
-            let is_there = output == OutputName::File && ledger.adopt(record.key());
-            if is_there {
-                self.batch.adopted.push(record.key());
-            }
+            let key = (output == OutputName::File).then(|| slot.key(&record));
+            let adopted = key.filter(|&key| ledger.adopt(key));
+            let is_there = adopted.is_some();
+            self.batch.adopted.extend(adopted);
             if let Some(id) = record.id.filter(|_| ledger.knows_records()) {
                 let batch = self.batch.ids.entry(id).or_default();
                 if batch.contains(output) || ledger.has_record(output, id)? {
@@ -283,14 +290,15 @@ impl Writer {
             batch.adopted.clear();
         }
         let mut delivered = Vec::new();
-        for Written { feed, wanted, to, records, duplicates } in blobs {
+        for Written { feed, wanted, to, records, duplicates, filtered } in blobs {
             let had = wanted.delivered_to;
             let has = to.and(durable.or(had));
             let is_complete = self.all.without(has).is_empty();
             let key = self.remember(&mut batch, feed, wanted, has, is_complete);
             let is_new = !has.without(had).is_empty();
-            let (records, duplicates) = if is_new { (records, duplicates) } else { (0, 0) };
-            delivered.push(Delivered { key, feed, has, is_complete, records, duplicates });
+            let (records, duplicates, filtered) =
+                if is_new { (records, duplicates, filtered) } else { (0, 0, 0) };
+            delivered.push(Delivered { key, feed, has, is_complete, records, duplicates, filtered });
         }
         for (feed, wanted) in gone {
             self.remember(&mut batch, feed, wanted, OutputSet::EMPTY, true);

@@ -146,13 +146,16 @@ impl Summary {
     /// Writes the end of the log: the `Done!` line, and with `debug` each feed's balance.
     pub fn log(&self) {
         for FeedReport { tenant, content_type, counts, .. } in &self.feeds {
-            let Counts { listed, known, delivered, failed, gone, left, records, duplicates, .. } = counts;
+            let Counts {
+                listed, known, delivered, failed, gone, left, records, duplicates, filtered, ..
+            } = counts;
             log::debug!(
                 "Balance of {tenant} {content_type}: {listed} listed = {known} known + {delivered} delivered + \
                  {failed} failed + {gone} gone + {left} left for later"
             );
             log::debug!(
-                "Records of {tenant} {content_type}: {records} saved, {duplicates} repeated and dropped"
+                "Records of {tenant} {content_type}: {records} saved, {duplicates} repeated and dropped, \
+                 {filtered} kept back by the filter"
             );
         }
         let total = self.total();
@@ -173,6 +176,7 @@ fn done(total: &Counts) -> String {
         (false, "Blobs gone", total.gone),
         (false, "Blobs left for later", total.left),
         (false, "Blobs retried", total.retried),
+        (false, "Logs filtered", total.filtered),
         (true, "Logs saved", total.records),
     ];
     let shown = fields.iter().filter(|(always, _, count)| *always || *count > 0);

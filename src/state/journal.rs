@@ -11,6 +11,7 @@
 //! - Whatever stands in an output file behind its committed length is of an unfinished batch. Its whole lines stay,
 //!   because somebody may have read them already; they are **orphans**: their blobs are not known and will be collected
 //!   again, and then each orphan is adopted: the record that is it is not written a second time. A torn last line goes.
+//! - A row of a CSV file is known by its Id, or else by what its fields say ([`csv`]); its header is no orphan.
 //! - A file that was renamed meanwhile is found in its folder by its number. One that has shrunk was rotated by
 //!   copytruncate, or is gone; then it cannot be told what was in it, and the records of that last batch may be
 //!   delivered twice, which is logged.
@@ -29,6 +30,7 @@ use super::{
     progress::{Waiting, WaitingLine},
 };
 use crate::{
+    csv::{self, Columns},
     disk::{self, Position},
     limits, records,
 };
@@ -300,15 +302,20 @@ fn find_orphans(position: &Position, orphans: &mut Orphans) -> io::Result<()> {
         );
         return Ok(());
     }
-    file.seek(SeekFrom::Start(position.length))?;
+    // A header is no row, and without one, which comes first, there are no rows.
+    let columns = if csv::is_csv(&position.path) { Columns::read(&mut file)? } else { None };
+    let mut end = columns.as_ref().map_or(0, |(_, header)| *header).max(position.length);
+    file.seek(SeekFrom::Start(end))?;
     let mut reader = BufReader::new(&file);
-    let mut end = position.length;
     let mut line = Vec::new();
     loop {
         line.clear();
         reader.read_until(b'\n', &mut line)?;
         let Some(whole) = line.strip_suffix(b"\n") else { break };
-        orphans.add(records::key_of_line(whole));
+        orphans.add(match &columns {
+            Some((columns, _)) => columns.key_of_row(&String::from_utf8_lossy(whole)),
+            None => records::key_of_line(whole),
+        });
         end += line.len() as u64;
     }
     if end < length {

@@ -2,7 +2,9 @@
 
 pub mod documents;
 pub mod forward;
+pub mod gelf;
 pub mod proxy;
+pub mod receiver;
 
 use std::{
     collections::BTreeMap,
@@ -156,6 +158,16 @@ impl Installation {
         self.config().replacen(&format!("client_secret: {SECRET}"), lines, 1)
     }
 
+    /// A configuration file with these lines, at the margin of the outputs' names, instead of the output file.
+    pub fn config_with_output(&self, lines: &str) -> String {
+        let config = self.config();
+        let (before, _) = config.split_once("  file:\n").expect("the output file");
+        let path = self.path("other-output.yaml");
+        fs::write(&path, format!("{before}{lines}\n")).expect("a writable folder");
+        set_mode(&path, 0o600);
+        path.to_str().expect("a path of text").to_owned()
+    }
+
     /// Runs the program with this configuration.
     pub fn run(&self, arguments: &[&str]) -> Run {
         let config = self.config_file();
@@ -305,7 +317,7 @@ impl std::fmt::Display for Run {
 }
 
 /// The texts of a blob's records.
-fn records_of(blob: &simulator::Blob) -> Vec<String> {
+pub fn records_of(blob: &simulator::Blob) -> Vec<String> {
     let body = blob.body();
     let records: Vec<&serde_json::value::RawValue> = serde_json::from_slice(&body).expect("a whole array");
     records.into_iter().map(|record| record.get().to_owned()).collect()

@@ -53,8 +53,8 @@ fn an_output_of_which_only_the_receiver_is_named_has_its_defaults() {
         .output;
     let file = output.file.unwrap();
     assert_eq!(
-        (file.path.to_str(), file.separate_by_content_type, &*file.separator),
-        (Some("a.json"), false, ";")
+        (file.path.to_str(), file.separate_by_content_type, file.separator),
+        (Some("a.json"), false, ';')
     );
     let fluentd = output.fluentd.unwrap();
     assert_eq!((&*fluentd.address, fluentd.port), ("::1", 24224));
@@ -66,8 +66,11 @@ fn an_output_of_which_only_the_receiver_is_named_has_its_defaults() {
     assert_eq!((&*graylog.address, graylog.port), ("g", 12201));
     assert!(graylog.tls.is_none());
     let http = output.http.unwrap();
-    assert_eq!((&*http.url, http.format, http.gzip), ("https://h/x?y=z", HttpFormat::Ndjson, false));
-    assert_eq!((http.batch_bytes_max, http.headers.len()), (1 << 20, 0));
+    assert_eq!((&*http.url, http.gzip), ("https://h/x?y=z", false));
+    assert!(matches!(http.format, HttpFormat::Ndjson));
+    assert_eq!((http.batch_bytes_max, http.batch_records_max, http.connections), (1 << 20, 5_000, 4));
+    assert_eq!((http.timeout, http.retry_timeout), (Duration::from_secs(60), Duration::from_secs(60)));
+    assert!(http.headers.is_empty() && http.tls.is_none());
     assert!(!output.stdout);
 }
 
@@ -137,6 +140,11 @@ output:
     header_files: {{ X-Key: {pem} }}
     compress: none
     batchSize: 512K
+    batchRecords: 100
+    connections: 1
+    timeout: 5s
+    retryTimeout: 0s
+    splunk: {{ index: o365, source: s, sourcetype: t, host: here, channel: {OTHER}, ackTimeout: 3s }}
   graylog: {{ enabled: false, address: g }}
 log: {{ path: a.log, debug: true }}
 metrics: {{ path: a.prom }}
@@ -221,10 +229,66 @@ fn outputs_that_are_written_are_taken() {
     assert!(tls.ca_file.is_some() && tls.cert_file.is_some() && tls.key_file.is_some());
     assert_eq!(tls.server_name.as_deref(), Some("logs"));
     let http = output.http.unwrap();
-    assert_eq!((http.format, http.gzip, http.batch_bytes_max), (HttpFormat::SplunkHec, false, 512 << 10));
+    assert_eq!((http.gzip, http.batch_bytes_max, http.batch_records_max), (false, 512 << 10, 100));
+    assert_eq!(
+        (http.connections, http.timeout, http.retry_timeout),
+        (1, Duration::from_secs(5), Duration::ZERO)
+    );
+    let HttpFormat::SplunkHec(splunk) = http.format else { panic!() };
+    assert_eq!((splunk.index.as_deref(), &*splunk.source, &*splunk.sourcetype), (Some("o365"), "s", "t"));
+    assert_eq!((splunk.host.as_deref(), splunk.channel.as_deref()), (Some("here"), Some(OTHER)));
+    assert_eq!(splunk.ack_timeout, Duration::from_secs(3));
     let headers: Vec<_> = http.headers.iter().map(|(name, value)| (&**name, value.reveal())).collect();
     assert_eq!(headers, [("Authorization", "Splunk 123"), ("X-Key", "pem")]);
     assert!(output.graylog.is_none(), "it is switched off");
+}
+
+#[test]
+fn azure_gets_records_from_the_single_tenants_app_unless_another_is_named() {
+    let azure = |tenants: &str, host: &str, section: &str| {
+        let http = format!("http: {{ url: 'https://{host}/x', format: azure-logs-ingestion{section} }}");
+        let http =
+            Trial::new(&format!("{BEGIN}{tenants}output: {{ {http} }}\n")).config().output.http.unwrap();
+        assert_eq!(http.batch_bytes_max, 1_000_000);
+        let HttpFormat::AzureLogs(app) = http.format else { panic!() };
+        app
+    };
+    let app = azure("", "a.ingest.monitor.azure.com", "");
+    assert_eq!((&*app.tenant_id, &*app.client_id), (TENANT, CLIENT));
+    assert!(matches!(app.credential, Credential::Secret(secret) if secret.reveal() == "hunter2~"));
+    assert_eq!(
+        (&*app.resource, &*app.login_url),
+        ("https://monitor.azure.com", "https://login.microsoftonline.com")
+    );
+    let app = azure("", "a.ingest.monitor.azure.us:443", ", azure: { login_url: 'https://login.example' }");
+    assert_eq!((&*app.resource, &*app.login_url), ("https://monitor.azure.us", "https://login.example"));
+    let second = format!("  - {{ tenant_id: {OTHER}, client_id: {CLIENT}, client_secret: a }}\n");
+    let own = format!(", azure: {{ tenant_id: {OTHER}, client_id: {CLIENT}, federated_token_file: t }}");
+    let app = azure(&second, "a.example", &own);
+    assert_eq!(app.tenant_id, OTHER);
+    assert!(matches!(app.credential, Credential::FederatedTokenFile(path) if path.ends_with("t")));
+    let http = "output: { http: { url: 'https://a', format: azure-logs-ingestion } }\n";
+    assert_mistakes(
+        &format!("{BEGIN}{second}{http}"),
+        &[
+            "config.yaml:6:11: output.http.azure: is missing; with several tenants, say which app sends: tenant_id, client_id \
+           and a credential",
+        ],
+    );
+}
+
+#[test]
+fn headers_on_an_open_way_are_reported() {
+    let warnings = |url: &str| {
+        let http = format!("http: {{ url: '{url}', headers: {{ a: '${{B}}' }} }}");
+        Trial::new(&format!("{BEGIN}output: {{ {http} }}\n")).set("B", "c").warnings()
+    };
+    let expected = "config.yaml:5:19: output.http.url: begins with http://, so that whoever is on the way can read the \
+                    headers; use https://";
+    assert_eq!(warnings("http://logs.example/"), [expected]);
+    for url in ["https://logs.example/", "http://localhost/", "http://[::1]:80/"] {
+        assert_eq!(warnings(url), [""; 0], "{url}");
+    }
 }
 
 #[test]

@@ -437,7 +437,45 @@ fn other_outputs() {
         ),
         (
             "http: { url: 'https://a', format: json }",
-            "config.yaml:6:29: output.http.format: must be one of ndjson, array, splunk-hec, elastic-bulk",
+            "config.yaml:6:29: output.http.format: must be one of ndjson, array, splunk-hec, elastic-bulk, \
+             azure-logs-ingestion",
+        ),
+        (
+            "http: { url: 'https://a', format: array, splunk: { index: a } }",
+            "config.yaml:6:44: output.http.splunk: is for format: splunk-hec only; set that format, or remove splunk",
+        ),
+        (
+            "http: { url: 'https://a', format: splunk-hec, splunk: { ackTimeout: 5s } }",
+            "config.yaml:6:59: output.http.splunk.ackTimeout: is nothing without channel; add the GUID of one, made with \
+             uuidgen",
+        ),
+        (
+            "http: { url: 'https://a', format: splunk-hec, splunk: { channel: mine } }",
+            "config.yaml:6:59: output.http.splunk.channel: must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; \
+             make one with uuidgen",
+        ),
+        (
+            "http: { url: 'https://a', format: azure-logs-ingestion, batchSize: 1M }",
+            "config.yaml:6:59: output.http.batchSize: must be at most 1000000 for azure-logs-ingestion, which takes no \
+             larger bodies",
+        ),
+        (
+            "http: { url: 'http://a', format: azure-logs-ingestion }",
+            "config.yaml:6:11: output.http.url: must begin with https://; http:// is for localhost only",
+        ),
+        (
+            "http: { url: 'https://a', format: azure-logs-ingestion, azure: { client_secret: a } }",
+            "config.yaml:6:59: output.http.azure.client_id: is missing; fill in the client_id: App registrations, your app, \
+             Application (client) ID\n\
+             config.yaml:6:59: output.http.azure.tenant_id: is missing; fill in the tenant_id: Entra admin center, \
+             Overview, Tenant ID",
+        ),
+        (
+            "http: { url: 'https://a', batchRecords: 0, connections: 99, timeout: 1h, retryTimeout: 2h }",
+            "config.yaml:6:29: output.http.batchRecords: must be a whole number from 1 to 1000000\n\
+             config.yaml:6:46: output.http.connections: must be a whole number from 1 to 64\n\
+             config.yaml:6:63: output.http.timeout: must be a time from 1s to 10m; write 30s, 5m, 1h or 1d\n\
+             config.yaml:6:76: output.http.retryTimeout: must be a time from 0s to 1h; write 30s, 5m, 1h or 1d",
         ),
         (
             "http: { url: 'https://a', headers: { 'a b': c } }",

@@ -49,7 +49,7 @@ fn what_still_has_a_meaning_works() {
     let conditions = vec![("Policy".to_owned(), vec!["Spoof".to_owned()])];
     assert_eq!(config.collect.filters, [(ContentType::AuditGeneral, Filter { conditions })]);
     let file = config.output.file.unwrap();
-    assert_eq!((file.path.to_str(), &*file.separator), (Some("output.csv"), ","));
+    assert_eq!((file.path.to_str(), file.separator), (Some("output.csv"), ','));
 }
 
 #[test]

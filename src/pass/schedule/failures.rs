@@ -9,6 +9,7 @@ use crate::{
         retry::{self, Verdict},
     },
     limits::{REFUSED_TOKENS_MAX, THROTTLE_PAUSE_MAX, THROTTLES_MAX},
+    network::trouble,
     pass::{
         feeds::{FeedIndex, TenantIndex},
         work::{PageOf, Task},
@@ -93,7 +94,7 @@ impl Schedule<'_> {
         let delay = if retry::is_due_at_once(failure, attempt.tries) {
             Duration::ZERO
         } else {
-            retry::delay(self.settings.retry_delay, attempt.tries, fastrand::f64())
+            trouble::delay(self.settings.retry_delay, attempt.tries, fastrand::f64())
         };
         let what = match &attempt.task {
             Task::LogIn(tenant) => format!("login for {}", self.feeds.tenant(*tenant).label()),
@@ -155,7 +156,7 @@ impl Schedule<'_> {
         let state = &mut self.tenants[tenant.place()];
         state.throttles += 1;
         let pause = after
-            .unwrap_or_else(|| retry::delay(self.settings.retry_delay, state.throttles, fastrand::f64()));
+            .unwrap_or_else(|| trouble::delay(self.settings.retry_delay, state.throttles, fastrand::f64()));
         let pause = pause.min(THROTTLE_PAUSE_MAX);
         state.pace.pause(now + pause);
         log::warn!(

@@ -358,6 +358,7 @@ impl<'a> Schedule<'a> {
             let counts = &mut self.feed_states[feed.place()].counts;
             counts.records += delivered.records;
             counts.duplicates += delivered.duplicates;
+            counts.filtered += delivered.filtered;
             if delivered.is_complete {
                 counts.delivered += 1;
             } else {

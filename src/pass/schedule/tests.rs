@@ -99,7 +99,8 @@ fn good_answer(feeds: &Feeds, task: &Task, blobs: &dyn Fn(FeedIndex) -> Vec<Blob
 fn delivered(schedule: &mut Schedule<'_>, feed: FeedIndex, wanted: &Wanted) {
     let key = schedule.key(feed, wanted);
     let has = OutputSet::EMPTY;
-    schedule.delivered(&[Delivered { key, feed, has, is_complete: true, records: 1, duplicates: 0 }]);
+    let delivered = Delivered { key, feed, has, is_complete: true, records: 1, duplicates: 0, filtered: 0 };
+    schedule.delivered(&[delivered]);
 }
 
 /// Does all that is handed out, well, until only downloads are; gives back those that were.

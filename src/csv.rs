@@ -1,0 +1,423 @@
+//! How records look as rows of CSV, and how a row is told from others.
+//!
+//! A file begins with a header that names its columns, and is appended to from then on, so that whoever follows it sees
+//! each row once and never another header. So its columns are decided when it begins: the fields that all records have
+//! in common, and those of the first batch. **A field that has no column of its own is not lost:** the last column,
+//! [`REST`], holds all such fields of a row, as a JSON object. A new file, after a rotation, has new columns.
+//!
+//! - A string is written as the text that it stands for; numbers, `true`, `false`, objects and arrays as their JSON
+//!   text; `null` as nothing, like a field that is not there.
+//! - A row is one line: control characters in a text stay escaped as in JSON (`\n`).
+//! - A cell is quoted, as RFC 4180 says, if the separator or a quote is in it. Lines end in `\n`.
+//! - Of a field that is there twice the last value is in the column, as most readers of JSON have it, and the others
+//!   are in the last column.
+//!
+//! A pass that was cut off leaves rows whose records will come again. A row is then known by its `Id`, or else by what
+//! its fields say, whichever columns they stand in ([`key_of`], [`Columns::key_of_row`]).
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fmt::Write as _,
+    fs::File,
+    io::{self, BufRead, BufReader, Read as _, Seek, SeekFrom},
+    path::Path,
+};
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::{
+    json,
+    limits::{CSV_COLUMNS_MAX, CSV_HEADER_BYTES_MAX, CSV_NAME_BYTES_MAX},
+    records::{self, Record},
+};
+
+/// The first columns of every file.
+///
+/// Source: "Office 365 Management Activity API schema", section "Common schema".
+const COMMON: [&str; 13] = [
+    "Id",
+    "RecordType",
+    "CreationTime",
+    "Operation",
+    "OrganizationId",
+    "UserType",
+    "UserKey",
+    "Workload",
+    "ResultStatus",
+    "ObjectId",
+    "UserId",
+    "ClientIP",
+    "Scope",
+];
+
+/// The last column of every file: the fields that have none.
+pub const REST: &str = "MoreFields";
+
+/// Whether a file of this name holds CSV.
+pub fn is_csv(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
+}
+
+/// A file's columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    separator: char,
+    /// The last one, [`REST`], is left out.
+    names: Vec<String>,
+    places: HashMap<String, usize>,
+}
+
+impl Columns {
+    /// Those that every file has.
+    pub fn common(separator: char) -> Self {
+        let mut columns = Self { separator, names: Vec::new(), places: HashMap::new() };
+        for name in COMMON {
+            columns.add(name);
+        }
+        columns
+    }
+
+    /// Adds those that this record needs, within the bounds of a header.
+    pub fn unite(&mut self, record: &str) {
+        json::each_field(record, |name, _| {
+            let name = on_one_line(name);
+            if self.names.len() < CSV_COLUMNS_MAX && name.len() <= CSV_NAME_BYTES_MAX {
+                self.add(&name);
+            }
+        });
+    }
+
+    fn add(&mut self, name: &str) {
+        if name != REST && !self.places.contains_key(name) {
+            self.places.insert(name.to_owned(), self.names.len());
+            self.names.push(name.to_owned());
+        }
+    }
+
+    /// Reads the header that a file begins with, and how many bytes it takes. `None` if it is not one of ours, whole.
+    pub fn read(file: &mut File) -> io::Result<Option<(Self, u64)>> {
+        file.seek(SeekFrom::Start(0))?;
+        let mut line = Vec::new();
+        let length = BufReader::new(file.take(CSV_HEADER_BYTES_MAX as u64)).read_until(b'\n', &mut line)?;
+        let header = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok());
+        Ok(header.and_then(Self::of_header).map(|columns| (columns, length as u64)))
+    }
+
+    fn of_header(header: &str) -> Option<Self> {
+        let first = COMMON[0];
+        let behind = header.strip_prefix(first).or_else(|| header.strip_prefix(&format!("\"{first}\"")))?;
+        let separator = behind.chars().next()?;
+        let mut columns = Self { separator, names: Vec::new(), places: HashMap::new() };
+        let cells = columns.cells(header);
+        let (last, names) = cells.split_last()?;
+        for name in names {
+            columns.add(name);
+        }
+        (last == REST && columns.names.len() == names.len()).then_some(columns)
+    }
+
+    /// Appends the header's line.
+    pub fn append_header(&self, to: &mut Vec<u8>) {
+        for name in &self.names {
+            self.append_cell(name, to);
+            self.append_separator(to);
+        }
+        self.append_cell(REST, to);
+        to.push(b'\n');
+    }
+
+    /// Appends a record's row.
+    pub fn append_row(&self, record: &str, to: &mut Vec<u8>) {
+        let mut values = vec![None; self.names.len()];
+        let mut rest = String::new();
+        let mut put_aside = |name: &str, value: &str| {
+            let separator = if rest.is_empty() { '{' } else { ',' };
+            let _ = write!(rest, "{separator}{}:{value}", serde_json::Value::from(name));
+        };
+        json::each_field(record, |name, value| match self.places.get(&*on_one_line(name.clone())) {
+            None => put_aside(&name, value),
+            Some(&place) => {
+                if let Some(earlier) = values[place].replace(value) {
+                    put_aside(&name, earlier);
+                }
+            }
+        });
+        for value in values {
+            if let Some(value) = value {
+                self.append_cell(&said(value), to);
+            }
+            self.append_separator(to);
+        }
+        if !rest.is_empty() {
+            rest.push('}');
+            self.append_cell(&rest, to);
+        }
+        to.push(b'\n');
+    }
+
+    fn append_separator(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(self.separator.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+
+    fn append_cell(&self, text: &str, to: &mut Vec<u8>) {
+        if text.contains([self.separator, '"']) {
+            to.push(b'"');
+            to.extend_from_slice(text.replace('"', "\"\"").as_bytes());
+            to.push(b'"');
+        } else {
+            to.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    /// The [`key_of`] the record whose row this is, given without its line break.
+    pub fn key_of_row(&self, row: &str) -> u128 {
+        let cells = self.cells(row);
+        let mut key = Key::default();
+        for (name, cell) in self.names.iter().zip(&cells) {
+            key.add(name, cell);
+        }
+        if let Some(rest) = cells.get(self.names.len()) {
+            json::each_field(rest, |name, value| key.add_to_content(&on_one_line(name), &said(value)));
+        }
+        key.finish()
+    }
+
+    /// A row's cells, without their quotes.
+    fn cells<'a>(&self, row: &'a str) -> Vec<Cow<'a, str>> {
+        let mut cells = Vec::new();
+        let mut left = Some(row);
+        while let Some(text) = left {
+            // Quotes stand around a cell, and in pairs within it: a separator behind an odd number of them is text.
+            let mut is_inside = false;
+            let end = text.find(|character| {
+                is_inside ^= character == '"';
+                !is_inside && character == self.separator
+            });
+            let end = end.unwrap_or(text.len());
+            let quoted = text[..end].strip_prefix('"').and_then(|cell| cell.strip_suffix('"'));
+            cells.push(
+                quoted.map_or(Cow::Borrowed(&text[..end]), |cell| Cow::Owned(cell.replace("\"\"", "\""))),
+            );
+            left = text[end..].strip_prefix(self.separator);
+        }
+        cells
+    }
+}
+
+/// What tells a record from others where it stands in a row: its Id, or else what its fields say.
+pub fn key_of(record: &Record<'_>) -> u128 {
+    record.id.unwrap_or_else(|| {
+        let mut line = Vec::new();
+        record.append_line(&mut line);
+        let mut key = Key::default();
+        json::each_field(&String::from_utf8_lossy(&line), |name, value| {
+            key.add(&on_one_line(name), &said(value));
+        });
+        key.finish()
+    })
+}
+
+/// A record's key as it is made up from its fields, in any order.
+#[derive(Default)]
+struct Key {
+    id: Option<u128>,
+    content: u128,
+}
+
+impl Key {
+    fn add(&mut self, name: &str, text: &str) {
+        if name == COMMON[0] {
+            self.id = records::id_of(text);
+        }
+        self.add_to_content(name, text);
+    }
+
+    /// For a field that has no column, and so does not count as the Id.
+    fn add_to_content(&mut self, name: &str, text: &str) {
+        if !text.is_empty() {
+            self.content = self.content.wrapping_add(xxh3_128(format!("{name}\0{text}").as_bytes()));
+        }
+    }
+
+    fn finish(self) -> u128 {
+        self.id.unwrap_or(self.content)
+    }
+}
+
+/// The text of a value's cell, without quotes.
+fn said(value: &str) -> Cow<'_, str> {
+    match value {
+        "null" => Cow::Borrowed(""),
+        _ => on_one_line(json::text_of(value)),
+    }
+}
+
+/// With control characters escaped, as JSON escapes them.
+fn on_one_line(text: Cow<'_, str>) -> Cow<'_, str> {
+    if !text.contains(|character: char| character < ' ') {
+        return text;
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        match character {
+            '\u{8}' => escaped.push_str("\\b"),
+            '\t' => escaped.push_str("\\t"),
+            '\n' => escaped.push_str("\\n"),
+            '\u{c}' => escaped.push_str("\\f"),
+            '\r' => escaped.push_str("\\r"),
+            '\0'..='\u{1f}' => {
+                let _ = write!(escaped, "\\u{:04x}", u32::from(character));
+            }
+            _ => escaped.push(character),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::records::{Origin, Records};
+
+    /// The columns that these records need, and each one's row.
+    fn rows(separator: char, records: &[&str]) -> (Columns, Vec<String>) {
+        let mut columns = Columns::common(separator);
+        for record in records {
+            columns.unite(record);
+        }
+        let rows = records.iter().map(|record| row(&columns, record)).collect();
+        (columns, rows)
+    }
+
+    fn row(columns: &Columns, record: &str) -> String {
+        let mut row = Vec::new();
+        columns.append_row(record, &mut row);
+        let row = String::from_utf8(row).expect("UTF-8");
+        assert_eq!(row.matches('\n').count(), 1, "{row}");
+        row.trim_end_matches('\n').to_owned()
+    }
+
+    fn header(columns: &Columns) -> String {
+        let mut header = Vec::new();
+        columns.append_header(&mut header);
+        String::from_utf8(header).expect("UTF-8").trim_end_matches('\n').to_owned()
+    }
+
+    /// The row's cells behind the columns that every file has.
+    fn further<'a>(columns: &Columns, row: &'a str) -> Vec<Cow<'a, str>> {
+        columns.cells(row).split_off(COMMON.len())
+    }
+
+    #[test]
+    fn a_header_names_what_all_records_have_then_what_these_have() {
+        let (columns, rows) = rows(';', &[r#"{"a":1,"Id":"x"}"#, r#"{"b":2,"a":3,"Operation":"o"}"#]);
+        assert_eq!(
+            header(&columns),
+            "Id;RecordType;CreationTime;Operation;OrganizationId;UserType;UserKey;Workload;ResultStatus;ObjectId;UserId;\
+             ClientIP;Scope;a;b;MoreFields"
+        );
+        assert_eq!(rows, ["x;;;;;;;;;;;;;1;;", ";;;o;;;;;;;;;;3;2;"]);
+        assert_eq!(Columns::of_header(&header(&columns)), Some(columns));
+    }
+
+    #[test]
+    fn a_cell_says_what_its_value_says() {
+        let record = r#"{"s":"a;\"b\"","u":"\u00e4\/","l":"x\ny\u0001","n":1e400,"t":true,"z":null,"e":"","o":{"k":["v"]}}"#;
+        let (columns, rows) = rows(';', &[record]);
+        let cells = further(&columns, &rows[0]);
+        assert_eq!(
+            cells,
+            ["a;\"b\"", "ä/", "x\\ny\\u0001", "1e400", "true", "", "", "{\"k\":[\"v\"]}", ""],
+            "{rows:?}"
+        );
+        assert!(rows[0].contains(r#";"a;""b""";ä/;x\ny\u0001;1e400;true;;;"{""k"":[""v""]}";"#), "{rows:?}");
+    }
+
+    #[test]
+    fn a_field_without_a_column_is_kept_in_the_last_one() {
+        let (columns, _) = rows(',', &[r#"{"a":1}"#]);
+        let row = row(&columns, r#"{"a":1,"b":"x,\"y","a":2,"MoreFields":null}"#);
+        assert_eq!(further(&columns, &row), ["2", r#"{"b":"x,\"y","a":1,"MoreFields":null}"#]);
+    }
+
+    #[test]
+    fn a_header_has_its_bounds_and_what_is_beyond_them_is_kept_in_the_last_column() {
+        let fields: Vec<_> =
+            (0..2 * CSV_COLUMNS_MAX).map(|number| format!("\"f{number}\":{number}")).collect();
+        let (columns, rows) = rows(';', &[&format!("{{{}}}", fields.join(","))]);
+        assert_eq!(columns.names.len(), CSV_COLUMNS_MAX);
+        assert!(rows[0].ends_with(":1999}\""), "{rows:?}");
+        let long = "\\\"".repeat(CSV_NAME_BYTES_MAX);
+        let (columns, _) = self::rows(';', &[&format!("{{\"{long}\":1,\"{long}x\":2}}")]);
+        assert_eq!(columns.names.len(), COMMON.len() + 1);
+        assert_eq!(Columns::of_header(&header(&columns)), Some(columns));
+    }
+
+    #[test]
+    fn a_header_of_somebody_else_is_told_apart() {
+        for header in ["", "Id", "Id;a", "CreationTime;Id;MoreFields", "Id;a;a;MoreFields", "{\"Id\":1}"] {
+            assert_eq!(Columns::of_header(header), None, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_known_by_its_id_and_by_what_it_says_otherwise() {
+        let id = "01234567-89ab-cdef-0123-456789abcdef";
+        let with_id = format!(r#"{{"Id":"{id}","a":1}}"#);
+        let (columns, _) = rows(';', &[]);
+        assert_eq!(columns.key_of_row(&row(&columns, &with_id)), 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        let of = |record| columns.key_of_row(&row(&columns, record));
+        assert_eq!(of(r#"{"a":1,"b":"x"}"#), of(r#"{"b":"x","a":1,"c":null}"#));
+        assert_ne!(of(r#"{"a":1,"b":"x"}"#), of(r#"{"a":"x","b":1}"#));
+        assert_ne!(of(r#"{"a":1}"#), of(r#"{"a":1,"b":2}"#));
+    }
+
+    fn fields() -> impl Strategy<Value = Vec<(String, String)>> {
+        let name = prop_oneof![Just("\"Id\"".to_owned()), "[ab;\n]{1,2}".prop_map(|name| quoted(&name))];
+        let value = prop_oneof![
+            Just("null".to_owned()),
+            Just("-1.50e3".to_owned()),
+            Just(r#"{"k;\"":["\n",{}]}"#.to_owned()),
+            Just(r#""\ud83d\u0041""#.to_owned()),
+            Just("\"01234567-89ab-cdef-0123-456789abcdef\"".to_owned()),
+            Just("\"\\u00301234567-89ab-cdef-0123-456789abcdef\"".to_owned()),
+            "[a;,\"\\\\\n\t ]{0,6}".prop_map(|text| quoted(&text)),
+        ];
+        prop::collection::vec((name, value), 0..8)
+    }
+
+    fn quoted(text: &str) -> String {
+        serde_json::Value::from(text).to_string()
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_has_the_key_of_its_record_whichever_columns_there_are(
+            fields in fields(),
+            others in fields(),
+            separator in prop_oneof![Just(';'), Just(','), Just('\t'), Just('d'), Just('ä')],
+        ) {
+            let object = |fields: &[(String, String)]| {
+                let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+                format!("{{{}}}", fields.join(","))
+            };
+            let origin = Origin::new("DLP.All", Some("a;b"));
+            let records = Records::split(format!("[{}]", object(&fields)).into_bytes(), &origin).expect("an array");
+            let record = records.iter().next().expect("a record");
+            let mut line = Vec::new();
+            record.append_line(&mut line);
+            let line = String::from_utf8(line).expect("UTF-8");
+            for columns_of in [&line, &object(&others)] {
+                let (columns, _) = rows(separator, &[columns_of]);
+                let row = row(&columns, &line);
+                prop_assert_eq!(columns.cells(&row).len(), columns.names.len() + 1, "{}", row);
+                prop_assert_eq!(columns.key_of_row(&row), key_of(&record), "{} as {}", line, row);
+                let header = header(&columns);
+                prop_assert_eq!(Columns::of_header(&header), Some(columns), "{}", header);
+            }
+        }
+    }
+}

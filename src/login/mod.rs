@@ -1,0 +1,157 @@
+//! Logging in to Microsoft as an app: what is asked of the login endpoint, with whose proof, and how its answers are
+//! read. Who sends the request, and what is made of a failure, is for the callers to say: the API's client and the output
+//! to Azure Monitor.
+//!
+//! Source: "Microsoft identity platform and the OAuth 2.0 client credentials flow".
+
+pub mod assertion;
+pub mod certificate;
+pub mod credential_file;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::{
+    config::{Credential, Secret},
+    limits::TOKEN_LIFETIME_ASSUMED,
+};
+use certificate::Certificate;
+use credential_file::Unusable;
+
+/// An app that logs in to a tenant.
+#[derive(Clone, Copy, Debug)]
+pub struct App<'a> {
+    /// Without a slash at the end, e.g. `https://login.microsoftonline.com`.
+    pub login_url: &'a str,
+    /// The tenant's GUID.
+    pub tenant_id: &'a str,
+    /// The app registration's GUID.
+    pub client_id: &'a str,
+    /// What proves that we are this app.
+    pub credential: &'a Credential,
+}
+
+impl App<'_> {
+    /// Where its tokens come from.
+    pub fn token_url(&self) -> String {
+        format!("{}/{}/oauth2/v2.0/token", self.login_url, self.tenant_id)
+    }
+
+    /// The form that asks for a token for this resource, such as `https://manage.office.com`. A certificate or a federated
+    /// token is read from its file for that.
+    pub fn form(&self, resource: &str) -> Result<Form, Unusable> {
+        let open = |text: &str| Secret::new(text);
+        let mut fields = vec![
+            ("grant_type", open("client_credentials")),
+            ("client_id", open(self.client_id)),
+            ("scope", Secret::new(format!("{resource}/.default"))),
+        ];
+        let assertion = match self.credential {
+            Credential::Secret(secret) => {
+                fields.push(("client_secret", secret.clone()));
+                return Ok(Form(fields));
+            }
+            Credential::Certificate { file, key_file } => {
+                let now = Timestamp::now();
+                let certificate = Certificate::read(file, key_file.as_deref(), now)?;
+                assertion::signed(&certificate, self.client_id, &self.token_url(), now)
+            }
+            Credential::FederatedTokenFile(path) => assertion::federated(path)?,
+        };
+        fields.extend([("client_assertion_type", open(assertion::TYPE)), ("client_assertion", assertion)]);
+        Ok(Form(fields))
+    }
+}
+
+/// What is posted to the login endpoint.
+#[derive(Clone, Debug)]
+pub struct Form(Vec<(&'static str, Secret)>);
+
+impl Form {
+    /// Its fields, for the one place that sends them.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(name, value)| (*name, value.reveal()))
+    }
+}
+
+/// What the login endpoint answers.
+#[derive(Deserialize)]
+pub struct Answer {
+    access_token: String,
+    expires_in: Option<Seconds>,
+}
+
+impl Answer {
+    /// The whole value of the `Authorization` header.
+    pub fn authorization(&self) -> Secret {
+        Secret::new(format!("Bearer {}", self.access_token))
+    }
+
+    /// How long the token is accepted, from its coming on.
+    pub fn lifetime(&self) -> Duration {
+        Duration::from_secs(
+            self.expires_in.as_ref().map_or(TOKEN_LIFETIME_ASSUMED, |Seconds(seconds)| *seconds),
+        )
+    }
+}
+
+/// Seconds as a number, or, as the older endpoint answers them, as a text of digits.
+#[derive(Deserialize)]
+#[serde(from = "serde_json::Value")]
+struct Seconds(u64);
+
+impl From<serde_json::Value> for Seconds {
+    fn from(value: serde_json::Value) -> Self {
+        let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        Self(number.unwrap_or(TOKEN_LIFETIME_ASSUMED))
+    }
+}
+
+/// The body of a refusal.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+    error_description: Option<String>,
+}
+
+/// The code and the words of a refusal, or nothing if the body is none.
+pub fn refusal(body: &[u8]) -> Option<(String, String)> {
+    let Refusal { error, error_description } = serde_json::from_slice(body).ok()?;
+    let description = error_description.unwrap_or_default();
+    Some(match description.split_once(": ") {
+        Some((code, message)) if code.starts_with("AADSTS") => (code.to_owned(), message.to_owned()),
+        _ => (error, description),
+    })
+}
+
+/// What a person can do about a refusal with this code; empty if nothing is known.
+///
+/// Source: "Microsoft Entra authentication and authorization error codes".
+pub fn mend(code: &str) -> &'static str {
+    match code {
+        "AADSTS7000215" => {
+            "the client secret is wrong: copy the secret's Value (not its Secret ID) from Certificates & secrets"
+        }
+        "AADSTS7000222" => "the client secret has expired; create a new one under Certificates & secrets",
+        "AADSTS700016" => "no such app in this tenant: check client_id and tenant_id",
+        "AADSTS90002" | "AADSTS900023" => "no such tenant: check tenant_id and api_type",
+        "AADSTS700027" => {
+            "the certificate is not the one registered with the app, or it has expired: upload it under Certificates & \
+             secrets, Certificates"
+        }
+        "AADSTS700024" => {
+            "the certificate's or token's time is not valid: check this machine's clock, and that the token in \
+             federated_token_file is renewed"
+        }
+        "AADSTS70021" | "AADSTS700211" | "AADSTS700212" | "AADSTS700213" => {
+            "no federated credential of the app has this token's issuer, subject and audience: compare them under \
+             Certificates & secrets, Federated credentials"
+        }
+        "AADSTS50034" => "the account does not exist in this directory: check tenant_id and client_id",
+        "AADSTS53003" => "a Conditional Access policy blocks the app: exclude its service principal",
+        "AADSTS7000112" => "the app is disabled: enable it under Enterprise applications",
+        _ => "",
+    }
+}

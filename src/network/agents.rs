@@ -1,0 +1,119 @@
+//! Who makes requests: over connections that are used again, each the way that its URL takes.
+
+use std::{env, io::Read, iter, sync::Arc, time::Duration};
+
+use ureq::{
+    Agent, Body, Proxy,
+    http::{HeaderMap, Response},
+    tls::TlsConfig,
+    unversioned::transport::DefaultConnector,
+};
+
+use super::{Addresses, Routes, Unusable, alias::Alias, trouble::Trouble};
+use crate::{config::Network, limits};
+
+/// Two agents, one of which goes through the proxy. Clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Agents {
+    straight: Agent,
+    proxied: Option<Agent>,
+    routes: Arc<Routes>,
+}
+
+/// How requests are made.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// So many are made at one time, by as many threads.
+    pub at_once: usize,
+    /// The longest silence of the other side.
+    pub silence_max: Duration,
+    /// Whom they trust, and who they are.
+    pub tls: TlsConfig,
+    /// A server that is certified under another name.
+    pub alias: Option<Alias>,
+}
+
+impl Agents {
+    /// Connects to nothing yet. Redirects are never followed, because credentials would go along, and no status is an
+    /// error by itself.
+    pub fn new(network: &Network, manner: &Manner) -> Result<Self, Unusable> {
+        let routes = Routes::new(network, |name| {
+            let value = env::var_os(name)?;
+            Some(value.to_string_lossy().into_owned())
+        })?;
+        let idle_connections_max = manner.at_once + 1;
+        let silence_max = Some(manner.silence_max);
+        let agent = |proxy: Option<Proxy>| {
+            let settings = Agent::config_builder()
+                .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+                .http_status_as_error(false) // an error's body and its Retry-After are read here
+                .max_redirects(0)
+                .max_idle_connections(idle_connections_max)
+                .max_idle_connections_per_host(idle_connections_max)
+                .max_idle_age(limits::IDLE_CONNECTION_AGE_MAX)
+                .timeout_connect(Some(limits::CONNECT_TIMEOUT.min(manner.silence_max)))
+                .timeout_recv_response(silence_max)
+                .timeout_per_read(silence_max)
+                .timeout_per_write(silence_max)
+                .timeout_global(Some(limits::REQUEST_LASTS_MAX))
+                .tls_config(manner.tls.clone())
+                .proxy(proxy) // `None` too: else ureq would look into the environment by itself
+                .build();
+            let addresses = Addresses::new(manner.alias.clone());
+            Agent::with_parts(settings, DefaultConnector::default(), addresses)
+        };
+        Ok(Self {
+            straight: agent(None),
+            proxied: routes.proxy().map(|proxy| agent(Some(proxy.clone()))),
+            routes: Arc::new(routes),
+        })
+    }
+
+    /// Who makes a request to this URL.
+    pub fn agent_for(&self, url: &str) -> &Agent {
+        let proxied = self.proxied.as_ref().filter(|_| self.is_proxied(url));
+        proxied.unwrap_or(&self.straight)
+    }
+
+    /// What is connected to for this URL, in words.
+    pub fn peer(&self, url: &str) -> String {
+        self.routes.peer(url)
+    }
+
+    /// Whether requests to this URL go through a proxy.
+    pub fn is_proxied(&self, url: &str) -> bool {
+        self.routes.proxy_for(url).is_some()
+    }
+
+    /// Cuts every connection, in all threads: requests that run fail at once, and so does each one after.
+    pub fn shut_down(&self) {
+        for agent in iter::once(&self.straight).chain(&self.proxied) {
+            agent.clone().shutdown();
+        }
+    }
+}
+
+/// Reads the body of an answer that says no, within bounds: its connection is used again only if it was read to its end.
+/// A body that breaks off takes nothing from what the status says.
+pub fn read_refusal(body: Body) -> Vec<u8> {
+    let mut reason = Vec::new();
+    let _ = body.into_reader().take(limits::ERROR_BODY_BYTES_MAX as u64).read_to_end(&mut reason);
+    reason
+}
+
+/// The status, headers and body of an answer whose body is at most so many bytes, and short of its end if it is more.
+pub fn read_answer(
+    peer: &str,
+    answer: Result<Response<Body>, ureq::Error>,
+    bytes_max: usize,
+) -> Result<(u16, HeaderMap, Vec<u8>), Trouble> {
+    let (head, body) = answer.map_err(|error| Trouble::from_ureq(peer, error))?.into_parts();
+    let status = head.status.as_u16();
+    if !head.status.is_success() {
+        return Ok((status, head.headers, read_refusal(body)));
+    }
+    let mut bytes = Vec::new();
+    let read = body.into_reader().take(bytes_max as u64).read_to_end(&mut bytes);
+    read.map_err(|error| Trouble::from_body(peer, error))?;
+    Ok((status, head.headers, bytes))
+}

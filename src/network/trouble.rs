@@ -1,0 +1,145 @@
+//! What can go wrong on the way, sorted by what can be done about it.
+
+use std::{io, time::Duration};
+
+use crate::{limits::RETRY_DELAY_MAX, log::one_line};
+
+/// Why no answer came, or none that could be read to its end. Each says with whom.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// No connection, or one that fell silent.
+    #[error("{0}")]
+    Silent(String),
+    /// A connection that the other side, or something on the way, closed before the answer was here.
+    #[error("{0}")]
+    Disconnected(String),
+    /// The proxy does not let the request through.
+    #[error("{0}")]
+    NoPassage(String),
+    /// The other side's certificate is not trusted.
+    #[error("the server's certificate is not trusted: {0}")]
+    Untrusted(String),
+    /// A body that is not what its headers say.
+    #[error("the answer is {0}")]
+    Malformed(&'static str),
+}
+
+/// How the standard library says that a name was not found, and …
+const STD_UNRESOLVED: &str = "failed to lookup address information";
+/// … how we say it.
+const UNRESOLVED: &str = "the name cannot be resolved";
+
+impl Trouble {
+    /// Whether it may be over the next time.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Silent(_) | Self::Disconnected(_) | Self::Malformed(_) => true,
+            Self::NoPassage(_) | Self::Untrusted(_) => false,
+        }
+    }
+
+    /// What a person can do about it; empty where only waiting helps.
+    pub fn mend(&self) -> &'static str {
+        match self {
+            Self::Silent(_) | Self::Disconnected(_) => {
+                "check DNS, the firewall, and the proxy setting if there is one"
+            }
+            Self::NoPassage(_) => {
+                "give the proxy's user and password as http://user:password@host:port, and have it let this host through"
+            }
+            Self::Untrusted(_) => {
+                "if a proxy opens TLS on the way, give its root certificate in ca_file; otherwise check this machine's \
+                 clock and its root certificates, or somebody listens in"
+            }
+            Self::Malformed(_) => "",
+        }
+    }
+
+    /// What ureq says. `peer` is what was connected to.
+    pub fn from_ureq(peer: &str, error: ureq::Error) -> Self {
+        let about_peer = |problem: &str| format!("{peer}: {}", one_line(problem));
+        match error {
+            ureq::Error::Timeout(which) => Self::Silent(about_peer(&format!("no answer in time ({which})"))),
+            ureq::Error::HostNotFound => Self::Silent(about_peer(UNRESOLVED)),
+            ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                Some(error) => Self::from_tls(peer, error),
+                None => Self::from_io(peer, &error),
+            },
+            ureq::Error::Rustls(error) => Self::from_tls(peer, &error),
+            ureq::Error::ConnectProxyFailed(answer) if is_refusal_of_proxy(&answer) => {
+                Self::NoPassage(about_peer(&answer))
+            }
+            ureq::Error::Decompress(_, _) => Self::Malformed("not the gzip that it claims to be"),
+            other => Self::Silent(about_peer(&other.to_string())),
+        }
+    }
+
+    /// What went wrong while a body was read.
+    pub fn from_body(peer: &str, error: io::Error) -> Self {
+        match ureq::Error::from(error) {
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Malformed("cut short")
+            }
+            other => Self::from_ureq(peer, other),
+        }
+    }
+
+    fn from_io(peer: &str, error: &io::Error) -> Self {
+        let text = error.to_string();
+        let problem = match text.strip_prefix(STD_UNRESOLVED) {
+            Some(reason) => format!("{UNRESOLVED}{reason}"),
+            None => text,
+        };
+        let message = format!("{peer}: {}", one_line(&problem));
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Self::Disconnected(message),
+            _ => Self::Silent(message),
+        }
+    }
+
+    /// A certificate that is not trusted is no passing trouble; everything else about TLS can be one.
+    fn from_tls(peer: &str, error: &rustls::Error) -> Self {
+        let message = format!("{peer}: {}", one_line(&error.to_string()));
+        match error {
+            rustls::Error::InvalidCertificate(_)
+            | rustls::Error::NoCertificatesPresented
+            | rustls::Error::General(_) => Self::Untrusted(message), // General: the system has no roots at all
+            rustls::Error::InvalidMessage(_) => {
+                Self::Silent(format!("{peer}: what is spoken there is no TLS"))
+            }
+            _ => Self::Silent(message),
+        }
+    }
+}
+
+/// Whether a proxy that would not connect said no for good: `proxy server responded 407/407`. With any other status it
+/// has met trouble of its own.
+fn is_refusal_of_proxy(answer: &str) -> bool {
+    let status = answer.rsplit('/').next().and_then(|status| status.parse().ok());
+    status.is_some_and(|status: u16| (400..500).contains(&status) && !matches!(status, 408 | 429))
+}
+
+/// How long to wait before the next try: `first` after the first failure, doubled from try to try, up to
+/// [`RETRY_DELAY_MAX`], and of that between a half and the whole, so that many clients do not come back in step.
+/// `tries` counts those that failed, from 1; `jitter` is between 0 and 1.
+pub fn delay(first: Duration, tries: u32, jitter: f64) -> Duration {
+    let doubled = first.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(RETRY_DELAY_MAX);
+    doubled.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_a_bound_and_keep_half_of_it_at_least() {
+        let second = Duration::from_secs(1);
+        assert_eq!(delay(second, 1, 1.0), second);
+        assert_eq!(delay(second, 3, 1.0), 4 * second);
+        assert_eq!(delay(second, 3, 0.0), 2 * second);
+        assert_eq!(delay(second, u32::MAX, 1.0), RETRY_DELAY_MAX);
+    }
+}

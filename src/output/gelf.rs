@@ -1,0 +1,307 @@
+//! A record as a message of GELF 1.1.
+//!
+//! | GELF | record |
+//! | --- | --- |
+//! | `host` | the tenant's name, else its id |
+//! | `short_message` | `Operation`, and by which `UserId` |
+//! | `timestamp` | `CreationTime`, in seconds with milliseconds; without one the receiver takes its own time |
+//! | `level` | 6, informational |
+//! | `_Field` | each field, under its own name |
+//!
+//! What GELF, Graylog and its index do not take is changed, never lost without a word:
+//!
+//! - A name keeps its letters, digits, `.`, `-` and `_`; any other character becomes `_`. A name that is reserved gets
+//!   the prefix `record_`. The second field of a name gets the suffix `_2`, and so on.
+//! - `null` is left out. `true` and `false` are texts, because numbers and texts are all there is. So are numbers that
+//!   would not fit: integers beyond 64 bits, and what is beyond a double's range. Objects and arrays are their JSON text.
+//! - A text longer than the index takes is cut. If a message would be too large, fields are left out. Both kinds are
+//!   named in the additional field `_CutFields`.
+//!
+//! Source: "GELF Payload Specification" of Graylog's documentation, for what a message must have, the characters of names
+//! and `_id`; `GelfCodec` and `Message` of graylog2-server, for the names that Graylog skips.
+
+use std::{borrow::Cow, collections::HashMap, io::Write as _};
+
+use super::Source;
+use crate::{
+    json,
+    limits::{GELF_ENDING_BYTES_MAX, GELF_FIELD_BYTES_MAX, GELF_MESSAGE_BYTES_MAX, GELF_NAME_BYTES_MAX},
+    time,
+};
+
+/// What ends a message on a TCP connection.
+pub const DELIMITER: u8 = 0;
+
+/// The additional field that names what was cut or left out.
+const CUT_FIELDS: &str = "CutFields";
+
+/// What an additional field must not be called: Graylog sets these itself, or skips them.
+const RESERVED: [&str; 9] =
+    ["id", "host", "source", "message", "short_message", "full_message", "timestamp", "level", "streams"];
+
+/// Writes messages.
+#[derive(Debug, Default)]
+pub struct Gelf {
+    /// The names in this message, and how many fields have asked for each.
+    names: HashMap<String, u32>,
+    /// The names of what was cut or left out, separated by commas.
+    cut: String,
+}
+
+impl Gelf {
+    /// Appends the message of this record, delimiter included.
+    pub fn append(&mut self, record: &str, from: &Source<'_>, to: &mut Vec<u8>) {
+        self.names.clear();
+        self.names.insert(CUT_FIELDS.to_owned(), 1);
+        self.cut.clear();
+        let start = to.len();
+        let (mut operation, mut user, mut created) = (None, None, None);
+        to.extend_from_slice(b"{\"version\":\"1.1\"");
+        json::each_field(record, |name, value| {
+            match &*name {
+                "Operation" => operation = Some(value),
+                "UserId" => user = Some(value),
+                "CreationTime" => created = Some(value),
+                _ => {}
+            }
+            self.append_additional(&name, value, start, to);
+        });
+        if !self.cut.is_empty() {
+            append_field(&format!("_{CUT_FIELDS}"), &self.cut, to);
+        }
+        append_field("host", from.tenant_name.unwrap_or(from.tenant_id), to);
+        let mut message = operation.map_or(Cow::Borrowed(from.content_type.name()), json::text_of);
+        if let Some(user) = user.map(json::text_of).filter(|user| !user.is_empty()) {
+            message = Cow::Owned(format!("{message} by {user}"));
+        }
+        append_field("short_message", beginning(&message), to);
+        // Graylog takes times before 1970 for none.
+        if let Some(time) =
+            created.and_then(|time| time::parse(&json::text_of(time))).filter(|time| time.as_second() > 0)
+        {
+            let milliseconds = time.subsec_millisecond();
+            let _ = write!(to, ",\"timestamp\":{}.{milliseconds:03}", time.as_second()); // to memory: never fails
+        }
+        to.extend_from_slice(b",\"level\":6}");
+        to.push(DELIMITER);
+    }
+
+    fn append_additional(&mut self, name: &str, value: &str, start: usize, to: &mut Vec<u8>) {
+        if value == "null" {
+            return;
+        }
+        let end = to.len();
+        let name = self.name_of(name);
+        let is_cut = if fits_a_number(value) {
+            append_name(&format!("_{name}"), to);
+            to.extend_from_slice(value.as_bytes());
+            false
+        } else {
+            let text = json::text_of(value);
+            append_field(&format!("_{name}"), beginning(&text), to);
+            text.len() > GELF_FIELD_BYTES_MAX
+        };
+        let is_too_much = to.len() - start > GELF_MESSAGE_BYTES_MAX - GELF_ENDING_BYTES_MAX;
+        if is_too_much {
+            to.truncate(end);
+        }
+        if (is_cut || is_too_much) && self.cut.len() + name.len() < GELF_FIELD_BYTES_MAX {
+            let comma = if self.cut.is_empty() { "" } else { "," };
+            self.cut.extend([comma, &name]);
+        }
+    }
+
+    /// What a field of this name is called, without the underscore before it.
+    fn name_of(&mut self, name: &str) -> String {
+        let fitting = |character: char| {
+            if character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_') {
+                character
+            } else {
+                '_'
+            }
+        };
+        let mut base: String = name.chars().map(fitting).take(GELF_NAME_BYTES_MAX).collect();
+        if base.is_empty()
+            || base.starts_with('_')
+            || base.starts_with("gl2_")
+            || RESERVED.contains(&base.as_str())
+        {
+            base.insert_str(0, "record_");
+        }
+        let mut unique = base.clone();
+        while let Some(asked) = self.names.get(&unique) {
+            let next = self.names.get(&base).unwrap_or(asked) + 1;
+            self.names.insert(base.clone(), next);
+            unique = format!("{base}_{next}");
+        }
+        self.names.insert(unique.clone(), 1);
+        unique
+    }
+}
+
+/// Whether this is a number that Graylog can hold as it is: 64 bits, with a sign, or a double.
+fn fits_a_number(value: &str) -> bool {
+    if !value.starts_with(|character: char| character == '-' || character.is_ascii_digit()) {
+        return false;
+    }
+    if value.contains(['.', 'e', 'E']) {
+        value.parse().is_ok_and(f64::is_finite)
+    } else {
+        value.parse::<i64>().is_ok()
+    }
+}
+
+/// As much of a text as the index takes.
+fn beginning(text: &str) -> &str {
+    let mut end = text.len().min(GELF_FIELD_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+fn append_name(name: &str, to: &mut Vec<u8>) {
+    to.extend_from_slice(b",\"");
+    to.extend_from_slice(name.as_bytes());
+    to.extend_from_slice(b"\":");
+}
+
+fn append_field(name: &str, text: &str, to: &mut Vec<u8>) {
+    append_name(name, to);
+    serde_json::to_writer(to, text).expect("a text can be written to memory");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+    use crate::feed::ContentType;
+
+    fn message_from(record: &str, tenant_name: Option<&str>) -> (Map<String, Value>, usize) {
+        let from = Source { tenant_id: "1111", tenant_name, content_type: ContentType::AuditGeneral };
+        let mut bytes = b"before".to_vec();
+        let mut gelf = Gelf::default();
+        gelf.append(r#"{"Operation":"another"}"#, &from, &mut bytes);
+        let start = bytes.len();
+        gelf.append(record, &from, &mut bytes);
+        let (delimiter, message) = bytes[start..].split_last().expect("a message");
+        assert_eq!(*delimiter, DELIMITER);
+        assert!(!message.contains(&DELIMITER));
+        (serde_json::from_slice(message).expect("an object"), message.len())
+    }
+
+    #[test]
+    fn a_message_has_what_gelf_requires_and_each_field_of_the_record() {
+        let record = r#"{"CreationTime":"2026-11-22T10:15:00.5","Id":"x","Operation":"Send","UserId":"adele","RecordType":2}"#;
+        let (message, _) = message_from(record, Some("contoso"));
+        let expected = json!({
+            "version": "1.1", "host": "contoso", "short_message": "Send by adele", "level": 6,
+            "timestamp": 1_795_342_500.5, "_CreationTime": "2026-11-22T10:15:00.5", "_Id": "x", "_Operation": "Send",
+            "_UserId": "adele", "_RecordType": 2,
+        });
+        assert_eq!(Value::Object(message), expected);
+        let (message, _) = message_from(r#"{"CreationTime":"yesterday","UserId":""}"#, None);
+        let expected = json!({
+            "version": "1.1", "host": "1111", "short_message": "Audit.General", "level": 6,
+            "_CreationTime": "yesterday", "_UserId": "",
+        });
+        assert_eq!(Value::Object(message), expected);
+    }
+
+    /// The additional fields.
+    fn additional(record: &str) -> Value {
+        let (mut message, _) = message_from(record, None);
+        message.retain(|name, _| name.starts_with('_'));
+        Value::Object(message)
+    }
+
+    #[test]
+    fn values_are_texts_and_numbers() {
+        assert_eq!(
+            additional(
+                r#"{"t":true,"f":false,"z":null,"n":"a\u0000b","o":{"k":[1,null]},"i":-9223372036854775808,
+                "big":9223372036854775808,"d":1.50,"huge":1e400,"lone":"\ud83d!"}"#
+            ),
+            json!({
+                "_t": "true", "_f": "false", "_n": "a\0b", "_o": "{\"k\":[1,null]}", "_i": i64::MIN,
+                "_big": "9223372036854775808", "_d": 1.5, "_huge": "1e400", "_lone": "\u{fffd}\u{fffd}\u{fffd}!",
+            })
+        );
+    }
+
+    #[test]
+    fn names_that_are_not_taken_are_changed() {
+        assert_eq!(
+            additional(
+                r#"{"id":1,"Id":2,"@odata.type":3,"Größe":4,"a b":5,"a_b":6,"gl2_x":7,"":8,"CutFields":9}"#
+            ),
+            json!({
+                "_record_id": 1, "_Id": 2, "_record__odata.type": 3, "_Gr__e": 4, "_a_b": 5, "_a_b_2": 6,
+                "_record_gl2_x": 7, "_record_": 8, "_CutFields_2": 9,
+            })
+        );
+        assert_eq!(
+            additional(r#"{"a_2":0,"a":1,"a":2,"a":3,"a_2":4}"#),
+            json!({"_a_2": 0, "_a": 1, "_a_3": 2, "_a_4": 3, "_a_2_2": 4})
+        );
+        let long = "x".repeat(GELF_NAME_BYTES_MAX);
+        assert_eq!(
+            additional(&format!(r#"{{"{long}1":1,"{long}2":2}}"#)),
+            json!({format!("_{long}"): 1, format!("_{long}_2"): 2})
+        );
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_and_named() {
+        let long = "ä".repeat(20_000);
+        let record = format!(r#"{{"a":"{long}","b":"x","c":["{long}"],"Operation":"{long}"}}"#);
+        let (message, _) = message_from(&record, None);
+        assert_eq!(message["_a"].as_str().map(str::len), Some(GELF_FIELD_BYTES_MAX));
+        assert_eq!(message["_CutFields"], "a,c,Operation");
+        assert_eq!(message["_b"], "x");
+        assert!(message["short_message"].as_str().is_some_and(|text| text.len() <= GELF_FIELD_BYTES_MAX));
+
+        let control = "\\u0001".repeat(GELF_FIELD_BYTES_MAX);
+        let fields: Vec<_> = (0..20).map(|number| format!(r#""f{number}":"{control}""#)).collect();
+        let record = format!(r#"{{{},"Operation":"{control}","last":1}}"#, fields.join(","));
+        let (message, length) = message_from(&record, None);
+        assert!(length <= GELF_MESSAGE_BYTES_MAX, "{length}");
+        assert_eq!(message["_CutFields"].as_str().map(|names| names.contains("f19,Operation")), Some(true));
+        assert_eq!(message["_last"], 1, "a small field behind large ones still fits");
+    }
+
+    #[test]
+    fn a_hundred_thousand_fields_of_one_name_take_no_time() {
+        let record = format!("{{{}\"b\":1}}", "\"a\":1,".repeat(100_000));
+        assert_eq!(additional(&record).as_object().map(Map::len), Some(100_001));
+    }
+
+    proptest! {
+        #[test]
+        fn any_record_is_a_message_with_all_of_its_fields(
+            fields in prop::collection::vec(("[a-c@ä_.]{0,3}|id|level", prop_oneof!["[0-9]{1,25}", "\"\\PC*\""]), 0..12),
+        ) {
+            let fields: Vec<_> = fields
+                .into_iter()
+                .map(|(name, value)| {
+                    let text = value.trim_matches('"');
+                    let is_text = value.starts_with('"') || (text.len() > 1 && text.starts_with('0'));
+                    let value = if is_text { Value::from(text).to_string() } else { value };
+                    format!("{}:{value}", Value::from(name))
+                })
+                .collect();
+            let record = format!("{{{}}}", fields.join(","));
+            let additional = additional(&record);
+            let additional = additional.as_object().expect("an object");
+            prop_assert_eq!(additional.len(), fields.len(), "{} as {:?}", record, additional);
+            for (name, value) in additional {
+                let rest = &name[1..];
+                prop_assert!(!rest.is_empty() && !RESERVED.contains(&rest) && !rest.starts_with('_'), "{}", name);
+                prop_assert!(rest.chars().all(|it| it.is_ascii_alphanumeric() || "._-".contains(it)), "{}", name);
+                prop_assert!(value.is_string() || value.is_i64(), "{}", value);
+            }
+        }
+    }
+}

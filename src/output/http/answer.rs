@@ -1,0 +1,187 @@
+//! What a receiver's answer means for a batch.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use ureq::http::HeaderMap;
+
+use super::batch::Batch;
+use crate::{limits::REASON_CHARACTERS_MAX, log::one_line, network::trouble::Trouble, time};
+
+/// What became of a batch.
+#[derive(Debug)]
+pub enum Outcome {
+    /// All of it is taken. Where the receiver gives one: the receipt by which to ask whether it is safe.
+    Taken(Option<u64>),
+    /// What is not in here is taken; this is to be sent now.
+    Next(Batch),
+    /// It is too large for the receiver.
+    TooLarge(Refusal),
+    /// It is not taken; or all but this of it is.
+    Failed(Refusal, Option<Batch>),
+}
+
+/// Why nothing is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What happened, in words.
+    pub problem: String,
+    /// What a person can do about it.
+    pub mend: String,
+    /// Whether it may be over the next time.
+    pub is_passing: bool,
+    /// Whether the connection was cut: perhaps one that was idle for too long, or because the batch is too large.
+    pub is_cut: bool,
+    /// How long the receiver asks us to wait.
+    pub after: Option<Duration>,
+}
+
+impl Refusal {
+    /// One that another try cannot help.
+    pub fn new(problem: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { problem: problem.into(), mend: mend.into(), is_passing: false, is_cut: false, after: None }
+    }
+
+    /// One that may be over the next time.
+    pub fn passing(problem: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { is_passing: true, ..Self::new(problem, mend) }
+    }
+
+    /// No answer came from this peer.
+    pub fn of_trouble(peer: &str, trouble: &Trouble) -> Self {
+        let text = trouble.to_string();
+        let problem = text.strip_prefix(&format!("{peer}: ")).unwrap_or(&text);
+        let mend = match trouble {
+            Trouble::Silent(_) if problem.contains("fatal alert") => CERTIFICATE_MEND,
+            Trouble::Silent(_) | Trouble::NoPassage(_) => trouble.mend(),
+            Trouble::Disconnected(_) => CERTIFICATE_MEND,
+            Trouble::Malformed(_) => "look into the receiver's log",
+            Trouble::Untrusted(_) => {
+                "give the root that signed it in tls.ca_file, and check this machine's clock"
+            }
+        };
+        let is_cut = matches!(trouble, Trouble::Disconnected(_));
+        Self { is_passing: trouble.is_passing(), is_cut, ..Self::new(problem, mend) }
+    }
+
+    /// Reads an answer that is no success. `words`: the receiver's own and what can be done about them, if its format knows
+    /// any. Whether another try may help hangs on the status alone.
+    pub fn of_answer(
+        status: u16,
+        headers: &HeaderMap,
+        body: &[u8],
+        words: Option<(String, &'static str)>,
+        now: Timestamp,
+    ) -> Self {
+        let after = headers.get("retry-after").and_then(|value| time::retry_after(value.to_str().ok()?, now));
+        let words = words.map(|(words, mend)| (short(&words), mend));
+        let (problem, mend) = words.unwrap_or_else(|| {
+            let reason = reason(body);
+            let problem =
+                if reason.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {reason}") };
+            (problem, mend(status))
+        });
+        Self { is_passing: matches!(status, 408 | 429 | 500..), after, ..Self::new(problem, mend) }
+    }
+}
+
+/// A receiver that wants a client's certificate says so in an alert, or just closes.
+const CERTIFICATE_MEND: &str =
+    "look into the receiver's log; over TLS it may want a certificate of ours: give it in tls.cert_file";
+
+fn mend(status: u16) -> &'static str {
+    match status {
+        300..=399 => {
+            "give the URL that it redirects to as url: a redirect is not followed, because the headers would go along"
+        }
+        401 | 403 => "check the token in headers or header_files, and what it may do",
+        404 | 405 => "check url",
+        415 => "check format, and whether the receiver takes compress: gzip",
+        408 | 429 => "give the receiver time, or lower connections",
+        500.. => "look into the receiver's log",
+        _ => "check format, and what the receiver wants",
+    }
+}
+
+/// Where receivers put what they have to say.
+const PLACES: [&str; 9] = [
+    "/error/message",
+    "/error/reason",
+    "/error",
+    "/message",
+    "/reason",
+    "/text",
+    "/detail",
+    "/title",
+    "/errors/0/message",
+];
+
+/// The receiver's own reason in a few words, or nothing. A page of HTML says nothing, and what follows a brace may be a
+/// record.
+fn reason(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let value: Option<Value> = serde_json::from_slice(body).ok();
+    let found = match &value {
+        Some(value) => PLACES.iter().find_map(|place| value.pointer(place)?.as_str()),
+        None if text.trim_start().starts_with('<') => None,
+        None => Some(text.as_ref()),
+    };
+    short(found.unwrap_or_default())
+}
+
+/// Somebody else's words, made fit for a message.
+fn short(words: &str) -> String {
+    let line = one_line(words.split('{').next().unwrap_or_default());
+    line.chars().take(REASON_CHARACTERS_MAX).collect::<String>().trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Refusal {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().expect("a header's value"));
+        }
+        Refusal::of_answer(status, &map, body.as_bytes(), None, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn only_what_may_be_over_the_next_time_is_tried_again() {
+        for status in [408, 429, 500, 502, 503, 504, 507] {
+            assert!(refusal(status, &[], "").is_passing, "{status}");
+        }
+        for status in [301, 302, 400, 401, 403, 404, 405, 409, 410, 411, 415, 422] {
+            assert!(!refusal(status, &[], "").is_passing, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_wait_that_is_asked_for_is_seconds_or_a_date() {
+        assert_eq!(refusal(503, &[("retry-after", "7")], "").after, Some(Duration::from_secs(7)));
+        let date = "Thu, 01 Jan 1970 00:00:09 GMT";
+        assert_eq!(refusal(503, &[("retry-after", date)], "").after, Some(Duration::from_secs(9)));
+        assert_eq!(refusal(503, &[], "").after, None);
+    }
+
+    #[test]
+    fn a_reason_is_short_and_quotes_no_record() {
+        for (body, reason) in [
+            ("", ""),
+            ("no such source\nat line 3", "no such source"),
+            ("<html><body>Bad gateway</body></html>", ""),
+            (r#"{"error":{"code":"x","message":"no room"}}"#, "no room"),
+            (r#"{"message":"invalid line {\"Id\":1}"}"#, "invalid line"),
+            (r#"{"other":"x"}"#, ""),
+        ] {
+            assert_eq!(short(&super::reason(body.as_bytes())), reason, "{body}");
+        }
+        assert_eq!(refusal(404, &[], "gone").problem, "HTTP 404: gone");
+        assert_eq!(
+            refusal(404, &[], &"x".repeat(9_999)).problem.len(),
+            "HTTP 404: ".len() + REASON_CHARACTERS_MAX
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! `ndjson` and `array`: records as they are.
+//!
+//! - `ndjson`: one record a line, each line ended (`application/x-ndjson`). For Vector's `http_server` source, Cribl
+//!   Stream, Sumo Logic and whatever splits a body at line ends.
+//! - `array`: one JSON array of records (`application/json`).
+//!
+//! A status of success means that all of a batch is taken.
+
+use super::{batch::Frame, format::Format};
+use crate::{output::Source, records::Record};
+
+/// Records as they are, in one of two frames.
+#[derive(Clone, Copy, Debug)]
+pub enum Lines {
+    /// `ndjson`
+    Ndjson,
+    /// `array`
+    Array,
+}
+
+impl Format for Lines {
+    fn append(&self, _: &Source<'_>, record: &Record<'_>, to: &mut Vec<u8>) {
+        record.append_line(to);
+        to.pop(); // the line break
+    }
+
+    fn frame(&self) -> Frame {
+        match self {
+            Self::Ndjson => Frame { open: "", between: "\n", close: "" },
+            Self::Array => Frame { open: "[", between: ",", close: "]" },
+        }
+    }
+
+    fn content_type(&self) -> &'static str {
+        match self {
+            Self::Ndjson => "application/x-ndjson",
+            Self::Array => "application/json",
+        }
+    }
+}

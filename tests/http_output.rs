@@ -1,0 +1,750 @@
+//! `output.http`, against receivers that do what receivers do: what arrives is held against what was served, Id by Id.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use office_audit_log_collector::{
+    config::{self, Sources},
+    delivery::OutputName,
+    output::{self, Patience},
+};
+use serde_json::{Value, json, value::RawValue};
+use simulator::NewBlob;
+
+use crate::support::{
+    CONTOSO, Installation, Run, hours_ago,
+    proxy::{Manner, Proxy},
+    receiver::{Received, Receiver, Reply, certificate, port_of_nobody},
+};
+
+const FEED: &str = "Audit.General";
+const CHANNEL: &str = "7d1f7f1e-58a3-4c6a-9a55-0c1d3a6f2b10";
+
+/// Contoso with some records, and a receiver at this URL.
+fn installation(url: &str, lines: &str) -> Installation {
+    let installation = Installation::new().with_output(&format!("  http:\n    url: {url}\n    {lines}"));
+    installation.contoso.add_blobs(FEED, 6, 20, hours_ago(20)..hours_ago(2));
+    installation
+}
+
+/// How often each record's Id is in what was taken, given how to find the records of a body.
+fn ids(taken: &[Received], records: impl Fn(&str) -> Vec<String>) -> BTreeMap<String, usize> {
+    let mut ids = BTreeMap::new();
+    for record in taken.iter().flat_map(|request| records(&request.body)) {
+        let id = simulator::id_of(&record).unwrap_or_else(|| panic!("a record without an Id: {record}"));
+        *ids.entry(id).or_default() += 1;
+    }
+    ids
+}
+
+fn lines(body: &str) -> Vec<String> {
+    assert!(body.ends_with('\n'), "a last line without its end");
+    body.lines().map(str::to_owned).collect()
+}
+
+fn elements(body: &str) -> Vec<String> {
+    let array: Vec<&RawValue> = serde_json::from_str(body).expect("an array");
+    array.iter().map(|element| element.get().to_owned()).collect()
+}
+
+fn documents(body: &str) -> Vec<String> {
+    body.lines().skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// A field's text in a record, which can hold what `serde_json::Value` cannot.
+fn field(record: &str, name: &str) -> String {
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(record).expect("an object");
+    fields[name].get().trim_matches('"').to_owned()
+}
+
+/// What contoso has, each once.
+fn served(installation: &Installation) -> BTreeMap<String, usize> {
+    installation.contoso.ids(FEED).into_iter().map(|id| (id, 1)).collect()
+}
+
+/// Each record at the receiver and in the files, once, and each blob known.
+#[track_caller]
+fn assert_all_once(installation: &Installation, taken: &[Received], records: impl Fn(&str) -> Vec<String>) {
+    assert_eq!(ids(taken, records), served(installation));
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+    assert_eq!(installation.known_blobs().len(), installation.contoso.blobs(FEED).len());
+}
+
+#[test]
+fn lines_and_arrays_have_each_record_as_it_is() {
+    for (format, content_type, split) in [
+        ("ndjson", "application/x-ndjson", lines as fn(&str) -> Vec<String>),
+        ("array", "application/json", elements),
+    ] {
+        for compress in ["none", "gzip"] {
+            let receiver = Receiver::kind();
+            let options = format!("format: {format}\n    compress: {compress}\n    headers: {{ X-Key: k }}");
+            let installation = installation(&receiver.url("/in?a=b"), &options);
+            installation.run(&[]).assert_code(0);
+            let taken = receiver.taken();
+            assert_all_once(&installation, &taken, split);
+            let delivered: BTreeSet<_> = taken.iter().flat_map(|request| split(&request.body)).collect();
+            assert_eq!(delivered, installation.output().into_values().flatten().collect());
+            for request in &taken {
+                assert_eq!((&*request.method, &*request.target), ("POST", "/in?a=b"));
+                assert_eq!(
+                    (&*request.headers["content-type"], &*request.headers["x-key"]),
+                    (content_type, "k")
+                );
+                assert_eq!(request.wire_bytes < request.body.len(), compress == "gzip");
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_are_bounded_in_bytes_and_in_records_and_a_large_record_goes_alone() {
+    let receiver = Receiver::kind();
+    let installation = installation(&receiver.url("/"), "batchSize: 8K\n    batchRecords: 5");
+    let large = format!(r#"{{"Id":"0000aaaa-0000-4000-8000-000000000001","x":"{}"}}"#, "x".repeat(20_000));
+    installation.contoso.add_blob(FEED, NewBlob::texts([large]).created(hours_ago(1)));
+    installation.run(&[]).assert_code(0);
+    assert_all_once(&installation, &receiver.taken(), lines);
+    for request in receiver.taken() {
+        let count = lines(&request.body).len();
+        assert!(
+            count == 1 || (count <= 5 && request.body.len() <= 8 * 1024),
+            "{count} {}",
+            request.body.len()
+        );
+    }
+    assert!(receiver.taken().len() >= 25);
+    assert!(receiver.connections() <= 4, "connections are kept");
+}
+
+#[test]
+fn what_may_be_over_the_next_time_is_tried_again() {
+    for (name, reply) in [
+        ("HTTP 503", Reply::status(503)),
+        ("HTTP 429", Reply::status(429)),
+        ("HTTP 408", Reply::status(408)),
+        ("HTTP 500: no room", Reply::json(500, r#"{"message":"no room"}"#)),
+        ("HTTP 503", Reply::retry_after(503, "1")),
+        ("", Reply::Cut),
+    ] {
+        let receiver =
+            Receiver::start(move |_, place| if place == 0 { reply.clone() } else { Reply::status(200) });
+        let installation = installation(&receiver.url("/"), "connections: 1");
+        let run = installation.run(&[]);
+        run.assert_code(0).assert_line_with(&["[WARN] Output http: 127.0.0.1:", name, "trying again in"]);
+        assert_all_once(&installation, &receiver.taken(), lines);
+        assert!(receiver.requests().len() >= 2);
+    }
+}
+
+#[test]
+fn nobody_comes_back_before_the_time_that_was_asked_for() {
+    let in_2_seconds = || {
+        let date = jiff::Timestamp::now() + Duration::from_secs(2);
+        date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    };
+    for is_date in [false, true] {
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&times);
+        let receiver = Receiver::start(move |_, place| {
+            noted.lock().expect("no panic").push(Instant::now());
+            match (place, is_date) {
+                (0, false) => Reply::retry_after(429, "1"),
+                (0, true) => Reply::retry_after(429, in_2_seconds()),
+                _ => Reply::status(200),
+            }
+        });
+        let installation = installation(&receiver.url("/"), "connections: 1");
+        installation.run(&[]).assert_code(0);
+        let times = times.lock().expect("no panic");
+        assert!(times[1] - times[0] >= Duration::from_secs(1), "{:?}", times[1] - times[0]);
+        assert_all_once(&installation, &receiver.taken(), lines);
+    }
+}
+
+#[test]
+fn who_asks_for_more_time_than_there_is_gets_it_until_the_next_pass() {
+    for wish in ["3600", "18446744073709551615"] {
+        let receiver =
+            Receiver::start(
+                move |_, place| {
+                    if place == 0 { Reply::retry_after(503, wish) } else { Reply::status(200) }
+                },
+            );
+        let installation = installation(&receiver.url("/"), "retryTimeout: 5s\n    connections: 1");
+        installation.run(&[]).assert_code(1).assert_line_with(&[
+            "[ERROR] Output http failed: 127.0.0.1:",
+            &format!("HTTP 503, and asks to wait {wish} s (tries: 1)"),
+        ]);
+        assert_eq!(receiver.requests().len(), 1);
+        installation.run(&[]).assert_code(0);
+        assert_all_once(&installation, &receiver.taken(), lines);
+    }
+}
+
+#[test]
+fn what_the_receiver_will_never_take_is_told_at_once_with_its_reason_and_the_mend() {
+    for (reply, problem, mend) in [
+        (
+            Reply::json(401, r#"{"message":"bad key tell-nobody"}"#),
+            "HTTP 401: bad key …",
+            "check the token in headers",
+        ),
+        (Reply::status(403), "HTTP 403; ", "check the token in headers"),
+        (Reply::json(404, "no such source"), "HTTP 404: no such source", "check url"),
+        (Reply::json(400, r#"line {"Id":1} is bad"#), "HTTP 400: line; ", "check format"),
+        (Reply::status(415), "HTTP 415", "compress"),
+        (
+            Reply::Answer(307, vec![("Location", "http://192.0.2.1/".to_owned())], String::new()),
+            "HTTP 307",
+            "a redirect is not followed",
+        ),
+    ] {
+        let receiver = Receiver::start(move |_, _| reply.clone());
+        let options = "connections: 1\n    headers: { Authorization: Bearer tell-nobody }";
+        let installation = installation(&receiver.url("/path-token"), options);
+        let run = installation.run(&[]);
+        run.assert_code(1).assert_line_with(&["[ERROR] Output http failed: 127.0.0.1:", problem, mend]);
+        assert!(!run.stderr.contains("tell-nobody") && !run.stderr.contains("path-token"), "{run}");
+        assert_eq!(receiver.requests().len(), 1, "{run}");
+        installation.assert_delivered_once([(&installation.contoso, FEED)]);
+        assert!(installation.known_blobs().is_empty());
+    }
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_halved_until_it_is_not() {
+    let receiver =
+        Receiver::start(
+            |request, _| {
+                if request.body.len() > 4_000 { Reply::status(413) } else { Reply::status(200) }
+            },
+        );
+    let installation = installation(&receiver.url("/"), "format: array");
+    let run = installation.run(&[]);
+    run.assert_code(0).assert_line_with(&[
+        "[WARN] Output http",
+        "HTTP 413 for",
+        "sent in halves; lower batchSize",
+    ]);
+    assert_eq!(run.stderr.matches("HTTP 413").count(), 1, "{run}");
+    assert_all_once(&installation, &receiver.taken(), elements);
+
+    let receiver = Receiver::start(|_, _| Reply::status(413));
+    let installation = self::installation(&receiver.url("/"), "connections: 1");
+    installation.run(&[]).assert_code(1).assert_line_with(&[
+        "[ERROR] Output http failed",
+        "HTTP 413 for a single record of",
+        "let the receiver take larger bodies",
+    ]);
+}
+
+#[test]
+fn who_closes_on_a_batch_that_is_too_large_gets_halves() {
+    for says_why in [true, false] {
+        let receiver = Receiver::curt(200_000, says_why);
+        let installation =
+            Installation::new().with_output(&format!("  http: {{ url: '{}' }}", receiver.url("/")));
+        installation.contoso.add_blobs(FEED, 2, 100, hours_ago(20)..hours_ago(2));
+        let run = installation.run(&[]);
+        run.assert_code(0).assert_line_with(&["[WARN] Output http", "sent in halves; lower batchSize"]);
+        assert_all_once(&installation, &receiver.taken(), lines);
+    }
+}
+
+#[test]
+fn an_outage_of_two_passes_loses_nothing_and_repeats_nothing_elsewhere() {
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    let receiver =
+        Receiver::start(
+            move |_, _| {
+                if down.load(Ordering::SeqCst) { Reply::status(503) } else { Reply::status(200) }
+            },
+        );
+    let installation = installation(&receiver.url("/"), "retryTimeout: 0s");
+    for _ in 0..2 {
+        installation.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed", "HTTP 503"]);
+        installation.contoso.add_blob(FEED, NewBlob::records(10).created(hours_ago(1)));
+    }
+    assert!(installation.known_blobs().is_empty());
+    is_down.store(false, Ordering::SeqCst);
+    installation.run(&[]).assert_code(0);
+    assert_all_once(&installation, &receiver.taken(), lines);
+    installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
+    assert_all_once(&installation, &receiver.taken(), lines);
+}
+
+/// Lets a pass fail, then one succeed, once the receiver is told that it is up. Of the first one's requests only this part
+/// was taken: none of it came again, and all the rest did.
+#[track_caller]
+fn assert_taken_is_not_repeated(
+    (receiver, is_down): (&Receiver, &AtomicBool),
+    options: &str,
+    records: fn(&str) -> Vec<String>,
+    taken: impl Fn(&[Received]) -> BTreeMap<String, usize>,
+) {
+    let installation = installation(&receiver.url(""), &format!("{options}\n    retryTimeout: 0s"));
+    installation.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed"]);
+    let taken = taken(&receiver.requests());
+    let before = receiver.requests().len();
+    is_down.store(false, Ordering::SeqCst);
+    installation.run(&[]).assert_code(0);
+    let second = ids(&receiver.requests()[before..], records);
+    assert!(!taken.is_empty() && taken.keys().all(|id| !second.contains_key(id)));
+    assert_eq!(taken.len() + second.len(), 120);
+}
+
+#[test]
+fn batches_that_were_taken_before_a_failure_do_not_come_again() {
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    let receiver = Receiver::start(move |_, place| {
+        Reply::status(if place >= 3 && down.load(Ordering::SeqCst) { 503 } else { 200 })
+    });
+    let options = "batchRecords: 10\n    connections: 1";
+    assert_taken_is_not_repeated((&receiver, &is_down), options, lines, |requests| {
+        ids(&requests[..3], lines)
+    });
+}
+
+#[test]
+fn documents_that_were_taken_before_a_failure_do_not_come_again() {
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    let is_refused = |id: &str| id.ends_with(['0', '1', '2', '3']);
+    let (receiver, _) = elastic(move |id, _| {
+        let refusal = json!({ "type": "es_rejected_execution_exception", "reason": "full" });
+        if down.load(Ordering::SeqCst) && is_refused(id) { (429, refusal) } else { (201, Value::Null) }
+    });
+    assert_taken_is_not_repeated((&receiver, &is_down), ELASTIC, documents, |requests| {
+        let mut taken = ids(requests, documents);
+        taken.retain(|id, _| !is_refused(id));
+        taken
+    });
+}
+
+#[test]
+fn nobody_there_is_told_so() {
+    let installation = installation(&format!("http://127.0.0.1:{}", port_of_nobody()), "retryTimeout: 1s");
+    installation.run(&[]).assert_code(1).assert_line_with(&[
+        "[ERROR] Output http failed: 127.0.0.1:",
+        "refused",
+        "check DNS, the firewall",
+    ]);
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
+fn a_receiver_that_falls_silent_is_given_up_and_asked_again() {
+    let receiver = Receiver::start(|_, place| if place == 0 { Reply::Silence } else { Reply::status(200) });
+    let installation = installation(&receiver.url("/"), "timeout: 1s\n    connections: 1");
+    installation.run(&[]).assert_code(0).assert_line_with(&["[WARN] Output http", "no answer in time"]);
+    assert_all_once(&installation, &receiver.taken(), lines);
+}
+
+#[test]
+fn a_receiver_that_hangs_does_not_keep_a_signal_waiting() {
+    let receiver = Receiver::start(|_, _| Reply::Silence);
+    let installation = installation(&receiver.url("/"), "timeout: 10m");
+    let config = installation.config_file();
+    let mut command = installation.command(&["--config", config.to_str().expect("a path of text")]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program");
+    while receiver.requests().is_empty() {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(told.expect("the kill command").success());
+    let begun = Instant::now();
+    let run = Run::from(child.wait_with_output().expect("an end"));
+    run.assert_code(143).assert_line_with(&["[ERROR] Output http failed", "the pass had to end"]);
+    assert!(begun.elapsed() < Duration::from_secs(60), "it waited for the receiver");
+    assert!(installation.known_blobs().is_empty());
+}
+
+#[test]
+fn splunk_gets_events_with_their_time_and_where_they_come_from() {
+    let receiver = Receiver::start(|_, _| Reply::json(200, r#"{"text":"Success","code":0}"#));
+    let options =
+        "format: splunk-hec\n    headers: { Authorization: Splunk hec-token }\n    splunk: { index: o365 }";
+    let installation = installation(&receiver.url(""), options);
+    installation.run(&[]).assert_code(0);
+    let taken = receiver.taken();
+    let records = |body: &str| -> Vec<String> {
+        let events = lines(body);
+        let record = |event: &String| event.split_once(",\"event\":").expect("an event").1.to_owned();
+        events.iter().map(record).map(|record| record[..record.len() - 1].to_owned()).collect()
+    };
+    assert_all_once(&installation, &taken, records);
+    for request in taken {
+        assert_eq!(request.target, "/services/collector/event");
+        assert_eq!(request.headers["authorization"], "Splunk hec-token");
+        for event in request.body.lines() {
+            let metadata = ["host", "source", "sourcetype", "index"].map(|name| field(event, name));
+            assert_eq!(metadata, ["contoso", "office365", "o365:management:activity", "o365"]);
+            let created = format!("{}Z", field(&field(event, "event"), "CreationTime").trim_end_matches('Z'));
+            let created: jiff::Timestamp = created.parse().expect("a time");
+            let time: f64 = field(event, "time").parse().expect("a number");
+            assert!((time - created.as_duration().as_secs_f64()).abs() < 0.01, "{time} {created}");
+        }
+    }
+}
+
+/// A Splunk that says so late that it has indexed: only when it is asked for the second time; or never.
+fn acknowledging(never: bool) -> Receiver {
+    let asked = Mutex::new(HashSet::new());
+    let numbered = Mutex::new(0);
+    Receiver::start(move |request, _| {
+        assert_eq!(request.headers["x-splunk-request-channel"], CHANNEL);
+        if request.target == "/services/collector/event" {
+            let mut number = numbered.lock().expect("no panic");
+            *number += 1;
+            return Reply::json(200, format!(r#"{{"text":"Success","code":0,"ackId":{number}}}"#));
+        }
+        assert_eq!(request.target, format!("/services/collector/ack?channel={CHANNEL}"));
+        let question: Value = serde_json::from_str(&request.body).expect("a question");
+        let ids = question["acks"].as_array().expect("a list");
+        let mut asked = asked.lock().expect("no panic");
+        let acks: serde_json::Map<_, _> =
+            ids.iter().map(|id| (id.to_string(), json!(!asked.insert(id.clone()) && !never))).collect();
+        Reply::json(200, json!({ "acks": acks }).to_string())
+    })
+}
+
+#[test]
+fn what_splunk_has_not_indexed_is_not_known() {
+    let options = format!("format: splunk-hec\n    splunk: {{ channel: {CHANNEL}, ackTimeout: 1s }}");
+    let receiver = acknowledging(false);
+    let late = installation(&receiver.url(""), &options);
+    late.run(&[]).assert_code(0);
+    assert_eq!(late.known_blobs().len(), 6);
+    assert!(receiver.requests().iter().filter(|request| request.target.contains("/ack")).count() >= 2);
+
+    let never = installation(&acknowledging(true).url(""), &options);
+    never.run(&[]).assert_code(1).assert_line_with(&["not indexed after 1 s", "raise splunk.ackTimeout"]);
+    assert!(never.known_blobs().is_empty());
+}
+
+#[test]
+fn what_splunk_says_by_number_is_told_in_words() {
+    for (status, body, words) in [
+        (
+            403,
+            r#"{"text":"Invalid token","code":4}"#,
+            ["HTTP 403: Invalid token", "the token is not one of this Splunk's"],
+        ),
+        (
+            400,
+            r#"{"text":"Data channel is missing","code":10}"#,
+            ["HTTP 400: Data channel", "splunk.channel"],
+        ),
+        (400, r#"{"text":"Incorrect index","code":7}"#, ["HTTP 400: Incorrect index", "splunk.index"]),
+    ] {
+        let receiver = Receiver::start(move |_, _| Reply::json(status, body));
+        let installation = installation(&receiver.url(""), "format: splunk-hec");
+        installation.run(&[]).assert_code(1).assert_line_with(&words);
+    }
+}
+
+/// An index: documents by their `_id`, and what each document is refused with before it is taken.
+struct Index {
+    documents: Mutex<BTreeMap<String, String>>,
+}
+
+/// An Elasticsearch that says of each document what `verdict` says of its `_id` and text: a status and an error.
+fn elastic(verdict: impl Fn(&str, &str) -> (u16, Value) + Send + Sync + 'static) -> (Receiver, Arc<Index>) {
+    let index = Arc::new(Index { documents: Mutex::default() });
+    let shared = Arc::clone(&index);
+    let receiver = Receiver::start(move |request, _| {
+        let mut documents = shared.documents.lock().expect("no panic");
+        let rows: Vec<_> = request.body.lines().collect();
+        let mut items = Vec::new();
+        for pair in rows.chunks(2) {
+            let action: Value = serde_json::from_str(pair[0]).expect("an action");
+            let action = action["create"].as_object().expect("a create");
+            assert_eq!(action["_index"], "logs-o365");
+            let id = action["_id"].as_str().expect("an Id").to_owned();
+            let (mut status, error) = verdict(&id, pair[1]);
+            if status == 201 && documents.contains_key(&id) {
+                status = 409;
+            } else if status == 201 {
+                documents.insert(id, pair[1].to_owned());
+            }
+            items.push(match status {
+                201 => json!({ "create": { "status": 201 } }),
+                _ => json!({ "create": { "status": status, "error": error } }),
+            });
+        }
+        let errors = items.iter().any(|item| item["create"]["status"] != 201);
+        Reply::json(200, json!({ "errors": errors, "items": items }).to_string())
+    });
+    (receiver, index)
+}
+
+const ELASTIC: &str = "format: elastic-bulk\n    elastic: { index: logs-o365 }";
+
+#[test]
+fn elasticsearch_gets_each_record_under_its_id_with_its_time() {
+    let (receiver, index) = elastic(|_, _| (201, Value::Null));
+    let installation = installation(&receiver.url(""), ELASTIC);
+    installation.run(&[]).assert_code(0);
+    assert_all_once(&installation, &receiver.taken(), documents);
+    assert!(receiver.taken().iter().all(|request| request.target == "/_bulk"));
+    let documents = index.documents.lock().expect("no panic");
+    assert_eq!(
+        documents.keys().cloned().collect::<BTreeSet<_>>(),
+        served(&installation).into_keys().collect()
+    );
+    for document in documents.values() {
+        let (created, time) = (field(document, "CreationTime"), field(document, "@timestamp"));
+        assert!(time.starts_with(&created[..19]) && time.ends_with('Z'), "{time} {created}");
+    }
+}
+
+#[test]
+fn only_what_elasticsearch_could_not_take_is_sent_again() {
+    let busy = Mutex::new(HashSet::new());
+    let (receiver, index) = elastic(move |id, _| {
+        let is_first = busy.lock().expect("no panic").insert(id.to_owned());
+        if is_first && id.ends_with(['0', '1', '2', '3']) {
+            (429, json!({ "type": "es_rejected_execution_exception", "reason": "full" }))
+        } else {
+            (201, Value::Null)
+        }
+    });
+    let installation = installation(&receiver.url(""), ELASTIC);
+    installation
+        .run(&[])
+        .assert_code(0)
+        .assert_line_with(&["records are not taken: es_rejected_execution_exception"]);
+    let sent = ids(&receiver.requests(), documents);
+    let stored: BTreeSet<_> = index.documents.lock().expect("no panic").keys().cloned().collect();
+    assert_eq!(stored, served(&installation).into_keys().collect());
+    for (id, count) in sent {
+        assert_eq!(count, if id.ends_with(['0', '1', '2', '3']) { 2 } else { 1 }, "{id}");
+    }
+}
+
+#[test]
+fn a_record_that_is_there_already_is_taken() {
+    let (receiver, index) = elastic(|_, _| (201, Value::Null));
+    let installation = installation(&receiver.url(""), ELASTIC).collect("skipKnownLogs: false");
+    for _ in 0..2 {
+        installation.run(&[]).assert_code(0);
+    }
+    assert_eq!(index.documents.lock().expect("no panic").len(), 120);
+    assert!(ids(&receiver.taken(), documents).values().all(|count| *count == 2));
+}
+
+#[test]
+fn a_record_that_no_mapping_takes_is_kept_as_text_and_holds_up_no_other() {
+    let reason =
+        "[1:9] failed to parse field [ResultStatus] of type [long]. Preview of field's value: 'hunter2'";
+    let (receiver, index) = elastic(move |id, document| {
+        if id.ends_with('7') && !document.starts_with("{\"event\":") {
+            (400, json!({ "type": "document_parsing_exception", "reason": reason }))
+        } else {
+            (201, Value::Null)
+        }
+    });
+    let installation = installation(&receiver.url(""), ELASTIC);
+    let run = installation.run(&[]);
+    run.assert_code(0);
+    let documents = index.documents.lock().expect("no panic");
+    assert_eq!(
+        documents.keys().cloned().collect::<BTreeSet<_>>(),
+        served(&installation).into_keys().collect()
+    );
+    let texts: Vec<_> = documents.iter().filter(|(id, _)| id.ends_with('7')).collect();
+    assert!(!texts.is_empty());
+    for (id, text) in texts {
+        let text: Value = serde_json::from_str(text).expect("a document");
+        let original = text["event"]["original"].as_str().expect("a text");
+        assert_eq!(simulator::id_of(original).as_ref(), Some(id));
+        assert_eq!((&text["error"]["message"], text["@timestamp"].is_string()), (&json!(reason), true));
+    }
+    run.assert_line_with(&[
+        "[WARN] Output http: the mapping cannot take",
+        "(document_parsing_exception, field ResultStatus): they are sent as text in event.original",
+    ]);
+    assert!(!run.stderr.contains("hunter2"), "{run}");
+}
+
+#[test]
+fn a_record_that_is_not_even_taken_as_text_fails_the_output_and_is_named() {
+    let (receiver, _) = elastic(|id, _| {
+        let refusal = json!({ "type": "strict_dynamic_mapping_exception", "reason": "no" });
+        if id.ends_with('7') { (400, refusal) } else { (201, Value::Null) }
+    });
+    let installation = installation(&receiver.url(""), ELASTIC);
+    installation.run(&[]).assert_code(1).assert_line_with(&[
+        "[ERROR] Output http failed",
+        "is refused: status 400, strict_dynamic_mapping_exception",
+        "mend the index's mapping",
+    ]);
+}
+
+const AZURE_PATH: &str = "/dataCollectionRules/dcr-1/streams/Custom-O365?api-version=2023-01-01";
+
+#[test]
+fn azure_gets_arrays_of_a_megabyte_from_the_tenants_own_app() {
+    let tokens = Mutex::new(Vec::new());
+    let receiver = Receiver::start(move |request, _| {
+        assert!(request.body.len() <= 1_000_000);
+        let mut tokens = tokens.lock().expect("no panic");
+        let token = request.headers["authorization"].clone();
+        if tokens.is_empty() {
+            tokens.push(token);
+            return Reply::json(401, r#"{"error":{"code":"InvalidToken","message":"old"}}"#);
+        }
+        assert!(token.starts_with("Bearer ") && !tokens.contains(&token), "the token was not renewed");
+        Reply::status(204)
+    });
+    let installation = Installation::new();
+    let login = installation.simulator.url().to_owned();
+    let installation = installation.with_output(&format!(
+        "  http:\n    url: {}\n    format: azure-logs-ingestion\n    connections: 1\n    azure: {{ login_url: {login} }}",
+        receiver.url(AZURE_PATH)
+    ));
+    installation.contoso.add_blobs(FEED, 6, 300, hours_ago(20)..hours_ago(2));
+    installation.run(&[]).assert_code(0);
+    let taken = receiver.taken();
+    assert_all_once(&installation, &taken, elements);
+    for record in taken.iter().flat_map(|request| elements(&request.body)) {
+        let (created, time) = (field(&record, "CreationTime"), field(&record, "TimeGenerated"));
+        assert!(time.starts_with(&created[..19]) && time.ends_with('Z'), "{record}");
+    }
+    assert!(taken.iter().all(|request| request.target == AZURE_PATH));
+}
+
+#[test]
+fn azure_says_which_role_lacks_and_a_login_which_credential() {
+    let receiver = Receiver::start(|_, _| {
+        Reply::json(403, r#"{"error":{"code":"OperationFailed","message":"no access"}}"#)
+    });
+    for (secret, words) in [
+        (
+            "a-secret-that-nobody-may-see",
+            ["HTTP 403: OperationFailed no access", "Monitoring Metrics Publisher"],
+        ),
+        (
+            "another-secret",
+            ["the login of output.http.azure: HTTP 401 AADSTS7000215", "the client secret is wrong"],
+        ),
+    ] {
+        let installation = installation(&receiver.url(AZURE_PATH), "format: azure-logs-ingestion");
+        let (login, id) = (installation.simulator.url().to_owned(), CONTOSO);
+        let client = simulator::TenantSettings::new(id).client_id;
+        let installation = installation.with_output(&format!(
+            "    azure: {{ tenant_id: {id}, client_id: {client}, client_secret: {secret}, login_url: {login} }}"
+        ));
+        let run = installation.run(&[]);
+        run.assert_code(1).assert_line_with(&words);
+        assert!(!run.stderr.contains("another-secret"), "{run}");
+    }
+}
+
+#[test]
+fn tls_trusts_the_configured_root_verifies_the_given_name_and_shows_a_certificate() {
+    let receiver = Receiver::kind_with_tls();
+    let (root, own, key) =
+        (certificate("private_root.pem"), certificate("here.pem"), certificate("server.key"));
+    let tls = format!(
+        "tls: {{ ca_file: {}, cert_file: {}, key_file: {}, server_name: office.test }}",
+        root.display(),
+        own.display(),
+        key.display()
+    );
+    let trusted = installation(&receiver.url("/"), &tls);
+    trusted.run(&[]).assert_code(0);
+    assert_all_once(&trusted, &receiver.taken(), lines);
+    let host = format!("127.0.0.1:{}", receiver.port());
+    assert!(receiver.taken().iter().all(|request| request.headers["host"] == host));
+
+    let untrusted = installation(&receiver.url("/"), "retryTimeout: 0s");
+    untrusted.run(&[]).assert_code(1).assert_line_with(&["certificate is not trusted", "tls.ca_file"]);
+    let without = installation(
+        &receiver.url("/"),
+        &format!("tls: {{ ca_file: {} }}\n    retryTimeout: 0s", root.display()),
+    );
+    without.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed", "tls.cert_file"]);
+}
+
+/// Tries out the output of this installation, as `check` does, and gives back what is wrong.
+fn try_out(installation: &Installation) -> Option<String> {
+    let path = installation.config_file();
+    let sources = Sources { file: &path, credentials: None, environment: &|_| None };
+    let config = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config;
+    let mut outputs = output::open(&config, &Patience::default());
+    let http = outputs.iter_mut().find(|output| output.name() == OutputName::Http).expect("an output");
+    http.try_out().err().map(|error| error.to_string())
+}
+
+#[test]
+fn a_receiver_can_be_tried_out_without_a_delivery() {
+    let azure = |receiver: &Receiver, login: &str| {
+        installation(
+            &receiver.url(AZURE_PATH),
+            &format!("format: azure-logs-ingestion\n    azure: {{ login_url: {login} }}"),
+        )
+    };
+    for (format, method, target, status, problem) in [
+        ("ndjson", "HEAD", "/in", 200, None),
+        ("ndjson", "HEAD", "/in", 405, None),
+        ("array", "HEAD", "/in", 401, Some("HTTP 401; check the token")),
+        ("splunk-hec", "GET", "/services/collector/health", 200, None),
+        (
+            "splunk-hec",
+            "GET",
+            "/services/collector/health",
+            503,
+            Some("HTTP 503; look into the receiver's log"),
+        ),
+        ("elastic-bulk", "GET", "/", 403, None),
+        ("elastic-bulk", "GET", "/", 401, Some("HTTP 401; check the token")),
+    ] {
+        let receiver = Receiver::start(move |_, _| Reply::status(status));
+        let installation = installation(&receiver.url("/in"), &format!("format: {format}"));
+        let found = try_out(&installation);
+        match problem {
+            None => assert_eq!(found, None, "{format}"),
+            Some(problem) => {
+                assert!(found.as_ref().is_some_and(|found| found.contains(problem)), "{found:?}");
+            }
+        }
+        let asked: Vec<_> =
+            receiver.requests().iter().map(|asked| (asked.method.clone(), asked.target.clone())).collect();
+        assert_eq!(asked, [(method.to_owned(), target.to_owned())], "{format}");
+    }
+    let receiver = Receiver::start(|_, _| Reply::status(405));
+    let world = Installation::new();
+    assert_eq!(try_out(&azure(&receiver, world.simulator.url())), None);
+    let found = try_out(&azure(&receiver, &receiver.url(""))).expect("no login there");
+    assert!(found.contains("the login of output.http.azure: HTTP 405"), "{found}");
+    let nobody = installation(&format!("http://127.0.0.1:{}", port_of_nobody()), "format: array");
+    assert!(try_out(&nobody).expect("nobody there").contains("refused"));
+}
+
+#[test]
+fn a_receiver_is_reached_through_the_configured_proxy_and_not_through_the_environments_on_loopback() {
+    let (receiver, proxy) = (Receiver::kind(), Proxy::start(Manner::Open));
+    let installation = installation(&receiver.url("/"), "format: ndjson");
+    installation.run_in(&[("HTTPS_PROXY", &proxy.url(""))]).assert_code(0);
+    assert_eq!(proxy.asked(), [""; 0]);
+    assert_all_once(&installation, &receiver.taken(), lines);
+
+    let receiver = Receiver::kind();
+    let installation = self::installation(&receiver.url("/"), "format: ndjson");
+    let installation = installation.setting(&format!("proxy: {}", proxy.url("")));
+    installation.run(&[]).assert_code(0);
+    assert!(proxy.asked().contains(&format!("127.0.0.1:{}", receiver.port())));
+    assert_all_once(&installation, &receiver.taken(), lines);
+}
