@@ -1,6 +1,7 @@
 //! What the pages under `docs/` say is so: their commands run or are there, their configurations load, their links lead
 //! somewhere, and what they name exists.
 
+mod receivers;
 mod troubleshooting;
 
 use std::{collections::BTreeSet, fs, path::Path};
@@ -224,10 +225,43 @@ fn every_option_key_and_metric_exists() {
 }
 
 /// Options of other programs, and of the older tool.
-const FOREIGN_OPTIONS: [&str; 0] = [];
+const FOREIGN_OPTIONS: [&str; 8] = [
+    "--tenant-id",
+    "--client-id",
+    "--secret-key",
+    "--interactive-subscriber",
+    "--interactive",
+    "--table-string",
+    "--blob-string",
+    "--sql-string",
+];
 
 /// Keys of the older tool.
-const OLDER_KEYS: [&str; 0] = [];
+const OLDER_KEYS: [&str; 8] = [
+    "collect.contentTypes",
+    "collect.retryCooldown",
+    "collect.schedule",
+    "collect.autoSubscribe",
+    "collect.resume",
+    "collect.rustEngine",
+    "collect.duplicate",
+    "output.file.cacheSize",
+];
+
+#[test]
+fn the_migration_tells_of_every_older_key() {
+    let page = Page::read("docs/MIGRATION.md");
+    let (quoted, source) = (page.quoted(), fs::read_to_string(repository("src/config/older.rs")).expect("a file"));
+    let older = |text: &'static str| text.split('.').next_back().expect("a key");
+    let mut keys: BTreeSet<_> = OLDER_KEYS.into_iter().map(older).map(str::to_owned).collect();
+    keys.extend(source.lines().filter_map(|line| Some(line.trim().strip_prefix("(\"")?.split('"').next()?.to_owned())));
+    keys.extend(source.split(".older(\"").skip(1).filter_map(|rest| Some(rest.split('"').next()?.to_owned())));
+    assert!(keys.len() > 12, "{keys:?}");
+    for key in keys {
+        let is_told = quoted.iter().any(|quoted| quoted.split('.').next_back() == Some(&key));
+        assert!(is_told, "nothing of {key}");
+    }
+}
 
 #[test]
 fn every_exit_code_that_is_named_exists() {
