@@ -1,11 +1,11 @@
 //! The command line: what was typed → what is meant. Says nothing of what it leads to.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use argh::{EarlyExit, FromArgs};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::suggest;
+use crate::{schedule::Scheduler, suggest};
 
 /// Collects the audit records of Microsoft 365 tenants and delivers each of them exactly once. Without a command it
 /// makes one collection pass and exits; a systemd timer, cron, or a person supplies the cadence.
@@ -79,6 +79,8 @@ pub enum Command {
     Check(Check),
     /// `status`
     Status(Status),
+    /// `schedule`
+    Schedule(Schedule),
 }
 
 /// Validates the configuration, logs in, shows the subscriptions. Collects nothing.
@@ -95,6 +97,15 @@ pub struct Status {
     pub json: bool,
 }
 
+/// Prints what starts a pass at each of the configuration's intervals: systemd's units, or a file for /etc/cron.d.
+#[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
+#[argh(subcommand, name = "schedule")]
+pub struct Schedule {
+    /// systemd or cron
+    #[argh(positional, arg_name = "systemd|cron")]
+    pub scheduler: Scheduler,
+}
+
 /// A part of all tenants. Each tenant falls into one of them by its id alone, so that adding tenants moves none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
@@ -106,6 +117,12 @@ impl Shard {
     /// Whether the tenant falls into this shard.
     pub fn has(self, tenant_id: &str) -> bool {
         xxh3_64(tenant_id.to_ascii_lowercase().as_bytes()) % self.count == self.index
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.index, self.count)
     }
 }
 
@@ -138,7 +155,7 @@ pub enum Parsed {
 
 /// The options that take a value, for telling `--option=value` and what stands behind a command apart.
 const WITH_VALUE: [&str; 6] = ["--config", "-c", "--credentials", "--tenant", "--shard", "--hours"];
-const COMMANDS: [&str; 2] = ["check", "status"];
+const COMMANDS: [&str; 3] = ["check", "status", "schedule"];
 const SWITCHES: [&str; 6] = ["--dry-run", "--stdout", "--verbose", "--quiet", "--version", "--help"];
 
 /// Reads what was typed: the program's name, then its arguments.
@@ -301,6 +318,20 @@ mod tests {
             assert_eq!(arguments(words).command, Some(Command::Status(Status { json: true })), "{words}");
         }
         assert!(wrong("check --json").contains("--json"));
+    }
+
+    #[test]
+    fn schedule_takes_the_scheduler() {
+        for (words, scheduler) in [
+            ("schedule systemd", Scheduler::Systemd),
+            ("schedule cron -c a.yaml", Scheduler::Cron),
+            ("--config=a.yaml schedule cron", Scheduler::Cron),
+        ] {
+            assert_eq!(arguments(words).command, Some(Command::Schedule(Schedule { scheduler })), "{words}");
+        }
+        assert!(wrong("schedule launchd").contains("give systemd or cron"));
+        assert!(wrong("schedule").contains("systemd|cron"));
+        assert!(wrong("schedlue cron").contains("did you mean schedule?"));
     }
 
     #[test]

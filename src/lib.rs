@@ -31,14 +31,15 @@
 //!
 //! [`pass`] and [`check`] may use everything. [`api`], [`output`] and [`state`] never use each other; [`report`] reads
 //! what [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`],
-//! [`body`], [`limits`], [`time`], [`disk`], [`login`], [`network`], [`suggest`]) and [`config`] use none of these. A test
-//! holds this against the code.
+//! [`body`], [`limits`], [`time`], [`disk`], [`login`], [`network`], [`suggest`]), [`schedule`] and [`config`] use none of
+//! these. A test holds this against the code.
 
 pub mod cli;
 pub mod config;
 
 pub mod check;
 pub mod pass;
+pub mod schedule;
 
 pub mod api;
 pub mod output;
@@ -64,8 +65,9 @@ pub mod suggest;
 pub mod time;
 
 use std::{
+    env,
     io::{self, Write},
-    path::PathBuf,
+    path::{self, Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -78,6 +80,7 @@ use log::Detail;
 use output::OutputError;
 use pass::{Ended, Mode, Order, PassError};
 use report::{metrics::Metrics, status};
+use schedule::{Schedule, Scheduler};
 
 /// Runs the program with these arguments, its name first, and says how it ended.
 pub fn run(typed: impl IntoIterator<Item = String>) -> Exit {
@@ -99,7 +102,7 @@ fn configured(arguments: &Arguments) -> Exit {
         _ => Detail::Usual,
     };
     log::to_stderr(asked);
-    let Loaded { config, warnings } = match load(arguments) {
+    let (file, Loaded { config, warnings }) = match load(arguments) {
         Ok(loaded) => loaded,
         Err(unusable) => {
             for line in unusable.to_string().lines() {
@@ -109,7 +112,9 @@ fn configured(arguments: &Arguments) -> Exit {
         }
     };
     let detail = if config.log.debug && asked == Detail::Usual { Detail::Debug } else { asked };
-    match &config.log.path {
+    // Whoever asks for a schedule sees what is said, and gets it for what is not switched on yet.
+    let is_schedule = matches!(arguments.command, Some(Command::Schedule(_)));
+    match config.log.path.as_ref().filter(|_| !is_schedule) {
         None => log::to_stderr(detail),
         Some(path) => {
             if let Err(error) = log::to_file(path, detail) {
@@ -121,7 +126,7 @@ fn configured(arguments: &Arguments) -> Exit {
     for warning in warnings {
         ::log::warn!("{warning}");
     }
-    if !config.enabled {
+    if !config.enabled && !is_schedule {
         ::log::info!("The configuration says enabled: false: nothing is done");
         return Exit::Complete;
     }
@@ -130,21 +135,58 @@ fn configured(arguments: &Arguments) -> Exit {
         Ok(tenants) => match arguments.command {
             Some(Command::Check(_)) => check::run(&config, &tenants),
             Some(Command::Status(asked)) => show_status(&config, &tenants, asked),
+            Some(Command::Schedule(asked)) => {
+                show_schedule(&file, config.interval, asked.scheduler, arguments)
+            }
             None => one_pass(config, tenants, arguments),
         },
     }
 }
 
-fn load(arguments: &Arguments) -> Result<Loaded, config::Unusable> {
+/// The configuration's file, and what it says. What does not log in needs no secret, and runs where there is none.
+fn load(arguments: &Arguments) -> Result<(PathBuf, Loaded), config::Unusable> {
     let file: PathBuf = match &arguments.config {
         Some(file) => file.clone(),
         None => config::find_default()?,
     };
-    config::load(&Sources {
+    let loaded = config::load(&Sources {
         file: &file,
         credentials: arguments.credentials.as_deref(),
-        environment: &|name| std::env::var(name).ok(),
-    })
+        environment: &|name| env::var(name).ok(),
+        with_secrets: !matches!(arguments.command, Some(Command::Status(_) | Command::Schedule(_))),
+    })?;
+    Ok((file, loaded))
+}
+
+/// The units or the crontab for passes with these arguments, to standard output.
+fn show_schedule(config: &Path, interval: Duration, scheduler: Scheduler, arguments: &Arguments) -> Exit {
+    let Arguments { credentials, tenant, shard, .. } = arguments;
+    let credentials = credentials.as_ref().map(path::absolute).transpose();
+    let paths = env::current_exe().and_then(|program| Ok((program, path::absolute(config)?, credentials?)));
+    let (program, config, credentials) = match paths {
+        Ok(paths) => paths,
+        Err(error) => {
+            ::log::error!("cannot tell where the program and its configuration are: {error}");
+            return Exit::Storage;
+        }
+    };
+    let credentials = credentials.map(|path| format!("--credentials={}", path.display()));
+    let tenants = tenant.iter().map(|tenant| format!("--tenant={tenant}"));
+    let shard = shard.map(|shard| format!("--shard={shard}"));
+    let options: Vec<_> = credentials.into_iter().chain(tenants).chain(shard).collect();
+    let schedule = Schedule { program: &program, config: &config, interval, options: &options };
+    match schedule.text(scheduler) {
+        Ok(text) => {
+            for warning in schedule.warnings(scheduler) {
+                ::log::warn!("{warning}");
+            }
+            show(&text)
+        }
+        Err(error) => {
+            ::log::error!("{error}");
+            Exit::Configuration
+        }
+    }
 }
 
 /// The tenants named by `--tenant`, or all; and of these the ones of our shard.
@@ -199,11 +241,19 @@ fn one_pass(config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> Exit
     };
     let look_back = arguments.hours.map(|hours| Duration::from_secs(hours * 60 * 60));
     let order = Order { mode, look_back, show_progress: !arguments.quiet };
+    let credential_expiries: Vec<_> = tenants
+        .iter()
+        .filter_map(|tenant| Some((tenant.label().to_owned(), login::expiry(&tenant.credential)?)))
+        .collect();
     let begun = Instant::now();
     let (exit, summary) = match pass::run(&config, tenants, &order) {
         Ok(ended) => (exit_of_ended(&ended, mode), Some(ended.summary)),
         Err(error) => {
-            ::log::error!("{error}");
+            match exit_of(&error) {
+                // No failure: the work is being done, and cron need not mail that.
+                Exit::Locked => ::log::warn!("{error}"),
+                _ => ::log::error!("{error}"),
+            }
             (exit_of(&error), None)
         }
     };
@@ -219,7 +269,8 @@ fn one_pass(config: Config, tenants: Vec<Tenant>, arguments: &Arguments) -> Exit
     // The pass that holds the lock tells its own numbers.
     if let Some(path) = config.metrics_path.filter(|_| mode == Mode::Collect && exit != Exit::Locked) {
         let (ended, summary) = (Timestamp::now(), summary.as_ref());
-        if let Err(error) = (Metrics { ended, lasted, exit, summary }).write(&path) {
+        let metrics = Metrics { ended, lasted, exit, summary, credential_expiries: &credential_expiries };
+        if let Err(error) = metrics.write(&path) {
             ::log::error!("cannot write metrics.path {}: {error}; {}", path.display(), disk::mend(&error));
             return if exit == Exit::Complete { Exit::Storage } else { exit };
         }

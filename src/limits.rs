@@ -73,6 +73,9 @@ pub const REFUSED_TOKENS_MAX: u32 = 2;
 /// A feed that has not succeeded for so many intervals is late: `status` says so by its exit code.
 pub const INTERVALS_UNTIL_LATE: u32 = 3;
 
+/// The longest delay by which a timer spreads the machines that start a pass at the same time.
+pub const RANDOM_DELAY_MAX: Duration = Duration::from_secs(60);
+
 /// How long a connection may take to be made, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 

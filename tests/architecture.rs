@@ -6,7 +6,7 @@ use std::{
 };
 
 /// What each part of the library must not use.
-const FORBIDDEN: [(&str, &[&str]); 19] = [
+const FORBIDDEN: [(&str, &[&str]); 20] = [
     ("api", &["output", "state", "pass", "report", "check", "cli"]),
     ("output", &["api", "state", "pass", "report", "check", "cli"]),
     ("state", &["api", "output", "pass", "report", "check", "cli"]),
@@ -25,7 +25,8 @@ const FORBIDDEN: [(&str, &[&str]); 19] = [
     ("login", &["api", "output", "state", "pass", "report", "check", "cli"]),
     ("network", &["api", "output", "state", "pass", "report", "check", "cli"]),
     ("suggest", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
-    ("pass", &["check", "cli"]),
+    ("schedule", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
+    ("pass", &["check", "cli", "schedule"]),
 ];
 
 #[test]

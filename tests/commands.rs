@@ -123,7 +123,7 @@ fn a_second_pass_at_the_same_time_exits_with_75() {
     let file = fs::File::create(installation.path("state/known_blobs")).expect("a file");
     file.lock_exclusive().expect("a free lock");
     let run = installation.run(&[]);
-    run.assert_code(75).assert_line_with(&["[ERROR] another pass holds the lock", "known_blobs"]);
+    run.assert_code(75).assert_line_with(&["[WARN] another pass holds the lock", "known_blobs"]);
     assert_eq!(installation.simulator.requests().len(), 0);
     drop(file);
     installation.run(&[]).assert_code(0);
@@ -265,6 +265,63 @@ fn status_tells_how_each_feed_fares() {
     run.assert_code(0);
     let line = run.stdout.lines().find(|line| line.contains("DLP.All")).expect("the feed");
     assert!(line.contains(" 1 ") && line.contains("not one whole JSON array"), "{line}");
+}
+
+#[test]
+fn what_does_not_log_in_needs_no_secret() {
+    let installation = two_blobs();
+    let config =
+        installation.config_with_credential("client_secret_file: \"${CREDENTIALS_DIRECTORY}/client_secret\"");
+    fs::write(installation.path("apart.yaml"), config).expect("a file");
+    installation.run(&[]).assert_code(0);
+    let run = installation.run_bare(&["-c", "apart.yaml", "status"]);
+    assert!(run.assert_code(0).stdout.contains("Audit.General"), "{run}");
+    assert!(installation.run_bare(&["-c", "apart.yaml", "schedule", "cron"]).code == Some(0));
+    installation
+        .run_bare(&["-c", "apart.yaml", "check"])
+        .assert_code(78)
+        .assert_line_with(&["CREDENTIALS_DIRECTORY is not set"]);
+}
+
+#[test]
+fn a_schedule_keeps_the_configurations_interval() {
+    let installation = Installation::new().setting("interval: 15m");
+    let config = installation.config_file();
+    let command =
+        format!("{} --quiet --config {}", env!("CARGO_BIN_EXE_office_audit_log_collector"), config.display());
+    for arguments in [["-c", "config.yaml", "schedule", "cron"], ["schedule", "cron", "-c", "./config.yaml"]]
+    {
+        let run = installation.run_bare(&arguments);
+        let line = run.assert_code(0).stdout.lines().last().expect("a line");
+        assert_eq!(line, format!("*/15 * * * * office365-collector {command}"), "{run}");
+    }
+    let run = installation.run(&["schedule", "systemd"]);
+    let command = command.replace(" --quiet", "");
+    for line in ["OnCalendar=*:0/15", "RandomizedDelaySec=45s", &format!("ExecStart={command}")] {
+        assert!(run.assert_code(0).stdout.lines().any(|printed| printed == line), "no {line} in {run}");
+    }
+
+    let config =
+        format!("{} --credentials={}", config.display(), installation.path("secrets.yaml").display());
+    let credentials = format!("tenants:\n  - tenant_id: {CONTOSO}\n    client_secret: a-secret\n");
+    fs::write(installation.path("secrets.yaml"), credentials).expect("a file");
+    let run = installation.run(&[
+        "--tenant=contoso",
+        "--shard",
+        "0/4",
+        "--credentials=secrets.yaml",
+        "schedule",
+        "cron",
+    ]);
+    let line = run.assert_code(0).stdout.lines().last().expect("a line");
+    assert!(line.ends_with(&format!(" --config {config} --tenant=contoso --shard=0/4")), "{run}");
+
+    let off = Installation::new().setting("enabled: false").setting("log: { path: /nowhere/at/all.log }");
+    assert!(off.run(&["schedule", "cron"]).assert_code(0).stdout.contains("*/5 * * * * "));
+
+    let often = Installation::new().setting("interval: 30s");
+    often.run(&["schedule", "cron"]).assert_code(78).assert_line_with(&["[ERROR] interval:", "every minute"]);
+    assert_eq!(installation.simulator.requests().len() + often.simulator.requests().len(), 0);
 }
 
 #[test]

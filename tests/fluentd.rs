@@ -113,7 +113,7 @@ fn secure(name: &str, demands_certificate: bool) -> Receiver {
 /// The output of this installation's configuration, without a pass.
 fn output_of(installation: &Installation) -> FluentdOutput {
     let path = installation.config_file();
-    let sources = Sources { file: &path, credentials: None, environment: &|_| None };
+    let sources = Sources { file: &path, credentials: None, environment: &|_| None, with_secrets: true };
     let config = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config;
     FluentdOutput::new(&config.output.fluentd.expect("the output"), &Patience::default())
 }

@@ -681,7 +681,7 @@ fn tls_trusts_the_configured_root_verifies_the_given_name_and_shows_a_certificat
 /// Tries out the output of this installation, as `check` does, and gives back what is wrong.
 fn try_out(installation: &Installation) -> Option<String> {
     let path = installation.config_file();
-    let sources = Sources { file: &path, credentials: None, environment: &|_| None };
+    let sources = Sources { file: &path, credentials: None, environment: &|_| None, with_secrets: true };
     let config = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config;
     let mut outputs = output::open(&config, &Patience::default());
     let http = outputs.iter_mut().find(|output| output.name() == OutputName::Http).expect("an output");

@@ -22,6 +22,7 @@ mod interop;
 mod interop_http;
 mod log_lines;
 mod network;
+mod packaging;
 mod pass;
 mod readme;
 mod state_damage;

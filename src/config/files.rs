@@ -18,7 +18,10 @@ const MODE_OF_OTHERS: u32 = 0o007;
 impl Value<'_> {
     /// The secret in the file that is named, without line ends behind it.
     pub(super) fn secret_file(&self) -> Option<Secret> {
-        let path = PathBuf::from(self.text()?);
+        let path = PathBuf::from(self.text_of_secret()?);
+        if !self.reading.with_secrets {
+            return Some(Secret::new(""));
+        }
         let read = || -> io::Result<(String, u32)> {
             let file = fs::File::open(&path)?;
             let mode = file.metadata()?.permissions().mode();
@@ -57,7 +60,7 @@ impl Section<'_> {
     /// The path of a PEM file, there or not.
     pub(super) fn pem_path(&self, key: &'static str) -> Option<PathBuf> {
         let value = self.value(key)?;
-        let path = PathBuf::from(value.text()?);
+        let path = PathBuf::from(value.text_of_secret()?);
         let extension = path.extension().map(OsStr::to_ascii_lowercase);
         if extension.is_some_and(|extension| extension == "pfx" || extension == "p12") {
             value.mistake("is a PFX file, but PEM is needed; convert it: openssl pkcs12 -in app.pfx -out app.pem -nodes");
@@ -69,6 +72,9 @@ impl Section<'_> {
     /// The path of a PEM file that can be opened.
     pub(super) fn pem_file(&self, key: &'static str) -> Option<PathBuf> {
         let path = self.pem_path(key)?;
+        if !self.reading.with_secrets {
+            return Some(path);
+        }
         let value = self.value(key)?;
         match fs::File::open(&path).and_then(|file| file.metadata()) {
             Ok(found) if found.is_file() => Some(path),
@@ -86,7 +92,7 @@ impl Section<'_> {
     /// Warns if others can read the file with a private key. Whether there is such a file is not asked here.
     pub(super) fn warn_of_exposed_key(&self, key: &'static str) {
         let Some(value) = self.value(key) else { return };
-        let found = value.text().and_then(|path| fs::metadata(path).ok());
+        let found = value.text_of_secret().and_then(|path| fs::metadata(path).ok());
         if let Some(found) = found.filter(fs::Metadata::is_file) {
             value.warn_if_exposed(found.permissions().mode());
         }

@@ -29,6 +29,9 @@ pub struct Sources<'a> {
     /// A variable's value: for `${NAME}`, for what a single tenant can have from there (`TENANT_ID`, `AZURE_TENANT_ID`
     /// and the like), and for `STATE_DIRECTORY`.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether secrets and certificates are read. If not, it does not matter whether they are there, and each of those
+    /// in the configuration is an empty text.
+    pub with_secrets: bool,
 }
 
 /// A configuration without mistakes.
@@ -42,7 +45,7 @@ pub struct Loaded {
 
 /// Reads and checks everything, the files with secrets included. The error holds all mistakes, not only the first.
 pub fn load(sources: &Sources) -> Result<Loaded, Unusable> {
-    let reading = Reading::new(sources.environment);
+    let reading = Reading::new(sources.environment, sources.with_secrets);
     let read = |path: &Path| Document::read(path).map_err(|mistake| reading.add(mistake)).ok();
     let document = read(sources.file);
     let credentials = sources.credentials.and_then(read);

@@ -18,6 +18,8 @@ use crate::limits::MISTAKES_MAX;
 /// What is shared while a configuration is read: the environment, and what was found so far.
 pub(super) struct Reading<'a> {
     pub(super) environment: Environment<'a>,
+    /// Whether secrets and certificates are read.
+    pub(super) with_secrets: bool,
     pub(super) keys: RefCell<Keys>,
     mistakes: RefCell<Vec<Mistake>>,
     omitted: Cell<usize>,
@@ -29,9 +31,10 @@ pub(super) struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(environment: Environment<'a>) -> Self {
+    pub(super) fn new(environment: Environment<'a>, with_secrets: bool) -> Self {
         Self {
             environment,
+            with_secrets,
             keys: RefCell::default(),
             mistakes: RefCell::default(),
             omitted: Cell::default(),

@@ -241,7 +241,7 @@ fn credential(section: &Section) -> Option<Credential> {
         certificate_keys.warn_of_exposed_key(if key_file.is_some() { "key_file" } else { "file" });
         Some(Credential::Certificate { file: certificate_file?, key_file })
     } else if let Some(value) = token_file {
-        value.text().map(|path| Credential::FederatedTokenFile(path.into()))
+        value.text_of_secret().map(|path| Credential::FederatedTokenFile(path.into()))
     } else {
         if section.owes() {
             section.mistake(format!("has no credential; add one of {}", CREDENTIALS.join(", ")));

@@ -83,13 +83,18 @@ impl<'a> Value<'a> {
 
     /// A text that must not be shown. Remembers that the file holds one.
     pub(super) fn secret(&self) -> Option<Secret> {
-        let secret = self.text().map(Secret::new)?;
+        let secret = self.text_of_secret().map(Secret::new)?;
         if let (Origin::File(document), Node::Text(text)) = (self.place.origin, self.node)
             && !variables::is_replaced(text)
         {
             self.reading.hold_secret(&document.path, self.place.name());
         }
         Some(secret)
+    }
+
+    /// A secret, or the path of one: if secrets are not read, what it says without a mistake.
+    pub(super) fn text_of_secret(&self) -> Option<String> {
+        if self.reading.with_secrets { self.text() } else { Some(self.quiet_text().unwrap_or_default()) }
     }
 
     pub(super) fn is_null(&self) -> bool {

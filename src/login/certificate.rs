@@ -25,6 +25,19 @@ impl Certificate {
     /// Reads both, the key from the certificate's file if it has none of its own. Of several certificates in the file,
     /// such as a chain, the key's own is taken; of several of those, the one that lasts longest.
     pub fn read(file: &Path, key_file: Option<&Path>, now: Timestamp) -> Result<Self, Unusable> {
+        let (certificate, expires) = Self::read_with_expiry(file, key_file)?;
+        if expires < now {
+            return Err(CredentialFile::new("certificate.file", file).unusable(Fault::Expired(expires)));
+        }
+        Ok(certificate)
+    }
+
+    /// When the certificate that would be read ends, or has ended; `None` if there is none.
+    pub fn expiry(file: &Path, key_file: Option<&Path>) -> Option<Timestamp> {
+        Self::read_with_expiry(file, key_file).ok().map(|(_, expires)| expires)
+    }
+
+    fn read_with_expiry(file: &Path, key_file: Option<&Path>) -> Result<(Self, Timestamp), Unusable> {
         let file = CredentialFile::new("certificate.file", file);
         let key_file = key_file.map(|path| CredentialFile::new("certificate.key_file", path));
         let pem = file.read()?;
@@ -40,10 +53,7 @@ impl Certificate {
         let (der, Fields { expires, .. }) = own
             .max_by_key(|(_, fields)| fields.expires)
             .ok_or_else(|| key_file.unusable(Fault::AnotherKey))?;
-        if expires < now {
-            return Err(file.unusable(Fault::Expired(expires)));
-        }
-        Ok(Self { der, key })
+        Ok((Self { der, key }, expires))
     }
 
     /// SHA-256 of the certificate's DER form: by it the login endpoint finds the certificate among the app's.

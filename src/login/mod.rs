@@ -20,6 +20,15 @@ use crate::{
 use certificate::Certificate;
 use credential_file::Unusable;
 
+/// When a credential expires. Known of certificates only: a secret does not say, and the token of a workload identity is
+/// renewed by whoever mounts it.
+pub fn expiry(credential: &Credential) -> Option<Timestamp> {
+    match credential {
+        Credential::Certificate { file, key_file } => Certificate::expiry(file, key_file.as_deref()),
+        Credential::Secret(_) | Credential::FederatedTokenFile(_) => None,
+    }
+}
+
 /// An app that logs in to a tenant.
 #[derive(Clone, Copy, Debug)]
 pub struct App<'a> {

@@ -11,6 +11,7 @@ use crate::{disk, exit::Exit};
 
 const PREFIX: &str = "office365_collector_";
 const LAST_SUCCESS: &str = "last_success_timestamp_seconds";
+const CREDENTIAL_EXPIRY: &str = "credential_expiry_timestamp_seconds";
 
 /// What is to be told of a pass.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,8 @@ pub struct Metrics<'a> {
     pub exit: Exit,
     /// What it did, if it began.
     pub summary: Option<&'a Summary>,
+    /// Tenants by their names, else their ids, and when their credentials expire, of those where that is known.
+    pub credential_expiries: &'a [(String, Timestamp)],
 }
 
 /// A gauge of a feed: its name, what it says, and how it is read off.
@@ -80,6 +83,13 @@ impl Metrics<'_> {
         }
         gauge("pass_duration_seconds", "How long the pass took.", self.lasted.as_secs_f64());
         gauge("exit_code", "The exit code of the pass.", f64::from(self.exit.code()));
+        if !self.credential_expiries.is_empty() {
+            head(&mut text, CREDENTIAL_EXPIRY, "When the tenant's certificate expires.");
+        }
+        for (tenant, expiry) in self.credential_expiries {
+            let (tenant, expiry) = (escaped(tenant), expiry.as_second());
+            let _ = writeln!(text, "{PREFIX}{CREDENTIAL_EXPIRY}{{tenant=\"{tenant}\"}} {expiry}");
+        }
         for (name, help, read) in OF_FEED {
             head(&mut text, name, help);
             for feed in self.summary.iter().flat_map(|summary| &summary.feeds) {
@@ -117,7 +127,13 @@ mod tests {
 
     fn metrics(exit: Exit, summary: &Summary) -> Metrics<'_> {
         let ended = Timestamp::from_second(1_800_000_000).expect("a time of the test");
-        Metrics { ended, lasted: Duration::from_millis(1_500), exit, summary: Some(summary) }
+        Metrics {
+            ended,
+            lasted: Duration::from_millis(1_500),
+            exit,
+            summary: Some(summary),
+            credential_expiries: &[],
+        }
     }
 
     fn summary() -> Summary {
@@ -143,6 +159,15 @@ mod tests {
         ] {
             assert!(text.lines().any(|written| written == line), "no {line} in {text}");
         }
+    }
+
+    #[test]
+    fn a_credential_that_expires_says_when() {
+        let summary = summary();
+        let expiries = [("contoso".to_owned(), Timestamp::from_second(1_900_000_000).expect("a time"))];
+        let metrics = Metrics { credential_expiries: &expiries, ..metrics(Exit::Complete, &summary) };
+        let line = "office365_collector_credential_expiry_timestamp_seconds{tenant=\"contoso\"} 1900000000";
+        assert!(metrics.text(None).lines().any(|written| written == line));
     }
 
     #[test]

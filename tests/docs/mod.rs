@@ -251,11 +251,18 @@ const OLDER_KEYS: [&str; 8] = [
 #[test]
 fn the_migration_tells_of_every_older_key() {
     let page = Page::read("docs/MIGRATION.md");
-    let (quoted, source) = (page.quoted(), fs::read_to_string(repository("src/config/older.rs")).expect("a file"));
+    let (quoted, source) =
+        (page.quoted(), fs::read_to_string(repository("src/config/older.rs")).expect("a file"));
     let older = |text: &'static str| text.split('.').next_back().expect("a key");
     let mut keys: BTreeSet<_> = OLDER_KEYS.into_iter().map(older).map(str::to_owned).collect();
-    keys.extend(source.lines().filter_map(|line| Some(line.trim().strip_prefix("(\"")?.split('"').next()?.to_owned())));
-    keys.extend(source.split(".older(\"").skip(1).filter_map(|rest| Some(rest.split('"').next()?.to_owned())));
+    keys.extend(
+        source
+            .lines()
+            .filter_map(|line| Some(line.trim().strip_prefix("(\"")?.split('"').next()?.to_owned())),
+    );
+    keys.extend(
+        source.split(".older(\"").skip(1).filter_map(|rest| Some(rest.split('"').next()?.to_owned())),
+    );
     assert!(keys.len() > 12, "{keys:?}");
     for key in keys {
         let is_told = quoted.iter().any(|quoted| quoted.split('.').next_back() == Some(&key));

@@ -149,7 +149,7 @@ pub fn load(text: &str) -> Loaded {
         name if name.ends_with("_URL") => Some("https://receiver.example/path".to_owned()),
         _ => Some("from-the-environment".to_owned()).filter(|_| text.contains(&format!("${{{name}}}"))),
     };
-    let sources = Sources { file: &path, credentials: None, environment: &environment };
+    let sources = Sources { file: &path, credentials: None, environment: &environment, with_secrets: true };
     config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}\n{text}"))
 }
 

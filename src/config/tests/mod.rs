@@ -37,12 +37,17 @@ struct Trial {
     folder: tempfile::TempDir,
     environment: Vec<(String, String)>,
     has_credentials: bool,
+    with_secrets: bool,
 }
 
 impl Trial {
     fn new(config: &str) -> Self {
-        let trial =
-            Self { folder: tempfile::tempdir().unwrap(), environment: Vec::new(), has_credentials: false };
+        let trial = Self {
+            folder: tempfile::tempdir().unwrap(),
+            environment: Vec::new(),
+            has_credentials: false,
+            with_secrets: true,
+        };
         trial.file("config.yaml", config, 0o600);
         trial
     }
@@ -65,6 +70,11 @@ impl Trial {
         self
     }
 
+    fn without_secrets(mut self) -> Self {
+        self.with_secrets = false;
+        self
+    }
+
     fn load(&self) -> Result<Loaded, Unusable> {
         let credentials = self.folder.path().join("credentials.yaml");
         let find =
@@ -73,6 +83,7 @@ impl Trial {
             file: &self.folder.path().join("config.yaml"),
             credentials: self.has_credentials.then_some(credentials.as_path()),
             environment: &find,
+            with_secrets: self.with_secrets,
         })
     }
 

@@ -42,6 +42,25 @@ fn a_secret_file_without_a_secret_is_a_mistake() {
 }
 
 #[test]
+fn without_secrets_it_does_not_matter_whether_they_are_there() {
+    let output = "output: { http: { url: \"https://logs.example/\", headers: { Authorization: \"${NOWHERE}\" }, \
+                  header_files: { X-Key: \"${NOWHERE}/key\" }, tls: { ca_file: \"${NOWHERE}/ca.pem\" } } }\n";
+    for credential in [
+        "client_secret: \"${NOWHERE}\"",
+        "client_secret_file: \"${NOWHERE}/client_secret\"",
+        "client_secret_file: /nowhere",
+        "certificate: { file: \"${NOWHERE}/app.pem\" }",
+        "federated_token_file: \"${NOWHERE}/token\"",
+    ] {
+        let text = format!("{}{output}", BEGIN.replace("client_secret: hunter2~", credential));
+        Trial::new(&text).without_secrets().config();
+        assert!(Trial::new(&text).mistakes().len() > 2, "{credential}");
+    }
+    let text = whole("").replace("    client_secret: hunter2~\n", "");
+    assert!(Trial::new(&text).without_secrets().load().is_err(), "no credential is a mistake all the same");
+}
+
+#[test]
 fn files_that_others_can_read_are_reported() {
     assert_eq!(
         with_secret_file(b"hunter2~", 0o644).warnings(),

@@ -81,7 +81,7 @@ fn the_template_names_every_key_and_no_other() {
     let trial = Trial::new("");
     let path = trial.file("template.yaml", uncommented(TEMPLATE), 0o600);
     let document = Document::read(&path).unwrap();
-    let reading = Reading::new(&|_| None);
+    let reading = Reading::new(&|_| None, true);
     check::config(&Section::root(&reading, &document), None, &Variables::default());
     let known = reading.keys.borrow().paths();
     let mut named = BTreeSet::new();

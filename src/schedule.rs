@@ -1,0 +1,358 @@
+//! `schedule`: what lets systemd or cron start a pass at each of the configuration's intervals. Pure: from paths and an
+//! interval to text.
+//!
+//! The files shipped in `systemd/` and `cron/` are what is printed for the default interval, with the places of the
+//! Debian package; there is no second copy of them.
+
+use std::{path::Path, str::FromStr, time::Duration};
+
+use thiserror::Error;
+
+use crate::limits::RANDOM_DELAY_MAX;
+
+const SERVICE: &str = include_str!("../systemd/office365-collector.service");
+const TIMER: &str = include_str!("../systemd/office365-collector.timer");
+const CRONTAB: &str = include_str!("../cron/office365-collector");
+
+/// What stands in the shipped files, to be replaced.
+const PROGRAM: &str = "/usr/bin/office_audit_log_collector";
+const CONFIG: &str = "/etc/office365-collector/config.yaml";
+const CALENDAR: &str = "OnCalendar=*:0/5\n";
+const RANDOM_DELAY: &str = "RandomizedDelaySec=15s\n";
+const TIMES: &str = "*/5 * * * * ";
+
+/// Folders that `ProtectHome=` and `PrivateTmp=` hide from the service.
+const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
+
+const SECONDS_OF_MINUTE: u64 = 60;
+const SECONDS_OF_HOUR: u64 = 60 * SECONDS_OF_MINUTE;
+const SECONDS_OF_DAY: u64 = 24 * SECONDS_OF_HOUR;
+const SECONDS_OF_WEEK: u64 = 7 * SECONDS_OF_DAY;
+
+/// Who starts the passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheduler {
+    /// `systemd`
+    Systemd,
+    /// `cron`
+    Cron,
+}
+
+impl FromStr for Scheduler {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "systemd" => Ok(Self::Systemd),
+            "cron" => Ok(Self::Cron),
+            _ => Err("give systemd or cron".to_owned()),
+        }
+    }
+}
+
+/// Why there is no schedule.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ScheduleError {
+    /// cron counts in minutes.
+    #[error(
+        "interval: cron starts nothing more often than every minute; write 1m or more, or use schedule systemd"
+    )]
+    TooOften,
+    /// systemd and cron each have their own special characters, and neither can write all of them in all places.
+    #[error(
+        "{0} cannot be written into units and crontabs; move it to an absolute path of letters, digits and . _ - + @ ~"
+    )]
+    Path(String),
+    /// The same holds for the values of options.
+    #[error(
+        "{0} cannot be written into units and crontabs, where it has to be of letters, digits and . _ - + @ ~; a tenant \
+         can be given by its id"
+    )]
+    Option(String),
+}
+
+/// A pass at each interval.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule<'a> {
+    /// The program's absolute path.
+    pub program: &'a Path,
+    /// The configuration's absolute path.
+    pub config: &'a Path,
+    /// From the start of a pass to the start of the next.
+    pub interval: Duration,
+    /// What else each pass is told, such as `--shard=0/4`.
+    pub options: &'a [String],
+}
+
+impl Schedule<'_> {
+    /// What is to be written where: the units under their paths, or a file for `/etc/cron.d`.
+    pub fn text(&self, scheduler: Scheduler) -> Result<String, ScheduleError> {
+        match scheduler {
+            Scheduler::Systemd => {
+                let service = self.with_paths(SERVICE)?;
+                let timer = self.timer();
+                Ok(format!(
+                    "# /etc/systemd/system/office365-collector.service\n{service}\n\
+                     # /etc/systemd/system/office365-collector.timer\n{timer}"
+                ))
+            }
+            Scheduler::Cron => self.crontab(),
+        }
+    }
+
+    /// What keeps the schedule from working as it is printed, and the mend.
+    pub fn warnings(&self, scheduler: Scheduler) -> Vec<String> {
+        let is_hidden = |path: &&Path| HIDDEN.iter().any(|folder| path.starts_with(folder));
+        match scheduler {
+            Scheduler::Cron => Vec::new(),
+            Scheduler::Systemd => [self.program, self.config]
+                .into_iter()
+                .filter(is_hidden)
+                .map(|path| {
+                    format!(
+                        "The service cannot see {}, because its sandbox hides that folder: move the program to \
+                         /usr/local/bin and the configuration to /etc",
+                        path.display()
+                    )
+                })
+                .collect(),
+        }
+    }
+
+    fn with_paths(&self, text: &str) -> Result<String, ScheduleError> {
+        let mut config = plain(self.config)?.to_owned();
+        for option in self.options {
+            if !option.chars().all(|character| is_plain(character) || character == '=') {
+                return Err(ScheduleError::Option(option.clone()));
+            }
+            config.extend([" ", option]);
+        }
+        Ok(text.replace(PROGRAM, plain(self.program)?).replace(CONFIG, &config))
+    }
+
+    fn timer(&self) -> String {
+        let seconds = self.interval.as_secs();
+        let random_delay = (self.interval / 20).min(RANDOM_DELAY_MAX).as_secs();
+        let Some(calendar) = calendar(seconds) else {
+            return evenly(seconds);
+        };
+        TIMER
+            .replace(CALENDAR, &format!("OnCalendar={calendar}\n"))
+            .replace(RANDOM_DELAY, &format!("RandomizedDelaySec={random_delay}s\n"))
+    }
+
+    fn crontab(&self) -> Result<String, ScheduleError> {
+        let asked = self.interval.as_secs();
+        let (kept, times) = times(asked).ok_or(ScheduleError::TooOften)?;
+        let remark = if kept == asked {
+            String::new()
+        } else {
+            format!(
+                "# cron cannot keep an interval of {}; this is the next shorter one that it can, {}.\n",
+                in_words(asked),
+                in_words(kept)
+            )
+        };
+        Ok(self.with_paths(CRONTAB)?.replace(TIMES, &format!("{remark}{times} ")))
+    }
+}
+
+/// Neither systemd nor a shell nor cron sees anything special in it.
+fn is_plain(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "/._-+@~".contains(character)
+}
+
+/// The path, if it is absolute and plain.
+fn plain(path: &Path) -> Result<&str, ScheduleError> {
+    path.to_str()
+        .filter(|text| text.starts_with('/') && text.chars().all(is_plain))
+        .ok_or_else(|| ScheduleError::Path(path.display().to_string()))
+}
+
+/// The interval as a calendar event, if a day, an hour or a minute can be divided by it. See systemd.time(7).
+fn calendar(seconds: u64) -> Option<String> {
+    let parts = |whole: u64, unit: u64| {
+        (seconds.is_multiple_of(unit) && seconds < whole && whole.is_multiple_of(seconds))
+            .then_some(seconds / unit)
+    };
+    if let Some(seconds) = parts(SECONDS_OF_MINUTE, 1) {
+        Some(format!("*:*:0/{seconds}"))
+    } else if let Some(minutes) = parts(SECONDS_OF_HOUR, SECONDS_OF_MINUTE) {
+        Some(format!("*:0/{minutes}"))
+    } else if let Some(hours) = parts(SECONDS_OF_DAY, SECONDS_OF_HOUR) {
+        Some(format!("0/{hours}:00"))
+    } else {
+        match seconds {
+            SECONDS_OF_DAY => Some("daily".to_owned()),
+            SECONDS_OF_WEEK => Some("weekly".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// The timer for any other interval: counted from the start of one pass to that of the next, the first at once.
+fn evenly(seconds: u64) -> String {
+    let begin = TIMER.find(CALENDAR).expect("the shipped timer has a calendar event");
+    let end = TIMER.find("\n[Install]").expect("the shipped timer can be enabled");
+    format!(
+        "{}# No calendar keeps an interval of {}: it is counted from pass to pass, and the first starts at once.\n\
+         OnActiveSec=0s\nOnUnitActiveSec={seconds}s\nAccuracySec=1s\n{}",
+        &TIMER[..begin],
+        in_words(seconds),
+        &TIMER[end..]
+    )
+}
+
+/// The longest interval that cron can keep and that is not longer than the one asked for: in seconds, and as the five
+/// fields of crontab(5).
+fn times(asked: u64) -> Option<(u64, String)> {
+    let minutes = (1..60).filter(|minutes| 60 % minutes == 0).map(|minutes| {
+        let field = if minutes == 1 { "*".to_owned() } else { format!("*/{minutes}") };
+        (minutes * SECONDS_OF_MINUTE, format!("{field} * * * *"))
+    });
+    let hours = (1..24).filter(|hours| 24 % hours == 0).map(|hours| {
+        let field = if hours == 1 { "*".to_owned() } else { format!("*/{hours}") };
+        (hours * SECONDS_OF_HOUR, format!("0 {field} * * *"))
+    });
+    let longer = [(SECONDS_OF_DAY, "0 0 * * *".to_owned()), (SECONDS_OF_WEEK, "0 0 * * 0".to_owned())];
+    minutes.chain(hours).chain(longer).take_while(|(kept, _)| *kept <= asked).last()
+}
+
+/// `90s`, `7m`, `5h`, `2d`
+fn in_words(seconds: u64) -> String {
+    let units = [(SECONDS_OF_DAY, 'd'), (SECONDS_OF_HOUR, 'h'), (SECONDS_OF_MINUTE, 'm')];
+    match units.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit)) {
+        Some((unit, letter)) => format!("{}{letter}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(seconds: u64) -> Schedule<'static> {
+        let interval = Duration::from_secs(seconds);
+        Schedule { program: Path::new(PROGRAM), config: Path::new(CONFIG), interval, options: &[] }
+    }
+
+    fn text(seconds: u64, scheduler: Scheduler) -> String {
+        of(seconds).text(scheduler).unwrap_or_else(|error| panic!("{seconds}: {error}"))
+    }
+
+    #[test]
+    fn for_the_default_it_prints_the_shipped_files() {
+        assert_eq!(text(300, Scheduler::Cron), CRONTAB);
+        let units = text(300, Scheduler::Systemd);
+        assert_eq!(
+            units,
+            format!(
+                "# /etc/systemd/system/office365-collector.service\n{SERVICE}\n\
+                 # /etc/systemd/system/office365-collector.timer\n{TIMER}"
+            )
+        );
+        for (file, replaced) in [
+            (SERVICE, PROGRAM),
+            (SERVICE, CONFIG),
+            (TIMER, CALENDAR),
+            (TIMER, RANDOM_DELAY),
+            (CRONTAB, TIMES),
+        ] {
+            assert!(file.contains(replaced), "{replaced}");
+        }
+    }
+
+    #[test]
+    fn the_paths_are_those_of_the_program_and_the_configuration() {
+        let (program, config) = (Path::new("/opt/collector/bin/collect"), Path::new("/srv/a@b.yaml"));
+        let schedule = Schedule { program, config, ..of(300) };
+        let units = schedule.text(Scheduler::Systemd).expect("plain paths");
+        assert!(units.contains("\nExecStart=/opt/collector/bin/collect --config /srv/a@b.yaml\n"), "{units}");
+        assert!(units.contains("\nExecPaths=/opt/collector/bin/collect "), "{units}");
+        let crontab = schedule.text(Scheduler::Cron).expect("plain paths");
+        assert!(
+            crontab.ends_with(" /opt/collector/bin/collect --quiet --config /srv/a@b.yaml\n"),
+            "{crontab}"
+        );
+        for strange in ["/srv/a b", "/srv/100%", "/srv/$HOME", "/srv/\"", "/srv/a\nb", "relative", "/srv/ä"]
+        {
+            let schedule = Schedule { config: Path::new(strange), ..schedule };
+            for scheduler in [Scheduler::Systemd, Scheduler::Cron] {
+                let refused = schedule.text(scheduler).expect_err(strange);
+                assert_eq!(refused, ScheduleError::Path(strange.to_owned()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_pass_is_told_stands_behind_the_configuration() {
+        let options = ["--shard=0/4".to_owned(), "--credentials=/etc/secrets.yaml".to_owned()];
+        let schedule = Schedule { options: &options, ..of(300) };
+        let told = format!(" --config {CONFIG} --shard=0/4 --credentials=/etc/secrets.yaml\n");
+        for scheduler in [Scheduler::Systemd, Scheduler::Cron] {
+            assert!(schedule.text(scheduler).expect("plain options").contains(&told), "{scheduler:?}");
+        }
+        let strange = ["--tenant=a b".to_owned()];
+        let refused = Schedule { options: &strange, ..of(300) }.text(Scheduler::Cron);
+        assert_eq!(refused, Err(ScheduleError::Option("--tenant=a b".to_owned())));
+    }
+
+    #[test]
+    fn what_the_sandbox_hides_is_reported() {
+        let schedule = Schedule { program: Path::new("/root/.cargo/bin/collect"), ..of(300) };
+        assert!(schedule.warnings(Scheduler::Systemd)[0].contains("cannot see /root/.cargo/bin/collect"));
+        assert_eq!(schedule.warnings(Scheduler::Cron), [""; 0]);
+        assert_eq!(of(300).warnings(Scheduler::Systemd), [""; 0]);
+    }
+
+    #[test]
+    fn cron_keeps_the_interval_or_the_next_shorter_one_and_says_so() {
+        for (seconds, times, remark) in [
+            (60, "* * * * *", None),
+            (90, "* * * * *", Some("90s; this is the next shorter one that it can, 1m")),
+            (420, "*/6 * * * *", Some("7m; this is the next shorter one that it can, 6m")),
+            (900, "*/15 * * * *", None),
+            (3600, "0 * * * *", None),
+            (5400, "0 * * * *", Some("90m; this is the next shorter one that it can, 1h")),
+            (6 * 3600, "0 */6 * * *", None),
+            (86_400, "0 0 * * *", None),
+            (2 * 86_400, "0 0 * * *", Some("2d; this is the next shorter one that it can, 1d")),
+            (7 * 86_400, "0 0 * * 0", None),
+        ] {
+            let text = text(seconds, Scheduler::Cron);
+            let line = text.lines().last().expect("a line");
+            assert!(line.starts_with(&format!("{times} office365-collector /usr/bin/")), "{seconds}: {line}");
+            let told = text.lines().find_map(|line| line.strip_prefix("# cron cannot keep an interval of "));
+            assert_eq!(told.map(|told| told.trim_end_matches('.')), remark, "{seconds}");
+        }
+        assert_eq!(of(59).text(Scheduler::Cron), Err(ScheduleError::TooOften));
+    }
+
+    #[test]
+    fn a_timer_keeps_every_interval() {
+        for (seconds, line) in [
+            (1, "OnCalendar=*:*:0/1"),
+            (30, "OnCalendar=*:*:0/30"),
+            (60, "OnCalendar=*:0/1"),
+            (900, "OnCalendar=*:0/15"),
+            (3600, "OnCalendar=0/1:00"),
+            (6 * 3600, "OnCalendar=0/6:00"),
+            (86_400, "OnCalendar=daily"),
+            (7 * 86_400, "OnCalendar=weekly"),
+        ] {
+            let text = text(seconds, Scheduler::Systemd);
+            assert!(text.lines().any(|written| written == line), "{seconds}: {text}");
+            assert!(text.contains("\nPersistent=true\n"), "{seconds}");
+        }
+        for (seconds, delay) in [(1, 0), (60, 3), (3600, 60)] {
+            let text = text(seconds, Scheduler::Systemd);
+            assert!(text.contains(&format!("\nRandomizedDelaySec={delay}s\n")), "{seconds}: {text}");
+        }
+        for seconds in [45, 90, 420, 5 * 3600, 2 * 86_400] {
+            let text = text(seconds, Scheduler::Systemd);
+            assert!(text.contains(&format!("\nOnActiveSec=0s\nOnUnitActiveSec={seconds}s\n")), "{seconds}");
+            assert!(!text.contains("OnCalendar") && !text.contains("RandomizedDelay"), "{seconds}: {text}");
+            assert!(text.ends_with("\n[Install]\nWantedBy=timers.target\n"), "{seconds}: {text}");
+        }
+    }
+}

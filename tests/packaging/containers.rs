@@ -1,0 +1,255 @@
+//! The images, and what runs them: Compose and Kubernetes.
+
+use std::{fs, path::Path};
+
+use office_audit_log_collector::{
+    cli::{self, Command, Parsed},
+    config::{Config, Credential},
+    schedule::{Schedule, Scheduler},
+};
+use serde_yaml::Value;
+use simulator::NewBlob;
+
+use super::{filled_in, load, machine::Machine, path, text, tool, until};
+use crate::support::{Installation, hours_ago, set_mode, whole_lines};
+
+const MANIFESTS: [&str; 2] = ["docker/kubernetes/cronjob.yaml", "docker/kubernetes/sharded.yaml"];
+const ANOTHER_TENANT: &str = "33333333-3333-4333-8333-333333333333";
+
+fn documents(file: &str) -> Vec<Value> {
+    use serde::Deserialize;
+    let text = text(file);
+    let documents = serde_yaml::Deserializer::from_str(&text);
+    documents
+        .map(|document| Value::deserialize(document).unwrap_or_else(|error| panic!("{file}: {error}")))
+        .collect()
+}
+
+/// `a.b.0.c` of a document.
+#[track_caller]
+fn at<'a>(value: &'a Value, place: &str) -> &'a Value {
+    place.split('.').fold(value, |value, key| {
+        let found = match key.parse::<usize>() {
+            Ok(index) => value.get(index),
+            Err(_) => value.get(key),
+        };
+        found.unwrap_or_else(|| panic!("no {place}"))
+    })
+}
+
+#[track_caller]
+fn of_kind<'a>(documents: &'a [Value], kind: &str) -> &'a Value {
+    documents.iter().find(|document| document["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+/// Loads a configuration whose secrets are files of these names in `CREDENTIALS_DIRECTORY`.
+fn load_with_secrets(config: &str, secrets: &[&str]) -> Config {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.yaml");
+    let config = filled_in(config)
+        .replace("ANOTHER-TENANT-ID", ANOTHER_TENANT)
+        .replace("ANOTHER-CLIENT-ID", ANOTHER_TENANT);
+    fs::write(&file, config).expect("a file");
+    for name in secrets {
+        fs::write(folder.path().join(name), "a-secret").expect("a file");
+        set_mode(&folder.path().join(name), 0o400);
+    }
+    let loaded = load(&file, &[("CREDENTIALS_DIRECTORY", &folder.path().display().to_string())]);
+    assert_eq!(loaded.warnings, [""; 0]);
+    loaded.config
+}
+
+#[test]
+fn the_images_run_the_program_as_it_wants_to_be_called_and_as_nobody_in_particular() {
+    let dockerfile = text("docker/Dockerfile");
+    let stages: Vec<_> = dockerfile.split("\nFROM ").skip(1).collect();
+    let [_, cadence, pass] = stages.as_slice() else { panic!("{} stages", stages.len()) };
+    assert!(cadence.lines().next().is_some_and(|line| line.ends_with(" AS cadence")), "{cadence}");
+    assert!(cadence.contains("\nCMD [\"/usr/bin/cadence\"]"), "{cadence}");
+    assert!(
+        pass.contains("\nUSER 65532:65532\n") && pass.contains("\nENTRYPOINT [\"/usr/bin/office_audit"),
+        "{pass}"
+    );
+    for stage in [cadence, pass] {
+        let check =
+            stage.split("HEALTHCHECK ").nth(1).and_then(|rest| rest.split(']').next()).expect("a check");
+        let words = check.split('"').skip(1).step_by(2).map(str::to_owned);
+        let words = words.skip_while(|word| !word.ends_with("/office_audit_log_collector"));
+        let Parsed::Run(arguments) = cli::parse(words) else { panic!("{check}") };
+        assert!(matches!(arguments.command, Some(Command::Status(_))), "{check}");
+        for folder in ["/var/lib/office365-collector", "/var/log/office365"] {
+            assert!(stage.contains(&format!("\"{folder}\"")), "no volume {folder}");
+        }
+    }
+}
+
+#[test]
+fn an_image_is_built_of_everything_that_the_program_is_built_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ignore = text(".dockerignore");
+    for name in ignore.lines().filter_map(|line| line.strip_prefix('!')) {
+        let copy = folder.path().join(name);
+        fs::create_dir_all(copy.parent().expect("a folder")).expect("a folder");
+        let (from, to) = (path(name).display().to_string(), copy.display().to_string());
+        tool("cp", &["--recursive", &from, &to]).assert_code(0);
+    }
+    // It may lack crates of other systems, but it reads the manifest first, and refuses one that names what is not there.
+    let manifest = folder.path().join("Cargo.toml").display().to_string();
+    let run = tool(env!("CARGO"), &["fetch", "--offline", "--locked", "--manifest-path", &manifest]);
+    assert!(!run.stderr.contains("failed to parse manifest"), "{run}");
+    let schedule = text("src/schedule.rs");
+    let included: Vec<_> =
+        schedule.split("include_str!(\"../").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(
+        included.len() == 3 && included.iter().all(|name| folder.path().join(name).exists()),
+        "{included:?}"
+    );
+    assert!(folder.path().join("docker/cadence").exists());
+}
+
+#[test]
+fn compose_starts_the_collector_with_what_it_needs_and_no_more() {
+    let compose = &documents("docker/docker-compose.yml")[0];
+    let collector = at(compose, "services.collector");
+    assert_eq!(at(collector, "build.target"), "cadence");
+    assert!(
+        path("docker")
+            .join(at(collector, "build.context").as_str().expect("text"))
+            .join("docker/Dockerfile")
+            .exists()
+    );
+    assert_eq!((at(collector, "read_only"), at(collector, "cap_drop.0")), (&true.into(), &"ALL".into()));
+    for (volume, place) in [(1, "/var/lib/office365-collector"), (2, "/var/log/office365")] {
+        let mounted = at(collector, &format!("volumes.{volume}")).as_str().expect("text");
+        let (name, folder) = mounted.split_once(':').expect("a name and a folder");
+        assert!(compose["volumes"].get(name).is_some() && folder == place, "{mounted}");
+    }
+    let secret = at(collector, "secrets.0").as_str().expect("text");
+    let config = load_with_secrets(&text("docker/config.yaml"), &[secret]);
+    assert_eq!(config.collect.working_dir, Path::new("/var/lib/office365-collector"));
+    assert_eq!(config.output.file.expect("a file").path.parent(), Some(Path::new("/var/log/office365")));
+
+    let fluentd = config.output.fluentd.expect("a receiver");
+    assert!(compose["services"].get(fluentd.address.as_str()).is_some(), "{fluentd:?}");
+    let receiver = text("docker/fluentd.conf");
+    assert!(receiver.contains("@type forward") && receiver.contains(&format!("\n  port {}\n", fluentd.port)));
+    assert!(receiver.contains("<match office365.**>") && fluentd.tag.starts_with("office365."));
+    let buffers =
+        at(compose, "services.fluentd.volumes.1").as_str().and_then(|volume| volume.split(':').nth(1));
+    assert!(receiver.contains(&format!("path {}/buffer", buffers.expect("a folder"))));
+}
+
+#[test]
+fn kubernetes_runs_one_pass_at_a_time_and_without_privileges() {
+    for file in MANIFESTS {
+        let documents = documents(file);
+        let job = at(of_kind(&documents, "CronJob"), "spec");
+        assert_eq!(
+            (&job["concurrencyPolicy"], job["startingDeadlineSeconds"].is_u64()),
+            (&"Forbid".into(), true)
+        );
+        let pod = at(job, "jobTemplate.spec.template.spec");
+        assert_eq!(at(pod, "securityContext.runAsNonRoot"), &Value::from(true), "{file}");
+        let container = at(pod, "containers.0");
+        for (key, value) in [("allowPrivilegeEscalation", false), ("readOnlyRootFilesystem", true)] {
+            assert_eq!(
+                at(container, &format!("securityContext.{key}")),
+                &Value::from(value),
+                "{file}: {key}"
+            );
+        }
+        assert_eq!(at(container, "securityContext.capabilities.drop.0"), "ALL");
+        assert!(at(container, "resources.limits.memory").is_string());
+        assert!(at(pod, "terminationGracePeriodSeconds").as_u64() > Some(5), "a pass may end in order");
+    }
+}
+
+#[test]
+fn the_configurations_in_the_manifests_fit_their_schedules_volumes_and_secrets() {
+    for file in MANIFESTS {
+        let documents = documents(file);
+        let secrets = at(of_kind(&documents, "Secret"), "stringData").as_mapping().expect("secrets").keys();
+        let secrets: Vec<_> = secrets.map(|name| name.as_str().expect("a name")).collect();
+        let config = at(of_kind(&documents, "ConfigMap"), "data").get("config.yaml").and_then(Value::as_str);
+        let config = load_with_secrets(config.expect("a configuration"), &secrets);
+        assert_eq!(config.tenants.len(), secrets.len(), "{file}");
+        assert!(
+            config.tenants.iter().all(|tenant| matches!(tenant.credential, Credential::Secret(_))),
+            "{file}"
+        );
+
+        let job = at(of_kind(&documents, "CronJob"), "spec");
+        let (program, paths) =
+            (Path::new("/usr/bin/office_audit_log_collector"), Path::new("/etc/config.yaml"));
+        let schedule = Schedule { program, config: paths, interval: config.interval, options: &[] };
+        let crontab = schedule.text(Scheduler::Cron).expect("an interval that cron can keep");
+        let times = job["schedule"].as_str().expect("times");
+        assert!(crontab.lines().any(|line| line.starts_with(&format!("{times} "))), "{file}: {times}");
+
+        let container = at(job, "jobTemplate.spec.template.spec.containers.0");
+        let mounts = at(container, "volumeMounts").as_sequence().expect("mounts");
+        let folders: Vec<_> =
+            mounts.iter().map(|mount| mount["mountPath"].as_str().expect("a folder")).collect();
+        let written = [config.collect.working_dir, config.output.file.expect("an output").path];
+        assert!(written.iter().all(|path| folders.iter().any(|folder| path.starts_with(folder))), "{file}");
+        let variables = at(container, "env").as_sequence().expect("variables");
+        let credentials =
+            variables.iter().find(|variable| variable["name"] == "CREDENTIALS_DIRECTORY").expect("it");
+        assert!(folders.contains(&credentials["value"].as_str().expect("a folder")), "{file}");
+    }
+}
+
+#[test]
+fn each_pod_of_the_indexed_job_has_a_shard_and_a_folder_of_its_own() {
+    let documents = documents(MANIFESTS[1]);
+    let job = at(of_kind(&documents, "CronJob"), "spec.jobTemplate.spec");
+    assert_eq!((&job["completionMode"], &job["completions"]), (&"Indexed".into(), &job["parallelism"]));
+    let container = at(job, "template.spec.containers.0");
+    let argument = at(container, "args.0").as_str().expect("an argument");
+    let pods = job["completions"].as_u64().expect("a number");
+    assert!(argument.ends_with(&format!("/{pods}")), "{argument}");
+    for index in 0..pods {
+        let argument = argument.replace("$(SHARD)", &index.to_string());
+        assert!(matches!(cli::parse(["collector".to_owned(), argument]), Parsed::Run(_)));
+    }
+    let mounts = at(container, "volumeMounts").as_sequence().expect("mounts");
+    assert!(mounts.iter().any(|mount| mount["subPathExpr"] == "shard-$(SHARD)"));
+}
+
+#[test]
+#[ignore = "needs hadolint, kubernetes-validate and docker-compose"]
+fn their_own_tools_find_nothing_to_say_about_them() {
+    let place = |name: &str| path(name).display().to_string();
+    let run = tool("hadolint", &[&place("docker/Dockerfile")]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{run}");
+    // The oldest version that knows every field used, and the newest.
+    for version in ["1.29", "1.37"] {
+        for manifest in MANIFESTS {
+            let arguments = ["--strict", "--quiet", "--kubernetes-version", version, &place(manifest)];
+            let run = tool("kubernetes-validate", &arguments);
+            assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "", ""), "{run}");
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let compose = folder.path().join("docker-compose.yml");
+    fs::copy(path("docker/docker-compose.yml"), &compose).expect("a copy");
+    fs::write(folder.path().join("client_secret"), "a-secret").expect("a file");
+    tool("docker-compose", &["--file", &compose.display().to_string(), "config", "--quiet"]).assert_code(0);
+}
+
+#[test]
+#[ignore = "needs cron, root and a minute"]
+fn the_cadence_of_the_image_collects_at_a_tick_and_logs_to_standard_output() {
+    let installation = Installation::new().setting("interval: 1m");
+    installation.contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(3)));
+    let machine = Machine::of(&installation).with("usr/bin/cadence", &text("docker/cadence"));
+    set_mode(&machine.path("usr/bin/cadence"), 0o755);
+    for folder in ["var/lib/office365-collector", "var/log/office365"] {
+        fs::create_dir_all(machine.path(folder)).expect("a folder");
+    }
+    let machine = machine.boot("cadence");
+    let done = "[INFO] Done! Blobs found: 1 | Blobs successful: 1 | Logs saved: 3\n";
+    until("the log tells of a pass", || machine.console().contains(done), || machine.console());
+    assert_eq!(whole_lines(&machine.path("var/log/office365/AuditGeneral.json")).len(), 3);
+    installation.assert_good_manners();
+}

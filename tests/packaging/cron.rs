@@ -1,0 +1,65 @@
+//! The file for `/etc/cron.d`, and Debian's cron that reads it.
+
+use std::fs;
+
+use office_audit_log_collector::cli::{self, Parsed};
+use simulator::NewBlob;
+
+use super::{machine::Machine, text, until};
+use crate::support::{Installation, hours_ago, whole_lines};
+
+#[test]
+fn its_line_calls_the_program_as_it_wants_to_be_called() {
+    let crontab = text("cron/office365-collector");
+    let jobs: Vec<_> = crontab.lines().filter(|line| line.starts_with('*')).collect();
+    let [job] = jobs.as_slice() else { panic!("one job: {crontab}") };
+    let words: Vec<_> = job.split_whitespace().map(str::to_owned).collect();
+    let Parsed::Run(arguments) = cli::parse(words[6..].to_vec()) else { panic!("{job}") };
+    assert!(arguments.quiet && arguments.config.is_some() && arguments.command.is_none(), "{job}");
+    assert!(crontab.ends_with('\n'), "cron ignores a last line without its end");
+}
+
+/// What takes the mail on the machine: a file for each.
+const SENDMAIL: &str = "#!/bin/sh\ncat >/var/log/mail/$$\n";
+
+#[test]
+#[ignore = "needs cron, root and two minutes"]
+fn cron_collects_at_each_tick_and_mails_failures_only() {
+    let installation = Installation::new().setting("interval: 1m");
+    let contoso = &installation.contoso;
+    contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(3)));
+    let (here, there) =
+        (installation.config_file().display().to_string(), "/etc/office365-collector/config.yaml");
+    let printed = installation.run(&["schedule", "cron"]).stdout;
+    let printed = printed
+        .replace(&here, there)
+        .replace(env!("CARGO_BIN_EXE_office_audit_log_collector"), "/usr/bin/office_audit_log_collector");
+    let failing = printed
+        .replace(there, "/etc/office365-collector/nowhere.yaml")
+        .replace("MAILTO=root", "MAILTO=failures");
+    let machine = Machine::of(&installation)
+        .with("cron.d/office365-collector", &printed)
+        .with("cron.d/failing", &failing)
+        .with("usr/sbin/sendmail", SENDMAIL);
+    crate::support::set_mode(&machine.path("usr/sbin/sendmail"), 0o755);
+    fs::create_dir_all(machine.path("var/log/mail")).expect("a folder");
+    crate::support::set_mode(&machine.path("var/log/mail"), 0o1777);
+    let machine = machine.boot("cron");
+
+    let file = machine.path("var/log/office365/AuditGeneral.json");
+    let lines = || if file.exists() { whole_lines(&file).len() } else { 0 };
+    let mails = || -> Vec<String> {
+        let files = fs::read_dir(machine.path("var/log/mail")).expect("a folder").flatten();
+        files.map(|file| fs::read_to_string(file.path()).expect("a mail")).collect()
+    };
+    let seen = || format!("{}{:?}", machine.console(), mails());
+    until("the first tick delivers a blob", || lines() == 3, seen);
+    contoso.add_blob("Audit.General", NewBlob::records(4).created(hours_ago(2)));
+    until("the second tick delivers another one", || lines() == 7, seen);
+    until("each tick mails the failure", || mails().len() == 2, seen);
+    for mail in mails() {
+        assert!(mail.contains("\nTo: failures\n") && mail.contains("[ERROR] "), "{mail}");
+        assert!(mail.contains("nowhere.yaml"), "{mail}");
+    }
+    installation.assert_good_manners();
+}

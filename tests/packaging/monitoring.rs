@@ -1,0 +1,164 @@
+//! Metrics, and who watches them: alerts, the dashboard, the picture of `status`.
+
+use std::{collections::BTreeSet, env, fmt::Write, fs};
+
+use simulator::{LoginError, NewBlob};
+
+use super::{path, text, tool};
+use crate::support::{Installation, hours_ago};
+
+const PREFIX: &str = "office365_collector_";
+const PICTURE: &str = "docs/monitoring/status.svg";
+/// The terminal's width: what a line has beyond it is cut off.
+const COLUMNS: usize = 160;
+
+/// The names of metrics in a text.
+fn names(text: &str) -> BTreeSet<String> {
+    let is_part = |letter: char| letter.is_ascii_lowercase() || letter == '_';
+    let rests = text.split(PREFIX).skip(1);
+    rests.map(|rest| rest.chars().take_while(|letter| is_part(*letter)).collect()).collect()
+}
+
+/// The textfile of a pass that logs in with a certificate.
+fn written() -> String {
+    let installation = Installation::new().setting("metrics: { path: office365.prom }");
+    installation.contoso.add_blob("DLP.All", NewBlob::records(1).created(hours_ago(2)));
+    let certificate =
+        format!("certificate: {{ file: '{}' }}", path("tests/certificates/combined.pem").display());
+    fs::write(installation.path("metrics.yaml"), installation.config_with_credential(&certificate))
+        .expect("a file");
+    installation.run_bare(&["-c", "metrics.yaml"]);
+    installation.run(&[]).assert_code(0);
+    let first = installation.run_bare(&["-c", "metrics.yaml"]);
+    fs::read_to_string(installation.path("office365.prom")).unwrap_or_else(|error| panic!("{error}: {first}"))
+}
+
+#[test]
+fn alerts_and_dashboard_watch_numbers_that_a_pass_writes() {
+    let written = names(&written());
+    let readme = text("docs/monitoring/README.md");
+    let alerts = text("docs/monitoring/alerts.yaml");
+    for (file, text) in
+        [("alerts.yaml", &alerts), ("dashboard.json", &text("docs/monitoring/dashboard.json"))]
+    {
+        let used = names(text);
+        let unknown: Vec<_> = used.difference(&written).collect();
+        assert!(unknown.is_empty() && used.len() > 8, "{file}: {unknown:?}");
+    }
+    let defined = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let described = readme.lines().filter_map(|line| line.rsplit('|').nth(1)?.trim().strip_prefix('`'));
+    let described = described.map(|name| name.trim_end_matches('`'));
+    assert_eq!(defined.collect::<BTreeSet<_>>(), described.collect::<BTreeSet<_>>());
+}
+
+#[test]
+fn the_dashboard_is_one_and_its_panels_do_not_overlap() {
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&text("docs/monitoring/dashboard.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let mut cells = BTreeSet::new();
+    for panel in panels {
+        let edge = |name: &str| panel["gridPos"][name].as_u64().expect("a number");
+        for column in edge("x")..edge("x") + edge("w") {
+            for row in edge("y")..edge("y") + edge("h") {
+                assert!(column < 24 && cells.insert((column, row)), "{}", panel["title"]);
+            }
+        }
+        assert!(panel["targets"].as_array().is_some_and(|targets| !targets.is_empty()), "{}", panel["title"]);
+    }
+    assert!(panels.len() > 8);
+}
+
+#[test]
+#[ignore = "needs promtool"]
+fn prometheus_accepts_the_textfile_and_raises_the_alerts_when_it_should() {
+    let place = |name: &str| path(name).display().to_string();
+    tool("promtool", &["check", "rules", &place("docs/monitoring/alerts.yaml")]).assert_code(0);
+    let run = tool("promtool", &["test", "rules", &place("tests/packaging/alerts.yaml")]);
+    assert_eq!(run.code, Some(0), "{run}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("office365.prom");
+    fs::write(&file, written()).expect("a file");
+    let check = format!("promtool check metrics <{}", file.display());
+    let run = tool("sh", &["-c", &check]);
+    assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "", ""), "{run}");
+}
+
+/// What `status` prints of two tenants that fare differently, with each time and lag replaced by one that stays.
+fn status() -> String {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    for tenant in [&installation.contoso, &fabrikam] {
+        tenant.add_blob("Audit.Exchange", NewBlob::records(3).created(hours_ago(2)));
+    }
+    installation.run(&[]).assert_code(0);
+    installation.contoso.add_blob("Audit.General", NewBlob::body("[").created(hours_ago(2)));
+    fabrikam.settings(|settings| settings.login_error = Some(LoginError::ExpiredSecret));
+    installation.run(&[]).assert_code(1);
+    let status = installation.run(&["status"]);
+    let mut lines = status.stdout.lines();
+    let heading = lines.next().expect("a heading");
+    let column = heading.find("LAG").expect("a column");
+    let mut steady = format!("{heading}\n");
+    for line in lines {
+        let lag = line[column..].split(' ').next().expect("a lag");
+        let words = line.split(' ').map(|word| match word.parse::<jiff::Timestamp>() {
+            Ok(_) => "2026-11-22T10:15:00Z",
+            Err(_) => word,
+        });
+        let line = words.collect::<Vec<_>>().join(" ");
+        let _ = writeln!(
+            steady,
+            "{}{:<width$}{}",
+            &line[..column],
+            "5s",
+            &line[column + lag.len()..],
+            width = lag.len()
+        );
+    }
+    steady
+}
+
+/// A terminal that shows this text, as SVG.
+fn draw(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let letters = lines.iter().map(|line| line.chars().count()).max().unwrap_or_default();
+    let (width, height) = (letters * 8 + 40, lines.len() * 20 + 36);
+    let mut picture = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
+         viewBox=\"0 0 {width} {height}\" role=\"img\">\n\
+         <title>office_audit_log_collector status</title>\n\
+         <rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#16191d\"/>\n\
+         <g font-family=\"ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace\" font-size=\"13\" \
+         xml:space=\"preserve\">\n"
+    );
+    for (number, line) in lines.iter().enumerate() {
+        let colour = match number {
+            0 => "#8ab4f8",
+            1 => "#9aa0a6",
+            _ if line.ends_with(" -") => "#e8eaed",
+            _ => "#f6aea9",
+        };
+        let line = line.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let length = lines[number].chars().count() * 8;
+        let y = number * 20 + 32;
+        let _ = writeln!(
+            picture,
+            "<text x=\"20\" y=\"{y}\" fill=\"{colour}\" textLength=\"{length}\" lengthAdjust=\"spacingAndGlyphs\">{line}</text>"
+        );
+    }
+    picture + "</g>\n</svg>\n"
+}
+
+#[test]
+fn the_picture_shows_what_status_prints() {
+    let shown: String =
+        status().lines().map(|line| line.chars().take(COLUMNS).collect::<String>() + "\n").collect();
+    let picture = draw(&format!("$ office_audit_log_collector status\n{shown}"));
+    if env::var_os("DRAW").is_some() {
+        fs::write(path(PICTURE), &picture).expect("a writable folder");
+    }
+    assert!(
+        text(PICTURE) == picture,
+        "DRAW=1 cargo test the_picture draws {PICTURE} anew; it should show\n{shown}"
+    );
+}
