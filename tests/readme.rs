@@ -9,13 +9,14 @@ use std::{
 
 use office_audit_log_collector::{
     cli::{self, Parsed},
+    delivery::OutputName,
     exit::Exit,
 };
 use serde_json::value::RawValue;
 
 use crate::support::{
     Installation, Run,
-    documents::{self, PROGRAM, Page, shell, without_numbers},
+    documents::{self, PROGRAM, Page, shell},
 };
 
 /// What a reader is told to type that a test cannot run: `.ci/run` does.
@@ -94,6 +95,19 @@ fn its_log_lines_are_those_of_a_pass() {
     }
 }
 
+/// Every run of digits as one `0`.
+fn without_numbers(line: &str) -> String {
+    let mut text = String::new();
+    for character in line.chars() {
+        if !character.is_ascii_digit() {
+            text.push(character);
+        } else if !text.ends_with('0') {
+            text.push('0');
+        }
+    }
+    text
+}
+
 #[test]
 fn its_record_is_one_line_of_json_that_says_where_it_comes_from() {
     let readme = readme();
@@ -122,6 +136,14 @@ fn its_exit_codes_are_those_of_the_program() {
     let readme = readme();
     let listed: Vec<_> = readme.table("| exit code |").iter().map(|row| row[0].to_owned()).collect();
     assert_eq!(listed, codes.collect::<Vec<_>>());
+}
+
+#[test]
+fn its_outputs_are_those_that_there_are() {
+    let readme = readme();
+    let listed: Vec<_> = readme.table("| output |").iter().map(|row| row[0].trim_matches('`')).collect();
+    let known = OutputName::ALL.map(|name| format!("output.{name}"));
+    assert_eq!(listed, known);
 }
 
 #[test]

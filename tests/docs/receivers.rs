@@ -282,8 +282,8 @@ fn interop_rsyslog_follows_the_files_with_the_configuration_of_the_page() {
     installation.contoso.add_blob("Audit.General", NewBlob::texts([long]).created(hours_ago(2)));
     installation.run(&[]).assert_code(0);
 
-    let receiver = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let port = receiver.local_addr().expect("an address").port();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = listener.local_addr().expect("an address").port();
     let config = page().blocks("rsyslog")[0]
         .replace("/var/spool/rsyslog", &installation.path("spool").display().to_string())
         .replace("/var/log/office365", &installation.path("output").display().to_string())
@@ -301,7 +301,7 @@ fn interop_rsyslog_follows_the_files_with_the_configuration_of_the_page() {
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 
     let _running = Ended(rsyslogd().arg("-n").spawn().expect("rsyslogd"));
-    let (connection, _) = receiver.accept().expect("a connection");
+    let (connection, _) = listener.accept().expect("a connection");
     let lines = BufReader::new(connection).lines().take(101).map(|line| line.expect("a line"));
     let received: BTreeSet<_> = lines.collect();
     let written: BTreeSet<_> = installation.output().into_values().flatten().collect();

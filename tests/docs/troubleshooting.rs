@@ -8,7 +8,7 @@ use simulator::{ApiError, Fault, Identity, LoginError, NewBlob, Operation, Reque
 
 use crate::support::{
     Installation, Run,
-    documents::{Page, repository, without_numbers},
+    documents::{Page, repository},
     forward::{Door, Receiver},
     hours_ago, set_mode,
 };
@@ -49,7 +49,17 @@ fn trouble(code: i32, installation: &Installation, arguments: &[&str]) -> Troubl
     for (ours, place) in [("state", "/var/lib/office365-collector"), ("output", "/var/log/office365")] {
         run.stderr = run.stderr.replace(&installation.path(ours).display().to_string(), place);
     }
+    run.stderr = with_the_usual_port(&run.stderr);
     Trouble { code, run }
+}
+
+/// Whatever port of the loopback it is.
+fn with_the_usual_port(text: &str) -> String {
+    let mut parts = text.split("127.0.0.1:");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + "127.0.0.1:24224" + part.trim_start_matches(|digit: char| digit.is_ascii_digit())
+    })
 }
 
 /// A pass while logging in fails.
@@ -190,26 +200,25 @@ fn is_quoted_as(line: &str, quote: &str) -> bool {
 #[test]
 fn every_message_is_one_of_the_programs() {
     let page = Page::read("docs/TROUBLESHOOTING.md");
-    let quoted = page.quoted();
-    let in_tables = quoted.iter().map(String::as_str).filter(|quote| quote.starts_with('['));
-    let quotes: BTreeSet<_> = page.blocks("log").into_iter().flat_map(str::lines).chain(in_tables).collect();
-    assert!(quotes.len() > 30, "{quotes:?}");
+    let in_code = page.quoted();
+    let in_tables = in_code.iter().map(String::as_str).filter(|text| text.starts_with('['));
+    let messages: BTreeSet<_> =
+        page.blocks("log").into_iter().flat_map(str::lines).chain(in_tables).collect();
+    assert!(messages.len() > 30, "{messages:?}");
 
     let troubles: Vec<_> = troubles_of_microsoft().into_iter().chain(troubles_of_this_machine()).collect();
     for Trouble { code, run } in &troubles {
         run.assert_code(*code);
     }
-    let lines: BTreeSet<_> =
-        troubles.iter().flat_map(|trouble| trouble.run.log()).map(without_numbers).collect();
+    let lines: BTreeSet<_> = troubles.iter().flat_map(|trouble| trouble.run.log()).collect();
     let source = source();
     let mut left: BTreeSet<_> = ONLY_IN_THE_SOURCE.into_iter().collect();
-    for quote in quotes {
-        let without_numbers = without_numbers(quote);
-        if lines.iter().any(|line| is_quoted_as(line, &without_numbers)) {
+    for message in messages {
+        if lines.iter().any(|line| is_quoted_as(line, message)) {
             continue;
         }
-        let end = ONLY_IN_THE_SOURCE.into_iter().find(|end| quote.ends_with(end));
-        let end = end.unwrap_or_else(|| panic!("no such message: {quote}\n{lines:#?}"));
+        let end = ONLY_IN_THE_SOURCE.into_iter().find(|end| message.ends_with(end));
+        let end = end.unwrap_or_else(|| panic!("no such message: {message}\n{lines:#?}"));
         assert!(source.contains(end), "not in the source: {end}");
         left.remove(end);
     }

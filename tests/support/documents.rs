@@ -195,16 +195,3 @@ pub fn shell(installation: &Installation, script: &str) -> Output {
         .output()
         .expect("a shell")
 }
-
-/// Every run of digits as one `0`.
-pub fn without_numbers(line: &str) -> String {
-    let mut text = String::new();
-    for character in line.chars() {
-        if !character.is_ascii_digit() {
-            text.push(character);
-        } else if !text.ends_with('0') {
-            text.push('0');
-        }
-    }
-    text
-}
