@@ -25,7 +25,7 @@ const NEEDS: [(&str, &str); 10] = [
     ("install", "the service's group"),
     ("journalctl", "a journal"),
     ("kubectl", "a cluster"),
-    ("openssl", "a time that differs, to make a key"),
+    ("openssl", "openssl, which not every machine has"),
     ("rsyslogd", "rsyslog, which another test asks"),
     ("systemctl", "systemd"),
     ("timedatectl", "root"),
