@@ -7,9 +7,10 @@ use simulator::{CONTENT_TYPES, Simulator, TenantSettings};
 
 use super::{
     collector::Collector,
-    corpus::{Corpus, TENANT_ID},
+    corpus::{self, Corpus, TENANT_ID},
     measure::medians,
     server::{Scheme, Server},
+    sinks,
 };
 
 /// 20,000 blobs whose every answer takes 50 ms, from the simulator: the floor is what so many requests take, so many at a
@@ -76,6 +77,56 @@ pub fn known(runs: usize, folder: &Path) -> io::Result<()> {
     for (costs, count) in costs.iter().zip([0, LINES]) {
         let cost = medians(costs);
         println!("| {count} | {:.2} | {:.2} | {:.0} |", cost.wall_s, cost.cpu_s, cost.peak_mb);
+    }
+    Ok(())
+}
+
+/// Corpus M to each kind of output, in turns. The receivers take everything and acknowledge it at once, so that what is
+/// measured is the collector.
+pub fn outputs(corpora: &Path, runs: usize, folder: &Path) -> io::Result<()> {
+    let corpus = *corpus::ALL.iter().find(|corpus| corpus.name == "M").expect("one of them");
+    corpus.make(corpora)?;
+    let server = Server::start(&corpus.folder(corpora), &folder.join("nginx"))?;
+    let url = server.url(Scheme::Plain);
+    corpus.list(corpora, Scheme::Plain.name(), &url)?;
+    let run = folder.join("outputs");
+    let (forward, gelf, http) = (sinks::forward()?, sinks::gelf()?, sinks::http()?);
+    let outputs = [
+        ("file", format!("  file:\n    path: {}/audit.json\n", run.display())),
+        ("file, CSV", format!("  file:\n    path: {}/audit.csv\n", run.display())),
+        ("fluentd", format!("  fluentd:\n    address: 127.0.0.1\n    port: {forward}\n")),
+        (
+            "fluentd, gzip",
+            format!("  fluentd:\n    address: 127.0.0.1\n    port: {forward}\n    compress: gzip\n"),
+        ),
+        ("graylog", format!("  graylog:\n    address: 127.0.0.1\n    port: {gelf}\n")),
+        ("http, ndjson", format!("  http:\n    url: http://127.0.0.1:{http}/\n")),
+        ("http, ndjson, gzip", format!("  http:\n    url: http://127.0.0.1:{http}/\n    compress: gzip\n")),
+    ];
+    let mut costs = outputs.each_ref().map(|_| Vec::new());
+    for _ in 0..runs {
+        for ((_, output), costs) in outputs.iter().zip(&mut costs) {
+            fs::create_dir_all(&run)?;
+            costs.push(Collector::with_output(&url, &run, output).pass(folder)?);
+            fs::remove_dir_all(&run)?;
+        }
+    }
+    println!("\n### Outputs: {} records of corpus M to each\n", corpus.records());
+    println!("| output | wall s | CPU s | peak MB | records a CPU s | records a s | MB a s |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    #[expect(clippy::cast_precision_loss, reason = "figures to look at")]
+    let (records, megabytes) = (corpus.records() as f64, corpus.bytes(corpora)? as f64 / 1e6);
+    for ((name, _), costs) in outputs.iter().zip(&costs) {
+        let cost = medians(costs);
+        println!(
+            "| {name} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} |",
+            cost.wall_s,
+            cost.cpu_s,
+            cost.peak_mb,
+            records / cost.cpu_s,
+            records / cost.wall_s,
+            megabytes / cost.wall_s,
+        );
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod collector;
 mod corpus;
 mod measure;
 mod server;
+mod sinks;
 
 use std::{
     env, fs, io,
@@ -29,8 +30,8 @@ use server::{Scheme, Server};
 /// Measures passes beside curl and jq, on this machine.
 #[derive(FromArgs)]
 struct Arguments {
-    /// what to measure, separated by commas: S, M, L, H, and the cases latency and known; default: all of them
-    #[argh(option, default = "String::from(\"S,M,L,H,latency,known\")")]
+    /// what to measure, separated by commas: S, M, L, H, and the cases latency, known and outputs; default: all of them
+    #[argh(option, default = "String::from(\"S,M,L,H,latency,known,outputs\")")]
     only: String,
 
     /// how often each command runs, turn by turn; default 5
@@ -80,6 +81,7 @@ fn measure_all(arguments: &Arguments) -> io::Result<()> {
         } else {
             match name {
                 "latency" => cases::latency(folder.path())?,
+                "outputs" => cases::outputs(&arguments.corpora, arguments.runs, folder.path())?,
                 "known" => cases::known(arguments.runs, folder.path())?,
                 _ => return Err(io::Error::other(format!("there is nothing named {name}"))),
             }
