@@ -191,7 +191,7 @@ fn help_on(command: &[&str]) -> String {
 }
 
 #[test]
-fn every_option_key_and_metric_exists() {
+fn every_option_key_unit_and_metric_exists() {
     let help = help_on(&[]) + &help_on(&["status"]);
     let template = Page::read("config/config.production.template.yaml").text;
     let metrics = fs::read_to_string(repository("src/report/metrics.rs")).expect("a file");
@@ -208,6 +208,11 @@ fn every_option_key_and_metric_exists() {
             {
                 let is_there = key.split('.').all(|part| template.contains(&format!("{part}:")));
                 assert!(is_there, "{}: no key {quoted}", page.name);
+            }
+            if word.starts_with("office365-collector")
+                && [".service", ".timer"].iter().any(|end| word.ends_with(end))
+            {
+                assert!(repository("systemd").join(word).exists(), "{}: no unit {quoted}", page.name);
             }
             if let Some(metric) = word.strip_prefix("office365_collector_") {
                 assert!(metrics.contains(metric), "{}: no metric {quoted}", page.name);
@@ -260,6 +265,26 @@ fn the_migration_tells_of_every_older_key() {
     for key in keys {
         let is_told = quoted.iter().any(|quoted| quoted.split('.').next_back() == Some(&key));
         assert!(is_told, "nothing of {key}");
+    }
+}
+
+#[test]
+fn what_containers_rest_on_is_in_their_files() {
+    let file = |name: &str| fs::read_to_string(repository(name)).expect("a file");
+    let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let manifest = file("docker/kubernetes/cronjob.yaml");
+    for row in Page::read("docs/KUBERNETES.md").table("| setting | why |") {
+        for setting in quoted(row[0]) {
+            let last = setting.rsplit_once('.').filter(|(above, _)| !above.contains(':'));
+            let setting = last.map_or(setting.as_str(), |(_, key)| key);
+            assert!(manifest.contains(setting), "{setting}");
+        }
+    }
+    let image = file("docker/Dockerfile") + &file("docker/docker-compose.yml");
+    for row in Page::read("docs/DOCKER-DEPLOYMENT.md").table("| place | what |") {
+        for place in quoted(row[0]) {
+            assert!(image.contains(&place), "{place}");
+        }
     }
 }
 
