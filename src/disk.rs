@@ -74,13 +74,26 @@ pub fn open_for_append(path: &Path, mode: u32) -> io::Result<File> {
 /// Finds out whether a file could be appended to, and changes nothing: one that is there is opened, for one that is not
 /// a file of another name is made in the nearest folder that is there, and removed.
 pub fn try_append(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().append(true).open(path) {
+    match OpenOptions::new().read(true).append(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         opened => return opened.map(drop),
     }
     let is_there = |folder: &&Path| folder.as_os_str().is_empty() || folder.exists();
-    let folder = path.ancestors().skip(1).find(is_there).unwrap_or(Path::new("/"));
-    let probe = folder.join(format!(".{}-{}", env!("CARGO_PKG_NAME"), std::process::id()));
+    try_folder(path.ancestors().skip(1).find(is_there).unwrap_or(Path::new("/")))
+}
+
+/// Finds out whether [`replace`] could work, and changes nothing: a file of another name is made in the folder, which
+/// must be there, and removed.
+pub fn try_replace(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    try_folder(folder_of(path))
+}
+
+/// Makes and removes a file of a name that nobody else has: the number of a process is the same in every container.
+fn try_folder(folder: &Path) -> io::Result<()> {
+    let probe = folder.join(format!(".{}-{:016x}", env!("CARGO_PKG_NAME"), fastrand::u64(..)));
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe)?;
     fs::remove_file(probe)
 }
@@ -159,11 +172,15 @@ impl Write for Appending<'_> {
 
 /// Makes a file's name durable: a new or renamed file is found after a power loss only if its folder was synced too.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fault::before(Step::SyncFolder)?;
-    File::open(folder)?.sync_all()?;
+    File::open(folder_of(path))?.sync_all()?;
     fault::after(Step::SyncFolder);
     Ok(())
+}
+
+/// The folder that a file stands or would stand in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What a person can do about a file that cannot be read or written.
@@ -202,5 +219,18 @@ mod tests {
         assert_eq!(fs::read_to_string(&there).expect("a file"), "{}\n");
         let below_a_file = try_append(&there.join("audit.json")).expect_err("a file is no folder");
         assert_eq!(below_a_file.kind(), io::ErrorKind::NotADirectory);
+    }
+
+    #[test]
+    fn trying_to_replace_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("office365.prom");
+        try_replace(&path).expect("a writable folder");
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        let of_folder = try_replace(folder.path()).expect_err("no file takes a folder's name");
+        assert_eq!(of_folder.kind(), io::ErrorKind::IsADirectory);
+        let without_folder =
+            try_replace(&path.join("office365.prom")).expect_err("a folder that is not there");
+        assert_eq!(without_folder.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -102,19 +102,21 @@ fn configured(arguments: &Arguments) -> Exit {
         _ => Detail::Usual,
     };
     log::to_stderr(asked);
+    let is_check = matches!(arguments.command, Some(Command::Check(_)));
     let (file, Loaded { config, warnings }) = match load(arguments) {
         Ok(loaded) => loaded,
         Err(unusable) => {
             for line in unusable.to_string().lines() {
                 ::log::error!("{line}");
             }
-            return Exit::Configuration;
+            return if is_check { check::refuse() } else { Exit::Configuration };
         }
     };
     let detail = if config.log.debug && asked == Detail::Usual { Detail::Debug } else { asked };
     // Whoever asks for a schedule sees what is said, and gets it for what is not switched on yet.
     let is_schedule = matches!(arguments.command, Some(Command::Schedule(_)));
-    match config.log.path.as_ref().filter(|_| !is_schedule) {
+    // A check only tries its file out, and shows the warnings among what it finds.
+    match config.log.path.as_ref().filter(|_| !is_schedule && !is_check) {
         None => log::to_stderr(detail),
         Some(path) => {
             if let Err(error) = log::to_file(path, detail) {
@@ -123,7 +125,7 @@ fn configured(arguments: &Arguments) -> Exit {
             }
         }
     }
-    for warning in warnings {
+    for warning in warnings.iter().filter(|_| !is_check) {
         ::log::warn!("{warning}");
     }
     if !config.enabled && !is_schedule {
@@ -133,7 +135,7 @@ fn configured(arguments: &Arguments) -> Exit {
     match chosen(&config, arguments) {
         Err(message) => complain(&message),
         Ok(tenants) => match arguments.command {
-            Some(Command::Check(_)) => check::run(&config, &tenants),
+            Some(Command::Check(_)) => check::run(&config, &warnings, &tenants),
             Some(Command::Status(asked)) => show_status(&config, &tenants, asked),
             Some(Command::Schedule(asked)) => {
                 show_schedule(&file, config.interval, asked.scheduler, arguments)

@@ -76,6 +76,12 @@ pub const INTERVALS_UNTIL_LATE: u32 = 3;
 /// The longest delay by which a timer spreads the machines that start a pass at the same time.
 pub const RANDOM_DELAY_MAX: Duration = Duration::from_secs(60);
 
+/// A certificate that ends within this time is told of by `check`.
+pub const EXPIRY_NOTICE: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+/// `check` waits no longer than this for a name, or for an answer.
+pub const CHECK_WAIT_MAX: Duration = Duration::from_secs(20);
+
 /// How long a connection may take to be made, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -18,7 +18,7 @@ use std::{
 use env_logger::{Builder, Logger, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::{limits::MESSAGE_CHARACTERS_MAX, report::progress};
+use crate::{disk, limits::MESSAGE_CHARACTERS_MAX, report::progress};
 
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,12 @@ pub fn to_file(path: &Path, detail: Detail) -> io::Result<()> {
     let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
     start(Box::new(file), Frame::Time, detail);
     Ok(())
+}
+
+/// Finds out whether [`to_file`] could work, and changes nothing. Unlike an output's, the log's folder is not made.
+pub fn try_file(path: &Path) -> io::Result<()> {
+    disk::folder_of(path).metadata()?;
+    disk::try_append(path)
 }
 
 fn start(to: Box<dyn Write + Send>, frame: Frame, detail: Detail) {

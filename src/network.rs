@@ -91,12 +91,18 @@ impl Routes {
 
     /// The proxy through which this URL is reached; `None`: straight.
     pub fn proxy_for(&self, url: &str) -> Option<&Proxy> {
-        let uri: Uri = url.parse().ok()?;
-        let host = bare(uri.host()?);
-        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+        let (host, port) = host_and_port(url)?;
         let goes_straight = (self.spares_loopback && config::is_loopback(&host))
             || self.exceptions.iter().any(|exception| exception.holds_for(&host, port));
         self.proxy.as_ref().filter(|_| !goes_straight)
+    }
+
+    /// Host and port that are connected to for this URL: its own, or those of the proxy on the way.
+    pub fn first_hop(&self, url: &str) -> (String, u16) {
+        match self.proxy_for(url) {
+            Some(proxy) => (bare(proxy.host()), proxy.port()),
+            None => host_and_port(url).expect("a URL of the configuration was checked when that was read"),
+        }
     }
 
     /// What is connected to for this URL, in words.
@@ -153,6 +159,13 @@ impl Exception {
         };
         is_host && self.port.is_none_or(|only| only == port)
     }
+}
+
+/// Those of a URL, the host as [`bare`] gives it; nothing for what is no URL.
+fn host_and_port(url: &str) -> Option<(String, u16)> {
+    let uri: Uri = url.parse().ok()?;
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+    Some((bare(uri.host()?), port))
 }
 
 /// A host as it is compared: in lower case, an IPv6 address without its brackets.
@@ -308,6 +321,15 @@ mod tests {
                 assert!(problem.to_string().starts_with(setting) && !problem.to_string().contains("hunter2"));
             }
         }
+    }
+
+    #[test]
+    fn the_first_hop_is_the_proxy_or_the_host_itself() {
+        let through = routes(Some("http://u:hunter2@[2001:db8::1]:3128"), &[("NO_PROXY", ".example")]);
+        let through = through.expect("a usable proxy");
+        assert_eq!(through.first_hop(API), ("2001:db8::1".to_owned(), 3128));
+        assert_eq!(through.first_hop("https://login.example:8443"), ("login.example".to_owned(), 8443));
+        assert_eq!(through.first_hop("https://login.example"), ("login.example".to_owned(), 443));
     }
 
     #[test]

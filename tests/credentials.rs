@@ -102,6 +102,7 @@ fn check_logs_in_with_a_certificate() {
     let installation = registered();
     let run = run_with(&installation, &apart("certificate", "key"), &["check"]);
     run.assert_code(0);
+    assert!(run.stdout.contains("✓ contoso: the certificate is valid until 2120-01-01\n"), "{run}");
     assert!(run.stdout.contains("✓ contoso: logged in"), "{run}");
 
     let run = run_with(&installation, &apart("certificate", "key-encrypted"), &["check"]);

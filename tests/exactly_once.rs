@@ -236,7 +236,7 @@ fn start(installation: &Installation) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a program")
 }
 
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args([name, &child.id().to_string()]).status();
     assert!(status.expect("the kill command").success());
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod api_errors;
 mod architecture;
+mod check;
 mod commands;
 mod costs;
 mod credentials;

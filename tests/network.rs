@@ -29,7 +29,7 @@ fn certificate(name: &str) -> String {
 }
 
 /// A simulator under TLS, called by this name, with one of the certificates.
-fn secure(host: &str, name: &str) -> Simulator {
+pub fn secure(host: &str, name: &str) -> Simulator {
     let read = |name: &str| fs::read_to_string(certificate(name)).expect("a file of the tests");
     let identity = Identity {
         host: host.to_owned(),
@@ -47,7 +47,7 @@ fn at(simulator: Simulator) -> Installation {
 }
 
 /// Contoso under TLS, at a name that only a proxy knows.
-fn behind_a_proxy() -> Installation {
+pub fn behind_a_proxy() -> Installation {
     at(secure("office.test", "here")).setting(&format!("ca_file: {}", certificate("private_root.pem")))
 }
 

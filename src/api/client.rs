@@ -13,7 +13,7 @@ use ureq::{
     tls::TlsConfig,
 };
 
-use super::{Failure, error::without_query};
+use super::{Claims, Failure, error::without_query};
 use crate::{
     body::Body,
     config::{Collect, Network, Secret, Tenant},
@@ -32,7 +32,7 @@ use crate::{
 /// Speaks to Microsoft for any number of tenants, over connections that are used again.
 #[derive(Clone, Debug)]
 pub struct Client {
-    agents: Agents,
+    pub(super) agents: Agents,
     body_bytes_max: usize,
 }
 
@@ -45,6 +45,13 @@ pub struct Token {
     pub lifetime: Duration,
     /// How far the server's clock is ahead of this machine's, by the answer's `Date`; negative if behind.
     pub clock_ahead: Option<SignedDuration>,
+}
+
+impl Token {
+    /// What it says of itself; `None` if it is not of the form that can be read.
+    pub fn claims(&self) -> Option<Claims> {
+        Claims::of(self.authorization.reveal().strip_prefix("Bearer ")?)
+    }
 }
 
 #[cfg(test)]
@@ -99,17 +106,15 @@ impl Client {
     ///
     /// Source: "Microsoft identity platform and the OAuth 2.0 client credentials flow".
     pub fn log_in(&self, tenant: &Tenant) -> Result<Token, Failure> {
-        let Tenant { login_url, tenant_id, client_id, credential, .. } = tenant;
-        let app = App { login_url, tenant_id, client_id, credential };
+        let app = app_of(tenant);
         let (url, form) = (app.token_url(), app.form(tenant.cloud.api_url())?);
         let response = self.agents.agent_for(&url).post(&url).send_form(form.fields());
         let (headers, body) = self.read_body(&url, response, Vec::new(), |_| ())?;
-        let date = headers.get("date").and_then(|value| time::http_date(value.to_str().ok()?));
         let answer: login::Answer = parse(body.bytes(), "a token")?;
         Ok(Token {
             authorization: answer.authorization(),
             lifetime: answer.lifetime(),
-            clock_ahead: date.map(|date| date.duration_since(Timestamp::now())),
+            clock_ahead: clock_ahead(&headers),
         })
     }
 
@@ -264,6 +269,23 @@ impl Client {
         }
         Ok((head.headers, body))
     }
+}
+
+/// Reads what a login would send as its proof, and does not send it.
+pub fn read_credential(tenant: &Tenant) -> Result<(), Failure> {
+    app_of(tenant).form(tenant.cloud.api_url())?;
+    Ok(())
+}
+
+fn app_of(tenant: &Tenant) -> App<'_> {
+    let Tenant { login_url, tenant_id, client_id, credential, .. } = tenant;
+    App { login_url, tenant_id, client_id, credential }
+}
+
+/// How far the clock of whoever sent these headers is ahead of this machine's.
+pub(super) fn clock_ahead(headers: &HeaderMap) -> Option<SignedDuration> {
+    let date = time::http_date(headers.get("date")?.to_str().ok()?)?;
+    Some(date.duration_since(Timestamp::now()))
 }
 
 /// The URL of an operation on the tenant's feed, ending in the publisher. `query` ends in `?` or `&`.

@@ -75,6 +75,11 @@ impl Agents {
         proxied.unwrap_or(&self.straight)
     }
 
+    /// Host and port that are connected to for this URL: its own, or those of the proxy on the way.
+    pub fn first_hop(&self, url: &str) -> (String, u16) {
+        self.routes.first_hop(url)
+    }
+
     /// What is connected to for this URL, in words.
     pub fn peer(&self, url: &str) -> String {
         self.routes.peer(url)

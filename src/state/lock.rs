@@ -17,22 +17,35 @@ pub(super) fn open_locked(path: &Path) -> Result<File, StateError> {
     loop {
         let file =
             disk::open_for_append(path, 0o600).map_err(|error| StateError::storage("open", path, error))?;
-        lock(&file).map_err(|error| {
-            if error.kind() == fs2::lock_contended_error().kind() {
-                StateError::Locked { path: path.display().to_string() }
-            } else {
-                StateError::storage("lock", path, error)
-            }
-        })?;
+        lock(&file).map_err(|error| refusal(path, error))?;
         if is_named(&file, path).map_err(|error| StateError::storage("look at", path, error))? {
             return Ok(file);
         }
     }
 }
 
+/// Whether the lock is free, or the file not there at all; another pass that asks in this very moment finds it taken.
+pub(super) fn try_out(path: &Path) -> Result<(), StateError> {
+    let opened = File::open(path);
+    if matches!(&opened, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        return Ok(());
+    }
+    let file = opened.map_err(|error| StateError::storage("open", path, error))?;
+    FileExt::try_lock_shared(&file).map_err(|error| refusal(path, error))
+}
+
 /// Locks an open file unless another process has; waits for nobody.
 pub(super) fn lock(file: &File) -> io::Result<()> {
     FileExt::try_lock_exclusive(file)
+}
+
+/// Why there is no lock.
+fn refusal(path: &Path, error: io::Error) -> StateError {
+    if error.kind() == fs2::lock_contended_error().kind() {
+        StateError::Locked { path: path.display().to_string() }
+    } else {
+        StateError::storage("lock", path, error)
+    }
 }
 
 /// Whether the path still names this file.

@@ -90,6 +90,23 @@ pub fn open(
     Ok((ledger, known, progress))
 }
 
+/// Finds out whether a pass could be made with this state, and changes nothing: it is locked for a moment, if there is
+/// any, and given back.
+///
+/// Errors: those of [`open`].
+pub fn try_out(working_dir: &Path) -> Result<(), StateError> {
+    lock::try_out(&working_dir.join(known_blobs::FILE_NAME))?;
+    for name in [known_blobs::FILE_NAME, journal::FILE_NAME] {
+        let path = working_dir.join(name);
+        disk::try_append(&path).map_err(|error| StateError::storage("write", &path, error))?;
+    }
+    if working_dir.exists() {
+        let path = working_dir.join(progress::FILE_NAME);
+        disk::try_replace(&path).map_err(|error| StateError::storage("replace", &path, error))?;
+    }
+    Ok(())
+}
+
 /// Reads what a pass would begin with, without a lock and without changing anything.
 pub fn peek(working_dir: &Path, now: Timestamp) -> Result<(KnownBlobs, Progress), StateError> {
     Ok((KnownBlobs::read(working_dir, now)?, Progress::read(working_dir)?))

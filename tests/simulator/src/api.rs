@@ -26,6 +26,10 @@ pub(crate) fn answer(world: &World, tenant: &Held, request: &Request) -> Answer 
     if lock(&tenant.state).is_over_quota() {
         return ApiError::Throttled.answer(request);
     }
+    let permits = |roles: Vec<String>| roles.iter().any(|role| role == "ActivityFeed.Read");
+    if !tenant.settings().roles.is_none_or(permits) {
+        return ApiError::PermissionMissing.answer(request);
+    }
     let outcome = match request.operation {
         Operation::ListSubscriptions => Ok(list_subscriptions(tenant)),
         Operation::StartSubscription => start_subscription(world, tenant, request),
@@ -33,7 +37,7 @@ pub(crate) fn answer(world: &World, tenant: &Held, request: &Request) -> Answer 
         Operation::ListContent => list_content(world, tenant, request),
         Operation::FetchBlob => fetch_blob(world, tenant, request),
         Operation::ListSensitiveTypes => Ok(Answer::json(200, SENSITIVE_TYPES)),
-        Operation::Login | Operation::Unknown => Ok(Answer::status(404)),
+        Operation::Login | Operation::Root | Operation::Unknown => Ok(Answer::status(404)),
     };
     let answer = outcome.unwrap_or_else(|error| error.answer(request));
     if request.accepts_gzip() && tenant.settings().gzip { answer.compressed() } else { answer }

@@ -33,6 +33,7 @@
 mod answer;
 mod api;
 mod api_error;
+mod base64url;
 mod blob;
 mod fault;
 mod gzip;

@@ -38,6 +38,7 @@ pub(crate) fn check(request: &Request) -> Result<(), Breach> {
     }
     match request.operation {
         Operation::Login => check_login(request),
+        Operation::Root => check_anonymous(request),
         _ => check_api(request),
     }
 }
@@ -52,6 +53,13 @@ fn check_login(request: &Request) -> Result<(), Breach> {
     let mime = request.header("Content-Type").unwrap_or_default();
     if !mime.starts_with("application/x-www-form-urlencoded") {
         return breach(format!("a login as {mime:?} instead of as a form"), Answer::status(400));
+    }
+    Ok(())
+}
+
+fn check_anonymous(request: &Request) -> Result<(), Breach> {
+    if request.header("Authorization").is_some() {
+        return breach("a token that nobody asked for", Answer::status(400));
     }
     Ok(())
 }

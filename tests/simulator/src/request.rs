@@ -19,6 +19,8 @@ pub enum Operation {
     FetchBlob,
     /// `GET resources/dlpSensitiveTypes`
     ListSensitiveTypes,
+    /// `GET /`: whether anybody is there
+    Root,
     /// Nothing that Microsoft offers.
     Unknown,
 }
@@ -140,6 +142,7 @@ fn understand(path: &str) -> (Operation, Option<String>, Option<String>) {
             ["resources", "dlpSensitiveTypes"] => (tenant, Operation::ListSensitiveTypes, None),
             _ => (tenant, Operation::Unknown, None),
         },
+        [""] => return (Operation::Root, None, None),
         _ => return (Operation::Unknown, None, None),
     };
     (operation, Some(tenant.to_owned()), content_id)

@@ -118,8 +118,10 @@ impl World {
     }
 
     fn true_answer(&self, tenant: Option<&Held>, request: &Request) -> Answer {
-        if request.operation == Operation::Login {
-            return login::log_in(tenant, request, &self.url);
+        match request.operation {
+            Operation::Login => return login::log_in(tenant, request, &self.url),
+            Operation::Root => return Answer::status(302).with_header("Location", "https://www.office.com/"),
+            _ => {}
         }
         let token = request.token().unwrap_or_default();
         let (is_own, is_good) = tenant.map_or((false, false), |tenant| tenant.knows_token(token));

@@ -1,0 +1,40 @@
+//! When a credential ends, where that is known.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::lines::Lines;
+use crate::{config::Credential, limits::EXPIRY_NOTICE, login};
+
+/// Tells when a certificate ends. One that cannot be read is for the login to tell of.
+pub fn check(label: &str, credential: &Credential, lines: &Lines) {
+    let Some(expiry) = login::expiry(credential) else { return };
+    let day = expiry.strftime("%Y-%m-%d");
+    match days_until(expiry, Timestamp::now()) {
+        None => lines.good(format_args!("{label}: the certificate is valid until {day}")),
+        Some(days) => lines.warn(format_args!(
+            "{label}: the certificate expires on {day}, in {days} day(s); make a new one and register it with the app \
+             under Certificates & secrets"
+        )),
+    }
+}
+
+/// How many days are left, if it is time to say so.
+fn days_until(expiry: Timestamp, now: Timestamp) -> Option<i64> {
+    let left = expiry.duration_since(now);
+    (left < EXPIRY_NOTICE).then(|| left.max(SignedDuration::ZERO).as_hours() / 24)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_two_weeks_are_noticed() {
+        let now: Timestamp = "2026-11-22T10:00:00Z".parse().expect("a time of the test");
+        let noticed = |expiry: &str| days_until(expiry.parse().expect("a time of the test"), now);
+        assert_eq!(noticed("2026-12-06T10:00:00Z"), None);
+        assert_eq!(noticed("2026-12-06T09:59:59Z"), Some(13));
+        assert_eq!(noticed("2026-11-23T09:59:59Z"), Some(0));
+        assert_eq!(noticed("2026-11-21T10:00:00Z"), Some(0));
+    }
+}

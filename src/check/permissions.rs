@@ -1,0 +1,134 @@
+//! What a login's token permits, by its claims. They are read and not verified: whether the token is good is for the
+//! API to say.
+//!
+//! Source: "Get started with Office 365 Management APIs", section "Specify the permissions your app
+//! requires to access the Office 365 Management APIs".
+
+use super::lines::Lines;
+use crate::{api::Claims, config::Tenant, exit::Exit, feed::ContentType, log::one_line};
+
+/// What every feed needs, …
+const READ: &str = "ActivityFeed.Read";
+/// … and what `DLP.All` needs as well.
+const READ_DLP: &str = "ActivityFeed.ReadDlp";
+
+/// Office 365 Management APIs: a token's audience is either the API's URL or this id.
+///
+/// Source: observed, as `resourceAppId` in the manifests of apps that ask for these permissions.
+const API_ID: &str = "c5393580-f805-4401-95e8-94b7a6ef2fc2";
+
+/// Holds a token's claims against what the tenant's subscriptions need.
+pub fn check(tenant: &Tenant, claims: Option<&Claims>, lines: &mut Lines) {
+    let label = tenant.label();
+    let Some(claims) = claims else {
+        lines.untried(format_args!("{label}: permissions: the token is no JWT and cannot be looked into"));
+        return;
+    };
+    let faults = faults(tenant, claims);
+    if faults.is_empty() {
+        lines.good(format_args!("{label}: the token permits {}", needed(tenant).join(" and ")));
+    }
+    for fault in faults {
+        lines.bad(Exit::TryAgain, format_args!("{label}: {fault}"));
+    }
+    if let Some(audience) = foreign_audience(tenant, claims) {
+        lines.warn(format_args!(
+            "{label}: the token is for {audience}, and not for {}; check api_type and login_url",
+            tenant.cloud.api_url()
+        ));
+    }
+}
+
+/// The roles without which the tenant's feeds cannot be read.
+fn needed(tenant: &Tenant) -> Vec<&'static str> {
+    let wants_dlp = tenant.subscriptions.contains(&ContentType::DlpAll);
+    if wants_dlp { vec![READ, READ_DLP] } else { vec![READ] }
+}
+
+/// What the API would refuse the token for, and the mend.
+fn faults(tenant: &Tenant, claims: &Claims) -> Vec<String> {
+    let has = |role: &&str| claims.roles.iter().any(|granted| granted == role);
+    let missing = needed(tenant).into_iter().filter(|role| !has(role));
+    let mut faults: Vec<_> = missing
+        .map(|role| {
+            let instead = if role == READ_DLP { ", or take DLP.All out of subscriptions" } else { "" };
+            format!(
+                "the token lacks {role}; grant it as an application permission (not a delegated one) of Office 365 \
+                 Management APIs under API permissions, then Grant admin consent{instead}"
+            )
+        })
+        .collect();
+    if let Some(other) = claims.tenant_id.as_deref().filter(|id| !id.eq_ignore_ascii_case(&tenant.tenant_id))
+    {
+        let other = one_line(other);
+        faults.push(format!("the token is of the tenant {other}; check tenant_id and login_url"));
+    }
+    faults
+}
+
+/// Whom the token is for, if that is not the API.
+fn foreign_audience(tenant: &Tenant, claims: &Claims) -> Option<String> {
+    let audience = claims.audience.as_deref()?;
+    let is_api = audience.eq_ignore_ascii_case(API_ID)
+        || audience.trim_end_matches('/').eq_ignore_ascii_case(tenant.cloud.api_url());
+    (!is_api).then(|| one_line(audience))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Cloud, Credential, Secret};
+
+    const CONTOSO: &str = "11111111-1111-4111-8111-111111111111";
+
+    fn tenant(subscriptions: &[ContentType]) -> Tenant {
+        Tenant {
+            tenant_id: CONTOSO.to_owned(),
+            client_id: "22222222-2222-4222-8222-222222222222".to_owned(),
+            credential: Credential::Secret(Secret::new("s")),
+            name: None,
+            publisher_id: CONTOSO.to_owned(),
+            cloud: Cloud::GccHigh,
+            login_url: Cloud::GccHigh.login_url().to_owned(),
+            api_url: Cloud::GccHigh.api_url().to_owned(),
+            subscriptions: subscriptions.to_vec(),
+        }
+    }
+
+    fn claims(roles: &[&str], audience: &str, tenant_id: &str) -> Claims {
+        Claims {
+            roles: roles.iter().map(|&role| role.to_owned()).collect(),
+            audience: Some(audience.to_owned()),
+            tenant_id: Some(tenant_id.to_owned()),
+        }
+    }
+
+    #[test]
+    fn only_dlp_needs_the_second_permission() {
+        let read = claims(&[READ, "ServiceHealth.Read"], API_ID, CONTOSO);
+        assert_eq!(faults(&tenant(&[ContentType::AuditGeneral]), &read), [""; 0]);
+        let faults = faults(&tenant(&ContentType::ALL), &read);
+        assert!(matches!(&faults[..], [fault] if fault.contains(READ_DLP)), "{faults:?}");
+    }
+
+    #[test]
+    fn a_token_of_another_tenant_is_told() {
+        let other = claims(&[READ, READ_DLP], API_ID, "33333333-3333-4333-8333-333333333333");
+        let faults = faults(&tenant(&ContentType::ALL), &other);
+        assert!(matches!(&faults[..], [fault] if fault.contains("33333333-")), "{faults:?}");
+    }
+
+    #[test]
+    fn the_audience_is_the_clouds_url_or_the_apis_id() {
+        for (audience, is_foreign) in [
+            ("https://manage.office365.us", false),
+            ("https://manage.office365.us/", false),
+            (API_ID, false),
+            ("https://manage.office.com", true),
+            ("00000003-0000-0000-c000-000000000000", true),
+        ] {
+            let claims = claims(&[], audience, CONTOSO);
+            assert_eq!(foreign_audience(&tenant(&[]), &claims).is_some(), is_foreign, "{audience}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The way to Microsoft: names, connections, certificates, and the clock, which is compared with the one at its end.
+//!
+//! Each host is tried once, however many tenants need it; where a proxy leads to it, the name looked up is the proxy's.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+
+use jiff::SignedDuration;
+
+use super::lines::Lines;
+use crate::{
+    api::Client,
+    config::Tenant,
+    exit::Exit,
+    limits::{CHECK_WAIT_MAX, CLOCK_TOLERANCE},
+    output::Patience,
+};
+
+/// Who has answered.
+#[derive(Debug, Default)]
+pub struct Reached {
+    origins: Vec<String>,
+    /// Hosts whose clock is known, and how far it is ahead of this machine's.
+    clocks: Vec<(SignedDuration, String)>,
+}
+
+impl Reached {
+    /// Whether this URL of a tenant has answered.
+    pub fn contains(&self, origin: &str) -> bool {
+        self.origins.iter().any(|reached| reached == origin)
+    }
+
+    /// Tries whether somebody answers there whose certificate is trusted.
+    fn try_connection(&mut self, client: &Client, origin: &str, lines: &mut Lines) {
+        let clock_ahead = match client.reach(origin) {
+            Ok(clock_ahead) => clock_ahead,
+            Err(failure) => {
+                lines.bad(Exit::TryAgain, format_args!("connection: {}", failure.advice()));
+                return;
+            }
+        };
+        let trusted = if origin.starts_with("https:") { ", and its certificate is trusted" } else { "" };
+        lines.good(format_args!("connection: {} answers{trusted}", client.peer(origin)));
+        self.origins.push(origin.to_owned());
+        let host = origin.split('/').nth(2).unwrap_or(origin);
+        self.clocks.extend(clock_ahead.map(|ahead| (ahead, host.to_owned())));
+    }
+}
+
+/// Tries the login and API hosts of these tenants.
+pub fn check(client: &Client, tenants: &[Tenant], lines: &mut Lines) -> Reached {
+    let mut reached = Reached::default();
+    let mut names = BTreeMap::new();
+    for origin in origins(tenants) {
+        let name = client.first_hop(origin);
+        let is_found = *names.entry(name).or_insert_with_key(|name| check_name(client, origin, name, lines));
+        if is_found {
+            reached.try_connection(client, origin, lines);
+        }
+    }
+    if let Some((ahead, host)) = reached.clocks.iter().max_by_key(|(ahead, _)| ahead.abs()) {
+        check_clock(*ahead, host, lines);
+    }
+    reached
+}
+
+/// Each once, in the order of the tenants.
+fn origins(tenants: &[Tenant]) -> Vec<&str> {
+    let mut origins: Vec<&str> = Vec::new();
+    for origin in tenants.iter().flat_map(|tenant| [&tenant.login_url, &tenant.api_url]) {
+        if !origins.contains(&origin.as_str()) {
+            origins.push(origin);
+        }
+    }
+    origins
+}
+
+/// Whether the name that stands for this origin has an address. What is an address has no line.
+fn check_name(client: &Client, origin: &str, name: &str, lines: &mut Lines) -> bool {
+    if name.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let patience = Patience::default();
+    patience.end_at(Instant::now() + CHECK_WAIT_MAX);
+    let (client, origin) = (client.clone(), origin.to_owned());
+    match patience.attempt(move || client.look_up(&origin)) {
+        Ok(Ok(address)) => {
+            lines.good(format_args!("DNS: {name} is {address}"));
+            return true;
+        }
+        Ok(Err(failure)) => lines.bad(Exit::TryAgain, format_args!("DNS: {}", failure.advice())),
+        Err(_) => lines.bad(
+            Exit::TryAgain,
+            format_args!(
+                "DNS: {name}: no answer within {} s; check the name servers of this machine",
+                CHECK_WAIT_MAX.as_secs()
+            ),
+        ),
+    }
+    false
+}
+
+fn check_clock(ahead: SignedDuration, host: &str, lines: &Lines) {
+    let seconds = ahead.abs().as_secs();
+    if ahead.abs() <= CLOCK_TOLERANCE {
+        lines.good(format_args!("clock: right, to {} s, by {host}", seconds.max(1)));
+        return;
+    }
+    let direction = if ahead.is_negative() { "ahead of" } else { "behind" };
+    lines.warn(format_args!(
+        "clock: {seconds} s {direction} that of {host}; a pass corrects what it lists by that, but set the clock \
+         (timedatectl set-ntp true)"
+    ));
+}

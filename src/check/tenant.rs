@@ -1,0 +1,78 @@
+//! One tenant: its credential, login, permissions and subscriptions.
+
+use super::{expiry, lines::Lines, permissions, reach::Reached};
+use crate::{
+    api::{self, Client, Token},
+    config::{Credential, Tenant},
+    exit::Exit,
+};
+
+/// Whether the tenant could log in.
+pub fn check(client: &Client, tenant: &Tenant, reached: &Reached, lines: &mut Lines) -> bool {
+    let label = tenant.label();
+    if !check_credential(tenant, lines) {
+        return false;
+    }
+    if !reached.contains(&tenant.login_url) {
+        lines.untried(format_args!("{label}: login: not tried, for {} cannot be reached", tenant.login_url));
+        return false;
+    }
+    let token = match client.log_in(tenant) {
+        Ok(token) => token,
+        Err(failure) => {
+            lines.bad(Exit::TryAgain, format_args!("{label}: login: {}", failure.advice()));
+            return false;
+        }
+    };
+    lines.good(format_args!("{label}: logged in"));
+    permissions::check(tenant, token.claims().as_ref(), lines);
+    if reached.contains(&tenant.api_url) {
+        check_subscriptions(client, tenant, &token, lines);
+    } else {
+        lines.untried(format_args!(
+            "{label}: subscriptions: not tried, for {} cannot be reached",
+            tenant.api_url
+        ));
+    }
+    true
+}
+
+/// Whether the credential can be read. It has a line of its own only if it is in a file.
+fn check_credential(tenant: &Tenant, lines: &mut Lines) -> bool {
+    let label = tenant.label();
+    if let Err(failure) = api::read_credential(tenant) {
+        lines.bad(Exit::TryAgain, format_args!("{label}: login: {}", failure.advice()));
+        return false;
+    }
+    if let Credential::FederatedTokenFile(path) = &tenant.credential {
+        lines.good(format_args!("{label}: the token in {} can be read", path.display()));
+    }
+    expiry::check(label, &tenant.credential, lines);
+    true
+}
+
+fn check_subscriptions(client: &Client, tenant: &Tenant, token: &Token, lines: &mut Lines) {
+    let label = tenant.label();
+    let listed = match client.subscriptions(tenant, token) {
+        Ok(listed) => listed,
+        Err(failure) => {
+            lines.bad(Exit::TryAgain, format_args!("{label}: subscriptions: {}", failure.advice()));
+            return;
+        }
+    };
+    for &content_type in &tenant.subscriptions {
+        let mut entries = listed.iter().filter(|entry| entry.content_type == Some(content_type)).peekable();
+        if entries.peek().is_none() {
+            lines.good(format_args!(
+                "{label}: not yet subscribed to {content_type}; the first pass starts it"
+            ));
+        } else if entries.any(|entry| entry.enabled) {
+            lines.good(format_args!("{label}: subscribed to {content_type}"));
+        } else {
+            lines.warn(format_args!(
+                "{label}: the subscription to {content_type} is disabled; the next pass starts it again: if somebody \
+                 stopped it on purpose, take it out of subscriptions"
+            ));
+        }
+    }
+}

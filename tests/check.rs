@@ -1,0 +1,421 @@
+//! `check`: a line for each step, with the mend where one fails; what fails hides nothing that does not need it.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    path::Path,
+    process::Stdio,
+};
+
+use fs2::FileExt;
+use jiff::SignedDuration;
+use simulator::{LoginError, Operation, Subscription};
+
+use crate::{
+    exactly_once::signal,
+    network::{behind_a_proxy, secure},
+    support::{
+        FABRIKAM, Installation, Run,
+        forward::{Door, Receiver},
+        proxy::{Manner, Proxy},
+        receiver::{self, certificate, port_of_nobody},
+        set_mode,
+    },
+};
+
+const KEY: &str = "a-key-that-nobody-may-see";
+
+const API_PERMISSIONS: &str = "grant it as an application permission (not a delegated one)";
+
+/// Runs `check`, and holds what it says against the secrets that it knows.
+#[track_caller]
+fn check(installation: &Installation, code: i32) -> Run {
+    let run = installation.run(&["check"]);
+    run.assert_code(code);
+    assert_keeps_secrets(installation, &run);
+    run
+}
+
+/// Neither the tenants' secret, nor a receiver's key, nor a token or a part of one.
+#[track_caller]
+fn assert_keeps_secrets(installation: &Installation, run: &Run) {
+    let said = run.to_string();
+    for seen in installation.simulator.requests() {
+        let token = seen.request.header("Authorization").unwrap_or_default();
+        for part in token.trim_start_matches("Bearer ").split('.').filter(|part| !part.is_empty()) {
+            assert!(!said.contains(part), "a token: {said}");
+        }
+    }
+    let config = installation.config();
+    let secret = config.lines().find_map(|line| line.trim().strip_prefix("client_secret: "));
+    assert!(!said.contains(secret.expect("a secret")) && !said.contains(KEY), "{said}");
+}
+
+/// That one line begins so and holds these parts.
+#[track_caller]
+fn assert_shown(run: &Run, start: &str, parts: &[&str]) {
+    let is_it = |line: &str| line.starts_with(start) && parts.iter().all(|part| line.contains(part));
+    assert!(run.stdout.lines().any(is_it), "no {start:?} with {parts:?} in {run}");
+}
+
+/// A URL of this machine at which nobody listens.
+fn nowhere() -> String {
+    format!("http://127.0.0.1:{}", port_of_nobody())
+}
+
+/// Everything below a folder, with its length.
+fn tree(folder: &Path) -> Vec<(String, u64)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let entry = entry.expect("a readable folder");
+        found.push((entry.path().display().to_string(), entry.metadata().expect("a file").len()));
+        found.extend(tree(&entry.path()));
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn where_all_is_well_each_step_says_so() {
+    let receiver = Receiver::start(Door { key: Some(KEY), ..Door::default() });
+    let installation = Installation::new().with_output(&receiver.config(&format!("sharedKey: {KEY}")));
+    let (log, metrics) = (installation.path("collector.log"), installation.path("office365.prom"));
+    let installation = installation
+        .setting(&format!("log: {{ path: {} }}", log.display()))
+        .setting(&format!("metrics: {{ path: {} }}", metrics.display()));
+    installation.contoso.subscribe("DLP.All");
+    let run = check(&installation, 0);
+    let server = installation.simulator.url().strip_prefix("http://").expect("a URL");
+    let expected = [
+        "✓ The configuration is valid",
+        &format!("✓ connection: {server} answers"),
+        &format!("✓ clock: right, to 1 s, by {server}"),
+        "✓ contoso: logged in",
+        "✓ contoso: the token permits ActivityFeed.Read and ActivityFeed.ReadDlp",
+        "✓ contoso: subscribed to DLP.All",
+        "✓ contoso: not yet subscribed to Audit.Exchange; the first pass starts it",
+        "✓ contoso: not yet subscribed to Audit.SharePoint; the first pass starts it",
+        "✓ contoso: not yet subscribed to Audit.AzureActiveDirectory; the first pass starts it",
+        "✓ contoso: not yet subscribed to Audit.General; the first pass starts it",
+        &format!("✓ state: can be written in {}", installation.path("state").display()),
+        "✓ output.file: can be written",
+        "✓ output.fluentd: can be reached",
+        &format!("✓ log.path: {} can be written", log.display()),
+        &format!("✓ metrics.path: {} can be replaced", metrics.display()),
+    ];
+    assert_eq!(run.stdout.lines().collect::<Vec<_>>(), expected, "{run}");
+    assert_eq!(run.stderr, "", "the log has nothing to say");
+    installation.assert_good_manners();
+}
+
+#[test]
+fn nothing_is_changed() {
+    let installation = Installation::new();
+    check(&installation, 0);
+    assert!(!installation.path("state").exists() && !installation.path("output").exists());
+    installation.run(&[]).assert_code(0);
+    let before = tree(&installation.path("."));
+    check(&installation, 0);
+    assert_eq!(tree(&installation.path(".")), before);
+    let operations = [Operation::StartSubscription, Operation::ListContent].map(|operation| {
+        installation.simulator.forget_requests();
+        check(&installation, 0);
+        installation.simulator.count(operation)
+    });
+    assert_eq!(operations, [0, 0]);
+}
+
+#[test]
+fn a_name_that_does_not_resolve_hides_nothing_behind_the_login() {
+    let name = format!("{}.test", "a".repeat(64)); // longer than a label may be: no name server is asked
+    let installation = Installation::new().at(&format!("https://{name}"));
+    let run = check(&installation, 77);
+    assert_shown(&run, "✗ DNS: ", &[&name, "cannot be resolved", "check DNS"]);
+    assert_shown(&run, "– contoso: login: not tried", &[&name]);
+    assert_shown(&run, "✓ state: can be written", &[]);
+    assert_shown(&run, "✓ output.file: can be written", &[]);
+    assert_eq!(run.stdout.matches(&name).count(), 2, "told once, and why there is no login: {run}");
+}
+
+#[test]
+fn a_port_that_is_closed_is_told_with_the_mend() {
+    let installation = Installation::new().at(&nowhere());
+    let run = check(&installation, 77);
+    assert_shown(&run, "✗ connection: 127.0.0.1:", &["refused", "check DNS, the firewall, and the proxy"]);
+    assert_shown(&run, "– contoso: login: not tried", &[]);
+    assert_shown(&run, "✓ output.file: can be written", &[]);
+}
+
+#[test]
+fn an_api_that_cannot_be_reached_hides_no_permission() {
+    let installation = Installation::new();
+    let api = format!("api_url: {}", installation.simulator.url());
+    let config = installation.config().replace(&api, &format!("api_url: {}", nowhere()));
+    fs::write(installation.path("apart.yaml"), config).expect("a file");
+    let run = installation.run_bare(&["--config", "apart.yaml", "check"]);
+    run.assert_code(1);
+    assert_shown(&run, "✓ contoso: logged in", &[]);
+    assert_shown(&run, "✓ contoso: the token permits", &[]);
+    assert_shown(&run, "✗ connection: 127.0.0.1:", &["refused"]);
+    assert_shown(&run, "– contoso: subscriptions: not tried", &[]);
+}
+
+#[test]
+fn a_certificate_that_is_not_trusted_is_told_and_no_secret_sent() {
+    let installation = Installation::against(secure("localhost", "here"));
+    let run = check(&installation, 77);
+    assert_shown(&run, "✓ DNS: localhost is 127.0.0.1", &[]);
+    assert_shown(&run, "✗ connection: the server's certificate is not trusted: localhost:", &["ca_file"]);
+    assert_eq!(installation.simulator.count(Operation::Login), 0);
+
+    let trusting = installation.setting(&format!("ca_file: {}", certificate("private_root.pem").display()));
+    assert_shown(&check(&trusting, 0), "✓ connection: localhost:", &["its certificate is trusted"]);
+}
+
+#[test]
+fn the_way_through_a_proxy_is_the_one_that_is_tried() {
+    let installation = behind_a_proxy();
+    let tried = |proxy: &Proxy, code| {
+        let config = installation.config_file();
+        let arguments = ["--config", config.to_str().expect("text"), "check"];
+        let mut command = installation.command(&arguments);
+        command.env("HTTPS_PROXY", proxy.url("collector:hunter2"));
+        let run = Run::from(command.output().expect("a program"));
+        assert!(!run.to_string().contains("hunter2"), "{run}");
+        run.assert_code(code);
+        run
+    };
+    let run = tried(&Proxy::start(Manner::Open), 0);
+    assert_shown(&run, "✓ connection: office.test:", &["through the proxy 127.0.0.1:", "is trusted"]);
+    assert_shown(&run, "✓ contoso: logged in", &[]);
+    let run = tried(&Proxy::start(Manner::Refusing(407)), 77);
+    assert_shown(&run, "✗ connection: office.test:", &["407", "give the proxy's user and password"]);
+    assert_shown(&run, "– contoso: login: not tried", &[]);
+}
+
+#[test]
+fn a_proxys_name_is_looked_up_instead_of_the_hosts() {
+    let name = "b".repeat(64);
+    let installation = behind_a_proxy().setting(&format!("proxy: http://{name}.test:3128"));
+    let run = check(&installation, 77);
+    assert_shown(&run, "✗ DNS: ", &[&name, "cannot be resolved"]);
+    assert!(!run.stdout.contains("DNS: office.test"), "{run}");
+}
+
+#[test]
+fn a_wrong_secret_hides_no_later_step() {
+    let installation = Installation::new();
+    installation.contoso.settings(|settings| settings.login_error = Some(LoginError::WrongSecret));
+    let run = check(&installation, 77);
+    assert_shown(
+        &run,
+        "✗ contoso: login: AADSTS7000215 the client secret is wrong",
+        &["Certificates & secrets"],
+    );
+    assert_shown(&run, "✓ output.file: can be written", &[]);
+    assert_eq!(installation.simulator.count(Operation::Login), 1, "nothing is tried twice");
+}
+
+#[test]
+fn a_file_of_a_credential_is_read_even_if_nobody_can_be_asked() {
+    let installation = Installation::new().at(&nowhere());
+    let config = installation.config_with_credential("federated_token_file: missing");
+    fs::write(installation.path("federated.yaml"), config).expect("a file");
+    let run = installation.run_bare(&["--config", "federated.yaml", "check"]);
+    assert_shown(run.assert_code(77), "✗ contoso: login: federated_token_file missing", &["check the path"]);
+}
+
+#[test]
+fn permissions_that_lack_are_named() {
+    let installation = Installation::new();
+    let grant = |roles: &[&str]| {
+        let roles = roles.iter().map(|&role| role.to_owned()).collect();
+        installation.contoso.settings(|settings| settings.roles = Some(roles));
+    };
+    grant(&["ServiceHealth.Read"]);
+    let run = check(&installation, 1);
+    assert_shown(&run, "✗ contoso: the token lacks ActivityFeed.Read; ", &[API_PERMISSIONS, "admin consent"]);
+    assert_shown(&run, "✗ contoso: the token lacks ActivityFeed.ReadDlp; ", &["take DLP.All out"]);
+    assert_shown(&run, "✗ contoso: subscriptions: HTTP 401 AF10001", &[]);
+
+    grant(&["ActivityFeed.Read"]);
+    let run = check(&installation, 1);
+    assert_shown(&run, "✗ contoso: the token lacks ActivityFeed.ReadDlp; ", &[API_PERMISSIONS]);
+    assert_eq!(run.stdout.matches('✗').count(), 1, "{run}");
+
+    let installation = installation.setting("subscriptions: [ Audit.General ]");
+    let run = check(&installation, 0);
+    assert_shown(&run, "✓ contoso: the token permits ActivityFeed.Read", &[]);
+}
+
+#[test]
+fn a_token_that_is_opaque_is_no_failure() {
+    let installation = Installation::new();
+    installation.contoso.settings(|settings| settings.roles = None);
+    let run = check(&installation, 0);
+    assert_shown(&run, "– contoso: permissions: the token is no JWT and cannot be looked into", &[]);
+    assert_shown(&run, "✓ contoso: not yet subscribed to DLP.All", &[]);
+}
+
+#[test]
+fn a_subscription_that_was_stopped_is_told() {
+    let installation = Installation::new();
+    installation.contoso.set_subscription("Audit.Exchange", Some(Subscription::Disabled));
+    installation.contoso.set_subscription("audit.general", Some(Subscription::WithoutStatus));
+    let run = check(&installation, 0);
+    assert_shown(&run, "! contoso: the subscription to Audit.Exchange is disabled; ", &["starts it again"]);
+    assert_shown(&run, "✓ contoso: subscribed to Audit.General", &[]);
+}
+
+#[test]
+fn what_cannot_be_written_is_told_with_the_mend() {
+    let receiver = Receiver::plain();
+    let installation = Installation::new().with_output(&receiver.config(""));
+    fs::write(installation.path("output"), "a file where a folder should be").expect("a file");
+    let run = check(&installation, 74);
+    assert_shown(&run, "✗ output.file: cannot write ", &["DLPAll.json", "choose a path whose folder"]);
+    assert_shown(&run, "✓ output.fluentd: can be reached", &[]);
+
+    fs::write(installation.path("state"), "a file where a folder should be").expect("a file");
+    let installation = installation
+        .setting("log: { path: missing/collector.log }")
+        .setting("metrics: { path: missing/office365.prom }");
+    let run = check(&installation, 74);
+    assert_shown(&run, "✗ state: cannot open ", &["known_blobs", "choose a path whose folder"]);
+    assert_shown(&run, "✗ output.file: cannot write ", &[]);
+    assert_shown(&run, "✗ log.path: cannot write missing/collector.log: ", &["choose a path whose folder"]);
+    assert_shown(&run, "✗ metrics.path: cannot replace missing/office365.prom: ", &["choose a path"]);
+    assert_shown(&run, "✓ contoso: logged in", &[]);
+}
+
+#[test]
+fn a_receiver_that_is_absent_or_does_not_let_us_in_is_told() {
+    let port = port_of_nobody();
+    let absent =
+        Installation::new().with_output(&format!("  fluentd:\n    address: 127.0.0.1\n    port: {port}"));
+    let run = check(&absent, 1);
+    assert_shown(&run, "✗ output.fluentd: 127.0.0.1:", &["nobody listens there", "start the receiver"]);
+    assert_shown(&run, "✓ output.file: can be written", &[]);
+
+    let receiver = Receiver::start(Door { key: Some("another key"), ..Door::default() });
+    let installation = Installation::new().with_output(&receiver.config(&format!("sharedKey: {KEY}")));
+    let run = check(&installation, 1);
+    assert_shown(&run, "✗ output.fluentd: 127.0.0.1:", &["sharedKey"]);
+    assert!(receiver.chunks().is_empty());
+}
+
+#[test]
+fn every_enabled_output_is_tried_whatever_becomes_of_the_others() {
+    let outputs = |port: u16| {
+        format!(
+            "  graylog: {{ address: 127.0.0.1, port: {port} }}\n  http: {{ url: 'http://127.0.0.1:{port}/' }}\n  \
+             stdout: {{ enabled: true }}"
+        )
+    };
+    let run = check(&Installation::new().with_output(&outputs(port_of_nobody())), 1);
+    assert_shown(&run, "✗ output.graylog: 127.0.0.1:", &["nobody listens there"]);
+    assert_shown(&run, "✗ output.http: 127.0.0.1:", &["refused"]);
+    assert_shown(&run, "✓ output.stdout: needs nothing", &[]);
+
+    let receiver = receiver::Receiver::kind();
+    let run = check(&Installation::new().with_output(&outputs(receiver.port())), 0);
+    assert_shown(&run, "✓ output.graylog: can be reached", &[]);
+    assert_shown(&run, "✓ output.http: can be reached", &[]);
+    assert!(receiver.requests().iter().all(|request| request.body.is_empty()), "nothing is delivered");
+}
+
+#[test]
+fn a_pass_that_holds_the_lock_is_no_failure() {
+    let installation = Installation::new();
+    fs::create_dir(installation.path("state")).expect("a folder");
+    let file = fs::File::create(installation.path("state/known_blobs")).expect("a file");
+    file.lock_exclusive().expect("a free lock");
+    let run = check(&installation, 0);
+    assert_shown(&run, "– state: not tried, for a pass is running", &["known_blobs"]);
+    drop(file);
+    assert_shown(&check(&installation, 0), "✓ state: can be written in ", &[]);
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_told() {
+    let installation = Installation::new();
+    for (hours, side) in [(2, "behind"), (-2, "ahead of")] {
+        installation.simulator.set_clock_skew(SignedDuration::from_hours(hours));
+        let run = check(&installation, 0);
+        assert_shown(&run, "! clock: ", &[&format!(" s {side} that of 127.0.0.1:"), "timedatectl"]);
+    }
+}
+
+#[test]
+fn a_configuration_with_mistakes_is_told_and_one_with_warnings_is_tried() {
+    let installation = Installation::new();
+    fs::write(installation.path("wrong.yaml"), format!("intervall: 5m\n{}", installation.config()))
+        .expect("a file");
+    let run = installation.run_bare(&["--config", "wrong.yaml", "check"]);
+    run.assert_code(78).assert_line_with(&["[ERROR] wrong.yaml", "interval"]);
+    assert_eq!(run.stdout, "✗ The configuration is wrong; mend what the log lists, then check again\n");
+
+    set_mode(&installation.config_file(), 0o644);
+    let run = check(&installation, 0);
+    assert_shown(&run, "! ", &["config.yaml", "can be read by others", "chmod 600"]);
+    assert_shown(&run, "✓ contoso: logged in", &[]);
+    assert_eq!(run.stderr, "", "what is shown is not logged as well");
+
+    fs::write(installation.path("roots.pem"), "no certificate").expect("a file");
+    let roots = format!("ca_file: {}", installation.path("roots.pem").display());
+    let run = check(&installation.setting(&roots), 78);
+    assert_shown(&run, "✗ ca_file ", &["roots.pem: holds no certificate; ", "give a readable PEM file"]);
+    assert_shown(&run, "✓ output.file: can be written", &[]);
+}
+
+#[test]
+fn hosts_are_tried_once_and_tenants_each() {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    fabrikam.settings(|settings| settings.login_error = Some(LoginError::UnknownClient));
+    let run = check(&installation, 1);
+    assert_eq!(run.stdout.matches("✓ connection: ").count(), 1, "{run}");
+    assert_shown(&run, "✓ contoso: logged in", &[]);
+    assert_shown(&run, "✗ fabrikam: login: AADSTS700016", &["check client_id"]);
+
+    let run = installation.run(&["check", "--tenant", "contoso"]);
+    assert!(!run.assert_code(0).stdout.contains("fabrikam"), "{run}");
+    let logged_in: usize = ["0/2", "1/2"]
+        .map(|shard| installation.run(&["check", "--shard", shard]).stdout.matches(": log").count())
+        .iter()
+        .sum();
+    assert_eq!(logged_in, 2, "each tenant is of one shard");
+}
+
+#[test]
+fn a_shard_without_tenants_still_tries_its_storage() {
+    let installation = Installation::new();
+    let runs = ["0/2", "1/2"].map(|shard| installation.run(&["check", "--shard", shard]));
+    let empty = runs.iter().find(|run| !run.stdout.contains("contoso")).expect("an empty shard");
+    assert_shown(empty.assert_code(0), "– No tenant falls into this shard", &[]);
+    assert_shown(empty, "✓ state: can be written", &[]);
+    assert_eq!(installation.simulator.count(Operation::Login), 1);
+}
+
+#[test]
+fn a_host_that_says_nothing_is_not_waited_for_after_a_signal() {
+    for (name, code) in [("-INT", 130), ("-TERM", 143)] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let installation = Installation::new().at(&url);
+        let config = installation.config_file();
+        let mut command = installation.command(&["--config", config.to_str().expect("text"), "check"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a program");
+        let connection = listener.accept().expect("a client");
+        signal(&child, name);
+        assert_eq!(child.wait().expect("a program").code(), Some(code));
+        drop(connection);
+    }
+}
+
+#[test]
+fn a_token_of_another_tenant_is_told() {
+    let installation = Installation::new();
+    installation.contoso.settings(|settings| FABRIKAM.clone_into(&mut settings.id));
+    let run = check(&installation, 1);
+    assert_shown(&run, &format!("✗ contoso: the token is of the tenant {FABRIKAM}; "), &["check tenant_id"]);
+}
