@@ -198,6 +198,20 @@ fn is_quoted_as(line: &str, quote: &str) -> bool {
 }
 
 #[test]
+fn what_check_says_is_what_the_page_shows() {
+    let installation = installation();
+    installation.contoso.settings(|settings| settings.roles = Some(vec!["ActivityFeed.Read".to_owned()]));
+    let run = installation.run(&["check"]);
+    run.assert_code(1);
+    let page = Page::read("docs/TROUBLESHOOTING.md");
+    let shown: Vec<_> = page.blocks("check").into_iter().flat_map(str::lines).collect();
+    assert!(!shown.is_empty());
+    for line in shown {
+        assert!(run.stdout.lines().any(|said| is_quoted_as(said, line)), "no line {line:?} in {run}");
+    }
+}
+
+#[test]
 fn every_message_is_one_of_the_programs() {
     let page = Page::read("docs/TROUBLESHOOTING.md");
     let in_code = page.quoted();
