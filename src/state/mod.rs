@@ -11,6 +11,7 @@
 //! | [`journal`] | what this pass has committed | appended at each commit, emptied at a pass's end |
 
 pub mod journal;
+mod key_set;
 pub mod known_blobs;
 mod lock;
 pub mod progress;

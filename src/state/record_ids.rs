@@ -5,9 +5,7 @@
 //! to the file of its hour; what is too old goes by removing whole files. So a pass with one new blob writes only that
 //! blob's Ids, however many are remembered.
 //!
-//! In memory an Id takes 16 bytes in a table that is at least four fifths full: at most 20 bytes. The table is exact;
-//! all 128 bits are compared. It is loaded when the first record comes, so a pass that finds nothing new does not read
-//! it.
+//! In memory they are [`KeySet`]s, loaded when the first record comes, so a pass that finds nothing new does not read them.
 
 use std::{
     collections::HashMap,
@@ -19,7 +17,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::StateError;
+use super::{StateError, key_set::KeySet};
 use crate::{
     delivery::{OutputName, OutputSet},
     disk,
@@ -40,7 +38,7 @@ pub struct RecordIds {
     /// The oldest hour that still counts.
     oldest_hour: String,
     /// By the outputs that have them; loaded when first asked for.
-    sets: Option<HashMap<OutputSet, IdSet>>,
+    sets: Option<HashMap<OutputSet, KeySet>>,
     open: HashMap<OutputSet, File>,
 }
 
@@ -85,7 +83,7 @@ impl RecordIds {
         Ok(())
     }
 
-    fn sets(&mut self) -> Result<&mut HashMap<OutputSet, IdSet>, StateError> {
+    fn sets(&mut self) -> Result<&mut HashMap<OutputSet, KeySet>, StateError> {
         if self.sets.is_none() {
             let loaded = self.load().map_err(|error| StateError::storage("read", &self.folder, error))?;
             self.sets = Some(loaded);
@@ -94,7 +92,7 @@ impl RecordIds {
     }
 
     /// Reads the files that count, one after the other, and removes those that no longer do.
-    fn load(&self) -> io::Result<HashMap<OutputSet, IdSet>> {
+    fn load(&self) -> io::Result<HashMap<OutputSet, KeySet>> {
         let mut files: HashMap<OutputSet, Vec<PathBuf>> = HashMap::new();
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
@@ -109,8 +107,23 @@ impl RecordIds {
                 _ => {} // nothing of ours
             }
         }
-        files.into_iter().map(|(outputs, files)| Ok((outputs, IdSet::of_files(&files)?))).collect()
+        files.into_iter().map(|(outputs, files)| Ok((outputs, set_of(&files)?))).collect()
     }
+}
+
+/// All Ids in these files.
+fn set_of(paths: &[PathBuf]) -> io::Result<KeySet> {
+    let mut bytes = 0;
+    for path in paths {
+        bytes += usize::try_from(fs::metadata(path)?.len()).unwrap_or(usize::MAX);
+    }
+    let mut set = KeySet::with_room_for(bytes / ID_BYTES);
+    for path in paths {
+        for id in read_ids(path)?.chunks_exact(ID_BYTES) {
+            set.insert(u128::from_be_bytes(id.try_into().expect("16 bytes")));
+        }
+    }
+    Ok(set)
 }
 
 /// The Ids in a file, without one that a crash has torn.
@@ -150,117 +163,8 @@ fn hour(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H").to_string()
 }
 
-/// A set of Ids, 16 bytes each in a table at least four fifths full. In shards, each of which grows by itself, so that
-/// growing never takes the whole again.
-#[derive(Debug)]
-struct IdSet {
-    shards: Vec<Shard>,
-}
-
-/// Open addressing with linear probing. The nil Id, which no record has as its Id, marks a free slot.
-#[derive(Clone, Debug, Default)]
-struct Shard {
-    slots: Vec<u128>,
-    used: usize,
-}
-
-const SHARDS: usize = 256;
-
-impl Default for IdSet {
-    fn default() -> Self {
-        Self { shards: vec![Shard::default(); SHARDS] }
-    }
-}
-
-impl IdSet {
-    fn of_files(paths: &[PathBuf]) -> io::Result<Self> {
-        let mut set = Self::default();
-        let mut bytes = 0;
-        for path in paths {
-            bytes += usize::try_from(fs::metadata(path)?.len()).unwrap_or(usize::MAX);
-        }
-        for shard in &mut set.shards {
-            shard.grow(bytes / ID_BYTES / SHARDS);
-        }
-        for path in paths {
-            for id in read_ids(path)?.chunks_exact(ID_BYTES) {
-                set.insert(u128::from_be_bytes(id.try_into().expect("16 bytes")));
-            }
-        }
-        Ok(set)
-    }
-
-    /// Whether it was not there before.
-    fn insert(&mut self, id: u128) -> bool {
-        let hash = hash(id);
-        self.shards[shard_of(hash)].insert(id, hash)
-    }
-
-    fn contains(&self, id: u128) -> bool {
-        let hash = hash(id);
-        let shard = &self.shards[shard_of(hash)];
-        !shard.slots.is_empty() && shard.slots[shard.place(id, hash)] == id
-    }
-}
-
-impl Shard {
-    fn insert(&mut self, id: u128, hash: u64) -> bool {
-        if self.used + 1 > self.slots.len() / 10 * 9 {
-            self.grow(self.used + 1);
-        }
-        let place = self.place(id, hash);
-        if self.slots[place] == id {
-            return false;
-        }
-        debug_assert_ne!(id, 0, "the nil Id is no Id");
-        self.slots[place] = id;
-        self.used += 1;
-        true
-    }
-
-    /// The Id's slot, or the free one where it belongs. There is always a free one.
-    fn place(&self, id: u128, hash: u64) -> usize {
-        let length = self.slots.len();
-        let mut place =
-            usize::try_from((u128::from(hash << 8) * length as u128) >> 64).expect("below the length");
-        while self.slots[place] != id && self.slots[place] != 0 {
-            place = if place + 1 == length { 0 } else { place + 1 };
-        }
-        place
-    }
-
-    /// Makes room for so many at four fifths and a little, and moves what is there.
-    fn grow(&mut self, for_used: usize) {
-        let length = (for_used * 100 / 81 + 1).next_multiple_of(10).max(10);
-        if length <= self.slots.len() {
-            return;
-        }
-        let old = std::mem::replace(&mut self.slots, vec![0; length]);
-        self.used = 0;
-        for id in old.into_iter().filter(|&id| id != 0) {
-            let place = self.place(id, hash(id));
-            self.slots[place] = id;
-            self.used += 1;
-        }
-    }
-}
-
-/// Spreads Ids that have much in common. Its upper bits choose the shard, the rest the slot.
-fn hash(id: u128) -> u64 {
-    #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into one")]
-    let folded = (id >> 64) as u64 ^ (id as u64).rotate_left(32);
-    let mixed = (folded ^ (folded >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    mixed ^ (mixed >> 29)
-}
-
-fn shard_of(hash: u64) -> usize {
-    usize::try_from(hash >> 56).expect("eight bits")
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     fn now() -> Timestamp {
@@ -309,25 +213,6 @@ mod tests {
             assert!(read.contains(FILE, 9).expect("a readable folder"), "cut at {torn}");
             assert_eq!(read.contains(FILE, 1).expect("a readable folder"), torn == whole.len() - 1);
             assert!(!read.contains(FILE, 2).expect("a readable folder"));
-        }
-    }
-
-    #[test]
-    fn the_set_is_exact_and_takes_at_most_twenty_bytes_an_id() {
-        let mut random = fastrand::Rng::with_seed(7);
-        for count in [100_000_u128, 1_000_000] {
-            let mut set = IdSet::default();
-            let mut model = HashSet::new();
-            for number in 1..=count {
-                // Ids that count upwards, and Ids that are random, as far as GUIDs are.
-                let id = if number % 2 == 0 { number } else { random.u128(1..) };
-                assert_eq!(set.insert(id), model.insert(id));
-            }
-            assert!(model.iter().all(|&id| set.contains(id)));
-            assert!((1..1000).all(|number| !set.contains(random.u128(..) | number << 100)));
-            let slots: usize = set.shards.iter().map(|shard| shard.slots.capacity()).sum();
-            let bytes = slots * ID_BYTES;
-            assert!(bytes <= 20 * model.len(), "{bytes} bytes for {} ids", model.len());
         }
     }
 }
