@@ -12,6 +12,7 @@ mod commands;
 mod costs;
 mod credentials;
 mod csv;
+mod docs;
 mod exactly_once;
 mod faults;
 mod filter;

@@ -22,8 +22,8 @@ const COLLECT: [(&str, &str); 5] = [
 
 /// Outputs that no longer exist, and what replaces them.
 const OUTPUTS: [(&str, &str); 6] = [
-    ("azureLogAnalytics", "send to Azure Logs Ingestion through output.fluentd and Fluent Bit"),
-    ("oms", "send to Azure Logs Ingestion through output.fluentd and Fluent Bit"),
+    ("azureLogAnalytics", "use output.http with `format: azure-logs-ingestion`"),
+    ("oms", "use output.http with `format: azure-logs-ingestion`"),
     ("azureTable", "use output.file or output.http"),
     ("azureBlob", "write with output.file and upload the rotated files"),
     ("sql", "use output.http or output.fluentd with a receiver that writes to the database"),

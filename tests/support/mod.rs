@@ -1,5 +1,6 @@
 //! An installation in a temporary folder: a configuration, state, outputs, and the real program, against a simulator.
 
+pub mod documents;
 pub mod forward;
 pub mod gelf;
 pub mod proxy;

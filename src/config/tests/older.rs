@@ -84,8 +84,8 @@ output:
             "config.yaml:7:3: collect.resume: has no meaning any more: each feed is resumed where it was last listed \
              completely; remove it",
             "config.yaml:8:3: collect.rustEngine: has no meaning any more: there is only one engine; remove it",
-            "config.yaml:12:3: output.azureLogAnalytics: has no meaning any more: send to Azure Logs Ingestion through \
-             output.fluentd and Fluent Bit; remove it",
+            "config.yaml:12:3: output.azureLogAnalytics: has no meaning any more: use output.http with `format: \
+             azure-logs-ingestion`; remove it",
             "config.yaml:14:3: output.prtg: has no meaning any more: use `metrics.path`, or count in the system that \
              receives the records; remove it",
             "config.yaml:11:41: output.file.cacheSize: has no meaning any more: `collect.cacheSize` holds for all \

@@ -1,0 +1,315 @@
+//! What the pages under `docs/` say is so: their commands run or are there, their configurations load, their links lead
+//! somewhere, and what they name exists.
+
+mod receivers;
+mod troubleshooting;
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use office_audit_log_collector::{
+    cli::{self, Parsed},
+    config::Loaded,
+};
+
+use crate::support::{
+    Installation, Run,
+    documents::{self, PROGRAM, Page, repository, shell},
+    set_mode,
+};
+
+/// Commands that a test cannot run, and what they need. A block with one of them is looked at instead: it has to be
+/// a shell's, the program has to understand what it is called with, and files of the repository have to be there.
+const NEEDS: [(&str, &str); 10] = [
+    ("chown", "the service's user"),
+    ("docker", "an engine"),
+    ("install", "the service's group"),
+    ("journalctl", "a journal"),
+    ("kubectl", "a cluster"),
+    ("openssl", "openssl, which not every machine has"),
+    ("rsyslogd", "rsyslog, which another test asks"),
+    ("systemctl", "systemd"),
+    ("timedatectl", "root"),
+    ("usermod", "root"),
+];
+
+/// Folders of the repository that commands name.
+const FOLDERS: [&str; 6] = ["config/", "cron/", "debian/", "docker/", "docs/", "systemd/"];
+
+/// Lines of a block, without comments, each with what continues it.
+fn lines_of(block: &str) -> Vec<String> {
+    let whole = block.replace("\\\n", " ");
+    whole
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The words with which the commands of a line begin, variables before them left out.
+fn commands_of(line: &str) -> Vec<&str> {
+    let commands = line.split(" | ").flat_map(|part| part.split(" && ")).flat_map(|part| part.split("; "));
+    commands
+        .filter_map(|command| {
+            command.split_whitespace().find(|word| !word.contains('=') || word.contains("=="))
+        })
+        .collect()
+}
+
+/// What the program is called with in this line, its name first.
+fn calls_of(line: &str) -> Vec<Vec<String>> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let is_program = |word: &&str| word.rsplit('/').next() == Some(PROGRAM) && !word.contains("target/");
+    let calls = words.iter().enumerate().filter(|(_, word)| is_program(word));
+    calls
+        .map(|(place, _)| {
+            let call =
+                words[place..].iter().take_while(|word| !["|", "&&", ";", ">", ">>", "2>"].contains(*word));
+            call.map(|word| word.trim_matches(['"', '\'']).to_owned()).collect()
+        })
+        .collect()
+}
+
+/// An installation of which the places are those that the pages name, after its first pass.
+fn installation() -> Installation {
+    let installation = Installation::new().setting("interval: 5m");
+    fs::create_dir(installation.path("config")).expect("a folder");
+    fs::write(installation.path("config/config.yaml"), installation.config()).expect("a file");
+    set_mode(&installation.path("config/config.yaml"), 0o600);
+    for content_type in simulator::CONTENT_TYPES {
+        let blob = simulator::NewBlob::records(3).created(crate::support::hours_ago(2));
+        installation.contoso.add_blob(content_type, blob);
+    }
+    installation.run_bare(&[]).assert_code(0);
+    installation
+}
+
+/// A script with the installation's folders instead of the system's.
+fn within(installation: &Installation, script: &str) -> String {
+    let mut script = script.to_owned();
+    for (place, ours) in [
+        ("/etc/office365-collector", "config"),
+        ("/var/lib/office365-collector", "state"),
+        ("/var/log/office365", "output"),
+    ] {
+        script = script.replace(place, &installation.path(ours).display().to_string());
+    }
+    script
+}
+
+#[test]
+fn every_command_runs_or_is_one_that_would() {
+    let mut needed = BTreeSet::new();
+    for page in Page::all() {
+        let mut ours = None;
+        for block in page.blocks("sh") {
+            let lines = lines_of(block);
+            let needs =
+                |command: &str| NEEDS.iter().find(|(name, _)| *name == command).map(|(name, _)| *name);
+            let missing: Vec<_> = lines.iter().flat_map(|line| commands_of(line)).filter_map(needs).collect();
+            let installation = ours.get_or_insert_with(installation);
+            if missing.is_empty() {
+                let run = Run::from(shell(installation, &within(installation, block)));
+                assert_eq!(run.code, Some(0), "{}: {block}{run}", page.name);
+                continue;
+            }
+            needed.extend(missing);
+            Run::from(shell(installation, &format!("sh -n <<'END'\n{block}END\n"))).assert_code(0);
+            for line in &lines {
+                for call in calls_of(line) {
+                    let is_understood = matches!(cli::parse(call.clone()), Parsed::Run(_) | Parsed::Show(_));
+                    assert!(is_understood, "{}: {call:?}", page.name);
+                }
+                assert_files_exist(&page.name, line);
+            }
+        }
+    }
+    let listed: BTreeSet<_> = NEEDS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(listed, needed, "commands that no page has any more");
+}
+
+#[track_caller]
+fn assert_files_exist(page: &str, line: &str) {
+    for word in line.split(|character: char| character.is_whitespace() || "\"'=:".contains(character)) {
+        if FOLDERS.iter().any(|folder| word.starts_with(folder)) && !word.contains(['*', '$']) {
+            assert!(repository(word).exists(), "{page}: no {word} in {line}");
+        }
+    }
+}
+
+/// Loads a configuration of a page, or a part of one.
+fn load_part(said: &str, block: &str) -> Option<Loaded> {
+    let mut config = String::new();
+    match said {
+        "yaml" => {}
+        "yaml title=setting" => {
+            for (key, whole) in [
+                (
+                    "tenants:",
+                    "tenants:\n  - { tenant_id: YOUR-TENANT-ID, client_id: YOUR-CLIENT-ID, client_secret: x }\n",
+                ),
+                ("output:", "output: { file: { path: audit.json } }\n"),
+            ] {
+                if !block.lines().any(|line| line.starts_with(key)) {
+                    config.push_str(whole);
+                }
+            }
+        }
+        _ => return None,
+    }
+    config.push_str(block);
+    Some(documents::load(&config))
+}
+
+#[test]
+fn every_configuration_loads_without_a_warning() {
+    for page in Page::all() {
+        for (said, block) in page.all_blocks().into_iter().filter(|(said, _)| said.starts_with("yaml")) {
+            let Some(loaded) = load_part(said, block) else {
+                let parsed = serde_yaml::from_str::<serde_yaml::Value>(block);
+                assert!(parsed.is_ok(), "{}: {block}", page.name);
+                continue;
+            };
+            let is_older = page.name.ends_with("MIGRATION.md");
+            let is_expected = |warning: &String| is_older && warning.contains("has no meaning any more");
+            assert!(loaded.warnings.iter().all(is_expected), "{}: {block}{:?}", page.name, loaded.warnings);
+        }
+    }
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    for page in Page::all() {
+        page.assert_links_lead_somewhere();
+    }
+}
+
+fn help_on(command: &[&str]) -> String {
+    let words = [&[PROGRAM], command, &["--help"]].concat();
+    let Parsed::Show(help) = cli::parse(words.into_iter().map(str::to_owned)) else { panic!("no help") };
+    help
+}
+
+#[test]
+fn every_option_key_unit_and_metric_exists() {
+    let help = help_on(&[]) + &help_on(&["status"]);
+    let template = Page::read("config/config.production.template.yaml").text;
+    let metrics = fs::read_to_string(repository("src/report/metrics.rs")).expect("a file");
+    for page in Page::all().into_iter().chain([Page::read("README.md")]) {
+        for quoted in page.quoted() {
+            let word = quoted.split_whitespace().next().unwrap_or_default();
+            let option = word.split('=').next().unwrap_or_default();
+            if option.starts_with("--") && !FOREIGN_OPTIONS.contains(&option) {
+                assert!(help.contains(option), "{}: no option {quoted}", page.name);
+            }
+            let key = word.split(':').next().unwrap_or_default();
+            if ["collect.", "output.", "log.", "metrics."].iter().any(|part| key.starts_with(part))
+                && !OLDER_KEYS.contains(&key)
+            {
+                let is_there = key.split('.').all(|part| template.contains(&format!("{part}:")));
+                assert!(is_there, "{}: no key {quoted}", page.name);
+            }
+            if word.starts_with("office365-collector")
+                && [".service", ".timer"].iter().any(|end| word.ends_with(end))
+            {
+                assert!(repository("systemd").join(word).exists(), "{}: no unit {quoted}", page.name);
+            }
+            if let Some(metric) = word.strip_prefix("office365_collector_") {
+                assert!(metrics.contains(metric), "{}: no metric {quoted}", page.name);
+            }
+        }
+    }
+}
+
+/// Options of other programs, and of the older tool.
+const FOREIGN_OPTIONS: [&str; 9] = [
+    "--collector.textfile.directory",
+    "--tenant-id",
+    "--client-id",
+    "--secret-key",
+    "--interactive-subscriber",
+    "--interactive",
+    "--table-string",
+    "--blob-string",
+    "--sql-string",
+];
+
+/// Keys of the older tool.
+const OLDER_KEYS: [&str; 8] = [
+    "collect.contentTypes",
+    "collect.retryCooldown",
+    "collect.schedule",
+    "collect.autoSubscribe",
+    "collect.resume",
+    "collect.rustEngine",
+    "collect.duplicate",
+    "output.file.cacheSize",
+];
+
+#[test]
+fn the_migration_tells_of_every_older_key() {
+    let page = Page::read("docs/MIGRATION.md");
+    let (quoted, source) =
+        (page.quoted(), fs::read_to_string(repository("src/config/older.rs")).expect("a file"));
+    let older = |text: &'static str| text.split('.').next_back().expect("a key");
+    let mut keys: BTreeSet<_> = OLDER_KEYS.into_iter().map(older).map(str::to_owned).collect();
+    keys.extend(
+        source
+            .lines()
+            .filter_map(|line| Some(line.trim().strip_prefix("(\"")?.split('"').next()?.to_owned())),
+    );
+    keys.extend(
+        source.split(".older(\"").skip(1).filter_map(|rest| Some(rest.split('"').next()?.to_owned())),
+    );
+    assert!(keys.len() > 12, "{keys:?}");
+    for key in keys {
+        let is_told = quoted.iter().any(|quoted| quoted.split('.').next_back() == Some(&key));
+        assert!(is_told, "nothing of {key}");
+    }
+}
+
+#[test]
+fn what_containers_rest_on_is_in_their_files() {
+    let file = |name: &str| fs::read_to_string(repository(name)).expect("a file");
+    let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let manifest = file("docker/kubernetes/cronjob.yaml");
+    for row in Page::read("docs/KUBERNETES.md").table("| setting | why |") {
+        for setting in quoted(row[0]) {
+            let last = setting.rsplit_once('.').filter(|(above, _)| !above.contains(':'));
+            let setting = last.map_or(setting.as_str(), |(_, key)| key);
+            assert!(manifest.contains(setting), "{setting}");
+        }
+    }
+    let image = file("docker/Dockerfile") + &file("docker/docker-compose.yml");
+    for row in Page::read("docs/DOCKER-DEPLOYMENT.md").table("| place | what |") {
+        for place in quoted(row[0]) {
+            assert!(image.contains(&place), "{place}");
+        }
+    }
+}
+
+#[test]
+fn every_exit_code_that_is_named_exists() {
+    let readme = Page::read("README.md");
+    let codes: BTreeSet<_> = readme
+        .table("| exit code |")
+        .iter()
+        .flat_map(|row| row[0].split(", ").map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    for page in Page::all() {
+        let prose = page.prose().to_lowercase();
+        for rest in prose.split("exit code ").skip(1) {
+            let code: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            assert!(code.is_empty() || codes.contains(&code), "{}: exit code {code}", page.name);
+        }
+    }
+}
+
+#[test]
+fn the_readme_leads_to_every_page() {
+    let readme = Page::read("README.md").text;
+    for page in Page::all() {
+        assert!(readme.contains(&format!("({})", page.name)), "the README does not name {}", page.name);
+        assert!(Path::new(&page.name).starts_with("docs"));
+    }
+}

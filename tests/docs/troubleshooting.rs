@@ -1,0 +1,240 @@
+//! The messages that `docs/TROUBLESHOOTING.md` quotes are those of the program: nearly all of them are brought about here.
+
+use std::{collections::BTreeSet, fs, fs::File, time::Duration};
+
+use fs2::FileExt;
+use jiff::SignedDuration;
+use simulator::{ApiError, Fault, Identity, LoginError, NewBlob, Operation, Requests, RetryAfter, Simulator};
+
+use crate::support::{
+    Installation, Run,
+    documents::{Page, repository},
+    forward::{Door, Receiver},
+    hours_ago, set_mode,
+};
+
+const FEED: &str = "Audit.Exchange";
+
+/// What a message says that no test can bring about here, because root may do everything or seven days have to pass; it has
+/// to be in the source.
+const ONLY_IN_THE_SOURCE: [&str; 5] = [
+    "let the collector's user read and write it",
+    "the file system is read-only: use another folder, or mount it writable",
+    "was truncated by a rotation; the records of a pass that was cut off may be delivered twice",
+    "was rotated and is not to be found; the records of a pass that was cut off may be delivered twice",
+    "was not listed in time, and the API lists only 7 days; run the collector more often",
+];
+
+/// What a pass came to, with the places that the page names.
+struct Trouble {
+    code: i32,
+    run: Run,
+}
+
+/// Contoso with two blobs of one feed.
+fn installation() -> Installation {
+    filled(Installation::new())
+}
+
+fn filled(installation: Installation) -> Installation {
+    for hours in [3, 2] {
+        installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(hours)));
+    }
+    installation
+}
+
+/// What became of a pass, as it would read on a machine of the usual places.
+fn trouble(code: i32, installation: &Installation, arguments: &[&str]) -> Trouble {
+    let mut run = if arguments.is_empty() { installation.run(&[]) } else { installation.run_bare(arguments) };
+    for (ours, place) in [("state", "/var/lib/office365-collector"), ("output", "/var/log/office365")] {
+        run.stderr = run.stderr.replace(&installation.path(ours).display().to_string(), place);
+    }
+    run.stderr = with_the_usual_port(&run.stderr);
+    Trouble { code, run }
+}
+
+/// Whatever port of the loopback it is.
+fn with_the_usual_port(text: &str) -> String {
+    let mut parts = text.split("127.0.0.1:");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + "127.0.0.1:24224" + part.trim_start_matches(|digit: char| digit.is_ascii_digit())
+    })
+}
+
+/// A pass while logging in fails.
+fn login(error: LoginError) -> Trouble {
+    let installation = installation();
+    installation.contoso.settings(|settings| settings.login_error = Some(error));
+    trouble(77, &installation, &[])
+}
+
+/// A pass while one kind of request is answered wrongly.
+fn request(code: i32, operation: Operation, fault: Fault) -> Trouble {
+    let installation = installation();
+    installation.simulator.fault(Requests::to(operation).always(), fault);
+    trouble(code, &installation, &[])
+}
+
+/// A pass with parts of the configuration replaced.
+fn configured(code: i32, mode: u32, parts: &[(&str, &str)]) -> Trouble {
+    let installation = installation();
+    let mut config = installation.config();
+    for (part, by) in parts {
+        assert!(config.contains(part), "{config}");
+        config = config.replacen(part, by, 1);
+    }
+    let path = installation.path("config.yaml");
+    fs::write(&path, config).expect("a file");
+    set_mode(&path, mode);
+    trouble(code, &installation, &["--config", "config.yaml"])
+}
+
+/// Contoso where a certificate of a root that nobody knows is shown.
+fn untrusted() -> Installation {
+    let read = |name: &str| {
+        fs::read_to_string(repository("tests/certificates/tls").join(name)).expect("a file of the tests")
+    };
+    let identity =
+        Identity { host: "localhost".to_owned(), certificates: read("here.pem"), key: read("server.key") };
+    filled(Installation::against(Simulator::start_with_tls(&identity)))
+}
+
+fn with_state(known_blobs: &str) -> Installation {
+    let installation = installation();
+    fs::create_dir(installation.path("state")).expect("a folder");
+    fs::write(installation.path("state/known_blobs"), known_blobs).expect("a file");
+    installation
+}
+
+fn troubles_of_microsoft() -> Vec<Trouble> {
+    let throttled = installation();
+    let fault = Fault::throttled(429, Some(RetryAfter::Seconds(1)));
+    throttled.simulator.fault(Requests::to(Operation::FetchBlob).times(1), fault);
+    let late = installation();
+    late.simulator.set_clock_skew(SignedDuration::from_hours(2));
+    vec![
+        login(LoginError::WrongSecret),
+        login(LoginError::ExpiredSecret),
+        login(LoginError::UnknownClient),
+        login(LoginError::UnknownTenant),
+        login(LoginError::WrongAssertion),
+        login(LoginError::ConditionalAccess),
+        request(1, Operation::ListSubscriptions, Fault::api_error(ApiError::PermissionMissing)),
+        request(1, Operation::ListSubscriptions, Fault::api_error(ApiError::AuditingOff)),
+        request(1, Operation::ListContent, Fault::unauthorized()),
+        request(1, Operation::FetchBlob, Fault::gzip_bomb(16)),
+        request(0, Operation::FetchBlob, Fault::api_error(ApiError::ContentExpired)),
+        request(1, Operation::FetchBlob, Fault::status(503)),
+        trouble(0, &throttled, &[]),
+        trouble(0, &late, &[]),
+        trouble(77, &untrusted(), &[]),
+        trouble(0, &Installation::new(), &[]),
+    ]
+}
+
+fn troubles_of_this_machine() -> Vec<Trouble> {
+    let locked = with_state("");
+    let lock = File::open(locked.path("state/known_blobs")).expect("a file");
+    lock.try_lock_exclusive().expect("nobody else's");
+    let slow = Installation::new().setting("interval: 1s");
+    slow.simulator.set_latency(Duration::from_millis(400)); // logging in and two kinds of lists take three of these
+    let folder = installation();
+    fs::create_dir_all(folder.path("output/AuditExchange.json")).expect("a folder");
+    let (nobody, receiver) =
+        (installation(), Receiver::start(Door { key: Some("sesame"), ..Door::default() }));
+    let nobody = nobody.with_output("  fluentd:\n    address: 127.0.0.1\n    port: 1");
+    let wrong_key = installation().with_output(&receiver.config("sharedKey: wrong-key"));
+    let full = [
+        ("output:\n  file:\n    path: ", "output:\n  file:\n    path: /dev/full #"),
+        ("Type: true", "Type: false"),
+    ];
+    vec![
+        trouble(75, &locked, &[]),
+        trouble(0, &with_state("what is this\nblob,20"), &[]),
+        trouble(0, &slow, &[]),
+        trouble(74, &folder, &[]),
+        trouble(1, &nobody, &[]),
+        trouble(1, &wrong_key, &[]),
+        trouble(78, &installation(), &["--verbose"]),
+        configured(74, 0o600, &full),
+        configured(0, 0o644, &[]),
+        configured(78, 0o600, &[("workingDir:", "workDir:")]),
+        configured(78, 0o600, &[("client_secret: ", "client_secret: ${CREDENTIALS_DIRECTORY}/")]),
+        configured(78, 0o600, &[("client_secret: ", "client_secret_file: /etc/nowhere/")]),
+        configured(0, 0o600, &[("tenants:", "enabled: false\ntenants:")]),
+        configured(77, 0o600, &[("tenants:", "proxy: http://127.0.0.1:1\ntenants:")]),
+    ]
+}
+
+/// The source's text, its strings in one line each.
+fn source() -> String {
+    let mut text = String::new();
+    let mut folders = vec![repository("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("a readable folder").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                text.push_str(&fs::read_to_string(path).expect("a file"));
+            }
+        }
+    }
+    text.split("\\\n").map(str::trim_start).collect()
+}
+
+/// Whether a line of the log is what the page quotes, in which `…` stands for anything.
+fn is_quoted_as(line: &str, quote: &str) -> bool {
+    let mut rest = Some(line);
+    let mut parts = quote.split('…').peekable();
+    while let (Some(part), Some(left)) = (parts.next(), rest) {
+        rest = match parts.peek() {
+            None => left.ends_with(part).then_some(""),
+            Some(_) => left.find(part).map(|place| &left[place + part.len()..]),
+        };
+    }
+    rest.is_some() && line.starts_with(quote.split('…').next().expect("a part"))
+}
+
+#[test]
+fn what_check_says_is_what_the_page_shows() {
+    let installation = installation();
+    installation.contoso.settings(|settings| settings.roles = Some(vec!["ActivityFeed.Read".to_owned()]));
+    let run = installation.run(&["check"]);
+    run.assert_code(1);
+    let page = Page::read("docs/TROUBLESHOOTING.md");
+    let shown: Vec<_> = page.blocks("check").into_iter().flat_map(str::lines).collect();
+    assert!(!shown.is_empty());
+    for line in shown {
+        assert!(run.stdout.lines().any(|said| is_quoted_as(said, line)), "no line {line:?} in {run}");
+    }
+}
+
+#[test]
+fn every_message_is_one_of_the_programs() {
+    let page = Page::read("docs/TROUBLESHOOTING.md");
+    let in_code = page.quoted();
+    let in_tables = in_code.iter().map(String::as_str).filter(|text| text.starts_with('['));
+    let messages: BTreeSet<_> =
+        page.blocks("log").into_iter().flat_map(str::lines).chain(in_tables).collect();
+    assert!(messages.len() > 30, "{messages:?}");
+
+    let troubles: Vec<_> = troubles_of_microsoft().into_iter().chain(troubles_of_this_machine()).collect();
+    for Trouble { code, run } in &troubles {
+        run.assert_code(*code);
+    }
+    let lines: BTreeSet<_> = troubles.iter().flat_map(|trouble| trouble.run.log()).collect();
+    let source = source();
+    let mut left: BTreeSet<_> = ONLY_IN_THE_SOURCE.into_iter().collect();
+    for message in messages {
+        if lines.iter().any(|line| is_quoted_as(line, message)) {
+            continue;
+        }
+        let end = ONLY_IN_THE_SOURCE.into_iter().find(|end| message.ends_with(end));
+        let end = end.unwrap_or_else(|| panic!("no such message: {message}\n{lines:#?}"));
+        assert!(source.contains(end), "not in the source: {end}");
+        left.remove(end);
+    }
+    assert!(left.is_empty(), "not on the page: {left:?}");
+}
