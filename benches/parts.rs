@@ -3,7 +3,7 @@
 //! Throughputs are to be compared with each other, in one run. The splitter stands beside what a copy of the same bytes
 //! takes, and beside `serde_json` reading them into values and into raw texts.
 
-use std::{fmt::Write as _, fs, time::Duration};
+use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
 use divan::{
     Bencher, black_box,
@@ -144,15 +144,35 @@ fn read_known_blobs(bencher: Bencher, lines: usize) {
         .bench(|| KnownBlobs::read(folder.path(), now).expect("a readable state"));
 }
 
+/// The Ids of so many records, as passes have left them in a folder; they are read when the first one is asked for.
+fn remembered_ids(folder: &Path, count: u128) -> RecordIds {
+    let mut ids = RecordIds::new(folder, Timestamp::now(), Duration::from_secs(24 * 3600));
+    let file = OutputSet::EMPTY.with(OutputName::File);
+    let all: Vec<_> = (0..count).map(|number| (spread(number), file)).collect();
+    ids.append(&all).expect("room");
+    RecordIds::new(folder, Timestamp::now(), Duration::from_secs(24 * 3600))
+}
+
+/// Numbers as far from each other as those of GUIDs.
+fn spread(number: u128) -> u128 {
+    (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)
+}
+
+#[divan::bench(args = [1_000_000, 10_000_000], sample_count = 10)]
+fn read_record_ids(bencher: Bencher, remembered: u128) {
+    let folder = tempfile::tempdir().expect("a folder");
+    remembered_ids(folder.path(), remembered);
+    bencher.counter(ItemsCount::new(remembered as usize)).bench_local(|| {
+        let mut ids = RecordIds::new(folder.path(), Timestamp::now(), Duration::from_secs(24 * 3600));
+        ids.contains(OutputName::File, spread(0)).expect("a readable state")
+    });
+}
+
 #[divan::bench(args = [1_000_000])]
 fn look_an_id_up(bencher: Bencher, remembered: u128) {
     const LOOKED_UP: u128 = 1_000;
     let folder = tempfile::tempdir().expect("a folder");
-    let mut ids = RecordIds::new(folder.path(), Timestamp::now(), Duration::from_secs(24 * 3600));
-    let file = OutputSet::EMPTY.with(OutputName::File);
-    let spread = |number: u128| (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-    let all: Vec<_> = (0..remembered).map(|number| (spread(number), file)).collect();
-    ids.append(&all).expect("room");
+    let mut ids = remembered_ids(folder.path(), remembered);
     bencher.counter(ItemsCount::new(LOOKED_UP as usize)).bench_local(|| {
         let known = (0..LOOKED_UP).filter(|number| {
             ids.contains(OutputName::File, spread(number * 1_999)).expect("a readable state")

@@ -188,7 +188,7 @@ pub const GELF_ENDING_BYTES_MAX: usize = 256 * 1024;
 pub const GELF_NAME_BYTES_MAX: usize = 255;
 
 /// Messages of so many bytes are confirmed by Graylog before more are sent; what is not confirmed is held in memory.
-pub const GELF_UNCONFIRMED_BYTES: usize = 4 * 1024 * 1024;
+pub const GELF_UNCONFIRMED_BYTES: usize = 16 * 1024 * 1024;
 
 /// The longest that a connection to Graylog stands still before it is given up.
 pub const GELF_SILENCE_MAX: Duration = Duration::from_secs(60);

@@ -20,8 +20,12 @@ use crate::support::{
 };
 
 /// What a reader is told to type that a test cannot run: `.ci/run` does.
-const CARGO_COMMANDS: [&str; 3] =
-    ["cargo run --release --example demo", "cargo test", "cargo install --locked --path ."];
+const CARGO_COMMANDS: [&str; 4] = [
+    "cargo run --release --example demo",
+    "cargo test",
+    "cargo install --locked --path .",
+    "cargo bench --bench passes",
+];
 
 fn readme() -> Page {
     Page::read("README.md")

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, io, path::Path, time::Duration};
 
 use jiff::{Timestamp, ToSpan};
-use simulator::{CONTENT_TYPES, Simulator, TenantSettings};
+use simulator::{CONTENT_TYPES, Simulator, Tenant, TenantSettings};
 
 use super::{
     collector::Collector,
@@ -16,21 +16,15 @@ use super::{
 /// 20,000 blobs whose every answer takes 50 ms, from the simulator: the floor is what so many requests take, so many at a
 /// time, one after the other.
 pub fn latency(folder: &Path) -> io::Result<()> {
-    const BLOBS: u32 = 20_000;
+    const BLOBS: usize = 20_000;
     const LATENCY: Duration = Duration::from_millis(50);
-    const THREADS: u32 = 50;
     let simulator = Simulator::start();
-    let tenant = simulator.tenant(TenantSettings::new(TENANT_ID).secret("benchmark"));
-    for content_type in CONTENT_TYPES {
-        let (blobs, from, to) =
-            ((BLOBS / 5) as usize, Timestamp::now() - 20.hours(), Timestamp::now() - 1.hour());
-        tenant.add_blobs(content_type, blobs, 10, from..to);
-    }
+    add_blobs(&simulator.tenant(TenantSettings::new(TENANT_ID).secret("benchmark")), BLOBS);
     simulator.set_latency(LATENCY);
     let collector = Collector::new(simulator.url(), &folder.join("latency"));
     fs::create_dir_all(folder.join("latency"))?;
     let cost = collector.pass(folder)?;
-    let floor_s = (LATENCY * BLOBS / THREADS).as_secs_f64();
+    let floor_s = floor_s(LATENCY, BLOBS);
     println!("\n### Latency: {BLOBS} blobs at {} ms, {THREADS} threads\n", LATENCY.as_millis());
     println!("| wall s | floor s | ratio | CPU s | peak MB |\n| --- | --- | --- | --- | --- |");
     println!(
@@ -41,6 +35,56 @@ pub fn latency(folder: &Path) -> io::Result<()> {
         cost.peak_mb
     );
     Ok(())
+}
+
+/// The same number of blobs, 20 ms for every answer, of one tenant and of a thousand, from the simulator. The floor is what
+/// the blobs, and each tenant's login, list of subscriptions and listings take, so many at a time.
+pub fn tenants(folder: &Path) -> io::Result<()> {
+    const BLOBS: usize = 15_000;
+    const LATENCY: Duration = Duration::from_millis(20);
+    println!("\n### Tenants: {BLOBS} blobs at {} ms, {THREADS} threads\n", LATENCY.as_millis());
+    println!("| tenants | requests | wall s | floor s | ratio | CPU s | peak MB |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for count in [1, 1_000] {
+        let ids: Vec<_> = (1..=count).map(|tenant| format!("11111111-1111-4111-8111-{tenant:012}")).collect();
+        let simulator = Simulator::start();
+        for id in &ids {
+            let tenant = simulator.tenant(TenantSettings::new(id).secret("benchmark"));
+            add_blobs(&tenant, BLOBS / count);
+        }
+        simulator.set_latency(LATENCY);
+        let place = folder.join(format!("tenants-{count}"));
+        let collector = Collector::of_tenants(&ids, simulator.url(), &place);
+        fs::create_dir_all(&place)?;
+        let cost = collector.pass(folder)?;
+        let requests = simulator.requests().len();
+        let floor_s = floor_s(LATENCY, requests);
+        println!(
+            "| {count} | {requests} | {:.2} | {floor_s:.2} | {:.2} x | {:.2} | {:.0} |",
+            cost.wall_s,
+            cost.wall_s / floor_s,
+            cost.cpu_s,
+            cost.peak_mb
+        );
+    }
+    Ok(())
+}
+
+/// Spreads blobs over the content types and the last 20 hours.
+fn add_blobs(tenant: &Tenant, count: usize) {
+    let (from, to) = (Timestamp::now() - 20.hours(), Timestamp::now() - 1.hour());
+    for content_type in CONTENT_TYPES {
+        tenant.add_blobs(content_type, count / CONTENT_TYPES.len(), 10, from..to);
+    }
+}
+
+/// `collect.maxThreads` by default.
+const THREADS: u32 = 50;
+
+/// What so many requests take, as many at a time as there are threads, in seconds.
+#[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
+fn floor_s(latency: Duration, requests: usize) -> f64 {
+    latency.as_secs_f64() * requests as f64 / f64::from(THREADS)
 }
 
 /// A pass with nothing new, once with an empty state and once with a million known blobs, in turns.

@@ -22,18 +22,31 @@ impl Collector {
     /// One tenant, whose login and API are at this URL. A pass may make as many requests a minute as it can, and bodies of
     /// any size are taken; everything else is as it is by default.
     pub fn new(api_url: &str, folder: &Path) -> Self {
-        let output = format!("  file:\n    path: {}/output/audit.json\n", folder.display());
-        Self::with_output(api_url, folder, &output)
+        Self::of_tenants(&[TENANT_ID.to_owned()], api_url, folder)
     }
 
-    /// The same with other lines under `output`.
+    /// The same for several tenants.
+    pub fn of_tenants(tenant_ids: &[String], api_url: &str, folder: &Path) -> Self {
+        let output = format!("  file:\n    path: {}/output/audit.json\n", folder.display());
+        Self::configured(tenant_ids, api_url, folder, &output)
+    }
+
+    /// The same for one tenant, with other lines under `output`.
     pub fn with_output(api_url: &str, folder: &Path, output: &str) -> Self {
+        Self::configured(&[TENANT_ID.to_owned()], api_url, folder, output)
+    }
+
+    fn configured(tenant_ids: &[String], api_url: &str, folder: &Path, output: &str) -> Self {
+        let tenant = |id: &String| {
+            format!(
+                "  - tenant_id: {id}\n    client_id: c11e0000-0000-4000-8000-00000000c11e\n    \
+                 client_secret: benchmark\n    login_url: {api_url}\n    api_url: {api_url}\n"
+            )
+        };
         let config = format!(
-            "tenants:\n  - tenant_id: {TENANT_ID}\n    client_id: c11e0000-0000-4000-8000-00000000c11e\n    \
-             client_secret: benchmark\n    login_url: {api_url}\n    api_url: {api_url}\n\
-             collect:\n  workingDir: {folder}/state\n  maxRequestsPerMinute: 1000000\n\
-             curl_max_size: 200M\nca_file: {root}\n\
-             output:\n{output}",
+            "tenants:\n{tenants}collect:\n  workingDir: {folder}/state\n  maxRequestsPerMinute: 1000000\n\
+             curl_max_size: 200M\nca_file: {root}\noutput:\n{output}",
+            tenants = tenant_ids.iter().map(tenant).collect::<String>(),
             folder = folder.display(),
             root = server::root_certificate(),
         );

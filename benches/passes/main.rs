@@ -30,8 +30,8 @@ use server::{Scheme, Server};
 /// Measures passes beside curl and jq, on this machine.
 #[derive(FromArgs)]
 struct Arguments {
-    /// what to measure, separated by commas: S, M, L, H, and the cases latency, known and outputs; default: all of them
-    #[argh(option, default = "String::from(\"S,M,L,H,latency,known,outputs\")")]
+    /// what to measure, separated by commas: S, M, L, H, and the cases latency, tenants, known and outputs; default: all
+    #[argh(option, default = "String::from(\"S,M,L,H,latency,tenants,known,outputs\")")]
     only: String,
 
     /// how often each command runs, turn by turn; default 5
@@ -81,6 +81,7 @@ fn measure_all(arguments: &Arguments) -> io::Result<()> {
         } else {
             match name {
                 "latency" => cases::latency(folder.path())?,
+                "tenants" => cases::tenants(folder.path())?,
                 "outputs" => cases::outputs(&arguments.corpora, arguments.runs, folder.path())?,
                 "known" => cases::known(arguments.runs, folder.path())?,
                 _ => return Err(io::Error::other(format!("there is nothing named {name}"))),

@@ -17,8 +17,10 @@ pub struct Cost {
     pub peak_mb: f64,
 }
 
-/// Runs a command to its end. Its output is thrown away.
+/// Runs a command to its end. Its output is thrown away. What earlier ones left for the disk to do, freeing the blocks
+/// of deleted files for instance, is done before.
 pub fn run(command: impl IntoIterator<Item = impl AsRef<OsStr>>, folder: &Path) -> io::Result<Cost> {
+    Command::new("sync").arg("-f").arg(folder).status()?;
     let report = folder.join("time");
     let status = Command::new("/usr/bin/time")
         .args(["--quiet", "--format", "%e %U %S %M", "--output"])
