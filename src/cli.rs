@@ -147,7 +147,7 @@ impl FromStr for Shard {
 pub enum Parsed {
     /// Something to do.
     Run(Arguments),
-    /// Something to show: the help.
+    /// Something to show: the help, the version.
     Show(String),
     /// It is wrong: why, and the mend.
     Wrong(String),
@@ -169,6 +169,9 @@ pub fn parse(typed: impl IntoIterator<Item = String>) -> Parsed {
     };
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match Arguments::from_args(&[&name], &arguments) {
+        Ok(Arguments { version: true, .. }) => {
+            Parsed::Show(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned())
+        }
         Ok(arguments) => checked(arguments),
         Err(EarlyExit { output, status: Ok(()) }) => Parsed::Show(output),
         Err(EarlyExit { output, status: Err(()) }) => {

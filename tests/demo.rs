@@ -13,7 +13,11 @@ use std::{
 };
 
 use jiff::{Timestamp, ToSpan};
-use office_audit_log_collector::exit::Exit;
+use office_audit_log_collector::{
+    cli::{self, Parsed},
+    commands,
+    exit::Exit,
+};
 use simulator::{CONTENT_TYPES, Operation, Simulator, Tenant, TenantSettings};
 
 const BLOBS_OF_A_FEED: usize = 20;
@@ -177,7 +181,9 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 fn pass(config: &Path) -> Exit {
     let arguments = ["office_audit_log_collector".to_owned(), format!("--config={}", config.display())];
     println!("   $ {}\n", arguments.join(" "));
-    let exit = office_audit_log_collector::run(arguments);
+    let Parsed::Run(arguments) = cli::parse(arguments) else { unreachable!("a pass was asked for") };
+    let exit =
+        commands::set_up(&arguments).map_or_else(|ended| ended, |setup| commands::pass(setup, &arguments));
     println!("\n   exit code {}", exit.code());
     exit
 }

@@ -1,0 +1,257 @@
+//! What the program does when it is called: each command, from its arguments to the exit code.
+
+use std::{
+    env,
+    io::{self, Write},
+    path::{self, PathBuf},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use crate::{
+    check,
+    cli::{Arguments, Command, Status},
+    config::{self, Config, Loaded, Sources, Tenant},
+    disk,
+    exit::Exit,
+    limits,
+    log::{self, Detail},
+    login,
+    output::OutputError,
+    pass::{self, Ended, Mode, Order, PassError},
+    report::{metrics::Metrics, status},
+    schedule::{Schedule, Scheduler},
+    state, suggest,
+};
+
+/// What every command begins with.
+#[derive(Debug)]
+pub struct Setup {
+    /// The configuration's file.
+    file: PathBuf,
+    config: Config,
+    /// What in it is allowed, but probably not meant.
+    warnings: Vec<String>,
+    /// Those that this call is about.
+    tenants: Vec<Tenant>,
+}
+
+/// Reads the configuration, starts the log as it says, and chooses the tenants.
+///
+/// Error: how the program ends instead; why is said.
+pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
+    let asked = match (arguments.quiet, arguments.verbose) {
+        (true, _) => Detail::Quiet,
+        (_, true) => Detail::Debug,
+        _ => Detail::Usual,
+    };
+    log::to_stderr(asked);
+    let is_check = matches!(arguments.command, Some(Command::Check(_)));
+    let (file, Loaded { config, warnings }) = load(arguments).map_err(|unusable| {
+        for line in unusable.to_string().lines() {
+            ::log::error!("{line}");
+        }
+        if is_check { check::refuse() } else { Exit::Configuration }
+    })?;
+    let detail = if config.log.debug && asked == Detail::Usual { Detail::Debug } else { asked };
+    // Whoever asks for a schedule sees what is said, and gets it for what is not switched on yet.
+    let is_schedule = matches!(arguments.command, Some(Command::Schedule(_)));
+    // A check only tries its file out, and shows the warnings among what it finds.
+    match config.log.path.as_ref().filter(|_| !is_schedule && !is_check) {
+        None => log::to_stderr(detail),
+        Some(path) => log::to_file(path, detail).map_err(|error| {
+            ::log::error!("cannot open log.path {}: {error}; {}", path.display(), disk::mend(&error));
+            Exit::Storage
+        })?,
+    }
+    for warning in warnings.iter().filter(|_| !is_check) {
+        ::log::warn!("{warning}");
+    }
+    if !config.enabled && !is_schedule {
+        ::log::info!("The configuration says enabled: false: nothing is done");
+        return Err(Exit::Complete);
+    }
+    let tenants = chosen(&config, arguments).map_err(|message| complain(&message))?;
+    Ok(Setup { file, config, warnings, tenants })
+}
+
+/// One collection pass, or the look at one that `--dry-run` and `--stdout` are.
+pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
+    let Setup { config, tenants, .. } = setup;
+    if tenants.is_empty() {
+        ::log::info!("No tenant falls into this shard: nothing is to be done");
+        return Exit::Complete;
+    }
+    let mode = match (arguments.dry_run, arguments.stdout) {
+        (true, _) => Mode::DryRun,
+        (_, true) => Mode::Retrieve,
+        _ => Mode::Collect,
+    };
+    let look_back = arguments.hours.map(|hours| Duration::from_secs(hours * 60 * 60));
+    let order = Order { mode, look_back, show_progress: !arguments.quiet };
+    let credential_expiries: Vec<_> = tenants
+        .iter()
+        .filter_map(|tenant| Some((tenant.label().to_owned(), login::expiry(&tenant.credential)?)))
+        .collect();
+    let begun = Instant::now();
+    let (exit, summary) = match pass::run(&config, tenants, &order) {
+        Ok(ended) => (exit_of_ended(&ended, mode), Some(ended.summary)),
+        Err(error) => {
+            match exit_of(&error) {
+                // No failure: the work is being done, and cron need not mail that.
+                Exit::Locked => ::log::warn!("{error}"),
+                _ => ::log::error!("{error}"),
+            }
+            (exit_of(&error), None)
+        }
+    };
+    let lasted = begun.elapsed();
+    if mode == Mode::Collect && lasted > config.interval {
+        ::log::warn!(
+            "The pass took {} s, longer than its interval of {} s: make the interval longer, or raise collect.maxThreads \
+             or collect.maxRequestsPerMinute",
+            lasted.as_secs(),
+            config.interval.as_secs()
+        );
+    }
+    // The pass that holds the lock tells its own numbers.
+    if let Some(path) = config.metrics_path.filter(|_| mode == Mode::Collect && exit != Exit::Locked) {
+        let (ended, summary) = (Timestamp::now(), summary.as_ref());
+        let metrics = Metrics { ended, lasted, exit, summary, credential_expiries: &credential_expiries };
+        if let Err(error) = metrics.write(&path) {
+            ::log::error!("cannot write metrics.path {}: {error}; {}", path.display(), disk::mend(&error));
+            return if exit == Exit::Complete { Exit::Storage } else { exit };
+        }
+    }
+    exit
+}
+
+/// Walks through what a pass needs.
+pub fn check(setup: &Setup) -> Exit {
+    check::run(&setup.config, &setup.warnings, &setup.tenants)
+}
+
+/// What the state says of each feed. Healthy, and so exit 0, if each has succeeded within the last few intervals.
+pub fn status(setup: &Setup, asked: Status) -> Exit {
+    let Setup { config, tenants, .. } = setup;
+    let now = Timestamp::now();
+    let progress = match state::Progress::read(&config.collect.working_dir) {
+        Ok(progress) => progress,
+        Err(error) => {
+            ::log::error!("{error}");
+            return Exit::Storage;
+        }
+    };
+    let feeds = status::of(tenants, &progress, now);
+    show(&if asked.json { status::as_json(&feeds) } else { status::as_table(&feeds) });
+    let late = now - config.interval * limits::INTERVALS_UNTIL_LATE;
+    let is_healthy = feeds.iter().all(|feed| feed.last_success.is_some_and(|success| success >= late));
+    if is_healthy { Exit::Complete } else { Exit::TryAgain }
+}
+
+/// The units or the crontab for passes with these arguments, to standard output.
+pub fn schedule(setup: &Setup, scheduler: Scheduler, arguments: &Arguments) -> Exit {
+    let Arguments { credentials, tenant, shard, .. } = arguments;
+    let credentials = credentials.as_ref().map(path::absolute).transpose();
+    let paths =
+        env::current_exe().and_then(|program| Ok((program, path::absolute(&setup.file)?, credentials?)));
+    let (program, config, credentials) = match paths {
+        Ok(paths) => paths,
+        Err(error) => {
+            ::log::error!("cannot tell where the program and its configuration are: {error}");
+            return Exit::Storage;
+        }
+    };
+    let credentials = credentials.map(|path| format!("--credentials={}", path.display()));
+    let tenants = tenant.iter().map(|tenant| format!("--tenant={tenant}"));
+    let shard = shard.map(|shard| format!("--shard={shard}"));
+    let options: Vec<_> = credentials.into_iter().chain(tenants).chain(shard).collect();
+    let schedule =
+        Schedule { program: &program, config: &config, interval: setup.config.interval, options: &options };
+    match schedule.text(scheduler) {
+        Ok(text) => {
+            for warning in schedule.warnings(scheduler) {
+                ::log::warn!("{warning}");
+            }
+            show(&text)
+        }
+        Err(error) => {
+            ::log::error!("{error}");
+            Exit::Configuration
+        }
+    }
+}
+
+/// Text that was asked for, to standard output.
+pub fn show(text: &str) -> Exit {
+    // A reader that has gone has seen enough.
+    let _ = writeln!(io::stdout(), "{}", text.trim_end());
+    Exit::Complete
+}
+
+/// What is wrong with the command line.
+pub fn complain(message: &str) -> Exit {
+    // There is no place left to say that this could not be said.
+    let _ = writeln!(io::stderr(), "{message}");
+    Exit::Usage
+}
+
+/// The configuration's file, and what it says. What does not log in needs no secret, and runs where there is none.
+fn load(arguments: &Arguments) -> Result<(PathBuf, Loaded), config::Unusable> {
+    let file: PathBuf = match &arguments.config {
+        Some(file) => file.clone(),
+        None => config::find_default()?,
+    };
+    let loaded = config::load(&Sources {
+        file: &file,
+        credentials: arguments.credentials.as_deref(),
+        environment: &|name| env::var(name).ok(),
+        with_secrets: !matches!(arguments.command, Some(Command::Status(_) | Command::Schedule(_))),
+    })?;
+    Ok((file, loaded))
+}
+
+/// The tenants named by `--tenant`, or all; and of these the ones of our shard.
+fn chosen(config: &Config, arguments: &Arguments) -> Result<Vec<Tenant>, String> {
+    let names = &arguments.tenant;
+    let is_named = |tenant: &Tenant, name: &str| {
+        tenant.tenant_id.eq_ignore_ascii_case(name) || tenant.name.as_deref() == Some(name)
+    };
+    for name in names {
+        if !config.tenants.iter().any(|tenant| is_named(tenant, name)) {
+            let labels = || config.tenants.iter().map(Tenant::label);
+            let near = suggest::nearest(name, labels());
+            let near = near.map_or_else(|| labels().collect::<Vec<_>>().join(", "), str::to_owned);
+            return Err(format!(
+                "--tenant {name}: no such tenant in the configuration; did you mean {near}?"
+            ));
+        }
+    }
+    let is_chosen = |tenant: &&Tenant| {
+        let is_ours = arguments.shard.is_none_or(|shard| shard.has(&tenant.tenant_id));
+        is_ours && (names.is_empty() || names.iter().any(|name| is_named(tenant, name)))
+    };
+    Ok(config.tenants.iter().filter(is_chosen).cloned().collect())
+}
+
+/// How a pass that came to its end ends the program.
+fn exit_of_ended(ended: &Ended, mode: Mode) -> Exit {
+    let exit = ended.summary.exit();
+    match (exit, mode) {
+        (Exit::Interrupted | Exit::Terminated | Exit::NoLogin, _) => exit,
+        _ if ended.failures.iter().any(OutputError::is_storage) => Exit::Storage,
+        _ if ended.failures.is_empty() => exit,
+        (_, Mode::Retrieve) => Exit::Complete, // whoever read the records has seen enough
+        _ => Exit::TryAgain,
+    }
+}
+
+/// How a pass that could not be made, or not be brought to its end, ends the program.
+fn exit_of(error: &PassError) -> Exit {
+    match error {
+        PassError::State(state::StateError::Locked { .. }) => Exit::Locked,
+        PassError::State(state::StateError::Storage { .. }) => Exit::Storage,
+        PassError::Client(_) | PassError::Threads { .. } => Exit::Configuration,
+    }
+}
