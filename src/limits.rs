@@ -64,6 +64,10 @@ pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
 /// The longest pause of a tenant that a throttling answer can ask for.
 pub const THROTTLE_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
 
+/// A tenant that is throttled for longer than this, with no request accepted meanwhile, is left to the next pass, because
+/// the lock keeps all others waiting for this one's end.
+pub const THROTTLED_MAX: Duration = Duration::from_secs(15 * 60);
+
 /// How often in a row a tenant's throttling is waited for before the item that met it is given up.
 pub const THROTTLES_MAX: u32 = 20;
 

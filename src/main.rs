@@ -9,7 +9,9 @@ use office_audit_log_collector::{
 };
 
 fn main() -> ExitCode {
-    let exit = match cli::parse(env::args()) {
+    // What is no UTF-8 names nothing that we know, and is told so.
+    let typed = env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let exit = match cli::parse(typed) {
         Parsed::Show(text) => commands::show(&text),
         Parsed::Wrong(message) => commands::complain(&message),
         Parsed::Run(arguments) => run(&arguments).unwrap_or_else(|ended| ended),

@@ -64,9 +64,11 @@ pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     http_date(text).map(|time| Duration::try_from(time.duration_since(now)).unwrap_or_default())
 }
 
-/// Reads an HTTP date such as `Sun, 22 Nov 2026 10:15:00 GMT`.
+/// Reads an HTTP date such as `Sun, 22 Nov 2026 10:15:00 GMT`. One after 2099 is no date of a clock that goes.
 pub fn http_date(text: &str) -> Option<Timestamp> {
-    rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
+    const YEAR_2100: i64 = 4_102_444_800;
+    let date = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    (date.as_second() < YEAR_2100).then_some(date)
 }
 
 #[cfg(test)]

@@ -201,6 +201,16 @@ fn a_clock_that_is_wrong_is_reported_and_corrected_for() {
 }
 
 #[test]
+fn an_absurd_date_of_an_answer_is_not_believed() {
+    let installation = Installation::new();
+    installation.contoso.add_blobs("Audit.General", 3, 2, hours_ago(20)..hours_ago(2));
+    let date = "9999-12-30T21:59:59Z".parse().expect("a time");
+    installation.simulator.fault(Requests::to(Operation::Login).always(), Fault::date(date));
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+}
+
+#[test]
 fn times_that_are_not_acceptable_are_corrected_once_by_the_servers_clock() {
     for error in [ApiError::TimesInvalid, ApiError::TimesOutOfRange] {
         let installation = installation();

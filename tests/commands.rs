@@ -1,11 +1,11 @@
 //! The command line and the exit codes.
 
-use std::fs;
+use std::{fs, os::unix::ffi::OsStrExt};
 
 use fs2::FileExt;
 use simulator::{LoginError, NewBlob, Operation};
 
-use crate::support::{CONTOSO, FABRIKAM, Installation, hours_ago, mode, set_mode};
+use crate::support::{CONTOSO, FABRIKAM, Installation, Run, hours_ago, mode, set_mode};
 
 /// Contoso with two blobs of three records each.
 fn two_blobs() -> Installation {
@@ -32,6 +32,15 @@ fn a_wrong_command_line_exits_with_64() {
         assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{arguments:?}: {run}");
         assert!(run.stderr.contains(part), "{arguments:?}: {run}");
     }
+}
+
+#[test]
+fn an_argument_that_is_no_utf_8_is_told_like_any_other() {
+    let installation = Installation::new();
+    let mut command = installation.command(&[]);
+    command.arg(std::ffi::OsStr::from_bytes(b"--dry\xffrun"));
+    let run = Run::from(command.output().expect("a program"));
+    assert!(run.code == Some(64) && run.stderr.contains("--dry\u{fffd}run"), "{run}");
 }
 
 #[test]
@@ -195,7 +204,7 @@ fn a_dry_run_lists_and_changes_nothing() {
     run.assert_code(0)
         .assert_line("[WARN] No subscription to feed dlp.all: a pass would start it")
         .assert_line(
-            "[INFO] Done! Blobs found: 2 | Blobs successful: 0 | Blobs left for later: 2 | Logs saved: 0",
+            "[INFO] Done! Blobs found: 2 | Blobs successful: 0 | Logs saved: 0 | Blobs left for later: 2",
         );
     let mut listed: Vec<_> = run.stdout.lines().map(|line| line.split('\t').collect::<Vec<_>>()).collect();
     listed.sort_by_key(|columns| columns[2].to_owned());

@@ -202,7 +202,7 @@ fn a_blob_that_never_parses_blocks_nothing_and_is_given_up_when_it_expires() {
             expired.content_id(),
             "it expired at",
         ])
-        .assert_line_with(&["Blobs found: 2 |", "Blobs failed: 1 | Blobs gone: 1 |"]);
+        .assert_line_with(&["Blobs found: 2 |", "Blobs failed: 1 |", "| Blobs gone: 1"]);
     assert_eq!((good.served(), bad.served(), expired.served()), (1, 8, 4));
 
     let run = installation.run(&[]);
@@ -254,7 +254,7 @@ fn a_signal_ends_a_pass_in_order_even_when_requests_hang() {
         assert!(installation.simulator.wait_for(10, Operation::FetchBlob, Duration::from_secs(60)));
         signal(&child, name);
         let run = finish(child);
-        run.assert_code(code).assert_line_with(&["Blobs successful: 9 | Blobs left for later: 1 |"]);
+        run.assert_code(code).assert_line_with(&["Blobs successful: 9 |", "| Blobs left for later: 1"]);
         assert_eq!(installation.delivered_ids().len(), 27);
         assert_eq!(installation.known_blobs().len(), 9);
 
@@ -403,6 +403,28 @@ fn what_a_killed_pass_listed_is_not_forgotten_however_long_ago() {
     installation.simulator.heal();
     installation.run(&[]).assert_code(0);
     installation.assert_delivered_once([(contoso, FEED)]);
+}
+
+#[test]
+fn entries_of_a_listing_that_lack_a_field_or_are_no_entries_keep_nothing_else_from_being_collected() {
+    for entry in
+        [r#"{"contentId":"a","contentUri":"b","contentCreated":"2026-11-22T10:00:00Z"}"#, "null", "7", "{}"]
+    {
+        let installation = Installation::new().collect("retries: 0");
+        installation.contoso.add_blobs(FEED, 3, 2, hours_ago(20)..hours_ago(2));
+        let odd = Fault::alter("an odd entry", move |_, answer| {
+            let body = String::from_utf8_lossy(&answer.plain_body()).replacen('[', &format!("[{entry},"), 1);
+            answer.with_body(body.replace(",]", "]"))
+        });
+        installation
+            .simulator
+            .fault(Requests::to(Operation::ListContent).of_content_type(FEED).always(), odd);
+        installation
+            .run(&[])
+            .assert_code(1)
+            .assert_line_with(&["[ERROR] Listing failed for contoso", "unreadable"]);
+        installation.assert_delivered_once([(&installation.contoso, FEED)]);
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn only_what_the_filter_wants_is_delivered_and_the_rest_is_counted() {
 
     let run = installation.run(&["-v"]);
     run.assert_code(0)
-        .assert_line("[INFO] Done! Blobs found: 3 | Blobs successful: 3 | Logs filtered: 4 | Logs saved: 3")
+        .assert_line("[INFO] Done! Blobs found: 3 | Blobs successful: 3 | Logs saved: 3 | Logs filtered: 4")
         .assert_line("[DEBUG] Records of contoso Audit.Exchange: 2 saved, 0 repeated and dropped, 3 kept back by the filter")
         .assert_line("[DEBUG] Records of contoso Audit.General: 0 saved, 0 repeated and dropped, 1 kept back by the filter");
     assert_eq!(delivered(&installation), [1, 4, 7]);
@@ -59,7 +59,7 @@ fn what_is_retrieved_to_standard_output_is_filtered_too() {
     let records = [record(1, r#""Severity":"Low""#), record(2, r#""Severity":"High""#)];
     installation.contoso.add_blob("DLP.All", NewBlob::texts(&records).created(hours_ago(2)));
     let run = installation.run(&["--stdout"]);
-    run.assert_code(0).assert_line_with(&["Logs filtered: 1 | Logs saved: 1"]);
+    run.assert_code(0).assert_line_with(&["Logs saved: 1 | Logs filtered: 1"]);
     assert_eq!(run.stdout.lines().count(), 1);
     assert!(run.stdout.contains("High"), "{run}");
 }

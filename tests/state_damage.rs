@@ -4,7 +4,7 @@ use std::fs;
 
 use simulator::NewBlob;
 
-use crate::support::{Installation, hours_ago};
+use crate::support::{Installation, hours_ago, mode};
 
 const FEED: &str = "Audit.General";
 
@@ -80,7 +80,8 @@ fn state_of_a_later_version_is_put_aside() {
         fs::write(installation.path("state").join(name), text).expect("a file");
         assert_goes_on(&installation).assert_line_with(&["[WARN]", name, "later version"]);
         let aside = installation.path("state").join(format!("{name}.unreadable"));
-        assert_eq!(fs::read_to_string(aside).expect("a file"), text);
+        assert_eq!(fs::read_to_string(&aside).expect("a file"), text);
+        assert_eq!(mode(&aside), 0o600, "{name}");
     }
 }
 
@@ -94,6 +95,25 @@ fn garbage_in_any_other_file_of_the_state_stops_nothing() {
         }
         assert_goes_on(&installation);
     }
+}
+
+#[test]
+fn what_is_none_of_ours_among_the_ids_is_left_alone() {
+    let installation = after_a_pass();
+    let folder = installation.path("state/record_ids");
+    fs::create_dir(folder.join(".d")).expect("a folder");
+    fs::write(folder.join("1999.bak"), "mine").expect("a file");
+    assert_goes_on(&installation);
+    assert!(folder.join(".d").exists() && folder.join("1999.bak").exists());
+}
+
+#[test]
+fn status_says_of_a_damaged_file_no_more_than_it_does() {
+    let installation = after_a_pass();
+    let path = installation.path("state/progress");
+    fs::write(&path, "garbage").expect("a file");
+    let run = installation.run(&["status"]);
+    assert!(run.stderr.contains("is damaged; it is gone without") && path.exists(), "{run}");
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn a_gone_blob_is_counted_and_stops_nothing() {
         let run = installation.run(&[]);
         run.assert_code(0)
             .assert_line_with(&["[ERROR] Blob gone for contoso audit.general blob", blob.content_id()]);
-        run.assert_line_with(&["Blobs successful: 5 | Blobs gone: 1"]);
+        run.assert_line_with(&["Blobs successful: 5 |", "| Blobs gone: 1"]);
     }
 }
 

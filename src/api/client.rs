@@ -8,6 +8,7 @@ use std::{io::Read, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use ureq::{
     http::{HeaderMap, Response, Uri},
     tls::TlsConfig,
@@ -165,8 +166,8 @@ impl Client {
 
     /// Lists one page: a window's first one, or one that an earlier page named as its next.
     pub fn list_page(&self, tenant: &Tenant, token: &Token, url: &str) -> Result<Page, Failure> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
         #[expect(clippy::struct_field_names, reason = "the names are Microsoft's")]
         struct Entry {
             content_id: String,
@@ -176,9 +177,10 @@ impl Client {
         }
         check_origin(tenant, "NextPageUri", url)?;
         let (headers, body) = self.get(&with_publisher(url, tenant), token, Vec::new(), |_| ())?;
-        let entries: Vec<Entry> = parse_list(body.bytes(), "a list of blobs")?;
+        let entries: Vec<&RawValue> = parse_list(body.bytes(), "a list of blobs")?;
         let (mut blobs, mut unreadable) = (Vec::with_capacity(entries.len()), None);
         for entry in entries {
+            let entry: Entry = serde_json::from_str(entry.get()).unwrap_or_default();
             let created = time::parse(&entry.content_created);
             let times_are_readable = time::parse(&entry.content_expiration).is_some();
             let id_is_one_line = !entry.content_id.is_empty() && !entry.content_id.contains(char::is_control);

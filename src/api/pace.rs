@@ -24,7 +24,7 @@ impl Pace {
 
     /// `Ok` takes one request's share; `Err` is the time from which on it is worth asking again.
     pub fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        if let Some(until) = self.paused_until.filter(|&until| now < until) {
+        if let Some(until) = self.paused_until(now) {
             return Err(until);
         }
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now)) + self.interval;
@@ -34,6 +34,11 @@ impl Pace {
         }
         self.full_at = Some(full_at);
         Ok(())
+    }
+
+    /// The end of the pause that lasts now.
+    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.paused_until.filter(|&until| now < until)
     }
 
     /// Lets nothing through until then.

@@ -23,6 +23,9 @@ impl Value<'_> {
             return Some(Secret::new(""));
         }
         let read = || -> io::Result<(String, u32)> {
+            if !fs::metadata(&path)?.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no regular file")); // a pipe may never end
+            }
             let file = fs::File::open(&path)?;
             let mode = file.metadata()?.permissions().mode();
             let mut text = String::new();
@@ -76,13 +79,14 @@ impl Section<'_> {
             return Some(path);
         }
         let value = self.value(key)?;
-        match fs::File::open(&path).and_then(|file| file.metadata()) {
-            Ok(found) if found.is_file() => Some(path),
-            Ok(_) => {
+        let opens = || Ok(fs::metadata(&path)?.is_file() && fs::File::open(&path).map(|_| true)?);
+        match opens() {
+            Ok(true) => Some(path),
+            Ok(false) => {
                 value.mistake("is no file; name a PEM file");
                 None
             }
-            Err(error) => {
+            Err::<_, io::Error>(error) => {
                 value.mistake(format!("the file cannot be read: {error}; {}", mend(&error)));
                 None
             }

@@ -22,10 +22,9 @@ pub(super) const COMPRESSIONS: [(&str, bool); 2] = [("gzip", true), ("none", fal
 /// `output`. `tenants`: all of them.
 pub(super) fn output(root: &Section, tenants: &[Tenant]) -> Output {
     let section = root.section("output");
-    let names = [("file", true), ("fluentd", true), ("graylog", true), ("http", true), ("stdout", false)];
-    let mut parts = names.map(|(name, default)| {
+    let mut parts = ["file", "fluentd", "graylog", "http", "stdout"].map(|name| {
         let mut part = section.section(name);
-        let enabled = part.switch(default);
+        let enabled = part.switch(true);
         (part, enabled)
     });
     older::outputs(&section);

@@ -31,7 +31,7 @@ use jiff::Timestamp;
 use crate::{
     api::{Client, Failure, Token},
     config::{self, Config, Tenant},
-    delivery::Wanted,
+    delivery::{OutputSet, Wanted},
     filter::Filter,
     limits::{EXPIRATION_GRACE, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     network,
@@ -75,6 +75,8 @@ pub enum Event {
     Worked(Attempt, Result<Answer, Failure>),
     /// The writer has committed a batch.
     Delivered(Vec<Delivered>),
+    /// An output has failed; these still take records.
+    OutputsLeft(OutputSet),
     /// Somebody wants the program to end.
     Signal(Stop),
 }
@@ -325,7 +327,7 @@ impl Course<'_, '_> {
             match event {
                 Event::Delivered(blobs) => self.schedule.delivered(&blobs),
                 Event::Signal(stop) => self.schedule.stop(stop),
-                Event::Worked(..) => {}
+                Event::Worked(..) | Event::OutputsLeft(_) => {}
             }
         }
     }
@@ -340,6 +342,7 @@ impl Course<'_, '_> {
                 }
             }
             Event::Delivered(blobs) => self.schedule.delivered(&blobs),
+            Event::OutputsLeft(left) => self.schedule.outputs_left(left),
             Event::Signal(stop) => self.schedule.stop(stop),
         }
         if self.bar.is_shown() {

@@ -50,8 +50,8 @@ impl FeedPlan {
     /// Plans a feed's listing at this time of Microsoft's: from where earlier passes have come, or as far back as every
     /// pass looks, whichever is earlier; and nothing at first if only what is yet to come is wanted.
     ///
-    /// How far back a pass looks ends within an hour, and that hour's edge is beyond what one request can list. So that
-    /// a quiet feed costs one request, the rest of that hour is looked at by the first pass of each hour only.
+    /// How far back a pass looks ends within an hour, which is listed whole. If that is more than one request can list,
+    /// that hour is looked at by the first pass of each hour only, so that a quiet feed costs one request.
     pub fn new(now: Timestamp, reach: Reach, before: Option<&FeedProgress>) -> Self {
         let oldest = whole_hour(now - RETENTION + RETENTION_MARGIN) + HOUR;
         // What a clock that was ahead has written says nothing of how far the feed really was listed.
@@ -63,7 +63,9 @@ impl FeedPlan {
         });
         let is_hour_begun = listed_until.is_none_or(|until| whole_hour(until) < whole_hour(now));
         let back = now - reach.look_back;
-        let edge = if is_hour_begun || reach.is_whole { whole_hour(back) } else { whole_hour_after(back) };
+        let is_one_request = reach.look_back + HOUR <= WINDOW_MAX;
+        let is_whole = is_one_request || is_hour_begun || reach.is_whole;
+        let edge = if is_whole { whole_hour(back) } else { whole_hour_after(back) };
         let start = listed_until.map_or(edge, |until| whole_hour(until).min(edge));
         let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour)).max(oldest);
         let missed =
@@ -198,6 +200,8 @@ mod tests {
         assert_eq!(shown(&plan.windows), ["2026-11-21T11:00:00Z 2026-11-22T10:15:25Z"]);
         let plan = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-22T09:58:25Z")));
         assert_eq!(plan.windows, first(now, hours(24)));
+        let plan = FeedPlan::new(now, reach(hours(1)), Some(&listed_until("2026-11-22T10:10:25Z")));
+        assert_eq!(plan.windows, first(now, hours(1)), "an hour back is an hour back at every pass");
         let whole = Reach { is_whole: true, ..reach(hours(24)) };
         let plan = FeedPlan::new(now, whole, Some(&listed_until("2026-11-22T10:10:25Z")));
         assert_eq!(plan.windows, first(now, hours(24)));

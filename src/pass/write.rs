@@ -135,6 +135,7 @@ impl Writer {
     ///
     /// `close` is told by its other end being dropped; what is in `blobs` then is still written.
     pub fn run(mut self, blobs: &Receiver<Incoming>, close: &Receiver<()>) -> Result<Closed, StateError> {
+        let mut told = self.all;
         loop {
             let timer = self.batch.ends.map_or_else(crossbeam_channel::never, crossbeam_channel::at);
             select! {
@@ -150,8 +151,13 @@ impl Writer {
                     break;
                 }
             }
-            if self.outputs.iter().all(|slot| slot.failure.is_some()) {
+            let left = self.outputs_left();
+            if left.is_empty() {
                 break;
+            }
+            if left != told {
+                told = left;
+                let _ = self.events.send(Event::OutputsLeft(left));
             }
         }
         self.commit()?;
@@ -160,6 +166,12 @@ impl Writer {
         let files_are_whole = failures.iter().all(|(output, _)| output.name() != OutputName::File);
         let failures = failures.into_iter().map(|(_, why)| why).collect();
         Ok(Closed { ledger: self.ledger, files_are_whole, failures })
+    }
+
+    /// The outputs that have not failed.
+    fn outputs_left(&self) -> OutputSet {
+        let left = self.outputs.iter().filter(|slot| slot.failure.is_none());
+        left.map(|slot| slot.output.name()).collect()
     }
 
     fn take(&mut self, incoming: Incoming) -> Result<(), StateError> {

@@ -173,11 +173,11 @@ fn done(total: &Counts) -> String {
         (true, "Blobs found", total.found()),
         (true, "Blobs successful", total.delivered),
         (false, "Blobs failed", total.failed),
+        (false, "Blobs retried", total.retried),
+        (true, "Logs saved", total.records),
+        (false, "Logs filtered", total.filtered),
         (false, "Blobs gone", total.gone),
         (false, "Blobs left for later", total.left),
-        (false, "Blobs retried", total.retried),
-        (false, "Logs filtered", total.filtered),
-        (true, "Logs saved", total.records),
     ];
     let shown = fields.iter().filter(|(always, _, count)| *always || *count > 0);
     let shown: Vec<String> = shown.map(|(_, name, count)| format!("{name}: {count}")).collect();
@@ -210,6 +210,11 @@ mod tests {
             "Done! Blobs found: 50 | Blobs successful: 48 | Blobs failed: 2 | Blobs retried: 5 | Logs saved: 24000"
         );
         assert!(fine.is_balanced() && troubled.is_balanced());
+        let odd = Counts { gone: 1, left: 3, filtered: 7, ..troubled };
+        assert_eq!(
+            done(&odd),
+            format!("{} | Logs filtered: 7 | Blobs gone: 1 | Blobs left for later: 3", done(&troubled))
+        );
     }
 
     #[test]

@@ -245,7 +245,7 @@ fn read(path: &Path, bytes: &[u8]) -> Left {
                 aside.display()
             );
             // If there is no room for the copy, it is gone without.
-            let _ = fs::write(aside, bytes);
+            let _ = disk::replace(&aside, 0o600, |to| to.write_all(bytes), |_| Ok(()));
             return left;
         }
     }

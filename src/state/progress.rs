@@ -127,7 +127,7 @@ impl WaitingLine {
 impl Progress {
     /// Reads it. A file of a later version, or one that is no such file, is said so and gone without.
     pub fn read(working_dir: &Path) -> Result<Self, StateError> {
-        Self::read_or(working_dir, |_| ())
+        Self::read_or(working_dir, |_| "it is")
     }
 
     /// The same, but such a file is put aside as `progress.unreadable`.
@@ -135,10 +135,14 @@ impl Progress {
         Self::read_or(working_dir, |path| {
             // If it stays where it is, it is replaced at the pass's end.
             let _ = fs::rename(path, path.with_extension("unreadable"));
+            "it is put aside, and"
         })
     }
 
-    fn read_or(working_dir: &Path, put_aside: impl FnOnce(&Path)) -> Result<Self, StateError> {
+    fn read_or(
+        working_dir: &Path,
+        put_aside: impl FnOnce(&Path) -> &'static str,
+    ) -> Result<Self, StateError> {
         let path = path(working_dir);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
@@ -146,8 +150,8 @@ impl Progress {
         };
         let parsed = std::str::from_utf8(&bytes).map_err(|_| "damaged").and_then(Self::parse);
         Ok(parsed.unwrap_or_else(|problem| {
-            log::warn!("{} is {problem}; it is put aside, and gone without", path.display());
-            put_aside(&path);
+            let and_so = put_aside(&path);
+            log::warn!("{} is {problem}; {and_so} gone without", path.display());
             Self::default()
         }))
     }

@@ -102,7 +102,7 @@ impl RecordIds {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             match name.split_once('.').map(|(hour, outputs)| (hour, OutputSet::parse(outputs))) {
-                Some((hour, _)) if hour < self.oldest_hour.as_str() => fs::remove_file(&path)?,
+                Some((hour, Some(_))) if hour < self.oldest_hour.as_str() => fs::remove_file(&path)?,
                 Some((_, Some(outputs))) => files.entry(outputs).or_default().push(path),
                 _ => {} // nothing of ours
             }

@@ -71,7 +71,7 @@ fn an_output_of_which_only_the_receiver_is_named_has_its_defaults() {
     assert_eq!((http.batch_bytes_max, http.batch_records_max, http.connections), (1 << 20, 5_000, 4));
     assert_eq!((http.timeout, http.retry_timeout), (Duration::from_secs(60), Duration::from_secs(60)));
     assert!(http.headers.is_empty() && http.tls.is_none());
-    assert!(!output.stdout);
+    assert!(output.stdout);
 }
 
 /// Everything but defaults. Files named are in a folder that is gone when this returns.

@@ -42,6 +42,20 @@ fn a_secret_file_without_a_secret_is_a_mistake() {
 }
 
 #[test]
+fn a_pipe_holds_no_secret_and_is_not_waited_for() {
+    let trial = with_secret_file(b"hunter2~", 0o600);
+    let pipe = trial.folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("coreutils").success());
+    let place = "config.yaml:4:5: tenants[0].client_secret_file";
+    let text =
+        whole("").replace("client_secret: hunter2~", &format!("client_secret_file: {}", pipe.display()));
+    assert_mistakes(
+        &text,
+        &[&format!("{place}: the file cannot be read: is no regular file; name a text file")],
+    );
+}
+
+#[test]
 fn without_secrets_it_does_not_matter_whether_they_are_there() {
     let output = "output: { http: { url: \"https://logs.example/\", headers: { Authorization: \"${NOWHERE}\" }, \
                   header_files: { X-Key: \"${NOWHERE}/key\" }, tls: { ca_file: \"${NOWHERE}/ca.pem\" } } }\n";

@@ -8,7 +8,7 @@ use crate::{
         Client, Failure,
         retry::{self, Verdict},
     },
-    limits::{REFUSED_TOKENS_MAX, THROTTLE_PAUSE_MAX, THROTTLES_MAX},
+    limits::{REFUSED_TOKENS_MAX, THROTTLE_PAUSE_MAX, THROTTLED_MAX, THROTTLES_MAX},
     network::trouble,
     pass::{
         feeds::{FeedIndex, TenantIndex},
@@ -137,7 +137,8 @@ impl Schedule<'_> {
         }
     }
 
-    /// All of the tenant's requests wait, and no other's. The request that met it keeps its tries.
+    /// All of the tenant's requests wait, and no other's. The request that met it keeps its tries. A tenant that gets no
+    /// request through for too long is left to the next pass.
     pub(super) fn throttled(
         &mut self,
         mut attempt: Attempt,
@@ -154,17 +155,27 @@ impl Schedule<'_> {
         }
         let tenant = self.tenant_of(&attempt.task);
         let state = &mut self.tenants[tenant.place()];
-        state.throttles += 1;
-        let pause = after
-            .unwrap_or_else(|| trouble::delay(self.settings.retry_delay, state.throttles, fastrand::f64()));
-        let pause = pause.min(THROTTLE_PAUSE_MAX);
-        state.pace.pause(now + pause);
-        log::warn!(
-            "Throttled: {} makes no request for {:.1} s: {failure}",
-            self.feeds.tenant(tenant).label(),
-            pause.as_secs_f64()
-        );
-        self.push_later(attempt, now + pause);
+        let since = *state.throttled_since.get_or_insert(now);
+        let until = match (after, state.pace.paused_until(now)) {
+            (Some(after), _) => now + after.min(THROTTLE_PAUSE_MAX),
+            (None, Some(until)) => until, // one of many that were under way when the pause began
+            (None, None) => {
+                state.throttles += 1;
+                now + trouble::delay(self.settings.retry_delay, state.throttles, fastrand::f64())
+            }
+        };
+        if until > since + THROTTLED_MAX {
+            return self.stop_tenant(&attempt, failure);
+        }
+        if state.pace.paused_until(now).is_none_or(|earlier| earlier < until) {
+            state.pace.pause(until);
+            log::warn!(
+                "Throttled: {} makes no request for {:.1} s: {failure}",
+                self.feeds.tenant(tenant).label(),
+                (until - now).as_secs_f64()
+            );
+        }
+        self.push_later(attempt, until);
     }
 
     /// The page waits until the subscription is started, once in a pass.

@@ -39,7 +39,7 @@ use super::{
 use crate::{
     api::{Failure, Token, pace::Pace},
     config::Collect,
-    delivery::Wanted,
+    delivery::{OutputSet, Wanted},
     feed::Blob,
     report::{Counts, FeedReport, Stop, Summary},
     state::{BlobKey, FeedProgress, KnownBlobs, Progress, Waiting},
@@ -76,6 +76,8 @@ pub struct Schedule<'a> {
     /// Blobs that are gone, to be remembered.
     gone: Vec<(FeedIndex, Wanted)>,
     stop: Option<Stop>,
+    /// The outputs that have not failed, once one has.
+    outputs_left: Option<OutputSet>,
     is_clock_reported: bool,
     sequence: u64,
 }
@@ -103,8 +105,10 @@ struct TenantState {
     is_in_round: bool,
     /// Attempts that run.
     running: usize,
-    /// Throttling answers in a row.
+    /// Pauses in a row that nobody told the length of.
     throttles: u32,
+    /// When the first of the throttling answers came that nothing else came after.
+    throttled_since: Option<Instant>,
     first: VecDeque<Attempt>,
     pages: VecDeque<Attempt>,
     downloads: BinaryHeap<Reverse<Download>>,
@@ -169,9 +173,10 @@ impl Attempt {
     }
 }
 
-/// A download, ordered by its blob's age; the sequence makes the order total.
+/// A download. What no output has goes before what only some of them lack, and the older blob first; the sequence makes the
+/// order total.
 struct Download {
-    order: (Timestamp, u64),
+    order: (bool, Timestamp, u64),
     attempt: Attempt,
 }
 
@@ -226,6 +231,7 @@ impl<'a> Schedule<'a> {
             is_in_round: true,
             running: 0,
             throttles: 0,
+            throttled_since: None,
             first: VecDeque::new(),
             pages: VecDeque::new(),
             downloads: BinaryHeap::new(),
@@ -261,6 +267,7 @@ impl<'a> Schedule<'a> {
             undelivered: Vec::new(),
             gone: Vec::new(),
             stop: None,
+            outputs_left: None,
             is_clock_reported: false,
             sequence: 0,
         };
@@ -311,6 +318,14 @@ impl<'a> Schedule<'a> {
     /// Whether nothing runs and nothing is left to run.
     pub fn is_over(&self) -> bool {
         self.running == 0 && self.later.is_empty() && self.tenants.iter().all(TenantState::is_idle)
+    }
+
+    /// Only these outputs still take records: what none of them lacks is not downloaded for a later pass to throw away.
+    pub fn outputs_left(&mut self, left: OutputSet) {
+        self.outputs_left = Some(left);
+        for tenant in self.feeds.tenants() {
+            self.drop_waiting(tenant, |task| !is_of_use(task, Some(left)));
+        }
     }
 
     /// Why the pass ends before its work does, if it does.
@@ -391,6 +406,7 @@ impl<'a> Schedule<'a> {
             Ok(answer) => {
                 let state = &mut self.tenants[tenant.place()];
                 state.throttles = 0;
+                state.throttled_since = None;
                 if !matches!(attempt.task, Task::LogIn(_)) {
                     state.refusals = 0;
                 }
@@ -465,6 +481,14 @@ impl FeedState {
 impl TenantState {
     fn is_idle(&self) -> bool {
         self.first.is_empty() && self.pages.is_empty() && self.downloads.is_empty()
+    }
+}
+
+/// Whether an output that has not failed gets something by this.
+fn is_of_use(task: &Task, outputs_left: Option<OutputSet>) -> bool {
+    match (task, outputs_left) {
+        (Task::Download(_, wanted), Some(left)) => !left.without(wanted.delivered_to).is_empty(),
+        _ => true,
     }
 }
 

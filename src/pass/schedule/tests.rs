@@ -10,7 +10,7 @@ use crate::{
     config::{Cloud, Credential, Secret, Tenant},
     delivery::{OutputName, OutputSet},
     feed::ContentType,
-    limits::{REFUSED_TOKENS_MAX, WAITING_BLOBS_MAX},
+    limits::{REFUSED_TOKENS_MAX, THROTTLED_MAX, WAITING_BLOBS_MAX},
 };
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -179,6 +179,75 @@ fn a_throttled_tenant_waits_while_another_goes_on() {
         download_well(&mut schedule, attempt, start + pause);
     }
     assert!(throttled >= 18 && schedule.is_over());
+}
+
+#[test]
+fn a_burst_of_throttling_answers_is_one_pause() {
+    let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+    let mut schedule = begin(&feeds, &collect(20), start);
+    let running = until_downloads(&mut schedule, &feeds, start, &|_| blobs("a", 40));
+    assert_eq!(running.len(), 20);
+    for attempt in running {
+        schedule.done(attempt, Err(refused(429, None)), start);
+    }
+    let pause = schedule.next_at().expect("a pause") - start;
+    assert!(pause <= Duration::from_secs(4), "{pause:?} after one burst, for delays of 2 s at first");
+    let after = start + pause;
+    let mut again = 0;
+    while let Some((attempt, _)) = schedule.next(after) {
+        again += 1;
+        download_well(&mut schedule, attempt, after);
+    }
+    assert_eq!(again, 40);
+}
+
+#[test]
+fn a_tenant_that_is_throttled_for_ever_is_left_to_the_next_pass() {
+    for retry_after in [None, Some(Duration::from_secs(60)), Some(Duration::from_secs(3600))] {
+        let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+        let mut schedule = begin(&feeds, &collect(5), start);
+        let mut now = start;
+        for attempt in until_downloads(&mut schedule, &feeds, now, &|_| blobs("a", 20)) {
+            schedule.done(attempt, Err(refused(429, retry_after)), now);
+        }
+        while !schedule.is_over() {
+            now = schedule.next_at().expect("something to wait for").max(now);
+            while let Some((attempt, _)) = schedule.next(now) {
+                schedule.done(attempt, Err(refused(429, retry_after)), now);
+            }
+        }
+        assert!(now - start <= THROTTLED_MAX, "{:?}", now - start);
+        let (summary, progress) = schedule.finish(pass_start());
+        assert_eq!(total(&summary).failed, 20, "{retry_after:?}");
+        assert_eq!(progress.waiting.len(), 20);
+    }
+}
+
+#[test]
+fn what_no_working_output_lacks_is_not_downloaded_and_what_all_lack_goes_first() {
+    let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+    let mut schedule = begin(&feeds, &collect(1), now);
+    let feed = feeds.feeds().next().expect("a feed");
+    let file = OutputSet::EMPTY.with(OutputName::File);
+    for blob in blobs("waiting", 3) {
+        schedule.resume(feed, Wanted { blob, delivered_to: file });
+    }
+    let both = || blobs("waiting", 3).into_iter().chain(blobs("new", 3)).collect();
+    let mut order = Vec::new();
+    let mut running = until_downloads(&mut schedule, &feeds, now, &|_| both());
+    while let Some(attempt) = running.pop().or_else(|| Some(schedule.next(now)?.0)) {
+        let Task::Download(_, wanted) = &attempt.task else { panic!("{attempt:?}") };
+        order.push(wanted.blob.content_id.clone());
+        download_well(&mut schedule, attempt, now);
+        if order.len() == 4 {
+            schedule.outputs_left(file);
+        }
+    }
+    assert_eq!(order, ["new$0", "new$1", "new$2", "waiting$0"]);
+    assert!(schedule.is_over());
+    let (summary, progress) = schedule.finish(pass_start());
+    assert_eq!(total(&summary).left, 2);
+    assert!(progress.waiting.iter().all(|waiting| waiting.delivered_to == file), "{progress:?}");
 }
 
 /// How many attempts of tenant 0 are handed out before the first download of tenant 1, if tenant 1 logs in only

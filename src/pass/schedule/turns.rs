@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, sync::Arc, time::Instant};
 
-use super::{Attempt, Download, Later, Schedule, TenantState, Undelivered, tenant_of};
+use super::{Attempt, Download, Later, Schedule, TenantState, Undelivered, is_of_use, tenant_of};
 use crate::{
     api::Token,
     delivery::Wanted,
@@ -82,8 +82,8 @@ impl Schedule<'_> {
         Some((attempt, Some(token)))
     }
 
-    /// Whether a tenant has as many threads as are left for others that are at work. So however many tenants hang,
-    /// there is a thread for the next one.
+    /// Whether a tenant has as many threads as are left for others that are at work. So one that hangs, or some, leave
+    /// threads to the next one.
     pub(super) fn has_its_share(&self, tenant: TenantIndex) -> bool {
         let is_at_work = |other: &TenantState| other.running > 0 || (other.is_in_round && !other.is_idle());
         let others = || self.feeds.tenants().filter(|other| *other != tenant);
@@ -97,6 +97,7 @@ impl Schedule<'_> {
         if self.stop.is_some()
             || self.tenants[tenant.place()].is_stopped
             || self.is_feed_stopped(&attempt.task)
+            || !is_of_use(&attempt.task, self.outputs_left)
         {
             return self.leave(&attempt);
         }
@@ -108,9 +109,8 @@ impl Schedule<'_> {
             Task::ListPage(..) => state.pages.push_back(attempt),
             Task::Download(_, wanted) => {
                 self.waiting_blobs += 1;
-                state
-                    .downloads
-                    .push(Reverse(Download { order: (wanted.blob.created, self.sequence), attempt }));
+                let order = (!wanted.delivered_to.is_empty(), wanted.blob.created, self.sequence);
+                state.downloads.push(Reverse(Download { order, attempt }));
             }
         }
         self.rouse(tenant);
