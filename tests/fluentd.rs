@@ -1,6 +1,7 @@
 //! `output.fluentd` against a receiver that plays faults: what arrives, what is sent again, and what is said.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     process::Stdio,
@@ -384,6 +385,33 @@ fn what_was_acknowledged_before_an_outage_is_not_sent_again() {
     let counts = receiver.ids();
     let counts: Vec<_> = first.iter().map(|event| counts[&event.field("Id")]).collect();
     assert_eq!(counts, [1, 2, 2, 2], "of these only the first was acknowledged at once");
+}
+
+#[test]
+fn a_receiver_that_there_is_nothing_for_is_left_alone() {
+    let receiver = Receiver::plain();
+    let installation = Installation::new()
+        .with_output(&receiver.config(""))
+        .collect("filter: { Audit.Exchange: { Operation: Send } }");
+    let contoso = &installation.contoso;
+    let record = |number, operation| {
+        format!(r#"{{"Id":"00000000-0000-4000-8000-{number:012x}","Operation":"{operation}"}}"#)
+    };
+    let add = |records: &[String]| {
+        contoso.add_blob(FEED, NewBlob::texts(records).created(hours_ago(2)));
+    };
+    add(&[record(1, "Send")]);
+    installation.run(&[]).assert_code(0);
+    let wanted = BTreeMap::from([("00000000-0000-4000-8000-000000000001".to_owned(), 1)]);
+    assert_eq!((receiver.ids(), receiver.connections()), (wanted.clone(), 1));
+    receiver.always(Fault::Closed);
+    for (nothing, known) in [vec![], vec![record(2, "Update")], vec![record(1, "Send")]].iter().zip(2..) {
+        add(nothing);
+        installation.run(&[]).assert_code(0);
+        assert_eq!((receiver.ids(), receiver.connections()), (wanted.clone(), 1), "{nothing:?}");
+        assert_eq!(installation.delivered_ids(), wanted);
+        assert_eq!(installation.known_blobs().len(), known);
+    }
 }
 
 #[test]

@@ -134,6 +134,31 @@ fn a_receiver_that_always_breaks_off_is_given_up_and_nothing_is_known() {
 }
 
 #[test]
+fn what_was_confirmed_before_an_outage_is_not_sent_again() {
+    let installation = Installation::new().setting("curl_max_size: 20M");
+    let contoso = &installation.contoso;
+    let text = "x".repeat(30_000);
+    let record = |number| {
+        format!(r#"{{"Id":"{number:08x}-0000-4000-8000-000000000000","Operation":"Send","Text":"{text}"}}"#)
+    };
+    // 18 MB, of which 16 MiB are confirmed before the rest is sent.
+    contoso.add_blob(FEED, NewBlob::texts((1..=600).map(record)).created(hours_ago(2)));
+    let receiver = GelfReceiver::start();
+    receiver.behave(&[&[Manner::Read][..], &[Manner::BreakOffAfter(0); 100]].concat());
+    pass(&installation, receiver.port())
+        .assert_code(1)
+        .assert_line_with(&["[ERROR] Output graylog failed: 127.0.0.1:", "closed the connection"]);
+    let confirmed = receiver.ids().len();
+    assert!((500..600).contains(&confirmed), "{confirmed} records confirmed");
+    assert_eq!(installation.known_blobs(), [""; 0]);
+    receiver.behave(&[]);
+    pass(&installation, receiver.port()).assert_code(0);
+    assert_eq!(receiver.ids(), contoso.ids(FEED).into_iter().map(|id| (id, 1)).collect());
+    installation.assert_delivered_once([(contoso, FEED)]);
+    assert_eq!(installation.known_blobs().len(), 1);
+}
+
+#[test]
 fn a_receiver_that_stands_still_does_not_keep_a_pass_from_ending() {
     let installation = Installation::new();
     installation.contoso.add_blobs(FEED, 2, 10, hours_ago(20)..hours_ago(2));

@@ -1,11 +1,11 @@
 //! Records to Graylog: GELF over TCP, each message ended by a null byte, with TLS or without.
 //!
 //! **A receiver of GELF acknowledges nothing.** What can be found out is found out before a blob counts as delivered:
-//! after each batch the connection is closed from our side, and the receiver answers that by closing its own side when
-//! it has read everything; the next batch takes a new connection. If it breaks the connection off instead, or closes it
-//! while we still send, everything that was not confirmed in this way is sent again, so that messages can come twice but
-//! are not lost on the way. What the receiver loses *after* it has read it, because it crashes or its disk is full,
-//! nobody can tell from here.
+//! after each batch, and within a large one, the connection is closed from our side, and the receiver answers that by
+//! closing its own side when it has read everything; what comes next takes a new connection. If it breaks the connection
+//! off instead, or closes it while we still send, everything that was not confirmed in this way is sent again, so that
+//! messages can come twice but are not lost on the way. What the receiver loses *after* it has read it, because it
+//! crashes or its disk is full, nobody can tell from here.
 
 use super::{Connection, Endpoint, Output, OutputError, Patience, Source, gelf::Gelf};
 use crate::{
@@ -26,6 +26,10 @@ pub struct GraylogOutput {
     unconfirmed: Vec<u8>,
     /// How many bytes of these were sent on this connection.
     sent: usize,
+    /// The Ids of the records that these messages are of.
+    unconfirmed_ids: Vec<u128>,
+    /// The Ids of the records that were confirmed since everything was: they are all of one batch, which bounds them.
+    confirmed_ids: Vec<u128>,
 }
 
 impl GraylogOutput {
@@ -39,6 +43,8 @@ impl GraylogOutput {
             gelf: Gelf::default(),
             unconfirmed: Vec::new(),
             sent: 0,
+            unconfirmed_ids: Vec::new(),
+            confirmed_ids: Vec::new(),
         }
     }
 
@@ -77,6 +83,7 @@ impl GraylogOutput {
         closed.map_err(|error| self.endpoint.failure(&error))?;
         self.unconfirmed.clear();
         self.sent = 0;
+        self.confirmed_ids.append(&mut self.unconfirmed_ids);
         Ok(())
     }
 }
@@ -92,6 +99,7 @@ impl Output for GraylogOutput {
             line.clear();
             record.append_line(&mut line);
             self.gelf.append(&String::from_utf8_lossy(&line), from, &mut self.unconfirmed);
+            self.unconfirmed_ids.extend(record.id);
             if self.unconfirmed.len() >= GELF_UNCONFIRMED_BYTES {
                 self.persist(Self::confirm)?;
             } else if self.unconfirmed.len() - self.sent >= OUTPUT_BUFFER_BYTES {
@@ -102,10 +110,35 @@ impl Output for GraylogOutput {
     }
 
     fn make_durable(&mut self) -> Result<(), OutputError> {
-        if self.unconfirmed.is_empty() { Ok(()) } else { self.persist(Self::confirm) }
+        if !self.unconfirmed.is_empty() {
+            self.persist(Self::confirm)?;
+        }
+        self.confirmed_ids.clear();
+        Ok(())
+    }
+
+    fn take_safe_ids(&mut self) -> Vec<u128> {
+        std::mem::take(&mut self.confirmed_ids)
     }
 
     fn try_out(&mut self) -> Result<(), OutputError> {
         self.endpoint.connect().map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_confirmed_is_remembered_until_everything_is() {
+        let settings = config::GraylogOutput { address: "127.0.0.1".to_owned(), port: 1, tls: None };
+        let mut output = GraylogOutput::new(&settings, &Patience::default());
+        output.confirmed_ids = vec![1, 2];
+        assert_eq!(output.take_safe_ids(), [1, 2]);
+        assert_eq!(output.take_safe_ids(), [0; 0]);
+        output.confirmed_ids = vec![3];
+        output.make_durable().expect("nothing to send");
+        assert_eq!(output.take_safe_ids(), [0; 0]);
     }
 }

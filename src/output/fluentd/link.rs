@@ -67,9 +67,11 @@ impl Link {
         self.bring_down_to(FORWARD_CHUNKS_IN_FLIGHT_MAX - 1)
     }
 
-    /// Returns when every chunk is acknowledged.
+    /// Returns when every chunk is acknowledged; without connecting if all of them are.
     pub fn settle(&mut self) -> Result<(), OutputError> {
-        self.bring_down_to(0)?;
+        if !self.chunks.is_empty() {
+            self.bring_down_to(0)?;
+        }
         self.acknowledged.clear();
         Ok(())
     }
