@@ -48,29 +48,33 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
     };
     log::to_stderr(asked);
     let is_check = matches!(arguments.command, Some(Command::Check(_)));
-    let (file, Loaded { config, warnings }) = load(arguments).map_err(|unusable| {
+    let is_pass = arguments.command.is_none();
+    let (file, Loaded { config, mut warnings }) = load(arguments).map_err(|unusable| {
         for line in unusable.to_string().lines() {
             ::log::error!("{line}");
         }
         if is_check { check::refuse() } else { Exit::Configuration }
     })?;
     let detail = if config.log.debug && asked == Detail::Usual { Detail::Debug } else { asked };
-    // Whoever asks for a schedule sees what is said, and gets it for what is not switched on yet.
-    let is_schedule = matches!(arguments.command, Some(Command::Schedule(_)));
-    // A check only tries its file out, and shows the warnings among what it finds.
-    match config.log.path.as_ref().filter(|_| !is_schedule && !is_check) {
+    // Whoever only looks sees what is said, and changes nothing.
+    let leaves_traces = is_pass && !arguments.dry_run && !arguments.stdout;
+    match config.log.path.as_ref().filter(|_| leaves_traces) {
         None => log::to_stderr(detail),
         Some(path) => log::to_file(path, detail).map_err(|error| {
             ::log::error!("cannot open log.path {}: {error}; {}", path.display(), disk::mend(&error));
             Exit::Storage
         })?,
     }
-    for warning in warnings.iter().filter(|_| !is_check) {
-        ::log::warn!("{warning}");
-    }
-    if !config.enabled && !is_schedule {
+    if !config.enabled && is_pass {
         ::log::info!("The configuration says enabled: false: nothing is done");
         return Err(Exit::Complete);
+    }
+    if !config.enabled {
+        warnings.push("The configuration says enabled: false: passes do nothing".to_owned());
+    }
+    // A check shows them among what it finds.
+    for warning in warnings.iter().filter(|_| !is_check) {
+        ::log::warn!("{warning}");
     }
     let tenants = chosen(&config, arguments).map_err(|message| complain(&message))?;
     Ok(Setup { file, config, warnings, tenants })
@@ -144,10 +148,10 @@ pub fn status(setup: &Setup, asked: Status) -> Exit {
         }
     };
     let feeds = status::of(tenants, &progress, now);
-    show(&if asked.json { status::as_json(&feeds) } else { status::as_table(&feeds) });
+    let shown = show(&if asked.json { status::as_json(&feeds) } else { status::as_table(&feeds) });
     let late = now - config.interval * limits::INTERVALS_UNTIL_LATE;
     let is_healthy = feeds.iter().all(|feed| feed.last_success.is_some_and(|success| success >= late));
-    if is_healthy { Exit::Complete } else { Exit::TryAgain }
+    if shown == Exit::Complete && !is_healthy { Exit::TryAgain } else { shown }
 }
 
 /// The units or the crontab for passes with these arguments, to standard output.
@@ -185,9 +189,15 @@ pub fn schedule(setup: &Setup, scheduler: Scheduler, arguments: &Arguments) -> E
 
 /// Text that was asked for, to standard output.
 pub fn show(text: &str) -> Exit {
-    // A reader that has gone has seen enough.
-    let _ = writeln!(io::stdout(), "{}", text.trim_end());
-    Exit::Complete
+    let written = writeln!(io::stdout(), "{}", text.trim_end()).and_then(|()| io::stdout().flush());
+    match written {
+        // A reader that has gone has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format!("cannot write to standard output: {error}; check where it leads"));
+            Exit::Storage
+        }
+        _ => Exit::Complete,
+    }
 }
 
 /// What is wrong with the command line.

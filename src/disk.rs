@@ -196,8 +196,9 @@ pub fn mend(error: &io::Error) -> &'static str {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             "choose a path whose folder is there or can be made"
         }
+        io::ErrorKind::AlreadyExists => "a file has that name: move it away, or choose another path",
         io::ErrorKind::InvalidData => "move the file away, and a new one is begun",
-        io::ErrorKind::IsADirectory => "it is a folder: give the path of a file",
+        io::ErrorKind::IsADirectory => "it is a folder: move it away, or choose another path",
         io::ErrorKind::FileTooLarge => "the file has reached its largest size: rotate it, or raise the limit",
         _ => "check the disk; nothing is lost, the next pass goes on from here",
     }

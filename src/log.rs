@@ -1,6 +1,6 @@
 //! How a line of the log looks, and where it goes.
 //!
-//! `2026-11-22T10:15:00Z [INFO] message` to standard error or to `log.path`. Under journald, which knows the time and
+//! `2026-11-22T10:15:00Z [INFO] message` to standard error or to `log.path`, errors to both. Under journald, which knows the time and
 //! the priority itself, `<6>[INFO] message`. Only this program's own lines are written: what libraries log of requests
 //! is nobody's business, and the environment cannot turn it on.
 
@@ -59,16 +59,16 @@ impl Switchable {
 
 /// Logs from now on with this detail to standard error.
 pub fn to_stderr(detail: Detail) {
-    let frame = if stderr_is_journal() { Frame::Priority } else { Frame::Time };
-    start(Box::new(Stderr), frame, detail);
+    start(Box::new(Stderr), Frame::of_stderr(), None, detail);
 }
 
-/// Logs from now on with this detail to a file, which is appended to.
+/// Logs from now on with this detail to a file, which is appended to. Errors go to standard error too, so that cron mails
+/// them, the journal has them, and whoever calls the program by hand sees them.
 ///
 /// Error: the file cannot be opened; then the log stays as it was.
 pub fn to_file(path: &Path, detail: Detail) -> io::Result<()> {
     let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-    start(Box::new(file), Frame::Time, detail);
+    start(Box::new(file), Frame::Time, Some(Frame::of_stderr()), detail);
     Ok(())
 }
 
@@ -78,7 +78,8 @@ pub fn try_file(path: &Path) -> io::Result<()> {
     disk::try_append(path)
 }
 
-fn start(to: Box<dyn Write + Send>, frame: Frame, detail: Detail) {
+/// `errors_to_stderr`: whether errors are written there too, and how.
+fn start(to: Box<dyn Write + Send>, frame: Frame, errors_to_stderr: Option<Frame>, detail: Detail) {
     let level = match detail {
         Detail::Quiet => LevelFilter::Error,
         Detail::Usual => LevelFilter::Info,
@@ -86,7 +87,14 @@ fn start(to: Box<dyn Write + Send>, frame: Frame, detail: Detail) {
     };
     let mut builder = Builder::new();
     builder.filter_module(env!("CARGO_CRATE_NAME"), level);
-    builder.target(Target::Pipe(to)).format(move |to, record| write_line(to, record, frame));
+    builder.target(Target::Pipe(to)).format(move |to, record| {
+        if let Some(frame) = errors_to_stderr.filter(|_| record.level() == Level::Error) {
+            let mut line = Vec::new();
+            let written = write_line(&mut line, record, frame).and_then(|()| Stderr.write_all(&line));
+            drop(written); // the file has it
+        }
+        write_line(to, record, frame)
+    });
     *LOGGER.0.write().unwrap_or_else(PoisonError::into_inner) = Some(builder.build());
     // Fails when it was set before, which is as well.
     let _ = log::set_logger(&LOGGER);
@@ -98,6 +106,12 @@ fn start(to: Box<dyn Write + Send>, frame: Frame, detail: Detail) {
 enum Frame {
     Time,
     Priority,
+}
+
+impl Frame {
+    fn of_stderr() -> Self {
+        if stderr_is_journal() { Self::Priority } else { Self::Time }
+    }
 }
 
 fn write_line(to: &mut impl Write, record: &Record, frame: Frame) -> io::Result<()> {

@@ -123,6 +123,62 @@ fn a_disabled_configuration_does_nothing() {
     installation.run_bare(&["--config", "off.yaml"]).assert_code(0).assert_line_with(&["enabled: false"]);
     assert_eq!(installation.simulator.requests().len(), 0);
     assert!(!installation.path("state").exists());
+
+    // Whoever prepares it has it checked, and who asks how the feeds fare is told.
+    let check = installation.run_bare(&["--config", "off.yaml", "check"]);
+    check.assert_code(0);
+    assert!(
+        check.stdout.contains("enabled: false: passes do nothing")
+            && check.stdout.contains("✓ contoso: logged in")
+    );
+    let status = installation.run_bare(&["--config", "off.yaml", "status", "--json"]);
+    assert!(status.code == Some(1) && status.stdout.contains("\"contoso\""), "{status}");
+}
+
+#[test]
+fn whoever_only_looks_leaves_no_log_file_and_whoever_collects_sees_errors_beside_it() {
+    let installation = two_blobs().setting("log: { path: collector.log }");
+    installation.contoso.settings(|settings| settings.secret = "another".to_owned());
+    for (arguments, code) in
+        [(&["--dry-run"][..], 77), (&["--stdout"], 77), (&["status"], 1), (&["check"], 77)]
+    {
+        let run = installation.run(arguments);
+        run.assert_code(code);
+        assert!(!installation.path("collector.log").exists(), "{arguments:?}");
+        assert!(code == 1 || !run.stderr.is_empty() || !run.stdout.is_empty(), "{run}");
+    }
+    let run = installation.run(&[]);
+    run.assert_code(77).assert_line_with(&["[ERROR] Authentication failed for contoso"]);
+    assert!(run.log().iter().all(|line| line.starts_with("[ERROR]")), "{run}");
+    let log = fs::read_to_string(installation.path("collector.log")).expect("a file");
+    assert!(log.contains("[INFO] Starting") && log.contains("[ERROR] Authentication failed"), "{log}");
+}
+
+#[test]
+fn status_tells_which_output_keeps_a_feed_back() {
+    let installation = two_blobs();
+    let config =
+        installation.config().replace("output:\n", "output:\n  graylog: { address: 127.0.0.1, port: 1 }\n");
+    fs::write(installation.path("two.yaml"), config).expect("a file");
+    installation.run_bare(&["-c", "two.yaml"]).assert_code(1);
+    let status = installation.run_bare(&["-c", "two.yaml", "status"]);
+    assert!(
+        status.stdout.contains("127.0.0.1:1") && status.stdout.contains("nobody listens there"),
+        "{status}"
+    );
+}
+
+#[test]
+fn what_could_not_be_printed_is_no_success() {
+    let installation = two_blobs();
+    for arguments in [&["status"][..], &["schedule", "cron"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let config = installation.config_file();
+        let mut command =
+            installation.command(&[&["-c", config.to_str().expect("text")], arguments].concat());
+        let run = Run::from(command.stdout(full).output().expect("a program"));
+        assert!(run.code == Some(74) && run.stderr.contains("cannot write to standard output"), "{run}");
+    }
 }
 
 #[test]

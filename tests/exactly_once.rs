@@ -406,6 +406,17 @@ fn what_a_killed_pass_listed_is_not_forgotten_however_long_ago() {
 }
 
 #[test]
+fn a_pass_that_looked_back_less_far_hides_nothing_from_the_next() {
+    let installation = Installation::new();
+    let created = Timestamp::now() - (24 * 60 - 1).minutes();
+    installation.contoso.add_blob(FEED, NewBlob::records(2).created(created));
+    installation.contoso.add_blobs(FEED, 2, 2, hours_ago(20)..hours_ago(2));
+    installation.run(&["--hours", "1"]).assert_code(0).assert_line_with(&["No new blobs found"]);
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
 fn entries_of_a_listing_that_lack_a_field_or_are_no_entries_keep_nothing_else_from_being_collected() {
     for entry in
         [r#"{"contentId":"a","contentUri":"b","contentCreated":"2026-11-22T10:00:00Z"}"#, "null", "7", "{}"]

@@ -1,6 +1,9 @@
 //! From the tree of YAML to what it means: the outermost keys, and those with no module of their own.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{self, Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     Collect, Config, Filter, Log, Network, Secret, feeds, older,
@@ -24,6 +27,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const DEDUP_HOURS: u64 = 24;
 const LOOK_BACK_HOURS: u64 = 24;
 
+/// What the state keeps in `workingDir`, its folder of Ids apart.
+const STATE_FILES: [&str; 3] = ["known_blobs", "progress", "journal"];
+
 /// What the files mean. It counts only if `root`'s reading ends without a mistake: until then, what is wrong stands as
 /// its default, so that one mistake hides no other.
 pub(super) fn config<'a>(
@@ -34,7 +40,7 @@ pub(super) fn config<'a>(
     let collect_keys = root.section("collect");
     let subscriptions = subscriptions(root, &collect_keys);
     let tenants = tenants(root, credentials, variables, &subscriptions);
-    Config {
+    let config = Config {
         enabled: root.boolean("enabled").unwrap_or(true),
         interval: root.duration("interval", &limits::INTERVAL_SECONDS).unwrap_or(INTERVAL),
         only_future_events: root.boolean("only_future_events").unwrap_or(false),
@@ -44,7 +50,32 @@ pub(super) fn config<'a>(
         log: log(&root.section("log")),
         metrics_path: root.section("metrics").path("path"),
         network: Network { proxy: proxy(root), ca_file: root.pem_file("ca_file") },
+    };
+    refuse_shared_files(root, &config);
+    config
+}
+
+/// Records, log, metrics and state each need a file of their own: what shares one destroys the other.
+fn refuse_shared_files(root: &Section, config: &Config) {
+    let absolute = |path: &Path| path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut taken: Vec<(&str, PathBuf)> = STATE_FILES
+        .iter()
+        .map(|name| ("the state", absolute(&config.collect.working_dir.join(name))))
+        .collect();
+    let mut claim = |owner, section: Section, paths: Vec<PathBuf>| {
+        let paths: Vec<_> = paths.iter().map(|path| absolute(path)).collect();
+        let shared = taken.iter().find(|(_, path)| paths.contains(path));
+        if let (Some((other, path)), Some(value)) = (shared, section.value("path")) {
+            value.mistake(format!("{} is a file of {other} too; give each its own", path.display()));
+        }
+        taken.extend(paths.into_iter().map(|path| (owner, path)));
+    };
+    if let Some(file) = &config.output.file {
+        let paths = ContentType::ALL.map(|content_type| file.path_of(content_type)).to_vec();
+        claim("output.file", root.section("output").section("file"), paths);
     }
+    claim("log", root.section("log"), config.log.path.iter().cloned().collect());
+    claim("metrics", root.section("metrics"), config.metrics_path.iter().cloned().collect());
 }
 
 fn subscriptions(root: &Section, collect: &Section) -> Vec<ContentType> {

@@ -25,7 +25,7 @@ mod tests;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use crate::feed::ContentType;
+use crate::{csv, feed::ContentType};
 
 pub use load::{DEFAULT_PATHS, Loaded, Sources, find_default, load};
 pub use mistake::{Mistake, Position, Unusable};
@@ -221,6 +221,23 @@ pub struct FileOutput {
     pub separate_by_content_type: bool,
     /// Between the columns of a `.csv` path.
     pub separator: char,
+}
+
+impl FileOutput {
+    /// Where a content type's records go: `DLP.All` → `DLPAll.json` in the folder of `path`; with `audit.csv`,
+    /// `audit_DLPAll.csv`, as the older tool named its files but for the date.
+    pub fn path_of(&self, content_type: ContentType) -> PathBuf {
+        let Self { path, separate_by_content_type, .. } = self;
+        let stem = content_type.file_stem();
+        match (separate_by_content_type, csv::is_csv(path)) {
+            (false, _) => path.clone(),
+            (true, false) => path.with_file_name(format!("{stem}.json")),
+            (true, true) => {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                path.with_file_name(format!("{name}_{stem}.csv"))
+            }
+        }
+    }
 }
 
 /// `output.fluentd`

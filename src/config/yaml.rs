@@ -129,7 +129,10 @@ const KEY: &str = "a key must be a plain text";
 
 /// Messages of `serde_yaml` that are not passed on as they are: some would repeat a value, which could be a secret.
 const REWORDED: [(&str, &str); 10] = [
-    (TAG, "tags such as `!name` have no meaning here; remove the tag"),
+    (
+        TAG,
+        "tags such as `!name` have no meaning here; put a text that begins with ! in quotes, or remove the tag",
+    ),
     (NUMBER, "a number is too large; put it in quotes if it is a text"),
     (SIZE, "there are too many values, aliases resolved; use fewer aliases, or a file for fewer tenants"),
     (KEY, "a key must be a plain text; check the brackets"),

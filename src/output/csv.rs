@@ -26,9 +26,7 @@ use crate::{
 /// `output.file` with a path that ends in `.csv`: one file, or one for each content type.
 #[derive(Debug)]
 pub struct CsvOutput {
-    path: PathBuf,
-    separate: bool,
-    separator: char,
+    settings: config::FileOutput,
     files: Files,
     /// How rows look in each file that was opened.
     heads: HashMap<PathBuf, Head>,
@@ -46,22 +44,10 @@ impl CsvOutput {
     /// Opens nothing yet.
     pub fn new(settings: &config::FileOutput) -> Self {
         Self {
-            path: settings.path.clone(),
-            separate: settings.separate_by_content_type,
-            separator: settings.separator,
+            settings: settings.clone(),
             // A line that is not ended can be a whole row or not: nobody can tell.
             files: Files::new(|_| false),
             heads: HashMap::new(),
-        }
-    }
-
-    /// `audit.csv` and `DLP.All` → `audit_DLPAll.csv`, as the older tool named its files but for the date.
-    fn path_of(&self, content_type: ContentType) -> PathBuf {
-        if self.separate {
-            let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
-            self.path.with_file_name(format!("{stem}_{}.csv", content_type.file_stem()))
-        } else {
-            self.path.clone()
         }
     }
 }
@@ -72,7 +58,7 @@ impl Output for CsvOutput {
     }
 
     fn prepare(&mut self, from: &Source<'_>) -> Result<Option<Position>, OutputError> {
-        let path = self.path_of(from.content_type);
+        let path = self.settings.path_of(from.content_type);
         let opened = self.files.open(&path)?;
         if opened.is_some() {
             let head = match self.files.get(&path).read(columns_of)? {
@@ -85,7 +71,7 @@ impl Output for CsvOutput {
     }
 
     fn write(&mut self, from: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError> {
-        let path = self.path_of(from.content_type);
+        let path = self.settings.path_of(from.content_type);
         let head = self.heads.get_mut(&path).expect("a feed is written only after it was prepared");
         match head {
             Head::Awaited(lines) => records.iter().for_each(|record| record.append_line(lines)),
@@ -108,7 +94,7 @@ impl Output for CsvOutput {
         for (path, head) in &mut self.heads {
             let Head::Awaited(lines) = head else { continue };
             let lines = || lines.split_inclusive(|&byte| byte == b'\n');
-            let mut columns = Columns::common(self.separator);
+            let mut columns = Columns::common(self.settings.separator);
             lines().filter_map(text).for_each(|record| columns.unite(record));
             let target = self.files.get(path);
             let mut rows = Rows { has_header: false, target, columns: &columns, text: Vec::new() };
@@ -122,7 +108,7 @@ impl Output for CsvOutput {
     }
 
     fn try_out(&mut self) -> Result<(), OutputError> {
-        for path in ContentType::ALL.map(|content_type| self.path_of(content_type)) {
+        for path in ContentType::ALL.map(|content_type| self.settings.path_of(content_type)) {
             disk::try_append(&path).map_err(|error| storage("write", &path, error))?;
             if path.is_file() {
                 let columns = File::open(&path).and_then(|mut file| columns_of(&mut file));

@@ -1,7 +1,5 @@
 //! Records to files, one line of JSON each, appended.
 
-use std::path::PathBuf;
-
 use serde_json::value::RawValue;
 
 use super::{
@@ -20,8 +18,7 @@ use crate::{
 /// `output.file`: one file, or one for each content type.
 #[derive(Debug)]
 pub struct FileOutput {
-    path: PathBuf,
-    separate: bool,
+    settings: config::FileOutput,
     files: Files,
     /// Whole lines on their way to a file.
     lines: Vec<u8>,
@@ -31,19 +28,9 @@ impl FileOutput {
     /// Opens nothing yet.
     pub fn new(settings: &config::FileOutput) -> Self {
         Self {
-            path: settings.path.clone(),
-            separate: settings.separate_by_content_type,
+            settings: settings.clone(),
             files: Files::new(|line| serde_json::from_slice::<&RawValue>(line).is_ok()),
             lines: Vec::with_capacity(OUTPUT_BUFFER_BYTES),
-        }
-    }
-
-    /// `DLP.All` → `DLPAll.json` in the folder of `path`.
-    fn path_of(&self, content_type: ContentType) -> PathBuf {
-        if self.separate {
-            self.path.with_file_name(format!("{}.json", content_type.file_stem()))
-        } else {
-            self.path.clone()
         }
     }
 }
@@ -54,11 +41,11 @@ impl Output for FileOutput {
     }
 
     fn prepare(&mut self, from: &Source<'_>) -> Result<Option<Position>, OutputError> {
-        self.files.open(&self.path_of(from.content_type))
+        self.files.open(&self.settings.path_of(from.content_type))
     }
 
     fn write(&mut self, from: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError> {
-        let path = self.path_of(from.content_type);
+        let path = self.settings.path_of(from.content_type);
         let target = self.files.get(&path);
         self.lines.clear();
         for record in records {
@@ -76,7 +63,7 @@ impl Output for FileOutput {
     }
 
     fn try_out(&mut self) -> Result<(), OutputError> {
-        let paths = ContentType::ALL.map(|content_type| self.path_of(content_type));
+        let paths = ContentType::ALL.map(|content_type| self.settings.path_of(content_type));
         paths
             .iter()
             .try_for_each(|path| disk::try_append(path).map_err(|error| storage("write", path, error)))

@@ -220,6 +220,9 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
     drop(close); // nothing more comes: the writer commits what it has
     let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     course.take_rest();
+    if let Some(why) = written.as_ref().ok().and_then(|closed: &Closed| closed.failures.first()) {
+        course.schedule.output_failed(why);
+    }
     drop(signals);
     let (summary, found) = course.schedule.finish(now);
     drop(bar);

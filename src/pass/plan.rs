@@ -51,7 +51,7 @@ impl FeedPlan {
     /// pass looks, whichever is earlier; and nothing at first if only what is yet to come is wanted.
     ///
     /// How far back a pass looks ends within an hour, which is listed whole. If that is more than one request can list,
-    /// that hour is looked at by the first pass of each hour only, so that a quiet feed costs one request.
+    /// that hour is looked at by one pass of each hour only, so that a quiet feed costs one request.
     pub fn new(now: Timestamp, reach: Reach, before: Option<&FeedProgress>) -> Self {
         let oldest = whole_hour(now - RETENTION + RETENTION_MARGIN) + HOUR;
         // What a clock that was ahead has written says nothing of how far the feed really was listed.
@@ -61,10 +61,12 @@ impl FeedPlan {
             Some(before) if listed_until.is_some() => before.wanted_from.unwrap_or(Timestamp::MIN).min(now),
             _ => now,
         });
-        let is_hour_begun = listed_until.is_none_or(|until| whole_hour(until) < whole_hour(now));
         let back = now - reach.look_back;
+        let listed_from = before.and_then(|before| before.listed_from);
+        let is_looked_at = listed_until.is_some_and(|until| whole_hour(until) == whole_hour(now))
+            && listed_from.is_some_and(|from| from <= whole_hour(back));
         let is_one_request = reach.look_back + HOUR <= WINDOW_MAX;
-        let is_whole = is_one_request || is_hour_begun || reach.is_whole;
+        let is_whole = is_one_request || !is_looked_at || reach.is_whole;
         let edge = if is_whole { whole_hour(back) } else { whole_hour_after(back) };
         let start = listed_until.map_or(edge, |until| whole_hour(until).min(edge));
         let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour)).max(oldest);
@@ -83,6 +85,21 @@ impl FeedPlan {
         }
         let listed = (0..self.windows.len()).take_while(|&window| is_listed(window)).last();
         listed.map(|last| self.windows[last].end).max(self.listed_until)
+    }
+
+    /// From when on the feed is listed by this and earlier passes of the same hour, once these of its windows are.
+    pub fn listed_from(
+        &self,
+        before: &FeedProgress,
+        listed_until: Option<Timestamp>,
+        is_listed: impl Fn(usize) -> bool,
+    ) -> Option<Timestamp> {
+        let start = self.windows.first().filter(|_| is_listed(0)).map(|window| window.start);
+        let is_same_hour = before.listed_until.map(whole_hour) == listed_until.map(whole_hour);
+        match (start, before.listed_from) {
+            (Some(start), Some(from)) if is_same_hour => Some(from.min(start)),
+            (start, from) => start.or(from),
+        }
     }
 }
 
@@ -196,8 +213,15 @@ mod tests {
     #[test]
     fn a_quiet_feed_costs_one_request_but_for_the_first_pass_of_an_hour() {
         let now = at("2026-11-22T10:15:30Z");
-        let plan = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-22T10:10:25Z")));
+        let before =
+            |from: &str| FeedProgress { listed_from: Some(at(from)), ..listed_until("2026-11-22T10:10:25Z") };
+        let plan = FeedPlan::new(now, reach(hours(24)), Some(&before("2026-11-21T10:00:00Z")));
         assert_eq!(shown(&plan.windows), ["2026-11-21T11:00:00Z 2026-11-22T10:15:25Z"]);
+        let again =
+            plan.listed_from(&before("2026-11-21T10:00:00Z"), Some(at("2026-11-22T10:15:25Z")), |_| true);
+        assert_eq!(again, Some(at("2026-11-21T10:00:00Z")));
+        let plan = FeedPlan::new(now, reach(hours(24)), Some(&before("2026-11-21T10:15:00Z")));
+        assert_eq!(plan.windows, first(now, hours(24)), "the earlier pass looked back less far");
         let plan = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-22T09:58:25Z")));
         assert_eq!(plan.windows, first(now, hours(24)));
         let plan = FeedPlan::new(now, reach(hours(1)), Some(&listed_until("2026-11-22T10:10:25Z")));

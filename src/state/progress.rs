@@ -40,6 +40,9 @@ pub struct Progress {
 pub struct FeedProgress {
     /// Everything before is listed, and known or waiting.
     pub listed_until: Option<Timestamp>,
+    /// From when on: the earliest start of the passes within the hour that `listed_until` is in.
+    #[serde(default)]
+    pub listed_from: Option<Timestamp>,
     /// Nothing before is wanted (`only_future_events`).
     pub wanted_from: Option<Timestamp>,
     /// When a pass last listed it to the end and delivered every blob that it found.

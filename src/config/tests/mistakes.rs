@@ -589,7 +589,10 @@ fn files_that_are_no_configuration() {
             "log: *other\n",
             "config.yaml:1:6: an alias (`*name`) has no anchor (`&name`) above it; a text that begins with * needs quotes",
         ),
-        ("log: !env PATH\n", "config.yaml:1:6: tags such as `!name` have no meaning here; remove the tag"),
+        (
+            "log: !env PATH\n",
+            "config.yaml:1:6: tags such as `!name` have no meaning here; put a text that begins with ! in quotes, or remove the tag",
+        ),
         ("client_secret: !!int hunter2\n", "config.yaml:1:16: a value does not fit its tag; remove the tag"),
         ("[a]: b\n", "config.yaml:1:1: a key must be a plain text; check the brackets"),
         (
@@ -700,4 +703,36 @@ proptest! {
         prop_assert!(result.is_err(), "at least the three placeholders are wrong, or gone");
         drop(Trial::new(&text).load());
     }
+}
+
+#[test]
+fn files_that_would_destroy_each_other_are_refused() {
+    let with = |file: &str, rest: &str| {
+        format!("{BEGIN}output:\n  file: {{ {file} }}\ncollect: {{ workingDir: /s }}\n{rest}\n")
+    };
+    for (file, rest, part) in [
+        (
+            "path: /o/a.json",
+            "metrics: { path: /o/a.json }",
+            "metrics.path: /o/a.json is a file of output.file too",
+        ),
+        ("path: /o/a.json", "log: { path: /o/./a.json }", "log.path: /o/a.json is a file of output.file too"),
+        ("path: /s/journal", "", "output.file.path: /s/journal is a file of the state too"),
+        (
+            "path: /o/a.json",
+            "log: { path: /s/known_blobs }",
+            "log.path: /s/known_blobs is a file of the state too",
+        ),
+        (
+            "path: /o/a.json, separateByContentType: true",
+            "metrics: { path: /o/AuditExchange.json }",
+            "metrics.path: /o/AuditExchange.json is a file of output.file too",
+        ),
+        ("path: /o/a", "log: { path: /x }\nmetrics: { path: /x }", "metrics.path: /x is a file of log too"),
+    ] {
+        let mistakes = Trial::new(&with(file, rest)).mistakes();
+        assert!(mistakes.len() == 1 && mistakes[0].contains(part), "{file} {rest}: {mistakes:?}");
+        assert!(mistakes[0].ends_with("; give each its own"), "{mistakes:?}");
+    }
+    Trial::new(&with("path: /o/a.json, separateByContentType: true", "log: { path: /o/a.json }")).config();
 }

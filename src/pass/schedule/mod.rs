@@ -41,6 +41,7 @@ use crate::{
     config::Collect,
     delivery::{OutputSet, Wanted},
     feed::Blob,
+    output::OutputError,
     report::{Counts, FeedReport, Stop, Summary},
     state::{BlobKey, FeedProgress, KnownBlobs, Progress, Waiting},
 };
@@ -78,6 +79,8 @@ pub struct Schedule<'a> {
     stop: Option<Stop>,
     /// The outputs that have not failed, once one has.
     outputs_left: Option<OutputSet>,
+    /// Why one failed.
+    output_failure: Option<String>,
     is_clock_reported: bool,
     sequence: u64,
 }
@@ -268,6 +271,7 @@ impl<'a> Schedule<'a> {
             gone: Vec::new(),
             stop: None,
             outputs_left: None,
+            output_failure: None,
             is_clock_reported: false,
             sequence: 0,
         };
@@ -326,6 +330,11 @@ impl<'a> Schedule<'a> {
         for tenant in self.feeds.tenants() {
             self.drop_waiting(tenant, |task| !is_of_use(task, Some(left)));
         }
+    }
+
+    /// Why an output failed: what became of the feeds whose blobs it lacks.
+    pub fn output_failed(&mut self, why: &OutputError) {
+        self.output_failure = Some(why.to_string());
     }
 
     /// Why the pass ends before its work does, if it does.
@@ -431,6 +440,11 @@ impl<'a> Schedule<'a> {
         for (feed, wanted) in std::mem::take(&mut self.in_hand).into_values() {
             self.leave_blob(feed, &wanted, is_failed);
         }
+        if let Some(why) = &self.output_failure {
+            for Undelivered { feed, .. } in &self.undelivered {
+                self.feed_states[feed.place()].last_error.get_or_insert_with(|| why.clone());
+            }
+        }
         let mut progress = Progress::default();
         let mut reports = Vec::new();
         for feed in self.feeds.feeds() {
@@ -443,10 +457,12 @@ impl<'a> Schedule<'a> {
             let listed_until =
                 if state.is_begun { state.plan.listed_until(now, is_window_listed) } else { None };
             let listed_until = listed_until.or(before.listed_until);
+            let listed_from = state.plan.listed_from(&before, listed_until, is_window_listed);
             let is_listed = state.is_listed();
             let has_succeeded = is_listed && counts.failed == 0 && counts.left == 0;
             let feed_progress = FeedProgress {
                 listed_until,
+                listed_from,
                 wanted_from: if state.is_begun { state.plan.wanted_from } else { before.wanted_from },
                 last_success: if has_succeeded { Some(now) } else { before.last_success },
                 last_error: state.last_error.take(),
