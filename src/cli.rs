@@ -195,8 +195,8 @@ fn options_first(mut typed: impl Iterator<Item = String>) -> Result<Vec<String>,
             return Err(format!("{option} takes no value"));
         }
         if WITH_VALUE.contains(&option.as_str()) {
-            value =
-                value.or_else(|| typed.next()).filter(|value| !value.is_empty() && !value.starts_with('-'));
+            let is_option = |value: &str| value.starts_with('-') && value.parse::<i64>().is_err();
+            value = value.or_else(|| typed.next()).filter(|value| !value.is_empty() && !is_option(value));
             if value.is_none() {
                 return Err(format!("{option} needs a value"));
             }

@@ -231,11 +231,11 @@ fn chosen(config: &Config, arguments: &Arguments) -> Result<Vec<Tenant>, String>
     for name in names {
         if !config.tenants.iter().any(|tenant| is_named(tenant, name)) {
             let labels = || config.tenants.iter().map(Tenant::label);
-            let near = suggest::nearest(name, labels());
-            let near = near.map_or_else(|| labels().collect::<Vec<_>>().join(", "), str::to_owned);
-            return Err(format!(
-                "--tenant {name}: no such tenant in the configuration; did you mean {near}?"
-            ));
+            let hint = match suggest::nearest(name, labels()) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("it has {}", some_of(labels())),
+            };
+            return Err(format!("--tenant {name}: no such tenant in the configuration; {hint}"));
         }
     }
     let is_chosen = |tenant: &&Tenant| {
@@ -243,6 +243,18 @@ fn chosen(config: &Config, arguments: &Arguments) -> Result<Vec<Tenant>, String>
         is_ours && (names.is_empty() || names.iter().any(|name| is_named(tenant, name)))
     };
     Ok(config.tenants.iter().filter(is_chosen).cloned().collect())
+}
+
+/// The first names of perhaps many, as a text.
+fn some_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 5;
+    let names: Vec<_> = names.collect();
+    match names.get(..SHOWN) {
+        Some(shown) if names.len() > SHOWN => {
+            format!("{} and {} more", shown.join(", "), names.len() - SHOWN)
+        }
+        _ => names.join(", "),
+    }
 }
 
 /// How a pass that came to its end ends the program.

@@ -24,6 +24,7 @@ fn a_wrong_command_line_exits_with_64() {
         (&["--dryrun"][..], "did you mean --dry-run?"),
         (&["--hours", "0"], "1 to 168"),
         (&["--hours=1000"], "1 to 168"),
+        (&["--hours", "-1"], "1 to 168"),
         (&["collect"], "collect"),
         (&["--config"], "--config"),
         (&["-v", "-q"], "exclude each other"),

@@ -6,7 +6,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, File},
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -18,6 +19,7 @@ use crate::{
     delivery::OutputSet,
     disk,
     feed::{Blob, ContentType},
+    limits::STATE_BUFFER_BYTES,
 };
 
 /// The file's name in `workingDir`.
@@ -147,11 +149,12 @@ impl Progress {
         put_aside: impl FnOnce(&Path) -> &'static str,
     ) -> Result<Self, StateError> {
         let path = path(working_dir);
-        let bytes = match fs::read(&path) {
+        let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            read => read.map_err(|error| StateError::storage("read", &path, error))?,
+            opened => opened,
         };
-        let parsed = std::str::from_utf8(&bytes).map_err(|_| "damaged").and_then(Self::parse);
+        let parsed = file.and_then(|file| Self::parse(BufReader::with_capacity(STATE_BUFFER_BYTES, file)));
+        let parsed = parsed.map_err(|error| StateError::storage("read", &path, error))?;
         Ok(parsed.unwrap_or_else(|problem| {
             let and_so = put_aside(&path);
             log::warn!("{} is {problem}; {and_so} gone without", path.display());
@@ -159,26 +162,37 @@ impl Progress {
         }))
     }
 
-    fn parse(text: &str) -> Result<Self, &'static str> {
+    /// Reads line by line, because there can be many blobs that wait. The inner error is what is wrong with the text.
+    fn parse(text: impl BufRead) -> io::Result<Result<Self, &'static str>> {
         let mut progress = Self::default();
-        let mut lines = text.lines().map(serde_json::from_str::<Line>);
-        match lines.next() {
-            None => return Ok(progress),
-            Some(Ok(Line::Version(VERSION))) => {}
-            Some(Ok(Line::Version(_))) => return Err("of a later version"),
-            Some(_) => return Err("damaged"),
-        }
-        for line in lines {
-            match line.map_err(|_| "damaged")? {
-                Line::Version(_) => return Err("damaged"),
-                Line::Feed { tenant_id, content_type, progress: feed } => {
-                    let content_type = ContentType::from_name(&content_type).ok_or("damaged")?;
-                    progress.feeds.insert((tenant_id, content_type), feed);
-                }
-                Line::Waiting(waiting) => progress.waiting.push(waiting.read().ok_or("damaged")?),
+        for (place, line) in text.lines().enumerate() {
+            let line = match line {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(Err("damaged")),
+                line => serde_json::from_str(&line?),
+            };
+            let taken = match (place, line) {
+                (0, Ok(Line::Version(VERSION))) => Ok(()),
+                (0, Ok(Line::Version(_))) => Err("of a later version"),
+                (0, _) | (_, Err(_)) => Err("damaged"),
+                (_, Ok(line)) => progress.take(line),
+            };
+            if let Err(problem) = taken {
+                return Ok(Err(problem));
             }
         }
-        Ok(progress)
+        Ok(Ok(progress))
+    }
+
+    fn take(&mut self, line: Line) -> Result<(), &'static str> {
+        match line {
+            Line::Version(_) => return Err("damaged"),
+            Line::Feed { tenant_id, content_type, progress } => {
+                let content_type = ContentType::from_name(&content_type).ok_or("damaged")?;
+                self.feeds.insert((tenant_id, content_type), progress);
+            }
+            Line::Waiting(waiting) => self.waiting.push(waiting.read().ok_or("damaged")?),
+        }
+        Ok(())
     }
 
     /// What a pass found out about its feeds, in place of what was known of them; what it had nothing to do with stays.
