@@ -1,7 +1,7 @@
 //! What the program does when it is called: each command, from its arguments to the exit code.
 
 use std::{
-    env,
+    env, fs,
     io::{self, Write},
     path::{self, PathBuf},
     time::{Duration, Instant},
@@ -175,7 +175,7 @@ pub fn schedule(setup: &Setup, scheduler: Scheduler, arguments: &Arguments) -> E
         Schedule { program: &program, config: &config, interval: setup.config.interval, options: &options };
     match schedule.text(scheduler) {
         Ok(text) => {
-            for warning in schedule.warnings(scheduler) {
+            for warning in schedule.warnings(scheduler).into_iter().chain(troubles(setup, scheduler)) {
                 ::log::warn!("{warning}");
             }
             show(&text)
@@ -205,6 +205,28 @@ pub fn complain(message: &str) -> Exit {
     // There is no place left to say that this could not be said.
     let _ = writeln!(io::stderr(), "{message}");
     Exit::Usage
+}
+
+/// What in the configuration works by hand, but not when this scheduler starts passes.
+fn troubles(setup: &Setup, scheduler: Scheduler) -> Vec<String> {
+    let Setup { file, config, .. } = setup;
+    let paths = [
+        ("output.file.path", config.output.file.as_ref().map(|file| &file.path)),
+        ("log.path", config.log.path.as_ref()),
+        ("metrics.path", config.metrics_path.as_ref()),
+    ];
+    let relative = paths.iter().filter(|(_, path)| path.is_some_and(|path| path.is_relative()));
+    let relative = relative.map(|(key, _)| {
+        format!("{key} is relative, but schedulers start passes in a folder of their own: make it absolute")
+    });
+    let asks_for_credential =
+        || fs::read_to_string(file).is_ok_and(|text| text.contains("CREDENTIALS_DIRECTORY"));
+    let credential = (scheduler == Scheduler::Systemd && !asks_for_credential()).then(|| {
+        "The service does not start without the file that its LoadCredential= names, which the configuration does not \
+         ask for: say client_secret_file: \"${CREDENTIALS_DIRECTORY}/client_secret\" there, or take out that line"
+            .to_owned()
+    });
+    relative.chain(credential).collect()
 }
 
 /// The configuration's file, and what it says. What does not log in needs no secret, and runs where there is none.

@@ -382,6 +382,16 @@ fn a_schedule_keeps_the_configurations_interval() {
     let line = run.assert_code(0).stdout.lines().last().expect("a line");
     assert!(line.ends_with(&format!(" --config {config} --tenant=contoso --shard=0/4")), "{run}");
 
+    let by_hand = Installation::new().setting("log: { path: collector.log }");
+    let run = by_hand.run(&["schedule", "systemd"]);
+    run.assert_code(0).assert_line_with(&["[WARN] log.path is relative", "make it absolute"]);
+    run.assert_line_with(&[
+        "[WARN] The service does not start without",
+        "LoadCredential=",
+        "CREDENTIALS_DIRECTORY",
+    ]);
+    assert!(!by_hand.run(&["schedule", "cron"]).stderr.contains("LoadCredential="));
+
     let off = Installation::new().setting("enabled: false").setting("log: { path: /nowhere/at/all.log }");
     assert!(off.run(&["schedule", "cron"]).assert_code(0).stdout.contains("*/5 * * * * "));
 
