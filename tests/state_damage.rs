@@ -98,6 +98,16 @@ fn garbage_in_any_other_file_of_the_state_stops_nothing() {
 }
 
 #[test]
+fn a_journal_that_is_damaged_in_its_midst_says_so_and_a_torn_end_is_usual() {
+    for (rest, is_said) in [("{\"torn", false), ("garbage\n{\"torn", true)] {
+        let installation = after_a_pass();
+        fs::write(installation.path("state/journal"), format!("{{\"version\":1}}\n{rest}")).expect("a file");
+        let run = assert_goes_on(&installation);
+        assert_eq!(run.stderr.contains("journal is damaged"), is_said, "{rest}: {run}");
+    }
+}
+
+#[test]
 fn what_is_none_of_ours_among_the_ids_is_left_alone() {
     let installation = after_a_pass();
     let folder = installation.path("state/record_ids");

@@ -249,7 +249,17 @@ fn read(path: &Path, bytes: &[u8]) -> Left {
             return left;
         }
     }
-    for line in lines.map_while(|line| line) {
+    while let Some(line) = lines.next() {
+        let Some(line) = line else {
+            // A crash tears the last one; what was lost with any other was damaged.
+            if lines.next().is_some() {
+                log::warn!(
+                    "{} is damaged; records of a pass that was cut off may be delivered twice",
+                    path.display()
+                );
+            }
+            break;
+        };
         match line {
             Line::Version(_) => {}
             Line::Opened(position) => left.move_to(position),
