@@ -18,6 +18,8 @@ pub enum Outcome {
     Next(Batch),
     /// It is too large for the receiver.
     TooLarge(Refusal),
+    /// A record in it is such that the receiver will never take it.
+    Refused(Refusal),
     /// It is not taken; or all but this of it is.
     Failed(Refusal, Option<Batch>),
 }

@@ -37,6 +37,11 @@ pub trait Format: Send + Sync {
         None
     }
 
+    /// Whether an answer may be about one record of a batch, and another batch of the same kind may be taken.
+    fn blames_records(&self, status: u16, _body: &[u8]) -> bool {
+        matches!(status, 400 | 422)
+    }
+
     /// What became of a batch to which the receiver answered with a status of success.
     fn settle(&self, _batch: &Batch, _body: &[u8]) -> Outcome {
         Outcome::Taken(None)
