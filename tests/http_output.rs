@@ -472,13 +472,33 @@ fn what_is_taken_beside_a_refused_record_is_known_where_nothing_is_remembered_by
 }
 
 #[test]
+fn no_record_and_no_token_that_a_receiver_quotes_is_in_the_log() {
+    for status in [400, 403, 503] {
+        let receiver = Receiver::start(move |request, _| {
+            let record = request.body.lines().next().unwrap_or_default();
+            let (user, token) = (field(record, "UserId"), request.headers["authorization"].clone());
+            Reply::json(status, format!("bad value '{user}' in UserId, says {token}"))
+        });
+        let options = "retryTimeout: 1s\n    headers: { Authorization: Bearer tell-nobody }";
+        let installation = installation(&receiver.url("/"), options);
+        let run = installation.run(&[]);
+        run.assert_code(1).assert_line_with(&[&format!("HTTP {status}: "), "'…' in UserId"]);
+        let users = installation.output().into_values().flatten().map(|record| field(&record, "UserId"));
+        for user in users.collect::<HashSet<_>>() {
+            assert!(!run.stderr.contains(&user), "{user}: {run}");
+        }
+        assert!(!run.stderr.contains("tell-nobody"), "{run}");
+    }
+}
+
+#[test]
 fn who_refuses_everything_is_given_up() {
-    let receiver = Receiver::start(|_, _| Reply::json(400, r#"line {"Id":1} is bad"#));
+    let receiver = Receiver::start(|_, _| Reply::json(400, r#"unwanted {"Id":1} is bad"#));
     let installation = installation(&receiver.url("/"), "connections: 2");
     installation.contoso.add_blobs(FEED, 6, 200, hours_ago(20)..hours_ago(2));
     let run = installation.run(&[]);
     run.assert_code(1)
-        .assert_line_with(&["[ERROR] Output http failed: 127.0.0.1:", "HTTP 400: line; check format"]);
+        .assert_line_with(&["[ERROR] Output http failed: 127.0.0.1:", "HTTP 400: unwanted; check format"]);
     assert!(receiver.requests().len() <= 400, "{}", receiver.requests().len());
     assert!(installation.known_blobs().is_empty());
 }
@@ -813,8 +833,10 @@ fn azure_gets_arrays_of_a_megabyte_from_the_tenants_own_app() {
 
 #[test]
 fn azure_says_which_role_lacks_and_a_login_which_credential() {
-    let receiver = Receiver::start(|_, _| {
-        Reply::json(403, r#"{"error":{"code":"OperationFailed","message":"no access"}}"#)
+    let receiver = Receiver::start(|request, _| {
+        let token = request.headers.get("authorization").cloned().unwrap_or_default();
+        let message = format!("no access {token}");
+        Reply::json(403, json!({ "error": { "code": "OperationFailed", "message": message } }).to_string())
     });
     for (secret, words) in [
         (
@@ -834,6 +856,10 @@ fn azure_says_which_role_lacks_and_a_login_which_credential() {
         ));
         let run = installation.run(&[]);
         run.assert_code(1).assert_line_with(&words);
+        for request in receiver.requests() {
+            let token = request.headers["authorization"].trim_start_matches("Bearer ").to_owned();
+            assert!(!run.stderr.contains(&token[..20]), "{run}");
+        }
         assert!(!run.stderr.contains("another-secret"), "{run}");
     }
 }

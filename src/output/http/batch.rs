@@ -44,6 +44,11 @@ impl Batch {
         self.bytes.len()
     }
 
+    /// They themselves, one behind the other.
+    pub fn text(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Adds a record, as the format writes it.
     pub fn push(&mut self, mark: Mark, record: &[u8], frame: Frame) {
         self.bytes.extend_from_slice(record);

@@ -20,6 +20,7 @@ mod facts;
 mod format;
 mod lanes;
 mod lines;
+mod mask;
 mod post;
 mod splunk;
 

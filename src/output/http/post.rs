@@ -16,6 +16,7 @@ use super::{
     answer::{Outcome, Refusal},
     batch::Batch,
     format::{Format, Probe},
+    mask,
 };
 use crate::{
     config::{self, Secret},
@@ -298,8 +299,11 @@ impl Post {
         if (200..300).contains(&status) {
             return self.format.settle(batch, &body);
         }
+        // Before anything is cut off: nobody knows half a secret again.
+        let body = self.without_secrets(&String::from_utf8_lossy(&body)).into_bytes();
         let words = self.format.explain(status, &body);
         let refusal = Refusal::of_answer(status, &headers, &body, words, Timestamp::now());
+        let refusal = refusal.without_quotes(status, batch.text());
         match status {
             413 => Outcome::TooLarge(refusal),
             _ if self.format.blames_records(status, &body) => Outcome::Refused(refusal),
@@ -397,7 +401,7 @@ impl Post {
 
     /// A receiver may say again what was said to it.
     fn without_secrets(&self, text: &str) -> String {
-        let values = self.headers.iter().flat_map(|(_, value)| value.reveal().split_whitespace());
-        values.filter(|value| value.len() > 5).fold(text.to_owned(), |text, value| text.replace(value, "…"))
+        let values = self.headers.iter().map(|(_, value)| value.reveal());
+        self.format.without_secrets(values.fold(text.to_owned(), mask::without_secret))
     }
 }
