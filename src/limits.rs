@@ -295,6 +295,14 @@ pub const HTTP_RETRIES_MAX: u32 = 20;
 /// The wait before a batch is tried again for the first time; it doubles from try to try.
 pub const HTTP_RETRY_DELAY: Duration = Duration::from_millis(250);
 
+/// So many records are left out of what is sent in a pass because the receiver refuses each of them; with more, the output
+/// fails. A receiver that refuses everything costs twice as many requests, and one that refuses a few records a day, each
+/// of which comes again for a week, holds up nothing.
+pub const HTTP_REFUSED_RECORDS_MAX: usize = 100;
+
+/// Most records that a message names.
+pub const NAMED_RECORDS_MAX: usize = 3;
+
 /// Most bytes of a receiver's answer: to a batch of many records it says something of each.
 pub const HTTP_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 

@@ -147,6 +147,13 @@ pub fn id_of(text: &str) -> Option<u128> {
     guid(format!("\"{text}\"").as_bytes())
 }
 
+/// How a [`Record::id`] is written: as a GUID in lower case.
+pub fn text_of_id(id: u128) -> String {
+    let digits = format!("{id:032x}");
+    let groups = [0..8, 8..12, 12..16, 16..20, 20..32].map(|group| &digits[group]);
+    groups.join("-")
+}
+
 /// The ways in which a record can end, indexed by the bits [`HAS_FEED`], [`HAS_TENANT`] and [`HAS_NOTHING`].
 type Endings = [Vec<u8>; 8];
 

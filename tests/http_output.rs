@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     process::{Command, Stdio},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -200,7 +200,6 @@ fn what_the_receiver_will_never_take_is_told_at_once_with_its_reason_and_the_men
         ),
         (Reply::status(403), "HTTP 403; ", "check the token in headers"),
         (Reply::json(404, "no such source"), "HTTP 404: no such source", "check url"),
-        (Reply::json(400, r#"line {"Id":1} is bad"#), "HTTP 400: line; ", "check format"),
         (Reply::status(415), "HTTP 415", "compress"),
         (
             Reply::Answer(307, vec![("Location", "http://192.0.2.1/".to_owned())], String::new()),
@@ -332,6 +331,178 @@ fn documents_that_were_taken_before_a_failure_do_not_come_again() {
     });
 }
 
+/// A receiver, Contoso with some records, and one record of them: a batch that holds it is answered with this until it is
+/// told that it has mended. All other batches are taken, after a moment.
+struct Picky {
+    receiver: Receiver,
+    installation: Installation,
+    refused: String,
+    is_mended: Arc<AtomicBool>,
+}
+
+impl Picky {
+    fn new(refusal: Reply, options: &str) -> Self {
+        let (refused, is_mended) = (Arc::new(OnceLock::<String>::new()), Arc::new(AtomicBool::new(false)));
+        let (looked_for, mended) = (Arc::clone(&refused), Arc::clone(&is_mended));
+        let receiver = Receiver::start(move |request, _| {
+            let is_in = looked_for.get().is_some_and(|text| request.body.contains(text.as_str()));
+            if is_in && !mended.load(Ordering::SeqCst) {
+                return refusal.clone();
+            }
+            thread::sleep(Duration::from_millis(300));
+            Reply::json(200, r#"{"text":"Success","code":0}"#)
+        });
+        let installation = installation(&receiver.url("/in"), options).collect("maxThreads: 1");
+        let id = installation.contoso.ids(FEED).into_iter().nth(30).expect("a record");
+        refused.set(id.clone()).expect("not set yet");
+        Self { receiver, installation, refused: id, is_mended }
+    }
+
+    /// How often each record was taken.
+    fn taken(&self, records: fn(&str) -> Vec<String>) -> BTreeMap<String, usize> {
+        ids(&self.receiver.taken(), records)
+    }
+
+    /// What is taken once while the record is refused.
+    fn all_but_the_refused(&self) -> BTreeMap<String, usize> {
+        let mut served = served(&self.installation);
+        served.remove(&self.refused).expect("one of them");
+        served
+    }
+}
+
+fn events(body: &str) -> Vec<String> {
+    let record = |event: String| {
+        let (_, record) = event.split_once(",\"event\":").expect("an event");
+        record[..record.len() - 1].to_owned()
+    };
+    lines(body).into_iter().map(record).collect()
+}
+
+#[test]
+fn batches_that_are_taken_beside_one_that_fails_do_not_come_again() {
+    let picky = Picky::new(Reply::status(403), "batchRecords: 10");
+    for _ in 0..3 {
+        picky
+            .installation
+            .run(&[])
+            .assert_code(1)
+            .assert_line_with(&["[ERROR] Output http failed", "HTTP 403"]);
+        let taken = picky.taken(lines);
+        assert!(taken.len() >= 10 && taken.values().all(|count| *count == 1), "{taken:?}");
+    }
+    picky.is_mended.store(true, Ordering::SeqCst);
+    picky.installation.run(&[]).assert_code(0);
+    assert_all_once(&picky.installation, &picky.receiver.taken(), lines);
+}
+
+#[test]
+fn nobody_waits_for_another_try_beside_a_batch_that_fails() {
+    let failed = AtomicBool::new(false);
+    let receiver = Receiver::start(move |_, _| {
+        if failed.swap(true, Ordering::SeqCst) {
+            return Reply::retry_after(503, "50");
+        }
+        thread::sleep(Duration::from_millis(300));
+        Reply::status(403)
+    });
+    let installation = installation(&receiver.url("/"), "batchRecords: 10");
+    let begun = Instant::now();
+    installation.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed", "HTTP 403"]);
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_record_that_is_refused_holds_up_no_other_and_is_named() {
+    for (status, format, split) in [
+        (400, "ndjson", lines as fn(&str) -> Vec<String>),
+        (422, "array", elements),
+        (413, "ndjson", lines),
+        (400, "splunk-hec", events),
+    ] {
+        let reply = Reply::json(status, r#"{"text":"no such field","code":6}"#);
+        let picky = Picky::new(reply, &format!("format: {format}\n    batchRecords: 50"));
+        let Picky { receiver, installation, refused, is_mended } = &picky;
+        let assert_named = |run: &Run| {
+            let line =
+                format!("[ERROR] Output http failed for 1 record ({refused} of contoso audit.general): ");
+            run.assert_code(1).assert_line_with(&[
+                &line,
+                &format!("HTTP {status}: no such field"),
+                "; the next pass sends it again",
+            ]);
+            assert_eq!(run.stderr.matches("[ERROR] Output http").count(), 1, "{run}");
+        };
+        assert_named(&installation.run(&[]));
+        assert_eq!(picky.taken(split), picky.all_but_the_refused(), "{status} {format}");
+        assert_eq!(installation.known_blobs().len(), 5);
+
+        installation.contoso.add_blob(FEED, NewBlob::records(10).created(hours_ago(1)));
+        let before = receiver.requests().len();
+        assert_named(&installation.run(&[]));
+        assert_eq!(picky.taken(split), picky.all_but_the_refused(), "{status} {format}");
+        assert_eq!(installation.known_blobs().len(), 6);
+        let searches = receiver.requests().len() - before;
+        assert!(status == 413 || searches <= 10, "{searches} requests for one among eleven");
+
+        is_mended.store(true, Ordering::SeqCst);
+        installation.run(&[]).assert_code(0);
+        assert_all_once(installation, &receiver.taken(), split);
+    }
+}
+
+#[test]
+fn what_is_taken_beside_a_refused_record_is_known_where_nothing_is_remembered_by_id() {
+    for lines_of_collect in ["dedupHours: 0", "dedupHours: 24"] {
+        let receiver = Receiver::start(|request, _| {
+            Reply::status(if request.body.contains("refused") { 400 } else { 200 })
+        });
+        let installation = installation(&receiver.url("/"), "batchRecords: 50").collect(lines_of_collect);
+        let texts = ["{\"a\":1}", "{\"a\":\"refused\"}", "{\"a\":2}"].map(str::to_owned);
+        installation.contoso.add_blob(FEED, NewBlob::texts(texts).created(hours_ago(1)));
+        let taken = || receiver.taken().iter().flat_map(|request| lines(&request.body)).collect::<Vec<_>>();
+        for pass in 1..=2 {
+            installation.run(&[]).assert_code(1).assert_line_with(&[
+                "Output http failed for 1 record (one without an Id of contoso audit.general)",
+            ]);
+            assert_eq!(installation.known_blobs().len(), 6);
+            assert_eq!(taken().len(), 120 + 2 * pass, "only the refused record's blob comes again");
+        }
+    }
+}
+
+#[test]
+fn no_record_and_no_token_that_a_receiver_quotes_is_in_the_log() {
+    for status in [400, 403, 503] {
+        let receiver = Receiver::start(move |request, _| {
+            let record = request.body.lines().next().unwrap_or_default();
+            let (user, token) = (field(record, "UserId"), request.headers["authorization"].clone());
+            Reply::json(status, format!("bad value '{user}' in UserId, says {token}"))
+        });
+        let options = "retryTimeout: 1s\n    headers: { Authorization: Bearer tell-nobody }";
+        let installation = installation(&receiver.url("/"), options);
+        let run = installation.run(&[]);
+        run.assert_code(1).assert_line_with(&[&format!("HTTP {status}: "), "'…' in UserId"]);
+        let users = installation.output().into_values().flatten().map(|record| field(&record, "UserId"));
+        for user in users.collect::<HashSet<_>>() {
+            assert!(!run.stderr.contains(&user), "{user}: {run}");
+        }
+        assert!(!run.stderr.contains("tell-nobody"), "{run}");
+    }
+}
+
+#[test]
+fn who_refuses_everything_is_given_up() {
+    let receiver = Receiver::start(|_, _| Reply::json(400, r#"unwanted {"Id":1} is bad"#));
+    let installation = installation(&receiver.url("/"), "connections: 2");
+    installation.contoso.add_blobs(FEED, 6, 200, hours_ago(20)..hours_ago(2));
+    let run = installation.run(&[]);
+    run.assert_code(1)
+        .assert_line_with(&["[ERROR] Output http failed: 127.0.0.1:", "HTTP 400: unwanted; check format"]);
+    assert!(receiver.requests().len() <= 400, "{}", receiver.requests().len());
+    assert!(installation.known_blobs().is_empty());
+}
+
 #[test]
 fn nobody_there_is_told_so() {
     let installation = installation(&format!("http://127.0.0.1:{}", port_of_nobody()), "retryTimeout: 1s");
@@ -378,12 +549,7 @@ fn splunk_gets_events_with_their_time_and_where_they_come_from() {
     let installation = installation(&receiver.url(""), options);
     installation.run(&[]).assert_code(0);
     let taken = receiver.taken();
-    let records = |body: &str| -> Vec<String> {
-        let events = lines(body);
-        let record = |event: &String| event.split_once(",\"event\":").expect("an event").1.to_owned();
-        events.iter().map(record).map(|record| record[..record.len() - 1].to_owned()).collect()
-    };
-    assert_all_once(&installation, &taken, records);
+    assert_all_once(&installation, &taken, events);
     for request in taken {
         assert_eq!(request.target, "/services/collector/event");
         assert_eq!(request.headers["authorization"], "Splunk hec-token");
@@ -400,11 +566,22 @@ fn splunk_gets_events_with_their_time_and_where_they_come_from() {
 
 /// A Splunk that says so late that it has indexed: only when it is asked for the second time; or never.
 fn acknowledging(never: bool) -> Receiver {
+    acknowledging_but(never, |_| None)
+}
+
+/// The same, unless there is another answer to a batch.
+fn acknowledging_but(
+    never: bool,
+    refusal: impl Fn(&Received) -> Option<Reply> + Send + Sync + 'static,
+) -> Receiver {
     let asked = Mutex::new(HashSet::new());
     let numbered = Mutex::new(0);
     Receiver::start(move |request, _| {
         assert_eq!(request.headers["x-splunk-request-channel"], CHANNEL);
         if request.target == "/services/collector/event" {
+            if let Some(refusal) = refusal(request) {
+                return refusal;
+            }
             let mut number = numbered.lock().expect("no panic");
             *number += 1;
             return Reply::json(200, format!(r#"{{"text":"Success","code":0,"ackId":{number}}}"#));
@@ -431,6 +608,35 @@ fn what_splunk_has_not_indexed_is_not_known() {
     let never = installation(&acknowledging(true).url(""), &options);
     never.run(&[]).assert_code(1).assert_line_with(&["not indexed after 1 s", "raise splunk.ackTimeout"]);
     assert!(never.known_blobs().is_empty());
+}
+
+#[test]
+fn what_splunk_has_indexed_beside_a_batch_or_a_record_that_it_refuses_does_not_come_again() {
+    for (status, body, problem) in [
+        (403, r#"{"text":"Token disabled","code":1}"#, "Output http failed: "),
+        (400, r#"{"text":"Invalid data format","code":6}"#, "Output http failed for 1 record ("),
+    ] {
+        let refused = Arc::new(OnceLock::<String>::new());
+        let looked_for = Arc::clone(&refused);
+        let receiver = acknowledging_but(false, move |request| {
+            let is_in = looked_for.get().is_some_and(|id| request.body.contains(id.as_str()));
+            is_in.then(|| Reply::json(status, body))
+        });
+        let options = format!(
+            "format: splunk-hec\n    batchRecords: 10\n    splunk: {{ channel: {CHANNEL}, ackTimeout: 20s }}"
+        );
+        let installation = installation(&receiver.url(""), &options);
+        let id = installation.contoso.ids(FEED).into_iter().nth(30).expect("a record");
+        refused.set(id).expect("not set yet");
+        for _ in 0..2 {
+            installation.run(&[]).assert_code(1).assert_line_with(&[problem]);
+            let mut events = receiver.taken();
+            events.retain(|request| request.target == "/services/collector/event");
+            let taken = ids(&events, self::events);
+            assert!(!taken.is_empty() && taken.values().all(|count| *count == 1), "{taken:?}");
+            assert!(status == 403 || taken.len() == 119, "{}", taken.len());
+        }
+    }
 }
 
 #[test]
@@ -627,8 +833,10 @@ fn azure_gets_arrays_of_a_megabyte_from_the_tenants_own_app() {
 
 #[test]
 fn azure_says_which_role_lacks_and_a_login_which_credential() {
-    let receiver = Receiver::start(|_, _| {
-        Reply::json(403, r#"{"error":{"code":"OperationFailed","message":"no access"}}"#)
+    let receiver = Receiver::start(|request, _| {
+        let token = request.headers.get("authorization").cloned().unwrap_or_default();
+        let message = format!("no access {token}");
+        Reply::json(403, json!({ "error": { "code": "OperationFailed", "message": message } }).to_string())
     });
     for (secret, words) in [
         (
@@ -648,6 +856,10 @@ fn azure_says_which_role_lacks_and_a_login_which_credential() {
         ));
         let run = installation.run(&[]);
         run.assert_code(1).assert_line_with(&words);
+        for request in receiver.requests() {
+            let token = request.headers["authorization"].trim_start_matches("Bearer ").to_owned();
+            assert!(!run.stderr.contains(&token[..20]), "{run}");
+        }
         assert!(!run.stderr.contains("another-secret"), "{run}");
     }
 }

@@ -182,7 +182,7 @@ mod tests {
     use crate::records::{Origin, Records};
 
     const FROM: Source<'static> =
-        Source { tenant_id: "", tenant_name: None, content_type: ContentType::AuditExchange };
+        Source { tenant_id: "", tenant_name: None, content_type: ContentType::AuditExchange, blob: 0 };
 
     fn output(path: &Path, separate_by_content_type: bool, separator: char) -> CsvOutput {
         CsvOutput::new(&config::FileOutput { path: path.to_owned(), separate_by_content_type, separator })

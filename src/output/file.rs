@@ -81,8 +81,12 @@ mod tests {
     use super::*;
     use crate::records::{Origin, Records};
 
-    const FROM: Source<'static> =
-        Source { tenant_id: "", tenant_name: Some("contoso"), content_type: ContentType::AuditExchange };
+    const FROM: Source<'static> = Source {
+        tenant_id: "",
+        tenant_name: Some("contoso"),
+        content_type: ContentType::AuditExchange,
+        blob: 0,
+    };
 
     fn output(path: &Path, separate_by_content_type: bool) -> FileOutput {
         let separator = ';';

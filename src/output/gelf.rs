@@ -180,7 +180,8 @@ mod tests {
     use crate::feed::ContentType;
 
     fn message_from(record: &str, tenant_name: Option<&str>) -> (Map<String, Value>, usize) {
-        let from = Source { tenant_id: "1111", tenant_name, content_type: ContentType::AuditGeneral };
+        let from =
+            Source { tenant_id: "1111", tenant_name, content_type: ContentType::AuditGeneral, blob: 0 };
         let mut bytes = b"before".to_vec();
         let mut gelf = Gelf::default();
         gelf.append(r#"{"Operation":"another"}"#, &from, &mut bytes);

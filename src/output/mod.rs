@@ -48,8 +48,15 @@ pub trait Output: Send {
     /// Takes records of one blob. When it returns they may still be lost by a crash.
     fn write(&mut self, from: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError>;
 
-    /// Returns when everything written so far is safe: on disk, or acknowledged by its receiver.
+    /// Returns when everything written so far is safe, on disk or acknowledged by its receiver, but for what
+    /// [`Output::take_refused`] tells.
     fn make_durable(&mut self) -> Result<(), OutputError>;
+
+    /// When everything else is safe: the records that the receiver will never take as they are. They are not delivered, nor
+    /// are their blobs; the output goes on with others.
+    fn take_refused(&mut self) -> Option<Refused> {
+        None
+    }
 
     /// After an error: the Ids of those records, written since everything was last safe, that are safe all the same.
     /// They are not delivered here again.
@@ -81,6 +88,36 @@ pub struct Source<'a> {
     pub tenant_name: Option<&'a str>,
     /// The feed.
     pub content_type: ContentType,
+    /// The blob's number among those that were written since everything was last safe.
+    pub blob: usize,
+}
+
+/// Which record it is, for whoever has seen it before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Its blob, as [`Source::blob`] has it.
+    pub blob: usize,
+    /// Its [`Record::id`].
+    pub id: Option<u128>,
+}
+
+/// Records that a receiver refused, one by one, while it took others.
+#[derive(Debug)]
+pub struct Refused {
+    /// Which ones.
+    pub records: Vec<Mark>,
+    /// What it said of one of them, and what a person can do.
+    pub why: OutputError,
+}
+
+impl Refused {
+    /// Adds them to those that are known already.
+    pub fn join(self, all: &mut Option<Self>) {
+        match all {
+            Some(all) => all.records.extend(self.records),
+            None => *all = Some(self),
+        }
+    }
 }
 
 /// An output did not take records.

@@ -10,18 +10,18 @@
 //! Outputs fail one by one. One that has failed is left alone for the rest of the pass; the others go on. A blob that
 //! some of them have and others do not is not known: it waits, together with who has it, and a later pass collects it
 //! again for the rest only. What a receiver acknowledged before it failed is remembered record by record, by Id, so that
-//! it is not sent there again.
+//! it is not sent there again. An output of which the receiver refuses single records goes on: only their blobs wait.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, mem, sync::Arc, time::Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
 use super::{Event, FeedIndex, Feeds, memory::Share};
 use crate::{
     delivery::{OutputName, OutputSet, Wanted},
-    limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES},
-    output::{Output, OutputError, Source},
-    records::{Record, Records},
+    limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX},
+    output::{Mark, Output, OutputError, Refused, Source},
+    records::{self, Record, Records},
     state::{self, BlobKey, Ledger, StateError, Waiting},
 };
 
@@ -83,6 +83,16 @@ pub struct Writer {
 struct Slot {
     output: Box<dyn Output>,
     failure: Option<OutputError>,
+    /// The records that its receiver refused, as the log names them, and what it said of the first.
+    refused: Vec<String>,
+    refusal: Option<OutputError>,
+}
+
+/// What outputs lack of a batch although the rest of it is safe there.
+#[derive(Default)]
+struct Lacking {
+    blobs: HashMap<usize, OutputSet>,
+    ids: HashMap<u128, OutputSet>,
 }
 
 /// Blobs that are written but not yet committed.
@@ -126,7 +136,7 @@ impl Writer {
         events: Sender<Event>,
     ) -> Self {
         let all = outputs.iter().map(|output| output.name()).collect();
-        let outputs = outputs.into_iter().map(|output| Slot { output, failure: None }).collect();
+        let outputs = outputs.into_iter().map(Slot::new).collect();
         Self { feeds, outputs, all, ledger, events, batch: Batch::default() }
     }
 
@@ -161,8 +171,7 @@ impl Writer {
             }
         }
         self.commit()?;
-        let failures: Vec<_> =
-            self.outputs.into_iter().filter_map(|slot| slot.failure.map(|why| (slot.output, why))).collect();
+        let failures: Vec<_> = self.outputs.into_iter().filter_map(Slot::close).collect();
         let files_are_whole = failures.iter().all(|(output, _)| output.name() != OutputName::File);
         let failures = failures.into_iter().map(|(_, why)| why).collect();
         Ok(Closed { ledger: self.ledger, files_are_whole, failures })
@@ -190,8 +199,8 @@ impl Writer {
         let Downloaded { feed, wanted, records, filtered, share } = downloaded;
         let feeds = Arc::clone(&self.feeds);
         let (tenant, content_type) = feeds.feed(feed);
-        let source =
-            Source { tenant_id: &tenant.tenant_id, tenant_name: tenant.name.as_deref(), content_type };
+        let (tenant_id, tenant_name) = (&*tenant.tenant_id, tenant.name.as_deref());
+        let source = Source { tenant_id, tenant_name, content_type, blob: self.batch.blobs.len() };
         let mut to = wanted.delivered_to;
         let mut is_new = vec![false; records.len()];
         for place in 0..self.outputs.len() {
@@ -281,12 +290,12 @@ impl Writer {
     /// 2. The state is told ([`Ledger::commit`] says what a crash at each of its steps leaves).
     /// 3. The main thread is told, and counts the blobs as delivered.
     fn commit(&mut self) -> Result<(), StateError> {
-        let Batch { blobs, gone, ids, adopted, .. } = std::mem::take(&mut self.batch);
+        let Batch { blobs, gone, ids, adopted, .. } = mem::take(&mut self.batch);
         if blobs.is_empty() && gone.is_empty() {
             return Ok(());
         }
         let mut durable = OutputSet::EMPTY;
-        let mut positions = Vec::new();
+        let (mut positions, mut lacking) = (Vec::new(), Lacking::default());
         for slot in self.outputs.iter_mut().filter(|slot| slot.failure.is_none()) {
             let ends = slot.attempt(|output| {
                 output.make_durable()?;
@@ -295,6 +304,9 @@ impl Writer {
             if let Some(ends) = ends {
                 durable = durable.with(slot.output.name());
                 positions.extend(ends);
+                for mark in slot.take_refused(|mark| self.feeds.label(blobs[mark.blob].feed)) {
+                    lacking.add(mark, slot.output.name());
+                }
             }
         }
         let mut batch = state::Batch { positions, adopted, ..state::Batch::default() };
@@ -302,9 +314,10 @@ impl Writer {
             batch.adopted.clear();
         }
         let mut delivered = Vec::new();
-        for Written { feed, wanted, to, records, duplicates, filtered } in blobs {
+        for (place, written) in blobs.into_iter().enumerate() {
+            let Written { feed, wanted, to, records, duplicates, filtered } = written;
             let had = wanted.delivered_to;
-            let has = to.and(durable.or(had));
+            let has = to.and(durable.without(lacking.of_blob(place)).or(had));
             let is_complete = self.all.without(has).is_empty();
             let key = self.remember(&mut batch, feed, wanted, has, is_complete);
             let is_new = !has.without(had).is_empty();
@@ -322,7 +335,8 @@ impl Writer {
                 *outputs = outputs.with(slot.output.name());
             }
         }
-        let have = |id| safe.get(&id).map_or(durable, |outputs| durable.or(*outputs));
+        let have =
+            |id| safe.get(&id).map_or(durable, |outputs| durable.or(*outputs)).without(lacking.of_id(id));
         let ids: Vec<_> = ids.into_iter().map(|(id, outputs)| (id, outputs.and(have(id)))).collect();
         if let Some(ledger) = &mut self.ledger {
             ledger.commit(&batch, &ids)?;
@@ -361,7 +375,56 @@ impl Writer {
     }
 }
 
+impl Lacking {
+    fn add(&mut self, record: Mark, output: OutputName) {
+        let blob = self.blobs.entry(record.blob).or_default();
+        *blob = blob.with(output);
+        if let Some(id) = record.id {
+            let record = self.ids.entry(id).or_default();
+            *record = record.with(output);
+        }
+    }
+
+    fn of_blob(&self, place: usize) -> OutputSet {
+        self.blobs.get(&place).copied().unwrap_or_default()
+    }
+
+    fn of_id(&self, id: u128) -> OutputSet {
+        self.ids.get(&id).copied().unwrap_or_default()
+    }
+}
+
 impl Slot {
+    fn new(output: Box<dyn Output>) -> Self {
+        Self { output, failure: None, refused: Vec::new(), refusal: None }
+    }
+
+    /// The records that its receiver refused of what was just made durable; kept, with their feeds, for the log.
+    fn take_refused(&mut self, feed: impl Fn(Mark) -> String) -> Vec<Mark> {
+        let Some(Refused { records, why }) = self.output.take_refused() else { return Vec::new() };
+        self.refusal.get_or_insert(why);
+        self.refused.extend(records.iter().map(|&record| {
+            let id = record.id.map_or_else(|| "one without an Id".to_owned(), records::text_of_id);
+            format!("{id} of {}", feed(record))
+        }));
+        records
+    }
+
+    /// The output and why it failed, if it did; tells which records were refused.
+    fn close(self) -> Option<(Box<dyn Output>, OutputError)> {
+        if let Some(why) = &self.refusal {
+            let (name, count) = (self.output.name(), self.refused.len());
+            let mut named = self.refused[..count.min(NAMED_RECORDS_MAX)].join(", ");
+            if count > NAMED_RECORDS_MAX {
+                named += ", …";
+            }
+            let records = if count == 1 { "record" } else { "records" };
+            log::error!("Output {name} failed for {count} {records} ({named}): {why}");
+        }
+        let why = self.failure.or(self.refusal)?;
+        Some((self.output, why))
+    }
+
     /// Does something with the output, unless it fails: then it is not used again in this pass.
     fn attempt<T>(&mut self, act: impl FnOnce(&mut dyn Output) -> Result<T, OutputError>) -> Option<T> {
         act(self.output.as_mut()).map_err(|error| self.fail(error)).ok()

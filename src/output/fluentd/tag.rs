@@ -86,6 +86,7 @@ mod tests {
             tenant_id: "11111111-1111-4111-8111-111111111111",
             tenant_name: names[0],
             content_type: content_type.expect("a content type"),
+            blob: 0,
         };
         let mut tag = "left over".to_owned();
         Tag::new(template, names[1]).write(&from, workload, &mut tag);

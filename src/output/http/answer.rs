@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use ureq::http::HeaderMap;
 
-use super::batch::Batch;
+use super::{batch::Batch, mask};
 use crate::{limits::REASON_CHARACTERS_MAX, log::one_line, network::trouble::Trouble, time};
 
 /// What became of a batch.
@@ -18,6 +18,8 @@ pub enum Outcome {
     Next(Batch),
     /// It is too large for the receiver.
     TooLarge(Refusal),
+    /// A record in it is such that the receiver will never take it.
+    Refused(Refusal),
     /// It is not taken; or all but this of it is.
     Failed(Refusal, Option<Batch>),
 }
@@ -83,6 +85,16 @@ impl Refusal {
             (problem, mend(status))
         });
         Self { is_passing: matches!(status, 408 | 429 | 500..), after, ..Self::new(problem, mend) }
+    }
+
+    /// The same without what the receiver's words quote of the records that it was sent.
+    pub fn without_quotes(self, status: u16, records: &[u8]) -> Self {
+        let head = format!("HTTP {status}");
+        let problem = match self.problem.strip_prefix(&head) {
+            Some(reason) => head + &mask::without_values(reason, records),
+            None => mask::without_values(&self.problem, records),
+        };
+        Self { problem, ..self }
     }
 }
 

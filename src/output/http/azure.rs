@@ -22,6 +22,7 @@ use super::{
     batch::Frame,
     facts::{self, Facts},
     format::{Format, Probe},
+    mask,
 };
 use crate::{
     config::{AzureLogs, Secret},
@@ -110,6 +111,14 @@ impl Format for Azure {
 
     fn renew(&self) -> bool {
         self.token.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    }
+
+    fn without_secrets(&self, text: String) -> String {
+        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*token {
+            Some(token) => mask::without_secret(text, token.authorization.reveal()),
+            None => text,
+        }
     }
 
     fn explain(&self, status: u16, body: &[u8]) -> Option<(String, &'static str)> {

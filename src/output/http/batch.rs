@@ -4,6 +4,8 @@ use std::{io::Write, mem};
 
 use flate2::{Compression, write::GzEncoder};
 
+use crate::output::Mark;
+
 /// What stands around and between the records of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -22,8 +24,8 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// Where each record ends in `bytes`, what follows it included.
     ends: Vec<usize>,
-    /// The Id of each record, as far as it has one.
-    ids: Vec<Option<u128>>,
+    /// Which record each of them is.
+    marks: Vec<Mark>,
 }
 
 impl Batch {
@@ -42,25 +44,35 @@ impl Batch {
         self.bytes.len()
     }
 
-    /// Adds a record with this Id, as the format writes it.
-    pub fn push(&mut self, id: Option<u128>, record: &[u8], frame: Frame) {
+    /// They themselves, one behind the other.
+    pub fn text(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Adds a record, as the format writes it.
+    pub fn push(&mut self, mark: Mark, record: &[u8], frame: Frame) {
         self.bytes.extend_from_slice(record);
         self.bytes.extend_from_slice(frame.between.as_bytes());
         self.ends.push(self.bytes.len());
-        self.ids.push(id);
+        self.marks.push(mark);
     }
 
-    /// The Ids of its records.
+    /// The Ids of its records, as far as they have any.
     pub fn ids(&self) -> impl Iterator<Item = u128> {
-        self.ids.iter().copied().flatten()
+        self.marks.iter().filter_map(|mark| mark.id)
     }
 
-    /// Each record's Id, and the record as the format wrote it.
-    pub fn records(&self, frame: Frame) -> impl Iterator<Item = (Option<u128>, &[u8])> {
+    /// Which records are in it.
+    pub fn into_marks(self) -> Vec<Mark> {
+        self.marks
+    }
+
+    /// Each record's mark, and the record as the format wrote it.
+    pub fn records(&self, frame: Frame) -> impl Iterator<Item = (Mark, &[u8])> {
         let mut start = 0;
-        self.ids.iter().zip(&self.ends).map(move |(&id, &end)| {
+        self.marks.iter().zip(&self.ends).map(move |(&mark, &end)| {
             let record = mem::replace(&mut start, end)..end - frame.between.len();
-            (id, &self.bytes[record])
+            (mark, &self.bytes[record])
         })
     }
 
@@ -73,8 +85,8 @@ impl Batch {
         let middle = self.ends[count - 1];
         let bytes = self.bytes.split_off(middle);
         let ends = self.ends.split_off(count).into_iter().map(|end| end - middle).collect();
-        let ids = self.ids.split_off(count);
-        Ok((self, Self { bytes, ends, ids }))
+        let marks = self.marks.split_off(count);
+        Ok((self, Self { bytes, ends, marks }))
     }
 
     /// The body of a request.
@@ -97,10 +109,14 @@ mod tests {
     const ARRAY: Frame = Frame { open: "[", between: ",", close: "]" };
     const LINES: Frame = Frame { open: "", between: "\n", close: "" };
 
+    fn mark(record: &str) -> Mark {
+        Mark { blob: 7, id: Some(record.len() as u128) }
+    }
+
     fn batch(records: &[&str], frame: Frame) -> Batch {
         let mut batch = Batch::default();
         for record in records {
-            batch.push(Some(record.len() as u128), record.as_bytes(), frame);
+            batch.push(mark(record), record.as_bytes(), frame);
         }
         batch
     }
@@ -118,7 +134,7 @@ mod tests {
             let records = ["1", "22", "333", "4444", "55555"];
             let (first, second) = batch(&records, frame).halves().expect("five records");
             let all: Vec<_> = first.records(frame).chain(second.records(frame)).collect();
-            assert_eq!(all, records.map(|record| (Some(record.len() as u128), record.as_bytes())));
+            assert_eq!(all, records.map(|record| (mark(record), record.as_bytes())));
             assert_eq!(second.ids().collect::<Vec<_>>(), [3, 4, 5]);
             assert_eq!((first.len(), second.len()), (2, 3));
             assert_eq!(batch(&["1"], frame).halves().expect_err("one record").len(), 1);

@@ -86,6 +86,10 @@ impl Format for Elastic {
         Some((format!("HTTP {status}: {}", one_line(&r#type)), mend))
     }
 
+    fn blames_records(&self, _: u16, _: &[u8]) -> bool {
+        false // what it says of records stands in an answer of success
+    }
+
     fn settle(&self, batch: &Batch, body: &[u8]) -> Outcome {
         let Ok(Answer { errors, items }) = serde_json::from_slice(body) else {
             let problem = "the answer is none to a bulk request";
@@ -99,18 +103,18 @@ impl Format for Elastic {
             return Outcome::Failed(Refusal::passing(problem, "look into the log of Elasticsearch"), None);
         }
         let (mut rest, mut busy, mut as_text) = (Batch::default(), None, Vec::new());
-        for ((id, record), Item { create }) in batch.records(FRAME).zip(items) {
+        for ((mark, record), Item { create }) in batch.records(FRAME).zip(items) {
             let Created { status, error } = create;
             let error = error.unwrap_or_default();
             match status {
                 200..=299 | 409 => {}
                 429 | 500.. => {
-                    rest.push(id, record, FRAME);
+                    rest.push(mark, record, FRAME);
                     busy.get_or_insert_with(|| error.r#type.clone());
                 }
                 400 => match text_of(record, &error) {
                     Some(text) => {
-                        rest.push(id, &text, FRAME);
+                        rest.push(mark, &text, FRAME);
                         as_text.push(format!("{} ({})", id_of(record), error.summary()));
                     }
                     None => return refused(record, status, &error),

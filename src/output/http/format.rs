@@ -32,9 +32,19 @@ pub trait Format: Send + Sync {
         false
     }
 
+    /// Takes out of a text what [`Format::headers`] has last let us in by.
+    fn without_secrets(&self, text: String) -> String {
+        text
+    }
+
     /// What the receiver says of why it takes nothing, and what can be done about that, if its words are known.
     fn explain(&self, _status: u16, _body: &[u8]) -> Option<(String, &'static str)> {
         None
+    }
+
+    /// Whether an answer may be about one record of a batch, and another batch of the same kind may be taken.
+    fn blames_records(&self, status: u16, _body: &[u8]) -> bool {
+        matches!(status, 400 | 422)
     }
 
     /// What became of a batch to which the receiver answered with a status of success.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     limits::PATIENCE_STEP,
-    output::{OutputError, Over, Patience},
+    output::{OutputError, Over, Patience, Refused},
 };
 
 /// The threads that send, and what is on its way.
@@ -29,6 +29,8 @@ pub struct Lanes {
     receipts: Vec<u64>,
     /// The Ids of the records that were taken since everything was last settled.
     taken: Vec<u128>,
+    /// The records that were left out.
+    refused: Option<Refused>,
     threads: Vec<JoinHandle<()>>,
     patience: Patience,
 }
@@ -63,6 +65,7 @@ impl Lanes {
             under_way: 0,
             receipts: Vec::new(),
             taken: Vec::new(),
+            refused: None,
             threads,
             patience: patience.clone(),
         }
@@ -84,7 +87,7 @@ impl Lanes {
         Ok(())
     }
 
-    /// Waits until all is taken. Returns the receipts of what was taken since the last time.
+    /// Waits until all is taken that the receiver does not refuse record by record. Returns the receipts of what was taken since the last time.
     pub fn settle(&mut self) -> Result<Vec<u64>, Stuck> {
         while self.under_way > 0 {
             match self.results.recv_timeout(PATIENCE_STEP) {
@@ -96,19 +99,35 @@ impl Lanes {
         Ok(std::mem::take(&mut self.receipts))
     }
 
-    /// The Ids of the records that were taken although not everything was.
-    pub fn take_taken(&mut self) -> Vec<u128> {
-        while let Ok(delivery) = self.results.try_recv() {
-            let _ = self.take(delivery); // one failure was told already
+    /// After a failure: waits for what is under way, and returns the Ids of the records that were taken all the same, and
+    /// their receipts.
+    pub fn take_taken(&mut self) -> (Vec<u128>, Vec<u64>) {
+        while self.under_way > 0 {
+            match self.results.recv_timeout(PATIENCE_STEP) {
+                Ok(delivery) => drop(self.take(delivery)), // one failure was told already
+                Err(_) if self.look_around().is_err() => break,
+                Err(_) => {}
+            }
         }
-        std::mem::take(&mut self.taken)
+        (std::mem::take(&mut self.taken), std::mem::take(&mut self.receipts))
+    }
+
+    /// The records that were left out since this was last asked.
+    pub fn take_refused(&mut self) -> Option<Refused> {
+        self.refused.take()
     }
 
     fn take(&mut self, delivery: Delivery) -> Result<(), Stuck> {
         self.under_way -= 1;
         self.receipts.extend(delivery.receipts);
         self.taken.extend(delivery.taken);
-        delivery.failure.map_or(Ok(()), |failure| Err(Stuck::Failed(failure)))
+        if let Some(refused) = delivery.refused {
+            refused.join(&mut self.refused);
+        }
+        delivery.failure.map_or(Ok(()), |failure| {
+            self.post.give_up();
+            Err(Stuck::Failed(failure))
+        })
     }
 
     /// Whether there is still something to wait for.

@@ -4,8 +4,9 @@
 //! connections that are kept; a record that is larger than a batch goes alone. What counts as taken, how a batch looks and
 //! what an answer says is the format's: [`lines`] (`ndjson`, `array`), [`splunk`], [`elastic`], [`azure`]. A batch is tried
 //! again after 408, 429 and 5xx, after silence and after a connection that was cut, for `retryTimeout` at the most and not
-//! before `Retry-After`; one that is too large (413, or cut off twice in a row) is halved. After any other answer the output
-//! fails, and a later pass sends again what was not taken.
+//! before `Retry-After`; one that is too large (413, or cut off twice in a row) or of which the receiver does not like a record
+//! (400, 422) is halved, and a single record that is refused is left out and told of. After any other answer the output fails:
+//! nothing more is sent, what is under way is waited for, and a later pass sends again what was not taken.
 //!
 //! When [`Output::make_durable`] returns, everything was answered with a status of success, and acknowledged where the
 //! format has more than that. An answer that is lost on the way makes its batch come twice. Batches may arrive in another
@@ -19,6 +20,7 @@ mod facts;
 mod format;
 mod lanes;
 mod lines;
+mod mask;
 mod post;
 mod splunk;
 
@@ -29,7 +31,7 @@ use ureq::{
     tls::{ClientCert, PemItem, TlsConfig},
 };
 
-use super::{Output, OutputError, Patience, Source};
+use super::{Mark, Output, OutputError, Patience, Refused, Source};
 use crate::{
     config::{self, HttpFormat, Network, Tls},
     delivery::OutputName,
@@ -128,6 +130,16 @@ impl HttpOutput {
         lanes.put(std::mem::take(&mut self.batch)).map_err(|stuck| error_of(stuck, &post))
     }
 
+    /// Waits until what these receipts stand for is safe.
+    fn confirm(&self, post: &Arc<Post>, receipts: Vec<u64>) -> Result<(), OutputError> {
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        let (asking, ack_timeout) = (Arc::clone(post), self.ack_timeout());
+        let confirmed = self.patience.attempt(move || asking.confirm(receipts, ack_timeout));
+        confirmed.unwrap_or_else(|over| Err(post.over(over)))
+    }
+
     fn ack_timeout(&self) -> Duration {
         match &self.settings.format {
             HttpFormat::SplunkHec(options) => options.ack_timeout,
@@ -163,7 +175,7 @@ impl Output for HttpOutput {
             if bytes > self.settings.batch_bytes_max || self.batch.len() >= self.settings.batch_records_max {
                 self.send()?;
             }
-            self.batch.push(record.id, &self.record, frame);
+            self.batch.push(Mark { blob: from.blob, id: record.id }, &self.record, frame);
         }
         Ok(())
     }
@@ -173,18 +185,19 @@ impl Output for HttpOutput {
         let (Some(lanes), Some(post)) = (&mut self.lanes, &self.post) else { return Ok(()) };
         let post = Arc::clone(post);
         let receipts = lanes.settle().map_err(|stuck| error_of(stuck, &post))?;
-        if receipts.is_empty() {
-            return Ok(());
-        }
-        let (asking, ack_timeout) = (Arc::clone(&post), self.ack_timeout());
-        let confirmed = self.patience.attempt(move || asking.confirm(receipts, ack_timeout));
-        confirmed.unwrap_or_else(|over| Err(post.over(over)))
+        self.confirm(&post, receipts)
+    }
+
+    fn take_refused(&mut self) -> Option<Refused> {
+        self.lanes.as_mut().and_then(Lanes::take_refused)
     }
 
     fn take_safe_ids(&mut self) -> Vec<u128> {
-        let taken = self.lanes.as_mut().map(Lanes::take_taken).unwrap_or_default();
+        let (Some(lanes), Some(post)) = (&mut self.lanes, &self.post) else { return Vec::new() };
+        let post = Arc::clone(post);
+        let (taken, receipts) = lanes.take_taken();
         // Where a receipt is what counts, nothing is safe before all receipts are.
-        if self.format.question(&[]).is_some() { Vec::new() } else { taken }
+        self.confirm(&post, receipts).map_or_else(|_| Vec::new(), |()| taken)
     }
 
     fn try_out(&mut self) -> Result<(), OutputError> {

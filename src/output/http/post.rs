@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -16,6 +16,7 @@ use super::{
     answer::{Outcome, Refusal},
     batch::Batch,
     format::{Format, Probe},
+    mask,
 };
 use crate::{
     config::{self, Secret},
@@ -25,7 +26,7 @@ use crate::{
         alias::with_host,
         trouble,
     },
-    output::{OutputError, Over, Patience},
+    output::{OutputError, Over, Patience, Refused},
 };
 
 /// A receiver, and how it is spoken to. Shared by all who send to it.
@@ -44,6 +45,10 @@ pub struct Post {
     patience: Patience,
     /// The size of the smallest batch that was too large for the receiver, in bytes.
     too_large_bytes: AtomicUsize,
+    /// How many records were left out because the receiver refuses them.
+    left_out: AtomicUsize,
+    /// Whether nothing more is to be sent, because a batch has failed.
+    is_given_up: AtomicBool,
 }
 
 /// What became of a batch.
@@ -53,7 +58,9 @@ pub struct Delivery {
     pub receipts: Vec<u64>,
     /// The Ids of the records that were taken.
     pub taken: Vec<u128>,
-    /// Why not all were.
+    /// Those that were left out because the receiver refuses them.
+    pub refused: Option<Refused>,
+    /// Why not all others were taken.
     pub failure: Option<OutputError>,
 }
 
@@ -109,7 +116,18 @@ impl Post {
             retry_timeout: settings.retry_timeout,
             patience: patience.clone(),
             too_large_bytes: AtomicUsize::new(usize::MAX),
+            left_out: AtomicUsize::new(0),
+            is_given_up: AtomicBool::new(false),
         }
+    }
+
+    /// Lets nobody begin with another request: what is under way is the last.
+    pub fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Relaxed)
     }
 
     /// Cuts every connection, in all threads.
@@ -117,7 +135,7 @@ impl Post {
         self.agents.shut_down();
     }
 
-    /// Sends a batch until all of it is taken, in parts if need be.
+    /// Sends a batch until all of it is taken, in parts if need be, but for single records that the receiver refuses.
     pub fn deliver(&self, batch: Batch) -> Delivery {
         let mut delivery = Delivery::default();
         delivery.failure = self.send_parts(batch, &mut delivery).err();
@@ -131,6 +149,11 @@ impl Post {
         let mut cut_bytes = None;
         while let Some(batch) = waiting.pop() {
             self.patience.check().map_err(|over| self.over(over))?;
+            if self.is_given_up() {
+                return Err(
+                    self.error(Refusal::new("another batch failed", "the next pass sends this one again"))
+                );
+            }
             let bytes = batch.bytes();
             let mut in_halves =
                 |batch: Batch| batch.halves().map(|(first, second)| waiting.extend([second, first]));
@@ -153,14 +176,19 @@ impl Post {
                     delivery.takes_all_but(&batch, &rest);
                     waiting.push(rest);
                 }
-                Outcome::TooLarge(refusal) => {
-                    if in_halves(batch).is_err() {
+                Outcome::TooLarge(refusal) => match in_halves(batch) {
+                    Ok(()) => self.is_too_large(bytes, &refusal.problem),
+                    Err(single) => {
                         let problem = format!("{} for a single record of {bytes} bytes", refusal.problem);
-                        let mend =
-                            "let the receiver take larger bodies; the next pass sends it again".to_owned();
-                        return Err(self.error(Refusal { problem, mend, ..refusal }));
+                        let mend = "let the receiver take larger bodies".to_owned();
+                        self.leave_out(single, Refusal { problem, mend, ..refusal }, delivery)?;
                     }
-                    self.is_too_large(bytes, &refusal.problem);
+                },
+                Outcome::Refused(refusal) => {
+                    tries = Tries::default();
+                    if let Err(single) = in_halves(batch) {
+                        self.leave_out(single, refusal, delivery)?;
+                    }
                 }
                 Outcome::Failed(refusal, rest) => {
                     if let Some(rest) = &rest {
@@ -179,6 +207,17 @@ impl Post {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Does without a record that is refused, unless these are so many that it is not the records' fault.
+    fn leave_out(&self, single: Batch, refusal: Refusal, delivery: &mut Delivery) -> Result<(), OutputError> {
+        if self.left_out.fetch_add(1, Ordering::Relaxed) >= limits::HTTP_REFUSED_RECORDS_MAX {
+            return Err(self.error(refusal));
+        }
+        let mend = format!("{}; the next pass sends it again", refusal.mend);
+        let why = self.error(Refusal { mend, ..refusal });
+        Refused { records: single.into_marks(), why }.join(&mut delivery.refused);
         Ok(())
     }
 
@@ -260,10 +299,14 @@ impl Post {
         if (200..300).contains(&status) {
             return self.format.settle(batch, &body);
         }
+        // Before anything is cut off: nobody knows half a secret again.
+        let body = self.without_secrets(&String::from_utf8_lossy(&body)).into_bytes();
         let words = self.format.explain(status, &body);
         let refusal = Refusal::of_answer(status, &headers, &body, words, Timestamp::now());
+        let refusal = refusal.without_quotes(status, batch.text());
         match status {
             413 => Outcome::TooLarge(refusal),
+            _ if self.format.blames_records(status, &body) => Outcome::Refused(refusal),
             401 if !*has_renewed && self.format.renew() => {
                 *has_renewed = true;
                 self.send(batch, has_renewed)
@@ -307,7 +350,7 @@ impl Post {
 
     /// Waits before another try, or says that there is none.
     fn wait(&self, tries: &mut Tries, refusal: Refusal) -> Result<(), OutputError> {
-        if !refusal.is_passing {
+        if !refusal.is_passing || self.is_given_up() {
             return Err(self.error(refusal));
         }
         let now = Instant::now();
@@ -332,7 +375,17 @@ impl Post {
         let problem = self.without_secrets(&refusal.problem);
         let seconds = delay.as_secs_f64();
         log::warn!("Output http: {}: {problem}; trying again in {seconds:.1} s", self.name);
-        self.patience.sleep(delay).map_err(|over| self.over(over))
+        self.rest(delay).map_err(|over| self.over(over))
+    }
+
+    /// Sleeps for so long, or until there is nothing to wait for any more.
+    fn rest(&self, time: Duration) -> Result<(), Over> {
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.is_given_up() {
+            let left = until.saturating_duration_since(Instant::now());
+            self.patience.sleep(left.min(limits::PATIENCE_STEP))?;
+        }
+        Ok(())
     }
 
     /// That the pass had to end.
@@ -348,7 +401,7 @@ impl Post {
 
     /// A receiver may say again what was said to it.
     fn without_secrets(&self, text: &str) -> String {
-        let values = self.headers.iter().flat_map(|(_, value)| value.reveal().split_whitespace());
-        values.filter(|value| value.len() > 5).fold(text.to_owned(), |text, value| text.replace(value, "…"))
+        let values = self.headers.iter().map(|(_, value)| value.reveal());
+        self.format.without_secrets(values.fold(text.to_owned(), mask::without_secret))
     }
 }

@@ -102,6 +102,13 @@ impl Format for Splunk {
         Some((format!("HTTP {status}: {text}"), mend))
     }
 
+    fn blames_records(&self, status: u16, body: &[u8]) -> bool {
+        let answer: Option<Answer> = serde_json::from_slice(body).ok();
+        let code = answer.and_then(|answer| answer.code);
+        // No data, a format that is invalid, an event that lacks or is blank, indexed fields; all others are about the token.
+        status == 400 && code.is_none_or(|code| matches!(code, 5 | 6 | 12 | 13 | 15))
+    }
+
     fn settle(&self, _: &Batch, body: &[u8]) -> Outcome {
         if self.settings.channel.is_none() {
             return Outcome::Taken(None);
