@@ -46,7 +46,8 @@ impl Body {
         self.buffer.resize(self.buffer.len() + bytes, 0);
     }
 
-    /// Lengthens the body by as much as `read` writes at the start of what it is given, which is the rest of the buffer.
+    /// Lengthens the body by as much as `read` writes at the start of what it is given, which is the rest of the
+    /// buffer.
     pub fn fill<Error>(
         &mut self,
         read: impl FnOnce(&mut [u8]) -> Result<usize, Error>,

@@ -6,13 +6,13 @@
 //! - **The field.** Dots reach into objects (`Item.Id`), and through arrays into the objects in them; a name that holds
 //!   dots itself is found as well. Letter case counts. A field that stands there twice has both values.
 //! - **Its values.** An array has the value of each of its elements. A string is compared by the text that it stands
-//!   for, escapes resolved; numbers, `true`, `false` and `null` by their JSON text; objects, and arrays within arrays, by
-//!   their JSON text without whitespace. Letter case counts.
+//!   for, escapes resolved; numbers, `true`, `false` and `null` by their JSON text; objects, and arrays within arrays,
+//!   by their JSON text without whitespace. Letter case counts.
 //! - **What is wanted.** A list means any of its entries. `*` stands for any run of characters, also none; `**` for the
 //!   character `*`. An entry that begins with `!` is a value that is not wanted; with `!!`, the character `!`.
 //!
-//! A condition holds if the field has a value, one of its values is wanted (or the list says only what is not), and none
-//! is unwanted. So a record without the field is never kept: `!` says "something else", not "nothing".
+//! A condition holds if the field has a value, one of its values is wanted (or the list says only what is not), and
+//! none is unwanted. So a record without the field is never kept: `!` says "something else", not "nothing".
 //!
 //! The record is read once for all conditions, and no tree of values is made of it.
 

@@ -1,5 +1,5 @@
-//! One scan over a JSON text: checks that it is one, and finds where its parts stand. Nothing is decoded, copied or kept;
-//! [`text_of`] decodes the values that somebody asks for.
+//! One scan over a JSON text: checks that it is one, and finds where its parts stand. Nothing is decoded, copied or
+//! kept; [`text_of`] decodes the values that somebody asks for.
 //!
 //! Follows RFC 8259 to the letter, with two freedoms that it leaves to a reader: nesting may be as deep as the text is
 //! long, and an escape may stand for half of a surrogate pair.
@@ -137,8 +137,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads what follows a value within a value: a comma and perhaps a name, or what closes an array or object, which is
-    /// the end of a value again. Whether the outermost one has ended.
+    /// Reads what follows a value within a value: a comma and perhaps a name, or what closes an array or object, which
+    /// is the end of a value again. Whether the outermost one has ended.
     fn ends_with_this_value(&mut self) -> Result<bool, Fault> {
         loop {
             let Some(&closer) = self.closers.last() else { return Ok(true) };
@@ -304,8 +304,8 @@ impl Visitor<'_> for Decoded {
 }
 
 /// How many bytes from the start on need no second look within a string: neither a quote nor a backslash nor a control
-/// character. Eight at a time, by arithmetic on them as one number: a byte's top bit is left in the result if the byte is
-/// special, and the lowest such bit is right even where a borrow has set higher ones.
+/// character. Eight at a time, by arithmetic on them as one number: a byte's top bit is left in the result if the byte
+/// is special, and the lowest such bit is right even where a borrow has set higher ones.
 fn plain_length(text: &[u8]) -> usize {
     const fn all(byte: u8) -> u64 {
         u64::from_le_bytes([byte; 8])
@@ -314,8 +314,8 @@ fn plain_length(text: &[u8]) -> usize {
     let (words, rest) = text.as_chunks::<8>();
     for (place, bytes) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*bytes);
-        // With its second lowest bit turned over, a quote (22) comes to stand right behind the control characters (00 to
-        // 1f), where the blank (20) was.
+        // With its second lowest bit turned over, a quote (22) comes to stand right behind the control characters (00
+        // to 1f), where the blank (20) was.
         let special = is_below(word ^ all(0x02), 0x21) | is_below(word ^ all(b'\\'), 1);
         if special != 0 {
             return place * 8 + special.trailing_zeros() as usize / 8;

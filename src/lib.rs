@@ -32,8 +32,8 @@
 //! `main` parses the command line ([`cli`]) and calls one of the [`commands`], which may use everything; [`pass`] and
 //! [`check`] may use everything else. [`api`], [`output`] and [`state`] never use each other; [`report`] reads what
 //! [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`], [`body`],
-//! [`limits`], [`time`], [`disk`], [`login`], [`network`], [`suggest`]), [`schedule`] and [`config`] use none of these. A
-//! test holds this against the code.
+//! [`limits`], [`time`], [`disk`], [`login`], [`network`], [`suggest`]), [`schedule`] and [`config`] use none of these.
+//! A test holds this against the code.
 
 pub mod cli;
 pub mod commands;

@@ -1,5 +1,5 @@
-//! Every bound in one place: those that hold for everybody, and the ranges of the settings. What relates them is asserted
-//! when the program is compiled.
+//! Every bound in one place: those that hold for everybody, and the ranges of the settings. What relates them is
+//! asserted when the program is compiled.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -64,8 +64,8 @@ pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
 /// The longest pause of a tenant that a throttling answer can ask for.
 pub const THROTTLE_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// A tenant that is throttled for longer than this, with no request accepted meanwhile, is left to the next pass, because
-/// the lock keeps all others waiting for this one's end.
+/// A tenant that is throttled for longer than this, with no request accepted meanwhile, is left to the next pass,
+/// because the lock keeps all others waiting for this one's end.
 pub const THROTTLED_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// How often in a row a tenant's throttling is waited for before the item that met it is given up.
@@ -141,8 +141,8 @@ pub const STATE_BUFFER_BYTES: usize = 256 * 1024;
 /// Lines are handed to a file in pieces of about this size.
 pub const OUTPUT_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Entries of one chunk for a forward receiver, before compression. A message of 1 to 2 MB is acknowledged within a second
-/// or two; one record that is larger goes alone.
+/// Entries of one chunk for a forward receiver, before compression. A message of 1 to 2 MB is acknowledged within a
+/// second or two; one record that is larger goes alone.
 pub const FORWARD_CHUNK_BYTES: usize = 1_000_000;
 
 /// The largest message that Fluent Bit takes unless told otherwise, decompressed.
@@ -295,9 +295,9 @@ pub const HTTP_RETRIES_MAX: u32 = 20;
 /// The wait before a batch is tried again for the first time; it doubles from try to try.
 pub const HTTP_RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// So many records are left out of what is sent in a pass because the receiver refuses each of them; with more, the output
-/// fails. A receiver that refuses everything costs twice as many requests, and one that refuses a few records a day, each
-/// of which comes again for a week, holds up nothing.
+/// So many records are left out of what is sent in a pass because the receiver refuses each of them; with more, the
+/// output fails. A receiver that refuses everything costs twice as many requests, and one that refuses a few records a
+/// day, each of which comes again for a week, holds up nothing.
 pub const HTTP_REFUSED_RECORDS_MAX: usize = 100;
 
 /// Most records that a message names.

@@ -1,8 +1,8 @@
 //! How a line of the log looks, and where it goes.
 //!
-//! `2026-11-22T10:15:00Z [INFO] message` to standard error or to `log.path`, errors to both. Under journald, which knows the time and
-//! the priority itself, `<6>[INFO] message`. Only this program's own lines are written: what libraries log of requests
-//! is nobody's business, and the environment cannot turn it on.
+//! `2026-11-22T10:15:00Z [INFO] message` to standard error or to `log.path`, errors to both. Under journald, which
+//! knows the time and the priority itself, `<6>[INFO] message`. Only this program's own lines are written: what
+//! libraries log of requests is nobody's business, and the environment cannot turn it on.
 
 use std::{
     fs::{File, OpenOptions},
@@ -62,8 +62,8 @@ pub fn to_stderr(detail: Detail) {
     start(Box::new(Stderr), Frame::of_stderr(), None, detail);
 }
 
-/// Logs from now on with this detail to a file, which is appended to. Errors go to standard error too, so that cron mails
-/// them, the journal has them, and whoever calls the program by hand sees them.
+/// Logs from now on with this detail to a file, which is appended to. Errors go to standard error too, so that cron
+/// mails them, the journal has them, and whoever calls the program by hand sees them.
 ///
 /// Error: the file cannot be opened; then the log stays as it was.
 pub fn to_file(path: &Path, detail: Detail) -> io::Result<()> {

@@ -212,8 +212,8 @@ fn find_objects(body: &[u8]) -> Result<Vec<Span>, Malformed> {
     found.map_err(Malformed::NotAnObject)
 }
 
-/// Reads an array to the text's end: its objects, or the place of the first element that is none. Places are counted from
-/// `start` on.
+/// Reads an array to the text's end: its objects, or the place of the first element that is none. Places are counted
+/// from `start` on.
 fn elements(scanner: &mut Scanner<'_>, start: usize) -> Result<Result<Vec<Span>, usize>, Fault> {
     let mut spans = Vec::new();
     let mut stranger = None;

@@ -1,5 +1,5 @@
-//! What a pass costs, in work that can be counted: memory taken, waits for the disk, requests. Counts are the same on every
-//! machine, however busy it is; what the work takes in time is told by `cargo bench`.
+//! What a pass costs, in work that can be counted: memory taken, waits for the disk, requests. Counts are the same on
+//! every machine, however busy it is; what the work takes in time is told by `cargo bench`.
 
 use std::fs;
 
@@ -44,8 +44,8 @@ fn the_disk_is_waited_for_by_the_batch_and_not_by_the_blob() {
     run.assert_code(0).assert_line_with(&["Blobs found: 300 | Blobs successful: 300"]);
     let steps = fs::read_to_string(steps).expect("steps");
     let syncs = steps.lines().filter(|step| step.starts_with("Sync")).count();
-    // Some 40 for opening and closing, and at each commit one for each of the five files, one for the Ids and one for the
-    // journal; there is a commit a second, on a machine as slow as you like.
+    // Some 40 for opening and closing, and at each commit one for each of the five files, one for the Ids and one for
+    // the journal; there is a commit a second, on a machine as slow as you like.
     assert!(syncs < 150, "{syncs} syncs for 300 blobs");
 }
 
@@ -56,6 +56,7 @@ fn a_blob_costs_one_request() {
     installation.run(&[]).assert_code(0);
     let simulator = &installation.simulator;
     assert_eq!(simulator.count(Operation::FetchBlob), 50);
-    // A login, a list of subscriptions, five feeds to subscribe to, and each feed's 24 hours in two windows at the most.
+    // A login, a list of subscriptions, five feeds to subscribe to, and each feed's 24 hours in two windows at the
+    // most.
     assert!(simulator.requests().len() <= 50 + 2 + 5 + 10, "{} requests", simulator.requests().len());
 }

@@ -282,8 +282,8 @@ fn an_outage_of_two_passes_loses_nothing_and_repeats_nothing_elsewhere() {
     assert_all_once(&installation, &receiver.taken(), lines);
 }
 
-/// Lets a pass fail, then one succeed, once the receiver is told that it is up. Of the first one's requests only this part
-/// was taken: none of it came again, and all the rest did.
+/// Lets a pass fail, then one succeed, once the receiver is told that it is up. Of the first one's requests only this
+/// part was taken: none of it came again, and all the rest did.
 #[track_caller]
 fn assert_taken_is_not_repeated(
     (receiver, is_down): (&Receiver, &AtomicBool),
@@ -331,8 +331,8 @@ fn documents_that_were_taken_before_a_failure_do_not_come_again() {
     });
 }
 
-/// A receiver, Contoso with some records, and one record of them: a batch that holds it is answered with this until it is
-/// told that it has mended. All other batches are taken, after a moment.
+/// A receiver, Contoso with some records, and one record of them: a batch that holds it is answered with this until it
+/// is told that it has mended. All other batches are taken, after a moment.
 struct Picky {
     receiver: Receiver,
     installation: Installation,

@@ -1,4 +1,5 @@
-//! `output.http` through a gateway that this project did not write: nginx, as Debian has it (`apt-get install nginx-light`).
+//! `output.http` through a gateway that this project did not write: nginx, as Debian has it (`apt-get install
+//! nginx-light`).
 //!
 //! ```text
 //! cargo test --locked --test tests -- --ignored interop_http

@@ -1,5 +1,5 @@
-//! Networks as they are: proxies, private roots, certificates that are not to be trusted, IPv6, names that do not resolve,
-//! connections that are gone.
+//! Networks as they are: proxies, private roots, certificates that are not to be trusted, IPv6, names that do not
+//! resolve, connections that are gone.
 
 use std::{
     fs,

@@ -13,8 +13,8 @@ use super::{
     sinks,
 };
 
-/// 20,000 blobs whose every answer takes 50 ms, from the simulator: the floor is what so many requests take, so many at a
-/// time, one after the other.
+/// 20,000 blobs whose every answer takes 50 ms, from the simulator: the floor is what so many requests take, so many at
+/// a time, one after the other.
 pub fn latency(folder: &Path) -> io::Result<()> {
     const BLOBS: usize = 20_000;
     const LATENCY: Duration = Duration::from_millis(50);
@@ -37,8 +37,8 @@ pub fn latency(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The same number of blobs, 20 ms for every answer, of one tenant and of a thousand, from the simulator. The floor is what
-/// the blobs, and each tenant's login, list of subscriptions and listings take, so many at a time.
+/// The same number of blobs, 20 ms for every answer, of one tenant and of a thousand, from the simulator. The floor is
+/// what the blobs, and each tenant's login, list of subscriptions and listings take, so many at a time.
 pub fn tenants(folder: &Path) -> io::Result<()> {
     const BLOBS: usize = 15_000;
     const LATENCY: Duration = Duration::from_millis(20);

@@ -19,8 +19,8 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// One tenant, whose login and API are at this URL. A pass may make as many requests a minute as it can, and bodies of
-    /// any size are taken; everything else is as it is by default.
+    /// One tenant, whose login and API are at this URL. A pass may make as many requests a minute as it can, and bodies
+    /// of any size are taken; everything else is as it is by default.
     pub fn new(api_url: &str, folder: &Path) -> Self {
         Self::of_tenants(&[TENANT_ID.to_owned()], api_url, folder)
     }

@@ -1,9 +1,9 @@
 //! What a pass costs beside what it costs to fetch the same blobs with curl: `cargo bench --bench passes`.
 //!
-//! Serves each corpus by a stock nginx on the loopback, plain and over TLS, and runs turn by turn: the collector to files;
-//! curl, 50 at a time, to nowhere, and to files that are then synced; curl and `jq -c '.[]'`; and whatever other commands
-//! are given. Prints the medians and their ratios as Markdown. Nothing here fails because of a figure; it does if the
-//! records delivered are not all there. Needs nginx, curl, jq and GNU time (Debian: `nginx-light curl jq time`).
+//! Serves each corpus by a stock nginx on the loopback, plain and over TLS, and runs turn by turn: the collector to
+//! files; curl, 50 at a time, to nowhere, and to files that are then synced; curl and `jq -c '.[]'`; and whatever other
+//! commands are given. Prints the medians and their ratios as Markdown. Nothing here fails because of a figure; it does
+//! if the records delivered are not all there. Needs nginx, curl, jq and GNU time (Debian: `nginx-light curl jq time`).
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "showing figures is what a benchmark is for")]
 
@@ -30,7 +30,8 @@ use server::{Scheme, Server};
 /// Measures passes beside curl and jq, on this machine.
 #[derive(FromArgs)]
 struct Arguments {
-    /// what to measure, separated by commas: S, M, L, H, and the cases latency, tenants, known and outputs; default: all
+    /// what to measure, separated by commas: S, M, L, H, and the cases latency, tenants, known and outputs; default:
+    /// all
     #[argh(option, default = "String::from(\"S,M,L,H,latency,tenants,known,outputs\")")]
     only: String,
 

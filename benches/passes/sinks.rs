@@ -1,5 +1,5 @@
-//! Receivers that take everything, acknowledge it at once and keep nothing. Each listens on a port of its own for as long as
-//! the benchmark runs.
+//! Receivers that take everything, acknowledge it at once and keep nothing. Each listens on a port of its own for as
+//! long as the benchmark runs.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},

@@ -1,5 +1,5 @@
-//! What a token says of itself (RFC 7519). Read for whoever wants to know why the API refuses it, and not verified: that
-//! is for the API to do.
+//! What a token says of itself (RFC 7519). Read for whoever wants to know why the API refuses it, and not verified:
+//! that is for the API to do.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;

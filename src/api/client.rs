@@ -206,8 +206,8 @@ impl Client {
         })
     }
 
-    /// Downloads a blob's body, decompressed, into this buffer. `room` is asked for each further stretch of memory, in bytes, before it
-    /// is filled, and may take its time to answer.
+    /// Downloads a blob's body, decompressed, into this buffer. `room` is asked for each further stretch of memory, in
+    /// bytes, before it is filled, and may take its time to answer.
     pub fn download(
         &self,
         tenant: &Tenant,

@@ -115,8 +115,8 @@ impl Failure {
         }
     }
 
-    /// All that an administrator needs to hear: what happened, and what to do. Where a login failed for a reason that is
-    /// known, that reason in our own words.
+    /// All that an administrator needs to hear: what happened, and what to do. Where a login failed for a reason that
+    /// is known, that reason in our own words.
     pub fn advice(&self) -> String {
         match (self.code(), self.mend()) {
             (_, "") => format!("{self}; the next pass tries again"),

@@ -1,7 +1,8 @@
 //! Microsoft: the login endpoint and the Office 365 Management Activity API.
 //!
-//! One call here is one HTTP request. What to do about a failure is decided by [`retry`], and when the next request
-//! may be made by [`pace`]; both are pure. Which way it takes is [`crate::network`]'s. Nothing here knows of outputs or state.
+//! One call here is one HTTP request. What to do about a failure is decided by [`retry`], and when the next request may
+//! be made by [`pace`]; both are pure. Which way it takes is [`crate::network`]'s. Nothing here knows of outputs or
+//! state.
 
 mod claims;
 pub mod client;

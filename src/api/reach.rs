@@ -1,4 +1,5 @@
-//! Whether Microsoft can be reached at all, step by step: the name, then the connection, with nothing to prove who asks.
+//! Whether Microsoft can be reached at all, step by step: the name, then the connection, with nothing to prove who
+//! asks.
 
 use std::net::{IpAddr, ToSocketAddrs};
 

@@ -81,8 +81,8 @@ pub fn judge_login(failure: &Failure) -> Verdict {
     }
 }
 
-/// Whether a request that failed for so many `tries` is best made again without any wait. A connection kept for the next
-/// request may have been closed while it was idle, which says nothing about the request nor about the other side.
+/// Whether a request that failed for so many `tries` is best made again without any wait. A connection kept for the
+/// next request may have been closed while it was idle, which says nothing about the request nor about the other side.
 pub fn is_due_at_once(failure: &Failure, tries: u32) -> bool {
     tries == 1 && matches!(failure, Failure::Network(Trouble::Disconnected(_)))
 }

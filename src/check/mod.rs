@@ -1,5 +1,5 @@
-//! `check`: tries out what a pass needs, step by step, and says what was found, a line each on standard output. Collects
-//! nothing and changes nothing.
+//! `check`: tries out what a pass needs, step by step, and says what was found, a line each on standard output.
+//! Collects nothing and changes nothing.
 //!
 //! A step that fails does not hide those that do not need it; one that cannot be tried because of it says so. Nothing
 //! is tried twice, and every wait has an end ([`CHECK_WAIT_MAX`]).

@@ -1,5 +1,5 @@
-//! Keys of the older tool, `OfficeAuditLogCollector` by ddbnl: what still has a meaning works, what has none is accepted
-//! with a warning that says what replaces it.
+//! Keys of the older tool, `OfficeAuditLogCollector` by ddbnl: what still has a meaning works, what has none is
+//! accepted with a warning that says what replaces it.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! A certificate and its private key, from PEM files.
 //!
-//! Of the certificate only two fields are read, its end and its public key; whether it is the right one is for the login
-//! endpoint to say.
+//! Of the certificate only two fields are read, its end and its public key; whether it is the right one is for the
+//! login endpoint to say.
 
 use std::{fmt, path::Path};
 

@@ -1,4 +1,5 @@
-//! The files that a credential is kept in: what they hold, or what is wrong with them, in words for whoever can mend it.
+//! The files that a credential is kept in: what they hold, or what is wrong with them, in words for whoever can mend
+//! it.
 //!
 //! They are read at each login and not with the configuration: one tenant's file takes down no other tenant, what is
 //! renewed while a pass runs is taken up by its next login, and no key is kept from one login to the next.

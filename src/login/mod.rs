@@ -1,6 +1,6 @@
 //! Logging in to Microsoft as an app: what is asked of the login endpoint, with whose proof, and how its answers are
-//! read. Who sends the request, and what is made of a failure, is for the callers to say: the API's client and the output
-//! to Azure Monitor.
+//! read. Who sends the request, and what is made of a failure, is for the callers to say: the API's client and the
+//! output to Azure Monitor.
 //!
 //! Source: "Microsoft identity platform and the OAuth 2.0 client credentials flow".
 
@@ -20,8 +20,8 @@ use crate::{
 use certificate::Certificate;
 use credential_file::Unusable;
 
-/// When a credential expires. Known of certificates only: a secret does not say, and the token of a workload identity is
-/// renewed by whoever mounts it.
+/// When a credential expires. Known of certificates only: a secret does not say, and the token of a workload identity
+/// is renewed by whoever mounts it.
 pub fn expiry(credential: &Credential) -> Option<Timestamp> {
     match credential {
         Credential::Certificate { file, key_file } => Certificate::expiry(file, key_file.as_deref()),
@@ -48,8 +48,8 @@ impl App<'_> {
         format!("{}/{}/oauth2/v2.0/token", self.login_url, self.tenant_id)
     }
 
-    /// The form that asks for a token for this resource, such as `https://manage.office.com`. A certificate or a federated
-    /// token is read from its file for that.
+    /// The form that asks for a token for this resource, such as `https://manage.office.com`. A certificate or a
+    /// federated token is read from its file for that.
     pub fn form(&self, resource: &str) -> Result<Form, Unusable> {
         let open = |text: &str| Secret::new(text);
         let mut fields = vec![

@@ -98,8 +98,8 @@ impl Agents {
     }
 }
 
-/// Reads the body of an answer that says no, within bounds: its connection is used again only if it was read to its end.
-/// A body that breaks off takes nothing from what the status says.
+/// Reads the body of an answer that says no, within bounds: its connection is used again only if it was read to its
+/// end. A body that breaks off takes nothing from what the status says.
 pub fn read_refusal(body: Body) -> Vec<u8> {
     let mut reason = Vec::new();
     let _ = body.into_reader().take(limits::ERROR_BODY_BYTES_MAX as u64).read_to_end(&mut reason);

@@ -1,8 +1,8 @@
 //! Records to files as rows of CSV, for those who come from the older tool: `output.file.path` ends in `.csv`.
 //!
-//! [`crate::csv`] says how a row looks. A file that is empty or new gets its header when the first batch is complete, so
-//! that the columns are those of all of its records; the rows of that batch wait in memory until then. A file that is
-//! there goes on with its own header, and its own separator.
+//! [`crate::csv`] says how a row looks. A file that is empty or new gets its header when the first batch is complete,
+//! so that the columns are those of all of its records; the rows of that batch wait in memory until then. A file that
+//! is there goes on with its own header, and its own separator.
 //!
 //! The older tool wrote its file anew with each batch. That is not done here: whoever follows a file would read
 //! everything again, and a crash in the middle could lose it.

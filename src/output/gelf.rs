@@ -13,12 +13,13 @@
 //! - A name keeps its letters, digits, `.`, `-` and `_`; any other character becomes `_`. A name that is reserved gets
 //!   the prefix `record_`. The second field of a name gets the suffix `_2`, and so on.
 //! - `null` is left out. `true` and `false` are texts, because numbers and texts are all there is. So are numbers that
-//!   would not fit: integers beyond 64 bits, and what is beyond a double's range. Objects and arrays are their JSON text.
+//!   would not fit: integers beyond 64 bits, and what is beyond a double's range. Objects and arrays are their JSON
+//!   text.
 //! - A text longer than the index takes is cut. If a message would be too large, fields are left out. Both kinds are
 //!   named in the additional field `_CutFields`.
 //!
-//! Source: "GELF Payload Specification" of Graylog's documentation, for what a message must have, the characters of names
-//! and `_id`; `GelfCodec` and `Message` of graylog2-server, for the names that Graylog skips.
+//! Source: "GELF Payload Specification" of Graylog's documentation, for what a message must have, the characters of
+//! names and `_id`; `GelfCodec` and `Message` of graylog2-server, for the names that Graylog skips.
 
 use std::{borrow::Cow, collections::HashMap, io::Write as _};
 

@@ -2,10 +2,10 @@
 //!
 //! **A receiver of GELF acknowledges nothing.** What can be found out is found out before a blob counts as delivered:
 //! after each batch, and within a large one, the connection is closed from our side, and the receiver answers that by
-//! closing its own side when it has read everything; what comes next takes a new connection. If it breaks the connection
-//! off instead, or closes it while we still send, everything that was not confirmed in this way is sent again, so that
-//! messages can come twice but are not lost on the way. What the receiver loses *after* it has read it, because it
-//! crashes or its disk is full, nobody can tell from here.
+//! closing its own side when it has read everything; what comes next takes a new connection. If it breaks the
+//! connection off instead, or closes it while we still send, everything that was not confirmed in this way is sent
+//! again, so that messages can come twice but are not lost on the way. What the receiver loses *after* it has read it,
+//! because it crashes or its disk is full, nobody can tell from here.
 
 use super::{Connection, Endpoint, Output, OutputError, Patience, Source, gelf::Gelf};
 use crate::{

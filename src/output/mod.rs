@@ -52,8 +52,8 @@ pub trait Output: Send {
     /// [`Output::take_refused`] tells.
     fn make_durable(&mut self) -> Result<(), OutputError>;
 
-    /// When everything else is safe: the records that the receiver will never take as they are. They are not delivered, nor
-    /// are their blobs; the output goes on with others.
+    /// When everything else is safe: the records that the receiver will never take as they are. They are not delivered,
+    /// nor are their blobs; the output goes on with others.
     fn take_refused(&mut self) -> Option<Refused> {
         None
     }

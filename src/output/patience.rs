@@ -14,7 +14,8 @@ use crate::limits::PATIENCE_STEP;
 /// Until when anybody waits for a receiver. Without an end at first; a signal or `globalTimeout` sets one, from another
 /// thread, so whoever waits looks here every [`PATIENCE_STEP`]. Clones share the end.
 ///
-/// Where no step can be given, as in a request over HTTP or a look-up of a name, [`Patience::attempt`] does the waiting.
+/// Where no step can be given, as in a request over HTTP or a look-up of a name, [`Patience::attempt`] does the
+/// waiting.
 #[derive(Clone, Debug, Default)]
 pub struct Patience(Arc<Mutex<Option<Instant>>>);
 

@@ -191,8 +191,8 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
     };
     let (attempts, attempts_received) = crossbeam_channel::bounded(collect.threads);
     let worked = events.clone();
-    // One job for each thread, which takes attempts until no more come. A job for each attempt would cost more than a small
-    // blob does: idle threads would look for it in each other's queues.
+    // One job for each thread, which takes attempts until no more come. A job for each attempt would cost more than a
+    // small blob does: idle threads would look for it in each other's queues.
     pool.spawn_broadcast(move |_| {
         for Next { attempt, token } in &attempts_received {
             let result = tools.run(&attempt.task, token.as_deref());

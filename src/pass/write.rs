@@ -9,8 +9,9 @@
 //!
 //! Outputs fail one by one. One that has failed is left alone for the rest of the pass; the others go on. A blob that
 //! some of them have and others do not is not known: it waits, together with who has it, and a later pass collects it
-//! again for the rest only. What a receiver acknowledged before it failed is remembered record by record, by Id, so that
-//! it is not sent there again. An output of which the receiver refuses single records goes on: only their blobs wait.
+//! again for the rest only. What a receiver acknowledged before it failed is remembered record by record, by Id, so
+//! that it is not sent there again. An output of which the receiver refuses single records goes on: only their blobs
+//! wait.
 
 use std::{collections::HashMap, mem, sync::Arc, time::Instant};
 

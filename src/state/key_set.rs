@@ -1,5 +1,5 @@
-//! A set of many keys of 128 bits in little memory: 16 bytes a key in a table at least four fifths full, so at most 20. It
-//! is exact; all bits are compared.
+//! A set of many keys of 128 bits in little memory: 16 bytes a key in a table at least four fifths full, so at most 20.
+//! It is exact; all bits are compared.
 
 use crate::limits::FILLING_KEYS_MAX;
 

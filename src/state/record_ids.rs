@@ -5,7 +5,8 @@
 //! to the file of its hour; what is too old goes by removing whole files. So a pass with one new blob writes only that
 //! blob's Ids, however many are remembered.
 //!
-//! In memory they are sets of keys, loaded when the first record comes, so a pass that finds nothing new does not read them.
+//! In memory they are sets of keys, loaded when the first record comes, so a pass that finds nothing new does not read
+//! them.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,5 @@
-//! The messages that `docs/TROUBLESHOOTING.md` quotes are those of the program: nearly all of them are brought about here.
+//! The messages that `docs/TROUBLESHOOTING.md` quotes are those of the program: nearly all of them are brought about
+//! here.
 
 use std::{collections::BTreeSet, fs, fs::File, time::Duration};
 
@@ -15,8 +16,8 @@ use crate::support::{
 
 const FEED: &str = "Audit.Exchange";
 
-/// What a message says that no test can bring about here, because root may do everything or seven days have to pass; it has
-/// to be in the source.
+/// What a message says that no test can bring about here, because root may do everything or seven days have to pass; it
+/// has to be in the source.
 const ONLY_IN_THE_SOURCE: [&str; 5] = [
     "let the collector's user read and write it",
     "the file system is read-only: use another folder, or mount it writable",

@@ -93,7 +93,8 @@ fn an_image_is_built_of_everything_that_the_program_is_built_of() {
         let (from, to) = (path(name).display().to_string(), copy.display().to_string());
         tool("cp", &["--recursive", &from, &to]).assert_code(0);
     }
-    // It may lack crates of other systems, but it reads the manifest first, and refuses one that names what is not there.
+    // It may lack crates of other systems, but it reads the manifest first, and refuses one that names what is not
+    // there.
     let manifest = folder.path().join("Cargo.toml").display().to_string();
     let run = tool(env!("CARGO"), &["fetch", "--offline", "--locked", "--manifest-path", &manifest]);
     assert!(!run.stderr.contains("failed to parse manifest"), "{run}");

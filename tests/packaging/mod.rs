@@ -1,6 +1,6 @@
-//! What is shipped around the program: units, cron, containers, packages, alerts. What is there and whether it agrees with
-//! the program is always tested. What needs a tool or root is ignored by default, and run by `.ci/run`:
-//! `cargo test --locked --test tests -- --ignored packaging`.
+//! What is shipped around the program: units, cron, containers, packages, alerts. What is there and whether it agrees
+//! with the program is always tested. What needs a tool or root is ignored by default, and run by `.ci/run`: `cargo
+//! test --locked --test tests -- --ignored packaging`.
 
 mod containers;
 mod cron;

@@ -1,4 +1,5 @@
-//! A proxy as companies have them: it opens tunnels for `CONNECT`, perhaps only with a password, and writes down to where.
+//! A proxy as companies have them: it opens tunnels for `CONNECT`, perhaps only with a password, and writes down to
+//! where.
 
 use std::{
     io::{self, Read, Write},
@@ -33,8 +34,8 @@ pub enum Manner {
     Refusing(u16),
     /// The first tunnels end as soon as the client has spoken: so many.
     Cutting(usize),
-    /// The first tunnel swallows whatever the client says after so many bytes, as a firewall does with a connection that
-    /// it has forgotten.
+    /// The first tunnel swallows whatever the client says after so many bytes, as a firewall does with a connection
+    /// that it has forgotten.
     Forgetting(u64),
 }
 

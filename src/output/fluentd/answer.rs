@@ -2,7 +2,8 @@
 
 /// One answer.
 ///
-/// Source: "Forward Protocol Specification v1", <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>.
+/// Source: "Forward Protocol Specification v1",
+/// <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It wants to know who we are.

@@ -11,7 +11,8 @@
 //! A chunk's id is a random number. It is the same whenever the chunk is sent again within a pass, but a later pass,
 //! which cuts its chunks elsewhere, has others.
 //!
-//! Source: "Forward Protocol Specification v1", <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>.
+//! Source: "Forward Protocol Specification v1",
+//! <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>.
 
 mod answer;
 mod link;

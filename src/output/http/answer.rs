@@ -67,8 +67,8 @@ impl Refusal {
         Self { is_passing: trouble.is_passing(), is_cut, ..Self::new(problem, mend) }
     }
 
-    /// Reads an answer that is no success. `words`: the receiver's own and what can be done about them, if its format knows
-    /// any. Whether another try may help hangs on the status alone.
+    /// Reads an answer that is no success. `words`: the receiver's own and what can be done about them, if its format
+    /// knows any. Whether another try may help hangs on the status alone.
     pub fn of_answer(
         status: u16,
         headers: &HeaderMap,

@@ -1,12 +1,13 @@
 //! `azure-logs-ingestion`: Azure Monitor's Logs Ingestion API, which has replaced the HTTP Data Collector API.
 //!
 //! The URL is that of a stream of a data collection rule:
-//! `https://ENDPOINT/dataCollectionRules/RULE/streams/STREAM?api-version=2023-01-01`. A batch is a JSON array of at most
-//! 1 MB. A record is sent as it is, with `TimeGenerated` added at its end from `CreationTime` unless it has one; the rule's
-//! stream declaration says which fields are taken over as columns, and its transformation what becomes of them.
+//! `https://ENDPOINT/dataCollectionRules/RULE/streams/STREAM?api-version=2023-01-01`. A batch is a JSON array of at
+//! most 1 MB. A record is sent as it is, with `TimeGenerated` added at its end from `CreationTime` unless it has one;
+//! the rule's stream declaration says which fields are taken over as columns, and its transformation what becomes of
+//! them.
 //!
-//! Each request has a token that the app in `azure` gets from Entra ID by the client credentials grant; the app needs the
-//! role Monitoring Metrics Publisher on the rule. A token that is refused is replaced once.
+//! Each request has a token that the app in `azure` gets from Entra ID by the client credentials grant; the app needs
+//! the role Monitoring Metrics Publisher on the rule. A token that is refused is replaced once.
 //!
 //! Source: "Logs Ingestion API in Azure Monitor" and "Azure Monitor service limits", section "Logs Ingestion API".
 

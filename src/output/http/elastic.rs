@@ -1,10 +1,10 @@
 //! `elastic-bulk`: the bulk API of Elasticsearch, and of `OpenSearch`.
 //!
-//! A record is a `create` action and the document: the record with `@timestamp`, which data streams demand, added at its
-//! end from `CreationTime` unless it has one. The action's `_index` is `elastic.index`, a data stream or an index; without
-//! that option it is the URL's (`…/NAME/_bulk`). Its `_id` is the record's `Id`, so that a record that is sent again is
-//! answered with 409, which counts as taken, and overwrites nothing; in a data stream this holds as long as the stream is
-//! not rolled over in between. A record without an `Id` gets an `_id` of Elasticsearch's making.
+//! A record is a `create` action and the document: the record with `@timestamp`, which data streams demand, added at
+//! its end from `CreationTime` unless it has one. The action's `_index` is `elastic.index`, a data stream or an index;
+//! without that option it is the URL's (`…/NAME/_bulk`). Its `_id` is the record's `Id`, so that a record that is sent
+//! again is answered with 409, which counts as taken, and overwrites nothing; in a data stream this holds as long as
+//! the stream is not rolled over in between. A record without an `Id` gets an `_id` of Elasticsearch's making.
 //!
 //! The answer says of each record what became of it:
 //!
@@ -16,7 +16,8 @@
 //!   `@timestamp`. The log tells how many. If even that is refused, the output fails and the message names the record;
 //! - any other status, such as 403 or 404 for the index: the output fails.
 //!
-//! Source: "Bulk API" of the Elasticsearch reference; Elastic Common Schema, fields `event.original` and `error.message`.
+//! Source: "Bulk API" of the Elasticsearch reference; Elastic Common Schema, fields `event.original` and
+//! `error.message`.
 
 use jiff::Timestamp;
 use serde::Deserialize;

@@ -52,8 +52,8 @@ pub trait Format: Send + Sync {
         Outcome::Taken(None)
     }
 
-    /// Where and how is asked whether records that were taken are safe: the path of the question and its body. `None` if
-    /// an answer of success already says so.
+    /// Where and how is asked whether records that were taken are safe: the path of the question and its body. `None`
+    /// if an answer of success already says so.
     fn question(&self, _receipts: &[u64]) -> Option<(String, String)> {
         None
     }

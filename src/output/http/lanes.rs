@@ -87,7 +87,8 @@ impl Lanes {
         Ok(())
     }
 
-    /// Waits until all is taken that the receiver does not refuse record by record. Returns the receipts of what was taken since the last time.
+    /// Waits until all is taken that the receiver does not refuse record by record. Returns the receipts of what was
+    /// taken since the last time.
     pub fn settle(&mut self) -> Result<Vec<u64>, Stuck> {
         while self.under_way > 0 {
             match self.results.recv_timeout(PATIENCE_STEP) {
@@ -99,8 +100,8 @@ impl Lanes {
         Ok(std::mem::take(&mut self.receipts))
     }
 
-    /// After a failure: waits for what is under way, and returns the Ids of the records that were taken all the same, and
-    /// their receipts.
+    /// After a failure: waits for what is under way, and returns the Ids of the records that were taken all the same,
+    /// and their receipts.
     pub fn take_taken(&mut self) -> (Vec<u128>, Vec<u64>) {
         while self.under_way > 0 {
             match self.results.recv_timeout(PATIENCE_STEP) {

@@ -1,16 +1,17 @@
 //! Records to a receiver over HTTP, in batches.
 //!
 //! A batch is sent as soon as it has `batchSize` bytes or `batchRecords` records, several of them side by side, over
-//! connections that are kept; a record that is larger than a batch goes alone. What counts as taken, how a batch looks and
-//! what an answer says is the format's: [`lines`] (`ndjson`, `array`), [`splunk`], [`elastic`], [`azure`]. A batch is tried
-//! again after 408, 429 and 5xx, after silence and after a connection that was cut, for `retryTimeout` at the most and not
-//! before `Retry-After`; one that is too large (413, or cut off twice in a row) or of which the receiver does not like a record
-//! (400, 422) is halved, and a single record that is refused is left out and told of. After any other answer the output fails:
-//! nothing more is sent, what is under way is waited for, and a later pass sends again what was not taken.
+//! connections that are kept; a record that is larger than a batch goes alone. What counts as taken, how a batch looks
+//! and what an answer says is the format's: [`lines`] (`ndjson`, `array`), [`splunk`], [`elastic`], [`azure`]. A batch
+//! is tried again after 408, 429 and 5xx, after silence and after a connection that was cut, for `retryTimeout` at the
+//! most and not before `Retry-After`; one that is too large (413, or cut off twice in a row) or of which the receiver
+//! does not like a record (400, 422) is halved, and a single record that is refused is left out and told of. After any
+//! other answer the output fails: nothing more is sent, what is under way is waited for, and a later pass sends again
+//! what was not taken.
 //!
 //! When [`Output::make_durable`] returns, everything was answered with a status of success, and acknowledged where the
-//! format has more than that. An answer that is lost on the way makes its batch come twice. Batches may arrive in another
-//! order than that in which they were made.
+//! format has more than that. An answer that is lost on the way makes its batch come twice. Batches may arrive in
+//! another order than that in which they were made.
 
 mod answer;
 mod azure;

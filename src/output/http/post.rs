@@ -80,8 +80,8 @@ struct Tries {
     until: Option<Instant>,
 }
 
-/// A receiver may cut the connection on a body that is too large before its answer says so. The first cut says nothing: a
-/// connection that was kept may have been closed while it was idle.
+/// A receiver may cut the connection on a body that is too large before its answer says so. The first cut says nothing:
+/// a connection that was kept may have been closed while it was idle.
 const CUTS_UNTIL_HALVED: u32 = 2;
 
 impl Post {

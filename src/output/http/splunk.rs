@@ -1,11 +1,11 @@
 //! `splunk-hec`: Splunk's HTTP Event Collector.
 //!
 //! A record is one event: `time` is its `CreationTime` in seconds, `host` the tenant's name (else its id) unless
-//! configured, `source`, `sourcetype` and, if configured, `index`; `event` is the record's own text, unparsed. Events stand
-//! one behind the other, each on a line. The token comes in the configured header `Authorization: Splunk …`.
+//! configured, `source`, `sourcetype` and, if configured, `index`; `event` is the record's own text, unparsed. Events
+//! stand one behind the other, each on a line. The token comes in the configured header `Authorization: Splunk …`.
 //!
-//! A success means that Splunk has the events in its queue. With a `channel` each batch gets a number, and is safe only when
-//! `/services/collector/ack` says so of that number: the indexers have it. Several batches are asked for at once.
+//! A success means that Splunk has the events in its queue. With a `channel` each batch gets a number, and is safe only
+//! when `/services/collector/ack` says so of that number: the indexers have it. Several batches are asked for at once.
 //!
 //! Source: "Format events for HTTP Event Collector", "About HTTP Event Collector Indexer Acknowledgment" and
 //! "Troubleshoot HTTP Event Collector", section "Possible error codes", of Splunk's documentation.
@@ -105,7 +105,8 @@ impl Format for Splunk {
     fn blames_records(&self, status: u16, body: &[u8]) -> bool {
         let answer: Option<Answer> = serde_json::from_slice(body).ok();
         let code = answer.and_then(|answer| answer.code);
-        // No data, a format that is invalid, an event that lacks or is blank, indexed fields; all others are about the token.
+        // No data, a format that is invalid, an event that lacks or is blank, indexed fields; all others are about the
+        // token.
         status == 400 && code.is_none_or(|code| matches!(code, 5 | 6 | 12 | 13 | 15))
     }
 

@@ -66,8 +66,8 @@ impl Schedule<'_> {
         }
     }
 
-    /// The period is listed again as far as the server's clock allows. If that is not told, or has been tried, or leaves
-    /// nothing, the feed cannot be listed.
+    /// The period is listed again as far as the server's clock allows. If that is not told, or has been tried, or
+    /// leaves nothing, the feed cannot be listed.
     fn correct_times(&mut self, mut attempt: Attempt, failure: &Failure) {
         if let (Task::ListPage(feed, page), Failure::Refused { server_time: Some(theirs), .. }) =
             (&mut attempt.task, failure)
@@ -137,8 +137,8 @@ impl Schedule<'_> {
         }
     }
 
-    /// All of the tenant's requests wait, and no other's. The request that met it keeps its tries. A tenant that gets no
-    /// request through for too long is left to the next pass.
+    /// All of the tenant's requests wait, and no other's. The request that met it keeps its tries. A tenant that gets
+    /// no request through for too long is left to the next pass.
     pub(super) fn throttled(
         &mut self,
         mut attempt: Attempt,

@@ -4,15 +4,15 @@
 //! The time is passed in, so every policy here can be tested without a network or a clock: whose turn it is, what is
 //! tried again and when, how many requests a tenant may make, what is given up.
 //!
-//! - Tenants take turns, one task each, so that a tenant with much to do does not hold up another one; and none has more
-//!   threads than it leaves to others that are at work, so that one whose requests hang does not either.
+//! - Tenants take turns, one task each, so that a tenant with much to do does not hold up another one; and none has
+//!   more threads than it leaves to others that are at work, so that one whose requests hang does not either.
 //! - Within a tenant, first what everything else waits for (login, subscriptions), then pages, then blobs, oldest
 //!   first. While many blobs wait for their download no further page is listed, so a backlog costs no memory.
 //! - A tenant that is throttled, paced, or without a token leaves the round until it can go on; no thread waits for it.
 //! - Each listed blob ends up in exactly one of [`Counts`]' fields; [`Schedule::finish`] asserts it.
 //!
-//! Here stands the state, and what begins and ends a pass. Whose turn it is, what comes of a success, and what comes of a
-//! failure stand in files of their own.
+//! Here stands the state, and what begins and ends a pass. Whose turn it is, what comes of a success, and what comes of
+//! a failure stand in files of their own.
 
 mod failures;
 mod successes;
@@ -176,8 +176,8 @@ impl Attempt {
     }
 }
 
-/// A download. What no output has goes before what only some of them lack, and the older blob first; the sequence makes the
-/// order total.
+/// A download. What no output has goes before what only some of them lack, and the older blob first; the sequence makes
+/// the order total.
 struct Download {
     order: (bool, Timestamp, u64),
     attempt: Attempt,
@@ -433,8 +433,8 @@ impl<'a> Schedule<'a> {
         std::mem::take(&mut self.gone)
     }
 
-    /// Ends the books: what is still in somebody's hands was not delivered. Returns what the pass did, and what is to be
-    /// remembered of its feeds: up to when each is listed, and the blobs that wait.
+    /// Ends the books: what is still in somebody's hands was not delivered. Returns what the pass did, and what is to
+    /// be remembered of its feeds: up to when each is listed, and the blobs that wait.
     pub fn finish(mut self, now: Timestamp) -> (Summary, Progress) {
         let is_failed = self.stop.is_none_or(|stop| stop == Stop::Writer);
         for (feed, wanted) in std::mem::take(&mut self.in_hand).into_values() {

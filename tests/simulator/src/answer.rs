@@ -40,7 +40,8 @@ pub enum Delivery {
     ResetUnanswered,
     /// Nothing is sent for that time, or until the simulator stops; then the whole answer.
     Stalled(Option<Duration>),
-    /// Nothing more is sent after that many bytes of the body for that time, or until the simulator stops; then the rest.
+    /// Nothing more is sent after that many bytes of the body for that time, or until the simulator stops; then the
+    /// rest.
     StalledAfter(usize, Option<Duration>),
     /// So many bytes at a time, header included, with a pause between.
     Dripping(usize, Duration),

@@ -23,9 +23,10 @@
 //!
 //! # Map
 //!
-//! A request comes in through `server`, over a plain `stream` or one under TLS, and is understood by `request`; `world` takes it by `protocol` (is it in good
-//! form?) and [`Fault`] (shall it fail?) to `login` or `api`, which answer from a `tenant` and its `blob`s, filled by
-//! `record`. The [`Answer`] goes out through `server` again, in whatever manner its [`Delivery`] says.
+//! A request comes in through `server`, over a plain `stream` or one under TLS, and is understood by `request`; `world`
+//! takes it by `protocol` (is it in good form?) and [`Fault`] (shall it fail?) to `login` or `api`, which answer from a
+//! `tenant` and its `blob`s, filled by `record`. The [`Answer`] goes out through `server` again, in whatever manner its
+//! [`Delivery`] says.
 //!
 //! The simulator is stricter than Microsoft: whatever a client does that would be a mistake is kept in
 //! [`Simulator::violations`], even where the real service would let it pass.

@@ -50,8 +50,8 @@ struct Connections {
 }
 
 impl Server {
-    /// Listens on a free port of this address, under TLS if there is an identity for it; the world learns its URL before
-    /// the first request comes.
+    /// Listens on a free port of this address, under TLS if there is an identity for it; the world learns its URL
+    /// before the first request comes.
     pub(crate) fn start(address: IpAddr, identity: Option<&Identity>) -> io::Result<Self> {
         let listener = TcpListener::bind((address, 0))?;
         let address = listener.local_addr()?;
