@@ -3,7 +3,8 @@
 use std::{
     env, fs,
     io::{self, Write},
-    path::{self, PathBuf},
+    iter,
+    path::{self, Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -175,7 +176,9 @@ pub fn schedule(setup: &Setup, scheduler: Scheduler, arguments: &Arguments) -> E
         Schedule { program: &program, config: &config, interval: setup.config.interval, options: &options };
     match schedule.text(scheduler) {
         Ok(text) => {
-            for warning in schedule.warnings(scheduler).into_iter().chain(troubles(setup, scheduler)) {
+            for warning in
+                schedule.warnings(scheduler).into_iter().chain(troubles(setup, arguments, scheduler))
+            {
                 ::log::warn!("{warning}");
             }
             show(&text)
@@ -208,9 +211,12 @@ pub fn complain(message: &str) -> Exit {
 }
 
 /// What in the configuration works by hand, but not when this scheduler starts passes.
-fn troubles(setup: &Setup, scheduler: Scheduler) -> Vec<String> {
+fn troubles(setup: &Setup, arguments: &Arguments, scheduler: Scheduler) -> Vec<String> {
     let Setup { file, config, .. } = setup;
+    let working_dir = &config.collect.working_dir;
+    let is_given = scheduler == Scheduler::Systemd && working_dir == Path::new("."); // by STATE_DIRECTORY
     let paths = [
+        ("collect.workingDir", Some(working_dir).filter(|_| !is_given)),
         ("output.file.path", config.output.file.as_ref().map(|file| &file.path)),
         ("log.path", config.log.path.as_ref()),
         ("metrics.path", config.metrics_path.as_ref()),
@@ -219,8 +225,10 @@ fn troubles(setup: &Setup, scheduler: Scheduler) -> Vec<String> {
     let relative = relative.map(|(key, _)| {
         format!("{key} is relative, but schedulers start passes in a folder of their own: make it absolute")
     });
-    let asks_for_credential =
-        || fs::read_to_string(file).is_ok_and(|text| text.contains("CREDENTIALS_DIRECTORY"));
+    let asks_for_credential = || {
+        let mut files = iter::once(file).chain(&arguments.credentials);
+        files.any(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("CREDENTIALS_DIRECTORY")))
+    };
     let credential = (scheduler == Scheduler::Systemd && !asks_for_credential()).then(|| {
         "The service does not start without the file that its LoadCredential= names, which the configuration does not \
          ask for: say client_secret_file: \"${CREDENTIALS_DIRECTORY}/client_secret\" there, or take out that line"

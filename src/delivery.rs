@@ -113,6 +113,8 @@ pub struct Wanted {
     pub blob: Blob,
     /// The outputs that have its records already, from a pass in which others failed.
     pub delivered_to: OutputSet,
+    /// Whether an earlier pass tried it in vain.
+    pub has_failed: bool,
 }
 
 #[cfg(test)]

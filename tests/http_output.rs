@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    fs,
     process::{Command, Stdio},
     sync::{
         Arc, Mutex, OnceLock,
@@ -394,6 +395,31 @@ fn batches_that_are_taken_beside_one_that_fails_do_not_come_again() {
     picky.is_mended.store(true, Ordering::SeqCst);
     picky.installation.run(&[]).assert_code(0);
     assert_all_once(&picky.installation, &picky.receiver.taken(), lines);
+}
+
+#[test]
+fn what_was_taken_of_a_blob_that_waits_is_remembered_as_long_as_it_waits() {
+    let picky = Picky::new(Reply::status(400), "");
+    picky.installation.run(&[]).assert_code(1);
+    assert_eq!(picky.taken(lines), picky.all_but_the_refused());
+
+    // As if all of it had happened so many hours earlier.
+    let hours_earlier =
+        |hours: i64| (jiff::Timestamp::now() - jiff::SignedDuration::from_hours(hours)).to_string();
+    let progress = picky.installation.path("state/progress");
+    let text = fs::read_to_string(&progress).expect("a file");
+    let (before, rest) = text.split_once("\"contentCreated\":\"").expect("a blob that waits");
+    let (_, after) = rest.split_once('"').expect("a time");
+    fs::write(&progress, format!("{before}\"contentCreated\":\"{}\"{after}", hours_earlier(40)))
+        .expect("room");
+    for file in fs::read_dir(picky.installation.path("state/record_ids")).expect("a folder") {
+        let path = file.expect("a file").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("text");
+        let earlier = format!("{}{}", &hours_earlier(30)[..13], &name[13..]);
+        fs::rename(&path, path.with_file_name(earlier)).expect("a name");
+    }
+    picky.installation.run(&[]).assert_code(1);
+    assert_eq!(picky.taken(lines), picky.all_but_the_refused());
 }
 
 #[test]

@@ -37,7 +37,7 @@ use crate::{
     network,
     output::{self, Output, OutputError, Patience, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
-    state::{self, KnownBlobs, Ledger, Progress, StateError},
+    state::{self, KnownBlobs, Ledger, Progress, StateError, Waiting},
     time,
 };
 use feeds::{FeedIndex, Feeds, TenantIndex};
@@ -253,7 +253,8 @@ fn resume(
             progress.waiting.push(waiting);
             continue;
         };
-        let wanted = Wanted { blob: waiting.blob, delivered_to: waiting.delivered_to };
+        let Waiting { blob, delivered_to, has_failed, .. } = waiting;
+        let wanted = Wanted { blob, delivered_to, has_failed };
         let expiration = &wanted.blob.expiration;
         if time::parse(expiration).is_some_and(|expiration| expiration < now - EXPIRATION_GRACE) {
             log::error!(

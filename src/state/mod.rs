@@ -86,7 +86,11 @@ pub fn open(
     journal.take_over(&orphans, &waiting)?;
     let mut progress = Progress::read_or_put_aside(working_dir)?;
     progress.waiting = merged(progress.waiting, waiting, &known);
-    let record_ids = (!dedup.is_zero()).then(|| RecordIds::new(working_dir, now, dedup));
+    // Some records of a blob that waits may be delivered: they are remembered as long as it waits.
+    let waits_since = progress.waiting.iter().map(|waiting| waiting.blob.created).min();
+    let waits = waits_since.and_then(|since| Duration::try_from(now.duration_since(since)).ok());
+    let dedup = (!dedup.is_zero()).then(|| dedup.max(waits.unwrap_or_default()));
+    let record_ids = dedup.map(|dedup| RecordIds::new(working_dir, now, dedup));
     let ledger = Ledger { working_dir: working_dir.to_owned(), known_blobs, journal, record_ids, orphans };
     Ok((ledger, known, progress))
 }
@@ -369,12 +373,15 @@ mod tests {
                     None => assert!(!is_known(number), "blob {number} was never committed"),
                 }
                 assert_eq!(waits(number), self.model.waiting.contains_key(&number), "blob {number} waits");
+                // As long as a blob waits, nothing is forgotten that is younger than it.
+                let oldest = progress.waiting.iter().map(|waiting| waiting.blob.created).min();
+                let since = oldest.map_or(self.now - DEDUP, |oldest| oldest.min(self.now - DEDUP));
                 let mut has = |id| ledger.has_record(OutputName::File, id).expect("readable files");
                 match self.model.records.get(&number) {
-                    Some(&at) if at >= self.now - DEDUP => {
+                    Some(&at) if at >= since => {
                         assert!(has(id_of(number)), "record {number} is forgotten");
                     }
-                    Some(&at) if at < self.now - DEDUP - HOUR => {
+                    Some(&at) if at < since - HOUR => {
                         assert!(!has(id_of(number)), "record {number} stays");
                     }
                     Some(_) => {}

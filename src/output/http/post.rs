@@ -244,6 +244,7 @@ impl Post {
                     tries = Tries::default();
                 }
                 Ok((status, headers, body)) => {
+                    let body = self.masked(&body);
                     let words = self.format.explain(status, &body);
                     let refusal = Refusal::of_answer(status, &headers, &body, words, Timestamp::now());
                     self.wait(&mut tries, refusal)?;
@@ -282,6 +283,7 @@ impl Post {
             agents::read_answer(&peer, request.call(), limits::ERROR_BODY_BYTES_MAX)
                 .map_err(|trouble| self.error(Refusal::of_trouble(&peer, &trouble)))?;
         if refusals.contains(&status) || (300..400).contains(&status) {
+            let body = self.masked(&body);
             let words = self.format.explain(status, &body);
             return Err(self.error(Refusal::of_answer(status, &headers, &body, words, Timestamp::now())));
         }
@@ -299,8 +301,7 @@ impl Post {
         if (200..300).contains(&status) {
             return self.format.settle(batch, &body);
         }
-        // Before anything is cut off: nobody knows half a secret again.
-        let body = self.without_secrets(&String::from_utf8_lossy(&body)).into_bytes();
+        let body = self.masked(&body);
         let words = self.format.explain(status, &body);
         let refusal = Refusal::of_answer(status, &headers, &body, words, Timestamp::now());
         let refusal = refusal.without_quotes(status, batch.text());
@@ -397,6 +398,11 @@ impl Post {
     fn error(&self, refusal: Refusal) -> OutputError {
         let problem = self.without_secrets(&refusal.problem);
         OutputError::Receiver { receiver: self.name.clone(), problem, mend: refusal.mend }
+    }
+
+    /// An answer without secrets, before anything is cut off: nobody knows half a secret again.
+    fn masked(&self, body: &[u8]) -> Vec<u8> {
+        self.without_secrets(&String::from_utf8_lossy(body)).into_bytes()
     }
 
     /// A receiver may say again what was said to it.

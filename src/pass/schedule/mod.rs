@@ -6,8 +6,8 @@
 //!
 //! - Tenants take turns, one task each, so that a tenant with much to do does not hold up another one; and none has
 //!   more threads than it leaves to others that are at work, so that one whose requests hang does not either.
-//! - Within a tenant, first what everything else waits for (login, subscriptions), then pages, then blobs, oldest
-//!   first. While many blobs wait for their download no further page is listed, so a backlog costs no memory.
+//! - Within a tenant, first what everything else waits for (login, subscriptions), then pages, then blobs: new ones
+//!   before those that failed in an earlier pass, and oldest first. While many blobs wait for their download no further page is listed, so a backlog costs no memory.
 //! - A tenant that is throttled, paced, or without a token leaves the round until it can go on; no thread waits for it.
 //! - Each listed blob ends up in exactly one of [`Counts`]' fields; [`Schedule::finish`] asserts it.
 //!
@@ -176,8 +176,8 @@ impl Attempt {
     }
 }
 
-/// A download. What no output has goes before what only some of them lack, and the older blob first; the sequence makes
-/// the order total.
+/// A download. What is new goes before what an earlier pass tried in vain, so that no blob that fails at every pass holds
+/// it up, and the older blob first; the sequence makes the order total.
 struct Download {
     order: (bool, Timestamp, u64),
     attempt: Attempt,
@@ -441,7 +441,9 @@ impl<'a> Schedule<'a> {
             self.leave_blob(feed, &wanted, is_failed);
         }
         if let Some(why) = &self.output_failure {
-            for Undelivered { feed, .. } in &self.undelivered {
+            // What a deadline or a signal left is not this output's fault.
+            let is_its_fault = |blob: &&Undelivered| self.stop.is_none() || blob.has_failed;
+            for Undelivered { feed, .. } in self.undelivered.iter().filter(is_its_fault) {
                 self.feed_states[feed.place()].last_error.get_or_insert_with(|| why.clone());
             }
         }
@@ -474,7 +476,7 @@ impl<'a> Schedule<'a> {
             let not_listed = std::mem::take(&mut state.waiting).into_values();
             self.undelivered.extend(not_listed.map(|wanted| Undelivered { feed, wanted, has_failed: true }));
         }
-        for Undelivered { feed, wanted: Wanted { blob, delivered_to }, has_failed } in self.undelivered {
+        for Undelivered { feed, wanted: Wanted { blob, delivered_to, .. }, has_failed } in self.undelivered {
             let (tenant, content_type) = self.feeds.feed(feed);
             let tenant_id = tenant.tenant_id.clone();
             progress.waiting.push(Waiting { tenant_id, content_type, blob, delivered_to, has_failed });

@@ -196,13 +196,14 @@ impl Schedule<'_> {
             }
             let mut feeds = self.feeds.feeds_of(self.feeds.tenant_of(feed));
             let waiting = feeds.find_map(|feed| self.feed_states[feed.place()].waiting.remove(&key));
-            let delivered_to = waiting.map_or(OutputSet::EMPTY, |waiting| waiting.delivered_to);
+            let (delivered_to, has_failed) = waiting
+                .map_or((OutputSet::EMPTY, false), |waiting| (waiting.delivered_to, waiting.has_failed));
             let state = &mut self.feed_states[feed.place()];
             if self.known.contains(&tenant.tenant_id, &blob.content_id) {
                 state.counts.listed += 1;
                 state.counts.known += 1;
             } else {
-                wanted.push(Wanted { blob, delivered_to });
+                wanted.push(Wanted { blob, delivered_to, has_failed });
             }
         }
         match page.next {

@@ -230,7 +230,7 @@ fn what_no_working_output_lacks_is_not_downloaded_and_what_all_lack_goes_first()
     let feed = feeds.feeds().next().expect("a feed");
     let file = OutputSet::EMPTY.with(OutputName::File);
     for blob in blobs("waiting", 3) {
-        schedule.resume(feed, Wanted { blob, delivered_to: file });
+        schedule.resume(feed, Wanted { blob, delivered_to: file, has_failed: true });
     }
     let both = || blobs("waiting", 3).into_iter().chain(blobs("new", 3)).collect();
     let mut order = Vec::new();
@@ -567,7 +567,7 @@ fn a_blob_that_waits_for_one_feed_and_is_listed_in_another_is_downloaded_once() 
         let [waits, lists] = [0, 1].map(|place| feeds.feeds().nth(place).expect("two feeds"));
         let blob = blobs("a", 1).remove(0);
         let delivered_to = OutputSet::EMPTY.with(OutputName::File);
-        schedule.resume(waits, Wanted { blob: blob.clone(), delivered_to });
+        schedule.resume(waits, Wanted { blob: blob.clone(), delivered_to, has_failed: false });
         let mut pages = Vec::new();
         let mut downloads = Vec::new();
         while let Some((attempt, _)) = schedule.next(now) {

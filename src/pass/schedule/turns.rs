@@ -109,7 +109,8 @@ impl Schedule<'_> {
             Task::ListPage(..) => state.pages.push_back(attempt),
             Task::Download(_, wanted) => {
                 self.waiting_blobs += 1;
-                let order = (!wanted.delivered_to.is_empty(), wanted.blob.created, self.sequence);
+                let is_repeated = wanted.has_failed || !wanted.delivered_to.is_empty();
+                let order = (is_repeated, wanted.blob.created, self.sequence);
                 state.downloads.push(Reverse(Download { order, attempt }));
             }
         }
