@@ -442,7 +442,7 @@ impl<'a> Schedule<'a> {
         }
         if let Some(why) = &self.output_failure {
             // What a deadline or a signal left is not this output's fault.
-            let is_its_fault = |blob: &&Undelivered| self.stop.is_none() || blob.has_failed;
+            let is_its_fault = |blob: &&Undelivered| is_failed || blob.has_failed;
             for Undelivered { feed, .. } in self.undelivered.iter().filter(is_its_fault) {
                 self.feed_states[feed.place()].last_error.get_or_insert_with(|| why.clone());
             }

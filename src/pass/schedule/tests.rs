@@ -250,6 +250,40 @@ fn what_no_working_output_lacks_is_not_downloaded_and_what_all_lack_goes_first()
     assert!(progress.waiting.iter().all(|waiting| waiting.delivered_to == file), "{progress:?}");
 }
 
+#[test]
+fn an_output_that_fails_is_told_of_every_feed_that_it_keeps_back_and_of_no_other() {
+    let why = OutputError::Receiver {
+        receiver: "logs.example:1".to_owned(),
+        problem: "it is down".to_owned(),
+        mend: "start it".to_owned(),
+    };
+    for (stop, told) in [(None, 1), (Some(Stop::Writer), 2), (Some(Stop::Deadline), 0)] {
+        let (feeds, now) = (feeds(1, &[ContentType::DlpAll, ContentType::AuditGeneral]), Instant::now());
+        let mut schedule = begin(&feeds, &collect(1), now);
+        let [first, second] = [0, 1].map(|place| feeds.feeds().nth(place).expect("two feeds"));
+        let of_both = |feed| blobs(if feed == first { "a" } else { "b" }, 1);
+        let mut running = until_downloads(&mut schedule, &feeds, now, &of_both);
+        while let Some(attempt) = running.pop() {
+            let Task::Download(feed, wanted) = attempt.task.clone() else { panic!("{attempt:?}") };
+            schedule.done(attempt, Ok(Answer::Handed(1)), now);
+            if stop.is_none() {
+                running.extend(schedule.next(now).map(|(attempt, _)| attempt));
+                if feed == second {
+                    delivered(&mut schedule, feed, &wanted);
+                }
+            }
+        }
+        if let Some(stop) = stop {
+            schedule.stop(stop);
+        }
+        schedule.output_failed(&why);
+        let (_, progress) = schedule.finish(pass_start());
+        let errors: Vec<_> = progress.feeds.values().filter_map(|feed| feed.last_error.as_ref()).collect();
+        assert_eq!(errors.len(), told, "{stop:?}: {errors:?}");
+        assert!(errors.iter().all(|error| error.contains("it is down")), "{errors:?}");
+    }
+}
+
 /// How many attempts of tenant 0 are handed out before the first download of tenant 1, if tenant 1 logs in only
 /// when so many blobs of tenant 0 wait. `None` if that never comes.
 fn attempts_before_a_newcomer(backlog: usize) -> Option<usize> {
