@@ -118,6 +118,25 @@ fn what_is_none_of_ours_among_the_ids_is_left_alone() {
 }
 
 #[test]
+fn no_file_of_the_state_can_be_an_outputs_too() {
+    let installation = after_a_pass();
+    let mut names = Vec::new();
+    for entry in
+        fs::read_dir(installation.path("state")).expect("a folder").map(|entry| entry.expect("a file"))
+    {
+        if entry.path().is_dir() {
+            continue;
+        }
+        let config = format!("{}metrics: {{ path: {} }}\n", installation.config(), entry.path().display());
+        fs::write(installation.path("shared.yaml"), config).expect("a file");
+        let run = installation.run_bare(&["-c", "shared.yaml"]);
+        run.assert_code(78).assert_line_with(&["metrics.path", "is a file of the state too"]);
+        names.push(entry.file_name());
+    }
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+#[test]
 fn status_says_of_a_damaged_file_no_more_than_it_does() {
     let installation = after_a_pass();
     let path = installation.path("state/progress");

@@ -55,7 +55,8 @@ pub(super) fn config<'a>(
     config
 }
 
-/// Records, log, metrics and state each need a file of their own: what shares one destroys the other.
+/// Records, log, metrics and state each need a file of their own: what shares one destroys the other. Devices, such as
+/// `/dev/null`, can be shared.
 fn refuse_shared_files(root: &Section, config: &Config) {
     let absolute = |path: &Path| path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut taken: Vec<(&str, PathBuf)> = STATE_FILES
@@ -64,6 +65,7 @@ fn refuse_shared_files(root: &Section, config: &Config) {
         .collect();
     let mut claim = |owner, section: Section, paths: Vec<PathBuf>| {
         let paths: Vec<_> = paths.iter().map(|path| absolute(path)).collect();
+        let paths: Vec<_> = paths.into_iter().filter(|path| !path.starts_with("/dev")).collect(); // no files
         let shared = taken.iter().find(|(_, path)| paths.contains(path));
         if let (Some((other, path)), Some(value)) = (shared, section.value("path")) {
             value.mistake(format!("{} is a file of {other} too; give each its own", path.display()));

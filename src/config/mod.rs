@@ -34,7 +34,7 @@ pub(crate) use url::{NOT_A_PROXY, is_loopback, proxy_of};
 /// Everything that a pass is told.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `false`: say so, do nothing, exit 0.
+    /// `false`: a pass says so, does nothing and exits with 0.
     pub enabled: bool,
     /// The cadence that the scheduler outside uses.
     pub interval: Duration,

@@ -735,4 +735,5 @@ fn files_that_would_destroy_each_other_are_refused() {
         assert!(mistakes[0].ends_with("; give each its own"), "{mistakes:?}");
     }
     Trial::new(&with("path: /o/a.json, separateByContentType: true", "log: { path: /o/a.json }")).config();
+    Trial::new(&with("path: /dev/null", "log: { path: /dev/null }")).config();
 }
