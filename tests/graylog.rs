@@ -273,6 +273,7 @@ fn assert_received_once(installation: &Installation, mut ids: Vec<String>) {
     installation.assert_delivered_once([(&installation.contoso, FEED)]);
 }
 
+/// Run with `cargo test --locked --test tests -- --ignored interop`.
 #[test]
 #[ignore = "needs socat"]
 fn interop_socat_receives_every_message_plain_and_under_tls() {
@@ -299,6 +300,7 @@ fn interop_socat_receives_every_message_plain_and_under_tls() {
     }
 }
 
+/// Run with `cargo test --locked --test tests -- --ignored interop`.
 #[test]
 #[ignore = "needs rsyslogd"]
 fn interop_rsyslog_receives_every_message() {

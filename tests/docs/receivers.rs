@@ -273,6 +273,7 @@ impl Drop for Ended {
     }
 }
 
+/// Run with `cargo test --locked --test tests -- --ignored interop`.
 #[test]
 #[ignore = "needs rsyslogd"]
 fn interop_rsyslog_follows_the_files_with_the_configuration_of_the_page() {
