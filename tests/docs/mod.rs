@@ -313,3 +313,27 @@ fn the_readme_leads_to_every_page() {
         assert!(Path::new(&page.name).starts_with("docs"));
     }
 }
+
+/// The last column of each row of "Conditions, and what a pass does" names tests; each of them exists.
+#[test]
+fn each_condition_of_the_production_flow_names_an_existing_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/PRODUCTION-FLOW.md")).expect("a page");
+    let (_, conditions) = page.split_once("## Conditions, and what a pass does").expect("the section");
+    let mut tests = String::new();
+    for entry in fs::read_dir(root.join("tests")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            tests += &fs::read_to_string(path).expect("a source file");
+        }
+    }
+    let rows = conditions.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| condition"));
+    for row in rows.filter(|row| !row.starts_with("| ---")) {
+        let names: Vec<_> =
+            row.rsplit('|').nth(1).expect("a last column").split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "no test in the row {row}");
+        for name in names {
+            assert!(tests.contains(&format!("fn {name}(")), "there is no test {name}: {row}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Bounds that hostile or broken servers run into.

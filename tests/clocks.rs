@@ -1,0 +1,1 @@
+//! Wrong clocks, expiry, and the identity of records and blobs.

@@ -1,0 +1,1 @@
+//! Records that a receiver refuses for good.

@@ -1,0 +1,1 @@
+//! Crashes and power loss at the worst moment.

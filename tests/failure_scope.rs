@@ -1,0 +1,1 @@
+//! A failure stops what its request was about, and nothing else.

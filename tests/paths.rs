@@ -1,0 +1,1 @@
+//! Files and paths that a configuration or a state names.

@@ -1,0 +1,1 @@
+//! Secrets and control characters in what a server sends.

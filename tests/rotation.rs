@@ -1,0 +1,1 @@
+//! Output files that are rotated, compressed or removed while a pass writes them.

@@ -1,0 +1,1 @@
+//! Blobs that cannot be read as a whole.

@@ -1,0 +1,1 @@
+//! The rate of requests, and what is done about throttling.
