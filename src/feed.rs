@@ -5,6 +5,8 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use crate::time;
+
 /// One of the five kinds of content that the Office 365 Management Activity API offers.
 ///
 /// Source: "Office 365 Management Activity API reference", section "Start a subscription".
@@ -63,12 +65,19 @@ impl fmt::Display for ContentType {
 /// A blob as a listing names it: not yet downloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
-    /// Opaque; unique within its tenant, at least nothing says that it is unique beyond.
+    /// Opaque; unique within its tenant's feed, and nothing says that it is unique beyond.
     pub content_id: String,
     /// Where to fetch it: a full URL, on the API's own host if all is well.
     pub content_uri: String,
     /// When the blob became available. Its records can be much older.
     pub created: Timestamp,
-    /// Until when it can be fetched, as the API wrote it. To be believed, never derived.
+    /// Until when it can be fetched, as the API wrote it; empty if it wrote nothing.
     pub expiration: String,
+}
+
+impl Blob {
+    /// When it can no longer be fetched. `None` if the API does not say so, or says a time before the blob was created.
+    pub fn expires(&self) -> Option<Timestamp> {
+        time::expiration(&self.expiration).filter(|expires| *expires > self.created)
+    }
 }

@@ -13,13 +13,20 @@ pub const WINDOW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// No window is shorter: shorter ones were seen to be answered with errors.
 pub const WINDOW_MIN: Duration = Duration::from_secs(60);
 
+/// A blob whose creation time is further than this from the period that it is listed for has none that can be believed.
+pub const LISTED_CREATED_DISTANCE_MAX: SignedDuration = SignedDuration::from_hours(60 * 24);
+
 /// How far back content is listed.
 ///
 /// Source: the same section, "startTime … no more than 7 days in the past".
 pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How far from the edge of [`RETENTION`] a window stays: being seconds beyond it is an error.
-pub const RETENTION_MARGIN: Duration = Duration::from_secs(10 * 60);
+/// How far from the edge of [`RETENTION`] a window stays: being seconds beyond it is an error. What lies in it is lost
+/// after a long downtime, so it is short.
+pub const RETENTION_MARGIN: Duration = Duration::from_secs(4 * 60);
+
+/// How long a blob stays known at most, whatever its expiration says. Content lives about 20 days (measured).
+pub const KNOWN_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How long a blob stays known after its expiration: this machine's clock can be ahead of Microsoft's.
 pub const EXPIRATION_GRACE: Duration = Duration::from_secs(12 * 60 * 60);
@@ -333,6 +340,8 @@ const _: () = {
     assert!(WINDOW_MAX.as_secs() <= RETENTION.as_secs());
     assert!(SETTLING.as_secs() < WINDOW_MIN.as_secs(), "a window may not end before it starts");
     assert!(RETENTION_MARGIN.as_secs() > SETTLING.as_secs());
+    assert!(RETENTION_MARGIN.as_secs() > 2 * CLOCK_TOLERANCE.as_secs().cast_unsigned());
+    assert!(RETENTION.as_secs() < KNOWN_MAX.as_secs());
     assert!(PAGES_BEFORE_SPLIT < PAGES_MAX);
     assert!(ASSERTION_LIFETIME_SECONDS <= 10 * 60);
     assert!(BODY_STEP_BYTES <= BODY_GROWTH_BYTES_MAX);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{
     Timestamp,
-    civil::DateTime,
+    civil::{Date, DateTime, Time},
     fmt::rfc2822,
     tz::{Offset, TimeZone},
 };
@@ -48,6 +48,19 @@ fn unusual(text: &str) -> Option<Timestamp> {
             .map(|time| time.timestamp())
     };
     text.parse().ok().or_else(without_zone)
+}
+
+/// Reads a `contentExpiration`, which has forms that no other time has: a date alone, which ends with that day, and
+/// .NET's last moment `9999-12-31T23:59:59.9999999Z`, which is later than the last [`Timestamp`].
+pub fn expiration(text: &str) -> Option<Timestamp> {
+    let unusual = || {
+        let date: Date = text.get(..10)?.parse().ok()?;
+        match text.len() {
+            10 => Offset::UTC.to_timestamp(date.tomorrow().ok()?.to_datetime(Time::midnight())).ok(),
+            _ => (date.year() == 9999).then_some(Timestamp::MAX),
+        }
+    };
+    parse(text).or_else(unusual)
 }
 
 /// Writes a time as `startTime` and `endTime` want it: `2026-11-22T10:15:00`, UTC, no zone. Fractions are dropped.
@@ -115,6 +128,23 @@ mod tests {
             assert_eq!((usual(text), parse(text)), (None, None), "{text}");
         }
         assert_eq!(parse("2015-05-23T17:35:60.000Z"), Some(at("2015-05-23T17:35:60.000Z")));
+    }
+
+    #[test]
+    fn an_expiration_can_be_a_date_or_the_last_moment_of_all() {
+        for (text, expected) in [
+            ("2026-11-29T10:00:00.000Z", Some(at("2026-11-29T10:00:00Z"))),
+            ("2026-11-29", Some(at("2026-11-30T00:00:00Z"))),
+            ("9999-12-31T23:59:59.9999999Z", Some(Timestamp::MAX)),
+            ("9999-12-31T23:59:59", Some(Timestamp::MAX)),
+            ("", None),
+            ("null", None),
+            ("2026-11-29 later", None),
+            ("2026-13-29", None),
+            ("für immer, immer", None),
+        ] {
+            assert_eq!(expiration(text), expected, "{text}");
+        }
     }
 
     #[test]

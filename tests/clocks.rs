@@ -1,1 +1,132 @@
 //! Wrong clocks, expiry, and the identity of records and blobs.
+
+use jiff::{Timestamp, ToSpan};
+use simulator::{Answer, Fault, NewBlob, Operation, Requests};
+
+use crate::support::{Installation, hours_ago};
+
+const FEED: &str = "Audit.General";
+
+/// Lets the listing of a feed write each entry as `change` says, which is given the entry's number.
+fn change_entries(
+    installation: &Installation,
+    feed: &str,
+    change: impl Fn(usize, &mut serde_json::Map<String, serde_json::Value>) + Send + Sync + 'static,
+) {
+    let alter = move |_: &_, answer: Answer| {
+        let mut entries: Vec<serde_json::Map<_, _>> =
+            serde_json::from_slice(&answer.plain_body()).expect("a listing");
+        for (number, entry) in entries.iter_mut().enumerate() {
+            change(number, entry);
+        }
+        answer.with_body(serde_json::to_vec(&entries).expect("JSON"))
+    };
+    let requests = Requests::to(Operation::ListContent).of_content_type(feed).always();
+    installation.simulator.fault(requests, Fault::alter("other entries", alter));
+}
+
+#[test]
+fn whatever_an_entry_says_of_its_times_its_blob_is_collected_once() {
+    for field in ["contentExpiration", "contentCreated"] {
+        let installation = Installation::new();
+        installation.contoso.add_blobs(FEED, 12, 2, hours_ago(20)..hours_ago(2));
+        change_entries(&installation, FEED, move |number, entry| {
+            let value = match number % 6 {
+                0 => serde_json::Value::Null,
+                1 => "2026-11-29".into(),
+                2 => "9999-12-31T23:59:59.9999999Z".into(),
+                3 => "0001-01-01T00:00:00".into(),
+                4 => serde_json::json!({ "a": 7 }),
+                _ => {
+                    entry.remove(field);
+                    return;
+                }
+            };
+            entry.insert(field.to_owned(), value);
+        });
+        installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 12 | Blobs successful: 12"]);
+        installation.assert_delivered_once([(&installation.contoso, FEED)]);
+        assert_eq!(installation.known_blobs().len(), 12);
+        installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
+        assert_eq!(installation.known_blobs().len(), 12);
+        assert!(!installation.path("state/known_blobs.unreadable").exists());
+    }
+}
+
+#[test]
+fn a_blob_that_waits_is_fetched_later_whatever_is_known_of_its_expiration() {
+    let installation = Installation::new().collect("retries: 0");
+    let contoso = &installation.contoso;
+    contoso.add_blobs(FEED, 4, 2, hours_ago(20)..hours_ago(2));
+    change_entries(&installation, FEED, |number, entry| {
+        let odd = [
+            serde_json::Value::Null,
+            "0001-01-01T00:00:00".into(),
+            "9999-12-31T23:59:59.9999999Z".into(),
+            "".into(),
+        ];
+        entry.insert("contentExpiration".to_owned(), odd[number % 4].clone());
+    });
+    let planted = Requests::to(Operation::FetchBlob).times(4);
+    installation.simulator.fault(planted, Fault::status(500));
+    installation.run(&[]).assert_code(1).assert_line_with(&["Blobs failed: 4"]);
+    installation.run(&[]).assert_code(0).assert_line_with(&["Blobs successful: 4"]);
+    installation.assert_delivered_once([(contoso, FEED)]);
+}
+
+#[test]
+fn an_entry_whose_id_cannot_be_read_is_named_by_what_can() {
+    let installation = Installation::new().collect("retries: 0");
+    installation.contoso.add_blobs(FEED, 3, 2, hours_ago(20)..hours_ago(2));
+    change_entries(&installation, FEED, |number, entry| {
+        if number == 1 {
+            entry.insert("contentId".to_owned(), "odd\u{7}id".into());
+            for field in ["contentUri", "contentCreated", "contentExpiration", "contentType"] {
+                entry.insert(field.to_owned(), serde_json::json!([{ "not": "text" }]));
+            }
+        }
+    });
+    installation.run(&[]).assert_code(1).assert_line_with(&[
+        "[ERROR] Listing failed for contoso audit.general",
+        "odd",
+        "id\"",
+        "unreadable id",
+    ]);
+    assert_eq!(installation.delivered_ids().len(), 4);
+}
+
+#[test]
+fn the_same_blob_id_in_two_feeds_is_two_blobs() {
+    let installation = Installation::new().collect("retries: 0");
+    let contoso = &installation.contoso;
+    let one = contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(3)));
+    contoso.add_blob("DLP.All", NewBlob::records(2).created(hours_ago(3)));
+    let id = one.content_id().to_owned();
+    change_entries(&installation, "DLP.All", move |_, entry| {
+        entry.insert("contentId".to_owned(), id.as_str().into());
+    });
+    // The first pass gets one of them only; the other one waits.
+    let requests = Requests::to(Operation::FetchBlob).of_blob(one.content_id()).times(1);
+    installation.simulator.fault(requests, Fault::status(500));
+    installation
+        .run(&[])
+        .assert_code(1)
+        .assert_line_with(&["Blobs found: 2 | Blobs successful: 1 | Blobs failed: 1"]);
+    installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 1 | Blobs successful: 1"]);
+    installation.assert_delivered_once([(contoso, FEED), (contoso, "DLP.All")]);
+    assert_eq!(installation.known_blobs().len(), 2);
+    installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
+}
+
+#[test]
+fn the_oldest_minutes_of_the_seven_days_are_collected() {
+    let installation = Installation::new().collect("hoursToCollect: 168");
+    let oldest = Timestamp::now() - (7 * 24 * 60 - 5).minutes();
+    let contoso = &installation.contoso;
+    contoso.add_blob(FEED, NewBlob::records(2).created(oldest));
+    contoso.add_blob(FEED, NewBlob::records(2).created(oldest + 66.minutes()));
+    contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(100)));
+    installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 3 | Blobs successful: 3"]);
+    installation.assert_delivered_once([(contoso, FEED)]);
+    installation.assert_good_manners();
+}

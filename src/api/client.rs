@@ -19,7 +19,7 @@ use crate::{
     body::Body,
     config::{Collect, Network, Secret, Tenant},
     feed::{Blob, ContentType},
-    limits,
+    json, limits,
     log::one_line,
     login::{self, App},
     network::{
@@ -81,7 +81,8 @@ pub struct Page {
     pub next: Option<String>,
     /// Whether the answer had no body at all. That was seen to stand for "no blobs", and to be a passing fault.
     pub is_blank: bool,
-    /// The id of a blob whose id or times cannot be read, and that is left out; of the first, if there are any.
+    /// The id of a blob that is left out because its id is empty or cannot be written on one line; of the first, if
+    /// there are any.
     pub unreadable: Option<String>,
 }
 
@@ -165,35 +166,25 @@ impl Client {
     }
 
     /// Lists one page: a window's first one, or one that an earlier page named as its next.
-    pub fn list_page(&self, tenant: &Tenant, token: &Token, url: &str) -> Result<Page, Failure> {
-        #[derive(Default, Deserialize)]
-        #[serde(rename_all = "camelCase", default)]
-        #[expect(clippy::struct_field_names, reason = "the names are Microsoft's")]
-        struct Entry {
-            content_id: String,
-            content_uri: String,
-            content_created: String,
-            content_expiration: String,
-        }
+    ///
+    /// `end` is where the listed period ends. A blob whose creation time cannot be read counts as created then.
+    pub fn list_page(
+        &self,
+        tenant: &Tenant,
+        token: &Token,
+        url: &str,
+        end: Timestamp,
+    ) -> Result<Page, Failure> {
         check_origin(tenant, "NextPageUri", url)?;
         let (headers, body) = self.get(&with_publisher(url, tenant), token, Vec::new(), |_| ())?;
         let entries: Vec<&RawValue> = parse_list(body.bytes(), "a list of blobs")?;
         let (mut blobs, mut unreadable) = (Vec::with_capacity(entries.len()), None);
         for entry in entries {
-            let entry: Entry = serde_json::from_str(entry.get()).unwrap_or_default();
-            let created = time::parse(&entry.content_created);
-            let times_are_readable = time::parse(&entry.content_expiration).is_some();
-            let id_is_one_line = !entry.content_id.is_empty() && !entry.content_id.contains(char::is_control);
-            match created.filter(|_| times_are_readable && id_is_one_line) {
-                Some(created) => blobs.push(Blob {
-                    content_id: entry.content_id,
-                    content_uri: entry.content_uri,
-                    created,
-                    expiration: entry.content_expiration,
-                }),
-                None => {
-                    unreadable.get_or_insert_with(|| one_line(&entry.content_id));
-                }
+            let blob = read_entry(entry.get(), end);
+            if blob.content_id.is_empty() || blob.content_id.contains(char::is_control) {
+                unreadable.get_or_insert_with(|| one_line(&blob.content_id));
+            } else {
+                blobs.push(blob);
             }
         }
         let next = ["nextpageuri", "nextpageurl"].iter().find_map(|name| headers.get(*name));
@@ -271,6 +262,31 @@ impl Client {
         }
         Ok((head.headers, body))
     }
+}
+
+/// Reads an entry of a listing field by field, so that one that cannot be read leaves the others readable.
+fn read_entry(entry: &str, end: Timestamp) -> Blob {
+    let (content_id, content_uri, expiration) = Default::default();
+    let mut blob = Blob { content_id, content_uri, created: end, expiration };
+    json::each_field(entry, |name, value| {
+        let text = || match value.as_bytes().first() {
+            Some(b'"' | b'-' | b'0'..=b'9') => json::text_of(value).into_owned(),
+            _ => String::new(),
+        };
+        match &*name {
+            "contentId" => blob.content_id = text(),
+            "contentUri" => blob.content_uri = text(),
+            "contentExpiration" => blob.expiration = text(),
+            "contentCreated" => {
+                let is_possible = |created: &Timestamp| {
+                    created.duration_since(end).abs() <= limits::LISTED_CREATED_DISTANCE_MAX
+                };
+                blob.created = time::parse(&text()).filter(is_possible).unwrap_or(end);
+            }
+            _ => {}
+        }
+    });
+    blob
 }
 
 /// Reads what a login would send as its proof, and does not send it.

@@ -38,7 +38,6 @@ use crate::{
     output::{self, Output, OutputError, Patience, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
     state::{self, KnownBlobs, Ledger, Progress, StateError, Waiting},
-    time,
 };
 use feeds::{FeedIndex, Feeds, TenantIndex};
 use memory::Memory;
@@ -256,7 +255,7 @@ fn resume(
         let Waiting { blob, delivered_to, has_failed, .. } = waiting;
         let wanted = Wanted { blob, delivered_to, has_failed };
         let expiration = &wanted.blob.expiration;
-        if time::parse(expiration).is_some_and(|expiration| expiration < now - EXPIRATION_GRACE) {
+        if wanted.blob.expires().is_some_and(|expires| expires < now - EXPIRATION_GRACE) {
             log::error!(
                 "Blob gone for {} blob {}: it expired at {expiration} before it could be collected; its records are \
                  lost",

@@ -2,14 +2,15 @@
 //!
 //! Edges are whole hours UTC where they can be, because the service was seen to answer *other* blobs with parts of the
 //! same records when the same period is listed with another start. So the edges stay the same from pass to pass, and
-//! only the newest window's end moves.
+//! only the newest window's end moves. One start is not a whole hour: that of a feed of which the oldest hour within the
+//! seven days was never listed, because that is the last time when it can be.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    limits::{RETENTION, RETENTION_MARGIN, SETTLING, WINDOW_MAX, WINDOW_MIN},
+    limits::{CLOCK_TOLERANCE, RETENTION, RETENTION_MARGIN, SETTLING, WINDOW_MAX, WINDOW_MIN},
     state::FeedProgress,
 };
 
@@ -53,10 +54,11 @@ impl FeedPlan {
     /// How far back a pass looks ends within an hour, which is listed whole. If that is more than one request can list,
     /// that hour is looked at by one pass of each hour only, so that a quiet feed costs one request.
     pub fn new(now: Timestamp, reach: Reach, before: Option<&FeedProgress>) -> Self {
-        let oldest = whole_hour(now - RETENTION + RETENTION_MARGIN) + HOUR;
+        let oldest = oldest(now);
         // What a clock that was ahead has written says nothing of how far the feed really was listed.
         let listed_until = before.and_then(|before| before.listed_until);
-        let listed_until = listed_until.map(|until| if until > now { oldest } else { until });
+        let is_wrong = |until: Timestamp| until.duration_since(now) > CLOCK_TOLERANCE * 2;
+        let listed_until = listed_until.map(|until| if is_wrong(until) { oldest } else { until.min(now) });
         let wanted_from = reach.only_future.then(|| match before {
             Some(before) if listed_until.is_some() => before.wanted_from.unwrap_or(Timestamp::MIN).min(now),
             _ => now,
@@ -69,7 +71,9 @@ impl FeedPlan {
         let is_whole = is_one_request || !is_looked_at || reach.is_whole;
         let edge = if is_whole { whole_hour(back) } else { whole_hour_after(back) };
         let start = listed_until.map_or(edge, |until| whole_hour(until).min(edge));
-        let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour)).max(oldest);
+        let is_oldest_listed = listed_until.is_some_and(|until| until >= whole_hour_after(oldest));
+        let oldest_start = if is_oldest_listed { whole_hour_after(oldest) } else { oldest };
+        let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour)).max(oldest_start);
         let missed =
             listed_until.filter(|&until| until < oldest).map(|until| Window { start: until, end: oldest });
         let is_first = reach.only_future && listed_until.is_none();
@@ -108,11 +112,17 @@ fn windows(mut start: Timestamp, now: Timestamp) -> Vec<Window> {
     let newest = now - SETTLING;
     let mut windows = Vec::new();
     while start + WINDOW_MIN <= newest {
-        let end = (start + WINDOW_MAX).min(newest);
+        let end = whole_hour(start + WINDOW_MAX).min(newest);
         windows.push(Window { start, end });
         start = end;
     }
     windows
+}
+
+/// The oldest time that can be listed, in whole seconds, as requests name it.
+fn oldest(now: Timestamp) -> Timestamp {
+    let oldest = now - RETENTION + RETENTION_MARGIN;
+    Timestamp::from_second(oldest.as_second()).unwrap_or(oldest)
 }
 
 /// The whole hour at or after a time.
@@ -124,18 +134,19 @@ fn whole_hour_after(time: Timestamp) -> Timestamp {
 impl Window {
     /// What of it the API accepts when its clock says `now`. `None` if that is too little.
     pub fn as_of(self, now: Timestamp) -> Option<Self> {
-        let start = self.start.max(whole_hour(now - RETENTION + RETENTION_MARGIN) + HOUR);
+        let start = self.start.max(oldest(now));
         let end = self.end.min(now - SETTLING);
         (start + WINDOW_MIN <= end).then_some(Self { start, end })
     }
 
-    /// The same period in parts of an hour each, so that they can be listed side by side. Their edges are whole hours
-    /// if the window's start is one.
+    /// The same period in parts of an hour each, so that they can be listed side by side. Their edges are whole hours,
+    /// but for the window's own. A rest that is too short for a request is part of its neighbour.
     pub fn hours(self) -> Vec<Self> {
         let mut hours = Vec::new();
         let mut start = self.start;
         while start < self.end {
-            let end = (start + HOUR).min(self.end);
+            let end = whole_hour(start + WINDOW_MIN) + HOUR;
+            let end = if end + WINDOW_MIN > self.end { self.end } else { end };
             hours.push(Self { start, end });
             start = end;
         }
@@ -203,11 +214,25 @@ mod tests {
         assert_eq!(plan.windows[0].start, at("2026-11-19T07:00:00Z"));
         assert_eq!((plan.windows.len(), plan.missed), (4, None));
         let plan = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-12T07:31:00Z")));
-        assert_eq!(plan.windows[0].start, at("2026-11-15T11:00:00Z"));
+        assert_eq!(plan.windows[0].start, at("2026-11-15T10:19:30Z"));
         assert_eq!(
             plan.missed,
-            Some(Window { start: at("2026-11-12T07:31:00Z"), end: at("2026-11-15T11:00:00Z") })
+            Some(Window { start: at("2026-11-12T07:31:00Z"), end: at("2026-11-15T10:19:30Z") })
         );
+    }
+
+    #[test]
+    fn the_oldest_hour_is_listed_to_within_minutes_of_seven_days_and_only_once() {
+        let now = at("2026-11-22T10:15:30Z");
+        let whole_week =
+            ["2026-11-15T10:19:30Z 2026-11-16T10:00:00Z", "2026-11-16T10:00:00Z 2026-11-17T10:00:00Z"];
+        assert_eq!(shown(&first(now, hours(168)))[..2], whole_week);
+        let behind = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-14T00:00:00Z")));
+        assert_eq!(shown(&behind.windows)[..2], whole_week);
+        let listed = FeedPlan::new(now, reach(hours(168)), Some(&listed_until("2026-11-22T10:10:30Z")));
+        assert_eq!(shown(&listed.windows)[0], "2026-11-15T11:00:00Z 2026-11-16T11:00:00Z");
+        let barely = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-15T10:50:00Z")));
+        assert_eq!(shown(&barely.windows)[..2], whole_week);
     }
 
     #[test]
@@ -250,7 +275,7 @@ mod tests {
         let window = Window { start: at("2026-11-15T08:00:00Z"), end: at("2026-11-16T08:00:00Z") };
         assert_eq!(window.as_of(at("2026-11-16T12:00:00Z")), Some(window));
         let cut = window.as_of(at("2026-11-22T10:15:30Z")).expect("a part of it");
-        assert_eq!(cut, Window { start: at("2026-11-15T11:00:00Z"), ..window });
+        assert_eq!(cut, Window { start: at("2026-11-15T10:19:30Z"), ..window });
         let cut = window.as_of(at("2026-11-16T07:00:00Z")).expect("a part of it");
         assert_eq!(cut, Window { end: at("2026-11-16T06:59:55Z"), ..window });
         assert_eq!(window.as_of(at("2026-11-25T00:00:00Z")), None);
@@ -267,6 +292,11 @@ mod tests {
                 "2026-11-22T09:00:00Z 2026-11-22T10:00:00Z",
                 "2026-11-22T10:00:00Z 2026-11-22T10:15:25Z"
             ]
+        );
+        let odd = Window { start: at("2026-11-22T07:59:30Z"), end: at("2026-11-22T10:00:25Z") };
+        assert_eq!(
+            shown(&odd.hours()),
+            ["2026-11-22T07:59:30Z 2026-11-22T09:00:00Z", "2026-11-22T09:00:00Z 2026-11-22T10:00:25Z"]
         );
     }
 
@@ -289,8 +319,9 @@ mod tests {
             for look_back in [1, 2, 23, 24, 25, 48, 167, 168] {
                 let now = start + Duration::from_secs(second);
                 let windows = first(now, hours(look_back));
-                assert!(windows[0].start > now - RETENTION + RETENTION_MARGIN, "too old at {now}");
-                assert!(windows[0].start <= (now - hours(look_back)).max(now - RETENTION + 2 * HOUR));
+                assert!(windows[0].start >= now - RETENTION + RETENTION_MARGIN, "too old at {now}");
+                let five_minutes = Duration::from_secs(5 * 60);
+                assert!(windows[0].start <= (now - hours(look_back)).max(now - RETENTION + five_minutes));
                 assert!(windows.last().expect("a window").end >= now - SETTLING - WINDOW_MIN);
                 for pair in windows.windows(2) {
                     assert_eq!(pair[0].end, pair[1].start, "a gap at {now}");
@@ -311,7 +342,7 @@ mod tests {
             let plan = FeedPlan::new(now, reach(hours(1)), Some(&listed_until(until)));
             assert_eq!(
                 plan.windows[0].start,
-                at("2026-11-15T11:00:00Z"),
+                at("2026-11-15T10:19:30Z"),
                 "how far it really came is unknown"
             );
             let last = plan.windows.last().expect("windows").end;
@@ -332,6 +363,6 @@ mod tests {
             FeedProgress { listed_until: earliest, wanted_from: earliest, ..FeedProgress::default() };
         let future = Reach { only_future: true, ..reach(hours(1)) };
         let plan = FeedPlan::new(at("2026-11-22T10:15:30Z"), future, Some(&before));
-        assert_eq!(plan.windows[0].start, at("2026-11-15T11:00:00Z"));
+        assert_eq!(plan.windows[0].start, at("2026-11-15T10:19:30Z"));
     }
 }

@@ -116,7 +116,7 @@ impl Tools {
             }
             Task::ListPage(feed, page) => {
                 let (tenant, _) = self.feeds.feed(*feed);
-                self.client.list_page(tenant, token, &page.url).map(Answer::Page)
+                self.client.list_page(tenant, token, &page.url, page.period.end).map(Answer::Page)
             }
             Task::Download(feed, wanted) => self.download(*feed, wanted, token),
         }

@@ -358,7 +358,7 @@ impl Writer {
     ) -> BlobKey {
         let (tenant, content_type) = self.feeds.feed(feed);
         let tenant_id = &tenant.tenant_id;
-        let key = BlobKey::new(tenant_id, &wanted.blob.content_id);
+        let key = BlobKey::new(tenant_id, content_type, &wanted.blob.content_id);
         if is_complete {
             batch.known.push(state::known_blobs::line_of(tenant_id, content_type, &wanted.blob));
         } else if !has.is_empty() {

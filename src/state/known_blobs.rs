@@ -1,7 +1,7 @@
 //! `known_blobs`: which blobs were delivered, so that none is delivered again.
 //!
 //! Text, one line a blob, newest last: `contentId,contentExpiration,tenantId,contentType`. The older tool's lines end
-//! after the second column; they are read as they are and hold for every tenant. Neither an id nor a time holds a
+//! after the second column; they are read as they are and hold for every tenant and feed. Neither an id nor a time holds a
 //! comma as Microsoft writes them today; a line is taken apart from its end, so that an id may.
 //!
 //! Appended to by the writer; read whole when a pass starts, and then mended where that is needed:
@@ -17,10 +17,11 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Seek, SeekFrom},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
 use super::{
     StateError,
@@ -39,23 +40,27 @@ const LINE_BYTES_USUAL: usize = 150;
 /// The file's name in `workingDir`.
 pub const FILE_NAME: &str = "known_blobs";
 
-/// A blob's identity in 128 bits: a hash of its tenant and its content id, so that a million of them fit into memory.
+/// A blob's identity in 128 bits: a hash of its tenant, its content type and its content id, so that a million of them
+/// fit into memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlobKey(u128);
 
 impl BlobKey {
-    /// Content ids are opaque, and nothing says that they are unique across tenants.
-    pub fn new(tenant_id: &str, content_id: &str) -> Self {
-        Self::of(tenant_id.to_ascii_lowercase().as_bytes(), content_id.as_bytes())
+    /// Content ids are opaque, and nothing says that they are unique across tenants or feeds.
+    pub fn new(tenant_id: &str, content_type: ContentType, content_id: &str) -> Self {
+        let tenant_id = tenant_id.to_ascii_lowercase();
+        Self::of(tenant_id.as_bytes(), Some(content_type), content_id.as_bytes())
     }
 
-    /// Of a line that names no tenant.
-    fn of_any_tenant(content_id: &[u8]) -> Self {
-        Self::of(b"", content_id)
+    /// Of a line that names neither a tenant nor a content type.
+    fn of_any_feed(content_id: &[u8]) -> Self {
+        Self::of(b"", None, content_id)
     }
 
-    fn of(tenant_id: &[u8], content_id: &[u8]) -> Self {
-        Self(xxh3_128_with_seed(content_id, xxh3_64(tenant_id)).max(1)) // zero is no key of a set
+    fn of(tenant_id: &[u8], content_type: Option<ContentType>, content_id: &[u8]) -> Self {
+        let name = content_type.map_or("", ContentType::name);
+        let seed = xxh3_64_with_seed(tenant_id, xxh3_64(name.as_bytes()));
+        Self(xxh3_128_with_seed(content_id, seed).max(1)) // zero is not a key of a set
     }
 }
 
@@ -64,7 +69,7 @@ impl BlobKey {
 pub struct KnownBlobs {
     keys: KeySet,
     /// Whether the older tool's lines are among them.
-    any_tenant: bool,
+    any_feed: bool,
 }
 
 impl KnownBlobs {
@@ -73,10 +78,10 @@ impl KnownBlobs {
         self.keys.insert(key.0)
     }
 
-    /// Whether this tenant's blob was delivered, or given up for good.
-    pub fn contains(&self, tenant_id: &str, content_id: &str) -> bool {
-        self.keys.contains(BlobKey::new(tenant_id, content_id).0)
-            || (self.any_tenant && self.keys.contains(BlobKey::of_any_tenant(content_id.as_bytes()).0))
+    /// Whether this feed's blob was delivered, or given up for good.
+    pub fn contains(&self, tenant_id: &str, content_type: ContentType, content_id: &str) -> bool {
+        self.keys.contains(BlobKey::new(tenant_id, content_type, content_id).0)
+            || (self.any_feed && self.keys.contains(BlobKey::of_any_feed(content_id.as_bytes()).0))
     }
 
     /// How many there are.
@@ -221,9 +226,20 @@ impl KnownBlobsFile {
 
 /// The line that makes a blob known: `contentId,contentExpiration,tenantId,contentType`.
 pub fn line_of(tenant_id: &str, content_type: ContentType, blob: &Blob) -> String {
-    let content_id = &blob.content_id;
-    let expiration = blob.expiration.replace(',', "."); // ISO 8601 has both for fractions, and this line one
-    format!("{content_id},{expiration},{tenant_id},{content_type}")
+    let (content_id, until) = (&blob.content_id, known_until(blob));
+    format!("{content_id},{until},{tenant_id},{content_type}")
+}
+
+/// Until when a blob is known: its expiration as the API wrote it; or another time, if that cannot be read, if the blob
+/// can still be listed after it, or if it is so far away that the line would stay for ever.
+fn known_until(blob: &Blob) -> String {
+    let after = |time: Duration| blob.created.saturating_add(time).unwrap_or(Timestamp::MAX);
+    let (earliest, latest) = (after(limits::RETENTION), after(limits::KNOWN_MAX));
+    let is_usual = |time: &Timestamp| *time >= earliest - limits::EXPIRATION_GRACE && *time <= latest;
+    if time::parse(&blob.expiration).is_some_and(|time| is_usual(&time)) {
+        return blob.expiration.replace(',', "."); // ISO 8601 has both for fractions, and this line one
+    }
+    time::expiration(&blob.expiration).unwrap_or(earliest).clamp(earliest, latest).to_string()
 }
 
 /// The key of the blob that a line makes known.
@@ -308,9 +324,9 @@ impl Contents {
         let expired_before = now - limits::EXPIRATION_GRACE;
         let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
         let keys = KeySet::with_room_for(bytes / LINE_BYTES_USUAL);
-        let mut known = KnownBlobs { keys, any_tenant: false };
+        let mut known = KnownBlobs { keys, any_feed: false };
         let mut filling = Filling::new(&mut known.keys);
-        let (mut counting, mut any_tenant, mut end) = (0, false, End::Whole);
+        let (mut counting, mut any_feed, mut end) = (0, false, End::Whole);
         let (mut expired, mut unreadable, mut blank) = (Vec::new(), Vec::new(), Vec::new());
         for_each_line(file, |raw| {
             if !raw.has_end {
@@ -320,7 +336,7 @@ impl Contents {
             match Line::parse(line) {
                 Some(line) if line.expiration < expired_before => expired.push(raw.number),
                 Some(line) => {
-                    any_tenant |= line.tenant_id.is_empty();
+                    any_feed |= line.content_type.is_none();
                     counting += 1;
                     filling.add(line.key().0, raw.number);
                 }
@@ -334,7 +350,7 @@ impl Contents {
             Ok(())
         })?;
         let repeated = filling.finish();
-        known.any_tenant = any_tenant;
+        known.any_feed = any_feed;
         let live = counting - repeated.len();
         let dead = expired.len() + repeated.len();
         let mut dropped = [expired, repeated, blank, unreadable.clone()].concat();
@@ -357,6 +373,8 @@ struct Line<'a> {
     expiration: Timestamp,
     /// Empty in the older tool's lines.
     tenant_id: &'a [u8],
+    /// `None` in the older tool's lines.
+    content_type: Option<ContentType>,
 }
 
 impl<'a> Line<'a> {
@@ -364,21 +382,23 @@ impl<'a> Line<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?;
         let (before_type, name) = at_last_comma(text)?;
-        let (rest, tenant_id) = match ContentType::from_name(name) {
+        let content_type = ContentType::from_name(name);
+        let (rest, tenant_id) = match content_type {
             Some(_) => at_last_comma(before_type)?,
             None => (text, ""),
         };
         let (content_id, expiration) = at_last_comma(rest)?;
-        let expiration = time::parse(expiration.trim())?;
+        let expiration = time::expiration(expiration.trim())?;
         (!content_id.is_empty()).then_some(Self {
             content_id: content_id.as_bytes(),
             expiration,
             tenant_id: tenant_id.as_bytes(),
+            content_type,
         })
     }
 
     fn key(&self) -> BlobKey {
-        BlobKey::of(self.tenant_id, self.content_id)
+        BlobKey::of(self.tenant_id, self.content_type, self.content_id)
     }
 }
 
@@ -395,6 +415,7 @@ mod tests {
     use super::*;
 
     const TENANT: &str = "11111111-1111-4111-8111-111111111111";
+    const FEED: ContentType = ContentType::AuditGeneral;
     const OTHER_TENANT: &str = "22222222-2222-4222-8222-222222222222";
 
     fn now() -> Timestamp {
@@ -435,9 +456,10 @@ mod tests {
         file.append(&lines.map(|(content_type, blob)| line_of(TENANT, content_type, blob))).expect("room");
         drop(file);
         let (_, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
-        assert!(known.contains(TENANT, "1$2$audit_exchange$na0022"));
-        assert!(known.contains(TENANT, "with,comma"));
-        assert!(!known.contains(OTHER_TENANT, "1$2$audit_exchange$na0022"));
+        assert!(known.contains(TENANT, ContentType::AuditExchange, "1$2$audit_exchange$na0022"));
+        assert!(known.contains(TENANT, ContentType::DlpAll, "with,comma"));
+        assert!(!known.contains(TENANT, ContentType::AuditGeneral, "with,comma"), "another feed");
+        assert!(!known.contains(OTHER_TENANT, ContentType::AuditExchange, "1$2$audit_exchange$na0022"));
         assert_eq!(
             fs::read_to_string(folder.path().join(FILE_NAME)).expect("a file"),
             format!(
@@ -452,7 +474,8 @@ mod tests {
         let text = "20171014$20171014$x,2026-11-25T10:00:00.000Z\nwith,comma,2026-11-25T10:00:00Z\n";
         let (known, after, _folder) = opened(text);
         for tenant in [TENANT, OTHER_TENANT] {
-            assert!(known.contains(tenant, "20171014$20171014$x") && known.contains(tenant, "with,comma"));
+            assert!(known.contains(tenant, FEED, "20171014$20171014$x"));
+            assert!(known.contains(tenant, ContentType::DlpAll, "with,comma"));
         }
         assert_eq!(after, text);
     }
@@ -461,10 +484,10 @@ mod tests {
     fn a_last_line_without_its_end_is_completed_if_it_reads_and_dropped_if_not() {
         let line = format!("a,2026-11-29T10:00:00Z,{TENANT},Audit.General");
         let (known, after, _folder) = opened(&line);
-        assert!(known.contains(TENANT, "a"));
+        assert!(known.contains(TENANT, FEED, "a"));
         assert_eq!(after, format!("{line}\n"));
         let (known, after, _folder) = opened(&format!("{line}\nb,2026-11-2"));
-        assert!(known.contains(TENANT, "a") && !known.contains(TENANT, "b"));
+        assert!(known.contains(TENANT, FEED, "a") && !known.contains(TENANT, FEED, "b"));
         assert_eq!(after, format!("{line}\n"));
     }
 
@@ -472,7 +495,7 @@ mod tests {
     fn an_unreadable_line_is_kept_aside_and_stops_nothing() {
         let (good, bad) = ("a,2026-11-29T10:00:00Z\n", "no time in here\n");
         let (known, after, folder) = opened(&format!("{good}{bad}b,2026-11-29T10:00:00Z\n"));
-        assert!(known.contains(TENANT, "a") && known.contains(TENANT, "b"));
+        assert!(known.contains(TENANT, FEED, "a") && known.contains(TENANT, FEED, "b"));
         assert_eq!(after, format!("{good}b,2026-11-29T10:00:00Z\n"));
         let aside = fs::read_to_string(folder.path().join("known_blobs.unreadable")).expect("a file");
         assert_eq!(aside, bad);
@@ -483,9 +506,9 @@ mod tests {
         let (known, after, _folder) =
             opened("gone,2026-11-01T00:00:00Z\njust,2026-11-22T09:59:00Z\nstays,2026-11-29T10:00:00Z\n");
         assert!(
-            !known.contains(TENANT, "gone")
-                && known.contains(TENANT, "just")
-                && known.contains(TENANT, "stays")
+            !known.contains(TENANT, FEED, "gone")
+                && known.contains(TENANT, FEED, "just")
+                && known.contains(TENANT, FEED, "stays")
         );
         assert_eq!(after, "just,2026-11-22T09:59:00Z\nstays,2026-11-29T10:00:00Z\n");
     }
@@ -505,7 +528,7 @@ mod tests {
         let folder = folder("gone,2026-11-01T00:00:00Z\nstays,2026-11-29T10:00:00Z\ntorn,2026");
         let before = fs::read(folder.path().join(FILE_NAME)).expect("a file");
         let known = KnownBlobs::read(folder.path(), now()).expect("a readable state");
-        assert!(known.contains(TENANT, "stays") && known.len() == 1);
+        assert!(known.contains(TENANT, FEED, "stays") && known.len() == 1);
         assert_eq!(fs::read(folder.path().join(FILE_NAME)).expect("a file"), before);
         assert!(KnownBlobs::read(&folder.path().join("nowhere"), now()).expect("no state yet").is_empty());
     }
@@ -515,17 +538,38 @@ mod tests {
         let folder = folder("");
         let (mut file, _) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
         let blob = Blob { expiration: "2026-11-29T10:00:00,000Z".to_owned(), ..blob("a") };
-        file.append(&[line_of(TENANT, ContentType::DlpAll, &blob)]).expect("room");
+        file.append(&[line_of(TENANT, FEED, &blob)]).expect("room");
         drop(file);
         let (_, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
-        assert!(known.contains(TENANT, "a"));
+        assert!(known.contains(TENANT, FEED, "a"));
+    }
+
+    #[test]
+    fn any_expiration_makes_a_line_that_reads_and_goes_some_day() {
+        for (written, expected) in [
+            ("2026-11-29T10:00:00.0000000Z", "2026-11-29T10:00:00.0000000Z"),
+            ("2026-12-12T10:00:00Z", "2026-12-12T10:00:00Z"),
+            ("", "2026-11-29T10:00:00Z"),
+            ("0001-01-01T00:00:00", "2026-11-29T10:00:00Z"),
+            ("2026-11-22T11:00:00Z", "2026-11-29T10:00:00Z"),
+            ("2026-12-01", "2026-12-02T00:00:00Z"),
+            ("9999-12-31T23:59:59.9999999Z", "2026-12-22T10:00:00Z"),
+            ("soon, or later", "2026-11-29T10:00:00Z"),
+        ] {
+            let blob = Blob { expiration: written.to_owned(), ..blob("a") };
+            let line = line_of(TENANT, FEED, &blob);
+            assert_eq!(line, format!("a,{expected},{TENANT},Audit.General"));
+            assert_eq!(key_of(&line), Some(BlobKey::new(TENANT, FEED, "a")));
+        }
+        let last = Blob { created: Timestamp::MAX, ..blob("a") };
+        assert!(key_of(&line_of(TENANT, FEED, &last)).is_some());
     }
 
     #[test]
     fn a_line_that_is_there_again_and_again_goes() {
         let line = format!("a,2026-11-29T10:00:00Z,{TENANT},Audit.General\n");
         let (known, after, _folder) = opened(&line.repeat(3));
-        assert!(known.contains(TENANT, "a"));
+        assert!(known.contains(TENANT, FEED, "a"));
         assert_eq!(after, line);
     }
 
@@ -542,7 +586,7 @@ mod tests {
             proptest::prop_assert!(mended.is_empty() || mended.ends_with(b"\n"));
             let (_, second) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
             proptest::prop_assert_eq!(fs::read(&path).expect("a file"), mended);
-            proptest::prop_assert_eq!((first.len(), first.any_tenant), (second.len(), second.any_tenant));
+            proptest::prop_assert_eq!((first.len(), first.any_feed), (second.len(), second.any_feed));
         }
     }
 }

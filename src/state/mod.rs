@@ -122,10 +122,10 @@ fn merged(first: Vec<Waiting>, then: Vec<Waiting>, known: &KnownBlobs) -> Vec<Wa
     let mut places = std::collections::HashMap::new();
     let mut merged: Vec<Waiting> = Vec::new();
     for waiting in first.into_iter().chain(then) {
-        if known.contains(&waiting.tenant_id, &waiting.blob.content_id) {
+        if known.contains(&waiting.tenant_id, waiting.content_type, &waiting.blob.content_id) {
             continue;
         }
-        let key = BlobKey::new(&waiting.tenant_id, &waiting.blob.content_id);
+        let key = BlobKey::new(&waiting.tenant_id, waiting.content_type, &waiting.blob.content_id);
         let place = *places.entry(key).or_insert(merged.len());
         match merged.get_mut(place) {
             Some(there) => there.delivered_to = there.delivered_to.or(waiting.delivered_to),
@@ -360,7 +360,7 @@ mod tests {
             let (mut ledger, known, progress) =
                 open(self.folder.path(), self.now, DEDUP).expect("a usable state");
             self.synced = fs::metadata(self.known_blobs()).expect("a file").len();
-            let is_known = |number: u32| known.contains(TENANT, &format!("blob${number}"));
+            let is_known = |number: u32| known.contains(TENANT, FEED, &format!("blob${number}"));
             let waits = |number: u32| {
                 progress.waiting.iter().any(|waiting| waiting.blob.content_id == format!("blob${number}"))
             };

@@ -486,7 +486,8 @@ impl<'a> Schedule<'a> {
     }
 
     fn key(&self, feed: FeedIndex, wanted: &Wanted) -> BlobKey {
-        BlobKey::new(&self.feeds.feed(feed).0.tenant_id, &wanted.blob.content_id)
+        let (tenant, content_type) = self.feeds.feed(feed);
+        BlobKey::new(&tenant.tenant_id, content_type, &wanted.blob.content_id)
     }
 }
 

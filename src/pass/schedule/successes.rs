@@ -181,25 +181,24 @@ impl Schedule<'_> {
             // The other blobs are taken; but the window is not listed, so that the next pass finds out again.
             page_of.is_readable = false;
             log::error!(
-                "Listing failed for {}: blob {id:?} has an unreadable id or time; the others are collected, and the \
-                 next pass lists them again",
+                "Listing failed for {}: blob {id:?} has an unreadable id; the others are collected, and the next pass \
+                 lists them again",
                 self.feeds.label(feed)
             );
         }
-        let (tenant, _) = self.feeds.feed(feed);
+        let (tenant, content_type) = self.feeds.feed(feed);
         let wanted_from = self.feed_states[feed.place()].plan.wanted_from.unwrap_or(Timestamp::MIN);
         let mut wanted = Vec::new();
         for blob in page.blobs.into_iter().filter(|blob| blob.created >= wanted_from) {
-            let key = BlobKey::new(&tenant.tenant_id, &blob.content_id);
+            let key = BlobKey::new(&tenant.tenant_id, content_type, &blob.content_id);
             if !self.listed.insert(key) {
                 continue;
             }
-            let mut feeds = self.feeds.feeds_of(self.feeds.tenant_of(feed));
-            let waiting = feeds.find_map(|feed| self.feed_states[feed.place()].waiting.remove(&key));
+            let waiting = self.feed_states[feed.place()].waiting.remove(&key);
             let (delivered_to, has_failed) = waiting
                 .map_or((OutputSet::EMPTY, false), |waiting| (waiting.delivered_to, waiting.has_failed));
             let state = &mut self.feed_states[feed.place()];
-            if self.known.contains(&tenant.tenant_id, &blob.content_id) {
+            if self.known.contains(&tenant.tenant_id, content_type, &blob.content_id) {
                 state.counts.listed += 1;
                 state.counts.known += 1;
             } else {
