@@ -160,17 +160,33 @@ pub const FLUENT_BIT_MESSAGE_BYTES_MAX: usize = 6_144_000;
 /// Most chunks that wait for their acknowledgements at a time; each is held until then, to be sent again if need be.
 pub const FORWARD_CHUNKS_IN_FLIGHT_MAX: usize = 8;
 
-/// How often in a row chunks are sent again without that one of them is acknowledged.
-pub const FORWARD_RESENDS_MAX: u32 = 2;
+/// The wait before a receiver is tried again for the first time; it doubles from attempt to attempt, …
+pub const RECEIVER_RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// The wait before chunks are sent again; it doubles from try to try.
-pub const FORWARD_RESEND_DELAY: Duration = Duration::from_millis(250);
+/// … up to this: a receiver that restarts is back within seconds.
+pub const RECEIVER_RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// The longest silence of a receiver during the TLS handshake. One that does not speak TLS may say nothing at all.
+pub const TLS_HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
+
+/// The wait for the answer to a TLS handshake with a receiver that is not expected to speak TLS.
+pub const TLS_PROBE_WAIT: Duration = Duration::from_secs(2);
+
+/// The longest that one of several addresses of a host is waited for, before the next one is tried.
+pub const ADDRESS_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The largest answer of a forward receiver: a HELO, a PONG or an acknowledgement.
 pub const FORWARD_ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// So long a forward receiver is listened to when it is tried out, should it demand a key that is not configured.
-pub const FORWARD_UNASKED_WAIT: Duration = Duration::from_millis(500);
+/// The wait for a HELO, which a receiver with a shared key sends as soon as it has accepted the connection.
+pub const FORWARD_HELO_WAIT: Duration = Duration::from_secs(3);
+
+/// The wait for the acknowledgement of a message without events.
+pub const FORWARD_CHECK_WAIT: Duration = Duration::from_secs(3);
+
+/// A receiver that closes the connection after each acknowledgement without saying so is noticed if it does within this
+/// time of the first one.
+pub const FORWARD_CLOSE_WAIT: Duration = Duration::from_millis(50);
 
 /// So many objects and arrays may lie in each other in a record that becomes MessagePack; what is deeper is sent as
 /// text. The arrays and the map that a message and a receiver put around it must find room too.
@@ -203,12 +219,6 @@ pub const GELF_UNCONFIRMED_BYTES: usize = 16 * 1024 * 1024;
 
 /// The longest that a connection to Graylog stands still before it is given up.
 pub const GELF_SILENCE_MAX: Duration = Duration::from_secs(60);
-
-/// So often messages are sent to Graylog before the output has failed, …
-pub const GELF_TRIES: u32 = 3;
-
-/// … with this pause in between.
-pub const GELF_PAUSE: Duration = Duration::from_millis(500);
 
 /// Most columns that a CSV file gets. Each costs a byte in each row, and records can have fields that no other one has.
 pub const CSV_COLUMNS_MAX: usize = 1_000;
@@ -293,8 +303,8 @@ pub const HTTP_CONNECTIONS: RangeInclusive<u64> = 1..=64;
 /// `output.http.timeout` in seconds.
 pub const HTTP_TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=600;
 
-/// `output.http.retryTimeout` in seconds: while a receiver is waited for, the other outputs wait as well.
-pub const HTTP_RETRY_TIMEOUT_SECONDS: RangeInclusive<u64> = 0..=3600;
+/// `retryTimeout` of an output, in seconds: while a receiver is waited for, the other outputs wait as well.
+pub const RETRY_TIMEOUT_SECONDS: RangeInclusive<u64> = 0..=3600;
 
 /// How often a batch is tried again within `output.http.retryTimeout`.
 pub const HTTP_RETRIES_MAX: u32 = 20;
@@ -365,4 +375,10 @@ const _: () = {
     assert!(CONNECT_TIMEOUT.as_secs() < REQUEST_LASTS_MAX.as_secs());
     assert!(FORWARD_CHUNK_BYTES * 2 < FLUENT_BIT_MESSAGE_BYTES_MAX);
     assert!(NESTING_MAX < 32);
+    assert!(
+        FORWARD_HELO_WAIT.as_secs() + FORWARD_CHECK_WAIT.as_secs() + TLS_PROBE_WAIT.as_secs() < 10,
+        "a wrong configuration is reported within ten seconds"
+    );
+    assert!(TLS_HANDSHAKE_WAIT.as_secs() < 10);
+    assert!(RECEIVER_RETRY_DELAY.as_millis() < RECEIVER_RETRY_DELAY_MAX.as_millis());
 };

@@ -158,8 +158,9 @@ fn whoever_only_looks_leaves_no_log_file_and_whoever_collects_sees_errors_beside
 #[test]
 fn status_tells_which_output_keeps_a_feed_back() {
     let installation = two_blobs();
-    let config =
-        installation.config().replace("output:\n", "output:\n  graylog: { address: 127.0.0.1, port: 1 }\n");
+    let config = installation
+        .config()
+        .replace("output:\n", "output:\n  graylog: { address: 127.0.0.1, port: 1, retryTimeout: 0s }\n");
     fs::write(installation.path("two.yaml"), config).expect("a file");
     installation.run_bare(&["-c", "two.yaml"]).assert_code(1);
     let status = installation.run_bare(&["-c", "two.yaml", "status"]);

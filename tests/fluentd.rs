@@ -1,11 +1,12 @@
 //! `output.fluentd` against a receiver that plays faults: what arrives, what is sent again, and what is said.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     process::Stdio,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,7 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use simulator::NewBlob;
 
@@ -103,7 +105,10 @@ fn tls(name: &str, demands_certificate: bool) -> Arc<ServerConfig> {
         config.with_no_client_auth()
     };
     let key = PrivateKeyDer::from_pem_slice(&read("server.key")).expect("a key");
-    Arc::new(config.with_single_cert(chain(name), key).expect("a certificate and its key"))
+    let key = ring::sign::any_supported_type(&key).expect("a key that ring knows");
+    // Without a look at the certificate: rustls would refuse one of version 1.
+    let identity = SingleCertAndKey::from(CertifiedKey::new(chain(name), key));
+    Arc::new(config.with_cert_resolver(Arc::new(identity)))
 }
 
 /// A receiver behind TLS.
@@ -152,6 +157,7 @@ fn records_can_be_compressed() {
 fn a_receiver_with_a_shared_key_lets_us_in() {
     for (door, keys) in [
         (Door { key: Some("sesame"), ..Door::default() }, "sharedKey: sesame"),
+        (Door { key: Some("sesame"), is_fluent_bit: true, ..Door::default() }, "sharedKey: sesame"),
         (
             Door { key: Some("sesame"), ..Door::default() },
             "sharedKey: sesame\nusername: collector\npassword: hunter2",
@@ -178,7 +184,7 @@ fn a_receiver_with_a_shared_key_lets_us_in() {
 fn a_receiver_that_does_not_let_us_in_is_named_with_the_mend_and_without_the_secrets() {
     let key = Door { key: Some("sesame"), ..Door::default() };
     let user = Door { user: Some(("collector", "hunter2")), ..key.clone() };
-    let silent = Door { is_silent: true, ..user.clone() };
+    let bit = Door { is_fluent_bit: true, ..user.clone() };
     let wrong = "sharedKey: wrong-key";
     let wrong_user = "sharedKey: sesame\nusername: collector\npassword: wrong-password";
     for (door, keys, said) in [
@@ -186,7 +192,10 @@ fn a_receiver_that_does_not_let_us_in_is_named_with_the_mend_and_without_the_sec
         (key.clone(), wrong, ["it does not let us in (shared_key mismatch)", "compare sharedKey"]),
         (user.clone(), "sharedKey: sesame", ["it demands a user", "in username and password"]),
         (user, wrong_user, ["it does not let us in (username/password mismatch)", "compare sharedKey"]),
-        (silent, wrong_user, ["it closed the connection instead of letting us in", "compare sharedKey"]),
+        (bit.clone(), "", ["it demands a shared key", "in sharedKey"]),
+        (bit.clone(), wrong, ["it closed the connection instead of letting us in", "compare sharedKey"]),
+        (bit.clone(), "sharedKey: sesame", ["it demands a user", "in username and password"]),
+        (bit, wrong_user, ["it does not let us in (username/password mismatch)", "compare sharedKey"]),
     ] {
         let receiver = Receiver::start(door);
         let installation = installation(&receiver, keys);
@@ -198,7 +207,7 @@ fn a_receiver_that_does_not_let_us_in_is_named_with_the_mend_and_without_the_sec
         );
         assert_eq!(receiver.chunks().len(), 0);
         let refused = output_of(&installation).try_out().expect_err("no entry").to_string();
-        assert!(refused.contains(problem), "{refused}");
+        assert!(refused.contains(problem) && !refused.contains("tls"), "{refused}");
         installation.assert_delivered_once([(&installation.contoso, FEED)]);
     }
 }
@@ -242,19 +251,36 @@ fn records_go_through_tls_and_it_ends_in_order() {
 #[test]
 fn trouble_with_tls_is_named_with_the_mend() {
     let root = format!("ca_file: {}", certificate("private_root.pem"));
+    let other_root = format!("ca_file: {}", certificate("other_root.pem"));
     let elsewhere = format!("{root}, server_name: elsewhere.test");
     let no_key = format!("cert_file: {}", certificate("here.pem"));
+    let encrypted = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/key-encrypted.pem");
+    let encrypted = format!("{no_key}, key_file: {}", encrypted.display());
     let wrong_name = secure("elsewhere.pem", false);
     installation(&wrong_name, &format!("tls: {{ {elsewhere} }}")).run(&[]).assert_code(0);
     for (receiver, tls, said) in [
         (secure("here.pem", false), "", ["certificate is not trusted", "in tls.ca_file"]),
         (wrong_name, &root, ["certificate has another name", "in tls.server_name"]),
-        (secure("expired.pem", false), &root, ["certificate is not trusted", "clock"]),
+        (
+            secure("expired.pem", false),
+            &root,
+            ["certificate is not trusted", "renew it, or set this machine's clock"],
+        ),
+        (secure("name_in_cn.pem", false), &other_root, ["no subjectAltName", "subjectAltName=IP:127.0.0.1"]),
+        (
+            secure("self_signed.pem", false),
+            &root,
+            ["of an authority (CA:TRUE)", "put this very certificate into tls.ca_file"],
+        ),
+        (secure("version_1.pem", false), &root, ["X.509 version 1", "make one of version 3"]),
         (secure("here.pem", true), &root, ["it does not let us in", "in tls.cert_file"]),
         (Receiver::plain(), &no_key, ["tls.cert_file", "certificate and key belong together"]),
+        (Receiver::plain(), &encrypted, ["the key is encrypted", "openssl pkey -in"]),
     ] {
         let installation = installation(&receiver, &format!("tls: {{ {tls} }}"));
+        let begun = Instant::now();
         let failure = output_of(&installation).try_out().expect_err("trouble").to_string();
+        assert!(begun.elapsed() < Duration::from_secs(10), "{failure}");
         assert!(failure.starts_with("127.0.0.1:"), "{failure}");
         assert!(said.iter().all(|part| failure.contains(part)), "{failure}");
     }
@@ -267,12 +293,16 @@ fn trouble_with_the_connection_is_named_with_the_mend() {
     let installation = installation(&closed, "");
     let failure = output_of(&installation).try_out().expect_err("trouble").to_string();
     assert!(failure.contains("it closed the connection; look into the receiver's log"), "{failure}");
-    let installation = Installation::new().with_output("  fluentd:\n    address: 127.0.0.1\n    port: 1");
+    assert!(!failure.contains("tls"), "{failure}");
+    let installation = Installation::new()
+        .with_output("  fluentd:\n    address: 127.0.0.1\n    port: 1\n    retryTimeout: 1s");
     installation.contoso.add_blobs(FEED, 1, 1, hours_ago(20)..hours_ago(2));
     installation
         .run(&[])
         .assert_code(1)
-        .assert_line_with(&["[WARN] Output fluentd: sending", "(try 3 of 3)"])
+        .assert_line_with(&[
+            "[WARN] Output fluentd: sending 1 chunk(s) again: 127.0.0.1:1: nobody listens there",
+        ])
         .assert_line_with(&[
             "[ERROR] Output fluentd failed: 127.0.0.1:1: nobody listens there; start the receiver",
         ]);
@@ -331,10 +361,12 @@ fn what_is_not_acknowledged_is_sent_again_under_the_same_ids() {
         receiver.faults([fault]);
         let installation = with_workloads(&receiver, 4, "ackTimeout: 1s");
         let run = installation.run(&[]);
-        run.assert_code(0).assert_line_with(&["[WARN] Output fluentd: sending", "again (try 2 of 3)", said]);
+        run.assert_code(0).assert_line_with(&["[WARN] Output fluentd: sending", "chunk(s) again:", said]);
         assert_arrived(&receiver, &installation);
-        let [first, second] = [0, 1].map(|connection| chunk_ids(&receiver, connection));
+        let first = chunk_ids(&receiver, 0);
         let acknowledged = usize::from(fault == Fault::ClosedAfter(4));
+        let second: Vec<_> =
+            (1..receiver.connections()).flat_map(|connection| chunk_ids(&receiver, connection)).collect();
         assert_eq!(second.len(), 4 - acknowledged, "{fault:?}");
         assert!(first.iter().skip(acknowledged).all(|id| second.contains(id)), "{first:?} {second:?}");
     }
@@ -346,8 +378,112 @@ fn a_chunk_that_was_cut_in_two_is_sent_again_and_arrives_once() {
     receiver.faults([Fault::ResetAfter(10_000), Fault::ResetAfter(0)]);
     let installation = installation(&receiver, "");
     let run = installation.run(&[]);
-    run.assert_code(0).assert_line_with(&["(try 3 of 3)", "it closed the connection"]);
+    run.assert_code(0).assert_line_with(&["chunk(s) again:", "it closed the connection"]);
     assert_arrived_once(&receiver, &installation);
+}
+
+#[test]
+fn a_backlog_reaches_a_receiver_that_closes_after_each_acknowledgement() {
+    for key in [None, Some("sesame")] {
+        let receiver = Receiver::start(Door { key, denies_keepalive: true, ..Door::default() });
+        let keys = if key.is_some() { "sharedKey: sesame" } else { "" };
+        let installation = Installation::new().with_output(&receiver.config(keys));
+        installation.contoso.add_blobs(FEED, 20, 500, hours_ago(20)..hours_ago(2));
+        installation.run(&[]).assert_code(0);
+        assert_arrived(&receiver, &installation);
+        let chunks = receiver.chunks();
+        let ids: BTreeSet<_> = chunks.iter().map(|chunk| &chunk.id).collect();
+        assert!(ids.len() > 5, "{} chunks", ids.len());
+        let repeated = chunks.len() - ids.len();
+        assert!(repeated <= usize::from(key.is_none()), "{repeated} of {} chunks came again", ids.len());
+    }
+}
+
+#[test]
+fn acknowledgements_that_arrived_before_a_reset_count() {
+    let receiver = Receiver::plain();
+    receiver.faults([Fault::ResetAfterChunks(3)]);
+    let installation = Installation::new().with_output(&receiver.config(""));
+    let text = "x".repeat(900_000);
+    let record = |number: usize| {
+        format!(r#"{{"Id":"00000000-0000-4000-8000-{number:012x}","CreationTime":"t","Text":"{text}"}}"#)
+    };
+    installation.contoso.add_blob(FEED, NewBlob::texts((0..9).map(record)).created(hours_ago(2)));
+    installation.run(&[]).assert_code(0);
+    assert_arrived_once(&receiver, &installation);
+}
+
+#[test]
+fn tls_sessions_are_not_resumed() {
+    let door = Door { tls: Some(tls("here.pem", false)), denies_keepalive: true, ..Door::default() };
+    let receiver = Receiver::start(door);
+    let keys = format!("tls: {{ ca_file: {} }}", certificate("private_root.pem"));
+    let installation = with_workloads(&receiver, 6, &keys);
+    installation.run(&[]).assert_code(0);
+    assert_arrived_once(&receiver, &installation);
+    assert!(receiver.connections() >= 6);
+}
+
+#[test]
+fn a_self_signed_certificate_that_is_in_ca_file_is_trusted() {
+    let receiver = secure("self_signed.pem", false);
+    let keys = format!("tls: {{ ca_file: {} }}", certificate("self_signed.pem"));
+    let installation = installation(&receiver, &keys);
+    installation.run(&[]).assert_code(0);
+    assert_arrived_once(&receiver, &installation);
+}
+
+#[test]
+fn a_receiver_that_restarts_within_the_retry_timeout_fails_no_pass() {
+    let receiver = Receiver::plain();
+    receiver.faults([Fault::Closed, Fault::Closed, Fault::Closed]);
+    let installation = installation(&receiver, "retryTimeout: 20s");
+    let run = installation.run(&[]);
+    run.assert_code(0).assert_line_with(&["[WARN] Output fluentd: sending 1 chunk(s) again:", "it closed"]);
+    let warnings = run.stderr.lines().filter(|line| line.contains("chunk(s) again")).count();
+    assert_eq!(warnings, 1, "the same failure is logged once");
+    assert_arrived_once(&receiver, &installation);
+}
+
+#[test]
+fn tls_and_keys_that_do_not_match_are_told_apart_within_ten_seconds() {
+    let root = format!("tls: {{ ca_file: {} }}", certificate("private_root.pem"));
+    let root_and_key = format!("{root}\nsharedKey: sesame");
+    let with_key = Door { key: Some("sesame"), ..Door::default() };
+    let with_tls = Door { tls: Some(tls("here.pem", false)), ..Door::default() };
+    let bit = Door { is_fluent_bit: true, ..Door::default() };
+    let speaks_tls = "it speaks TLS on this port, and tls is not configured; add tls";
+    let cases: Vec<_> = [
+        (with_tls.clone(), "", speaks_tls),
+        (with_tls, "sharedKey: sesame", speaks_tls),
+        (with_key, root_and_key.as_str(), "it does not speak TLS on this port"),
+        (Door::default(), &root, "check that the receiver speaks TLS on this port"),
+        (bit, &root, "it closed the connection during the TLS handshake; check that the receiver speaks TLS"),
+        (Door::default(), "sharedKey: sesame", "it does not ask for a shared key (no HELO)"),
+    ]
+    .into_iter()
+    .map(|(door, keys, said)| {
+        let keys = format!("{keys}\nretryTimeout: 0s");
+        thread::spawn(move || {
+            let receiver = Receiver::start(door);
+            let installation = installation(&receiver, &keys);
+            let begun = Instant::now();
+            let failure = output_of(&installation).try_out().expect_err(said).to_string();
+            assert!(failure.contains(said), "{failure} instead of {said}");
+            assert!(begun.elapsed() < Duration::from_secs(10), "{said} came after {:?}", begun.elapsed());
+            if failure.contains("within") || failure.contains("HELO") {
+                return; // a pass waits for as long
+            }
+            let run = installation.run(&[]);
+            run.assert_code(1).assert_line_with(&["[ERROR] Output fluentd failed: 127.0.0.1:", said]);
+            assert!(receiver.events().is_empty());
+            installation.assert_delivered_once([(&installation.contoso, FEED)]);
+        })
+    })
+    .collect();
+    for case in cases {
+        case.join().expect("the message of this case");
+    }
 }
 
 #[test]

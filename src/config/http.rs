@@ -6,7 +6,7 @@ use ureq::http::{HeaderName, HeaderValue, Uri};
 
 use super::{
     AzureLogs, HttpFormat, HttpOutput, Secret, SplunkHec, Tenant,
-    outputs::{COMPRESSIONS, tls},
+    outputs::{COMPRESSIONS, retry_timeout, tls},
     section::Section,
     tenants, url,
 };
@@ -16,7 +16,6 @@ const BATCH_BYTES: usize = 1024 * 1024;
 const BATCH_RECORDS: usize = 5_000;
 const CONNECTIONS: usize = 4;
 const TIMEOUT: Duration = Duration::from_secs(60);
-const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 const ACK_TIMEOUT: Duration = Duration::from_secs(120);
 
 const SOURCE: &str = "office365";
@@ -56,8 +55,7 @@ pub(super) fn http(section: &Section, tenants: &[Tenant]) -> Option<HttpOutput> 
         section.number("batchRecords", &limits::HTTP_BATCH_RECORDS).unwrap_or(BATCH_RECORDS);
     let connections = section.number("connections", &limits::HTTP_CONNECTIONS).unwrap_or(CONNECTIONS);
     let timeout = section.duration("timeout", &limits::HTTP_TIMEOUT_SECONDS).unwrap_or(TIMEOUT);
-    let retry_timeout =
-        section.duration("retryTimeout", &limits::HTTP_RETRY_TIMEOUT_SECONDS).unwrap_or(RETRY_TIMEOUT);
+    let retry_timeout = retry_timeout(section);
     let tls = tls(section);
     refuse_strange_sections(section, kind);
     let splunk = splunk(&section.section("splunk"));

@@ -261,6 +261,8 @@ pub struct FluentdOutput {
     pub gzip: bool,
     /// How long to wait for an acknowledgement.
     pub ack_timeout: Duration,
+    /// `retryTimeout`: how long a receiver that does not accept chunks is tried again.
+    pub retry_timeout: Duration,
     /// TLS if present.
     pub tls: Option<Tls>,
 }
@@ -272,6 +274,11 @@ pub struct GraylogOutput {
     pub address: String,
     /// 12201 unless told otherwise.
     pub port: u16,
+    /// Records count as delivered when the receiver has closed the connection in answer to our closing it; otherwise
+    /// when this machine has sent them.
+    pub confirm: bool,
+    /// `retryTimeout`: how long a receiver that does not accept messages is tried again.
+    pub retry_timeout: Duration,
     /// TLS if present.
     pub tls: Option<Tls>,
 }

@@ -15,6 +15,8 @@ const TAG_PARTS: [&str; 3] = ["tenant", "contentType", "workload"];
 const SEPARATOR: char = ';';
 /// The default of Fluentd's own sender.
 const ACK_TIMEOUT: Duration = Duration::from_secs(190);
+/// A receiver that restarts is back within seconds.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What `compress` can say.
 pub(super) const COMPRESSIONS: [(&str, bool); 2] = [("gzip", true), ("none", false)];
@@ -88,6 +90,7 @@ fn fluentd(section: &Section) -> Option<FluentdOutput> {
     let password = section.secret("password");
     let gzip = section.choice("compress", &COMPRESSIONS).unwrap_or(false);
     let ack_timeout = section.duration("ackTimeout", &limits::ACK_TIMEOUT_SECONDS).unwrap_or(ACK_TIMEOUT);
+    let retry_timeout = retry_timeout(section);
     let tls = tls(section);
     for (one, other) in [("username", "password"), ("password", "username")] {
         if section.peek(one).is_some() && section.peek(other).is_none() {
@@ -104,6 +107,7 @@ fn fluentd(section: &Section) -> Option<FluentdOutput> {
         password,
         gzip,
         ack_timeout,
+        retry_timeout,
         tls,
     })
 }
@@ -122,8 +126,15 @@ fn tag(value: &Value) -> Option<String> {
 fn graylog(section: &Section) -> Option<GraylogOutput> {
     let address = section.required("address", "name the receiver's host", address);
     let port = section.number("port", &limits::PORT).unwrap_or(GRAYLOG_PORT);
+    let confirm = section.boolean("confirm").unwrap_or(true);
+    let retry_timeout = retry_timeout(section);
     let tls = tls(section);
-    Some(GraylogOutput { address: address?, port, tls })
+    Some(GraylogOutput { address: address?, port, confirm, retry_timeout, tls })
+}
+
+/// `retryTimeout`, the same for each output that sends to a receiver.
+pub(super) fn retry_timeout(section: &Section) -> Duration {
+    section.duration("retryTimeout", &limits::RETRY_TIMEOUT_SECONDS).unwrap_or(RETRY_TIMEOUT)
 }
 
 /// A host's name or address; the brackets of an IPv6 address may be there.

@@ -1,26 +1,24 @@
 //! A connection to a receiver: TCP, or TLS over it.
 //!
-//! Every wait has an end: the one that the caller gives, and that of the pass ([`Patience`]). TLS is rustls; the roots
-//! of the `tls` block stand beside the system's, and there is no way to trust everybody.
+//! Every wait has an end: the one that the caller gives, and that of the pass ([`Patience`]).
 
 use std::{
     io::{self, Read, Write},
-    net::{Shutdown, TcpStream, ToSocketAddrs},
-    path::Path,
+    net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    crypto::ring,
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring};
+use rustls_pki_types::ServerName;
 
-use super::{OutputError, Over, Patience};
+use super::{
+    OutputError, Over, Patience,
+    tls::{self, TlsProblem},
+};
 use crate::{
     config::Tls,
-    limits::{CONNECT_TIMEOUT, PATIENCE_STEP},
+    limits::{ADDRESS_WAIT_MAX, CONNECT_TIMEOUT, PATIENCE_STEP, TLS_HANDSHAKE_WAIT, TLS_PROBE_WAIT},
     log::one_line,
 };
 
@@ -32,7 +30,28 @@ pub struct Endpoint {
     tls: Option<Tls>,
     /// Made of `tls` when it is first needed.
     client: Option<Arc<ClientConfig>>,
+    /// Where among the host's addresses the next connection begins: after one that accepted it and then said nothing.
+    first_address: usize,
+    /// Whether it was found out already whether this receiver expects TLS.
+    is_probed: bool,
     patience: Patience,
+}
+
+/// Why a receiver did not accept records.
+#[derive(Debug)]
+pub enum ReceiverError {
+    /// Another attempt can succeed.
+    Transient(OutputError),
+    /// Every attempt fails until the configuration here or at the receiver is changed, or the pass has to end.
+    Permanent(OutputError),
+}
+
+impl From<ReceiverError> for OutputError {
+    fn from(error: ReceiverError) -> Self {
+        match error {
+            ReceiverError::Transient(error) | ReceiverError::Permanent(error) => error,
+        }
+    }
 }
 
 /// An open connection to a receiver. When it is dropped it is closed, TLS with the `close_notify` that receivers want.
@@ -51,7 +70,15 @@ enum Stream {
 impl Endpoint {
     /// Connects to nobody yet. Nobody waits for this receiver when `patience` is over.
     pub fn new(host: &str, port: u16, tls: Option<&Tls>, patience: &Patience) -> Self {
-        Self { host: host.to_owned(), port, tls: tls.cloned(), client: None, patience: patience.clone() }
+        Self {
+            host: host.to_owned(),
+            port,
+            tls: tls.cloned(),
+            client: None,
+            first_address: 0,
+            is_probed: false,
+            patience: patience.clone(),
+        }
     }
 
     /// `host:port`, as messages name it.
@@ -60,12 +87,10 @@ impl Endpoint {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// Connects, within [`CONNECT_TIMEOUT`] for TCP and the same for TLS.
-    pub fn connect(&mut self) -> Result<Connection, OutputError> {
+    /// Connects, within [`CONNECT_TIMEOUT`] for TCP and [`TLS_HANDSHAKE_WAIT`] for TLS.
+    pub fn connect(&mut self) -> Result<Connection, ReceiverError> {
         let client = self.client()?;
-        let (host, port) = (self.host.clone(), self.port);
-        let socket = self.patience.attempt(move || dial(&host, port)).unwrap_or_else(|over| Err(over.into()));
-        let socket = socket.map_err(|error| self.failure(&error))?;
+        let socket = self.dial().map_err(|error| self.failure(&error))?;
         let stream = match client {
             None => Stream::Plain(socket),
             Some(client) => {
@@ -75,8 +100,34 @@ impl Endpoint {
             }
         };
         let mut connection = Connection { stream, patience: self.patience.clone() };
-        connection.shake_hands().map_err(|error| self.failure(&error))?;
+        connection.shake_hands().map_err(|error| self.handshake_failure(&error))?;
         Ok(connection)
+    }
+
+    fn dial(&self) -> io::Result<TcpStream> {
+        let (host, port, first) = (self.host.clone(), self.port, self.first_address);
+        self.patience.attempt(move || dial(&host, port, first)).unwrap_or_else(|over| Err(over.into()))
+    }
+
+    /// Lets the next connection begin with another of the host's addresses, because this one is silent.
+    pub fn avoid_address(&mut self) {
+        self.first_address = self.first_address.wrapping_add(1);
+    }
+
+    /// Returns what is wrong if a receiver that closed a connection without a word turns out to expect TLS, which is not
+    /// configured. Asks the receiver the first time only.
+    pub fn missing_tls(&mut self) -> Option<ReceiverError> {
+        if self.tls.is_some() || std::mem::replace(&mut self.is_probed, true) {
+            return None;
+        }
+        let (host, port) = (self.host.clone(), self.port);
+        let answers = self.patience.attempt(move || answers_tls(&host, port));
+        answers.is_ok_and(|answers| answers.unwrap_or(false)).then(|| {
+            ReceiverError::Permanent(self.error(
+                "it speaks TLS on this port, and tls is not configured",
+                "add tls to the output, or give the port on which the receiver takes records without TLS",
+            ))
+        })
     }
 
     /// That this receiver does not take records.
@@ -85,15 +136,16 @@ impl Endpoint {
     }
 
     /// What an error on a connection to this receiver means for a person.
-    pub fn failure(&self, error: &io::Error) -> OutputError {
+    pub fn failure(&self, error: &io::Error) -> ReceiverError {
         if Over::is_behind(error) {
-            return self.error(error.to_string(), "the next pass goes on from here");
+            let error = self.error(error.to_string(), "the next pass goes on from here");
+            return ReceiverError::Permanent(error);
         }
         if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            return self.tls_failure(error);
+            return self.tls_failure(tls::problem(error, self.expected_name()));
         }
         let text = one_line(&error.to_string());
-        let (problem, mend) = match error.kind() {
+        let (problem, hint) = match error.kind() {
             _ if text.starts_with("failed to lookup address") => {
                 ("the name cannot be resolved".to_owned(), "check address, and DNS")
             }
@@ -104,126 +156,107 @@ impl Endpoint {
                 "no answer in time".to_owned(),
                 "check that the receiver runs and takes records, and the firewall on the way",
             ),
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe => (
+            _ if is_closed(error) => (
                 "it closed the connection".to_owned(),
-                "look into the receiver's log; perhaps only one of both sides has tls",
+                "look into the receiver's log, and see whether it restarts",
             ),
             _ => (text, "check address and port, and the network on the way"),
         };
-        self.error(problem, mend)
+        ReceiverError::Transient(self.error(problem, hint))
     }
 
-    fn tls_failure(&self, error: &rustls::Error) -> OutputError {
-        let text = one_line(&error.to_string());
-        match error {
-            rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            ) => self.error(
-                format!("its certificate has another name: {text}"),
-                "give the certificate's name in tls.server_name",
-            ),
-            rustls::Error::InvalidCertificate(_) | rustls::Error::General(_) => self.error(
-                format!("its certificate is not trusted: {text}"),
-                "give the root that signed it in tls.ca_file, and check this machine's clock",
-            ),
-            rustls::Error::InvalidMessage(_) => self.error(
-                "what is spoken there is no TLS",
-                "give the port on which the receiver speaks TLS, or take tls out of the configuration",
-            ),
-            rustls::Error::AlertReceived(
-                AlertDescription::CertificateRequired
-                | AlertDescription::BadCertificate
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::UnknownCA
-                | AlertDescription::AccessDenied
-                | AlertDescription::HandshakeFailure,
-            ) => self.error(
-                format!("it does not let us in: {text}"),
-                "give a certificate that the receiver trusts in tls.cert_file, and its key in tls.key_file",
-            ),
-            _ => self.error(text, "compare the tls settings here and there"),
-        }
+    /// The same during the handshake of TLS: a receiver that does not speak it says nothing, or closes.
+    fn handshake_failure(&mut self, error: &io::Error) -> ReceiverError {
+        let problem = match error.kind() {
+            io::ErrorKind::TimedOut => {
+                self.avoid_address();
+                format!("no answer to the TLS handshake within {} s", TLS_HANDSHAKE_WAIT.as_secs())
+            }
+            _ if is_closed(error) => "it closed the connection during the TLS handshake".to_owned(),
+            _ => return self.failure(error),
+        };
+        ReceiverError::Transient(
+            self.error(problem, "check that the receiver speaks TLS on this port, and look into its log"),
+        )
     }
 
-    fn server_name(&self) -> Result<ServerName<'static>, OutputError> {
-        let configured = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-        let name = configured.unwrap_or(&self.host);
+    fn tls_failure(&self, problem: TlsProblem) -> ReceiverError {
+        let TlsProblem { problem, hint, is_transient } = problem;
+        let error = self.error(problem, hint);
+        if is_transient { ReceiverError::Transient(error) } else { ReceiverError::Permanent(error) }
+    }
+
+    /// The name that the receiver's certificate must have.
+    fn expected_name(&self) -> &str {
+        self.tls.as_ref().and_then(|tls| tls.server_name.as_deref()).unwrap_or(&self.host)
+    }
+
+    fn server_name(&self) -> Result<ServerName<'static>, ReceiverError> {
+        let name = self.expected_name();
         ServerName::try_from(name.to_owned()).map_err(|_| {
-            self.error(
+            ReceiverError::Permanent(self.error(
                 format!("{} is no name that a certificate can have", one_line(name)),
                 "give the certificate's name in tls.server_name",
-            )
+            ))
         })
     }
 
-    fn client(&mut self) -> Result<Option<Arc<ClientConfig>>, OutputError> {
+    fn client(&mut self) -> Result<Option<Arc<ClientConfig>>, ReceiverError> {
         if let (None, Some(tls)) = (&self.client, &self.tls) {
-            let made = client_config(tls).map_err(|problem| {
-                self.error(problem, "give readable PEM files whose certificate and key belong together")
-            })?;
+            let made = tls::client_config(tls).map_err(|problem| self.tls_failure(problem))?;
             self.client = Some(Arc::new(made));
         }
         Ok(self.client.clone())
     }
 }
 
-/// Resolves the name and connects to the first of its addresses that answers; they share the time.
-fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses = (host, port).to_socket_addrs()?;
-    let time_each = CONNECT_TIMEOUT / u32::try_from(addresses.len()).map_or(1, |count| count.max(1));
+/// Resolves the name and connects to the first of its addresses that answers.
+fn dial(host: &str, port: u16, first: usize) -> io::Result<TcpStream> {
+    let mut addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
+    if !addresses.is_empty() {
+        let places = addresses.len();
+        addresses.rotate_left(first % places);
+    }
+    let socket = first_that_answers(&addresses, TcpStream::connect_timeout)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(PATIENCE_STEP))?;
+    socket.set_write_timeout(Some(PATIENCE_STEP))?;
+    Ok(socket)
+}
+
+/// Tries one address after the other. The last one gets all the time that is left.
+fn first_that_answers<Socket>(
+    addresses: &[SocketAddr],
+    connect: impl Fn(&SocketAddr, Duration) -> io::Result<Socket>,
+) -> io::Result<Socket> {
+    let until = Instant::now() + CONNECT_TIMEOUT;
     let mut failure = io::Error::other("the name has no address");
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, time_each) {
-            Ok(socket) => {
-                socket.set_nodelay(true)?;
-                socket.set_read_timeout(Some(PATIENCE_STEP))?;
-                socket.set_write_timeout(Some(PATIENCE_STEP))?;
-                return Ok(socket);
-            }
+    for (place, address) in addresses.iter().enumerate() {
+        let left = until.saturating_duration_since(Instant::now()).max(PATIENCE_STEP);
+        let is_last = place + 1 == addresses.len();
+        match connect(address, if is_last { left } else { left.min(ADDRESS_WAIT_MAX) }) {
+            Ok(socket) => return Ok(socket),
             Err(error) => failure = error,
         }
     }
     Err(failure)
 }
 
-/// The system's roots and those of `ca_file`, and the client's certificate if there is one. An error names the key.
-fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = &tls.ca_file {
-        for root in certificates("tls.ca_file", path)? {
-            roots.add(root).map_err(|error| format!("tls.ca_file {}: {error}", path.display()))?;
-        }
-    }
+/// Whether the first bytes of the answer to a TLS handshake are those of TLS: a handshake or an alert of version 3.
+fn answers_tls(host: &str, port: u16) -> io::Result<bool> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots);
-    let Some(cert_file) = &tls.cert_file else {
-        return Ok(config.with_no_client_auth());
-    };
-    let certificate = certificates("tls.cert_file", cert_file)?;
-    let (key, key_file) = match &tls.key_file {
-        Some(key_file) => ("tls.key_file", key_file),
-        None => ("tls.cert_file", cert_file),
-    };
-    let named = |problem: String| format!("{key} {}: {problem}", key_file.display());
-    let private_key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| named(error.to_string()))?;
-    config.with_client_auth_cert(certificate, private_key).map_err(|error| named(error.to_string()))
-}
-
-/// At least one.
-fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let named = |problem: String| format!("{key} {}: {problem}", path.display());
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    match found {
-        Ok(found) if found.is_empty() => Err(named("holds no certificate".to_owned())),
-        Ok(found) => Ok(found),
-        Err(error) => Err(named(error.to_string())),
-    }
+        .map_err(io::Error::other)?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let mut session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    let mut socket = dial(host, port, 0)?;
+    session.write_tls(&mut socket)?;
+    socket.set_read_timeout(Some(TLS_PROBE_WAIT))?;
+    let mut head = [0; 2];
+    socket.read_exact(&mut head)?;
+    Ok(matches!(head, [0x15 | 0x16, 0x03]))
 }
 
 impl Connection {
@@ -266,6 +299,19 @@ impl Connection {
                 Ok(count) => return Ok(count),
                 Err(error) => self.go_on_after(error, until)?,
             }
+        }
+    }
+
+    /// Reads what the receiver has already said, and returns how many bytes of it are in `into`; 0 if there is nothing.
+    /// Waits for nothing. If it has closed the connection, [`io::ErrorKind::UnexpectedEof`].
+    pub fn receive_available(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.stream.socket().set_nonblocking(true)?;
+        let received = self.stream.read(into);
+        self.stream.socket().set_nonblocking(false)?;
+        match received {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if is_pause(&error) => Ok(0),
+            received => received,
         }
     }
 
@@ -318,7 +364,7 @@ impl Connection {
 
     /// Brings the handshake of TLS to its end.
     fn shake_hands(&mut self) -> io::Result<()> {
-        let until = Instant::now() + CONNECT_TIMEOUT;
+        let until = Instant::now() + TLS_HANDSHAKE_WAIT;
         loop {
             let Stream::Tls(stream) = &mut self.stream else { return Ok(()) };
             if !stream.conn.is_handshaking() && !stream.conn.wants_write() {
@@ -344,6 +390,12 @@ impl Connection {
 fn is_pause(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
+}
+
+/// Whether the other side has closed the connection, or something on the way has.
+pub fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
 impl Drop for Connection {
@@ -435,6 +487,20 @@ mod tests {
         assert!(Over::is_behind(&connection.receive(&mut [0; 64], CONNECT_TIMEOUT).expect_err("an end")));
         assert!(Over::is_behind(&connection.send(b"1", CONNECT_TIMEOUT).expect_err("an end")));
         drop(receiver);
+    }
+
+    #[test]
+    fn after_a_silent_address_the_next_one_is_tried() {
+        let addresses: Vec<SocketAddr> = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]
+            .map(|text| text.parse().expect("an address"))
+            .into();
+        let answering = first_that_answers(&addresses, |address, time| {
+            assert!(time <= ADDRESS_WAIT_MAX || address.port() == 3);
+            if address.port() < 3 { Err(io::ErrorKind::TimedOut.into()) } else { Ok(address.port()) }
+        });
+        assert_eq!(answering.expect("an address that answers"), 3);
+        let silent = first_that_answers(&addresses, |_, _| Err::<(), _>(io::ErrorKind::TimedOut.into()));
+        assert_eq!(silent.expect_err("silence").kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! | GELF | record |
 //! | --- | --- |
 //! | `host` | the tenant's name, else its id |
-//! | `short_message` | `Operation`, and by which `UserId` |
+//! | `short_message` | `Operation`, else the content type, and by which `UserId` |
 //! | `timestamp` | `CreationTime`, in seconds with milliseconds; without one the receiver takes its own time |
 //! | `level` | 6, informational |
 //! | `_Field` | each field, under its own name |
@@ -17,6 +17,9 @@
 //!   text.
 //! - A text longer than the index takes is cut. If a message would be too large, fields are left out. Both kinds are
 //!   named in the additional field `_CutFields`.
+//!
+//! Graylog drops a message whose `short_message` is empty or blank, so a blank `Operation` counts as missing, and so does
+//! `null`; likewise for `UserId`.
 //!
 //! Source: "GELF Payload Specification" of Graylog's documentation, for what a message must have, the characters of
 //! names and `_id`; `GelfCodec` and `Message` of graylog2-server, for the names that Graylog skips.
@@ -71,8 +74,8 @@ impl Gelf {
             append_field(&format!("_{CUT_FIELDS}"), &self.cut, to);
         }
         append_field("host", from.tenant_name.unwrap_or(from.tenant_id), to);
-        let mut message = operation.map_or(Cow::Borrowed(from.content_type.name()), json::text_of);
-        if let Some(user) = user.map(json::text_of).filter(|user| !user.is_empty()) {
+        let mut message = operation.and_then(text_with_content).unwrap_or(from.content_type.name().into());
+        if let Some(user) = user.and_then(text_with_content) {
             message = Cow::Owned(format!("{message} by {user}"));
         }
         append_field("short_message", beginning(&message), to);
@@ -138,6 +141,13 @@ impl Gelf {
         self.names.insert(unique.clone(), 1);
         unique
     }
+}
+
+/// The text of a value, unless it is `null` or has nothing but whitespace and control characters.
+fn text_with_content(value: &str) -> Option<Cow<'_, str>> {
+    let is_blank = |character: char| character.is_whitespace() || character.is_control();
+    let text = json::text_of(value);
+    (value != "null" && !text.chars().all(is_blank)).then_some(text)
 }
 
 /// Whether this is a number that Graylog can hold as it is: 64 bits, with a sign, or a double.
@@ -210,6 +220,21 @@ mod tests {
             "_CreationTime": "yesterday", "_UserId": "",
         });
         assert_eq!(Value::Object(message), expected);
+    }
+
+    #[test]
+    fn a_blank_or_null_operation_or_user_counts_as_missing() {
+        for (operation, user, expected) in [
+            (r#""""#, r#""adele""#, "Audit.General by adele"),
+            (r#"" \t\n""#, "null", "Audit.General"),
+            ("null", r#"" ""#, "Audit.General"),
+            (r#""\u0000\u00a0""#, r#""""#, "Audit.General"),
+            (r#"" Send""#, "null", " Send"),
+            (r#""null""#, "7", "null by 7"),
+        ] {
+            let (message, _) = message_from(&format!(r#"{{"Operation":{operation},"UserId":{user}}}"#), None);
+            assert_eq!(message["short_message"], expected, "{operation} {user}");
+        }
     }
 
     /// The additional fields.

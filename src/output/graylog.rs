@@ -5,13 +5,21 @@
 //! closing its own side when it has read everything; what comes next takes a new connection. If it breaks the
 //! connection off instead, or closes it while we still send, everything that was not confirmed in this way is sent
 //! again, so that messages can come twice but are not lost on the way. What the receiver loses *after* it has read it,
-//! because it crashes or its disk is full, nobody can tell from here.
+//! because it crashes or its disk is full, cannot be known here.
+//!
+//! A load balancer in front of the receiver closes on its own account: then the closing says only that the load
+//! balancer has read everything. With `confirm: false` the connection stays open and is not closed to be confirmed.
 
-use super::{Connection, Endpoint, Output, OutputError, Patience, Source, gelf::Gelf};
+use std::io;
+
+use super::{
+    Connection, Endpoint, Output, OutputError, Patience, ReceiverError, Source, connection::is_closed,
+    gelf::Gelf, retries::Retries,
+};
 use crate::{
     config,
     delivery::OutputName,
-    limits::{GELF_PAUSE, GELF_SILENCE_MAX, GELF_TRIES, GELF_UNCONFIRMED_BYTES, OUTPUT_BUFFER_BYTES},
+    limits::{GELF_SILENCE_MAX, GELF_UNCONFIRMED_BYTES, OUTPUT_BUFFER_BYTES},
     records::Record,
 };
 
@@ -20,7 +28,13 @@ use crate::{
 pub struct GraylogOutput {
     endpoint: Endpoint,
     patience: Patience,
+    retries: Retries,
+    /// Whether the receiver's closing is waited for.
+    confirm: bool,
     connection: Option<Connection>,
+    /// Whether it was the receiver that ended the last connection. If it is given up after that, it is asked whether it
+    /// expects TLS; not before, because a receiver that does not would log the question as a broken message.
+    was_closed: bool,
     gelf: Gelf,
     /// Whole messages of which it is not certain that the receiver has read them.
     unconfirmed: Vec<u8>,
@@ -35,11 +49,14 @@ pub struct GraylogOutput {
 impl GraylogOutput {
     /// Connects to nobody yet. Nobody waits for this receiver when `patience` is over.
     pub fn new(settings: &config::GraylogOutput, patience: &Patience) -> Self {
-        let config::GraylogOutput { address, port, tls } = settings;
+        let config::GraylogOutput { address, port, confirm, retry_timeout, tls } = settings;
         Self {
             endpoint: Endpoint::new(address, *port, tls.as_ref(), patience),
             patience: patience.clone(),
+            retries: Retries::new(*retry_timeout),
+            confirm: *confirm,
             connection: None,
+            was_closed: false,
             gelf: Gelf::default(),
             unconfirmed: Vec::new(),
             sent: 0,
@@ -48,22 +65,41 @@ impl GraylogOutput {
         }
     }
 
-    /// Does this with everything unconfirmed; anew, on a new connection, if that fails.
-    fn persist(&mut self, act: fn(&mut Self) -> Result<(), OutputError>) -> Result<(), OutputError> {
-        for attempt in 1.. {
-            let Err(error) = act(self) else { break };
+    /// Does this with everything unconfirmed; again, on a new connection, as long as `retryTimeout` allows.
+    fn persist(&mut self, act: fn(&mut Self) -> Result<(), ReceiverError>) -> Result<(), OutputError> {
+        let mut logged = String::new();
+        loop {
+            let error = match act(self) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
             self.connection = None;
             self.sent = 0;
-            if attempt >= GELF_TRIES || self.patience.sleep(GELF_PAUSE).is_err() {
+            let error = match error {
+                ReceiverError::Transient(error) => error,
+                ReceiverError::Permanent(error) => return Err(error),
+            };
+            let Some(delay) = self.retries.next_delay() else {
+                let missing_tls = if self.was_closed { self.endpoint.missing_tls() } else { None };
+                return Err(missing_tls.map_or(error, Into::into));
+            };
+            let text = error.to_string();
+            if text != logged {
+                log::warn!("Output graylog sends again what was not confirmed: {text}");
+                logged = text;
+            }
+            if self.patience.sleep(delay).is_err() {
                 return Err(error);
             }
-            log::warn!("Output graylog sends again what was not confirmed: {error}");
         }
-        Ok(())
     }
 
     /// Sends what was not sent yet.
-    fn send(&mut self) -> Result<(), OutputError> {
+    fn send(&mut self) -> Result<(), ReceiverError> {
+        if self.sent == 0 {
+            // A receiver may close a connection that is idle.
+            self.connection.take_if(|connection| connection.ensure_open().is_err());
+        }
         let connection = match &mut self.connection {
             Some(connection) => connection,
             None => self.connection.insert(self.endpoint.connect()?),
@@ -71,20 +107,32 @@ impl GraylogOutput {
         let sent = connection
             .ensure_open()
             .and_then(|()| connection.send(&self.unconfirmed[self.sent..], GELF_SILENCE_MAX));
-        sent.map_err(|error| self.endpoint.failure(&error))?;
+        sent.map_err(|error| self.failure(&error))?;
         self.sent = self.unconfirmed.len();
         Ok(())
     }
 
-    /// Sends what was not sent yet, and returns when the receiver has read everything.
-    fn confirm(&mut self) -> Result<(), OutputError> {
+    /// Sends what was not sent yet, and returns when the receiver has read everything; with `confirm: false`, when this
+    /// machine has sent it.
+    fn confirm(&mut self) -> Result<(), ReceiverError> {
         self.send()?;
-        let closed = self.connection.take().map_or(Ok(()), |connection| connection.close(GELF_SILENCE_MAX));
-        closed.map_err(|error| self.endpoint.failure(&error))?;
+        let confirmed = if self.confirm {
+            self.connection.take().map_or(Ok(()), |connection| connection.close(GELF_SILENCE_MAX))
+        } else {
+            self.connection.as_mut().map_or(Ok(()), Connection::ensure_open)
+        };
+        confirmed.map_err(|error| self.failure(&error))?;
         self.unconfirmed.clear();
         self.sent = 0;
         self.confirmed_ids.append(&mut self.unconfirmed_ids);
+        self.retries.reset();
         Ok(())
+    }
+
+    /// What an error on the connection means.
+    fn failure(&mut self, error: &io::Error) -> ReceiverError {
+        self.was_closed = is_closed(error);
+        self.endpoint.failure(error)
     }
 }
 
@@ -122,17 +170,25 @@ impl Output for GraylogOutput {
     }
 
     fn try_out(&mut self) -> Result<(), OutputError> {
-        self.endpoint.connect().map(drop)
+        Ok(self.endpoint.connect().map(drop)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn what_is_confirmed_is_remembered_until_everything_is() {
-        let settings = config::GraylogOutput { address: "127.0.0.1".to_owned(), port: 1, tls: None };
+        let settings = config::GraylogOutput {
+            address: "127.0.0.1".to_owned(),
+            port: 1,
+            confirm: true,
+            retry_timeout: Duration::ZERO,
+            tls: None,
+        };
         let mut output = GraylogOutput::new(&settings, &Patience::default());
         output.confirmed_ids = vec![1, 2];
         assert_eq!(output.take_safe_ids(), [1, 2]);

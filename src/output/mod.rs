@@ -12,7 +12,9 @@ pub mod gelf;
 mod graylog;
 mod http;
 mod patience;
+mod retries;
 mod stdout;
+mod tls;
 
 use std::io;
 
@@ -24,7 +26,7 @@ use crate::{
     records::Record,
 };
 
-pub use connection::{Connection, Endpoint};
+pub use connection::{Connection, Endpoint, ReceiverError};
 pub use csv::CsvOutput;
 pub use file::FileOutput;
 pub use fluentd::FluentdOutput;

@@ -144,7 +144,7 @@ fn troubles_of_this_machine() -> Vec<Trouble> {
     fs::create_dir_all(folder.path("output/AuditExchange.json")).expect("a folder");
     let (nobody, receiver) =
         (installation(), Receiver::start(Door { key: Some("sesame"), ..Door::default() }));
-    let nobody = nobody.with_output("  fluentd:\n    address: 127.0.0.1\n    port: 1");
+    let nobody = nobody.with_output("  fluentd:\n    address: 127.0.0.1\n    port: 1\n    retryTimeout: 0s");
     let wrong_key = installation().with_output(&receiver.config("sharedKey: wrong-key"));
     let full = [
         ("output:\n  file:\n    path: ", "output:\n  file:\n    path: /dev/full #"),

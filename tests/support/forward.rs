@@ -13,19 +13,29 @@ use std::{
 use flate2::read::GzDecoder;
 use ring::digest::{SHA512, digest};
 use rmpv::Value;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
-/// What the receiver tells and wants to hear.
+/// What the receiver demands of its clients. It behaves as `in_forward.rb` of Fluentd does, or as `fw_prot.c` of Fluent
+/// Bit.
 #[derive(Clone, Default)]
 pub struct Door {
     /// The shared key, if there is a handshake.
     pub key: Option<&'static str>,
-    /// A user and the password.
+    /// A user and the password. Without one, what the client says of a user is ignored.
     pub user: Option<(&'static str, &'static str)>,
-    /// Whom it does not let in it says nothing, as Fluent Bit does.
-    pub is_silent: bool,
+    /// Answers a wrong key by closing, without a PONG, and has no `keepalive` in its HELO.
+    pub is_fluent_bit: bool,
+    /// Fluentd's `deny_keepalive`: the connection is closed after each acknowledgement. A HELO says so; without
+    /// security there is none.
+    pub denies_keepalive: bool,
+    /// Connections with a resumed session are killed, as Fluent Bit kills them.
     pub tls: Option<Arc<ServerConfig>>,
 }
+
+const NONCE: &[u8] = b"\0\xffnonce of sixteen";
+
+/// The salt for passwords. Both receivers send one whenever they have a shared key, with users or without.
+const AUTH: &[u8] = b"\xfe\0salt of sixteen ";
 
 /// How a connection is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +48,12 @@ pub enum Fault {
     Mute,
     /// They are of other chunks.
     Wrong,
-    /// So many chunks have to be there before the first acknowledgement; then the last comes first.
+    /// After the first acknowledgement, so many chunks have to be there before the next one; then the last comes first.
     Withholding(usize),
     /// Closed when so many chunks are there, of which only the first was acknowledged.
     ClosedAfter(usize),
+    /// Every chunk is acknowledged; when so many are there, the connection is reset.
+    ResetAfterChunks(usize),
     /// Reset after so many bytes, in the middle of a chunk.
     ResetAfter(usize),
     /// Reads in small bits with pauses between.
@@ -118,9 +130,11 @@ impl Receiver {
         Self::start(Door::default())
     }
 
-    /// The lines of `output.fluentd` for it, with these further keys.
+    /// The lines of `output.fluentd` for it, with these further keys. Without `retryTimeout` among them it is short.
     pub fn config(&self, further: &str) -> String {
-        let further: String = further.lines().fold(String::new(), |mut lines, line| {
+        let retry = if further.contains("retryTimeout") { "" } else { "\nretryTimeout: 1s" };
+        let further = format!("{further}{retry}");
+        let further: String = further.trim().lines().fold(String::new(), |mut lines, line| {
             let _ = write!(lines, "\n    {}", line.trim());
             lines
         });
@@ -262,7 +276,14 @@ impl Shared {
         let stream: Box<dyn ReadWrite> = match &self.door.tls {
             None => Box::new(socket),
             Some(config) => {
-                let session = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+                let mut socket = socket;
+                let mut session = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+                while session.is_handshaking() {
+                    session.complete_io(&mut socket)?;
+                }
+                if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+                    return Err(io::Error::other("session id context uninitialized"));
+                }
                 Box::new(StreamOwned::new(session, socket))
             }
         };
@@ -283,37 +304,35 @@ impl Shared {
 
     /// HELO, PING, PONG; whether the client is one that we know.
     fn let_in(&self, line: &mut Line, key: &str) -> io::Result<bool> {
-        let auth = if self.door.user.is_some() { "the auth salt" } else { "" };
-        let helo = Value::Map(vec![
-            (Value::from("nonce"), Value::Binary(b"\0\xffnonce".to_vec())),
-            (Value::from("auth"), Value::from(auth)),
-            (Value::from("keepalive"), Value::from(true)),
-        ]);
-        say(line, &Value::Array(vec![Value::from("HELO"), helo]))?;
+        let mut helo = vec![
+            (Value::from("nonce"), Value::Binary(NONCE.to_vec())),
+            (Value::from("auth"), Value::Binary(AUTH.to_vec())),
+        ];
+        if !self.door.is_fluent_bit {
+            helo.push((Value::from("keepalive"), Value::from(!self.door.denies_keepalive)));
+        }
+        say(line, &Value::Array(vec![Value::from("HELO"), Value::Map(helo)]))?;
         let ping = read_message(line)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let parts: Option<Vec<&str>> =
             ping.as_array().and_then(|parts| parts.iter().map(Value::as_str).collect());
         let Some(["PING", name, salt, digest, user, password]) = parts.as_deref() else {
-            answer_ping(line, "invalid ping message", "")?;
+            if !self.door.is_fluent_bit {
+                answer_ping(line, "invalid ping message", "")?;
+            }
             return Ok(false);
         };
-        let expected = hexadecimal(&[salt.as_bytes(), name.as_bytes(), b"\0\xffnonce", key.as_bytes()]);
-        let knows_user = match self.door.user {
-            None => user.is_empty() && password.is_empty(),
-            Some((known, secret)) => {
-                let expected = hexadecimal(&[auth.as_bytes(), known.as_bytes(), secret.as_bytes()]);
-                *user == known && *password == expected
-            }
-        };
+        let expected = hexadecimal(&[salt.as_bytes(), name.as_bytes(), NONCE, key.as_bytes()]);
+        let knows_user = self.door.user.is_none_or(|(known, secret)| {
+            let expected = hexadecimal(&[AUTH, known.as_bytes(), secret.as_bytes()]);
+            *user == known && *password == expected
+        });
         let reason = match (*digest == expected, knows_user) {
             (true, true) => "",
+            (false, _) if self.door.is_fluent_bit => return Ok(false),
             (false, _) => "shared_key mismatch",
             (_, false) => "username/password mismatch",
         };
-        if !reason.is_empty() && self.door.is_silent {
-            return Ok(false);
-        }
-        let proof = hexadecimal(&[salt.as_bytes(), b"receiver.example", b"\0\xffnonce", key.as_bytes()]);
+        let proof = hexadecimal(&[salt.as_bytes(), b"receiver.example", NONCE, key.as_bytes()]);
         answer_ping(line, reason, &proof)?;
         Ok(reason.is_empty())
     }
@@ -322,8 +341,18 @@ impl Shared {
         let mut withheld = Vec::new();
         let mut received = 0;
         while let Some(message) = read_message(line)? {
+            if !message.is_array() {
+                if self.door.is_fluent_bit {
+                    return Ok(()); // "expecting an array"
+                }
+                continue; // "incoming chunk is broken"
+            }
             let chunk = read_chunk(&message, connection)?;
             let id = chunk.id.clone();
+            if chunk.events.is_empty() {
+                acknowledge(line, &id)?;
+                continue;
+            }
             received += 1;
             self.note(|inside| inside.chunks.push(chunk));
             match line.fault {
@@ -333,6 +362,7 @@ impl Shared {
                     acknowledge(line, &id)?;
                 }
                 Fault::Wrong => acknowledge(line, "bm90IHRoaXMgb25l")?,
+                Fault::Withholding(_) if received == 1 => acknowledge(line, &id)?,
                 Fault::Withholding(count) => {
                     withheld.push(id);
                     if withheld.len() == count {
@@ -344,7 +374,14 @@ impl Shared {
                 }
                 Fault::ClosedAfter(count) if received == count => return Ok(()),
                 Fault::ClosedAfter(_) if received > 1 => {}
+                Fault::ResetAfterChunks(count) if received == count => {
+                    acknowledge(line, &id)?;
+                    line.fault = Fault::ResetAfter(line.read);
+                }
                 _ => acknowledge(line, &id)?,
+            }
+            if self.door.denies_keepalive {
+                return Ok(());
             }
         }
         Ok(())
@@ -387,6 +424,10 @@ fn read_chunk(message: &Value, connection: usize) -> io::Result<Chunk> {
         let options = options.as_map().map(Vec::as_slice).unwrap_or_default();
         options.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value)
     };
+    let id = option("chunk").and_then(Value::as_str).ok_or_else(|| wrong("no chunk"))?.to_owned();
+    if entries.as_array().is_some_and(Vec::is_empty) {
+        return Ok(Chunk { id, connection, is_compressed: false, bytes: 0, events: Vec::new() });
+    }
     let (Some(tag), Value::Binary(packed)) = (tag.as_str(), entries) else {
         return Err(wrong("no tag or no entries"));
     };
@@ -415,7 +456,6 @@ fn read_chunk(message: &Value, connection: usize) -> io::Result<Chunk> {
     if option("size").and_then(Value::as_u64) != Some(events.len() as u64) {
         return Err(wrong("another size"));
     }
-    let id = option("chunk").and_then(Value::as_str).ok_or_else(|| wrong("no chunk"))?.to_owned();
     Ok(Chunk { id, connection, is_compressed, bytes: bytes.len(), events })
 }
 

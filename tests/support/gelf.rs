@@ -9,11 +9,17 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Map, Value};
+
+/// With this begins the handshake of TLS.
+const TLS_HANDSHAKE: &[u8; 1] = b"\x16";
+
+/// The longest wait for anything here.
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// What the receiver does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +30,8 @@ pub enum Manner {
     BreakOffAfter(usize),
     /// Accepts it and never reads.
     Stand,
+    /// Reads, and keeps its side open when the other one is closed, as a load balancer can.
+    KeepOpen,
 }
 
 /// The running receiver. It ends with the test's process.
@@ -80,7 +88,9 @@ impl GelfReceiver {
     /// From now on nobody listens.
     pub fn close(&self) {
         self.shared.is_closed.store(true, Ordering::SeqCst);
+        let until = Instant::now() + WAIT_MAX;
         while TcpStream::connect(self.address).is_ok() {
+            assert!(Instant::now() < until, "the receiver still listens");
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -88,6 +98,16 @@ impl GelfReceiver {
     /// How many connections there were.
     pub fn connections(&self) -> usize {
         lock(&self.shared.connections).len()
+    }
+
+    /// Waits until this many messages have come whole.
+    #[track_caller]
+    pub fn wait_for_messages(&self, count: usize) {
+        let until = Instant::now() + WAIT_MAX;
+        while self.messages().len() < count {
+            assert!(Instant::now() < until, "{} messages of {count}", self.messages().len());
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Every message that came whole.
@@ -108,6 +128,10 @@ impl GelfReceiver {
 
 impl Shared {
     fn serve(&self, socket: TcpStream, tls: Option<&Arc<ServerConfig>>) {
+        let mut first = [0];
+        if tls.is_none() && matches!(socket.peek(&mut first), Ok(1)) && first == *TLS_HANDSHAKE {
+            return; // it cannot be read as a message
+        }
         let mut manners = lock(&self.manners);
         let manner = if manners.is_empty() { Manner::Read } else { manners.remove(0) };
         drop(manners);
@@ -115,6 +139,8 @@ impl Shared {
         let place = connections.len();
         connections.push(Vec::new());
         drop(connections);
+        let kept = (manner == Manner::KeepOpen).then(|| socket.try_clone().expect("a socket"));
+        std::mem::forget(kept); // as long as the process lives
         let mut stream: Box<dyn Read> = match tls {
             None => Box::new(socket),
             Some(config) => {
@@ -123,7 +149,7 @@ impl Shared {
             }
         };
         let mut left = match manner {
-            Manner::Read => usize::MAX,
+            Manner::Read | Manner::KeepOpen => usize::MAX,
             Manner::BreakOffAfter(bytes) => bytes,
             Manner::Stand => {
                 // As long as the process lives.

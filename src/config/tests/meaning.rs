@@ -59,12 +59,16 @@ fn an_output_of_which_only_the_receiver_is_named_has_its_defaults() {
     let fluentd = output.fluentd.unwrap();
     assert_eq!((&*fluentd.address, fluentd.port), ("::1", 24224));
     assert_eq!(fluentd.tag, "office365.{tenant}.{contentType}");
-    assert_eq!(fluentd.ack_timeout, Duration::from_secs(190));
+    assert_eq!(
+        (fluentd.ack_timeout, fluentd.retry_timeout),
+        (Duration::from_secs(190), Duration::from_secs(60))
+    );
     assert!(!fluentd.gzip && fluentd.tls.is_none() && fluentd.shared_key.is_none());
     assert!(fluentd.username.is_none() && fluentd.password.is_none() && fluentd.tenant_name.is_none());
     let graylog = output.graylog.unwrap();
     assert_eq!((&*graylog.address, graylog.port), ("g", 12201));
-    assert!(graylog.tls.is_none());
+    assert!(graylog.tls.is_none() && graylog.confirm);
+    assert_eq!(graylog.retry_timeout, Duration::from_secs(60));
     let http = output.http.unwrap();
     assert_eq!((&*http.url, http.gzip), ("https://h/x?y=z", false));
     assert!(matches!(http.format, HttpFormat::Ndjson));
@@ -132,6 +136,7 @@ output:
     password: pass
     compress: gzip
     ackTimeout: 10s
+    retryTimeout: 5m
     tls: {{ ca_file: {pem}, cert_file: {pem}, key_file: {pem}, server_name: logs }}
   http:
     url: https://h
@@ -217,6 +222,13 @@ fn how_to_collect_is_taken() {
 }
 
 #[test]
+fn graylog_can_go_without_confirmation() {
+    let graylog = "output:\n  graylog: { address: g, confirm: false, retryTimeout: 0s }\n";
+    let graylog = Trial::new(&format!("{BEGIN}{graylog}")).config().output.graylog.unwrap();
+    assert_eq!((graylog.confirm, graylog.retry_timeout), (false, Duration::ZERO));
+}
+
+#[test]
 fn outputs_that_are_written_are_taken() {
     let output = written().output;
     let fluentd = output.fluentd.unwrap();
@@ -225,6 +237,7 @@ fn outputs_that_are_written_are_taken() {
     assert_eq!(fluentd.shared_key.unwrap().reveal(), "key");
     assert_eq!((fluentd.username.as_deref(), fluentd.password.unwrap().reveal()), (Some("me"), "pass"));
     assert_eq!((fluentd.gzip, fluentd.ack_timeout), (true, Duration::from_secs(10)));
+    assert_eq!(fluentd.retry_timeout, Duration::from_secs(300));
     let tls = fluentd.tls.unwrap();
     assert!(tls.ca_file.is_some() && tls.cert_file.is_some() && tls.key_file.is_some());
     assert_eq!(tls.server_name.as_deref(), Some("logs"));

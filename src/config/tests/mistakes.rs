@@ -403,6 +403,15 @@ fn files_and_fluentd() {
             "config.yaml:6:26: output.fluentd.compress: must be one of gzip, none; did you mean gzip?",
         ),
         (
+            "fluentd: { address: a, retryTimeout: 2h }",
+            "config.yaml:6:26: output.fluentd.retryTimeout: must be a time from 0s to 1h; write 30s, 5m, 1h or 1d",
+        ),
+        (
+            "graylog: { address: a, confirm: maybe, retryTimeout: 2h }",
+            "config.yaml:6:26: output.graylog.confirm: must be true or false, without quotes\n\
+             config.yaml:6:42: output.graylog.retryTimeout: must be a time from 0s to 1h; write 30s, 5m, 1h or 1d",
+        ),
+        (
             "fluentd: { address: a, ackTimeout: 190 }",
             "config.yaml:6:26: output.fluentd.ackTimeout: has no unit; write seconds as 30s, minutes as 5m, hours as 1h",
         ),

@@ -14,13 +14,15 @@ pub enum Answer {
     Ack(Vec<u8>),
 }
 
-/// `["HELO", {"nonce": …, "auth": …}]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// `["HELO", {"nonce": …, "auth": …, "keepalive": …}]`
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Helo {
     /// Goes into the digests of the shared key.
     pub nonce: Vec<u8>,
-    /// Goes into the digest of the password; empty if it asks for no user.
+    /// Goes into the digest of the password. Fluentd and Fluent Bit send one whether or not they know users.
     pub auth: Vec<u8>,
+    /// False if the connection is closed after each acknowledgement. Fluent Bit does not say.
+    pub keeps_alive: bool,
 }
 
 /// `["PONG", is let in, reason, server's name, digest]`
@@ -63,11 +65,12 @@ fn of_array(parts: Vec<Value>) -> Option<Answer> {
     let mut parts = parts.into_iter();
     match (parts.next()?.text()?.as_slice(), parts.next()?) {
         (b"HELO", Value::Map(fields)) => {
-            let mut helo = Helo::default();
+            let mut helo = Helo { nonce: Vec::new(), auth: Vec::new(), keeps_alive: true };
             for (key, value) in fields {
                 match (key.text()?.as_slice(), value) {
                     (b"nonce", value) => helo.nonce = value.text()?,
                     (b"auth", Value::Text(auth)) => helo.auth = auth,
+                    (b"keepalive", Value::Boolean(keeps_alive)) => helo.keeps_alive = keeps_alive,
                     _ => {}
                 }
             }
@@ -175,8 +178,11 @@ mod tests {
     fn answers_are_read_whether_their_texts_are_text_or_binary() {
         assert_eq!(read(ACK), Ok((Answer::Ack(b"abc=".to_vec()), 10)));
         assert_eq!(read(&[ACK, b"\x81"].concat()), Ok((Answer::Ack(b"abc=".to_vec()), 10)));
-        let helo = b"\x92\xa4HELO\x83\xa5nonce\xc4\x02\xff\x00\xa4auth\xd9\x01s\xa9keepalive\xc3";
-        let expected = Helo { nonce: vec![0xff, 0], auth: b"s".to_vec() };
+        let helo = b"\x92\xa4HELO\x83\xa5nonce\xc4\x02\xff\x00\xa4auth\xd9\x01s\xa9keepalive\xc2";
+        let expected = Helo { nonce: vec![0xff, 0], auth: b"s".to_vec(), keeps_alive: false };
+        assert_eq!(read(helo), Ok((Answer::Helo(expected), helo.len())));
+        let helo = b"\x92\xa4HELO\x81\xa5nonce\xa1n";
+        let expected = Helo { nonce: b"n".to_vec(), auth: Vec::new(), keeps_alive: true };
         assert_eq!(read(helo), Ok((Answer::Helo(expected), helo.len())));
         let pong = b"\x95\xa4PONG\xc2\xa3why\xa1s\xda\x00\x02ab";
         let expected =

@@ -2,18 +2,19 @@
 //!
 //! Acknowledgements may come in any order. When one does not come in time, when one is of no chunk that was sent, or
 //! when the connection ends, in the middle of a chunk or elsewhere, everything that is not acknowledged is sent again
-//! over a new connection, under the same ids. What had arrived all the same is then there twice: a receiver that loses
-//! an acknowledgement cannot be told from one that loses a chunk.
+//! over a new connection, under the same ids. Acknowledgements that have arrived by then count. What had arrived without
+//! one is then there twice: a receiver that loses an acknowledgement cannot be told from one that loses a chunk.
+//!
+//! A connection begins with one chunk: a receiver that closes it after each acknowledgement (`deny_keepalive`) loses
+//! whatever else is in flight, and need not say so. From such a receiver on, each chunk gets a connection of its own.
 
 use std::collections::VecDeque;
 
-use super::session::{Ended, Session};
+use super::session::Session;
 use crate::{
     config,
-    limits::{
-        FLUENT_BIT_MESSAGE_BYTES_MAX, FORWARD_CHUNKS_IN_FLIGHT_MAX, FORWARD_RESEND_DELAY, FORWARD_RESENDS_MAX,
-    },
-    output::{Endpoint, OutputError, Patience},
+    limits::{FLUENT_BIT_MESSAGE_BYTES_MAX, FORWARD_CHUNKS_IN_FLIGHT_MAX},
+    output::{Endpoint, OutputError, Patience, ReceiverError, retries::Retries},
 };
 
 /// The way to a receiver.
@@ -23,14 +24,19 @@ pub struct Link {
     endpoint: Endpoint,
     patience: Patience,
     session: Option<Session>,
+    /// How many chunks were acknowledged in it.
+    session_acks: usize,
     /// Not acknowledged, the oldest first.
     chunks: VecDeque<Chunk>,
     /// So many of them, from the first on, were sent in this session.
     sent: usize,
     /// The records in chunks that were acknowledged since all of them were.
     acknowledged: Vec<u128>,
-    /// Sessions that ended in a row without an acknowledgement.
-    failed_sessions: u32,
+    /// The receiver closes a connection after each acknowledgement.
+    is_one_chunk_a_connection: bool,
+    retries: Retries,
+    /// The last failure that was logged since a chunk was acknowledged.
+    logged: String,
 }
 
 /// A message that wants to be acknowledged.
@@ -47,17 +53,20 @@ pub struct Chunk {
 }
 
 impl Link {
-    /// Connects to nobody yet.
+    /// Connects to nothing yet.
     pub fn new(settings: &config::FluentdOutput, patience: &Patience) -> Self {
         Self {
             endpoint: Endpoint::new(&settings.address, settings.port, settings.tls.as_ref(), patience),
             settings: settings.clone(),
             patience: patience.clone(),
             session: None,
+            session_acks: 0,
             chunks: VecDeque::new(),
             sent: 0,
             acknowledged: Vec::new(),
-            failed_sessions: 0,
+            is_one_chunk_a_connection: false,
+            retries: Retries::new(settings.retry_timeout),
+            logged: String::new(),
         }
     }
 
@@ -81,67 +90,126 @@ impl Link {
         std::mem::take(&mut self.acknowledged)
     }
 
-    /// Connects, shakes hands, and ends the connection.
-    pub fn try_out(&mut self) -> Result<(), OutputError> {
+    /// Connects, shakes hands, has a message without events acknowledged, and ends the connection.
+    pub fn try_out(&mut self, tag: &str) -> Result<(), OutputError> {
         let mut session = Session::open(&mut self.endpoint, &self.settings)?;
-        session.expect_silence(&self.endpoint)?;
-        Ok(())
+        Ok(session.check(&mut self.endpoint, tag)?)
     }
 
     /// Sends what is not sent, and waits until so many chunks or fewer are not acknowledged; over as many sessions as
-    /// that takes and are allowed.
+    /// that takes and `retryTimeout` allows.
     fn bring_down_to(&mut self, chunks_max: usize) -> Result<(), OutputError> {
         loop {
             let error = match self.bring_down_in_session(chunks_max) {
                 Ok(()) => return Ok(()),
-                Err(Ended::Refused(error)) => return Err(error),
-                Err(Ended::Lost(error)) => self.with_reason(error),
+                Err(error) => error,
             };
-            self.session = None;
-            self.sent = 0;
-            if self.failed_sessions == FORWARD_RESENDS_MAX || self.patience.check().is_err() {
-                return Err(error);
+            let ended = self.end_session();
+            let error = match error {
+                ReceiverError::Permanent(error) => return Err(error),
+                ReceiverError::Transient(_) if self.chunks.is_empty() => return Ok(()),
+                ReceiverError::Transient(error) => self.with_reason(error),
+            };
+            if ended? {
+                self.log_retry(&error); // the receiver has closed the connection and is there: nothing to wait for
+                continue;
             }
-            self.failed_sessions += 1;
-            log::warn!(
-                "Output fluentd: sending {} chunk(s) again (try {} of {}): {error}",
-                self.chunks.len(),
-                self.failed_sessions + 1,
-                FORWARD_RESENDS_MAX + 1
-            );
-            let delay = FORWARD_RESEND_DELAY * (1 << (self.failed_sessions - 1));
+            let delay = self.retries.next_delay();
+            let Some(delay) = delay.filter(|_| self.patience.check().is_ok()) else { return Err(error) };
+            self.log_retry_once(&error);
             if self.patience.sleep(delay).is_err() {
                 return Err(error);
             }
         }
     }
 
-    fn bring_down_in_session(&mut self, chunks_max: usize) -> Result<(), Ended> {
+    fn bring_down_in_session(&mut self, chunks_max: usize) -> Result<(), ReceiverError> {
         let ack_timeout = self.settings.ack_timeout;
-        let session = match &mut self.session {
-            Some(session) => session,
-            none => none.insert(Session::open(&mut self.endpoint, &self.settings)?),
-        };
-        for chunk in self.chunks.range(self.sent..) {
-            session.send(&self.endpoint, &chunk.message, ack_timeout)?;
-            self.sent += 1;
-        }
-        while self.chunks.len() > chunks_max {
-            let id = session.acknowledged(&self.endpoint, ack_timeout)?;
-            let Some(place) = self.chunks.iter().take(self.sent).position(|chunk| chunk.id.as_bytes() == id)
-            else {
-                return Err(Ended::Lost(self.endpoint.error(
-                    "it acknowledged a chunk that it was not sent",
-                    "see whether the receiver, or something on the way to it, mixes up connections",
-                )));
-            };
-            if let Some(chunk) = self.chunks.remove(place) {
-                self.acknowledged.extend(chunk.record_ids);
+        if let Some(session) = &mut self.session {
+            for id in session.arrived_acks(&mut self.endpoint)? {
+                self.accept_ack(&id)?;
             }
-            self.sent -= 1;
-            self.failed_sessions = 0;
+        }
+        while !self.chunks.is_empty() {
+            self.leave_ended_session();
+            let session = match &mut self.session {
+                Some(session) => session,
+                none => {
+                    self.session_acks = 0;
+                    none.insert(Session::open(&mut self.endpoint, &self.settings)?)
+                }
+            };
+            self.is_one_chunk_a_connection |= session.denies_keepalive();
+            let is_alone = self.is_one_chunk_a_connection || self.session_acks == 0;
+            let in_flight_max = if is_alone { 1 } else { FORWARD_CHUNKS_IN_FLIGHT_MAX };
+            for chunk in self.chunks.range(self.sent..).take(in_flight_max.saturating_sub(self.sent)) {
+                session.send(&mut self.endpoint, &chunk.message, ack_timeout)?;
+                self.sent += 1;
+            }
+            if self.chunks.len() <= chunks_max {
+                break;
+            }
+            let id = session.wait_for_ack(&mut self.endpoint, ack_timeout)?;
+            self.accept_ack(&id)?;
         }
         Ok(())
+    }
+
+    /// Leaves a connection with nothing in flight that the receiver has closed, or closes after each acknowledgement:
+    /// nothing is lost or sent twice by that.
+    fn leave_ended_session(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        if self.sent > 0 || self.session_acks == 0 {
+            return;
+        }
+        if self.session_acks == 1 && !self.is_one_chunk_a_connection {
+            self.is_one_chunk_a_connection = session.closes_after_ack(&mut self.endpoint);
+        }
+        if session.is_closed() || self.is_one_chunk_a_connection {
+            self.session = None;
+        }
+    }
+
+    fn accept_ack(&mut self, id: &[u8]) -> Result<(), ReceiverError> {
+        let place = self.chunks.iter().take(self.sent).position(|chunk| chunk.id.as_bytes() == id);
+        let Some(chunk) = place.and_then(|place| self.chunks.remove(place)) else {
+            return Err(ReceiverError::Transient(self.endpoint.error(
+                "it acknowledged a chunk that it was not sent",
+                "see whether the receiver, or something on the way to it, mixes up connections",
+            )));
+        };
+        self.acknowledged.extend(chunk.record_ids);
+        self.sent -= 1;
+        self.session_acks += 1;
+        self.retries.reset();
+        self.logged.clear();
+        Ok(())
+    }
+
+    /// Ends the session after a failure. Acknowledgements that have arrived count. Returns whether it was the receiver
+    /// that closed the connection, after it had acknowledged something on it.
+    fn end_session(&mut self) -> Result<bool, OutputError> {
+        let Some(mut session) = self.session.take() else { return Ok(false) };
+        let acks = session.last_acks(&mut self.endpoint)?;
+        // An error says that the receiver mixes up chunks, which is why the session ends, or reason enough to end it.
+        let _ = acks.iter().try_for_each(|id| self.accept_ack(id));
+        self.sent = 0;
+        let is_closed = session.is_closed() && self.session_acks > 0;
+        self.is_one_chunk_a_connection |= is_closed && self.session_acks == 1;
+        Ok(is_closed)
+    }
+
+    fn log_retry(&self, error: &OutputError) {
+        log::warn!("Output fluentd: sending {} chunk(s) again: {error}", self.chunks.len());
+    }
+
+    /// Logs a failure unless it was the last one that was logged.
+    fn log_retry_once(&mut self, error: &OutputError) {
+        let text = error.to_string();
+        if text != self.logged {
+            self.log_retry(error);
+            self.logged = text;
+        }
     }
 
     /// The error, with what is known to be the reason where the receiver itself does not say it.
@@ -158,14 +226,6 @@ impl Link {
                 OutputError::Receiver { receiver, problem, mend }
             }
             (error, _) => error,
-        }
-    }
-}
-
-impl From<Ended> for OutputError {
-    fn from(ended: Ended) -> Self {
-        match ended {
-            Ended::Lost(error) | Ended::Refused(error) => error,
         }
     }
 }

@@ -123,14 +123,34 @@ impl Output for FluentdOutput {
     }
 
     fn try_out(&mut self) -> Result<(), OutputError> {
-        self.link.try_out()
+        self.link.try_out(&self.tag.for_check())
     }
+}
+
+/// A message of no events in `Forward` mode, `[tag, [], {"chunk": id}]`, and its id. Fluentd and Fluent Bit acknowledge
+/// it and store nothing.
+///
+/// Source: `on_message` in Fluentd's `in_forward.rb`; `fw_prot_process` in Fluent Bit's `fw_prot.c`, "Process array".
+fn empty_message(tag: &str) -> (String, Vec<u8>) {
+    let id = new_chunk_id();
+    let mut message = Vec::new();
+    append_array_header(3, &mut message);
+    append_text(tag.as_bytes(), &mut message);
+    append_array_header(0, &mut message);
+    append_map_header(1, &mut message);
+    append_text(b"chunk", &mut message);
+    append_text(id.as_bytes(), &mut message);
+    (id, message)
+}
+
+fn new_chunk_id() -> String {
+    BASE64_STANDARD.encode(fastrand::u128(..).to_be_bytes())
 }
 
 impl Entries {
     /// Makes a chunk of the events, and room for others.
     fn take(&mut self, tag: &str, gzip: bool) -> Chunk {
-        let id = BASE64_STANDARD.encode(fastrand::u128(..).to_be_bytes());
+        let id = new_chunk_id();
         let compressed = gzip.then(|| compress(&self.bytes).expect("memory takes whatever is written to it"));
         let entries = compressed.as_ref().unwrap_or(&self.bytes);
         let mut message = Vec::with_capacity(entries.len() + tag.len() + 100);

@@ -13,177 +13,287 @@ use ring::{
 
 use super::{
     answer::{self, Answer, Helo, NoAnswer, Pong},
+    empty_message,
     message_pack::{append_array_header, append_text},
 };
 use crate::{
     config,
-    limits::{CONNECT_TIMEOUT, FORWARD_ANSWER_BYTES_MAX, FORWARD_UNASKED_WAIT, PATIENCE_STEP},
+    limits::{
+        CONNECT_TIMEOUT, FORWARD_ANSWER_BYTES_MAX, FORWARD_CHECK_WAIT, FORWARD_CLOSE_WAIT, FORWARD_HELO_WAIT,
+        PATIENCE_STEP,
+    },
     log::one_line,
-    output::{Connection, Endpoint, OutputError, Over},
+    output::{Connection, Endpoint, OutputError, ReceiverError, connection::is_closed},
 };
 
 /// What we call ourselves to a receiver, which may want to know and shows it in its log.
 const OUR_NAME: &str = env!("CARGO_PKG_NAME");
 
-/// A connection on which chunks are taken.
+const CHECK_SECURITY: &str = "compare sharedKey, username and password with the receiver's <security>";
+
+/// A connection on which chunks are accepted.
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
     /// What was received and not yet read as an answer.
     received: Vec<u8>,
-}
-
-/// Why a session ended, or did not begin.
-#[derive(Debug)]
-pub enum Ended {
-    /// Another try can go better.
-    Lost(OutputError),
-    /// No other try will, until somebody changes the configuration here or there.
-    Refused(OutputError),
+    /// Whether the receiver has said anything at all.
+    has_answered: bool,
+    /// Whether the receiver has closed the connection.
+    is_closed: bool,
+    /// The receiver announced in its HELO that it closes the connection after each acknowledgement.
+    denies_keepalive: bool,
 }
 
 impl Session {
     /// Connects, and proves who we are if the configuration says how.
-    pub fn open(endpoint: &mut Endpoint, settings: &config::FluentdOutput) -> Result<Self, Ended> {
-        let connection = endpoint.connect().map_err(Ended::Lost)?;
-        let mut session = Self { connection, received: Vec::new() };
+    pub fn open(endpoint: &mut Endpoint, settings: &config::FluentdOutput) -> Result<Self, ReceiverError> {
+        let mut session = Self {
+            connection: endpoint.connect()?,
+            received: Vec::new(),
+            has_answered: false,
+            is_closed: false,
+            denies_keepalive: false,
+        };
         if settings.shared_key.is_some() || settings.username.is_some() {
             session.shake_hands(endpoint, settings)?;
         }
         Ok(session)
     }
 
+    /// Whether the receiver has announced that it closes the connection after each acknowledgement.
+    pub fn denies_keepalive(&self) -> bool {
+        self.denies_keepalive
+    }
+
+    /// Whether the receiver has closed the connection, as far as was noticed.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
     /// Sends a whole message.
-    pub fn send(&mut self, endpoint: &Endpoint, message: &[u8], silence_max: Duration) -> Result<(), Ended> {
-        let Err(error) = self.connection.send(message, silence_max) else { return Ok(()) };
-        // Whoever hangs up in the middle of it may have said why before.
-        Err(match self.answer(endpoint, PATIENCE_STEP) {
-            Ok(Answer::Helo(_)) => demands_key(endpoint),
-            Ok(Answer::Pong(pong)) if !pong.is_let_in => not_let_in(endpoint, &pong),
-            _ => Ended::Lost(endpoint.failure(&error)),
-        })
+    pub fn send(
+        &mut self,
+        endpoint: &mut Endpoint,
+        message: &[u8],
+        silence_max: Duration,
+    ) -> Result<(), ReceiverError> {
+        self.connection.send(message, silence_max).map_err(|error| self.failure(endpoint, &error))
     }
 
     /// Waits for an acknowledgement, and returns the id in it.
-    pub fn acknowledged(&mut self, endpoint: &Endpoint, time_max: Duration) -> Result<Vec<u8>, Ended> {
-        match self.answer(endpoint, time_max) {
-            Ok(Answer::Ack(id)) => Ok(id),
-            Ok(Answer::Helo(_)) => Err(demands_key(endpoint)),
-            Ok(Answer::Pong(pong)) => Err(not_let_in(endpoint, &pong)),
-            Err(Silent::Still) => Err(Ended::Lost(endpoint.error(
+    pub fn wait_for_ack(
+        &mut self,
+        endpoint: &mut Endpoint,
+        time_max: Duration,
+    ) -> Result<Vec<u8>, ReceiverError> {
+        match self.answer(endpoint, time_max)? {
+            Some(answer) => ack_in(endpoint, answer),
+            None => Err(ReceiverError::Transient(endpoint.error(
                 format!("no acknowledgement within {} s", time_max.as_secs()),
                 "see whether the receiver keeps up with what it gets, or raise ackTimeout",
             ))),
-            Err(Silent::Ended(ended)) => Err(ended),
         }
     }
 
-    /// Whether the receiver would rather have had a handshake, or does not want us at all: it says so by itself, if it
-    /// does, so it is listened to for a moment.
-    pub fn expect_silence(&mut self, endpoint: &Endpoint) -> Result<(), Ended> {
-        match self.answer(endpoint, FORWARD_UNASKED_WAIT) {
-            Err(Silent::Still) => Ok(()),
-            Err(Silent::Ended(ended)) => Err(ended),
-            Ok(Answer::Helo(_)) => Err(demands_key(endpoint)),
-            Ok(Answer::Pong(_) | Answer::Ack(_)) => Err(Ended::Lost(not_forward(endpoint))),
+    /// Returns the ids of the acknowledgements that are here already, without waiting for more. A closed connection is
+    /// noticed and no error: [`Session::is_closed`].
+    pub fn arrived_acks(&mut self, endpoint: &mut Endpoint) -> Result<Vec<Vec<u8>>, ReceiverError> {
+        let mut bytes = [0; 4096];
+        while !self.is_closed {
+            match self.connection.receive_available(&mut bytes) {
+                Ok(0) => break,
+                Ok(count) => self.received.extend_from_slice(&bytes[..count]),
+                Err(_) => self.is_closed = true,
+            }
         }
+        let mut ids = Vec::new();
+        while let Some(answer) = self.received_answer(endpoint)? {
+            ids.push(ack_in(endpoint, answer)?);
+        }
+        Ok(ids)
+    }
+
+    /// The same after a failure: what is still on its way gets a moment.
+    pub fn last_acks(&mut self, endpoint: &mut Endpoint) -> Result<Vec<Vec<u8>>, ReceiverError> {
+        let mut ids = Vec::new();
+        loop {
+            match self.answer(endpoint, PATIENCE_STEP) {
+                Ok(Some(answer)) => ids.push(ack_in(endpoint, answer)?),
+                Err(ReceiverError::Permanent(error)) => return Err(ReceiverError::Permanent(error)),
+                Ok(None) | Err(ReceiverError::Transient(_)) => return Ok(ids),
+            }
+        }
+    }
+
+    /// Whether the receiver closes the connection within a moment after an acknowledgement, as Fluentd with
+    /// `deny_keepalive` does, which announces it only where there is a HELO.
+    pub fn closes_after_ack(&mut self, endpoint: &mut Endpoint) -> bool {
+        if self.received.is_empty() {
+            let mut bytes = [0; 4096];
+            match self.connection.receive(&mut bytes, FORWARD_CLOSE_WAIT) {
+                Ok(count) => self.received.extend_from_slice(&bytes[..count]),
+                Err(error) => {
+                    self.failure(endpoint, &error);
+                }
+            }
+        }
+        self.is_closed
+    }
+
+    /// Sends a message without events, which is acknowledged like any other: that is what a pass needs, and it delivers
+    /// nothing.
+    pub fn check(&mut self, endpoint: &mut Endpoint, tag: &str) -> Result<(), ReceiverError> {
+        let (id, message) = empty_message(tag);
+        self.send(endpoint, &message, FORWARD_CHECK_WAIT)?;
+        if self.wait_for_ack(endpoint, FORWARD_CHECK_WAIT)? == id.as_bytes() {
+            return Ok(());
+        }
+        Err(ReceiverError::Permanent(not_forward(endpoint)))
     }
 
     /// HELO, PING, PONG.
-    fn shake_hands(&mut self, endpoint: &Endpoint, settings: &config::FluentdOutput) -> Result<(), Ended> {
-        let helo = match self.answer(endpoint, CONNECT_TIMEOUT) {
-            Ok(Answer::Helo(helo)) => helo,
-            Ok(_) => return Err(Ended::Lost(not_forward(endpoint))),
-            Err(Silent::Still) => {
-                return Err(Ended::Refused(endpoint.error(
-                    "it does not ask for a shared key (no HELO)",
-                    "take sharedKey, username and password out of the configuration, or give the receiver a <security>",
+    fn shake_hands(
+        &mut self,
+        endpoint: &mut Endpoint,
+        settings: &config::FluentdOutput,
+    ) -> Result<(), ReceiverError> {
+        let helo = match self.answer(endpoint, FORWARD_HELO_WAIT)? {
+            Some(Answer::Helo(helo)) => helo,
+            Some(_) => return Err(ReceiverError::Permanent(not_forward(endpoint))),
+            None => return Err(self.why_no_helo(endpoint)),
+        };
+        self.denies_keepalive = !helo.keeps_alive;
+        let key = settings.shared_key.as_ref().map_or("", config::Secret::reveal);
+        let salt = salt().map_err(|error| endpoint.failure(&error))?;
+        self.send(endpoint, &ping(settings, &helo, key, &salt), CONNECT_TIMEOUT)?;
+        let pong = match self.answer(endpoint, CONNECT_TIMEOUT) {
+            Ok(Some(Answer::Pong(pong))) => pong,
+            Ok(Some(_)) => return Err(ReceiverError::Permanent(not_forward(endpoint))),
+            Ok(None) => {
+                return Err(ReceiverError::Transient(endpoint.error("no PONG in time", CHECK_SECURITY)));
+            }
+            // Fluent Bit answers a wrong key like this. A receiver that stops just now is the next pass's.
+            Err(ReceiverError::Transient(_)) if self.is_closed => {
+                return Err(ReceiverError::Permanent(endpoint.error(
+                    "it closed the connection instead of letting us in, as Fluent Bit does on a wrong shared key",
+                    CHECK_SECURITY,
                 )));
             }
-            Err(Silent::Ended(ended)) => return Err(ended),
+            Err(error) => return Err(error),
         };
-        if !helo.auth.is_empty() && settings.username.is_none() {
-            let mend = "give one of its <user>s in username and password";
-            return Err(Ended::Refused(endpoint.error("it demands a user", mend)));
+        if !pong.is_let_in {
+            return Err(not_let_in(endpoint, &pong, settings));
         }
-        let key = settings.shared_key.as_ref().map_or("", config::Secret::reveal);
-        let salt = salt().map_err(|error| Ended::Lost(endpoint.failure(&error)))?;
-        self.send(endpoint, &ping(settings, &helo, key, &salt), CONNECT_TIMEOUT)?;
-        let mend = "compare sharedKey, username and password with the receiver's <security>";
-        match self.answer(endpoint, CONNECT_TIMEOUT) {
-            Ok(Answer::Pong(pong)) if !pong.is_let_in => Err(not_let_in(endpoint, &pong)),
-            Ok(Answer::Pong(pong)) => {
-                let expected =
-                    hexadecimal_digest(&[salt.as_bytes(), &pong.server, &helo.nonce, key.as_bytes()]);
-                if pong.digest == expected.as_bytes() {
-                    return Ok(());
-                }
-                let problem = "it does not prove that it knows the shared key";
-                Err(Ended::Refused(endpoint.error(problem, "give the receiver's shared_key in sharedKey")))
-            }
-            Ok(_) => Err(Ended::Lost(not_forward(endpoint))),
-            // Fluent Bit says nothing to whom it does not let in.
-            Err(Silent::Ended(Ended::Lost(OutputError::Receiver { receiver, problem, .. }))) => {
-                let problem = format!("{problem} instead of letting us in");
-                Err(Ended::Lost(OutputError::Receiver { receiver, problem, mend: mend.to_owned() }))
-            }
-            Err(Silent::Still) => Err(Ended::Lost(endpoint.error("no PONG in time", mend))),
-            Err(Silent::Ended(ended)) => Err(ended),
+        let expected = hexadecimal_digest(&[salt.as_bytes(), &pong.server, &helo.nonce, key.as_bytes()]);
+        if pong.digest == expected.as_bytes() {
+            return Ok(());
+        }
+        let problem = "it does not prove that it knows the shared key";
+        Err(ReceiverError::Permanent(endpoint.error(problem, "give the receiver's shared_key in sharedKey")))
+    }
+
+    /// Finds out why a receiver says nothing when it is expected to say HELO: one without security acknowledges a
+    /// message, one that speaks TLS waits for its client's first word, one that hangs does neither.
+    fn why_no_helo(&mut self, endpoint: &mut Endpoint) -> ReceiverError {
+        let (_, message) = empty_message(OUR_NAME);
+        let sent = self.connection.send(&message, FORWARD_CHECK_WAIT);
+        match sent.map_err(|error| self.failure(endpoint, &error)).and_then(|()| {
+            self.answer(endpoint, FORWARD_CHECK_WAIT)
+        }) {
+            Ok(Some(Answer::Ack(_))) => ReceiverError::Permanent(endpoint.error(
+                "it does not ask for a shared key (no HELO)",
+                "remove sharedKey, username and password from the configuration, or give the receiver a <security>",
+            )),
+            Ok(_) => endpoint.missing_tls().unwrap_or_else(|| {
+                endpoint.avoid_address();
+                ReceiverError::Transient(endpoint.error(
+                    "it accepted the connection and then said nothing (no HELO)",
+                    "check that the receiver runs, and that this is the port of its forward input",
+                ))
+            }),
+            Err(error) => error,
         }
     }
 
-    fn answer(&mut self, endpoint: &Endpoint, time_max: Duration) -> Result<Answer, Silent> {
+    /// The next answer; `None` if the receiver says nothing for this long.
+    fn answer(
+        &mut self,
+        endpoint: &mut Endpoint,
+        time_max: Duration,
+    ) -> Result<Option<Answer>, ReceiverError> {
         let until = Instant::now() + time_max;
         loop {
-            match answer::read(&self.received) {
-                Ok((answer, length)) => {
-                    self.received.drain(..length);
-                    return Ok(answer);
-                }
-                Err(NoAnswer::Incomplete) if self.received.len() < FORWARD_ANSWER_BYTES_MAX => {}
-                Err(_) => return Err(Silent::Ended(Ended::Lost(not_forward(endpoint)))),
+            if let Some(answer) = self.received_answer(endpoint)? {
+                return Ok(Some(answer));
             }
             let mut bytes = [0; 4096];
             let left = until.saturating_duration_since(Instant::now());
             match self.connection.receive(&mut bytes, left) {
                 Ok(count) => self.received.extend_from_slice(&bytes[..count]),
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(Silent::Still),
-                Err(error) if Over::is_behind(&error) => {
-                    return Err(Silent::Ended(Ended::Refused(endpoint.failure(&error))));
-                }
-                Err(error) => return Err(Silent::Ended(Ended::Lost(endpoint.failure(&error)))),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
+                Err(error) => return Err(self.failure(endpoint, &error)),
             }
         }
     }
+
+    /// The next answer that was received whole.
+    fn received_answer(&mut self, endpoint: &mut Endpoint) -> Result<Option<Answer>, ReceiverError> {
+        self.has_answered |= !self.received.is_empty();
+        match answer::read(&self.received) {
+            Ok((answer, length)) => {
+                self.received.drain(..length);
+                Ok(Some(answer))
+            }
+            Err(NoAnswer::Incomplete) if self.received.len() < FORWARD_ANSWER_BYTES_MAX => Ok(None),
+            Err(_) => {
+                self.received.clear();
+                let missing_tls = endpoint.missing_tls();
+                Err(missing_tls.unwrap_or_else(|| ReceiverError::Permanent(not_forward(endpoint))))
+            }
+        }
+    }
+
+    /// What an error on this connection means. A receiver that closes it without ever having said a word may be one that
+    /// expects TLS.
+    fn failure(&mut self, endpoint: &mut Endpoint, error: &io::Error) -> ReceiverError {
+        self.is_closed |= is_closed(error);
+        let missing_tls = if self.is_closed && !self.has_answered { endpoint.missing_tls() } else { None };
+        missing_tls.unwrap_or_else(|| endpoint.failure(error))
+    }
 }
 
-/// Why there is no answer.
-enum Silent {
-    /// The time was up.
-    Still,
-    /// The session is over.
-    Ended(Ended),
+/// The id in an answer that has to be an acknowledgement.
+fn ack_in(endpoint: &Endpoint, answer: Answer) -> Result<Vec<u8>, ReceiverError> {
+    match answer {
+        Answer::Ack(id) => Ok(id),
+        Answer::Helo(_) => Err(ReceiverError::Permanent(endpoint.error(
+            "it demands a shared key (a HELO came where an acknowledgement was expected)",
+            "give the shared_key of its <security> in sharedKey",
+        ))),
+        Answer::Pong(pong) => Err(refused(endpoint, &pong, CHECK_SECURITY)),
+    }
 }
 
-fn demands_key(endpoint: &Endpoint) -> Ended {
-    Ended::Refused(endpoint.error(
-        "it demands a shared key (a HELO came where an acknowledgement was expected)",
-        "give the shared_key of its <security> in sharedKey",
-    ))
+fn not_let_in(endpoint: &Endpoint, pong: &Pong, settings: &config::FluentdOutput) -> ReceiverError {
+    // Both receivers check the key first, so this one is right.
+    if settings.username.is_none() && pong.reason.contains("username") {
+        let problem = format!("it demands a user ({})", one_line(&pong.reason));
+        let hint = "give one of its <user>s in username and password";
+        return ReceiverError::Permanent(endpoint.error(problem, hint));
+    }
+    refused(endpoint, pong, CHECK_SECURITY)
 }
 
-fn not_let_in(endpoint: &Endpoint, pong: &Pong) -> Ended {
+fn refused(endpoint: &Endpoint, pong: &Pong, hint: &str) -> ReceiverError {
     let reason = one_line(&pong.reason);
-    Ended::Refused(endpoint.error(
-        format!("it does not let us in ({reason})"),
-        "compare sharedKey, username and password with the receiver's <security>",
-    ))
+    ReceiverError::Permanent(endpoint.error(format!("it does not let us in ({reason})"), hint))
 }
 
 fn not_forward(endpoint: &Endpoint) -> OutputError {
     endpoint.error(
         "what it answers is not of the forward protocol",
-        "give the port of the receiver's forward input; if that speaks TLS, add tls",
+        "give the port of the receiver's forward input",
     )
 }
 
@@ -191,12 +301,15 @@ fn not_forward(endpoint: &Endpoint) -> OutputError {
 /// closes the connection on anything else.
 fn ping(settings: &config::FluentdOutput, helo: &Helo, key: &str, salt: &str) -> Vec<u8> {
     let key_digest = hexadecimal_digest(&[salt.as_bytes(), OUR_NAME.as_bytes(), &helo.nonce, key.as_bytes()]);
-    let (user, password_digest) = match (&settings.username, &settings.password) {
-        (Some(user), Some(password)) if !helo.auth.is_empty() => {
-            let parts = [helo.auth.as_slice(), user.as_bytes(), password.reveal().as_bytes()];
-            (user.as_str(), hexadecimal_digest(&parts))
-        }
-        _ => ("", String::new()),
+    let (user, password) = match (&settings.username, &settings.password) {
+        (Some(user), Some(password)) => (user.as_str(), password.reveal()),
+        _ => ("", ""),
+    };
+    // A receiver sends a salt whether or not it knows users, so that only its PONG tells whether it wants one.
+    let (user, password_digest) = if helo.auth.is_empty() {
+        ("", String::new())
+    } else {
+        (user, hexadecimal_digest(&[helo.auth.as_slice(), user.as_bytes(), password.as_bytes()]))
     };
     let mut ping = Vec::new();
     append_array_header(6, &mut ping);

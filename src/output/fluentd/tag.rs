@@ -37,6 +37,12 @@ impl Tag {
         Self { parts: parts.flatten().collect(), tenant_name: tenant_name.map(str::to_owned) }
     }
 
+    /// A tag like those of records, for a message that has none.
+    pub fn for_check(&self) -> String {
+        let text = |part: &Part| if let Part::Text(text) = part { text.clone() } else { "check".to_owned() };
+        self.parts.iter().map(text).collect()
+    }
+
     /// Whether records of one feed can have different tags.
     pub fn depends_on_record(&self) -> bool {
         self.parts.contains(&Part::Workload)
