@@ -138,10 +138,9 @@ fn read_known_blobs(bencher: Bencher, lines: usize) {
         );
     }
     fs::write(folder.path().join("known_blobs"), text).expect("room");
-    let now = Timestamp::now();
     bencher
         .counter(ItemsCount::new(lines))
-        .bench(|| KnownBlobs::read(folder.path(), now).expect("a readable state"));
+        .bench(|| KnownBlobs::read(folder.path()).expect("a readable state"));
 }
 
 /// The Ids of so many records, as passes have left them in a folder; they are read when the first one is asked for.

@@ -25,13 +25,15 @@
 //! 5. The token goes to the configured origin only ([`api::client`]).
 //! 6. Listed = known + delivered + failed + gone + left for later, at the end of every pass (`pass::schedule`).
 //! 7. A tenant's trouble stays that tenant's (`pass::schedule`).
-//! 8. The lock is on `known_blobs`, and goes along when that file is replaced (`state::lock`).
+//! 8. What depends on the time of day follows Microsoft's clock, as its answers tell it; without one, nothing expires
+//!    ([`clock`]).
+//! 9. The lock is on `known_blobs`, and goes along when that file is replaced (`state::lock`).
 //!
 //! # Who may use whom
 //!
 //! `main` parses the command line ([`cli`]) and calls one of the [`commands`], which may use everything; [`pass`] and
 //! [`check`] may use everything else. [`api`], [`output`] and [`state`] never use each other; [`report`] reads what
-//! [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`], [`body`],
+//! [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`], [`body`], [`clock`],
 //! [`limits`], [`time`], [`disk`], [`login`], [`network`], [`suggest`]), [`schedule`] and [`config`] use none of these.
 //! A test holds this against the code.
 
@@ -48,6 +50,7 @@ pub mod output;
 pub mod state;
 
 pub mod body;
+pub mod clock;
 pub mod csv;
 pub mod feed;
 pub mod filter;

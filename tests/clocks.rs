@@ -1,9 +1,11 @@
 //! Wrong clocks, expiry, and the identity of records and blobs.
 
-use jiff::{Timestamp, ToSpan};
+use std::fs;
+
+use jiff::{SignedDuration, Timestamp, ToSpan};
 use simulator::{Answer, Fault, NewBlob, Operation, Requests};
 
-use crate::support::{Installation, hours_ago};
+use crate::support::{CONTOSO, Installation, hours_ago};
 
 const FEED: &str = "Audit.General";
 
@@ -129,4 +131,86 @@ fn the_oldest_minutes_of_the_seven_days_are_collected() {
     installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 3 | Blobs successful: 3"]);
     installation.assert_delivered_once([(contoso, FEED)]);
     installation.assert_good_manners();
+}
+
+/// Lets the answers to these requests say nothing of the time.
+fn without_dates(installation: &Installation, requests: Requests) {
+    let alter = |_: &_, answer: Answer| answer.with_header("Date", "none");
+    installation.simulator.fault(requests, Fault::alter("no date", alter));
+}
+
+#[test]
+fn a_local_clock_that_is_a_month_ahead_forgets_nothing_and_gives_nothing_up() {
+    let installation = Installation::new().collect("retries: 0").collect("hoursToCollect: 168");
+    installation.simulator.set_clock_skew(SignedDuration::from_hours(-30 * 24));
+    let contoso = &installation.contoso;
+    let now = installation.simulator.now();
+    contoso.add_blobs(FEED, 5, 3, now - 140.hours()..now - 2.hours());
+    let fails = contoso.add_blob(FEED, NewBlob::records(2).created(now - 3.hours()));
+    let requests = Requests::to(Operation::FetchBlob).of_blob(fails.content_id()).times(2);
+    installation.simulator.fault(requests, Fault::status(500));
+    for _ in 0..2 {
+        installation.run(&[]).assert_code(1).assert_line_with(&["Blobs failed: 1"]);
+    }
+    let run = installation.run(&[]);
+    run.assert_code(0).assert_line_with(&["Blobs found: 1 | Blobs successful: 1"]);
+    assert!(!run.stderr.contains("Blob gone"), "{run}");
+    installation.assert_delivered_once([(contoso, FEED)]);
+    assert_eq!(installation.known_blobs().len(), 6);
+    installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
+    assert_eq!(installation.known_blobs().len(), 6);
+    installation.assert_good_manners();
+}
+
+#[test]
+fn the_time_comes_from_any_answer_that_has_a_date() {
+    for skew in [-5, 5] {
+        let installation = Installation::new();
+        without_dates(&installation, Requests::to(Operation::Login).always());
+        installation.simulator.set_clock_skew(SignedDuration::from_hours(skew));
+        let newest = installation.simulator.now() - 2.minutes();
+        installation.contoso.add_blob(FEED, NewBlob::records(1).created(newest));
+        installation.run(&[]).assert_code(0).assert_line_with(&["[WARN] This machine's clock is"]);
+        installation.assert_delivered_once([(&installation.contoso, FEED)]);
+        let progress = fs::read_to_string(installation.path("state/progress")).expect("a file");
+        let hour = (newest + 2.minutes()).strftime("%Y-%m-%dT%H:").to_string();
+        assert!(progress.matches(&hour).count() >= 2, "{hour} in {progress}");
+        installation.assert_good_manners();
+    }
+}
+
+#[test]
+fn nothing_expires_as_long_as_no_answer_has_a_date() {
+    let installation = Installation::new().collect("retries: 0");
+    let contoso = &installation.contoso;
+    let blob = contoso.add_blob(FEED, NewBlob::records(1).created(hours_ago(23)));
+    let fails = Requests::to(Operation::FetchBlob).of_blob(blob.content_id()).always();
+    installation.simulator.fault(fails, Fault::status(500));
+    installation.run(&[]).assert_code(1);
+    let path = installation.path("state/progress");
+    let text = fs::read_to_string(&path).expect("a file");
+    let (before, rest) = text.split_once("\"contentExpiration\":\"").expect("a blob that waits");
+    let (_, after) = rest.split_once('"').expect("the end of a text");
+    let expired = hours_ago(22);
+    fs::write(&path, format!("{before}\"contentExpiration\":\"{expired}\"{after}")).expect("a file");
+    let line = format!("x,2020-01-01T00:00:00Z,{CONTOSO},{FEED}");
+    fs::write(installation.path("state/known_blobs"), format!("{line}\n")).expect("a file");
+
+    installation.simulator.heal();
+    for operation in [Operation::Login, Operation::ListSubscriptions, Operation::ListContent] {
+        without_dates(&installation, Requests::to(operation).always());
+    }
+    let fails = |_: &_, _| Answer::status(500).with_header("Date", "none");
+    installation
+        .simulator
+        .fault(Requests::to(Operation::FetchBlob).always(), Fault::alter("an error without a date", fails));
+    let run = installation.run(&[]);
+    assert!(!run.stderr.contains("Blob gone"), "{run}");
+    assert_eq!(installation.known_blobs(), [line.as_str()]);
+
+    installation.simulator.heal();
+    fs::write(&path, format!("{before}\"contentExpiration\":\"{expired}\"{after}")).expect("a file");
+    installation.run(&[]).assert_line_with(&["[ERROR] Blob gone", blob.content_id(), "it expired at"]);
+    assert_eq!(installation.known_blobs().len(), 1, "the expired line makes place for that of the gone blob");
+    assert!(installation.known_blobs()[0].starts_with(blob.content_id()));
 }

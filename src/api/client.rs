@@ -4,7 +4,10 @@
 //! goes to the configured origin only**: every URL that came in an answer is checked before it is used, and no redirect
 //! is followed.
 
-use std::{io::Read, time::Duration};
+use std::{
+    io::Read,
+    time::{Duration, Instant},
+};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -17,6 +20,7 @@ use ureq::{
 use super::{Claims, Failure, error::without_query};
 use crate::{
     body::Body,
+    clock::Clock,
     config::{Collect, Network, Secret, Tenant},
     feed::{Blob, ContentType},
     json, limits,
@@ -35,6 +39,8 @@ use crate::{
 pub struct Client {
     pub(super) agents: Agents,
     body_bytes_max: usize,
+    /// Learns the time from the answers.
+    clock: Clock,
 }
 
 /// What a login brings.
@@ -44,8 +50,6 @@ pub struct Token {
     authorization: Secret,
     /// How long it is accepted, from its coming on.
     pub lifetime: Duration,
-    /// How far the server's clock is ahead of this machine's, by the answer's `Date`; negative if behind.
-    pub clock_ahead: Option<SignedDuration>,
 }
 
 impl Token {
@@ -59,7 +63,7 @@ impl Token {
 impl Token {
     /// One that a test hands around.
     pub fn of_a_test(lifetime: Duration) -> Self {
-        Self { authorization: Secret::new("Bearer t"), lifetime, clock_ahead: None }
+        Self { authorization: Secret::new("Bearer t"), lifetime }
     }
 }
 
@@ -88,14 +92,14 @@ pub struct Page {
 
 impl Client {
     /// Makes the client; connects to nothing yet.
-    pub fn new(network: &Network, collect: &Collect) -> Result<Self, Unusable> {
+    pub fn new(network: &Network, collect: &Collect, clock: Clock) -> Result<Self, Unusable> {
         let manner = Manner {
             at_once: collect.threads,
             silence_max: collect.request_timeout,
             tls: TlsConfig::builder().root_certs(network::roots(&network.ca_file)?).build(),
             alias: None,
         };
-        Ok(Self { agents: Agents::new(network, &manner)?, body_bytes_max: collect.body_bytes_max })
+        Ok(Self { agents: Agents::new(network, &manner)?, body_bytes_max: collect.body_bytes_max, clock })
     }
 
     /// Cuts every connection, in all threads: requests that run fail at once, and so does each one after.
@@ -111,13 +115,9 @@ impl Client {
         let app = app_of(tenant);
         let (url, form) = (app.token_url(), app.form(tenant.cloud.api_url())?);
         let response = self.agents.agent_for(&url).post(&url).send_form(form.fields());
-        let (headers, body) = self.read_body(&url, response, Vec::new(), |_| ())?;
+        let (_, body) = self.read_body(tenant, &url, response, Vec::new(), |_| ())?;
         let answer: login::Answer = parse(body.bytes(), "a token")?;
-        Ok(Token {
-            authorization: answer.authorization(),
-            lifetime: answer.lifetime(),
-            clock_ahead: clock_ahead(&headers),
-        })
+        Ok(Token { authorization: answer.authorization(), lifetime: answer.lifetime() })
     }
 
     /// Lists the tenant's subscriptions.
@@ -129,7 +129,7 @@ impl Client {
             status: Option<String>,
         }
         let url = operation(tenant, "subscriptions/list?");
-        let (_, body) = self.get(&url, token, Vec::new(), |_| ())?;
+        let (_, body) = self.get(tenant, &url, token, Vec::new(), |_| ())?;
         let entries: Vec<Entry> = parse_list(body.bytes(), "a list of subscriptions")?;
         Ok(entries
             .into_iter()
@@ -150,7 +150,7 @@ impl Client {
         let url = operation(tenant, &format!("subscriptions/start?contentType={content_type}&"));
         let request =
             self.agents.agent_for(&url).post(&url).header("Authorization", token.authorization.reveal());
-        self.read_body(&url, request.send_empty(), Vec::new(), |_| ()).map(|(_, _)| ())
+        self.read_body(tenant, &url, request.send_empty(), Vec::new(), |_| ()).map(|(_, _)| ())
     }
 
     /// The URL of a window's first page.
@@ -176,7 +176,7 @@ impl Client {
         end: Timestamp,
     ) -> Result<Page, Failure> {
         check_origin(tenant, "NextPageUri", url)?;
-        let (headers, body) = self.get(&with_publisher(url, tenant), token, Vec::new(), |_| ())?;
+        let (headers, body) = self.get(tenant, &with_publisher(url, tenant), token, Vec::new(), |_| ())?;
         let entries: Vec<&RawValue> = parse_list(body.bytes(), "a list of blobs")?;
         let (mut blobs, mut unreadable) = (Vec::with_capacity(entries.len()), None);
         for entry in entries {
@@ -208,12 +208,13 @@ impl Client {
         room: impl FnMut(usize),
     ) -> Result<Body, Failure> {
         check_origin(tenant, "contentUri", &blob.content_uri)?;
-        let (_, body) = self.get(&with_publisher(&blob.content_uri, tenant), token, buffer, room)?;
+        let (_, body) = self.get(tenant, &with_publisher(&blob.content_uri, tenant), token, buffer, room)?;
         Ok(body)
     }
 
     fn get(
         &self,
+        tenant: &Tenant,
         url: &str,
         token: &Token,
         buffer: Vec<u8>,
@@ -221,13 +222,14 @@ impl Client {
     ) -> Result<(HeaderMap, Body), Failure> {
         let request =
             self.agents.agent_for(url).get(url).header("Authorization", token.authorization.reveal());
-        self.read_body(url, request.call(), buffer, room)
+        self.read_body(tenant, url, request.call(), buffer, room)
     }
 
     /// Reads an answer's body whole, or fails with what the answer says. The connection goes back to the pool only if
     /// the body was read to its end, so an error's is read too, within bounds.
     fn read_body(
         &self,
+        tenant: &Tenant,
         url: &str,
         response: Result<Response<ureq::Body>, ureq::Error>,
         buffer: Vec<u8>,
@@ -235,6 +237,9 @@ impl Client {
     ) -> Result<(HeaderMap, Body), Failure> {
         let peer = || self.agents.peer(url);
         let (head, sent) = response.map_err(|error| Trouble::from_ureq(&peer(), error))?.into_parts();
+        if let Some(date) = date(&head.headers) {
+            self.clock.note(&tenant.tenant_id, date, Instant::now());
+        }
         let status = head.status.as_u16();
         if !head.status.is_success() {
             let reason = agents::read_refusal(sent);
@@ -302,8 +307,12 @@ fn app_of(tenant: &Tenant) -> App<'_> {
 
 /// How far the clock of whoever sent these headers is ahead of this machine's.
 pub(super) fn clock_ahead(headers: &HeaderMap) -> Option<SignedDuration> {
-    let date = time::http_date(headers.get("date")?.to_str().ok()?)?;
-    Some(date.duration_since(Timestamp::now()))
+    Some(date(headers)?.duration_since(Timestamp::now()))
+}
+
+/// When an answer was sent, by the clock of its server.
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    time::http_date(headers.get("date")?.to_str().ok()?)
 }
 
 /// The URL of an operation on the tenant's feed, ending in the publisher. `query` ends in `?` or `&`.

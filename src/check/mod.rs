@@ -20,6 +20,7 @@ use signal_hook::{
 
 use crate::{
     api::Client,
+    clock::Clock,
     config::{Collect, Config, Tenant},
     exit::Exit,
     limits::CHECK_WAIT_MAX,
@@ -36,7 +37,8 @@ pub fn run(config: &Config, warnings: &[String], tenants: &[Tenant]) -> Exit {
         lines.warn(warning);
     }
     let request_timeout = config.collect.request_timeout.min(CHECK_WAIT_MAX);
-    match Client::new(&config.network, &Collect { request_timeout, ..config.collect.clone() }) {
+    match Client::new(&config.network, &Collect { request_timeout, ..config.collect.clone() }, Clock::start())
+    {
         Ok(client) => check_tenants(&client, tenants, &mut lines),
         Err(unusable) => lines.bad(Exit::Configuration, unusable),
     }

@@ -26,14 +26,14 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
-use jiff::Timestamp;
 
 use crate::{
     api::{Client, Failure, Token},
+    clock::Clock,
     config::{self, Config, Tenant},
     delivery::{OutputSet, Wanted},
     filter::Filter,
-    limits::{EXPIRATION_GRACE, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
+    limits::{STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     network,
     output::{self, Output, OutputError, Patience, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
@@ -117,15 +117,15 @@ struct Ends {
 }
 
 impl Ends {
-    fn open(config: &Config, mode: Mode, now: Timestamp, patience: &Patience) -> Result<Self, StateError> {
+    fn open(config: &Config, mode: Mode, clock: &Clock, patience: &Patience) -> Result<Self, StateError> {
         let collect = &config.collect;
         let (ledger, known, progress, outputs) = match mode {
             Mode::Collect => {
-                let (ledger, known, progress) = state::open(&collect.working_dir, now, collect.dedup)?;
+                let (ledger, known, progress) = state::open(&collect.working_dir, collect.dedup, clock)?;
                 (Some(ledger), known, progress, output::open(config, patience))
             }
             Mode::DryRun => {
-                let (known, progress) = state::peek(&collect.working_dir, now)?;
+                let (known, progress) = state::peek(&collect.working_dir)?;
                 (None, known, progress, Vec::new())
             }
             Mode::Retrieve => {
@@ -144,7 +144,7 @@ impl Ends {
 pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended, PassError> {
     let mode = order.mode;
     let feeds = Arc::new(Feeds::new(tenants));
-    let (collect, now) = (&config.collect, Timestamp::now());
+    let (collect, clock) = (&config.collect, Clock::start());
     log::info!(
         "Starting Office365 collector: {} tenant(s), {} subscription(s)",
         feeds.tenants().count(),
@@ -154,17 +154,16 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
     if let Some(deadline) = collect.deadline {
         patience.end_at(Instant::now() + deadline + STOP_LEAVE_AFTER);
     }
-    let Ends { known, progress, ledger, outputs } = Ends::open(config, mode, now, &patience)?;
+    let Ends { known, progress, ledger, outputs } = Ends::open(config, mode, &clock, &patience)?;
     log::debug!("{} known blobs, {} waiting blobs", known.len(), progress.waiting.len());
-    let client = Client::new(&config.network, collect)?;
+    let client = Client::new(&config.network, collect, clock.clone())?;
     let reach = Reach {
         look_back: order.look_back.unwrap_or(collect.look_back),
         is_whole: order.look_back.is_some(),
         only_future: config.only_future_events && mode != Mode::Retrieve,
     };
-    let began = (Instant::now(), now);
-    let mut schedule = Schedule::new(&feeds, mode, reach, collect, known, &progress, began);
-    let (rest, expired) = resume(&mut schedule, &feeds, progress, now);
+    let mut schedule = Schedule::new(&feeds, mode, reach, collect, known, &progress, clock);
+    let rest = resume(&mut schedule, &feeds, progress);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(collect.threads)
         .thread_name(|number| format!("download-{number}"))
@@ -212,9 +211,6 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
         bar: &bar,
         stopped_at: None,
     };
-    for (feed, wanted) in expired {
-        course.send_gone(feed, wanted);
-    }
     course.run(&attempts);
     drop(close); // nothing more comes: the writer commits what it has
     let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -223,7 +219,7 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
         course.schedule.output_failed(why);
     }
     drop(signals);
-    let (summary, found) = course.schedule.finish(now);
+    let (summary, found) = course.schedule.finish();
     drop(bar);
     summary.log();
     let Closed { ledger, files_are_whole, failures } = written?;
@@ -233,42 +229,22 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
     Ok(Ended { summary, failures })
 }
 
-/// Gives the schedule the blobs that wait from earlier passes. Returns the progress of feeds that are not in this pass,
-/// and the blobs that have expired, each of which is said.
-fn resume(
-    schedule: &mut Schedule<'_>,
-    feeds: &Feeds,
-    mut progress: Progress,
-    now: Timestamp,
-) -> (Progress, Vec<(FeedIndex, Wanted)>) {
+/// Gives the schedule the blobs that wait from earlier passes. Returns the progress of feeds that are not in this pass.
+fn resume(schedule: &mut Schedule<'_>, feeds: &Feeds, mut progress: Progress) -> Progress {
     let named = |feed| {
         let (tenant, content_type) = feeds.feed(feed);
         ((tenant.tenant_id.as_str(), content_type), feed)
     };
     let by_name: HashMap<_, _> = feeds.feeds().map(named).collect();
-    let mut expired = Vec::new();
     for waiting in std::mem::take(&mut progress.waiting) {
         let Some(&feed) = by_name.get(&(waiting.tenant_id.as_str(), waiting.content_type)) else {
             progress.waiting.push(waiting);
             continue;
         };
         let Waiting { blob, delivered_to, has_failed, .. } = waiting;
-        let wanted = Wanted { blob, delivered_to, has_failed };
-        let expiration = &wanted.blob.expiration;
-        if wanted.blob.expires().is_some_and(|expires| expires < now - EXPIRATION_GRACE) {
-            log::error!(
-                "Blob gone for {} blob {}: it expired at {expiration} before it could be collected; its records are \
-                 lost",
-                feeds.label(feed),
-                wanted.blob.content_id
-            );
-            schedule.expired(feed);
-            expired.push((feed, wanted));
-        } else {
-            schedule.resume(feed, wanted);
-        }
+        schedule.resume(feed, Wanted { blob, delivered_to, has_failed });
     }
-    (progress, expired)
+    progress
 }
 
 /// What a thread of the pool does next.

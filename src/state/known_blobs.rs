@@ -10,12 +10,15 @@
 //!   (the append had begun, so its blob was delivered) and gets its end; otherwise it is dropped, and its blob is
 //!   collected again.
 //! - A line that cannot be read is moved to `known_blobs.unreadable` and reported by its number.
-//! - Lines past their expiration (and a grace, since clocks are wrong at times), and those that are there again, are
-//!   dropped by compaction, which happens when they are many.
+//! - Lines that are there again are dropped by compaction, which happens when they are many.
+//!
+//! Lines past their expiration, and a grace, are dropped the same way at the end of a pass, when Microsoft's time is
+//! known. Until then they count.
 
 use std::{
+    collections::HashMap,
     fs::File,
-    io::{self, BufRead, BufReader, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -95,9 +98,9 @@ impl KnownBlobs {
     }
 
     /// Reads what a pass would know, without a lock and without touching anything.
-    pub fn read(working_dir: &Path, now: Timestamp) -> Result<Self, StateError> {
+    pub fn read(working_dir: &Path) -> Result<Self, StateError> {
         let path = working_dir.join(FILE_NAME);
-        match File::open(&path).and_then(|file| Contents::read(&file, now)) {
+        match File::open(&path).and_then(|file| Contents::read(&file)) {
             Ok(contents) => Ok(contents.known),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(StateError::storage("read", &path, error)),
@@ -110,20 +113,23 @@ impl KnownBlobs {
 pub struct KnownBlobsFile {
     path: PathBuf,
     file: File,
+    /// How many of its lines expire in each hour since 1970. Without those that were appended since it was read.
+    expirations: HashMap<i64, usize>,
 }
 
 impl KnownBlobsFile {
     /// Locks the file (made if it is not there, and its folder with it), reads it, and mends it where it must be.
     ///
     /// Errors: another pass holds the lock; or the folder or file cannot be read or written.
-    pub fn open(working_dir: &Path, now: Timestamp) -> Result<(Self, KnownBlobs), StateError> {
+    pub fn open(working_dir: &Path) -> Result<(Self, KnownBlobs), StateError> {
         disk::make_folder(working_dir, 0o700)
             .map_err(|error| StateError::storage("make the folder", working_dir, error))?;
         let path = working_dir.join(FILE_NAME);
         let file = lock::open_locked(&path)?;
-        let mut opened = Self { path, file };
-        let contents = Contents::read(&opened.file, now).map_err(|error| opened.storage("read", error))?;
+        let mut opened = Self { path, file, expirations: HashMap::new() };
+        let contents = Contents::read(&opened.file).map_err(|error| opened.storage("read", error))?;
         opened.mend(&contents)?;
+        opened.expirations = contents.expirations;
         Ok((opened, contents.known))
     }
 
@@ -146,6 +152,26 @@ impl KnownBlobsFile {
         disk::sync(&self.file).map_err(|error| self.storage("sync", error))
     }
 
+    /// Drops the lines that have expired at this time of Microsoft's, if they are many.
+    pub fn forget_expired(&mut self, now: Timestamp) -> Result<(), StateError> {
+        let expired_before = now - limits::EXPIRATION_GRACE;
+        let latest = now.saturating_add(limits::KNOWN_MAX).unwrap_or(Timestamp::MAX);
+        let lines = self.expirations.values().sum();
+        let expired = self.expirations.iter().filter(|(hour, _)| **hour < hour_of(expired_before));
+        if !is_worth_compacting(expired.map(|(_, count)| count).sum(), lines) {
+            return Ok(());
+        }
+        self.replace(|raw, to| match Line::parse(raw.text) {
+            Some(line) if line.expiration < expired_before => Ok(()),
+            // The older tool's lines can hold an expiration that never comes.
+            Some(line) if line.expiration > latest && line.content_type.is_none() => {
+                to.write_all(line.content_id)?;
+                writeln!(to, ",{latest}")
+            }
+            _ => raw.write_to(to),
+        })
+    }
+
     fn storage(&self, action: &'static str, error: io::Error) -> StateError {
         StateError::storage(action, &self.path, error)
     }
@@ -163,11 +189,16 @@ impl KnownBlobsFile {
                 self.path.display()
             );
         }
-        if contents.unreadable.is_empty() && !contents.is_worth_compacting() {
+        if contents.unreadable.is_empty() && !is_worth_compacting(contents.repeated, contents.lines) {
             return self.mend_end(contents);
         }
         self.set_aside(contents)?;
-        self.replace(contents)
+        let mut dropped = contents.dropped.iter().peekable();
+        self.replace(
+            |raw, to| {
+                if dropped.next_if_eq(&&raw.number).is_some() { Ok(()) } else { raw.write_to(to) }
+            },
+        )
     }
 
     /// Without compaction the only thing to mend is a last line without its end.
@@ -201,22 +232,16 @@ impl KnownBlobsFile {
         copy().map_err(|error| StateError::storage("write", &path, error))
     }
 
-    /// Writes the lines that still count into a new file, locks that, and lets it take the name. A crash in between
-    /// leaves the old file as it was.
-    fn replace(&mut self, contents: &Contents) -> Result<(), StateError> {
+    /// Writes the lines that still count, as `write` does that with each, into a new file, locks that, and lets it take
+    /// the name. A crash in between leaves the old file as it was.
+    fn replace(
+        &mut self,
+        mut write: impl FnMut(RawLine<'_>, &mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), StateError> {
         let replaced = disk::replace(
             &self.path,
             0o600,
-            |to| {
-                let mut dropped = contents.dropped.iter().peekable();
-                for_each_line(&self.file, |line| {
-                    if dropped.next_if_eq(&&line.number).is_some() {
-                        return Ok(());
-                    }
-                    to.write_all(line.text)?;
-                    to.write_all(b"\n")
-                })
-            },
+            |to| for_each_line(&self.file, |line| write(line, &mut *to)),
             lock::lock,
         );
         self.file = replaced.map_err(|error| self.storage("replace", error))?;
@@ -258,6 +283,24 @@ struct RawLine<'a> {
     has_end: bool,
 }
 
+impl RawLine<'_> {
+    fn write_to(&self, to: &mut dyn Write) -> io::Result<()> {
+        to.write_all(self.text)?;
+        to.write_all(b"\n")
+    }
+}
+
+/// The hour since 1970 that a time is in.
+fn hour_of(time: Timestamp) -> i64 {
+    time.as_second().div_euclid(60 * 60)
+}
+
+/// Whether a file is rewritten without the lines that no longer count. That costs as much as reading it: it is done at
+/// once while the file is small, and otherwise when a good part of it goes away.
+fn is_worth_compacting(dead: usize, lines: usize) -> bool {
+    dead > 0 && (lines <= limits::SMALL_STATE_LINES || dead >= lines / 4)
+}
+
 /// Reads a file from its start, line by line; a piece of it at a time is in memory.
 fn for_each_line(mut file: &File, mut act: impl FnMut(RawLine<'_>) -> io::Result<()>) -> io::Result<()> {
     file.seek(SeekFrom::Start(0))?;
@@ -297,10 +340,12 @@ fn for_each_line(mut file: &File, mut act: impl FnMut(RawLine<'_>) -> io::Result
 /// What the file says.
 struct Contents {
     known: KnownBlobs,
-    /// How many lines still count.
-    live: usize,
-    /// How many lines are past their expiration, or there a second time (`skipKnownLogs: false`).
-    dead: usize,
+    /// How many lines can be read.
+    lines: usize,
+    /// How many of them are there a second time (`skipKnownLogs: false`).
+    repeated: usize,
+    /// How many of them expire in each hour since 1970.
+    expirations: HashMap<i64, usize>,
     /// Numbers of the lines that compaction leaves out, from 1, ascending.
     dropped: Vec<usize>,
     /// Those of them that cannot be read.
@@ -320,24 +365,29 @@ enum End {
 }
 
 impl Contents {
-    fn read(file: &File, now: Timestamp) -> io::Result<Self> {
-        let expired_before = now - limits::EXPIRATION_GRACE;
+    fn read(file: &File) -> io::Result<Self> {
         let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
         let keys = KeySet::with_room_for(bytes / LINE_BYTES_USUAL);
         let mut known = KnownBlobs { keys, any_feed: false };
         let mut filling = Filling::new(&mut known.keys);
-        let (mut counting, mut any_feed, mut end) = (0, false, End::Whole);
-        let (mut expired, mut unreadable, mut blank) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lines, mut any_feed, mut end) = (0, false, End::Whole);
+        let (mut unreadable, mut blank) = (Vec::new(), Vec::new());
+        // Neighbours expire in the same hour: they are counted before the map is asked.
+        let (mut expirations, mut hour, mut in_hour) = (HashMap::new(), 0, 0);
         for_each_line(file, |raw| {
             if !raw.has_end {
                 end = End::LacksLineBreak;
             }
             let line = raw.text.strip_suffix(b"\r").unwrap_or(raw.text);
             match Line::parse(line) {
-                Some(line) if line.expiration < expired_before => expired.push(raw.number),
                 Some(line) => {
                     any_feed |= line.content_type.is_none();
-                    counting += 1;
+                    lines += 1;
+                    if hour_of(line.expiration) != hour {
+                        *expirations.entry(hour).or_default() += std::mem::take(&mut in_hour);
+                        hour = hour_of(line.expiration);
+                    }
+                    in_hour += 1;
                     filling.add(line.key().0, raw.number);
                 }
                 None if line.is_empty() => blank.push(raw.number),
@@ -351,18 +401,11 @@ impl Contents {
         })?;
         let repeated = filling.finish();
         known.any_feed = any_feed;
-        let live = counting - repeated.len();
-        let dead = expired.len() + repeated.len();
-        let mut dropped = [expired, repeated, blank, unreadable.clone()].concat();
+        *expirations.entry(hour).or_default() += in_hour;
+        let mut dropped = [repeated.clone(), blank, unreadable.clone()].concat();
         dropped.sort_unstable();
-        Ok(Self { known, live, dead, dropped, unreadable, end })
-    }
-
-    /// Rewriting costs as much as reading: it is done at once while the file is small, and otherwise when a good part
-    /// of it goes away.
-    fn is_worth_compacting(&self) -> bool {
-        let lines = self.live + self.dead;
-        self.dead > 0 && (lines <= limits::SMALL_STATE_LINES || self.dead >= lines / 4)
+        let repeated = repeated.len();
+        Ok(Self { known, lines, repeated, expirations, dropped, unreadable, end })
     }
 }
 
@@ -441,7 +484,7 @@ mod tests {
     /// What is known of that text, and what the file holds after it was opened.
     fn opened(text: &str) -> (KnownBlobs, String, tempfile::TempDir) {
         let folder = folder(text);
-        let (_, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        let (_, known) = KnownBlobsFile::open(folder.path()).expect("a usable state");
         let after = fs::read_to_string(folder.path().join(FILE_NAME)).expect("a file");
         (known, after, folder)
     }
@@ -449,13 +492,13 @@ mod tests {
     #[test]
     fn what_is_appended_is_known_the_next_time_to_its_tenant_only() {
         let folder = folder("");
-        let (mut file, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        let (mut file, known) = KnownBlobsFile::open(folder.path()).expect("a usable state");
         assert!(known.is_empty());
         let (first, second) = (blob("1$2$audit_exchange$na0022"), blob("with,comma"));
         let lines = [(ContentType::AuditExchange, &first), (ContentType::DlpAll, &second)];
         file.append(&lines.map(|(content_type, blob)| line_of(TENANT, content_type, blob))).expect("room");
         drop(file);
-        let (_, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        let (_, known) = KnownBlobsFile::open(folder.path()).expect("a usable state");
         assert!(known.contains(TENANT, ContentType::AuditExchange, "1$2$audit_exchange$na0022"));
         assert!(known.contains(TENANT, ContentType::DlpAll, "with,comma"));
         assert!(!known.contains(TENANT, ContentType::AuditGeneral, "with,comma"), "another feed");
@@ -502,45 +545,52 @@ mod tests {
     }
 
     #[test]
-    fn expired_lines_go_and_those_at_the_edge_stay() {
-        let (known, after, _folder) =
-            opened("gone,2026-11-01T00:00:00Z\njust,2026-11-22T09:59:00Z\nstays,2026-11-29T10:00:00Z\n");
-        assert!(
-            !known.contains(TENANT, FEED, "gone")
-                && known.contains(TENANT, FEED, "just")
-                && known.contains(TENANT, FEED, "stays")
+    fn expired_lines_go_when_the_time_is_known_and_those_at_the_edge_stay() {
+        let text = "gone,2026-11-01T00:00:00Z\njust,2026-11-22T09:59:00Z\nstays,2026-11-29T10:00:00Z\n\
+                    never,9999-12-31T23:59:59.9999999Z\n";
+        let (known, after, folder) = opened(text);
+        assert!(known.contains(TENANT, FEED, "gone") && known.contains(TENANT, FEED, "never"));
+        assert_eq!(after, text, "nothing expires before the time is known");
+        let (mut file, _) = KnownBlobsFile::open(folder.path()).expect("a usable state");
+        file.append(&["new,2026-11-29T11:00:00Z".to_owned()]).expect("room");
+        file.forget_expired(now()).expect("room");
+        file.append(&["newer,2026-11-29T12:00:00Z".to_owned()]).expect("room");
+        assert_eq!(
+            fs::read_to_string(folder.path().join(FILE_NAME)).expect("a file"),
+            "just,2026-11-22T09:59:00Z\nstays,2026-11-29T10:00:00Z\nnever,2026-12-22T10:00:00Z\n\
+             new,2026-11-29T11:00:00Z\nnewer,2026-11-29T12:00:00Z\n"
         );
-        assert_eq!(after, "just,2026-11-22T09:59:00Z\nstays,2026-11-29T10:00:00Z\n");
     }
 
     #[test]
     fn the_lock_outlives_a_compaction() {
         let folder = folder("gone,2026-11-01T00:00:00Z\n");
-        let first = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
-        let second = KnownBlobsFile::open(folder.path(), now());
+        let mut first = KnownBlobsFile::open(folder.path()).expect("a usable state");
+        first.0.forget_expired(now()).expect("room");
+        let second = KnownBlobsFile::open(folder.path());
         assert!(matches!(second, Err(StateError::Locked { .. })));
         drop(first);
-        KnownBlobsFile::open(folder.path(), now()).expect("a lock that was given back");
+        KnownBlobsFile::open(folder.path()).expect("a lock that was given back");
     }
 
     #[test]
     fn reading_touches_nothing_and_needs_no_lock() {
         let folder = folder("gone,2026-11-01T00:00:00Z\nstays,2026-11-29T10:00:00Z\ntorn,2026");
         let before = fs::read(folder.path().join(FILE_NAME)).expect("a file");
-        let known = KnownBlobs::read(folder.path(), now()).expect("a readable state");
-        assert!(known.contains(TENANT, FEED, "stays") && known.len() == 1);
+        let known = KnownBlobs::read(folder.path()).expect("a readable state");
+        assert!(known.contains(TENANT, FEED, "stays") && known.len() == 2);
         assert_eq!(fs::read(folder.path().join(FILE_NAME)).expect("a file"), before);
-        assert!(KnownBlobs::read(&folder.path().join("nowhere"), now()).expect("no state yet").is_empty());
+        assert!(KnownBlobs::read(&folder.path().join("nowhere")).expect("no state yet").is_empty());
     }
 
     #[test]
     fn an_expiration_with_a_comma_is_read_as_it_is_written() {
         let folder = folder("");
-        let (mut file, _) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        let (mut file, _) = KnownBlobsFile::open(folder.path()).expect("a usable state");
         let blob = Blob { expiration: "2026-11-29T10:00:00,000Z".to_owned(), ..blob("a") };
         file.append(&[line_of(TENANT, FEED, &blob)]).expect("room");
         drop(file);
-        let (_, known) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+        let (_, known) = KnownBlobsFile::open(folder.path()).expect("a usable state");
         assert!(known.contains(TENANT, FEED, "a"));
     }
 
@@ -580,11 +630,11 @@ mod tests {
         ) {
             let folder = folder(&text);
             let path = folder.path().join(FILE_NAME);
-            let (file, first) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+            let (file, first) = KnownBlobsFile::open(folder.path()).expect("a usable state");
             drop(file);
             let mended = fs::read(&path).expect("a file");
             proptest::prop_assert!(mended.is_empty() || mended.ends_with(b"\n"));
-            let (_, second) = KnownBlobsFile::open(folder.path(), now()).expect("a usable state");
+            let (_, second) = KnownBlobsFile::open(folder.path()).expect("a usable state");
             proptest::prop_assert_eq!(fs::read(&path).expect("a file"), mended);
             proptest::prop_assert_eq!((first.len(), first.any_feed), (second.len(), second.any_feed));
         }

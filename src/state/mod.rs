@@ -17,15 +17,18 @@ mod lock;
 pub mod progress;
 pub mod record_ids;
 
-use std::{io, path::Path, path::PathBuf, time::Duration};
-
-use jiff::Timestamp;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 pub use journal::Batch;
 pub use known_blobs::{BlobKey, KnownBlobs};
 pub use progress::{FeedProgress, Progress, Waiting};
 
 use crate::{
+    clock::Clock,
     delivery::{OutputName, OutputSet},
     disk::{self, Position},
 };
@@ -66,17 +69,18 @@ impl StateError {
 
 /// Locks the state and reads what a pass begins with; what an earlier pass left undone is done first.
 ///
-/// `dedup` is how long records' Ids are remembered; zero for not at all.
+/// `dedup` is how long records' Ids are remembered; zero for not at all. Nothing expires before `clock` knows
+/// Microsoft's time.
 ///
 /// Errors: another pass holds the lock; or the folder or a file in it cannot be read or written.
 pub fn open(
     working_dir: &Path,
-    now: Timestamp,
     dedup: Duration,
+    clock: &Clock,
 ) -> Result<(Ledger, KnownBlobs, Progress), StateError> {
     disk::make_folder(working_dir, 0o700)
         .map_err(|error| StateError::storage("make the folder", working_dir, error))?;
-    let (mut known_blobs, mut known) = KnownBlobsFile::open(working_dir, now)?;
+    let (mut known_blobs, mut known) = KnownBlobsFile::open(working_dir)?;
     let (mut journal, left) = Journal::open(working_dir)?;
     let Left { known: left_known, waiting, orphans, .. } = left;
     let is_new = |line: &String| known_blobs::key_of(line).is_some_and(|key| known.insert(key));
@@ -86,12 +90,14 @@ pub fn open(
     journal.take_over(&orphans, &waiting)?;
     let mut progress = Progress::read_or_put_aside(working_dir)?;
     progress.waiting = merged(progress.waiting, waiting, &known);
+    let now = clock.at("", clock.began());
     // Some records of a blob that waits may be delivered: they are remembered as long as it waits.
     let waits_since = progress.waiting.iter().map(|waiting| waiting.blob.created).min();
     let waits = waits_since.and_then(|since| Duration::try_from(now.duration_since(since)).ok());
     let dedup = (!dedup.is_zero()).then(|| dedup.max(waits.unwrap_or_default()));
     let record_ids = dedup.map(|dedup| RecordIds::new(working_dir, now, dedup));
-    let ledger = Ledger { working_dir: working_dir.to_owned(), known_blobs, journal, record_ids, orphans };
+    let (working_dir, clock) = (working_dir.to_owned(), clock.clone());
+    let ledger = Ledger { working_dir, known_blobs, journal, record_ids, orphans, clock };
     Ok((ledger, known, progress))
 }
 
@@ -113,8 +119,8 @@ pub fn try_out(working_dir: &Path) -> Result<(), StateError> {
 }
 
 /// Reads what a pass would begin with, without a lock and without changing anything.
-pub fn peek(working_dir: &Path, now: Timestamp) -> Result<(KnownBlobs, Progress), StateError> {
-    Ok((KnownBlobs::read(working_dir, now)?, Progress::read(working_dir)?))
+pub fn peek(working_dir: &Path) -> Result<(KnownBlobs, Progress), StateError> {
+    Ok((KnownBlobs::read(working_dir)?, Progress::read(working_dir)?))
 }
 
 /// Each waiting blob once, with all outputs that have it, and none that is known.
@@ -144,6 +150,7 @@ pub struct Ledger {
     /// `None` if records are not to be told apart by their Ids.
     record_ids: Option<RecordIds>,
     orphans: Orphans,
+    clock: Clock,
 }
 
 impl Ledger {
@@ -185,12 +192,18 @@ impl Ledger {
 
     /// Ends a pass: makes `known_blobs` durable, then replaces `progress`, and then, when nothing needs it any more,
     /// empties the journal; unless `files_are_whole` says that an output file may end in records that were not
-    /// committed: then the next pass finds them by the journal.
+    /// committed: then the next pass finds them by the journal. At last, what has expired by Microsoft's clock is
+    /// forgotten, if that is known; if it cannot be, it is remembered for longer, which harms nothing.
     pub fn finish(mut self, progress: &Progress, files_are_whole: bool) -> Result<(), StateError> {
         self.known_blobs.sync()?;
         progress.write(&self.working_dir)?;
         if files_are_whole {
             self.journal.take_over(&self.orphans, &[])?;
+        }
+        if let Some(now) = self.clock.earliest(Instant::now())
+            && let Err(error) = self.known_blobs.forget_expired(now)
+        {
+            log::warn!("The expired lines of {} stay: {error}", known_blobs::FILE_NAME);
         }
         Ok(())
     }
@@ -200,6 +213,7 @@ impl Ledger {
 mod tests {
     use std::{collections::BTreeMap, fs};
 
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
@@ -357,8 +371,10 @@ mod tests {
         /// Begins a pass, and holds what it knows against the model.
         fn begin(&mut self) {
             self.ledger = None;
+            let clock = Clock::begun(Instant::now(), self.now);
+            clock.note(TENANT, self.now, clock.began());
             let (mut ledger, known, progress) =
-                open(self.folder.path(), self.now, DEDUP).expect("a usable state");
+                open(self.folder.path(), DEDUP, &clock).expect("a usable state");
             self.synced = fs::metadata(self.known_blobs()).expect("a file").len();
             let is_known = |number: u32| known.contains(TENANT, FEED, &format!("blob${number}"));
             let waits = |number: u32| {

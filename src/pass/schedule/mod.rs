@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{
     Mode,
@@ -38,6 +38,7 @@ use super::{
 };
 use crate::{
     api::{Failure, Token, pace::Pace},
+    clock::Clock,
     config::Collect,
     delivery::{OutputSet, Wanted},
     feed::Blob,
@@ -50,8 +51,8 @@ use crate::{
 pub struct Schedule<'a> {
     feeds: &'a Feeds,
     reach: Reach,
-    /// When the pass began, by both clocks.
-    began: (Instant, Timestamp),
+    /// Microsoft's time.
+    clock: Clock,
     mode: Mode,
     settings: Settings,
     /// From earlier passes.
@@ -100,8 +101,6 @@ struct TenantState {
     /// The login to be made when a token is needed, and when it may be; `None` while one runs.
     login: Option<(Attempt, Instant)>,
     has_logged_in: bool,
-    /// How far Microsoft's clock is ahead of this machine's.
-    clock_ahead: SignedDuration,
     /// Tokens refused in a row, with no request accepted between them.
     refusals: u32,
     is_stopped: bool,
@@ -220,15 +219,14 @@ impl<'a> Schedule<'a> {
         collect: &Collect,
         known: KnownBlobs,
         before: &Progress,
-        began: (Instant, Timestamp),
+        clock: Clock,
     ) -> Self {
-        let (now, _) = began;
+        let now = clock.began();
         let tenant = |index| TenantState {
             pace: Pace::new(collect.requests_per_minute),
             token: None,
             login: Some((Attempt::new(Task::LogIn(index)), now)),
             has_logged_in: false,
-            clock_ahead: SignedDuration::ZERO,
             refusals: 0,
             is_stopped: false,
             is_in_round: true,
@@ -242,7 +240,7 @@ impl<'a> Schedule<'a> {
         let mut schedule = Self {
             feeds,
             reach,
-            began,
+            clock,
             mode,
             settings: Settings {
                 threads: collect.threads,
@@ -349,13 +347,6 @@ impl<'a> Schedule<'a> {
         self.feed_states[feed.place()].waiting.insert(key, wanted);
     }
 
-    /// A blob of an earlier pass that has expired before it could be collected.
-    pub fn expired(&mut self, feed: FeedIndex) {
-        let counts = &mut self.feed_states[feed.place()].counts;
-        counts.listed += 1;
-        counts.gone += 1;
-    }
-
     /// Starts nothing more. What runs is waited for; what waits is left for later.
     pub fn stop(&mut self, why: Stop) {
         if self.stop.is_some() {
@@ -411,6 +402,7 @@ impl<'a> Schedule<'a> {
         let tenant = self.tenant_of(&attempt.task);
         self.tenants[tenant.place()].running -= 1;
         self.rouse(tenant);
+        self.report_clock(tenant);
         match result {
             Ok(answer) => {
                 let state = &mut self.tenants[tenant.place()];
@@ -435,7 +427,7 @@ impl<'a> Schedule<'a> {
 
     /// Ends the books: what is still in somebody's hands was not delivered. Returns what the pass did, and what is to
     /// be remembered of its feeds: up to when each is listed, and the blobs that wait.
-    pub fn finish(mut self, now: Timestamp) -> (Summary, Progress) {
+    pub fn finish(mut self) -> (Summary, Progress) {
         let is_failed = self.stop.is_none_or(|stop| stop == Stop::Writer);
         for (feed, wanted) in std::mem::take(&mut self.in_hand).into_values() {
             self.leave_blob(feed, &wanted, is_failed);
@@ -451,6 +443,7 @@ impl<'a> Schedule<'a> {
         let mut reports = Vec::new();
         for feed in self.feeds.feeds() {
             let (tenant, content_type) = self.feeds.feed(feed);
+            let now = self.clock.at(&tenant.tenant_id, self.clock.began());
             let state = &mut self.feed_states[feed.place()];
             let counts = state.counts;
             assert!(counts.is_balanced(), "every listed blob is in exactly one count: {counts:?}");

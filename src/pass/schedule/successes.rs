@@ -12,7 +12,9 @@ use crate::{
     api::{Client, Failure, Page, Subscription, Token},
     delivery::{OutputSet, Wanted},
     feed::Blob,
-    limits::{CLOCK_TOLERANCE, PAGES_BEFORE_SPLIT, PAGES_MAX, TOKEN_LIFETIME, TOKEN_MARGIN},
+    limits::{
+        CLOCK_TOLERANCE, EXPIRATION_GRACE, PAGES_BEFORE_SPLIT, PAGES_MAX, TOKEN_LIFETIME, TOKEN_MARGIN,
+    },
     pass::{
         Mode,
         feeds::{FeedIndex, TenantIndex},
@@ -68,24 +70,28 @@ impl Schedule<'_> {
             log::info!("Successfully logged in to Office Management API{suffix}");
         }
         state.has_logged_in = true;
-        if let Some(ahead) = token.clock_ahead.filter(|ahead| ahead.abs() > CLOCK_TOLERANCE) {
-            state.clock_ahead = ahead;
-            if !self.is_clock_reported {
-                self.is_clock_reported = true;
-                let side = if ahead.is_positive() { "behind" } else { "ahead of" };
-                log::warn!(
-                    "This machine's clock is {} {side} Microsoft's; what is listed is corrected by that, but set the \
-                     clock (timedatectl set-ntp true)",
-                    in_words(ahead.unsigned_abs())
-                );
-            }
-        }
-        let state = &mut self.tenants[tenant.place()];
         state.login = Some((Attempt::new(Task::LogIn(tenant)), now));
         let generation = state.token.as_ref().map_or(1, |token| token.generation + 1);
         let lifetime = token.lifetime.clamp(*TOKEN_LIFETIME.start(), *TOKEN_LIFETIME.end());
         let renew_at = now + lifetime.saturating_sub(TOKEN_MARGIN.min(lifetime / 4));
         state.token = Some(CurrentToken { token: Arc::new(token), renew_at, generation });
+    }
+
+    /// Warns of a clock that is wrong, once.
+    pub(super) fn report_clock(&mut self, tenant: TenantIndex) {
+        if self.is_clock_reported {
+            return;
+        }
+        let ahead = self.clock.ahead(&self.feeds.tenant(tenant).tenant_id);
+        if let Some(ahead) = ahead.filter(|ahead| ahead.abs() > CLOCK_TOLERANCE) {
+            self.is_clock_reported = true;
+            let side = if ahead.is_positive() { "behind" } else { "ahead of" };
+            log::warn!(
+                "This machine's clock is {} {side} Microsoft's; what is listed is corrected by that, but set the \
+                 clock (timedatectl set-ntp true)",
+                in_words(ahead.unsigned_abs())
+            );
+        }
     }
 
     pub(super) fn subscriptions_listed(
@@ -126,9 +132,11 @@ impl Schedule<'_> {
 
     /// Plans what is to be listed, by Microsoft's clock, and begins with it.
     pub(super) fn list(&mut self, feed: FeedIndex, now: Instant) {
-        let (began_at, began) = self.began;
-        let ahead = self.tenants[self.feeds.tenant_of(feed).place()].clock_ahead;
-        let their_now = began + now.duration_since(began_at) + ahead;
+        let tenant_id = &self.feeds.feed(feed).0.tenant_id;
+        let their_now = self.clock.at(tenant_id, now);
+        if self.clock.ahead(tenant_id).is_some() {
+            self.give_up_expired(feed, their_now);
+        }
         let state = &mut self.feed_states[feed.place()];
         let plan = FeedPlan::new(their_now, self.reach, state.before.as_ref());
         if let Some(missed) = plan.missed {
@@ -149,6 +157,27 @@ impl Schedule<'_> {
         if plan.windows.is_empty() && self.mode != Mode::DryRun {
             let waiting = self.take_waiting(feed).collect();
             self.want(feed, waiting);
+        }
+    }
+
+    /// Gives up the blobs that wait and have expired by Microsoft's clock.
+    fn give_up_expired(&mut self, feed: FeedIndex, their_now: Timestamp) {
+        let is_expired = |wanted: &Wanted| {
+            wanted.blob.expires().is_some_and(|expires| expires < their_now - EXPIRATION_GRACE)
+        };
+        let state = &mut self.feed_states[feed.place()];
+        let expired: Vec<_> = state.waiting.extract_if(|_, wanted| is_expired(wanted)).collect();
+        state.counts.listed += expired.len() as u64;
+        state.counts.gone += expired.len() as u64;
+        for (key, wanted) in expired {
+            log::error!(
+                "Blob gone for {} blob {}: it expired at {} before it could be collected; its records are lost",
+                self.feeds.label(feed),
+                wanted.blob.content_id,
+                wanted.blob.expiration
+            );
+            self.listed.insert(key);
+            self.gone.push((feed, wanted));
         }
     }
 

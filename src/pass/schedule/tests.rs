@@ -39,7 +39,7 @@ fn feeds(tenants: usize, subscriptions: &[ContentType]) -> Feeds {
 fn begin<'a>(feeds: &'a Feeds, settings: &Collect, now: Instant) -> Schedule<'a> {
     let reach = Reach { look_back: HOUR, is_whole: true, only_future: false };
     let (known, before) = (KnownBlobs::default(), Progress::default());
-    Schedule::new(feeds, Mode::Collect, reach, settings, known, &before, (now, pass_start()))
+    Schedule::new(feeds, Mode::Collect, reach, settings, known, &before, Clock::begun(now, pass_start()))
 }
 
 fn collect(threads: usize) -> Collect {
@@ -146,7 +146,7 @@ fn the_deadline_stops_new_work_and_what_is_left_is_counted() {
     assert_eq!(schedule.stopped(), Some(Stop::Deadline));
     download_well(&mut schedule, running.pop().expect("two"), deadline);
     assert!(schedule.is_over());
-    let (summary, progress) = schedule.finish(pass_start());
+    let (summary, progress) = schedule.finish();
     let counts = total(&summary);
     assert_eq!((counts.listed, counts.delivered, counts.left), (5, 2, 3));
     assert_eq!(progress.waiting.len(), 3);
@@ -217,7 +217,7 @@ fn a_tenant_that_is_throttled_for_ever_is_left_to_the_next_pass() {
             }
         }
         assert!(now - start <= THROTTLED_MAX, "{:?}", now - start);
-        let (summary, progress) = schedule.finish(pass_start());
+        let (summary, progress) = schedule.finish();
         assert_eq!(total(&summary).failed, 20, "{retry_after:?}");
         assert_eq!(progress.waiting.len(), 20);
     }
@@ -245,7 +245,7 @@ fn what_no_working_output_lacks_is_not_downloaded_and_what_all_lack_goes_first()
     }
     assert_eq!(order, ["new$0", "new$1", "new$2", "waiting$0"]);
     assert!(schedule.is_over());
-    let (summary, progress) = schedule.finish(pass_start());
+    let (summary, progress) = schedule.finish();
     assert_eq!(total(&summary).left, 2);
     assert!(progress.waiting.iter().all(|waiting| waiting.delivered_to == file), "{progress:?}");
 }
@@ -277,7 +277,7 @@ fn an_output_that_fails_is_told_of_every_feed_that_it_keeps_back_and_of_no_other
             schedule.stop(stop);
         }
         schedule.output_failed(&why);
-        let (_, progress) = schedule.finish(pass_start());
+        let (_, progress) = schedule.finish();
         let errors: Vec<_> = progress.feeds.values().filter_map(|feed| feed.last_error.as_ref()).collect();
         assert_eq!(errors.len(), told, "{stop:?}: {errors:?}");
         assert!(errors.iter().all(|error| error.contains("it is down")), "{errors:?}");
@@ -394,7 +394,7 @@ fn a_tenant_whose_tokens_are_all_refused_is_given_up_after_a_few() {
         assert!(schedule.is_over());
         assert!(logins <= 1 + REFUSED_TOKENS_MAX, "{logins} logins");
         assert!(requests <= accepted + 10, "{requests} requests");
-        schedule.finish(pass_start());
+        schedule.finish();
     }
 }
 
@@ -496,7 +496,7 @@ fn any_pass(seed: u64) {
             }
         }
     }
-    let (_, Progress { waiting, .. }) = schedule.finish(pass_start()); // which holds the balance
+    let (_, Progress { waiting, .. }) = schedule.finish(); // which holds the balance
     let mut accounted: HashSet<_> = safe.union(&gone).copied().collect();
     assert_eq!(accounted.len(), safe.len() + gone.len());
     for waiting in waiting {
@@ -547,7 +547,7 @@ fn a_page_token_that_is_always_invalid_does_not_list_its_window_for_ever() {
         pages += u32::from(matches!(attempt.task, Task::ListPage(..)));
         schedule.done(attempt, result, now);
     }
-    let (summary, _) = schedule.finish(pass_start());
+    let (summary, _) = schedule.finish();
     assert!(!summary.feeds[0].is_listed);
 }
 
@@ -630,7 +630,7 @@ fn a_blob_that_waits_for_one_feed_and_is_listed_in_another_is_two_blobs() {
             assert_eq!(wanted.delivered_to, expected, "an output has one of them only");
             download_well(&mut schedule, attempt, now);
         }
-        schedule.finish(pass_start());
+        schedule.finish();
     }
 }
 

@@ -1,0 +1,108 @@
+//! Microsoft's time, as far as a pass knows it.
+//!
+//! This machine's clock can be wrong by minutes or years, always or once. So everything that depends on the time of day
+//! (what is listed, what has expired, what is remembered) follows the `Date` of Microsoft's answers. What passes since
+//! such an answer is measured by the monotonic clock, which nobody can set.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::limits::CLOCK_TOLERANCE;
+
+/// The time by the first answer that each tenant got. Clones share what is known.
+///
+/// By tenant, because tenants can have different servers, and a server's wrong clock must not harm other tenants.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    /// The same moment by the monotonic clock and by this machine's clock.
+    began: (Instant, Timestamp),
+    /// By tenant id: how far Microsoft's clock is ahead of this machine's; negative if behind.
+    ahead: Arc<Mutex<HashMap<String, SignedDuration>>>,
+}
+
+impl Clock {
+    /// A clock that knows this machine's time only.
+    pub fn start() -> Self {
+        Self::begun(Instant::now(), Timestamp::now())
+    }
+
+    /// The same, with another time.
+    pub fn begun(at: Instant, time: Timestamp) -> Self {
+        Self { began: (at, time), ahead: Arc::default() }
+    }
+
+    /// When the pass began.
+    pub fn began(&self) -> Instant {
+        self.began.0
+    }
+
+    /// Remembers the `Date` of an answer, if it is the tenant's first.
+    pub fn note(&self, tenant_id: &str, date: Timestamp, received: Instant) {
+        let mut ahead = self.lock();
+        if !ahead.contains_key(tenant_id) {
+            ahead.insert(tenant_id.to_owned(), date.duration_since(self.here(received)));
+        }
+    }
+
+    /// How far Microsoft's clock is ahead of this machine's, negative if behind. `None` if no answer has a `Date` yet.
+    pub fn ahead(&self, tenant_id: &str) -> Option<SignedDuration> {
+        self.lock().get(tenant_id).copied()
+    }
+
+    /// Microsoft's time at this instant; this machine's if no answer has a `Date` yet, or if they hardly differ: a
+    /// `Date` has whole seconds, and its answer needs time to arrive.
+    pub fn at(&self, tenant_id: &str, instant: Instant) -> Timestamp {
+        self.here(instant)
+            .saturating_add(correction(self.ahead(tenant_id).unwrap_or_default()))
+            .unwrap_or_else(|_| self.here(instant))
+    }
+
+    /// The earliest of the tenants' times at this instant. `None` if no answer has a `Date` yet: then nothing expires.
+    pub fn earliest(&self, instant: Instant) -> Option<Timestamp> {
+        let ahead = self.lock().values().copied().min()?;
+        self.here(instant).checked_add(correction(ahead)).ok()
+    }
+
+    /// This machine's time at an instant, as if its clock had not been set since the pass began.
+    fn here(&self, instant: Instant) -> Timestamp {
+        let (at, time) = self.began;
+        let passed = SignedDuration::try_from(instant.saturating_duration_since(at)).unwrap_or_default();
+        time.saturating_add(passed).unwrap_or(time)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, SignedDuration>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn correction(ahead: SignedDuration) -> SignedDuration {
+    if ahead.abs() > CLOCK_TOLERANCE { ahead } else { SignedDuration::ZERO }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn time_follows_the_first_date_of_each_tenant_and_ignores_jitter() {
+        let (start, here): (_, Timestamp) = (Instant::now(), "2026-11-22T10:00:00Z".parse().expect("a time"));
+        let clock = Clock::begun(start, here);
+        let after = |seconds| Duration::from_secs(seconds);
+        assert_eq!((clock.ahead("a"), clock.earliest(start)), (None, None));
+        assert_eq!(clock.at("a", start + after(5)), here + after(5));
+        clock.note("a", here + after(7 + 3600), start + after(7));
+        clock.note("a", here - after(3600), start + after(8));
+        clock.note("b", here + after(8), start + after(9));
+        assert_eq!(clock.at("a", start + after(10)), here + after(10 + 3600));
+        assert_eq!(clock.at("b", start + after(10)), here + after(10), "a second is nothing");
+        assert_eq!(clock.earliest(start + after(10)), Some(here + after(10)));
+        assert_eq!(clock.clone().ahead("a"), Some(SignedDuration::from_hours(1)));
+    }
+}
