@@ -68,12 +68,35 @@ pub const BATCH_AGE: Duration = Duration::from_secs(1);
 /// The longest wait before a request is tried again.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
 
+/// The shortest wait after an answer that asks for one, and after throttling. `Retry-After: 0` and past dates occur;
+/// without this floor a client sends hundreds of requests a second to a server that refuses them all.
+pub const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+
+/// The longest random addition to a wait that an answer asks for.
+pub const RETRY_AFTER_JITTER_MAX: Duration = Duration::from_secs(5);
+
 /// The longest pause of a tenant that a throttling answer can ask for.
 pub const THROTTLE_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// A tenant that is throttled for longer than this, with no request accepted meanwhile, is left to the next pass,
 /// because the lock keeps all others waiting for this one's end.
 pub const THROTTLED_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// `maxRequestsPerMinute: auto` begins with this many requests a minute. Source: "Office 365 Management Activity API
+/// reference", section "API throttling": 2,000 requests a minute as the baseline of each tenant.
+pub const AUTO_START: u32 = 2_000;
+
+/// `maxRequestsPerMinute: auto` never goes below this rate: enough for a pass of a tenant without a backlog.
+pub const AUTO_MIN: u32 = 200;
+
+/// `maxRequestsPerMinute: auto` never goes beyond this rate.
+pub const AUTO_MAX: u32 = 1_000_000;
+
+/// After a throttling answer, `maxRequestsPerMinute: auto` stays below the rate that met it for this time.
+pub const AUTO_HOLD: Duration = Duration::from_secs(10 * 60);
+
+/// A rate that was throttled within this time is taken to be near the quota when a pass begins.
+pub const AUTO_REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
 
 /// How often in a row a tenant's throttling is waited for before the item that met it is given up.
 pub const THROTTLES_MAX: u32 = 20;
@@ -262,7 +285,7 @@ pub const BODY_BYTES: RangeInclusive<u64> = 1024..=2 * 1024 * 1024 * 1024;
 /// `collect.maxThreads`: beyond it, threads cost memory and the API only throttles.
 pub const THREADS: RangeInclusive<u64> = 1..=512;
 
-/// `collect.maxRequestsPerMinute`: the upper end stands for "as many as possible".
+/// `collect.maxRequestsPerMinute`: the upper end stands for "as many as possible", and is the fixed alternative to `auto`.
 pub const REQUESTS_PER_MINUTE: RangeInclusive<u64> = 1..=1_000_000;
 
 /// `collect.retries`: with a doubling delay, twenty of them already last days.

@@ -8,6 +8,9 @@ use jiff::{
     fmt::rfc2822,
     tz::{Offset, TimeZone},
 };
+use ureq::http::HeaderMap;
+
+use crate::limits::RETRY_AFTER_MIN;
 
 /// Reads a time such as `2015-05-23T17:35:00.000Z`, `2020-02-20T10:46:42.0000000Z` or `2015-06-29T20:03:19`, which
 /// without a zone is UTC. `None` for anything else, a bare date included.
@@ -68,13 +71,29 @@ pub fn parameter(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S").to_string()
 }
 
-/// Reads `Retry-After`: seconds, or an HTTP date (RFC 9110, section 10.2.3), of which the time from `now` on counts.
-pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    let text = text.trim();
+/// Returns how long an answer asks the client to wait: its `Retry-After`, in seconds or as a date.
+///
+/// A date is compared with the `Date` of the same answer, so a wrong clock on this machine does not change the wait;
+/// `now` counts only for an answer without one. Zero, negative numbers and past dates become [`RETRY_AFTER_MIN`].
+///
+/// Source: RFC 9110, sections 10.2.3 (`Retry-After`) and 6.6.1 (`Date`).
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let wish = text("retry-after")?;
+    let asked = seconds(wish).or_else(|| {
+        let server_now = text("date").and_then(http_date).unwrap_or(now);
+        http_date(wish).map(|time| Duration::try_from(time.duration_since(server_now)).unwrap_or_default())
+    });
+    asked.map(|asked| asked.max(RETRY_AFTER_MIN))
+}
+
+/// Reads a number of seconds. A negative one is zero, one that is too large is the longest duration.
+fn seconds(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    http_date(text).map(|time| Duration::try_from(time.duration_since(now)).unwrap_or_default())
+    let seconds: f64 = text.parse().ok().filter(|seconds: &f64| seconds.is_finite())?;
+    Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
 /// Reads an HTTP date such as `Sun, 22 Nov 2026 10:15:00 GMT`. One after 2099 is no date of a clock that goes.
@@ -153,11 +172,37 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
+    fn retry_after_is_seconds_or_a_date_with_a_floor() {
         let now = at("2026-11-22T10:15:00Z");
-        assert_eq!(retry_after("7", now), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after("Sun, 22 Nov 2026 10:15:30 GMT", now), Some(Duration::from_secs(30)));
-        assert_eq!(retry_after("Sun, 22 Nov 2026 10:14:00 GMT", now), Some(Duration::ZERO));
-        assert_eq!(retry_after("soon", now), None);
+        let wait = |retry_after: &str, date: Option<&str>| {
+            let date = date.map(|date| ("date", date));
+            let headers = std::iter::once(("retry-after", retry_after)).chain(date).map(|(name, value)| {
+                let value = value.parse().expect("a value of the test");
+                (name.parse::<ureq::http::HeaderName>().expect("a name of the test"), value)
+            });
+            super::retry_after(&headers.collect(), now)
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (text, expected) in [
+            ("7", seconds(7)),
+            (" 7 ", seconds(7)),
+            ("2.5", Some(Duration::from_millis(2500))),
+            ("18446744073709551615", seconds(u64::MAX)),
+            ("99999999999999999999", Some(Duration::MAX)),
+            ("Sun, 22 Nov 2026 10:15:30 GMT", seconds(30)),
+            ("Sun, 22 Nov 2026 10:14:00 GMT", seconds(1)),
+            ("0", seconds(1)),
+            ("-5", seconds(1)),
+            ("0.01", seconds(1)),
+            ("soon", None),
+            ("inf", None),
+            ("", None),
+        ] {
+            assert_eq!(wait(text, None), expected, "{text}");
+        }
+        let theirs = Some("Mon, 01 Jan 2024 00:00:00 GMT");
+        assert_eq!(wait("Mon, 01 Jan 2024 00:00:30 GMT", theirs), seconds(30));
+        assert_eq!(wait("Sun, 31 Dec 2023 23:00:00 GMT", theirs), seconds(1));
+        assert_eq!(wait("Sun, 22 Nov 2026 10:15:30 GMT", Some("yesterday")), seconds(30));
     }
 }

@@ -141,10 +141,7 @@ impl Failure {
                 (String::new(), format!("with a body of {} bytes that is no error of the API", body.len()))
             }),
         };
-        let retry_after = headers
-            .get("retry-after")
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| time::retry_after(value, now));
+        let retry_after = time::retry_after(headers, now);
         let date = headers.get("date").and_then(|value| value.to_str().ok());
         let (code, message) = (one_line(&code), one_line(&message));
         Self::Refused { status, code, message, retry_after, server_time: date.and_then(time::http_date) }
@@ -178,7 +175,9 @@ fn mend_of_code(code: &str, status: u16) -> &'static str {
         "AF20001" | "AF20002" | "AF20003" => "this is a fault of this program: please report it",
         "AF20030" | "AF20055" => "check this machine's clock",
         "AF20050" | "AF20051" | "AF20052" => "nobody can fetch it any more",
-        "AF429" => "lower maxRequestsPerMinute if this persists",
+        "AF429" => {
+            "another program may use the same quota: set a lower maxRequestsPerMinute if this persists"
+        }
         _ if status == 401 => "the token was not accepted: check api_type and the app's permissions",
         _ if status == 403 => {
             "check the app's permission ActivityFeed.Read and its admin consent, and what stands between here and Microsoft"

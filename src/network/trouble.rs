@@ -2,7 +2,10 @@
 
 use std::{io, time::Duration};
 
-use crate::{limits::RETRY_DELAY_MAX, log::one_line};
+use crate::{
+    limits::{RETRY_AFTER_JITTER_MAX, RETRY_DELAY_MAX},
+    log::one_line,
+};
 
 /// Why no answer came, or none that could be read to its end. Each says with whom.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,9 +133,26 @@ pub fn delay(first: Duration, tries: u32, jitter: f64) -> Duration {
     doubled.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
+/// Returns the wait after an answer that asks for one: what it asks for, and up to a quarter more, so that several
+/// clients do not come back at the same moment. The addition is [`RETRY_AFTER_JITTER_MAX`] at most; `jitter` is between
+/// 0 and 1.
+pub fn delay_as_asked(asked: Duration, jitter: f64) -> Duration {
+    let addition = (asked / 4).min(RETRY_AFTER_JITTER_MAX).mul_f64(jitter.clamp(0.0, 1.0));
+    asked.saturating_add(addition)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_that_is_asked_for_is_kept_and_a_little_longer() {
+        let second = Duration::from_secs(1);
+        assert_eq!(delay_as_asked(second, 0.0), second);
+        assert_eq!(delay_as_asked(second, 1.0), second + second / 4);
+        assert_eq!(delay_as_asked(900 * second, 1.0), 900 * second + RETRY_AFTER_JITTER_MAX);
+        assert_eq!(delay_as_asked(Duration::MAX, 1.0), Duration::MAX);
+    }
 
     #[test]
     fn delays_double_up_to_a_bound_and_keep_half_of_it_at_least() {

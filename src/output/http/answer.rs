@@ -76,7 +76,7 @@ impl Refusal {
         words: Option<(String, &'static str)>,
         now: Timestamp,
     ) -> Self {
-        let after = headers.get("retry-after").and_then(|value| time::retry_after(value.to_str().ok()?, now));
+        let after = time::retry_after(headers, now);
         let words = words.map(|(words, mend)| (short(&words), mend));
         let (problem, mend) = words.unwrap_or_else(|| {
             let reason = reason(body);
@@ -175,6 +175,9 @@ mod tests {
         assert_eq!(refusal(503, &[("retry-after", "7")], "").after, Some(Duration::from_secs(7)));
         let date = "Thu, 01 Jan 1970 00:00:09 GMT";
         assert_eq!(refusal(503, &[("retry-after", date)], "").after, Some(Duration::from_secs(9)));
+        let theirs = ("date", "Thu, 01 Jan 1970 00:00:04 GMT");
+        assert_eq!(refusal(503, &[("retry-after", date), theirs], "").after, Some(Duration::from_secs(5)));
+        assert_eq!(refusal(503, &[("retry-after", "0")], "").after, Some(Duration::from_secs(1)));
         assert_eq!(refusal(503, &[], "").after, None);
     }
 

@@ -361,14 +361,14 @@ impl Post {
         let back_off = trouble::delay(limits::HTTP_RETRY_DELAY, tries.failed, fastrand::f64());
         let delay = match refusal.after {
             _ if refusal.is_cut && tries.failed == 1 => Duration::ZERO,
-            Some(after) => after.max(back_off),
+            Some(after) => trouble::delay_as_asked(after, fastrand::f64()).max(back_off),
             None => back_off,
         };
         let left = until.saturating_duration_since(now);
         if tries.failed > limits::HTTP_RETRIES_MAX || delay > left {
             let wish = match refusal.after {
-                Some(after) if after > Duration::ZERO => format!(", and asks to wait {} s", after.as_secs()),
-                _ => String::new(),
+                Some(after) => format!(", and asks to wait {} s", after.as_secs()),
+                None => String::new(),
             };
             let problem = format!("{}{wish} (tries: {})", refusal.problem, tries.failed);
             return Err(self.error(Refusal { problem, ..refusal }));
