@@ -114,8 +114,8 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
     let lasted = begun.elapsed();
     if mode == Mode::Collect && lasted > config.interval {
         ::log::warn!(
-            "The pass took {} s, longer than its interval of {} s: make the interval longer, or raise collect.maxThreads \
-             or collect.maxRequestsPerMinute",
+            "The pass took {} s, longer than its interval of {} s: make the interval longer, raise collect.maxThreads, or \
+             remove a fixed collect.maxRequestsPerMinute",
             lasted.as_secs(),
             config.interval.as_secs()
         );

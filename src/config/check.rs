@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Collect, Config, Filter, Log, Network, Secret, feeds, older,
+    Collect, Config, Filter, Log, Network, RequestsPerMinute, Secret, feeds, older,
     outputs::output,
     reading::Reading,
     section::Section,
@@ -20,7 +20,6 @@ const HELD_RECORDS: usize = 500_000;
 const HELD_BYTES: usize = 64 * 1024 * 1024;
 const BODY_BYTES: usize = 10 * 1024 * 1024;
 const THREADS: usize = 50;
-const REQUESTS_PER_MINUTE: u32 = 2000;
 const RETRIES: u32 = 3;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -102,9 +101,7 @@ fn collect(root: &Section, section: &Section) -> Collect {
         held_bytes_max: section.size("maxMemory", &limits::HELD_BYTES).unwrap_or(HELD_BYTES),
         body_bytes_max: root.size("curl_max_size", &limits::BODY_BYTES).unwrap_or(BODY_BYTES),
         threads: section.number("maxThreads", &limits::THREADS).unwrap_or(THREADS),
-        requests_per_minute: section
-            .number("maxRequestsPerMinute", &limits::REQUESTS_PER_MINUTE)
-            .unwrap_or(REQUESTS_PER_MINUTE),
+        requests_per_minute: requests_per_minute(section).unwrap_or(RequestsPerMinute::Auto),
         retries: section.number("retries", &limits::RETRIES).unwrap_or(RETRIES),
         retry_delay: retry_delay.or(older::retry_delay(section)).unwrap_or(RETRY_DELAY),
         request_timeout: section
@@ -118,6 +115,15 @@ fn collect(root: &Section, section: &Section) -> Collect {
         deadline: (deadline_minutes > 0).then(|| Duration::from_secs(deadline_minutes * 60)),
         filters: filters(root, section),
     }
+}
+
+fn requests_per_minute(section: &Section) -> Option<RequestsPerMinute> {
+    const KEY: &str = "maxRequestsPerMinute";
+    let value = section.value(KEY)?;
+    if value.quiet_text().is_some_and(|text| text.trim().eq_ignore_ascii_case("auto")) {
+        return Some(RequestsPerMinute::Auto);
+    }
+    value.number_or("auto", &limits::REQUESTS_PER_MINUTE).map(RequestsPerMinute::Fixed)
 }
 
 /// Where a service manager puts the state, else the current folder.

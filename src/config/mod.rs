@@ -157,6 +157,15 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// `maxRequestsPerMinute`: how many requests a minute a tenant may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestsPerMinute {
+    /// As many as the tenant's quota allows, which is learned from its answers.
+    Auto,
+    /// At most this number.
+    Fixed(u32),
+}
+
 /// How a pass collects.
 #[derive(Clone, Debug)]
 pub struct Collect {
@@ -171,7 +180,7 @@ pub struct Collect {
     /// `maxThreads`: concurrent requests.
     pub threads: usize,
     /// `maxRequestsPerMinute`, per tenant.
-    pub requests_per_minute: u32,
+    pub requests_per_minute: RequestsPerMinute,
     /// `retries`: tries again for a request that failed.
     pub retries: u32,
     /// `retryDelay`: the wait before the first new try; it doubles from try to try.

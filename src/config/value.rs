@@ -131,6 +131,15 @@ impl<'a> Value<'a> {
     }
 
     pub(super) fn number<T: TryFrom<u64>>(&self, range: &RangeInclusive<u64>) -> Option<T> {
+        self.number_else(range, "")
+    }
+
+    /// A number, where a word is allowed in its place, which the caller has looked for.
+    pub(super) fn number_or<T: TryFrom<u64>>(&self, word: &str, range: &RangeInclusive<u64>) -> Option<T> {
+        self.number_else(range, &format!("{word} or "))
+    }
+
+    fn number_else<T: TryFrom<u64>>(&self, range: &RangeInclusive<u64>, other: &str) -> Option<T> {
         let number = match self.node {
             Node::Integer(number) => u64::try_from(*number).ok(),
             Node::Text(_) => self.scalar_text()?.trim().parse().ok(),
@@ -139,7 +148,7 @@ impl<'a> Value<'a> {
         let fitting =
             number.filter(|number| range.contains(number)).and_then(|number| T::try_from(number).ok());
         if fitting.is_none() {
-            self.mistake(format!("must be a whole number from {} to {}", range.start(), range.end()));
+            self.mistake(format!("must be {other}a whole number from {} to {}", range.start(), range.end()));
         }
         fitting
     }

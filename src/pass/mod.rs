@@ -71,7 +71,7 @@ pub struct Order {
 /// What brings the main thread on.
 pub enum Event {
     /// A pool thread is done with an attempt.
-    Worked(Attempt, Result<Answer, Failure>),
+    Worked(Box<Attempt>, Result<Answer, Failure>),
     /// The writer has committed a batch.
     Delivered(Vec<Delivered>),
     /// An output has failed; these still take records.
@@ -195,7 +195,7 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
         for Next { attempt, token } in &attempts_received {
             let result = tools.run(&attempt.task, token.as_deref());
             // Nobody waits for an attempt that hangs when the pass ends.
-            let _ = worked.send(Event::Worked(attempt, result));
+            let _ = worked.send(Event::Worked(Box::new(attempt), result));
         }
     });
     let signals = signals::listen(events, patience);
@@ -314,7 +314,7 @@ impl Course<'_, '_> {
     fn take(&mut self, event: Event) {
         match event {
             Event::Worked(attempt, result) => {
-                let would_download = self.schedule.done(attempt, result, Instant::now());
+                let would_download = self.schedule.done(*attempt, result, Instant::now());
                 self.print(&would_download);
                 for (feed, wanted) in self.schedule.take_gone() {
                     self.send_gone(feed, wanted);

@@ -25,7 +25,7 @@ use std::{
 
 pub use journal::Batch;
 pub use known_blobs::{BlobKey, KnownBlobs};
-pub use progress::{FeedProgress, Progress, Waiting};
+pub use progress::{FeedProgress, Progress, TenantProgress, Waiting};
 
 use crate::{
     clock::Clock,

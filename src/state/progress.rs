@@ -32,6 +32,8 @@ const VERSION: u32 = 1;
 pub struct Progress {
     /// By tenant id and content type.
     pub feeds: BTreeMap<(String, ContentType), FeedProgress>,
+    /// By tenant id: the rate of requests that was learned.
+    pub tenants: BTreeMap<String, TenantProgress>,
     /// Listed, but not delivered everywhere.
     pub waiting: Vec<Waiting>,
 }
@@ -51,6 +53,17 @@ pub struct FeedProgress {
     pub last_success: Option<Timestamp>,
     /// What went wrong with it in the last pass.
     pub last_error: Option<String>,
+}
+
+/// What is remembered of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantProgress {
+    /// The rate of requests that works, as far as is known.
+    pub requests_per_minute: u32,
+    /// When Microsoft last throttled the tenant.
+    #[serde(default)]
+    pub throttled_at: Option<Timestamp>,
 }
 
 /// A blob that waits.
@@ -78,6 +91,11 @@ enum Line {
         content_type: String,
         #[serde(flatten)]
         progress: FeedProgress,
+    },
+    Tenant {
+        tenant_id: String,
+        #[serde(flatten)]
+        progress: TenantProgress,
     },
     Waiting(WaitingLine),
 }
@@ -190,6 +208,9 @@ impl Progress {
                 let content_type = ContentType::from_name(&content_type).ok_or("damaged")?;
                 self.feeds.insert((tenant_id, content_type), progress);
             }
+            Line::Tenant { tenant_id, progress } => {
+                self.tenants.insert(tenant_id, progress);
+            }
             Line::Waiting(waiting) => self.waiting.push(waiting.read().ok_or("damaged")?),
         }
         Ok(())
@@ -199,6 +220,7 @@ impl Progress {
     #[must_use]
     pub fn followed_by(mut self, mut later: Self) -> Self {
         self.feeds.append(&mut later.feeds);
+        self.tenants.append(&mut later.tenants);
         self.waiting.append(&mut later.waiting);
         self
     }
@@ -210,13 +232,18 @@ impl Progress {
             content_type: content_type.name().to_owned(),
             progress: feed.clone(),
         });
+        let tenants = self
+            .tenants
+            .iter()
+            .map(|(tenant_id, tenant)| Line::Tenant { tenant_id: tenant_id.clone(), progress: *tenant });
         let waiting = self.waiting.iter().map(|waiting| Line::Waiting(waiting.into()));
         let path = path(working_dir);
         let written = disk::replace(
             &path,
             0o600,
             |to| {
-                for line in std::iter::once(Line::Version(VERSION)).chain(feeds).chain(waiting) {
+                for line in std::iter::once(Line::Version(VERSION)).chain(feeds).chain(tenants).chain(waiting)
+                {
                     serde_json::to_writer(&mut *to, &line)?;
                     to.write_all(b"\n")?;
                 }
@@ -249,6 +276,9 @@ mod tests {
             ..FeedProgress::default()
         };
         progress.feeds.insert(("a".to_owned(), ContentType::DlpAll), feed);
+        let tenant = TenantProgress { requests_per_minute: 1900, throttled_at: Some(time) };
+        progress.tenants.insert("a".to_owned(), tenant);
+        progress.tenants.insert("b".to_owned(), TenantProgress { throttled_at: None, ..tenant });
         progress.waiting.push(Waiting {
             tenant_id: "a".to_owned(),
             content_type: ContentType::AuditGeneral,

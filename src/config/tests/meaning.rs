@@ -25,7 +25,7 @@ fn what_is_not_written_has_its_default() {
     assert_eq!(collect.held_bytes_max, 64 << 20);
     assert_eq!(collect.body_bytes_max, 10 << 20);
     assert_eq!(collect.threads, 50);
-    assert_eq!(collect.requests_per_minute, 2000);
+    assert_eq!(collect.requests_per_minute, RequestsPerMinute::Auto);
     assert_eq!(collect.retries, 3);
     assert_eq!(collect.retry_delay, Duration::from_secs(1));
     assert_eq!(collect.request_timeout, Duration::from_secs(60));
@@ -195,7 +195,8 @@ fn how_to_collect_is_taken() {
         (collect.held_records_max, collect.held_bytes_max, collect.body_bytes_max),
         (10, 1 << 20, 1 << 20)
     );
-    assert_eq!((collect.threads, collect.requests_per_minute, collect.retries), (8, 100, 0));
+    assert_eq!((collect.threads, collect.retries), (8, 0));
+    assert_eq!(collect.requests_per_minute, RequestsPerMinute::Fixed(100));
     assert_eq!((collect.retry_delay, collect.request_timeout), (Duration::ZERO, Duration::from_secs(5)));
     assert!(!collect.skip_known);
     assert_eq!(collect.dedup, Duration::ZERO, "delivering again and dropping doubles exclude each other");

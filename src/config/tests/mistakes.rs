@@ -122,13 +122,19 @@ fn numbers_sizes_and_durations() {
             config(&format!("collect: {{ {key}: {value} }}"));
         }
     };
+    for value in ["0", "1000001", "-1", "1.5", "many", "[]"] {
+        let expected = "config.yaml:5:12: collect.maxRequestsPerMinute: must be auto or a whole number from 1 to 1000000";
+        assert_mistakes(&whole(&format!("collect: {{ maxRequestsPerMinute: {value} }}")), &[expected]);
+    }
+    for value in ["1", "1000000", "'2000'", "auto", "Auto", "\"auto\""] {
+        config(&format!("collect: {{ maxRequestsPerMinute: {value} }}"));
+    }
     range("hoursToCollect", 1, 168);
     range("maxThreads", 1, 512);
     range("retries", 0, 20);
     range("dedupHours", 0, 168);
     range("globalTimeout", 0, 10080);
     range("cacheSize", 1, 1_000_000_000);
-    range("maxRequestsPerMinute", 1, 1_000_000);
     assert_lines(&[
         (
             "interval: 300",

@@ -6,13 +6,14 @@ use super::{Attempt, Schedule, feed_name};
 use crate::{
     api::{
         Client, Failure,
+        pace::Outcome,
         retry::{self, Verdict},
     },
-    limits::{REFUSED_TOKENS_MAX, THROTTLE_PAUSE_MAX, THROTTLED_MAX, THROTTLES_MAX},
+    limits::{REFUSED_TOKENS_MAX, RETRY_AFTER_MIN, THROTTLE_PAUSE_MAX, THROTTLED_MAX, THROTTLES_MAX},
     network::trouble,
     pass::{
         feeds::{FeedIndex, TenantIndex},
-        work::{PageOf, Task},
+        work::{Answer, PageOf, Task},
     },
 };
 
@@ -156,23 +157,30 @@ impl Schedule<'_> {
         let tenant = self.tenant_of(&attempt.task);
         let state = &mut self.tenants[tenant.place()];
         let since = *state.throttled_since.get_or_insert(now);
-        let until = match (after, state.pace.paused_until(now)) {
-            (Some(after), _) => now + after.min(THROTTLE_PAUSE_MAX),
-            (None, Some(until)) => until, // one of many that were under way when the pause began
-            (None, None) => {
+        let asked = after.map(|after| after.clamp(RETRY_AFTER_MIN, THROTTLE_PAUSE_MAX));
+        let paused_until = state.pace.paused_until(now);
+        let until = match (asked, paused_until) {
+            // One of many that were under way when the pause began.
+            (_, Some(until)) if now + asked.unwrap_or_default() <= until + RETRY_AFTER_MIN => {
+                until.max(now + asked.unwrap_or_default())
+            }
+            (Some(asked), _) => now + trouble::delay_as_asked(asked, fastrand::f64()),
+            (None, _) => {
                 state.throttles += 1;
-                now + trouble::delay(self.settings.retry_delay, state.throttles, fastrand::f64())
+                let delay = trouble::delay(self.settings.retry_delay, state.throttles, fastrand::f64());
+                now + trouble::delay_as_asked(delay.max(RETRY_AFTER_MIN), fastrand::f64())
             }
         };
         if until > since + THROTTLED_MAX {
             return self.stop_tenant(&attempt, failure);
         }
-        if state.pace.paused_until(now).is_none_or(|earlier| earlier < until) {
-            state.pace.pause(until);
+        state.pace.pause(until);
+        if paused_until.is_none_or(|earlier| earlier + RETRY_AFTER_MIN < until) {
             log::warn!(
-                "Throttled: {} makes no request for {:.1} s: {failure}",
+                "Throttled: {} makes no request for {:.1} s, then at most {} a minute: {failure}",
                 self.feeds.tenant(tenant).label(),
-                (until - now).as_secs_f64()
+                (until - now).as_secs_f64(),
+                state.pace.requests_per_minute()
             );
         }
         self.push_later(attempt, until);
@@ -267,5 +275,14 @@ impl Schedule<'_> {
             self.feed_states[feed.place()].is_stopped = true;
         }
         self.drop_waiting(tenant, |_| true);
+    }
+}
+
+/// What came of a request to the API, as far as the tenant's pace goes.
+pub(super) fn outcome(result: &Result<Answer, Failure>) -> Outcome {
+    match result {
+        Err(failure) if matches!(retry::judge(failure), Verdict::Throttled { .. }) => Outcome::Throttled,
+        Err(Failure::Network(_) | Failure::Credential(_)) => Outcome::Unknown,
+        Ok(_) | Err(_) => Outcome::Accepted,
     }
 }

@@ -15,6 +15,8 @@
 //! a failure stand in files of their own.
 
 mod failures;
+#[cfg(test)]
+mod quota_tests;
 mod successes;
 #[cfg(test)]
 mod tests;
@@ -27,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Mode,
@@ -37,14 +39,18 @@ use super::{
     write::Delivered,
 };
 use crate::{
-    api::{Failure, Token, pace::Pace},
+    api::{
+        Failure, Token,
+        pace::{Learned, Pace, Permit},
+    },
     clock::Clock,
     config::Collect,
     delivery::{OutputSet, Wanted},
     feed::Blob,
+    limits::{AUTO_REMEMBERED, AUTO_START},
     output::OutputError,
     report::{Counts, FeedReport, Stop, Summary},
-    state::{BlobKey, FeedProgress, KnownBlobs, Progress, Waiting},
+    state::{BlobKey, FeedProgress, KnownBlobs, Progress, TenantProgress, Waiting},
 };
 
 /// The state of a pass.
@@ -97,6 +103,8 @@ struct Settings {
 /// What is known of a tenant's login, and what it has to do.
 struct TenantState {
     pace: Pace,
+    /// What earlier passes have learned about the pace.
+    before: Option<TenantProgress>,
     token: Option<CurrentToken>,
     /// The login to be made when a token is needed, and when it may be; `None` while one runs.
     login: Option<(Attempt, Instant)>,
@@ -167,11 +175,13 @@ pub struct Attempt {
     has_renewed: bool,
     /// Of the token that it was handed out with.
     token_generation: u32,
+    /// Its share of the tenant's pace, while it runs; a login needs none.
+    permit: Option<Permit>,
 }
 
 impl Attempt {
     fn new(task: Task) -> Self {
-        Self { task, tries: 0, throttles: 0, has_renewed: false, token_generation: 0 }
+        Self { task, tries: 0, throttles: 0, has_renewed: false, token_generation: 0, permit: None }
     }
 }
 
@@ -222,21 +232,28 @@ impl<'a> Schedule<'a> {
         clock: Clock,
     ) -> Self {
         let now = clock.began();
-        let tenant = |index| TenantState {
-            pace: Pace::new(collect.requests_per_minute),
-            token: None,
-            login: Some((Attempt::new(Task::LogIn(index)), now)),
-            has_logged_in: false,
-            refusals: 0,
-            is_stopped: false,
-            is_in_round: true,
-            running: 0,
-            throttles: 0,
-            throttled_since: None,
-            first: VecDeque::new(),
-            pages: VecDeque::new(),
-            downloads: BinaryHeap::new(),
+        let tenant = |index| {
+            let tenant_id = &feeds.tenant(index).tenant_id;
+            let before = before.tenants.get(tenant_id).copied();
+            let learned = before.map(|before| learned(&before, clock.at(tenant_id, now)));
+            TenantState {
+                pace: Pace::new(collect.requests_per_minute, learned, now),
+                before,
+                token: None,
+                login: Some((Attempt::new(Task::LogIn(index)), now)),
+                has_logged_in: false,
+                refusals: 0,
+                is_stopped: false,
+                is_in_round: true,
+                running: 0,
+                throttles: 0,
+                throttled_since: None,
+                first: VecDeque::new(),
+                pages: VecDeque::new(),
+                downloads: BinaryHeap::new(),
+            }
         };
+        let tenants = feeds.tenants().map(tenant).collect();
         let mut schedule = Self {
             feeds,
             reach,
@@ -250,7 +267,7 @@ impl<'a> Schedule<'a> {
             },
             known,
             listed: HashSet::new(),
-            tenants: feeds.tenants().map(tenant).collect(),
+            tenants,
             feed_states: feeds
                 .feeds()
                 .map(|feed| {
@@ -394,13 +411,16 @@ impl<'a> Schedule<'a> {
     /// Takes what came of an attempt. Returns the blobs that a dry run would download.
     pub fn done(
         &mut self,
-        attempt: Attempt,
+        mut attempt: Attempt,
         result: Result<Answer, Failure>,
         now: Instant,
     ) -> Vec<(FeedIndex, Blob)> {
         self.running -= 1;
         let tenant = self.tenant_of(&attempt.task);
         self.tenants[tenant.place()].running -= 1;
+        if let Some(permit) = attempt.permit.take() {
+            self.tenants[tenant.place()].pace.answered(permit, failures::outcome(&result), now);
+        }
         self.rouse(tenant);
         self.report_clock(tenant);
         match result {
@@ -440,6 +460,11 @@ impl<'a> Schedule<'a> {
             }
         }
         let mut progress = Progress::default();
+        for tenant in self.feeds.tenants() {
+            if let Some(learned) = self.learned_by(tenant) {
+                progress.tenants.insert(self.feeds.tenant(tenant).tenant_id.clone(), learned);
+            }
+        }
         let mut reports = Vec::new();
         for feed in self.feeds.feeds() {
             let (tenant, content_type) = self.feeds.feed(feed);
@@ -478,6 +503,16 @@ impl<'a> Schedule<'a> {
         (Summary { feeds: reports, any_login, stop: self.stop }, progress)
     }
 
+    /// What this pass and earlier ones have learned about a tenant's pace, unless it is what every tenant begins with.
+    fn learned_by(&self, tenant: TenantIndex) -> Option<TenantProgress> {
+        let TenantState { pace, before, .. } = &self.tenants[tenant.place()];
+        let (requests_per_minute, throttled) = pace.learned()?;
+        let throttled_at = throttled.map(|at| self.clock.at(&self.feeds.tenant(tenant).tenant_id, at));
+        let throttled_at = throttled_at.or(before.and_then(|before| before.throttled_at));
+        let is_learned = requests_per_minute != AUTO_START || throttled_at.is_some();
+        is_learned.then_some(TenantProgress { requests_per_minute, throttled_at })
+    }
+
     fn key(&self, feed: FeedIndex, wanted: &Wanted) -> BlobKey {
         let (tenant, content_type) = self.feeds.feed(feed);
         BlobKey::new(&tenant.tenant_id, content_type, &wanted.blob.content_id)
@@ -493,6 +528,16 @@ impl FeedState {
 impl TenantState {
     fn is_idle(&self) -> bool {
         self.first.is_empty() && self.pages.is_empty() && self.downloads.is_empty()
+    }
+}
+
+/// What a pass that starts now makes of what earlier ones have learned about a tenant's pace.
+fn learned(before: &TenantProgress, pass_start: Timestamp) -> Learned {
+    let lasts =
+        |at: Timestamp| (SignedDuration::ZERO..AUTO_REMEMBERED).contains(&pass_start.duration_since(at));
+    Learned {
+        requests_per_minute: before.requests_per_minute,
+        is_plateau: before.throttled_at.is_some_and(lasts),
     }
 }
 

@@ -65,12 +65,16 @@ impl Schedule<'_> {
             return Some((login, None));
         };
         let token = Arc::clone(&token.token);
-        if let Err(at) = state.pace.take(now) {
-            self.sleeping.push(Reverse((at, tenant)));
-            return None;
-        }
+        let permit = match state.pace.take(now) {
+            Ok(permit) => permit,
+            Err(at) => {
+                // Without a time, the end of a request that runs rouses the tenant.
+                self.sleeping.extend(at.map(|at| Reverse((at, tenant))));
+                return None;
+            }
+        };
         let may_list = has_room || state.downloads.is_empty(); // another tenant's backlog is not this one's
-        let attempt = state
+        let mut attempt = state
             .first
             .pop_front()
             .or_else(|| if may_list { state.pages.pop_front() } else { None })
@@ -79,6 +83,7 @@ impl Schedule<'_> {
             self.waiting_blobs -= 1;
         }
         state.is_in_round = true;
+        attempt.permit = Some(permit);
         Some((attempt, Some(token)))
     }
 

@@ -184,6 +184,8 @@ impl Fault {
 pub enum RetryAfter {
     /// In so many seconds.
     Seconds(u64),
+    /// As this text says.
+    Text(&'static str),
     /// At a date, so far from the time of the answer.
     Date(SignedDuration),
 }
@@ -217,6 +219,7 @@ impl Fault {
             match retry_after {
                 None => answer,
                 Some(RetryAfter::Seconds(seconds)) => answer.with_header("Retry-After", seconds.to_string()),
+                Some(RetryAfter::Text(text)) => answer.with_header("Retry-After", text),
                 Some(RetryAfter::Date(wait)) => {
                     answer.with_header("Retry-After", time::http_date(Timestamp::now() + wait))
                 }

@@ -59,7 +59,7 @@ pub use record::{id_of, record, reordered};
 pub use request::{Operation, Request};
 pub use simulator::Simulator;
 pub use stream::Identity;
-pub use tenant::{ContentIds, Subscription, Tenant, TenantSettings};
+pub use tenant::{ContentIds, Quota, Subscription, Tenant, TenantSettings};
 pub use time::Fraction;
 pub use world::Seen;
 

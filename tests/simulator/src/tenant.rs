@@ -60,8 +60,17 @@ pub struct TenantSettings {
     pub gzip: bool,
     /// Blobs come in chunks instead of with a `Content-Length`.
     pub chunked: bool,
-    /// More requests than this within a minute are answered with `AF429`.
-    pub requests_per_minute: Option<usize>,
+    /// More requests than the quota allows are answered with `AF429`.
+    pub quota: Option<Quota>,
+}
+
+/// How many requests a tenant may make in any stretch of time. Those that are refused count as well.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    /// How many.
+    pub requests: usize,
+    /// In this time: Microsoft's minute, or a shorter one.
+    pub minute: Duration,
 }
 
 impl TenantSettings {
@@ -85,7 +94,7 @@ impl TenantSettings {
             content_ids: ContentIds::Mixed,
             gzip: true,
             chunked: false,
-            requests_per_minute: None,
+            quota: None,
         }
     }
 
@@ -311,13 +320,13 @@ impl TenantState {
 
     /// Whether this request is one too many.
     pub(crate) fn is_over_quota(&mut self) -> bool {
-        let Some(quota) = self.settings.requests_per_minute else { return false };
+        let Some(quota) = self.settings.quota else { return false };
         let now = Instant::now();
-        while self.recent.front().is_some_and(|at| now.duration_since(*at) >= Duration::from_mins(1)) {
+        while self.recent.front().is_some_and(|at| now.duration_since(*at) >= quota.minute) {
             self.recent.pop_front();
         }
         self.recent.push_back(now);
-        self.recent.len() > quota
+        self.recent.len() > quota.requests
     }
 
     /// What a window shows.

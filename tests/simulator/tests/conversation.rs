@@ -10,7 +10,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use simulator::{
-    Answer, ApiError, Delivery, Fault, Fraction, LoginError, NewBlob, Operation, Requests, Simulator,
+    Answer, ApiError, Delivery, Fault, Fraction, LoginError, NewBlob, Operation, Quota, Requests, Simulator,
     Subscription, Tenant, TenantSettings, id_of, record, reordered,
 };
 
@@ -360,7 +360,7 @@ fn listings_can_lead_astray() {
 #[test]
 fn a_quota_throttles() {
     let (simulator, tenant) = simulator_and_tenant();
-    tenant.settings(|settings| settings.requests_per_minute = Some(2));
+    tenant.settings(|settings| settings.quota = Some(Quota { requests: 2, minute: Duration::from_mins(1) }));
     let mut client = Client::connect(&simulator);
     let token = client.log_in("s3cret");
     let statuses: Vec<_> = (0..3).map(|_| client.get("/subscriptions/list", &token).status).collect();
