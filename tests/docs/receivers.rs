@@ -36,7 +36,10 @@ fn configuration_below(heading: &str) -> Config {
 ///
 /// Source: the reference documentation of each.
 const KEYS: [(&str, &[&str]); 20] = [
-    ("fluentd source tail", &["path", "pos_file", "tag", "read_from_head", "follow_inodes", "rotate_wait"]),
+    (
+        "fluentd source tail",
+        &["path", "refresh_interval", "pos_file", "tag", "read_from_head", "follow_inodes", "rotate_wait"],
+    ),
     ("fluentd parse json", &["time_key", "time_type", "time_format", "utc", "keep_time_key"]),
     ("fluentd source forward", &["bind", "port"]),
     ("fluentd transport tls", &["cert_path", "private_key_path"]),
@@ -50,6 +53,7 @@ const KEYS: [(&str, &[&str]); 20] = [
         &[
             "name",
             "path",
+            "refresh_interval",
             "tag",
             "parser",
             "read_from_head",
@@ -168,6 +172,13 @@ fn documents_of(title: &str) -> Vec<Value> {
     page.blocks(&title).into_iter().map(parsed).collect()
 }
 
+/// Like [`assert_covers`], and the rotated files that a shipper may not have seen under their first name.
+fn assert_covers_rotated(patterns: &str) {
+    let (files, rotated) = patterns.split_once(',').expect("two patterns");
+    assert_covers(files);
+    assert_eq!(rotated, format!("{files}.1"));
+}
+
 /// The records' files that the collector writes, as a shipper's pattern names them.
 fn assert_covers(pattern: &str) {
     let file = configuration_below("Files, followed by a shipper").output.file.expect("files");
@@ -184,7 +195,7 @@ fn fluentds_configurations_fit() {
         assert_eq!(config.of("match").argument, "office365.**");
     }
     let source = follows.of("source");
-    assert_covers(source.value("path"));
+    assert_covers_rotated(source.value("path"));
     assert_eq!([source.value("read_from_head"), source.value("follow_inodes")], ["true"; 2]);
     assert_eq!(source.of("parse").value("time_key"), "CreationTime");
 
@@ -199,7 +210,7 @@ fn fluentds_configurations_fit() {
     );
     assert!(fluentd.tag.starts_with("office365."));
     let buffer = receives.of("match").of("buffer");
-    assert_eq!([buffer.value("@type"), buffer.value("overflow_action")], ["file", "block"]);
+    assert_eq!([buffer.value("@type"), buffer.value("overflow_action")], ["file", "throw_exception"]);
     assert!(buffer.argument.split(',').any(|key| key == "tag"), "the path names the tag");
 }
 
@@ -219,7 +230,7 @@ fn fluent_bits_configurations_fit() {
         assert!(document["service"].get("storage.path").is_some(), "nowhere to store");
     }
     let tail = &documents[0]["pipeline"]["inputs"][0];
-    assert_covers(&text(&tail["path"]));
+    assert_covers_rotated(&text(&tail["path"]));
     let parser = &documents[0]["parsers"][0];
     assert_known("fluent-bit parser", keys(parser));
     assert_eq!((&tail["parser"], text(&parser["time_key"])), (&parser["name"], "CreationTime".to_owned()));
