@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | [`known_blobs`] | delivered blobs; also carries the lock | appended at each commit |
 //! | [`record_ids`] | Ids of delivered records | appended at each commit |
-//! | [`progress`] | up to when feeds are listed, and blobs that wait | replaced at a pass's end |
+//! | [`progress`] | up to when feeds are listed, blobs that wait, rates of requests | replaced at a pass's end |
 //! | [`journal`] | what this pass has committed | appended at each commit, emptied at a pass's end |
 
 pub mod journal;

@@ -1,4 +1,5 @@
-//! `progress`: up to when each feed is listed completely, and which of the listed blobs still wait.
+//! `progress`: up to when each feed is listed completely, which of the listed blobs still wait, and the rate of requests that
+//! works for each tenant.
 //!
 //! A line of JSON each, after a first one that names the version; replaced as a whole at each pass's end, so it is
 //! always of one moment. Without it, a pass lists what `hoursToCollect` says and nothing is lost but the memory of what
