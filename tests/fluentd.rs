@@ -376,7 +376,7 @@ fn what_is_not_acknowledged_is_sent_again_under_the_same_ids() {
 fn a_chunk_that_was_cut_in_two_is_sent_again_and_arrives_once() {
     let receiver = Receiver::plain();
     receiver.faults([Fault::ResetAfter(10_000), Fault::ResetAfter(0)]);
-    let installation = installation(&receiver, "");
+    let installation = installation(&receiver, "retryTimeout: 30s");
     let run = installation.run(&[]);
     run.assert_code(0).assert_line_with(&["chunk(s) again:", "it closed the connection"]);
     assert_arrived_once(&receiver, &installation);

@@ -116,7 +116,9 @@ fn a_connection_that_breaks_off_is_made_anew_and_everything_unconfirmed_is_sent_
         contoso.add_blobs(FEED, 10, 60, hours_ago(20)..hours_ago(2));
         let receiver = GelfReceiver::start();
         receiver.behave(&[Manner::BreakOffAfter(read), Manner::BreakOffAfter(read / 2)]);
-        pass(&installation, receiver.port())
+        let config = config(&installation, receiver.port(), "    retryTimeout: 30s");
+        installation
+            .run_bare(&["-c", &config])
             .assert_code(0)
             .assert_line_with(&["[WARN] Output graylog sends again what was not confirmed: 127.0.0.1:"]);
         let ids: BTreeSet<_> = receiver.ids().into_keys().collect();
