@@ -255,8 +255,29 @@ pub const CSV_HEADER_BYTES_MAX: usize = 1024 * 1024;
 /// Most of a body that is read only to keep its connection usable.
 pub const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Most characters of somebody else's text in one line of the log.
+/// Maximum number of characters of a server's text in one line of the log, …
 pub const MESSAGE_CHARACTERS_MAX: usize = 300;
+
+/// … and of those that are looked at: secrets are removed before the text is cut.
+pub const MESSAGE_CHARACTERS_READ: usize = 4 * 1024;
+
+/// Maximum number of characters of the title of a page that a gateway answered.
+pub const PAGE_TITLE_CHARACTERS_MAX: usize = 100;
+
+/// Shorter secrets are not looked for in a server's text: they would match common words.
+pub const SECRET_BYTES_MIN: usize = 6;
+
+/// A beginning of a secret that is at least as long as this is removed too.
+pub const SECRET_PREFIX_BYTES_MIN: usize = 16;
+
+/// A blob's content id up to this length is used as it is, in the log and the state. Real ones have 90 to 150 bytes.
+pub const CONTENT_ID_BYTES_MAX: usize = 512;
+
+/// How many characters are kept of a content id that is longer, or has odd characters.
+pub const CONTENT_ID_CHARACTERS_KEPT: usize = 100;
+
+/// The longest `contentUri` that is fetched and remembered. Common servers refuse request lines beyond 8 to 16 KB.
+pub const CONTENT_URI_BYTES_MAX: usize = 16 * 1024;
 
 /// A configuration file is written by hand; what is larger is another file by mistake.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
@@ -389,6 +410,12 @@ const _: () = {
     assert!(
         (CSV_COLUMNS_MAX + 1) * (2 * CSV_NAME_BYTES_MAX + 6) < CSV_HEADER_BYTES_MAX,
         "every quote of a name is written twice, and quotes and a separator stand around it"
+    );
+    assert!(MESSAGE_CHARACTERS_MAX < MESSAGE_CHARACTERS_READ);
+    assert!(SECRET_BYTES_MIN < SECRET_PREFIX_BYTES_MIN);
+    assert!(
+        4 * CONTENT_ID_CHARACTERS_KEPT + 3 + 32 < CONTENT_ID_BYTES_MAX,
+        "a shortened content id is not shortened again"
     );
     assert!(STOP_CUT_AFTER.as_millis() < STOP_LEAVE_AFTER.as_millis());
     assert!(

@@ -18,7 +18,7 @@ use std::{
 use env_logger::{Builder, Logger, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::{disk, limits::MESSAGE_CHARACTERS_MAX, report::progress};
+use crate::{disk, redact, report::progress};
 
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,8 +156,8 @@ impl Write for Stderr {
     }
 }
 
-/// Somebody else's text, made fit for one line of the log: its first line, without control characters, not too long.
+/// A server's text, made fit for one line of the log: its first line, without secrets, control and format characters,
+/// and cut at [`MESSAGE_CHARACTERS_MAX`](crate::limits::MESSAGE_CHARACTERS_MAX) characters.
 pub fn one_line(text: &str) -> String {
-    let first = text.trim().lines().next().unwrap_or_default();
-    first.chars().filter(|character| !character.is_control()).take(MESSAGE_CHARACTERS_MAX).collect()
+    redact::line(text)
 }

@@ -6,6 +6,8 @@
 
 pub mod agents;
 pub mod alias;
+pub mod encoding;
+pub mod page;
 pub mod trouble;
 
 use std::{
@@ -29,6 +31,7 @@ use ureq::{
 use crate::{
     config::{self, Network},
     limits::ADDRESS_AGE_MAX,
+    redact,
 };
 use alias::Alias;
 
@@ -76,7 +79,10 @@ impl Routes {
         let configured = network.proxy.as_ref().map(|proxy| ("proxy", proxy.reveal().to_owned()));
         let spares_loopback = configured.is_none();
         let proxy = match configured.or_else(|| first_of(&PROXY_VARIABLES)) {
-            Some((setting, url)) => Some(config::proxy_of(&url).ok_or(Unusable::Proxy { setting })?),
+            Some((setting, url)) => {
+                redact::register_url(&url);
+                Some(config::proxy_of(&url).ok_or(Unusable::Proxy { setting })?)
+            }
             None => None,
         };
         let list = first_of(&EXCEPTION_VARIABLES).map(|(_, list)| list).unwrap_or_default();

@@ -24,14 +24,14 @@ use crate::{
     config::{Collect, Network, Secret, Tenant},
     feed::{Blob, ContentType},
     json, limits,
-    log::one_line,
     login::{self, App},
     network::{
         self, Unusable,
         agents::{self, Agents, Manner},
+        encoding,
         trouble::Trouble,
     },
-    time,
+    redact, time,
 };
 
 /// Speaks to Microsoft for any number of tenants, over connections that are used again.
@@ -85,7 +85,7 @@ pub struct Page {
     pub next: Option<String>,
     /// Whether the answer had no body at all. That was seen to stand for "no blobs", and to be a passing fault.
     pub is_blank: bool,
-    /// The id of a blob that is left out because its id is empty or cannot be written on one line; of the first, if
+    /// The id of a blob that is left out because it has neither id nor URI, or a URI that is too long; of the first, if
     /// there are any.
     pub unreadable: Option<String>,
 }
@@ -181,13 +181,14 @@ impl Client {
         let (mut blobs, mut unreadable) = (Vec::with_capacity(entries.len()), None);
         for entry in entries {
             let blob = read_entry(entry.get(), end);
-            if blob.content_id.is_empty() || blob.content_id.contains(char::is_control) {
-                unreadable.get_or_insert_with(|| one_line(&blob.content_id));
+            if blob.content_id.is_empty() || blob.content_uri.len() > limits::CONTENT_URI_BYTES_MAX {
+                unreadable.get_or_insert(blob.content_id);
             } else {
                 blobs.push(blob);
             }
         }
         let next = ["nextpageuri", "nextpageurl"].iter().find_map(|name| headers.get(*name));
+        let next = next.filter(|url| !url.as_bytes().trim_ascii().is_empty()); // was seen to stand for the end
         let next = next.map(|url| url.to_str().map(str::to_owned)).transpose();
         Ok(Page {
             blobs,
@@ -242,14 +243,14 @@ impl Client {
         }
         let status = head.status.as_u16();
         if !head.status.is_success() {
-            let reason = agents::read_refusal(sent);
+            let reason = agents::read_refusal(&head.headers, sent);
             return Err(Failure::from_answer(status, &head.headers, &reason, Timestamp::now()));
         }
         let too_large = Failure::TooLarge { limit_bytes: self.body_bytes_max };
         if sent.content_length().is_some_and(|length| length > self.body_bytes_max as u64) {
             return Err(too_large);
         }
-        let mut reader = sent.into_reader();
+        let mut reader = encoding::reader(&head.headers, sent)?;
         let mut body = Body::new(buffer);
         loop {
             if body.len() == body.capacity() {
@@ -265,7 +266,10 @@ impl Client {
                 return Err(too_large);
             }
         }
-        Ok((head.headers, body))
+        match Failure::in_success(status, &head.headers, body.bytes(), Timestamp::now()) {
+            Some(failure) => Err(failure),
+            None => Ok((head.headers, body)),
+        }
     }
 }
 
@@ -281,7 +285,7 @@ fn read_entry(entry: &str, end: Timestamp) -> Blob {
         match &*name {
             "contentId" => blob.content_id = text(),
             "contentUri" => blob.content_uri = text(),
-            "contentExpiration" => blob.expiration = text(),
+            "contentExpiration" => blob.expiration = redact::line(&text()),
             "contentCreated" => {
                 let is_possible = |created: &Timestamp| {
                     created.duration_since(end).abs() <= limits::LISTED_CREATED_DISTANCE_MAX
@@ -291,6 +295,9 @@ fn read_entry(entry: &str, end: Timestamp) -> Blob {
             _ => {}
         }
     });
+    // Without an id the URI tells the blob from others.
+    let id = if blob.content_id.is_empty() { blob.content_uri.clone() } else { blob.content_id };
+    blob.content_id = redact::content_id(id);
     blob
 }
 

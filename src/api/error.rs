@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde_json::Value;
 use ureq::http::HeaderMap;
 
 use crate::{
+    limits::ERROR_BODY_BYTES_MAX,
     log::one_line,
     login::{self, credential_file},
-    network::trouble::Trouble,
+    network::{page, trouble::Trouble},
     time,
 };
 
@@ -68,12 +69,15 @@ pub enum Failure {
 
 fn refusal(status: u16, code: &str, message: &str) -> String {
     let mut words = Vec::new();
-    if !code.starts_with("AADSTS") {
+    if !code.starts_with(ENTRA) {
         words.push(format!("HTTP {status}"));
     }
     words.extend([code, message].into_iter().filter(|text| !text.is_empty()).map(str::to_owned));
     words.join(" ")
 }
+
+/// How a code of the login endpoint begins.
+const ENTRA: &str = "AADSTS";
 
 /// The code that Microsoft documents only as a sentence: auditing is not turned on in the tenant.
 const AUDITING_OFF: &str = "does not exist";
@@ -89,9 +93,15 @@ impl Failure {
 
     /// Whether the tenant's unified audit log was never turned on.
     ///
-    /// Source: "Office 365 Management APIs troubleshooting": a `DataServiceException` "Tenant … does not exist".
+    /// Source: "Office 365 Management APIs troubleshooting": a `DataServiceException` "Tenant … does not exist"; the
+    /// sentence can be in `code`, with a stack trace in `message`.
     pub fn is_auditing_off(&self) -> bool {
         matches!(self, Self::Refused { message, .. } if message.contains("Tenant") && message.contains(AUDITING_OFF))
+    }
+
+    /// Whether a proxy or gateway answered with a page for a browser.
+    pub fn is_page(&self) -> bool {
+        matches!(self, Self::Refused { code, message, .. } if code.is_empty() && message.starts_with(page::ANSWERED))
     }
 
     /// What a person can do about it; empty where only waiting helps.
@@ -101,7 +111,10 @@ impl Failure {
     pub fn mend(&self) -> &'static str {
         if self.is_auditing_off() {
             return "turn auditing on: Set-AdminAuditLogConfig -UnifiedAuditLogIngestionEnabled $true in Exchange \
-                    Online PowerShell, then allow up to 24 hours";
+                    Online PowerShell; it takes up to 60 minutes, and nothing from before that is collected";
+        }
+        if self.is_page() {
+            return "check what is between this machine and Microsoft: a proxy, a firewall, a sign-in page of the network";
         }
         match self {
             Self::Refused { status, code, .. } => mend_of_code(code, *status),
@@ -119,28 +132,53 @@ impl Failure {
     /// is known, that reason in our own words.
     pub fn advice(&self) -> String {
         match (self.code(), self.mend()) {
+            (code, "") if code.starts_with(ENTRA) => {
+                let number = &code[ENTRA.len()..];
+                format!(
+                    "{self}; see https://login.microsoftonline.com/error?code={number}; the next pass tries again"
+                )
+            }
             (_, "") => format!("{self}; the next pass tries again"),
-            (code, mend) if code.starts_with("AADSTS") => format!("{code} {mend}"),
+            (code, mend) if code.starts_with(ENTRA) => format!("{code} {mend}"),
             (_, mend) => format!("{self}; {mend}"),
         }
     }
 
-    /// Reads an answer with an error status. The body can be of the API's form, of the login endpoint's, of a
-    /// gateway's (HTML), or nothing.
+    /// Reads an answer with an error status. The body can be an error of the API or of the login endpoint in any shape,
+    /// a page of a gateway, plain text, or empty.
     pub(super) fn from_answer(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Self {
         let location = headers.get("location").and_then(|value| value.to_str().ok());
         if (300..400).contains(&status) {
             let location = without_query(location.unwrap_or("nowhere"));
             return Self::Redirected { status, location };
         }
-        let (code, message) = match serde_json::from_slice(body) {
-            Ok(ErrorBody { error: Some(ApiError { code, message }), .. }) => (code, message),
-            Ok(ErrorBody { error: None, message: Some(message) }) => (String::new(), message),
-            _ if body.is_empty() => (String::new(), "without a body".to_owned()),
-            _ => login::refusal(body).unwrap_or_else(|| {
-                (String::new(), format!("with a body of {} bytes that is no error of the API", body.len()))
-            }),
+        let said = said(body).unwrap_or_else(|| match body.trim_ascii() {
+            [] => (String::new(), "without a body".to_owned()),
+            text if is_plain(text) => {
+                (String::new(), format!("{:?}", one_line(&String::from_utf8_lossy(text))))
+            }
+            _ => (
+                String::new(),
+                format!("with a body of {} bytes that is not an error of the API", body.len()),
+            ),
+        });
+        Self::refused(status, headers, said, now)
+    }
+
+    /// Looks at an answer with a success status that may not be one: an error of the API, of the login endpoint or of
+    /// a gateway can come with HTTP 200. `None` if it is not an error.
+    pub(super) fn in_success(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Option<Self> {
+        let text = without_mark(body).trim_ascii_start();
+        let is_short = body.len() <= ERROR_BODY_BYTES_MAX;
+        let said = match text.first()? {
+            b'<' => said(body),
+            b'{' if is_short => said_in(&serde_json::from_slice(text).ok()?),
+            _ => None,
         };
+        Some(Self::refused(status, headers, said?, now))
+    }
+
+    fn refused(status: u16, headers: &HeaderMap, (code, message): (String, String), now: Timestamp) -> Self {
         let retry_after = time::retry_after(headers, now);
         let date = headers.get("date").and_then(|value| value.to_str().ok());
         let (code, message) = (one_line(&code), one_line(&message));
@@ -148,24 +186,135 @@ impl Failure {
     }
 }
 
-/// The shapes that an error of the API has.
-#[derive(Deserialize)]
-struct ErrorBody {
-    error: Option<ApiError>,
-    #[serde(rename = "Message")]
-    message: Option<String>,
+/// The code and the words of a body that is an error: of the API, of the login endpoint, or of a gateway.
+fn said(body: &[u8]) -> Option<(String, String)> {
+    if let Some(page) = page::described(body) {
+        return Some((String::new(), page));
+    }
+    let text = without_mark(body);
+    match serde_json::from_slice(text) {
+        Ok(value) => said_in(&value),
+        // XML, or JSON that is cut off: the code still counts.
+        Err(_) => code_in(&String::from_utf8_lossy(text)).map(|code| (code, String::new())),
+    }
 }
 
-/// `{"code":"AF20022","message":"…"}`
-#[derive(Deserialize)]
-struct ApiError {
-    code: String,
-    message: String,
+fn said_in(value: &Value) -> Option<(String, String)> {
+    let is_of_login = ["error_description", "error_codes"].iter().any(|name| field(value, name).is_some());
+    if is_of_login { login::refusal_in(value) } else { said_by_api(value) }
+}
+
+/// The code and the words of an error of the API: `{"error":{"code":"AF20022","message":"…"}}`. Seen as well: the object
+/// under `Error` or `odata.error`, or at top level; a `message` that is null, missing, or an object with the text in
+/// `value`; a `code` that is a number, or a sentence.
+fn said_by_api(value: &Value) -> Option<(String, String)> {
+    let value = match value {
+        Value::String(quoted) => &serde_json::from_str(quoted).ok()?,
+        Value::Array(_) => return None,
+        value => value,
+    };
+    let error = ["error", "odata.error"].iter().find_map(|name| field(value, name));
+    let error = error.filter(|error| !error.is_null());
+    let (code, message) = match error {
+        Some(Value::String(text)) => (Some(text.clone()), field(value, "message").map(words)),
+        Some(error) => (field(error, "code").map(words), field(error, "message").map(words)),
+        // A record has an Id, and can have a Message.
+        None if field(value, "id").is_some() => return None,
+        None => (field(value, "code").map(words), field(value, "message").map(words)),
+    };
+    if code.is_none() && message.is_none() && error.is_none() {
+        return None;
+    }
+    Some(code_and_message(&code.unwrap_or_default(), &message.unwrap_or_default()))
+}
+
+/// A field of an object, whatever the letter case of its name.
+fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    value.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+/// The text of a value that should be one.
+fn words(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.trim().to_owned(),
+        Value::Object(_) => {
+            field(value, "value").or_else(|| field(value, "message")).map(words).unwrap_or_default()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Separates what is a code from what is a sentence, wherever each of them is.
+fn code_and_message(code: &str, message: &str) -> (String, String) {
+    let is_number = !code.is_empty() && code.bytes().all(|digit| digit.is_ascii_digit());
+    // A number below a thousand is the HTTP status again; only 429 is also a code.
+    if is_number && (code == "429" || code.len() > 3) {
+        return (format!("AF{code}"), message.to_owned());
+    }
+    if is_number || code.is_empty() {
+        let found = code_in(message).filter(|found| message.to_ascii_uppercase().starts_with(found.as_str()));
+        return match found {
+            Some(found) => {
+                let rest = message[found.len()..].trim_start_matches([':', ' ', '-']).to_owned();
+                (found, rest)
+            }
+            None => (String::new(), message.to_owned()),
+        };
+    }
+    if code.len() <= CODE_BYTES_MAX && !code.contains(char::is_whitespace) {
+        return (code_in(code).unwrap_or_else(|| code.to_owned()), message.to_owned());
+    }
+    let (found, sentence) = code_and_message("", &one_line(code));
+    let message = if message.is_empty() { sentence } else { format!("{sentence} {}", one_line(message)) };
+    (if found.is_empty() { code_in(code).unwrap_or_default() } else { found }, message)
+}
+
+/// A longer code is a sentence or worse.
+const CODE_BYTES_MAX: usize = 64;
+
+/// The first code of the API in a text: `AF` and two to six digits that stand alone, in any letter case.
+fn code_in(text: &str) -> Option<String> {
+    let is_part_of_word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    let mut place = 0;
+    while let Some(found) = bytes[place..].windows(2).position(|pair| pair.eq_ignore_ascii_case(b"AF")) {
+        let start = place + found;
+        let digits = bytes[start + 2..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let before = start.checked_sub(1).and_then(|before| bytes.get(before));
+        if (2..=6).contains(&digits)
+            && !is_part_of_word(before)
+            && !is_part_of_word(bytes.get(start + 2 + digits))
+        {
+            return Some(text[start..start + 2 + digits].to_ascii_uppercase());
+        }
+        place = start + 2;
+    }
+    None
+}
+
+/// Text that a server writes for an administrator: neither markup nor JSON nor binary.
+fn is_plain(text: &[u8]) -> bool {
+    !matches!(text.first(), Some(b'<' | b'{' | b'[')) && str::from_utf8(text).is_ok()
+}
+
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
 fn mend_of_code(code: &str, status: u16) -> &'static str {
     match code {
-        _ if code.starts_with("AADSTS") => login::mend(code),
+        "AADSTS500011" | "AADSTS650052" => {
+            "the tenant does not know Office 365 Management APIs: add ActivityFeed.Read of that API to the app under API \
+             permissions, then Grant admin consent; if it is not offered there, run New-MgServicePrincipal -AppId \
+             c5393580-f805-4401-95e8-94b7a6ef2fc2"
+        }
+        "AADSTS500014" => "enable Office 365 Management APIs under Enterprise applications",
+        "AADSTS65001" | "AADSTS501051" => {
+            "grant the application permission ActivityFeed.Read of Office 365 Management APIs under API permissions, then \
+             Grant admin consent"
+        }
+        _ if code.starts_with(ENTRA) => login::mend(code),
         "AF10001" => {
             "grant the application permission ActivityFeed.Read (for DLP.All also ActivityFeed.ReadDlp) of Office 365 \
              Management APIs under API permissions, then Grant admin consent"
@@ -189,4 +338,103 @@ fn mend_of_code(code: &str, status: u16) -> &'static str {
 /// A URL without what may be secret in it.
 pub(super) fn without_query(url: &str) -> String {
     one_line(url.split(['?', '#']).next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(status: u16, body: &str) -> Failure {
+        Failure::from_answer(status, &HeaderMap::new(), body.as_bytes(), Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn the_code_counts_whatever_the_shape_of_the_body() {
+        for (body, code, message) in [
+            (r#"{"error":{"code":"AF20022","message":"No subscription."}}"#, "AF20022", "No subscription."),
+            (r#"{"error":{"code":"AF20024"}}"#, "AF20024", ""),
+            (r#"{"error":{"code":"AF429","message":null}}"#, "AF429", ""),
+            (r#"{"error":{"code":"AF20022","message":{"lang":"en","value":"None."}}}"#, "AF20022", "None."),
+            (r#"{"error":{"code":"AF20022","message":{"other":1}}}"#, "AF20022", ""),
+            (r#"{"error":{"code":"AF20022","message":["x"]}}"#, "AF20022", "[\"x\"]"),
+            ("\u{feff}{\"error\":{\"code\":\"AF20022\"}}", "AF20022", ""),
+            (r#"{"Error":{"Code":"af20022","Message":"None."}}"#, "AF20022", "None."),
+            (r#"{"odata.error":{"code":"AF20022","message":{"value":"None."}}}"#, "AF20022", "None."),
+            (r#"{"code":"AF20022","message":"None."}"#, "AF20022", "None."),
+            (r#"{"error":null,"code":"AF20022"}"#, "AF20022", ""),
+            (r#"{"error":"AF20022","message":"None."}"#, "AF20022", "None."),
+            (r#""{\"error\":{\"code\":\"AF20022\"}}""#, "AF20022", ""),
+            (r#"{"error":{"code":20022,"message":"None."}}"#, "AF20022", "None."),
+            (r#"{"error":{"code":"20022"}}"#, "AF20022", ""),
+            (r#"{"error":{"code":429}}"#, "AF429", ""),
+            (r#"{"error":{"code":400,"message":"AF20022: None."}}"#, "AF20022", "None."),
+            (r#"{"error":{"code":500,"message":"Oops"}}"#, "", "Oops"),
+            (r#"{"Message":"AF20022 - None."}"#, "AF20022", "None."),
+            (r#"{"error":{"code":"AF20022: No subscription found."}}"#, "AF20022", "No subscription found."),
+            (
+                r#"{"error":{"code":"Tenant x does not exist.","message":"at A.B()\n"}}"#,
+                "",
+                "Tenant x does not exist. at A.B()",
+            ),
+            ("<m:error><m:code>AF20022</m:code></m:error>", "AF20022", ""),
+            (r#"{"error":{"code":"AF20022","message":"cut of"#, "AF20022", ""),
+            (r#"{"Message":"Authorization has been denied."}"#, "", "Authorization has been denied."),
+            ("upstream connect error\nmore", "", "\"upstream connect error\""),
+            ("", "", "without a body"),
+            ("[1]", "", "with a body of 3 bytes that is not an error of the API"),
+            ("{}", "", "with a body of 2 bytes that is not an error of the API"),
+        ] {
+            let Failure::Refused { code: found, message: said, .. } = read(400, body) else {
+                panic!("{body} is not read as a refusal")
+            };
+            assert_eq!((found.as_str(), said.as_str()), (code, message), "{body}");
+        }
+    }
+
+    #[test]
+    fn auditing_that_is_off_is_known_wherever_the_sentence_is() {
+        for body in [
+            r#"{"error":{"code":"StartSubscription [CorrelationId=1]","message":"DataServiceException: Tenant x does not exist.\r\n at A"}}"#,
+            r#"{"error":{"code":"Microsoft.Office.Compliance.Audit.DataServiceException: Tenant x does not exist.\r\n at A","message":"at B"}}"#,
+            r#"{"error":{"code":"Tenant x does not exist."}}"#,
+        ] {
+            let failure = read(400, body);
+            assert!(failure.is_auditing_off(), "{failure:?}");
+            assert!(failure.advice().contains("60 minutes"), "{}", failure.advice());
+        }
+    }
+
+    #[test]
+    fn an_error_in_a_success_is_told_from_what_was_asked_for() {
+        let in_success =
+            |body: &str| Failure::in_success(200, &HeaderMap::new(), body.as_bytes(), Timestamp::UNIX_EPOCH);
+        for body in [
+            "",
+            "[]",
+            r#"[{"error":{"code":"AF20022"}}]"#,
+            r#"{"contentType":"Audit.General","status":"enabled","webhook":null}"#,
+            r#"{"token_type":"Bearer","expires_in":3599,"access_token":"x"}"#,
+            r#"{"Id":"1","Message":"a record, not an error"}"#,
+        ] {
+            assert_eq!(in_success(body), None, "{body}");
+        }
+        for (body, code) in [
+            (r#" {"error":{"code":"AF20022"}}"#, "AF20022"),
+            (r#"{"error":"invalid_client","error_codes":[7000215]}"#, "AADSTS7000215"),
+            (r#"{"Message":"Authorization has been denied."}"#, ""),
+            ("<html><title>Sign in</title>", ""),
+        ] {
+            assert_eq!(in_success(body).expect(body).code(), code);
+        }
+        assert!(in_success("<html>").expect("a page").is_page());
+    }
+
+    #[test]
+    fn a_code_of_the_login_that_is_not_known_comes_with_microsofts_sentence() {
+        let failure =
+            read(400, r#"{"error":"x","error_description":"AADSTS9999999: Something new.\r\nTrace ID: 1"}"#);
+        let advice = failure.advice();
+        assert!(advice.starts_with("AADSTS9999999 Something new.; see https://login"), "{advice}");
+        assert!(advice.contains("error?code=9999999"), "{advice}");
+    }
 }

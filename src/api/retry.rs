@@ -65,7 +65,8 @@ fn judge_code(code: &str, status: u16, retry_after: Option<Duration>) -> Verdict
         _ => match status {
             401 => Verdict::RenewToken,
             429 => Verdict::Throttled { after: retry_after },
-            408 | 500.. => Verdict::TryAgain,
+            // A success that is none: of a proxy's sign-in page, or of an error without a code.
+            200..300 | 408 | 500.. => Verdict::TryAgain,
             _ => Verdict::GiveUp,
         },
     }
@@ -76,6 +77,7 @@ pub fn judge_login(failure: &Failure) -> Verdict {
     match failure {
         Failure::Refused { status: 429, retry_after, .. } => Verdict::Throttled { after: *retry_after },
         Failure::Refused { status: 408 | 500.., .. } | Failure::Malformed(_) => Verdict::TryAgain,
+        Failure::Refused { status: 200..300, .. } if failure.is_page() => Verdict::TryAgain,
         Failure::Network(trouble) if trouble.is_passing() => Verdict::TryAgain,
         _ => Verdict::StopTenant,
     }
@@ -126,6 +128,8 @@ mod tests {
             (500, "AF50000", Verdict::TryAgain),
             (503, "", Verdict::TryAgain),
             (408, "", Verdict::TryAgain),
+            (200, "", Verdict::TryAgain),
+            (200, "AF20022", Verdict::Subscribe),
             (401, "", Verdict::RenewToken),
             (403, "", Verdict::GiveUp),
             (404, "", Verdict::GiveUp),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{Secret, section::Section, value::Value};
-use crate::limits::SECRET_BYTES_MAX;
+use crate::{limits::SECRET_BYTES_MAX, redact};
 
 /// What others must not do with a file that holds a secret. Its group may: that is how packages share files with a
 /// service's user.
@@ -49,6 +49,7 @@ impl Value<'_> {
             return None;
         }
         self.warn_if_exposed(mode);
+        redact::register(text);
         Some(Secret::new(text))
     }
 

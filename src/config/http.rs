@@ -10,7 +10,7 @@ use super::{
     section::Section,
     tenants, url,
 };
-use crate::limits;
+use crate::{limits, redact};
 
 const BATCH_BYTES: usize = 1024 * 1024;
 const BATCH_RECORDS: usize = 5_000;
@@ -132,6 +132,7 @@ fn headers(section: &Section) -> Vec<(String, Secret)> {
             value.mistake("has a character that no header can carry; keep to one line of text");
             continue;
         }
+        redact::register_header(text.reveal());
         headers.push((name.to_owned(), text));
     }
     headers

@@ -9,7 +9,7 @@ use super::{
     scalar, variables,
     yaml::Node,
 };
-use crate::suggest::nearest;
+use crate::{redact, suggest::nearest};
 
 /// A value and where it was written.
 #[derive(Clone)]
@@ -84,6 +84,7 @@ impl<'a> Value<'a> {
     /// A text that must not be shown. Remembers that the file holds one.
     pub(super) fn secret(&self) -> Option<Secret> {
         let secret = self.text_of_secret().map(Secret::new)?;
+        redact::register(secret.reveal());
         if let (Origin::File(document), Node::Text(text)) = (self.place.origin, self.node)
             && !variables::is_replaced(text)
         {

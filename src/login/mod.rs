@@ -16,6 +16,7 @@ use serde::Deserialize;
 use crate::{
     config::{Credential, Secret},
     limits::TOKEN_LIFETIME_ASSUMED,
+    redact,
 };
 use certificate::Certificate;
 use credential_file::Unusable;
@@ -69,6 +70,7 @@ impl App<'_> {
             }
             Credential::FederatedTokenFile(path) => assertion::federated(path)?,
         };
+        redact::register(assertion.reveal());
         fields.extend([("client_assertion_type", open(assertion::TYPE)), ("client_assertion", assertion)]);
         Ok(Form(fields))
     }
@@ -95,6 +97,7 @@ pub struct Answer {
 impl Answer {
     /// The whole value of the `Authorization` header.
     pub fn authorization(&self) -> Secret {
+        redact::register(&self.access_token);
         Secret::new(format!("Bearer {}", self.access_token))
     }
 
@@ -118,37 +121,68 @@ impl From<serde_json::Value> for Seconds {
     }
 }
 
-/// The body of a refusal.
-#[derive(Deserialize)]
-struct Refusal {
-    error: String,
-    error_description: Option<String>,
-}
-
-/// The code and the words of a refusal, or nothing if the body is none.
+/// The code and the words of a refusal: `AADSTS7000215` and Microsoft's own sentence, or OAuth's name of the error and
+/// what describes it. `None` if the body is not a refusal.
 pub fn refusal(body: &[u8]) -> Option<(String, String)> {
-    let Refusal { error, error_description } = serde_json::from_slice(body).ok()?;
-    let description = error_description.unwrap_or_default();
-    Some(match description.split_once(": ") {
-        Some((code, message)) if code.starts_with("AADSTS") => (code.to_owned(), message.to_owned()),
-        _ => (error, description),
-    })
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    refusal_in(&serde_json::from_slice(text).ok()?)
 }
 
-/// What a person can do about a refusal with this code; empty if nothing is known.
+/// The same of a body that was parsed.
+pub fn refusal_in(body: &serde_json::Value) -> Option<(String, String)> {
+    let text_of = |name: &str| body.get(name)?.as_str().map(|text| text.trim().to_owned());
+    let error = text_of("error");
+    let description = text_of("error_description");
+    let codes = body.get("error_codes");
+    let number = codes.and_then(|codes| codes.get(0).unwrap_or(codes).as_u64());
+    if error.is_none() && description.is_none() && number.is_none() {
+        return None;
+    }
+    let description = description.unwrap_or_default();
+    let (code, message) = match description.split_once(':') {
+        Some((code, message)) if is_code(code) => (Some(code.to_owned()), message.trim().to_owned()),
+        _ => (number.map(|number| format!("AADSTS{number}")), description),
+    };
+    Some((code.or(error).unwrap_or_default(), message))
+}
+
+/// `AADSTS` and digits.
+fn is_code(text: &str) -> bool {
+    text.strip_prefix("AADSTS")
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
+/// What an administrator can do about a refusal with this code; empty if nothing is known.
 ///
-/// Source: "Microsoft Entra authentication and authorization error codes".
+/// Source: "Microsoft Entra authentication and authorization error codes"; for 900439 also "Azure Government AAD
+/// authority endpoint update".
 pub fn mend(code: &str) -> &'static str {
     match code {
         "AADSTS7000215" => {
             "the client secret is wrong: copy the secret's Value (not its Secret ID) from Certificates & secrets"
         }
         "AADSTS7000222" => "the client secret has expired; create a new one under Certificates & secrets",
-        "AADSTS700016" => "no such app in this tenant: check client_id and tenant_id",
-        "AADSTS90002" | "AADSTS900023" => "no such tenant: check tenant_id and api_type",
-        "AADSTS700027" => {
+        "AADSTS700016" | "AADSTS70001" => "no such app in this tenant: check client_id and tenant_id",
+        "AADSTS700038" => "client_id is not an application's id: copy the Application (client) ID of the app",
+        "AADSTS7000229" => {
+            "the app has no service principal in this tenant: have an administrator of the tenant grant admin consent to it"
+        }
+        "AADSTS90002" | "AADSTS900023" | "AADSTS50059" => "no such tenant: check tenant_id and api_type",
+        "AADSTS900439" => "the tenant is in a US government cloud: set api_type to gcc-high or dod",
+        "AADSTS90038" | "AADSTS900382" => {
+            "the tenant is in another cloud: set api_type to the tenant's (commercial, gcc, gcc-high or dod)"
+        }
+        "AADSTS7000218" => "the app sent neither a secret nor an assertion: check the tenant's credential",
+        "AADSTS700025" => {
+            "the app is registered as a public client: under Authentication, set Allow public client flows to No"
+        }
+        "AADSTS70011" | "AADSTS1002012" => "the scope is not valid: check api_type and api_url",
+        "AADSTS700027" | "AADSTS50012" | "AADSTS50013" => {
             "the certificate is not the one registered with the app, or it has expired: upload it under Certificates & \
              secrets, Certificates"
+        }
+        "AADSTS700023" => {
+            "the assertion is for another login endpoint: check login_url, tenant_id and api_type"
         }
         "AADSTS700024" => {
             "the certificate's or token's time is not valid: check this machine's clock, and that the token in \
@@ -160,7 +194,39 @@ pub fn mend(code: &str) -> &'static str {
         }
         "AADSTS50034" => "the account does not exist in this directory: check tenant_id and client_id",
         "AADSTS53003" => "a Conditional Access policy blocks the app: exclude its service principal",
+        "AADSTS50196" => {
+            "the app asked for too many tokens: find what else logs in as this app, and let some minutes pass"
+        }
         "AADSTS7000112" => "the app is disabled: enable it under Enterprise applications",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_read_whatever_its_shape() {
+        for (body, code, message) in [
+            (
+                r#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid secret.\r\nTrace ID: x","error_codes":[7000215]}"#,
+                "AADSTS7000215",
+                "Invalid secret.\r\nTrace ID: x",
+            ),
+            (
+                r#"{"error":"invalid_client","error_description":null,"error_codes":[7000222]}"#,
+                "AADSTS7000222",
+                "",
+            ),
+            ("\u{feff}{\"error_codes\":[90002],\"error_description\":\"gone\"}", "AADSTS90002", "gone"),
+            (r#"{"error":"temporarily_unavailable"}"#, "temporarily_unavailable", ""),
+            (r#"{"error":"x","error_description":"AADSTS: no digits"}"#, "x", "AADSTS: no digits"),
+        ] {
+            assert_eq!(refusal(body.as_bytes()), Some((code.to_owned(), message.to_owned())), "{body}");
+        }
+        for body in ["", "[]", "{}", r#"{"error":{"code":"AF20022"}}"#, r#"{"access_token":"x"}"#, "<html>"] {
+            assert_eq!(refusal(body.as_bytes()), None, "{body}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use ureq::{
     unversioned::transport::DefaultConnector,
 };
 
-use super::{Addresses, Routes, Unusable, alias::Alias, trouble::Trouble};
+use super::{Addresses, Routes, Unusable, alias::Alias, encoding, trouble::Trouble};
 use crate::{config::Network, limits};
 
 /// Two agents, one of which goes through the proxy. Clones share their connections.
@@ -100,9 +100,11 @@ impl Agents {
 
 /// Reads the body of an answer that says no, within bounds: its connection is used again only if it was read to its
 /// end. A body that breaks off takes nothing from what the status says.
-pub fn read_refusal(body: Body) -> Vec<u8> {
+pub fn read_refusal(headers: &HeaderMap, body: Body) -> Vec<u8> {
     let mut reason = Vec::new();
-    let _ = body.into_reader().take(limits::ERROR_BODY_BYTES_MAX as u64).read_to_end(&mut reason);
+    if let Ok(reader) = encoding::reader(headers, body) {
+        let _ = reader.take(limits::ERROR_BODY_BYTES_MAX as u64).read_to_end(&mut reason);
+    }
     reason
 }
 
@@ -115,10 +117,11 @@ pub fn read_answer(
     let (head, body) = answer.map_err(|error| Trouble::from_ureq(peer, error))?.into_parts();
     let status = head.status.as_u16();
     if !head.status.is_success() {
-        return Ok((status, head.headers, read_refusal(body)));
+        let reason = read_refusal(&head.headers, body);
+        return Ok((status, head.headers, reason));
     }
     let mut bytes = Vec::new();
-    let read = body.into_reader().take(bytes_max as u64).read_to_end(&mut bytes);
+    let read = encoding::reader(&head.headers, body)?.take(bytes_max as u64).read_to_end(&mut bytes);
     read.map_err(|error| Trouble::from_body(peer, error))?;
     Ok((status, head.headers, bytes))
 }

@@ -65,6 +65,10 @@ pub struct PageOf {
     pub restarts: u32,
     /// Whether every entry of its window could be read so far.
     pub is_readable: bool,
+    /// Hashes of the URLs of the pages before it, by which a loop of pages is noticed.
+    pub seen: Vec<u64>,
+    /// How many times its window was listed again because of a loop.
+    pub loops: u32,
 }
 
 /// What came of a task.

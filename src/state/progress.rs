@@ -21,6 +21,7 @@ use crate::{
     disk,
     feed::{Blob, ContentType},
     limits::STATE_BUFFER_BYTES,
+    redact,
 };
 
 /// The file's name in `workingDir`.
@@ -122,7 +123,7 @@ impl From<&Waiting> for WaitingLine {
             tenant_id,
             content_type: content_type.name().to_owned(),
             content_id: blob.content_id,
-            content_uri: blob.content_uri,
+            content_uri: redact::secrets(&blob.content_uri).into_owned(),
             content_created: blob.created,
             content_expiration: blob.expiration,
             delivered_to: delivered_to.to_string(),
@@ -137,7 +138,7 @@ impl WaitingLine {
             tenant_id: self.tenant_id,
             content_type: ContentType::from_name(&self.content_type)?,
             blob: Blob {
-                content_id: self.content_id,
+                content_id: redact::content_id(self.content_id),
                 content_uri: self.content_uri,
                 created: self.content_created,
                 expiration: self.content_expiration,

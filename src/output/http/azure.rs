@@ -23,14 +23,16 @@ use super::{
     batch::Frame,
     facts::{self, Facts},
     format::{Format, Probe},
-    mask,
 };
 use crate::{
     config::{AzureLogs, Secret},
     limits,
     log::one_line,
     login::{self, App},
-    network::agents::{self, Agents},
+    network::{
+        agents::{self, Agents},
+        page,
+    },
     output::Source,
     records::Record,
 };
@@ -66,13 +68,14 @@ impl Azure {
         let (status, _, body) = agents::read_answer(&agents.peer(&url), answer, limits::ERROR_BODY_BYTES_MAX)
             .map_err(|trouble| Refusal::of_trouble(&agents.peer(&url), &trouble))?;
         if status != 200 {
-            let (code, message) = login::refusal(&body).unwrap_or_default();
+            let page = || (String::new(), page::described(&body).unwrap_or_default());
+            let (code, message) = login::refusal(&body).unwrap_or_else(page);
             let mend = match login::mend(&code) {
                 "" => "check tenant_id, client_id and credential in output.http.azure",
                 mend => mend,
             };
-            let problem =
-                format!("the login of output.http.azure: HTTP {status} {code} {}", one_line(&message));
+            let (code, message) = (one_line(&code), one_line(&message));
+            let problem = format!("the login of output.http.azure: HTTP {status} {code} {message}");
             return Err(Refusal {
                 is_passing: matches!(status, 408 | 429 | 500..),
                 ..Refusal::new(problem.trim_end(), mend)
@@ -112,14 +115,6 @@ impl Format for Azure {
 
     fn renew(&self) -> bool {
         self.token.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
-    }
-
-    fn without_secrets(&self, text: String) -> String {
-        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*token {
-            Some(token) => mask::without_secret(text, token.authorization.reveal()),
-            None => text,
-        }
     }
 
     fn explain(&self, status: u16, body: &[u8]) -> Option<(String, &'static str)> {

@@ -32,11 +32,6 @@ pub trait Format: Send + Sync {
         false
     }
 
-    /// Takes out of a text what [`Format::headers`] has last let us in by.
-    fn without_secrets(&self, text: String) -> String {
-        text
-    }
-
     /// What the receiver says of why it takes nothing, and what can be done about that, if its words are known.
     fn explain(&self, _status: u16, _body: &[u8]) -> Option<(String, &'static str)> {
         None

@@ -1,5 +1,5 @@
-//! Takes out of a receiver's words what they quote of the records that were sent, and of what it was let in by: neither
-//! belongs in the log.
+//! Removes from a receiver's words what they quote of the records that were sent: it does not belong in the log. What
+//! they quote of secrets is removed by [`crate::redact`].
 
 use std::{borrow::Cow, cmp::Reverse};
 
@@ -28,12 +28,6 @@ pub fn without_values(reason: &str, json: &[u8]) -> String {
     words.retain(|word| word.is_value && !word.is_name);
     words.sort_by_key(|word| Reverse(word.text.len()));
     words.iter().fold(reason.to_owned(), |reason, word| reason.replace(word.text, "…"))
-}
-
-/// The text with "…" for each part of a header's value that is long enough to be a secret.
-pub fn without_secret(text: String, value: &str) -> String {
-    let parts = value.split_whitespace().filter(|part| part.len() > 5);
-    parts.fold(text, |text, part| text.replace(part, "…"))
 }
 
 /// A part of a JSON text.

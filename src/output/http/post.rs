@@ -16,7 +16,6 @@ use super::{
     answer::{Outcome, Refusal},
     batch::Batch,
     format::{Format, Probe},
-    mask,
 };
 use crate::{
     config::{self, Secret},
@@ -27,6 +26,7 @@ use crate::{
         trouble,
     },
     output::{OutputError, Over, Patience, Refused},
+    redact,
 };
 
 /// A receiver, and how it is spoken to. Shared by all who send to it.
@@ -224,7 +224,7 @@ impl Post {
     /// Remembers for this pass that no such batch is to be sent as a whole.
     fn is_too_large(&self, bytes: usize, problem: &str) {
         if self.too_large_bytes.fetch_min(bytes, Ordering::Relaxed) == usize::MAX {
-            let (name, problem) = (&self.name, self.without_secrets(problem));
+            let (name, problem) = (&self.name, redact::secrets(problem));
             log::warn!("Output http: {name}: {problem} for {bytes} bytes: sent in halves; lower batchSize");
         }
     }
@@ -244,7 +244,8 @@ impl Post {
                     tries = Tries::default();
                 }
                 Ok((status, headers, body)) => {
-                    let body = self.masked(&body);
+                    // Before anything is cut off: half a secret is not recognised.
+                    let body = redact::body(&body);
                     let words = self.format.explain(status, &body);
                     let refusal = Refusal::of_answer(status, &headers, &body, words, Timestamp::now());
                     self.wait(&mut tries, refusal)?;
@@ -283,7 +284,7 @@ impl Post {
             agents::read_answer(&peer, request.call(), limits::ERROR_BODY_BYTES_MAX)
                 .map_err(|trouble| self.error(Refusal::of_trouble(&peer, &trouble)))?;
         if refusals.contains(&status) || (300..400).contains(&status) {
-            let body = self.masked(&body);
+            let body = redact::body(&body);
             let words = self.format.explain(status, &body);
             return Err(self.error(Refusal::of_answer(status, &headers, &body, words, Timestamp::now())));
         }
@@ -301,7 +302,7 @@ impl Post {
         if (200..300).contains(&status) {
             return self.format.settle(batch, &body);
         }
-        let body = self.masked(&body);
+        let body = redact::body(&body);
         let words = self.format.explain(status, &body);
         let refusal = Refusal::of_answer(status, &headers, &body, words, Timestamp::now());
         let refusal = refusal.without_quotes(status, batch.text());
@@ -373,7 +374,7 @@ impl Post {
             let problem = format!("{}{wish} (tries: {})", refusal.problem, tries.failed);
             return Err(self.error(Refusal { problem, ..refusal }));
         }
-        let problem = self.without_secrets(&refusal.problem);
+        let problem = redact::secrets(&refusal.problem);
         let seconds = delay.as_secs_f64();
         log::warn!("Output http: {}: {problem}; trying again in {seconds:.1} s", self.name);
         self.rest(delay).map_err(|over| self.over(over))
@@ -396,18 +397,7 @@ impl Post {
     }
 
     fn error(&self, refusal: Refusal) -> OutputError {
-        let problem = self.without_secrets(&refusal.problem);
+        let problem = redact::secrets(&refusal.problem).into_owned();
         OutputError::Receiver { receiver: self.name.clone(), problem, mend: refusal.mend }
-    }
-
-    /// An answer without secrets, before anything is cut off: nobody knows half a secret again.
-    fn masked(&self, body: &[u8]) -> Vec<u8> {
-        self.without_secrets(&String::from_utf8_lossy(body)).into_bytes()
-    }
-
-    /// A receiver may say again what was said to it.
-    fn without_secrets(&self, text: &str) -> String {
-        let values = self.headers.iter().map(|(_, value)| value.reveal());
-        self.format.without_secrets(values.fold(text.to_owned(), mask::without_secret))
     }
 }

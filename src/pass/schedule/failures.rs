@@ -41,6 +41,7 @@ impl Schedule<'_> {
                         number: 1,
                         restarts,
                         is_readable: true,
+                        seen: Vec::new(),
                         ..page.clone()
                     };
                 }
@@ -78,7 +79,8 @@ impl Schedule<'_> {
             log::warn!("Listing for {} corrected by Microsoft's clock: {failure}", self.feeds.label(*feed));
             let url = Client::first_page(tenant, content_type, period.start, period.end);
             let (first_url, number) = (url.clone(), 1);
-            *page = PageOf { period, is_corrected: true, first_url, url, number, ..page.clone() };
+            let seen = Vec::new();
+            *page = PageOf { period, is_corrected: true, first_url, url, number, seen, ..page.clone() };
             return self.push(attempt);
         }
         if let Some(feed) = attempt.task.feed() {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Attempt, CurrentToken, Schedule, feed_name};
 use crate::{
@@ -184,10 +185,19 @@ impl Schedule<'_> {
     pub(super) fn list_part(&mut self, feed: FeedIndex, window: usize, period: Window, is_part: bool) {
         let (tenant, content_type) = self.feeds.feed(feed);
         let url = Client::first_page(tenant, content_type, period.start, period.end);
-        let (number, restarts, is_readable, is_corrected) = (1, 0, true, false);
-        let first_url = url.clone();
-        let page =
-            PageOf { url, first_url, window, is_part, period, is_corrected, number, restarts, is_readable };
+        let page = PageOf {
+            first_url: url.clone(),
+            url,
+            window,
+            is_part,
+            period,
+            is_corrected: false,
+            number: 1,
+            restarts: 0,
+            is_readable: true,
+            seen: Vec::new(),
+            loops: 0,
+        };
         self.feed_states[feed.place()].running_parts += 1;
         self.push(Attempt::new(Task::ListPage(feed, page)));
     }
@@ -210,8 +220,8 @@ impl Schedule<'_> {
             // The other blobs are taken; but the window is not listed, so that the next pass finds out again.
             page_of.is_readable = false;
             log::error!(
-                "Listing failed for {}: blob {id:?} has an unreadable id; the others are collected, and the next pass \
-                 lists them again",
+                "Listing failed for {}: blob {id:?} has an unreadable id or URI; the others are collected, and the next \
+                 pass lists them again",
                 self.feeds.label(feed)
             );
         }
@@ -234,7 +244,29 @@ impl Schedule<'_> {
                 wanted.push(Wanted { blob, delivered_to, has_failed });
             }
         }
+        page_of.seen.push(xxh3_64(page_of.url.as_bytes()));
+        let is_loop = page.next.as_ref().is_some_and(|next| page_of.seen.contains(&xxh3_64(next.as_bytes())));
         match page.next {
+            Some(_) if is_loop && page_of.loops == 0 => {
+                log::warn!(
+                    "Listing for {}: after page {} the API names a page that was listed already; the window is listed \
+                     again",
+                    self.feeds.label(feed),
+                    page_of.number
+                );
+                let first = PageOf {
+                    url: page_of.first_url.clone(),
+                    number: 1,
+                    is_readable: true,
+                    seen: Vec::new(),
+                    loops: 1,
+                    ..page_of
+                };
+                self.push(Attempt::new(Task::ListPage(feed, first)));
+            }
+            Some(_) if is_loop => {
+                wanted.extend(self.pages_never_end(feed, &page_of, "the pages of the listing form a loop"));
+            }
             Some(_) if page_of.number == PAGES_BEFORE_SPLIT && !page_of.is_part => {
                 let hours = self.feed_states[feed.place()].plan.windows[page_of.window].hours();
                 self.feed_states[feed.place()].open_parts[page_of.window] = hours.len();
@@ -243,19 +275,12 @@ impl Schedule<'_> {
                 }
                 wanted.extend(self.part_ended(feed));
             }
-            Some(url) if url != page_of.url && page_of.number < PAGES_MAX => {
+            Some(url) if page_of.number < PAGES_MAX => {
                 let next = PageOf { url, number: page_of.number + 1, ..page_of };
                 self.push(Attempt::new(Task::ListPage(feed, next)));
             }
             Some(_) => {
-                let label = self.feeds.label(feed);
-                let number = page_of.number;
-                log::error!(
-                    "Listing failed for {label}: the API names ever more pages after page {number}; the next pass \
-                     lists it again"
-                );
-                self.feed_states[feed.place()].last_error = Some("the API names ever more pages".to_owned());
-                wanted.extend(self.part_ended(feed));
+                wanted.extend(self.pages_never_end(feed, &page_of, "the listing has too many pages"));
             }
             None => {
                 let state = &mut self.feed_states[feed.place()];
@@ -264,6 +289,18 @@ impl Schedule<'_> {
             }
         }
         self.want(feed, wanted)
+    }
+
+    /// A window that cannot be listed to its end is given up in this pass. Returns what [`Self::part_ended`] does.
+    fn pages_never_end(&mut self, feed: FeedIndex, page_of: &PageOf, why: &str) -> Vec<Wanted> {
+        log::error!(
+            "Listing failed for {}: {why}, seen after page {}; what was listed is collected, and the next pass lists the \
+             period again",
+            self.feeds.label(feed),
+            page_of.number
+        );
+        self.feed_states[feed.place()].last_error = Some(why.to_owned());
+        self.part_ended(feed)
     }
 
     /// The blobs that wait for a feed and were not listed; from now on they count as listed.

@@ -1,0 +1,439 @@
+//! Redaction of text that a server sent: what a server repeats of the program's secrets is removed, and so is every
+//! character that could disguise a line.
+//!
+//! Every text from a server passes [`line`] (in the log's form: [`crate::log::one_line`]) or [`content_id`] before it
+//! goes into the log, the state, `status`, metrics or the quarantine's metadata. The secrets are those of the
+//! configuration, registered when they are read, and tokens and assertions, registered when they arrive or are made.
+//!
+//! A secret is found as it is, percent-encoded, escaped as in JSON or HTML, and in Base64, alone or as a part
+//! (`Basic` authentication); also if only its beginning is repeated. A secret of fewer than
+//! [`SECRET_BYTES_MIN`](limits::SECRET_BYTES_MIN) bytes is not looked for, because it would match common words.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    ops::Range,
+    sync::{LazyLock, PoisonError, RwLock},
+};
+
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::limits::{
+    CONTENT_ID_BYTES_MAX, CONTENT_ID_CHARACTERS_KEPT, MESSAGE_CHARACTERS_MAX, MESSAGE_CHARACTERS_READ,
+    SECRET_BYTES_MIN, SECRET_PREFIX_BYTES_MIN,
+};
+
+/// What is written in place of a secret, and at the end of a text that was cut.
+const ELLIPSIS: char = '…';
+
+/// How many times a text is unescaped: `%252B` is `+` after two.
+const ESCAPE_LEVELS_MAX: usize = 3;
+
+/// The first bytes of a secret, by which it is looked up.
+type Head = [u8; SECRET_BYTES_MIN];
+
+/// The secrets of this process.
+static SECRETS: LazyLock<RwLock<Secrets>> = LazyLock::new(RwLock::default);
+
+/// Registers a secret, so that no server can make the program write it.
+pub fn register(secret: &str) {
+    let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
+    secrets.add(secret);
+}
+
+/// Registers the value of a header, and each of its words: `Bearer` is followed by what matters.
+pub fn register_header(value: &str) {
+    let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
+    secrets.add(value);
+    for word in value.split_whitespace() {
+        secrets.add(word);
+        let password = LENIENT_BASE64.decode(word).ok().and_then(|pair| String::from_utf8(pair).ok());
+        if let Some((_, password)) = password.as_deref().and_then(|pair| pair.split_once(':')) {
+            secrets.add(password);
+        }
+    }
+}
+
+/// Registers a URL if it holds a password, and the password alone.
+pub fn register_url(url: &str) {
+    let authority = url.split("://").last().and_then(|rest| rest.split(['/', '?', '#']).next());
+    let Some((user, _)) = authority.and_then(|authority| authority.rsplit_once('@')) else { return };
+    register(url);
+    if let Some((_, password)) = user.split_once(':') {
+        register(password);
+        if let Some(unescaped) = View::of(password).unescaped() {
+            register(&String::from_utf8_lossy(&unescaped.bytes));
+        }
+    }
+}
+
+/// The text with `…` in place of each secret. Nothing else changes.
+pub fn secrets(text: &str) -> Cow<'_, str> {
+    SECRETS.read().unwrap_or_else(PoisonError::into_inner).redacted(text)
+}
+
+/// The same of a body, before anything is cut off it.
+pub fn body(body: &[u8]) -> Vec<u8> {
+    secrets(&String::from_utf8_lossy(body)).into_owned().into_bytes()
+}
+
+/// The first line of a text, without secrets, control characters, and characters that change how text is shown; at
+/// most [`MESSAGE_CHARACTERS_MAX`] characters, the last of them `…` if the text was longer.
+pub fn line(text: &str) -> String {
+    let first = text.trim().lines().next().unwrap_or_default();
+    let plain = plain(first, MESSAGE_CHARACTERS_READ);
+    cut(&secrets(&plain), MESSAGE_CHARACTERS_MAX)
+}
+
+/// A blob's content id as it is used everywhere: as the API sent it, if it is of a sensible length and without
+/// secrets or odd characters. Any other one is replaced by its first [`CONTENT_ID_CHARACTERS_KEPT`] characters and a
+/// hash of the whole, so that the blob is collected, remembered and named like any other.
+pub fn content_id(id: String) -> String {
+    if id.len() <= CONTENT_ID_BYTES_MAX && id.chars().all(|c| !is_removed(c)) && secrets(&id) == id {
+        return id;
+    }
+    let beginning = plain(&id, MESSAGE_CHARACTERS_READ);
+    let kept: String = secrets(&beginning).chars().take(CONTENT_ID_CHARACTERS_KEPT).collect();
+    format!("{kept}{ELLIPSIS}{:032x}", xxh3_128(id.as_bytes()))
+}
+
+/// At most this number of characters, without those that are not shown or change how others are. What separates lines
+/// or words becomes a blank.
+fn plain(text: &str, characters_max: usize) -> String {
+    let plain = text.chars().take(characters_max).filter_map(|character| match character {
+        '\t' | '\r' | '\n' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some(' '),
+        removed if is_removed(removed) => None,
+        other => Some(other),
+    });
+    plain.collect()
+}
+
+/// A control character, or one of the general category "format" (Cf) or that separates lines and paragraphs (Zl, Zp):
+/// such as U+202E, which shows what follows from right to left.
+///
+/// Source: Unicode 16, `UnicodeData.txt`.
+fn is_removed(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{600}'..='\u{605}'
+                | '\u{61c}'
+                | '\u{6dd}'
+                | '\u{70f}'
+                | '\u{890}'..='\u{891}'
+                | '\u{8e2}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{110bd}'
+                | '\u{110cd}'
+                | '\u{13430}'..='\u{1343f}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0001}'
+                | '\u{e0020}'..='\u{e007f}'
+        )
+}
+
+fn cut(text: &str, characters_max: usize) -> String {
+    match text.char_indices().nth(characters_max) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(characters_max - 1).chain([ELLIPSIS]).collect(),
+    }
+}
+
+/// Secrets, by their first bytes.
+#[derive(Debug, Default)]
+struct Secrets(HashMap<Head, Vec<Box<[u8]>>>);
+
+impl Secrets {
+    fn add(&mut self, secret: &str) {
+        let secret = secret.trim().as_bytes();
+        let Some(head) = secret.first_chunk() else { return };
+        let same_head = self.0.entry(*head).or_default();
+        if !same_head.iter().any(|known| **known == *secret) {
+            same_head.push(secret.into());
+        }
+    }
+
+    fn redacted<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.0.is_empty() || text.len() < SECRET_BYTES_MIN {
+            return Cow::Borrowed(text);
+        }
+        let mut found = Vec::new();
+        let mut view = View::of(text);
+        for _ in 0..=ESCAPE_LEVELS_MAX {
+            self.find(&view, &mut found);
+            match view.unescaped() {
+                Some(unescaped) => view = unescaped,
+                None => break,
+            }
+        }
+        if found.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        found.sort_unstable_by_key(|range| range.start);
+        let (mut redacted, mut end) = (String::with_capacity(text.len()), 0);
+        for range in found {
+            if range.start >= end {
+                redacted.push_str(&text[end..floor(text, range.start)]);
+                redacted.push(ELLIPSIS);
+            }
+            end = end.max(ceil(text, range.end));
+        }
+        redacted.push_str(&text[end..]);
+        Cow::Owned(redacted)
+    }
+
+    /// Adds the ranges of the text in which a secret is, as it is or in Base64.
+    fn find(&self, view: &View, found: &mut Vec<Range<usize>>) {
+        self.each_match(&view.bytes, |place| found.push(view.range(place)));
+        for run in base64_runs(&view.bytes) {
+            // A secret that is only a part begins at any of the four places of a group.
+            let holds_secret = (0..4).any(|offset| {
+                let decoded = decoded(&view.bytes[run.start + offset..run.end]);
+                let mut is_found = false;
+                self.each_match(&decoded, |_| is_found = true);
+                is_found
+            });
+            if holds_secret {
+                found.push(view.range(run));
+            }
+        }
+    }
+
+    /// Calls `act` with the place of each secret, or of the beginning of one that is long enough or cut off by the end.
+    fn each_match(&self, bytes: &[u8], mut act: impl FnMut(Range<usize>)) {
+        let mut start = 0;
+        while let Some(head) = bytes[start..].first_chunk::<SECRET_BYTES_MIN>() {
+            let rest = &bytes[start..];
+            let length_found = self.0.get(head).into_iter().flatten().filter_map(|secret| {
+                let length = secret.iter().zip(rest).take_while(|(one, other)| one == other).count();
+                let is_cut_off = length == rest.len();
+                let is_enough = length == secret.len() || is_cut_off || length >= SECRET_PREFIX_BYTES_MIN;
+                is_enough.then_some(length)
+            });
+            let length = length_found.max();
+            if let Some(length) = length {
+                act(start..start + length);
+            }
+            start += length.unwrap_or(1);
+        }
+    }
+}
+
+/// A text's bytes after unescaping, each with the range of the original text that it comes from.
+struct View {
+    bytes: Vec<u8>,
+    /// Empty if the bytes are the text's own.
+    origins: Vec<(u32, u32)>,
+}
+
+impl View {
+    fn of(text: &str) -> Self {
+        Self { bytes: text.as_bytes().to_vec(), origins: Vec::new() }
+    }
+
+    fn origin(&self, place: usize) -> (u32, u32) {
+        let own = || (place.try_into().unwrap_or(u32::MAX), (place + 1).try_into().unwrap_or(u32::MAX));
+        self.origins.get(place).copied().unwrap_or_else(own)
+    }
+
+    /// The range of the original text that these bytes come from.
+    fn range(&self, bytes: Range<usize>) -> Range<usize> {
+        let (start, _) = self.origin(bytes.start);
+        let (_, end) = self.origin(bytes.end - 1);
+        start as usize..end as usize
+    }
+
+    /// The same with `%41`, `\u0041`, `\"`, `&#65;`, `&#x41;` and `&amp;` replaced by what they stand for. `None` if
+    /// there is none of them.
+    fn unescaped(&self) -> Option<Self> {
+        let (mut bytes, mut origins) = (Vec::with_capacity(self.bytes.len()), Vec::new());
+        let (mut place, mut is_changed) = (0, false);
+        while let Some(&byte) = self.bytes.get(place) {
+            let (stands_for, length) = escape(&self.bytes[place..]).unwrap_or((byte, 1));
+            is_changed |= length > 1;
+            bytes.push(stands_for);
+            origins.push((self.origin(place).0, self.origin(place + length - 1).1));
+            place += length;
+        }
+        is_changed.then_some(Self { bytes, origins })
+    }
+}
+
+/// What an escape at the start of these bytes stands for, and how long it is. Secrets are of ASCII characters.
+fn escape(bytes: &[u8]) -> Option<(u8, usize)> {
+    let hex = |digits: &[u8]| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok();
+    match bytes {
+        [b'%', high, low, ..] => Some((hex(&[*high, *low])?, 3)),
+        [b'\\', b'u', b'0', b'0', high, low, ..] => Some((hex(&[*high, *low])?, 6)),
+        [b'\\', escaped @ (b'"' | b'\\' | b'/'), ..] => Some((*escaped, 2)),
+        [b'&', rest @ ..] => {
+            let length = rest.iter().take(6).position(|byte| *byte == b';')?;
+            let stands_for = match &rest[..length] {
+                b"amp" => b'&',
+                b"lt" => b'<',
+                b"gt" => b'>',
+                b"quot" => b'"',
+                b"apos" => b'\'',
+                [b'#', b'x' | b'X', digits @ ..] => hex(digits)?,
+                [b'#', digits @ ..] => str::from_utf8(digits).ok()?.parse().ok()?,
+                _ => return None,
+            };
+            Some((stands_for, length + 2))
+        }
+        _ => None,
+    }
+}
+
+/// Decodes what can be decoded, with or without padding, whatever the last bits are.
+const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Where there are enough characters of Base64's alphabets in a row to hold a secret.
+fn base64_runs(bytes: &[u8]) -> Vec<Range<usize>> {
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
+    let (mut runs, mut start) = (Vec::new(), 0);
+    while start < bytes.len() {
+        let length = bytes[start..].iter().take_while(|byte| is_base64(byte)).count();
+        if length >= SECRET_BYTES_MIN.div_ceil(3) * 4 {
+            runs.push(start..start + length);
+        }
+        start += length + 1;
+    }
+    runs
+}
+
+/// The bytes that characters of either Base64 alphabet stand for, as far as there are whole groups.
+fn decoded(run: &[u8]) -> Vec<u8> {
+    let standard = |byte: &u8| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => *other,
+    };
+    let length = run.len() - usize::from(run.len() % 4 == 1);
+    let standard: Vec<u8> = run[..length].iter().map(standard).collect();
+    LENIENT_BASE64.decode(standard).unwrap_or_default()
+}
+
+/// The start of the character that this byte belongs to.
+fn floor(text: &str, mut place: usize) -> usize {
+    while !text.is_char_boundary(place) {
+        place -= 1;
+    }
+    place
+}
+
+/// The end of the character that this byte belongs to.
+fn ceil(text: &str, mut place: usize) -> usize {
+    while !text.is_char_boundary(place) {
+        place += 1;
+    }
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
+    use super::*;
+
+    const SECRET: &str = "aB3~k/q+Z&x=%\"y8QwErTy";
+
+    fn known() -> Secrets {
+        let mut secrets = Secrets::default();
+        secrets.add(SECRET);
+        secrets.add("another-secret");
+        secrets.add("short");
+        secrets
+    }
+
+    #[track_caller]
+    fn assert_redacted(text: &str, expected: &str) {
+        assert_eq!(known().redacted(text), expected, "{text}");
+    }
+
+    #[test]
+    fn a_secret_is_found_in_every_form_in_which_a_server_can_repeat_it() {
+        assert_redacted(&format!("the secret {SECRET} is wrong"), "the secret … is wrong");
+        assert_redacted(&format!("{SECRET}{SECRET}another-secret"), "………");
+        assert_redacted("secret=aB3%7Ek%2Fq%2BZ%26x%3D%25%22y8QwErTy&scope=x", "secret=…&scope=x");
+        assert_redacted("secret=aB3~k%2fq%2bZ%26x%3d%25%22y8QwErTy", "secret=…");
+        assert_redacted("twice: aB3~k%252Fq%252BZ%2526x%253D%2525%2522y8QwErTy!", "twice: …!");
+        assert_redacted(r#"in JSON: aB3~k\/q\u002bZ\u0026x=%\"y8QwErTy."#, "in JSON: ….");
+        assert_redacted("in HTML: aB3~k/q&#43;Z&amp;x&#x3D;%&quot;y8QwErTy<", "in HTML: …<");
+        for text in
+            [SECRET.to_owned(), format!("user:{SECRET}"), format!("a:{SECRET}\n"), format!("id:{SECRET};x")]
+        {
+            assert_redacted(
+                &format!("Basic {} end", STANDARD.encode(&text).trim_end_matches('=')),
+                "Basic … end",
+            );
+            assert_redacted(&format!("?b={}&", URL_SAFE_NO_PAD.encode(&text)), "?b=…&");
+            let in_url = STANDARD.encode(&text).replace('+', "%2B").replace('/', "%2f").replace('=', "%3D");
+            assert!(known().redacted(&format!("?b={in_url}")).starts_with("?b=…"), "{in_url}");
+        }
+        assert_redacted("not cut: aB3~k/q but other", "not cut: aB3~k/q but other");
+        assert_redacted("cut off: aB3~k/q", "cut off: …");
+        assert_redacted("cut: aB3~k/q+Z&x=%\"y8Q...", "cut: …...");
+        assert_redacted("ü another-secretü", "ü …ü");
+        assert_redacted("short words stay", "short words stay");
+        assert_redacted("", "");
+    }
+
+    #[test]
+    fn text_without_a_secret_stays_as_it_is() {
+        for text in ["nothing %41 \\u0041 &amp; here", "%", "%ü", "&#999;", "\\u00", "QUFBQUFBQUFBQUFB"] {
+            assert!(matches!(known().redacted(text), Cow::Borrowed(same) if same == text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_line_has_no_character_that_disguises_it() {
+        assert_eq!(line(" one\u{202e}two\u{2066}\u{200b}\tthree\u{1b}[31m\r\nfour"), "onetwo three[31m");
+        assert_eq!(line("a\u{2028}[ERROR] b\rc\u{85}d"), "a [ERROR] b c d");
+        let long = line(&"ü".repeat(9_999));
+        assert_eq!(long.chars().count(), MESSAGE_CHARACTERS_MAX);
+        assert!(long.ends_with('…'));
+        assert_eq!(line(&"x".repeat(MESSAGE_CHARACTERS_MAX)), "x".repeat(MESSAGE_CHARACTERS_MAX));
+    }
+
+    #[test]
+    fn an_odd_content_id_is_shortened_and_stays_one_of_its_kind() {
+        for id in [
+            "20171014180051748005825$20171014180051748005825$audit_sharepoint$Audit_SharePoint$emea0036",
+            "",
+            "with,comma and ü",
+        ] {
+            assert_eq!(content_id(id.to_owned()), id);
+        }
+        let (long, other) = ("x".repeat(3_000_000), format!("{}y", "x".repeat(2_999_999)));
+        let (long, other) = (content_id(long), content_id(other));
+        assert!(long.len() < 200 && long != other, "{long}");
+        assert_eq!(content_id(long.clone()), long, "it is the same after it was read from the state");
+        let odd = content_id("a\u{202e}b\nc".to_owned());
+        assert!(odd.starts_with("ab c…") && odd != content_id("ab c".to_owned()), "{odd}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_breaks_it(text in "[%&;#\\\\xu0-9a-fA-Züa/+=\"-]{0,60}", before in 0_usize..9) {
+            let _ = known().redacted(&text);
+            let whole = format!("{}{SECRET}{}", &"before-x-"[..before], text);
+            proptest::prop_assert!(!known().redacted(&whole).contains(SECRET));
+        }
+    }
+}
