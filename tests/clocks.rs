@@ -90,9 +90,8 @@ fn an_entry_whose_id_cannot_be_read_is_named_by_what_can() {
     });
     installation.run(&[]).assert_code(1).assert_line_with(&[
         "[ERROR] Listing failed for contoso audit.general",
-        "odd",
-        "id\"",
-        "unreadable id",
+        "blob \"oddid…",
+        "unreadable id or URI",
     ]);
     assert_eq!(installation.delivered_ids().len(), 4);
 }

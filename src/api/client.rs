@@ -85,8 +85,7 @@ pub struct Page {
     pub next: Option<String>,
     /// Whether the answer had no body at all. That was seen to stand for "no blobs", and to be a passing fault.
     pub is_blank: bool,
-    /// The id of a blob that is left out because it has neither id nor URI, or a URI that is too long; of the first, if
-    /// there are any.
+    /// The id of a blob that is left out because its URI is missing or too long; of the first, if there are any.
     pub unreadable: Option<String>,
 }
 
@@ -181,7 +180,8 @@ impl Client {
         let (mut blobs, mut unreadable) = (Vec::with_capacity(entries.len()), None);
         for entry in entries {
             let blob = read_entry(entry.get(), end);
-            if blob.content_id.is_empty() || blob.content_uri.len() > limits::CONTENT_URI_BYTES_MAX {
+            let is_fetchable = (1..=limits::CONTENT_URI_BYTES_MAX).contains(&blob.content_uri.len());
+            if blob.content_id.is_empty() || !is_fetchable {
                 unreadable.get_or_insert(blob.content_id);
             } else {
                 blobs.push(blob);
