@@ -11,13 +11,14 @@ use divan::{
 };
 use jiff::{Timestamp, ToSpan};
 use office_audit_log_collector::{
+    clock::Clock,
     csv::Columns,
     delivery::{OutputName, OutputSet},
     feed::ContentType,
     filter::Filter,
     output::{Source, fluentd::message_pack, gelf::Gelf},
     records::{Origin, Records},
-    state::{KnownBlobs, record_ids::RecordIds},
+    state::{Content, KnownBlobs, Progress, record_ids::RecordIds},
 };
 use serde_json::value::RawValue;
 use simulator::{NewBlob, Simulator, TenantSettings};
@@ -145,11 +146,13 @@ fn read_known_blobs(bencher: Bencher, lines: usize) {
 
 /// The Ids of so many records, as passes have left them in a folder; they are read when the first one is asked for.
 fn remembered_ids(folder: &Path, count: u128) -> RecordIds {
-    let mut ids = RecordIds::new(folder, Timestamp::now(), Duration::from_secs(24 * 3600));
+    let new =
+        || RecordIds::new(folder, Duration::from_secs(24 * 3600), &Progress::default(), &Clock::start());
     let file = OutputSet::EMPTY.with(OutputName::File);
-    let all: Vec<_> = (0..count).map(|number| (spread(number), file)).collect();
-    ids.append(&all).expect("room");
-    RecordIds::new(folder, Timestamp::now(), Duration::from_secs(24 * 3600))
+    let content = Content::new(TENANT_ID, ContentType::AuditSharePoint, Timestamp::now());
+    let all: Vec<_> = (0..count).map(|number| (spread(number), file, content)).collect();
+    new().append(&all).expect("room");
+    new()
 }
 
 /// Numbers as far from each other as those of GUIDs.
@@ -162,8 +165,8 @@ fn read_record_ids(bencher: Bencher, remembered: u128) {
     let folder = tempfile::tempdir().expect("a folder");
     remembered_ids(folder.path(), remembered);
     bencher.counter(ItemsCount::new(remembered as usize)).bench_local(|| {
-        let mut ids = RecordIds::new(folder.path(), Timestamp::now(), Duration::from_secs(24 * 3600));
-        ids.contains(OutputName::File, spread(0)).expect("a readable state")
+        let mut ids = remembered_ids(folder.path(), 0);
+        ids.contains(OutputName::File, spread(0), None).expect("a readable state")
     });
 }
 
@@ -174,7 +177,7 @@ fn look_an_id_up(bencher: Bencher, remembered: u128) {
     let mut ids = remembered_ids(folder.path(), remembered);
     bencher.counter(ItemsCount::new(LOOKED_UP as usize)).bench_local(|| {
         let known = (0..LOOKED_UP).filter(|number| {
-            ids.contains(OutputName::File, spread(number * 1_999)).expect("a readable state")
+            ids.contains(OutputName::File, spread(number * 1_999), None).expect("a readable state")
         });
         known.count()
     });

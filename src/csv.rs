@@ -29,7 +29,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::{
     json,
     limits::{CSV_COLUMNS_MAX, CSV_HEADER_BYTES_MAX, CSV_NAME_BYTES_MAX},
-    records::{self, Record},
+    records::{LineIdentity, Record},
 };
 
 /// The first columns of every file.
@@ -178,7 +178,13 @@ impl Columns {
             key.add(name, cell);
         }
         if let Some(rest) = cells.get(self.names.len()) {
-            json::each_field(rest, |name, value| key.add_to_content(&on_one_line(name), &said(value)));
+            json::each_field(rest, |name, value| {
+                let (name, text) = (on_one_line(name), said(value));
+                if !self.places.contains_key(&*name) {
+                    key.identity.add(&name, &text);
+                }
+                key.add_to_content(&name, &text);
+            });
         }
         key.finish()
     }
@@ -205,35 +211,31 @@ impl Columns {
     }
 }
 
-/// What tells a record from others where it stands in a row: its Id, or else what its fields say.
+/// What tells a record from others where it stands in a row: its Id and its tenant, or else what its fields say.
 pub fn key_of(record: &Record<'_>) -> u128 {
-    record.id.unwrap_or_else(|| {
-        let mut line = Vec::new();
-        record.append_line(&mut line);
-        let mut key = Key::default();
-        json::each_field(&String::from_utf8_lossy(&line), |name, value| {
-            key.add(&on_one_line(name), &said(value));
-        });
-        key.finish()
-    })
+    let mut line = Vec::new();
+    record.append_line(&mut line);
+    let mut key = Key::default();
+    json::each_field(&String::from_utf8_lossy(&line), |name, value| {
+        key.add(&on_one_line(name), &said(value));
+    });
+    key.finish()
 }
 
 /// A record's key as it is made up from its fields, in any order.
 #[derive(Default)]
 struct Key {
-    id: Option<u128>,
+    identity: LineIdentity,
     content: u128,
 }
 
 impl Key {
     fn add(&mut self, name: &str, text: &str) {
-        if name == COMMON[0] {
-            self.id = records::id_of(text);
-        }
+        self.identity.add(name, text);
         self.add_to_content(name, text);
     }
 
-    /// For a field that has no column, and so does not count as the Id.
+    /// For a field that has no column, or is an earlier value of one that has.
     fn add_to_content(&mut self, name: &str, text: &str) {
         if !text.is_empty() {
             self.content = self.content.wrapping_add(xxh3_128(format!("{name}\0{text}").as_bytes()));
@@ -241,7 +243,7 @@ impl Key {
     }
 
     fn finish(self) -> u128 {
-        self.id.unwrap_or(self.content)
+        self.identity.key().unwrap_or(self.content)
     }
 }
 
@@ -368,15 +370,22 @@ mod tests {
         let id = "01234567-89ab-cdef-0123-456789abcdef";
         let with_id = format!(r#"{{"Id":"{id}","a":1}}"#);
         let (columns, _) = rows(';', &[]);
-        assert_eq!(columns.key_of_row(&row(&columns, &with_id)), 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
-        let of = |record| columns.key_of_row(&row(&columns, record));
+        let of = |record: &str| columns.key_of_row(&row(&columns, record));
+        assert_eq!(of(&with_id), of(&format!(r#"{{"b":2,"Id":"{}"}}"#, id.to_uppercase())));
+        for tenant in [r#""OrganizationId":"x""#, r#""TenantName":"x""#] {
+            assert_ne!(of(&with_id), of(&with_id.replace(r#""a":1"#, tenant)), "another tenant's");
+        }
         assert_eq!(of(r#"{"a":1,"b":"x"}"#), of(r#"{"b":"x","a":1,"c":null}"#));
         assert_ne!(of(r#"{"a":1,"b":"x"}"#), of(r#"{"a":"x","b":1}"#));
         assert_ne!(of(r#"{"a":1}"#), of(r#"{"a":1,"b":2}"#));
     }
 
     fn fields() -> impl Strategy<Value = Vec<(String, String)>> {
-        let name = prop_oneof![Just("\"Id\"".to_owned()), "[ab;\n]{1,2}".prop_map(|name| quoted(&name))];
+        let name = prop_oneof![
+            Just("\"Id\"".to_owned()),
+            Just("\"TenantName\"".to_owned()),
+            "[ab;\n]{1,2}".prop_map(|name| quoted(&name))
+        ];
         let value = prop_oneof![
             Just("null".to_owned()),
             Just("-1.50e3".to_owned()),

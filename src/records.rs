@@ -7,13 +7,13 @@
 //!
 //! What a record *means* is not looked at here, but for its `Id`.
 
-use std::{ops::Range, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
     body::Body,
-    json::{Fault, Scanner},
+    json::{self, Fault, Scanner},
 };
 
 /// The records of one blob: its body, and where in it each record stands.
@@ -27,8 +27,8 @@ pub struct Records {
 /// One record: an object's text without its closing brace, and the ending that closes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// The record's GUID as a number, if it has one that says something.
-    pub id: Option<u128>,
+    /// Its tenant and its `Id`, if it has one that says something.
+    pub id: Option<RecordId>,
     /// From the opening brace to the last field's end, free of line breaks.
     pub fields: &'a [u8],
     /// The added fields, the closing brace and the line break.
@@ -42,7 +42,7 @@ struct Span {
     fields: Range<usize>,
     /// Whether there is whitespace between its tokens.
     has_whitespace: bool,
-    id: Option<u128>,
+    id: Option<RecordId>,
     ending: usize,
 }
 
@@ -74,6 +74,9 @@ impl Records {
         for span in spans.iter_mut().filter(|span| span.has_whitespace) {
             let length = drop_whitespace(&mut body.bytes_mut()[span.fields.clone()]);
             span.fields.end = span.fields.start + length;
+        }
+        for span in &mut spans {
+            span.id = span.id.map(|id| id.of(origin.tenant_key));
         }
         Ok(Self { body, spans, endings: Arc::clone(&origin.endings) })
     }
@@ -119,14 +122,11 @@ impl Span {
 }
 
 impl Record<'_> {
-    /// What tells this record from others: its Id, or else a hash of its line.
+    /// What tells this record from others in an output: the [`key_of_line`] of its line.
     pub fn key(&self) -> u128 {
-        self.id.unwrap_or_else(|| {
-            let mut hash = Xxh3::new();
-            hash.update(self.fields);
-            hash.update(self.ending.strip_suffix(b"\n").unwrap_or(self.ending));
-            hash.digest128()
-        })
+        let mut line = Vec::new();
+        self.append_line(&mut line);
+        key_of_line(line.strip_suffix(b"\n").unwrap_or(&line))
     }
 
     /// Appends the record's line, line break included.
@@ -136,20 +136,94 @@ impl Record<'_> {
     }
 }
 
-/// The [`Record::key`] of the record that stands in this line of an output, given without its line break.
+/// What tells a record from all others of all tenants, in 128 bits: its `Id`, and its tenant. A cross-tenant event can
+/// have the same `Id` in both tenants, and is a record of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RecordId {
+    /// A GUID, or the hash of another text, combined with the tenant's key.
+    key: u128,
+    is_guid: bool,
+}
+
+impl RecordId {
+    /// The 128 bits; never zero.
+    pub fn key(self) -> u128 {
+        self.key
+    }
+
+    /// That of the same `Id` in a tenant. For a GUID it can be reverted ([`Origin::guid_of`]).
+    fn of(self, tenant_key: u128) -> Self {
+        Self { key: (self.key ^ tenant_key).max(1), ..self }
+    }
+
+    /// The `Id` of this text, whatever its tenant. `None` if it says nothing: if it is blank, or the nil GUID.
+    fn of_text(text: &str) -> Option<Self> {
+        match guid(text.as_bytes()) {
+            Some(0) => None,
+            Some(key) => Some(Self { key, is_guid: true }),
+            None if text.trim().is_empty() => None,
+            None => Some(Self { key: xxh3_128(text.as_bytes()).max(1), is_guid: false }),
+        }
+    }
+
+    /// The `Id` that is this JSON value: a string or a number other than zero.
+    fn of_value(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?;
+        match value.first()? {
+            b'"' => Self::of_text(&json::text_of(text)),
+            b'-' | b'0'..=b'9' if text.parse() != Ok(0.0) => Self::of_text(text),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl RecordId {
+    /// One that a test hands around.
+    pub fn of_a_test(key: u128) -> Self {
+        Self { key, is_guid: true }
+    }
+}
+
+/// What tells records in an output from each other: the `Id`, and what a line says of its tenant.
+#[derive(Clone, Debug, Default)]
+pub struct LineIdentity {
+    id: Option<RecordId>,
+    organization: String,
+    tenant_name: String,
+}
+
+impl LineIdentity {
+    /// Adds a field, given as the text that it stands for.
+    pub fn add(&mut self, name: &str, text: &str) {
+        match name {
+            "Id" => self.id = RecordId::of_text(text),
+            "OrganizationId" => text.clone_into(&mut self.organization),
+            "TenantName" => text.clone_into(&mut self.tenant_name),
+            _ => {}
+        }
+    }
+
+    /// The key; `None` for a record without an `Id`.
+    pub fn key(&self) -> Option<u128> {
+        let text = |id: RecordId| format!("{:032x}\n{}\n{}", id.key, self.organization, self.tenant_name);
+        self.id.map(|id| xxh3_128(text(id).as_bytes()))
+    }
+}
+
+/// What tells the record in this line of an output, given without its line break, from others: its `Id` and its tenant,
+/// or else the whole line. Copies of a record can differ in the order of their fields.
 pub fn key_of_line(line: &[u8]) -> u128 {
-    let id = std::str::from_utf8(line).ok().and_then(|text| Head::read(&mut Scanner::new(text)).ok()?.id);
-    id.unwrap_or_else(|| xxh3_128(line))
+    let mut identity = LineIdentity::default();
+    json::each_field(std::str::from_utf8(line).unwrap_or_default(), |name, value| {
+        identity.add(&name, &if value == "null" { Cow::Borrowed("") } else { json::text_of(value) });
+    });
+    identity.key().unwrap_or_else(|| xxh3_128(line))
 }
 
-/// The [`Record::id`] that this text says.
-pub fn id_of(text: &str) -> Option<u128> {
-    guid(format!("\"{text}\"").as_bytes())
-}
-
-/// How a [`Record::id`] is written: as a GUID in lower case.
-pub fn text_of_id(id: u128) -> String {
-    let digits = format!("{id:032x}");
+/// How a GUID is written: in lower case.
+pub fn text_of_guid(guid: u128) -> String {
+    let digits = format!("{guid:032x}");
     let groups = [0..8, 8..12, 12..16, 16..20, 20..32].map(|group| &digits[group]);
     groups.join("-")
 }
@@ -168,6 +242,8 @@ const HAS_NOTHING: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Origin {
     endings: Arc<Endings>,
+    /// What tells the tenant's records from other tenants' with the same `Id`.
+    tenant_key: u128,
 }
 
 impl Origin {
@@ -185,7 +261,18 @@ impl Origin {
             let comma = if added.is_empty() || seen & HAS_NOTHING != 0 { "" } else { "," };
             format!("{comma}{}}}\n", added.join(",")).into_bytes()
         });
-        Self { endings: Arc::new(endings) }
+        Self { endings: Arc::new(endings), tenant_key: 0 }
+    }
+
+    /// The same for the records of this tenant.
+    #[must_use]
+    pub fn of_tenant(self, tenant_id: &str) -> Self {
+        Self { tenant_key: xxh3_128(tenant_id.to_ascii_lowercase().as_bytes()), ..self }
+    }
+
+    /// The GUID of a record from here; `None` if its `Id` is another text.
+    pub fn guid_of(&self, id: RecordId) -> Option<u128> {
+        id.is_guid.then_some(id.key ^ self.tenant_key)
     }
 }
 
@@ -244,7 +331,7 @@ fn elements(scanner: &mut Scanner<'_>, start: usize) -> Result<Result<Vec<Span>,
 /// What has to be known of a record.
 #[derive(Default)]
 struct Head {
-    id: Option<u128>,
+    id: Option<RecordId>,
     /// The bits that choose the ending.
     seen: usize,
 }
@@ -262,7 +349,7 @@ impl Head {
             let name = scanner.name()?;
             let value = scanner.value()?;
             match &*name.text() {
-                b"Id" => head.id = guid(value),
+                b"Id" => head.id = RecordId::of_value(value),
                 b"OriginFeed" => head.seen |= HAS_FEED,
                 b"TenantName" => head.seen |= HAS_TENANT,
                 _ => {}
@@ -275,9 +362,8 @@ impl Head {
     }
 }
 
-/// The 128 bits of a GUID in quotes. `None` for anything else, and for the nil GUID, which is as good as no Id.
-fn guid(value: &[u8]) -> Option<u128> {
-    let [b'"', text @ .., b'"'] = value else { return None };
+/// The 128 bits of a GUID. `None` for anything else.
+fn guid(text: &[u8]) -> Option<u128> {
     let mut id = 0;
     let mut rest = text;
     for (group, digits) in [8, 4, 4, 4, 12].into_iter().enumerate() {
@@ -290,7 +376,7 @@ fn guid(value: &[u8]) -> Option<u128> {
         }
         rest = behind;
     }
-    (rest.is_empty() && id != 0).then_some(id)
+    rest.is_empty().then_some(id)
 }
 
 /// Moves the bytes of a valid JSON text together so that no whitespace stands between tokens; returns how many remain.
@@ -337,7 +423,7 @@ mod tests {
             .collect())
     }
 
-    fn id_of(record: &str) -> Option<u128> {
+    fn id_of(record: &str) -> Option<RecordId> {
         let records = Records::split(format!("[{record}]").into_bytes(), &origin()).expect("a whole array");
         let mut ids = records.iter().map(|record| record.id);
         ids.next().expect("a record")
@@ -441,21 +527,51 @@ mod tests {
 
     #[test]
     fn an_id_is_a_guid_that_says_something() {
-        let id = Some(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        let id = Some(RecordId { key: 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, is_guid: true });
         assert_eq!(id_of(r#"{"Id":"01234567-89ab-cdef-0123-456789abcdef"}"#), id);
         assert_eq!(id_of(r#"{"x":{"Id":1},"\u0049d" : "01234567-89AB-CDEF-0123-456789ABCDEF"}"#), id);
         for record in [
             "{}",
-            r#"{"Id":7}"#,
+            r#"{"Id":0}"#,
+            r#"{"Id":true}"#,
+            r#"{"Id":["a"]}"#,
             r#"{"Id":""}"#,
+            r#"{"Id":" "}"#,
             r#"{"Id":null}"#,
             r#"{"id":"01234567-89ab-cdef-0123-456789abcdef"}"#,
-            r#"{"Id":"01234567-89ab-cdef-0123-456789abcdeg"}"#,
-            r#"{"Id":"+1234567-89ab-cdef-0123-456789abcdef"}"#,
             r#"{"Id":"00000000-0000-0000-0000-000000000000"}"#,
         ] {
             assert_eq!(id_of(record), None, "{record}");
         }
+        let mut others = std::collections::HashSet::new();
+        for record in [
+            r#"{"Id":7}"#,
+            r#"{"Id":"a"}"#,
+            r#"{"Id":"A"}"#,
+            r#"{"Id":"01234567-89ab-cdef-0123-456789abcdeg"}"#,
+            r#"{"Id":"+1234567-89ab-cdef-0123-456789abcdef"}"#,
+        ] {
+            assert!(others.insert(id_of(record).expect("another text is an Id too").key()), "{record}");
+        }
+        assert_eq!(id_of(r#"{"Id":"\u0061"}"#), id_of(r#"{"Id":"a"}"#));
+    }
+
+    #[test]
+    fn the_same_id_in_two_tenants_is_two_records() {
+        let body = br#"[{"Id":"01234567-89ab-cdef-0123-456789abcdef"},{"Id":"a"}]"#;
+        let [one, other] = ["1", "2"].map(|tenant| {
+            let origin = origin().of_tenant(tenant);
+            let records = Records::split(body.to_vec(), &origin).expect("a whole array");
+            let ids: Vec<_> = records.iter().map(|record| record.id.expect("an Id")).collect();
+            assert_eq!(origin.guid_of(ids[0]), Some(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef));
+            assert_eq!(origin.guid_of(ids[1]), None);
+            ids
+        });
+        assert!(one[0] != other[0] && one[1] != other[1]);
+        let line = |name: &str| format!(r#"{{"Id":"a","x":1,"TenantName":"{name}"}}"#);
+        assert_ne!(key_of_line(line("one").as_bytes()), key_of_line(line("two").as_bytes()));
+        let reordered = br#"{"x":1,"TenantName":"one","Id":"a"}"#;
+        assert_eq!(key_of_line(line("one").as_bytes()), key_of_line(reordered));
     }
 
     /// Any JSON value, as `serde_json` would write it.

@@ -14,6 +14,7 @@ const FORBIDDEN: [(&str, &[&str]); 21] = [
     ("report", &["api", "output", "pass", "check", "cli"]),
     ("records", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("body", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
+    ("clock", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("csv", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("filter", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("json", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),

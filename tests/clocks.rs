@@ -1,9 +1,9 @@
 //! Wrong clocks, expiry, and the identity of records and blobs.
 
-use std::fs;
+use std::{collections::BTreeSet, fs, process::Stdio};
 
 use jiff::{SignedDuration, Timestamp, ToSpan};
-use simulator::{Answer, Fault, NewBlob, Operation, Requests};
+use simulator::{Answer, Fault, NewBlob, Operation, Requests, record};
 
 use crate::support::{CONTOSO, Installation, hours_ago};
 
@@ -212,4 +212,126 @@ fn nothing_expires_as_long_as_no_answer_has_a_date() {
     installation.run(&[]).assert_line_with(&["[ERROR] Blob gone", blob.content_id(), "it expired at"]);
     assert_eq!(installation.known_blobs().len(), 1, "the expired line makes place for that of the gone blob");
     assert!(installation.known_blobs()[0].starts_with(blob.content_id()));
+}
+
+#[test]
+fn a_record_with_the_same_id_in_two_tenants_is_a_record_of_each() {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    let contoso = &installation.contoso;
+    let event = record(FEED, CONTOSO, hours_ago(5), 1);
+    let named = r#"{"Id":"not a GUID","Operation":"x"}"#;
+    let numbered = r#"{"Id":17,"Operation":"x"}"#;
+    let texts = [event.as_str(), named, numbered];
+    for _ in 0..2 {
+        contoso.add_blob(FEED, NewBlob::texts(texts).created(hours_ago(3)));
+        fabrikam.add_blob(FEED, NewBlob::texts(texts).created(hours_ago(3)));
+        installation.run(&[]).assert_code(0);
+    }
+    let lines = &installation.output()["AuditGeneral.json"];
+    for name in ["contoso", "fabrikam"] {
+        let of_tenant = |line: &&String| line.contains(&format!("\"TenantName\":\"{name}\""));
+        let unique: BTreeSet<_> = lines.iter().filter(of_tenant).collect();
+        assert_eq!((lines.iter().filter(of_tenant).count(), unique.len()), (3, 3), "{name}: {lines:?}");
+    }
+}
+
+#[test]
+fn what_a_killed_pass_left_of_one_tenant_is_not_taken_for_another_tenants() {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    let contoso = &installation.contoso;
+    let event = record(FEED, CONTOSO, hours_ago(5), 1);
+    contoso.add_blob(FEED, NewBlob::texts([&event]).created(hours_ago(3)));
+    let config = installation.config_file();
+    for step in 1.. {
+        let mut command = installation.command(&["-c", config.to_str().expect("text")]);
+        command.env("COLLECTOR_DISK_FAULT", format!("{step}:kill-before")).stderr(Stdio::null());
+        command.status().expect("a program");
+        if installation.output().values().any(|lines| !lines.is_empty()) {
+            break;
+        }
+    }
+    fabrikam.add_blob(FEED, NewBlob::texts([&event]).created(hours_ago(4)));
+    let contoso_waits = Requests::to(Operation::FetchBlob).of_blob(contoso.blobs(FEED)[0].content_id());
+    installation.simulator.fault(contoso_waits.times(1), Fault::status(500));
+    installation.run(&[]).assert_code(0);
+    let lines = &installation.output()["AuditGeneral.json"];
+    for name in ["contoso", "fabrikam"] {
+        let count = lines.iter().filter(|line| line.contains(&format!("\"TenantName\":\"{name}\""))).count();
+        assert_eq!(count, 1, "{name}: {lines:?}");
+    }
+}
+
+#[test]
+fn ids_remembered_by_the_earlier_version_still_count() {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    let event = record(FEED, CONTOSO, hours_ago(5), 1);
+    let guid = simulator::id_of(&event).expect("an Id").replace('-', "");
+    let guid = u128::from_str_radix(&guid, 16).expect("a GUID");
+    let folder = installation.path("state/record_ids");
+    fs::create_dir_all(&folder).expect("a folder");
+    let bytes = [b"office365-collector record ids 1\n".as_slice(), &guid.to_be_bytes()].concat();
+    fs::write(folder.join(hours_ago(1).strftime("%Y-%m-%dT%H.file").to_string()), bytes).expect("a file");
+    installation.contoso.add_blob(FEED, NewBlob::texts([&event]).created(hours_ago(3)));
+    fabrikam.add_blob(FEED, NewBlob::texts([&event]).created(hours_ago(3)));
+    installation.run(&[]).assert_code(0).assert_line_with(&["Blobs successful: 2 |", "Logs saved: 0"]);
+}
+
+#[test]
+fn a_record_that_is_repeated_across_a_downtime_is_delivered_once() {
+    let installation = Installation::new();
+    let contoso = &installation.contoso;
+    let pass_at = |hours: i64| {
+        installation.simulator.set_clock_skew(SignedDuration::from_hours(hours));
+        installation.run(&[]).assert_code(0);
+    };
+    let start = hours_ago(0);
+    let event = record(FEED, CONTOSO, hours_ago(5), 1);
+    contoso.add_blob(FEED, NewBlob::texts([&event]).created(start - 1.hours()));
+    pass_at(0);
+    contoso.add_blob(FEED, NewBlob::texts([&event]).created(start + 2.hours()));
+    pass_at(30);
+    installation.assert_delivered_once([(contoso, FEED)]);
+}
+
+#[test]
+fn outages_of_any_length_double_nothing_that_is_repeated_within_a_day() {
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let installation = Installation::new().collect("retries: 0");
+    let contoso = &installation.contoso;
+    let start = hours_ago(0);
+    let (mut now, mut number) = (0, 0);
+    // The latest content of each record, in minutes since the start.
+    let mut records: Vec<(String, i64)> = Vec::new();
+    for _ in 0..25 {
+        let hours = if random.bool() { 30 } else { 1 };
+        let length = random.i64(5..60 * hours);
+        for _ in 0..random.usize(1..5) {
+            let created = now + random.i64(0..length);
+            let mut texts = Vec::new();
+            for _ in 0..3 {
+                number += 1;
+                texts.push(record(FEED, CONTOSO, start, number));
+            }
+            let first = |at: &i64| *at <= created && created - at <= 23 * 60;
+            let recent: Vec<_> =
+                records.iter().filter(|(_, at)| first(at)).map(|(text, _)| text.clone()).collect();
+            texts.extend(random.choice(&recent).cloned());
+            contoso.add_blob(FEED, NewBlob::texts(&texts).created(start + created.minutes()));
+            records.extend(texts.into_iter().take(3).map(|text| (text, created)));
+        }
+        now += length;
+        installation.simulator.set_clock_skew(SignedDuration::from_mins(now));
+        if random.u8(..4) == 0 {
+            let fails = Requests::to(Operation::FetchBlob).times(random.usize(1..4));
+            installation.simulator.fault(fails, Fault::status(500));
+        }
+        let run = installation.run(&[]);
+        assert!(matches!(run.code, Some(0 | 1)), "{run}");
+        installation.simulator.heal();
+    }
+    installation.simulator.set_clock_skew(SignedDuration::from_mins(now + 2));
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(contoso, FEED)]);
 }

@@ -20,7 +20,7 @@ use crate::{
     config,
     delivery::OutputName,
     limits::{GELF_SILENCE_MAX, GELF_UNCONFIRMED_BYTES, OUTPUT_BUFFER_BYTES},
-    records::Record,
+    records::{Record, RecordId},
 };
 
 /// `output.graylog`
@@ -147,7 +147,7 @@ impl Output for GraylogOutput {
             line.clear();
             record.append_line(&mut line);
             self.gelf.append(&String::from_utf8_lossy(&line), from, &mut self.unconfirmed);
-            self.unconfirmed_ids.extend(record.id);
+            self.unconfirmed_ids.extend(record.id.map(RecordId::key));
             if self.unconfirmed.len() >= GELF_UNCONFIRMED_BYTES {
                 self.persist(Self::confirm)?;
             } else if self.unconfirmed.len() - self.sent >= OUTPUT_BUFFER_BYTES {

@@ -23,7 +23,7 @@ use crate::{
     delivery::OutputName,
     disk::{self, Position},
     feed::ContentType,
-    records::Record,
+    records::{Record, RecordId},
 };
 
 pub use connection::{Connection, Endpoint, ReceiverError};
@@ -60,7 +60,7 @@ pub trait Output: Send {
         None
     }
 
-    /// After an error: the Ids of those records, written since everything was last safe, that are safe all the same.
+    /// After an error: the keys ([`RecordId::key`]) of those records, written since everything was last safe, that are safe all the same.
     /// They are not delivered here again.
     fn take_safe_ids(&mut self) -> Vec<u128> {
         Vec::new()
@@ -100,7 +100,7 @@ pub struct Mark {
     /// Its blob, as [`Source::blob`] has it.
     pub blob: usize,
     /// Its [`Record::id`].
-    pub id: Option<u128>,
+    pub id: Option<RecordId>,
 }
 
 /// Records that a receiver refused, one by one, while it took others.

@@ -51,7 +51,7 @@ impl Feeds {
             feeds.extend(tenant.subscriptions.iter().map(|&content_type| Feed {
                 tenant: TenantIndex(index),
                 content_type,
-                origin: Origin::new(content_type.name(), tenant.name.as_deref()),
+                origin: Origin::new(content_type.name(), tenant.name.as_deref()).of_tenant(&tenant.tenant_id),
             }));
             ranges.push(feeds.len() - tenant.subscriptions.len()..feeds.len());
         }

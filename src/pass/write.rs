@@ -23,7 +23,7 @@ use crate::{
     limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX},
     output::{Mark, Output, OutputError, Refused, Source},
     records::{self, Record, Records},
-    state::{self, BlobKey, Ledger, StateError, Waiting},
+    state::{self, BlobKey, Content, Ledger, StateError, Waiting},
 };
 
 /// What the writer is given.
@@ -101,8 +101,8 @@ struct Lacking {
 struct Batch {
     blobs: Vec<Written>,
     gone: Vec<(FeedIndex, Wanted)>,
-    /// The Ids of its records, and the outputs that they were written to.
-    ids: HashMap<u128, OutputSet>,
+    /// The keys of its records, the outputs that they were written to, and the content that they came with.
+    ids: HashMap<u128, (OutputSet, Content)>,
     adopted: Vec<u128>,
     bytes: usize,
     ends: Option<Instant>,
@@ -202,6 +202,7 @@ impl Writer {
         let (tenant, content_type) = feeds.feed(feed);
         let (tenant_id, tenant_name) = (&*tenant.tenant_id, tenant.name.as_deref());
         let source = Source { tenant_id, tenant_name, content_type, blob: self.batch.blobs.len() };
+        let content = Content::new(tenant_id, content_type, wanted.blob.created);
         let mut to = wanted.delivered_to;
         let mut is_new = vec![false; records.len()];
         for place in 0..self.outputs.len() {
@@ -209,7 +210,7 @@ impl Writer {
             if self.outputs[place].failure.is_some() || to.contains(name) {
                 continue;
             }
-            let chosen = self.choose(place, &records, &mut is_new)?;
+            let chosen = self.choose(place, &records, feed, content, &mut is_new)?;
             if self.write_to(place, &source, &chosen)? {
                 to = to.with(name);
             }
@@ -228,6 +229,8 @@ impl Writer {
         &mut self,
         place: usize,
         records: &'r Records,
+        feed: FeedIndex,
+        content: Content,
         is_new: &mut [bool],
     ) -> Result<Vec<Record<'r>>, StateError> {
         let slot = &self.outputs[place].output;
@@ -238,14 +241,18 @@ impl Writer {
             chosen.extend(records.iter());
             return Ok(chosen);
         };
+        let origin = self.feeds.origin(feed);
+        let may_be_there = output == OutputName::File && ledger.has_orphans();
         for (record, is_new) in records.iter().zip(is_new) {
-            let key = (output == OutputName::File).then(|| slot.key(&record));
-            let adopted = key.filter(|&key| ledger.adopt(key));
+            let guid = record.id.and_then(|id| origin.guid_of(id));
+            // Orphans that an earlier version has found are known by their GUID alone.
+            let keys = may_be_there.then(|| [Some(slot.key(&record)), guid]);
+            let adopted = keys.into_iter().flatten().flatten().find(|&key| ledger.adopt(key));
             let is_there = adopted.is_some();
             self.batch.adopted.extend(adopted);
             if let Some(id) = record.id.filter(|_| ledger.knows_records()) {
-                let batch = self.batch.ids.entry(id).or_default();
-                if batch.contains(output) || ledger.has_record(output, id)? {
+                let (batch, _) = self.batch.ids.entry(id.key()).or_insert((OutputSet::EMPTY, content));
+                if batch.contains(output) || ledger.has_record(output, id.key(), guid)? {
                     continue;
                 }
                 *batch = batch.with(output);
@@ -305,7 +312,7 @@ impl Writer {
             if let Some(ends) = ends {
                 durable = durable.with(slot.output.name());
                 positions.extend(ends);
-                for mark in slot.take_refused(|mark| self.feeds.label(blobs[mark.blob].feed)) {
+                for mark in slot.take_refused(|mark| name_of(&self.feeds, blobs[mark.blob].feed, mark)) {
                     lacking.add(mark, slot.output.name());
                 }
             }
@@ -338,7 +345,8 @@ impl Writer {
         }
         let have =
             |id| safe.get(&id).map_or(durable, |outputs| durable.or(*outputs)).without(lacking.of_id(id));
-        let ids: Vec<_> = ids.into_iter().map(|(id, outputs)| (id, outputs.and(have(id)))).collect();
+        let ids = ids.into_iter().map(|(id, (outputs, content))| (id, outputs.and(have(id)), content));
+        let ids: Vec<_> = ids.collect();
         if let Some(ledger) = &mut self.ledger {
             ledger.commit(&batch, &ids)?;
         }
@@ -376,12 +384,22 @@ impl Writer {
     }
 }
 
+/// How the log names a record.
+fn name_of(feeds: &Feeds, feed: FeedIndex, record: Mark) -> String {
+    let id = match record.id.map(|id| feeds.origin(feed).guid_of(id)) {
+        None => "one without an Id".to_owned(),
+        Some(None) => "one whose Id is not a GUID".to_owned(),
+        Some(Some(guid)) => records::text_of_guid(guid),
+    };
+    format!("{id} of {}", feeds.label(feed))
+}
+
 impl Lacking {
     fn add(&mut self, record: Mark, output: OutputName) {
         let blob = self.blobs.entry(record.blob).or_default();
         *blob = blob.with(output);
         if let Some(id) = record.id {
-            let record = self.ids.entry(id).or_default();
+            let record = self.ids.entry(id.key()).or_default();
             *record = record.with(output);
         }
     }
@@ -400,14 +418,11 @@ impl Slot {
         Self { output, failure: None, refused: Vec::new(), refusal: None }
     }
 
-    /// The records that its receiver refused of what was just made durable; kept, with their feeds, for the log.
-    fn take_refused(&mut self, feed: impl Fn(Mark) -> String) -> Vec<Mark> {
+    /// The records that its receiver refused of what was just made durable; their names are kept for the log.
+    fn take_refused(&mut self, name: impl Fn(Mark) -> String) -> Vec<Mark> {
         let Some(Refused { records, why }) = self.output.take_refused() else { return Vec::new() };
         self.refusal.get_or_insert(why);
-        self.refused.extend(records.iter().map(|&record| {
-            let id = record.id.map_or_else(|| "one without an Id".to_owned(), records::text_of_id);
-            format!("{id} of {}", feed(record))
-        }));
+        self.refused.extend(records.iter().map(|&record| name(record)));
         records
     }
 

@@ -6,7 +6,7 @@
 //! | file | remembers | changed |
 //! | --- | --- | --- |
 //! | [`known_blobs`] | delivered blobs; also carries the lock | appended at each commit |
-//! | [`record_ids`] | Ids of delivered records | appended at each commit |
+//! | [`record_ids`] | Ids of delivered records, with the time of their content | appended at each commit |
 //! | [`progress`] | up to when feeds are listed, blobs that wait, rates of requests | replaced at a pass's end |
 //! | [`journal`] | what this pass has committed | appended at each commit, emptied at a pass's end |
 
@@ -26,6 +26,7 @@ use std::{
 pub use journal::Batch;
 pub use known_blobs::{BlobKey, KnownBlobs};
 pub use progress::{FeedProgress, Progress, TenantProgress, Waiting};
+pub use record_ids::Content;
 
 use crate::{
     clock::Clock,
@@ -90,12 +91,7 @@ pub fn open(
     journal.take_over(&orphans, &waiting)?;
     let mut progress = Progress::read_or_put_aside(working_dir)?;
     progress.waiting = merged(progress.waiting, waiting, &known);
-    let now = clock.at("", clock.began());
-    // Some records of a blob that waits may be delivered: they are remembered as long as it waits.
-    let waits_since = progress.waiting.iter().map(|waiting| waiting.blob.created).min();
-    let waits = waits_since.and_then(|since| Duration::try_from(now.duration_since(since)).ok());
-    let dedup = (!dedup.is_zero()).then(|| dedup.max(waits.unwrap_or_default()));
-    let record_ids = dedup.map(|dedup| RecordIds::new(working_dir, now, dedup));
+    let record_ids = (!dedup.is_zero()).then(|| RecordIds::new(working_dir, dedup, &progress, clock));
     let (working_dir, clock) = (working_dir.to_owned(), clock.clone());
     let ledger = Ledger { working_dir, known_blobs, journal, record_ids, orphans, clock };
     Ok((ledger, known, progress))
@@ -154,14 +150,24 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Whether an output had a record of this Id in an earlier batch.
-    pub fn has_record(&mut self, output: OutputName, id: u128) -> Result<bool, StateError> {
-        self.record_ids.as_mut().map_or(Ok(false), |ids| ids.contains(output, id))
+    /// Whether an output had a record with this key, or this GUID, in an earlier batch.
+    pub fn has_record(
+        &mut self,
+        output: OutputName,
+        key: u128,
+        guid: Option<u128>,
+    ) -> Result<bool, StateError> {
+        self.record_ids.as_mut().map_or(Ok(false), |ids| ids.contains(output, key, guid))
     }
 
     /// Whether records are told apart by their Ids.
     pub fn knows_records(&self) -> bool {
         self.record_ids.is_some()
+    }
+
+    /// Whether an earlier pass that was cut off left records in the output files that are not adopted yet.
+    pub fn has_orphans(&self) -> bool {
+        !self.orphans.is_empty()
     }
 
     /// Whether a record with this key stands in the output files already, left there by a pass that was cut off. Each
@@ -182,7 +188,7 @@ impl Ledger {
     /// 2. The journal's line: with it the batch is committed, all of it. A crash in the middle of it leaves the blobs
     ///    unknown and their records as orphans.
     /// 3. `known_blobs`. A crash before it is durable leaves the lines in the journal, from which they are restored.
-    pub fn commit(&mut self, batch: &Batch, ids: &[(u128, OutputSet)]) -> Result<(), StateError> {
+    pub fn commit(&mut self, batch: &Batch, ids: &[(u128, OutputSet, Content)]) -> Result<(), StateError> {
         if let Some(record_ids) = &mut self.record_ids {
             record_ids.append(ids)?;
         }
@@ -217,7 +223,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::feed::{Blob, ContentType};
+    use crate::{
+        feed::{Blob, ContentType},
+        limits,
+    };
 
     const TENANT: &str = "11111111-1111-4111-8111-111111111111";
     const FEED: ContentType = ContentType::AuditGeneral;
@@ -316,7 +325,9 @@ mod tests {
                         numbers.iter().map(|&number| known_blobs::line_of(TENANT, FEED, &self.blob(number)));
                     let batch = Batch { known: known.collect(), ..Batch::default() };
                     let everywhere = OutputSet::EMPTY.with(OutputName::File);
-                    let ids: Vec<_> = numbers.iter().map(|&number| (id_of(number), everywhere)).collect();
+                    let content = Content::new(TENANT, FEED, self.now);
+                    let ids: Vec<_> =
+                        numbers.iter().map(|&number| (id_of(number), everywhere, content)).collect();
                     self.ledger.as_mut().expect("a pass").commit(&batch, &ids).expect("room");
                     for number in numbers {
                         self.model.known.insert(number, self.now + LIFE);
@@ -340,6 +351,8 @@ mod tests {
                     self.model.waiting.insert(number, self.now + LIFE);
                 }
                 Step::Finish(hours) => {
+                    let feed = FeedProgress { listed_until: Some(self.now), ..FeedProgress::default() };
+                    self.progress.feeds.insert((TENANT.to_owned(), FEED), feed);
                     self.ledger.take().expect("a pass").finish(&self.progress, true).expect("room");
                     self.now += HOUR * u32::try_from(*hours).expect("a few");
                     self.begin();
@@ -350,7 +363,7 @@ mod tests {
                     let (name, torn): (_, &[u8]) = [
                         ("known_blobs", b"blob$999,2026-1".as_slice()),
                         ("journal", b"{\"committed\":{\"posi"),
-                        ("record_ids/2026-11-22T10.file", b"\x01\x02\x03"),
+                        ("record_ids/2026-11-22T10.file.v2", b"\x01\x02\x03"),
                     ][*file];
                     if let Ok(mut file) =
                         fs::OpenOptions::new().append(true).open(self.folder.path().join(name))
@@ -389,10 +402,14 @@ mod tests {
                     None => assert!(!is_known(number), "blob {number} was never committed"),
                 }
                 assert_eq!(waits(number), self.model.waiting.contains_key(&number), "blob {number} waits");
-                // As long as a blob waits, nothing is forgotten that is younger than it.
+                // Nothing is forgotten that may be repeated by what is still to be listed, or waits.
+                let feed = progress.feeds.get(&(TENANT.to_owned(), FEED));
+                let listed_until = feed.and_then(|feed| feed.listed_until);
+                let to_list = listed_until.unwrap_or(Timestamp::MIN).max(self.now - LIFE);
                 let oldest = progress.waiting.iter().map(|waiting| waiting.blob.created).min();
-                let since = oldest.map_or(self.now - DEDUP, |oldest| oldest.min(self.now - DEDUP));
-                let mut has = |id| ledger.has_record(OutputName::File, id).expect("readable files");
+                let oldest = oldest.map_or(to_list, |oldest| oldest.max(self.now - limits::KNOWN_MAX));
+                let since = to_list.min(oldest) - DEDUP;
+                let mut has = |id| ledger.has_record(OutputName::File, id, None).expect("readable files");
                 match self.model.records.get(&number) {
                     Some(&at) if at >= since => {
                         assert!(has(id_of(number)), "record {number} is forgotten");

@@ -38,7 +38,13 @@ use self::{
     tag::Tag,
 };
 use super::{Output, OutputError, Patience, Source};
-use crate::{config, delivery::OutputName, limits::FORWARD_CHUNK_BYTES, records::Record, time};
+use crate::{
+    config,
+    delivery::OutputName,
+    limits::FORWARD_CHUNK_BYTES,
+    records::{Record, RecordId},
+    time,
+};
 
 /// `output.fluentd`
 #[derive(Debug)]
@@ -106,7 +112,7 @@ impl Output for FluentdOutput {
             }
             entries.bytes.extend_from_slice(&scratch.entry);
             entries.count += 1;
-            entries.ids.extend(record.id);
+            entries.ids.extend(record.id.map(RecordId::key));
         }
         Ok(())
     }

@@ -57,9 +57,9 @@ impl Batch {
         self.marks.push(mark);
     }
 
-    /// The Ids of its records, as far as they have any.
+    /// The keys of its records' Ids, as far as they have any.
     pub fn ids(&self) -> impl Iterator<Item = u128> {
-        self.marks.iter().filter_map(|mark| mark.id)
+        self.marks.iter().filter_map(|mark| Some(mark.id?.key()))
     }
 
     /// Which records are in it.
@@ -110,7 +110,7 @@ mod tests {
     const LINES: Frame = Frame { open: "", between: "\n", close: "" };
 
     fn mark(record: &str) -> Mark {
-        Mark { blob: 7, id: Some(record.len() as u128) }
+        Mark { blob: 7, id: Some(crate::records::RecordId::of_a_test(record.len() as u128)) }
     }
 
     fn batch(records: &[&str], frame: Frame) -> Batch {
