@@ -104,6 +104,28 @@ pub const THROTTLES_MAX: u32 = 20;
 /// So many tokens in a row may be refused, each fresh from the login endpoint; then it is not the token.
 pub const REFUSED_TOKENS_MAX: u32 = 2;
 
+/// Maximum number of a feed's requests in a row that are refused with HTTP 401 although a fresh token was used; with one
+/// more, the feed is left to the next pass.
+pub const REFUSED_ITEMS_MAX: u32 = 2;
+
+/// The shortest time between two starts of a subscription.
+///
+/// Source: "Office 365 Management Activity API reference", section "Start a subscription", as of 2025-08.
+pub const SUBSCRIPTION_START_INTERVAL: Duration = Duration::from_secs(15 * 60);
+
+/// A feed that had content before and has had none for this time is reported, once in each such time.
+pub const QUIET_FEED_NOTICE: SignedDuration = SignedDuration::from_hours(24);
+
+/// The slowest body that is waited for, in bytes a second, …
+pub const BODY_BYTES_PER_SECOND_MIN: u64 = 1024;
+
+/// … measured over this time of waiting for it.
+pub const BODY_SPEED_PERIOD: Duration = Duration::from_secs(30);
+
+/// When everything else of a pass is done, its receivers get at least this long to confirm what they were sent, also if
+/// `interval` is shorter.
+pub const RECEIVERS_LAST_WAIT_MIN: Duration = Duration::from_secs(60);
+
 /// A feed that has not succeeded for so many intervals is late: `status` says so by its exit code.
 pub const INTERVALS_UNTIL_LATE: u32 = 3;
 

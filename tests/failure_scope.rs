@@ -1,1 +1,271 @@
 //! A failure stops what its request was about, and nothing else.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use simulator::{ApiError, CONTENT_TYPES, Fault, NewBlob, Operation, Planted, Requests, Tenant};
+
+use crate::support::{Installation, hours_ago};
+
+/// The feed that fails; the other four must not notice.
+const FEED: &str = "Audit.Exchange";
+
+const OPERATIONS: [Operation; 4] = [
+    Operation::ListSubscriptions,
+    Operation::StartSubscription,
+    Operation::ListContent,
+    Operation::FetchBlob,
+];
+
+/// A tenant of its own for each error and each kind of request.
+struct Case {
+    error: String,
+    operation: Operation,
+    tenant: Tenant,
+    fault: Planted,
+}
+
+impl Case {
+    fn name(&self) -> String {
+        format!("{} at {:?} ({})", self.error, self.operation, self.tenant.id())
+    }
+
+    /// A failed list of subscriptions concerns the tenant, every other request one feed.
+    fn concerns(&self, content_type: &str) -> bool {
+        content_type == FEED || self.operation == Operation::ListSubscriptions
+    }
+}
+
+/// Whether the API's words say that the request is done after all, or can be made again in another way.
+fn may_succeed(error: &str, operation: Operation) -> bool {
+    matches!(
+        (error, operation),
+        ("AlreadyEnabled", Operation::StartSubscription)
+            | ("ContentMissing" | "ContentExpired" | "ContentIdInvalid", Operation::FetchBlob)
+    )
+}
+
+#[test]
+fn each_error_of_each_request_stops_what_the_request_was_about_and_nothing_else() {
+    let mut installation = Installation::new();
+    let mut faults: Vec<(String, Fault)> = ApiError::ALL
+        .into_iter()
+        .filter(|error| *error != ApiError::Throttled) // which is about the tenant by nature, and has its own tests
+        .map(|error| (format!("{error:?}"), Fault::api_error(error)))
+        .collect();
+    faults.push(("401".to_owned(), Fault::unauthorized()));
+    faults.push(("403".to_owned(), Fault::status(403)));
+    faults.push(("404".to_owned(), Fault::status(404)));
+    faults.push(("503".to_owned(), Fault::status(503)));
+    faults.push(("reset".to_owned(), Fault::reset()));
+    faults.push(("redirect".to_owned(), Fault::redirect(302, "http://192.0.2.1/")));
+    let mut cases = Vec::new();
+    for (error, fault) in faults {
+        for operation in OPERATIONS {
+            let id = format!("{:08}-1111-4111-8111-222222222222", cases.len());
+            let tenant = installation.add_tenant(&id);
+            for content_type in CONTENT_TYPES {
+                if operation != Operation::StartSubscription || content_type != FEED {
+                    tenant.subscribe(content_type);
+                }
+                tenant.add_blob(content_type, NewBlob::records(1).created(hours_ago(2)));
+            }
+            let requests = Requests::to(operation).of_tenant(&id).always();
+            let requests = match operation {
+                Operation::ListSubscriptions => requests,
+                _ => requests.of_content_type(FEED),
+            };
+            let fault = installation.simulator.fault(requests, fault.clone());
+            cases.push(Case { error: error.clone(), operation, tenant, fault });
+        }
+    }
+    let installation = installation.collect("retries: 1").collect("hoursToCollect: 4");
+    let run = installation.run(&[]);
+    run.assert_code(1);
+    let delivered: BTreeSet<String> = installation.delivered_ids().into_keys().collect();
+    let status = installation.run(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).expect("JSON");
+    let last_error = |tenant: &str, content_type: &str| {
+        let mut feeds = status.as_array().expect("feeds").iter();
+        let feed = feeds.find(|feed| feed["tenant_id"] == tenant && feed["content_type"] == content_type);
+        feed.expect("the feed").get("last_error").and_then(|error| error.as_str()).map(str::to_owned)
+    };
+    for case in &cases {
+        let (name, id) = (case.name(), case.tenant.id());
+        assert!(case.fault.fired() > 0, "{name}: the fault was not met");
+        for content_type in CONTENT_TYPES {
+            let error = last_error(&id, content_type);
+            let is_delivered = case.tenant.ids(content_type).is_subset(&delivered);
+            if !case.concerns(content_type) {
+                assert!(is_delivered, "{name}: {content_type} is not delivered: {error:?}");
+                assert_eq!(error, None, "{name}: {content_type} has an error");
+            } else if !may_succeed(&case.error, case.operation) {
+                assert!(!is_delivered, "{name}: {content_type} is delivered");
+                let error = error.unwrap_or_else(|| panic!("{name}: no last error for {content_type}"));
+                let line = run.log().into_iter().find(|line| {
+                    line.starts_with("[ERROR]") && line.contains(&*id) && line.contains(error.trim_end())
+                });
+                assert!(line.is_some(), "{name}: no line of the log has the cause {error:?}");
+            }
+        }
+    }
+    installation.simulator.heal();
+    installation.run(&[]);
+    let delivered: BTreeSet<String> = installation.delivered_ids().into_keys().collect();
+    for case in cases.iter().filter(|case| !may_succeed(&case.error, case.operation)) {
+        for content_type in CONTENT_TYPES {
+            assert!(case.tenant.ids(content_type).is_subset(&delivered), "{}: afterwards", case.name());
+        }
+    }
+}
+
+#[test]
+fn a_missing_permission_for_dlp_stops_dlp_alone() {
+    let installation = Installation::new();
+    let tenant = &installation.contoso;
+    for content_type in CONTENT_TYPES {
+        tenant.add_blobs(content_type, 4, 3, hours_ago(20)..hours_ago(1));
+    }
+    installation.simulator.fault(
+        Requests::any()
+            .matching(|request| request.operation != Operation::ListSubscriptions)
+            .of_content_type("DLP.All")
+            .always(),
+        Fault::api_error(ApiError::PermissionMissing),
+    );
+    for _ in 0..2 {
+        let run = installation.run(&[]);
+        run.assert_code(1).assert_line_with(&[
+            "[ERROR] Subscription failed for contoso dlp.all: HTTP 401 AF10001",
+            "ActivityFeed.ReadDlp",
+            "Grant admin consent",
+        ]);
+        assert!(!run.stderr.contains("Blobs failed"), "{run}");
+        let others = CONTENT_TYPES.into_iter().filter(|content_type| *content_type != "DLP.All");
+        installation.assert_delivered_once(others.map(|content_type| (tenant, content_type)));
+    }
+}
+
+#[test]
+fn listings_that_are_refused_with_401_leave_no_feed_without_a_cause() {
+    for _ in 0..5 {
+        let installation = Installation::new().collect("maxThreads: 5");
+        for content_type in CONTENT_TYPES {
+            installation.contoso.subscribe(content_type);
+        }
+        installation.simulator.fault(Requests::to(Operation::ListContent).always(), Fault::unauthorized());
+        let run = installation.run(&[]);
+        run.assert_code(1);
+        for content_type in CONTENT_TYPES {
+            let label = format!("Listing failed for contoso {}:", content_type.to_lowercase());
+            run.assert_line_with(&["[ERROR]", &label, "HTTP 401"]);
+        }
+        let status = installation.run(&["status", "--json"]);
+        assert_eq!(status.stdout.matches("HTTP 401").count(), 5, "{status}");
+        let logins = installation.simulator.count(Operation::Login);
+        assert!(logins <= 5, "{logins} logins");
+    }
+}
+
+#[test]
+fn blobs_that_are_refused_with_401_end_their_feed_after_a_few() {
+    let installation = Installation::new().collect("maxThreads: 1");
+    installation.contoso.add_blobs(FEED, 50, 1, hours_ago(20)..hours_ago(1));
+    installation.contoso.add_blobs("Audit.General", 50, 1, hours_ago(20)..hours_ago(1));
+    installation
+        .simulator
+        .fault(Requests::to(Operation::FetchBlob).of_content_type(FEED).always(), Fault::unauthorized());
+    installation.run(&[]).assert_code(1).assert_line_with(&["Blobs successful: 50 | Blobs failed: 50"]);
+    installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
+    let logins = installation.simulator.count(Operation::Login);
+    assert!(logins <= 8, "{logins} logins");
+}
+
+#[test]
+fn a_subscription_is_started_at_most_once_in_15_minutes() {
+    let installation = Installation::new();
+    installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(2)));
+    // A start that is answered as enabled, and a feed that stays disabled all the same.
+    installation.simulator.fault(Requests::to(Operation::ListSubscriptions).always(), Fault::json(200, "[]"));
+    installation.simulator.fault(
+        Requests::to(Operation::ListContent).of_content_type(FEED).always(),
+        Fault::api_error(ApiError::SubscriptionDisabled),
+    );
+    let config = installation.config() + "subscriptions: [ Audit.Exchange ]\n";
+    fs::write(installation.path("one-feed.yaml"), config).expect("a file");
+    for _ in 0..3 {
+        let run = installation.run_bare(&["-c", "one-feed.yaml"]);
+        run.assert_code(1).assert_line_with(&[
+            "[ERROR] Listing failed for contoso audit.exchange: HTTP 400 AF20023",
+            "although the subscription was started at",
+            "check that auditing is on",
+        ]);
+    }
+    assert_eq!(installation.simulator.count(Operation::StartSubscription), 1);
+    // Sixteen minutes later, by Microsoft's clock.
+    installation.simulator.set_clock_skew(jiff::SignedDuration::from_mins(16));
+    installation.run_bare(&["-c", "one-feed.yaml"]).assert_code(1);
+    assert_eq!(installation.simulator.count(Operation::StartSubscription), 2);
+}
+
+#[test]
+fn a_start_is_remembered_by_a_pass_that_is_killed() {
+    let installation = Installation::new();
+    installation.simulator.fault(
+        Requests::to(Operation::ListContent).always(),
+        Fault::stall(None), // the pass is killed while it lists
+    );
+    let config = installation.config_file();
+    let mut child = installation
+        .command(&["-c", config.to_str().expect("a path of text")])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the program");
+    assert!(
+        installation.simulator.wait_for(5, Operation::ListContent, Duration::from_secs(60)),
+        "the pass lists its feeds within a minute"
+    );
+    let journal = installation.path("state/journal");
+    let is_remembered = || fs::read_to_string(&journal).is_ok_and(|text| text.matches("tarted").count() == 5);
+    for _ in 0..600 {
+        if is_remembered() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(is_remembered(), "the starts are in the journal within a minute");
+    child.kill().expect("a running program");
+    child.wait().expect("a child");
+    installation.simulator.heal();
+    for content_type in CONTENT_TYPES {
+        installation.contoso.set_subscription(content_type, None);
+    }
+    installation.run(&[]);
+    assert_eq!(installation.simulator.count(Operation::StartSubscription), 5);
+}
+
+#[test]
+fn many_blobs_that_fail_for_one_reason_are_five_lines_and_a_count() {
+    let installation = Installation::new().collect("retries: 1");
+    installation.contoso.add_blobs(FEED, 300, 1, hours_ago(20)..hours_ago(1));
+    installation.simulator.fault(Requests::to(Operation::FetchBlob).always(), Fault::status(503));
+    let run = installation.run(&[]);
+    run.assert_code(1);
+    let lines = |phrase: &str| run.log().iter().filter(|line| line.contains(phrase)).count();
+    assert_eq!(lines("[ERROR] Blob download failed for contoso audit.exchange blob"), 5, "{run}");
+    assert_eq!(lines("[WARN] Retrying blob download for contoso audit.exchange"), 6, "{run}");
+    run.assert_line("[ERROR] Blob download failed for contoso audit.exchange: … and 295 more: HTTP 503");
+    run.assert_line("[WARN] Retrying blob download for contoso audit.exchange: … and 295 more: HTTP 503");
+}
+
+#[test]
+fn a_feed_that_had_content_and_has_none_for_a_day_is_reported_once() {
+    let installation = Installation::new();
+    installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(3)));
+    let first = installation.run(&[]);
+    assert!(!first.assert_code(0).stderr.contains("No content for"), "{first}");
+    installation.simulator.set_clock_skew(jiff::SignedDuration::from_hours(25));
+    let quiet = installation.run(&[]);
+    quiet.assert_code(0).assert_line_with(&["[WARN] No content for contoso audit.exchange since"]);
+    let next = installation.run(&[]);
+    assert!(!next.assert_code(0).stderr.contains("No content for"), "{next}");
+}

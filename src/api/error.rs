@@ -91,6 +91,18 @@ impl Failure {
         }
     }
 
+    /// What failures of the same cause have in common, whatever blob or connection they met: `HTTP 503`, say.
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Refused { status, code, .. } => refusal(*status, code, ""),
+            Self::Network(trouble) => trouble.kind().to_owned(),
+            Self::Malformed(_) => "an unreadable body".to_owned(),
+            Self::ForeignUrl { what, .. } => format!("{what} on another host"),
+            Self::Redirected { status, .. } => format!("HTTP {status}"),
+            Self::TooLarge { .. } | Self::Credential(_) => self.to_string(),
+        }
+    }
+
     /// Whether the tenant's unified audit log was never turned on.
     ///
     /// Source: "Office 365 Management APIs troubleshooting": a `DataServiceException` "Tenant … does not exist"; the

@@ -39,11 +39,12 @@ pub(super) fn config<'a>(
     let collect_keys = root.section("collect");
     let subscriptions = subscriptions(root, &collect_keys);
     let tenants = tenants(root, credentials, variables, &subscriptions);
+    let interval = root.duration("interval", &limits::INTERVAL_SECONDS).unwrap_or(INTERVAL);
     let config = Config {
         enabled: root.boolean("enabled").unwrap_or(true),
-        interval: root.duration("interval", &limits::INTERVAL_SECONDS).unwrap_or(INTERVAL),
+        interval,
         only_future_events: root.boolean("only_future_events").unwrap_or(false),
-        collect: collect(root, &collect_keys),
+        collect: collect(root, &collect_keys, interval),
         output: output(root, &tenants),
         tenants,
         log: log(&root.section("log")),
@@ -88,7 +89,7 @@ fn subscriptions(root: &Section, collect: &Section) -> Vec<ContentType> {
     newer.or(older).unwrap_or_else(|| ContentType::ALL.to_vec())
 }
 
-fn collect(root: &Section, section: &Section) -> Collect {
+fn collect(root: &Section, section: &Section, interval: Duration) -> Collect {
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     let skip_known = section.boolean("skipKnownLogs").unwrap_or(true);
     let dedup = section.number("dedupHours", &limits::DEDUP_HOURS).unwrap_or(DEDUP_HOURS);
@@ -113,6 +114,7 @@ fn collect(root: &Section, section: &Section) -> Collect {
             section.number("hoursToCollect", &limits::LOOK_BACK_HOURS).unwrap_or(LOOK_BACK_HOURS),
         ),
         deadline: (deadline_minutes > 0).then(|| Duration::from_secs(deadline_minutes * 60)),
+        straggler_wait: interval,
         filters: filters(root, section),
     }
 }

@@ -195,6 +195,8 @@ pub struct Collect {
     pub look_back: Duration,
     /// `globalTimeout`: when a pass stops taking new work.
     pub deadline: Option<Duration>,
+    /// `interval` of the configuration: how long a pass waits for its last requests once everything else is done.
+    pub straggler_wait: Duration,
     /// `filter`: at most one for each content type.
     pub filters: Vec<(ContentType, Filter)>,
 }

@@ -33,6 +33,17 @@ const STD_UNRESOLVED: &str = "failed to lookup address information";
 const UNRESOLVED: &str = "the name cannot be resolved";
 
 impl Trouble {
+    /// What happened, without the peer and the details.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Silent(_) => "no answer",
+            Self::Disconnected(_) => "the connection was closed",
+            Self::NoPassage(_) => "the proxy refuses the request",
+            Self::Untrusted(_) => "an untrusted certificate",
+            Self::Malformed(what) => what,
+        }
+    }
+
     /// Whether it may be over the next time.
     pub fn is_passing(&self) -> bool {
         match self {

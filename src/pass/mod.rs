@@ -33,7 +33,7 @@ use crate::{
     config::{self, Config, Tenant},
     delivery::{OutputSet, Wanted},
     filter::Filter,
-    limits::{STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
+    limits::{RECEIVERS_LAST_WAIT_MIN, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     network,
     output::{self, Output, OutputError, Patience, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
@@ -198,7 +198,7 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
             let _ = worked.send(Event::Worked(Box::new(attempt), result));
         }
     });
-    let signals = signals::listen(events, patience);
+    let signals = signals::listen(events, patience.clone());
     let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
     let bar = Bar::start(order.show_progress && !prints_lines);
 
@@ -212,11 +212,18 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
         stopped_at: None,
     };
     course.run(&attempts);
-    drop(close); // nothing more comes: the writer commits what it has
+    // Nothing more comes: the writer commits what it has. No receiver keeps the lock for much longer.
+    patience.end_at(Instant::now() + config.interval.max(RECEIVERS_LAST_WAIT_MIN));
+    drop(close);
     let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     course.take_rest();
-    if let Some(why) = written.as_ref().ok().and_then(|closed: &Closed| closed.failures.first()) {
-        course.schedule.output_failed(why);
+    match &written {
+        Ok(Closed { failures, .. }) => {
+            if let Some(why) = failures.first() {
+                course.schedule.output_failed(why.to_string());
+            }
+        }
+        Err(error) => course.schedule.output_failed(error.to_string()),
     }
     drop(signals);
     let (summary, found) = course.schedule.finish();
@@ -318,6 +325,10 @@ impl Course<'_, '_> {
                 self.print(&would_download);
                 for (feed, wanted) in self.schedule.take_gone() {
                     self.send_gone(feed, wanted);
+                }
+                for (feed, at) in self.schedule.take_started() {
+                    // If the writer has failed, the next pass starts the subscription once more.
+                    let _ = self.blobs.send(Incoming::Started(feed, at));
                 }
             }
             Event::Delivered(blobs) => self.schedule.delivered(&blobs),

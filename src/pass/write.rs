@@ -16,6 +16,7 @@
 use std::{collections::HashMap, mem, sync::Arc, time::Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
+use jiff::Timestamp;
 
 use super::{Event, FeedIndex, Feeds, memory::Share};
 use crate::{
@@ -33,6 +34,9 @@ pub enum Incoming {
     Downloaded(Downloaded),
     /// A blob that nobody can fetch any more: nothing to write, but to be known.
     Gone(FeedIndex, Wanted),
+    /// A feed's subscription was started at that time, which is remembered at once: another start within 15 minutes is
+    /// not allowed, also after a pass that was killed.
+    Started(FeedIndex, Timestamp),
 }
 
 /// A blob's records on their way to the outputs.
@@ -188,6 +192,13 @@ impl Writer {
         match incoming {
             Incoming::Downloaded(downloaded) => self.write(downloaded)?,
             Incoming::Gone(feed, wanted) => self.batch.gone.push((feed, wanted)),
+            Incoming::Started(feed, at) => {
+                let (tenant, content_type) = self.feeds.feed(feed);
+                if let Some(ledger) = &mut self.ledger {
+                    ledger.subscription_started(&tenant.tenant_id, content_type, at)?;
+                }
+                return Ok(());
+            }
         }
         self.batch.ends.get_or_insert_with(|| Instant::now() + BATCH_AGE);
         if self.batch.blobs.len() >= BATCH_BLOBS || self.batch.bytes >= BATCH_BYTES {

@@ -1,5 +1,6 @@
 //! What people and machines are told of a pass: while it runs, and at its end.
 
+pub mod line_limit;
 pub mod metrics;
 pub mod progress;
 pub mod status;

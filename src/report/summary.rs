@@ -102,6 +102,8 @@ pub enum Stop {
     Interrupted,
     /// SIGTERM: the system or the scheduler ends the program.
     Terminated,
+    /// Nothing but stragglers has been left for an interval.
+    Stragglers,
     /// The writer failed; its error says why.
     Writer,
 }

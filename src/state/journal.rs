@@ -23,6 +23,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -32,6 +33,7 @@ use super::{
 use crate::{
     csv::{self, Columns},
     disk::{self, Position},
+    feed::ContentType,
     limits, records,
 };
 
@@ -53,6 +55,12 @@ enum Line {
         known: Vec<String>,
         waiting: Vec<WaitingLine>,
         adopted: Vec<Key>,
+    },
+    /// A feed's subscription was started.
+    Started {
+        tenant_id: String,
+        content_type: String,
+        at: Timestamp,
     },
     /// Taken over from an earlier pass.
     Orphans {
@@ -139,6 +147,8 @@ pub struct Left {
     pub known: Vec<String>,
     /// Blobs that some outputs have and others do not.
     pub waiting: Vec<Waiting>,
+    /// Subscriptions that were started: tenant, content type, when.
+    pub started: Vec<(String, ContentType, Timestamp)>,
     /// Records that stand in an output file although their blobs are not known.
     pub orphans: Orphans,
     /// Where the files end as far as was committed.
@@ -181,8 +191,18 @@ impl Journal {
 
     /// Begins anew, with what is taken over from earlier passes: orphans, and blobs that wait. To be called when the
     /// known blobs that were left are in `known_blobs`, durably.
-    pub fn take_over(&mut self, orphans: &Orphans, waiting: &[Waiting]) -> Result<(), StateError> {
+    pub fn take_over(
+        &mut self,
+        orphans: &Orphans,
+        waiting: &[Waiting],
+        started: &[(String, ContentType, Timestamp)],
+    ) -> Result<(), StateError> {
         let mut lines = vec![Line::Version(VERSION)];
+        lines.extend(started.iter().map(|(tenant_id, content_type, at)| Line::Started {
+            tenant_id: tenant_id.clone(),
+            content_type: content_type.name().to_owned(),
+            at: *at,
+        }));
         if !orphans.is_empty() {
             lines.push(Line::Orphans { passes: orphans.passes, keys: orphans.keys() });
         }
@@ -200,6 +220,17 @@ impl Journal {
     /// A file is about to be written to for the first time in this pass.
     pub fn opened(&mut self, position: Position) -> Result<(), StateError> {
         self.append(&Line::Opened(position))
+    }
+
+    /// Remembers that a feed's subscription was started.
+    pub fn subscription_started(
+        &mut self,
+        tenant_id: &str,
+        content_type: ContentType,
+        at: Timestamp,
+    ) -> Result<(), StateError> {
+        let (tenant_id, content_type) = (tenant_id.to_owned(), content_type.name().to_owned());
+        self.append(&Line::Started { tenant_id, content_type, at })
     }
 
     /// A batch is durable in its outputs: when this returns, it is committed.
@@ -263,6 +294,10 @@ fn read(path: &Path, bytes: &[u8]) -> Left {
         match line {
             Line::Version(_) => {}
             Line::Opened(position) => left.move_to(position),
+            Line::Started { tenant_id, content_type, at } => {
+                let content_type = ContentType::from_name(&content_type);
+                left.started.extend(content_type.map(|content_type| (tenant_id, content_type, at)));
+            }
             Line::Orphans { passes, keys } => {
                 left.orphans.passes = passes;
                 for key in keys {

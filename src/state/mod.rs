@@ -23,6 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
 pub use journal::Batch;
 pub use known_blobs::{BlobKey, KnownBlobs};
 pub use progress::{FeedProgress, Progress, TenantProgress, Waiting};
@@ -32,6 +34,7 @@ use crate::{
     clock::Clock,
     delivery::{OutputName, OutputSet},
     disk::{self, Position},
+    feed::ContentType,
 };
 use journal::{Journal, Left, Orphans};
 use known_blobs::KnownBlobsFile;
@@ -83,13 +86,17 @@ pub fn open(
         .map_err(|error| StateError::storage("make the folder", working_dir, error))?;
     let (mut known_blobs, mut known) = KnownBlobsFile::open(working_dir)?;
     let (mut journal, left) = Journal::open(working_dir)?;
-    let Left { known: left_known, waiting, orphans, .. } = left;
+    let Left { known: left_known, waiting, started, orphans, .. } = left;
     let is_new = |line: &String| known_blobs::key_of(line).is_some_and(|key| known.insert(key));
     let missing: Vec<_> = left_known.into_iter().filter(is_new).collect();
     known_blobs.append(&missing)?;
     known_blobs.sync()?;
-    journal.take_over(&orphans, &waiting)?;
+    journal.take_over(&orphans, &waiting, &started)?;
     let mut progress = Progress::read_or_put_aside(working_dir)?;
+    for (tenant_id, content_type, at) in started {
+        let feed = progress.feeds.entry((tenant_id, content_type)).or_default();
+        feed.subscription_started = feed.subscription_started.max(Some(at));
+    }
     progress.waiting = merged(progress.waiting, waiting, &known);
     let record_ids = (!dedup.is_zero()).then(|| RecordIds::new(working_dir, dedup, &progress, clock));
     let (working_dir, clock) = (working_dir.to_owned(), clock.clone());
@@ -176,6 +183,16 @@ impl Ledger {
         self.orphans.adopt(key)
     }
 
+    /// Remembers that a feed's subscription was started, durably.
+    pub fn subscription_started(
+        &mut self,
+        tenant_id: &str,
+        content_type: ContentType,
+        at: Timestamp,
+    ) -> Result<(), StateError> {
+        self.journal.subscription_started(tenant_id, content_type, at)
+    }
+
     /// An output file is about to be written to for the first time in this pass.
     pub fn opened(&mut self, position: Position) -> Result<(), StateError> {
         self.journal.opened(position)
@@ -204,7 +221,7 @@ impl Ledger {
         self.known_blobs.sync()?;
         progress.write(&self.working_dir)?;
         if files_are_whole {
-            self.journal.take_over(&self.orphans, &[])?;
+            self.journal.take_over(&self.orphans, &[], &[])?;
         }
         if let Some(now) = self.clock.earliest(Instant::now())
             && let Err(error) = self.known_blobs.forget_expired(now)

@@ -55,6 +55,12 @@ pub struct FeedProgress {
     pub last_success: Option<Timestamp>,
     /// What went wrong with it in the last pass.
     pub last_error: Option<String>,
+    /// When its subscription was last started.
+    #[serde(default)]
+    pub subscription_started: Option<Timestamp>,
+    /// When the newest blob that was ever listed became available.
+    #[serde(default)]
+    pub last_blob: Option<Timestamp>,
 }
 
 /// What is remembered of a tenant.

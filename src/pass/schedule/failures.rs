@@ -1,37 +1,54 @@
-//! What comes of a failure: another try, a wait, or the end of a blob, a feed or a tenant; and what is said of it.
+//! What follows from a failed request: another try, a wait, or the end of a blob, a window, a feed or a tenant.
+//!
+//! A failure stops what its request was about, and nothing else ([`retry::judge`]). Whatever a pass leaves undone has
+//! its cause in the log and in the feed's `last_error`: the two are written by [`Schedule::report_failure`] alone, and
+//! [`Schedule::finish`] asserts that no failed blob and no unlisted feed is without one.
 
 use std::time::{Duration, Instant};
+
+use log::Level;
 
 use super::{Attempt, Schedule, feed_name};
 use crate::{
     api::{
         Client, Failure,
         pace::Outcome,
-        retry::{self, Verdict},
+        retry::{self, RequestKind, Verdict},
     },
-    limits::{REFUSED_TOKENS_MAX, RETRY_AFTER_MIN, THROTTLE_PAUSE_MAX, THROTTLED_MAX, THROTTLES_MAX},
+    limits::{
+        REFUSED_ITEMS_MAX, REFUSED_TOKENS_MAX, RETRY_AFTER_MIN, THROTTLE_PAUSE_MAX, THROTTLED_MAX,
+        THROTTLES_MAX,
+    },
     network::trouble,
     pass::{
+        Mode,
         feeds::{FeedIndex, TenantIndex},
         work::{Answer, PageOf, Task},
     },
+    report::line_limit::Key,
 };
+
+/// What a failure ends for this pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// What the request was for: a blob, a window, a subscription; the tenant, if it was about all of it.
+    Item,
+    /// The feed that the request was about; the tenant, if it was about all of it.
+    Feed,
+    /// The tenant, because the cause is its quota.
+    Tenant,
+}
 
 impl Schedule<'_> {
     pub(super) fn failed(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
         if self.stop.is_some() {
             return self.leave(&attempt); // its connection may have been cut because of that
         }
-        let tenant = self.tenant_of(&attempt.task);
-        let verdict = match &attempt.task {
-            Task::LogIn(_) => retry::judge_login(failure),
-            _ => retry::judge(failure),
-        };
-        match verdict {
+        match retry::judge(failure, kind_of(&attempt.task)) {
             Verdict::TryAgain => self.try_again(attempt, failure, now),
             Verdict::Throttled { after } => self.throttled(attempt, failure, after, now),
             Verdict::RenewToken => self.renew_token(attempt, failure, now),
-            Verdict::Subscribe => self.subscribe_first(attempt, failure),
+            Verdict::Subscribe => self.subscribe_first(attempt, failure, now),
             Verdict::ListAgain => {
                 if let Task::ListPage(_, page) = &mut attempt.task {
                     attempt.tries = attempt.tries.max(page.restarts);
@@ -49,27 +66,21 @@ impl Schedule<'_> {
             }
             Verdict::Done => match attempt.task {
                 Task::Subscribe(feed) => {
-                    let suffix = self.feeds.suffix(tenant);
+                    let suffix = self.feeds.suffix(self.feeds.tenant_of(feed));
                     log::info!("Already subscribed to feed {}{suffix}", feed_name(self.feeds, feed));
                     self.subscribed(feed, now);
                 }
-                _ => self.give_up(&attempt, failure),
+                _ => self.give_up(&attempt, failure, Scope::Item),
             },
             Verdict::Gone => self.gone(&attempt, failure),
-            Verdict::GiveUp => self.give_up(&attempt, failure),
+            Verdict::GiveUp => self.give_up(&attempt, failure, Scope::Item),
             Verdict::CorrectTimes => self.correct_times(attempt, failure),
-            Verdict::StopFeed => {
-                if let Some(feed) = attempt.task.feed() {
-                    self.stop_feed(feed);
-                }
-                self.give_up(&attempt, failure);
-            }
-            Verdict::StopTenant => self.stop_tenant(&attempt, failure),
+            Verdict::Stop => self.give_up(&attempt, failure, Scope::Feed),
         }
     }
 
-    /// The period is listed again as far as the server's clock allows. If that is not told, or has been tried, or
-    /// leaves nothing, the feed cannot be listed.
+    /// Lists the period again as far as the server's clock allows. If that clock is unknown, or this was tried, or
+    /// nothing of the period is left, the feed cannot be listed.
     fn correct_times(&mut self, mut attempt: Attempt, failure: &Failure) {
         if let (Task::ListPage(feed, page), Failure::Refused { server_time: Some(theirs), .. }) =
             (&mut attempt.task, failure)
@@ -83,65 +94,70 @@ impl Schedule<'_> {
             *page = PageOf { period, is_corrected: true, first_url, url, number, seen, ..page.clone() };
             return self.push(attempt);
         }
-        if let Some(feed) = attempt.task.feed() {
-            self.stop_feed(feed);
-        }
-        self.give_up(&attempt, failure);
+        self.give_up(&attempt, failure, Scope::Feed);
     }
 
     pub(super) fn try_again(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
         attempt.tries += 1;
         if attempt.tries > self.settings.retries {
-            return self.give_up(&attempt, failure);
+            return self.give_up(&attempt, failure, Scope::Item);
         }
         let delay = if retry::is_due_at_once(failure, attempt.tries) {
             Duration::ZERO
         } else {
             trouble::delay(self.settings.retry_delay, attempt.tries, fastrand::f64())
         };
-        let what = match &attempt.task {
-            Task::LogIn(tenant) => format!("login for {}", self.feeds.tenant(*tenant).label()),
-            Task::ListSubscriptions(tenant) => {
-                format!("list of subscriptions for {}", self.feeds.tenant(*tenant).label())
-            }
-            Task::Subscribe(feed) => format!("subscription for {}", self.feeds.label(*feed)),
-            Task::ListPage(feed, _) => format!("listing for {}", self.feeds.label(*feed)),
+        let (what, of) = match &attempt.task {
+            Task::LogIn(_) => ("login", String::new()),
+            Task::ListSubscriptions(_) => ("list of subscriptions", String::new()),
+            Task::Subscribe(_) => ("subscription", String::new()),
+            Task::ListPage(..) => ("listing", String::new()),
             Task::Download(feed, wanted) => {
                 self.feed_states[feed.place()].counts.retried += u64::from(attempt.tries == 1);
-                format!("blob download for {} blob {}", self.feeds.label(*feed), wanted.blob.content_id)
+                ("blob download", format!(" blob {}", wanted.blob.content_id))
             }
         };
-        log::warn!(
-            "Retrying {what} in {:.1} s (try {} of {}): {failure}",
-            delay.as_secs_f64(),
-            attempt.tries + 1,
-            self.settings.retries + 1
-        );
+        let label = self.label_of(&attempt.task);
+        let key =
+            Key { level: Level::Warn, what: format!("Retrying {what} for {label}"), cause: failure.kind() };
+        let (tries, tries_max) = (attempt.tries + 1, self.settings.retries + 1);
+        let seconds = delay.as_secs_f64();
+        self.line_limit.write(key, |what| {
+            format!("{what}{of} in {seconds:.1} s (try {tries} of {tries_max}): {failure}")
+        });
         self.push_later(attempt, now + delay);
     }
 
-    /// The request is made again with a new token; unless it was the cause itself, or every new token is refused too.
-    pub(super) fn renew_token(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
+    /// Makes the request again with a new token. If several fresh tokens in a row are refused, with no request accepted
+    /// between them, or several items of a feed are refused with fresh tokens, then the token is not the cause.
+    fn renew_token(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
         let tenant = self.tenant_of(&attempt.task);
         let state = &mut self.tenants[tenant.place()];
         let current = state.token.as_mut().filter(|token| token.generation == attempt.token_generation);
         if let Some(token) = current.filter(|token| now < token.renew_at) {
-            // It stays in its place, so that its successor has another generation, but is not used again.
-            token.renew_at = now;
             state.refusals += 1;
+            if state.refusals <= REFUSED_TOKENS_MAX {
+                // It stays in its place, so that its successor has another generation, but is not used again.
+                token.renew_at = now;
+            }
         }
         if state.refusals > REFUSED_TOKENS_MAX {
-            self.stop_tenant(&attempt, failure);
-        } else if attempt.has_renewed {
-            self.give_up(&attempt, failure);
-        } else {
-            attempt.has_renewed = true;
-            self.push(attempt);
+            return self.give_up(&attempt, failure, Scope::Feed);
         }
+        if !attempt.has_renewed {
+            attempt.has_renewed = true;
+            return self.push(attempt);
+        }
+        let scope = attempt.task.feed().map_or(Scope::Item, |feed| {
+            let state = &mut self.feed_states[feed.place()];
+            state.refused_items += 1;
+            if state.refused_items > REFUSED_ITEMS_MAX { Scope::Feed } else { Scope::Item }
+        });
+        self.give_up(&attempt, failure, scope);
     }
 
-    /// All of the tenant's requests wait, and no other's. The request that met it keeps its tries. A tenant that gets
-    /// no request through for too long is left to the next pass.
+    /// Lets all of the tenant's requests wait, and no other's. The request that was throttled keeps its tries. A tenant
+    /// that gets no request through for too long is left to the next pass.
     pub(super) fn throttled(
         &mut self,
         mut attempt: Attempt,
@@ -154,7 +170,7 @@ impl Schedule<'_> {
             self.feed_states[feed.place()].counts.throttled += 1;
         }
         if attempt.throttles > THROTTLES_MAX {
-            return self.give_up(&attempt, failure);
+            return self.give_up(&attempt, failure, Scope::Item);
         }
         let tenant = self.tenant_of(&attempt.task);
         let state = &mut self.tenants[tenant.place()];
@@ -174,7 +190,7 @@ impl Schedule<'_> {
             }
         };
         if until > since + THROTTLED_MAX {
-            return self.stop_tenant(&attempt, failure);
+            return self.give_up(&attempt, failure, Scope::Tenant);
         }
         state.pace.pause(until);
         if paused_until.is_none_or(|earlier| earlier + RETRY_AFTER_MIN < until) {
@@ -188,103 +204,147 @@ impl Schedule<'_> {
         self.push_later(attempt, until);
     }
 
-    /// The page waits until the subscription is started, once in a pass.
-    pub(super) fn subscribe_first(&mut self, attempt: Attempt, failure: &Failure) {
+    /// Lets the page wait until the subscription is started; at most once in 15 minutes, as Microsoft asks.
+    fn subscribe_first(&mut self, attempt: Attempt, failure: &Failure, now: Instant) {
         let Task::ListPage(feed, _) = attempt.task else {
-            return self.give_up(&attempt, failure);
+            return self.give_up(&attempt, failure, Scope::Item);
         };
-        let state = &mut self.feed_states[feed.place()];
-        if !state.has_subscribed {
-            state.has_subscribed = true;
-            self.push(Attempt::new(Task::Subscribe(feed)));
-        } else if state.pages.is_empty() {
-            return self.give_up(&attempt, failure);
+        if self.mode != Mode::Collect {
+            return self.give_up(&attempt, failure, Scope::Feed);
         }
-        self.feed_states[feed.place()].pages.push(attempt);
+        if let Some(started) = self.recent_start(feed, now) {
+            let advice = format!(
+                "{failure}, although the subscription was started at {started:.0}; it is started again after 15 \
+                 minutes at the earliest, as Microsoft asks. If this lasts for more than a day: check that auditing is \
+                 on, then stop the subscription once (subscriptions/stop) or ask Microsoft's support"
+            );
+            return self.give_up_with(&attempt, &advice, failure.kind(), Scope::Feed);
+        }
+        let state = &mut self.feed_states[feed.place()];
+        state.pages.push(attempt);
+        if !state.is_starting {
+            state.is_starting = true;
+            self.push(Attempt::new(Task::Subscribe(feed)));
+        }
     }
 
-    /// Nobody can fetch the blob any more: said once, and remembered, so that nobody asks for it again.
-    pub(super) fn gone(&mut self, attempt: &Attempt, failure: &Failure) {
+    /// Reports a blob that can no longer be fetched, once, and has it remembered, so that it is not asked for again.
+    fn gone(&mut self, attempt: &Attempt, failure: &Failure) {
         let Task::Download(feed, wanted) = &attempt.task else {
-            return self.give_up(attempt, failure);
+            return self.give_up(attempt, failure, Scope::Item);
         };
         self.feed_states[feed.place()].counts.gone += 1;
         self.in_hand.remove(&self.key(*feed, wanted));
-        let (label, id) = (self.feeds.label(*feed), &wanted.blob.content_id);
-        log::error!("Blob gone for {label} blob {id}: {}; its records are lost", failure.advice());
+        let what = format!("Blob gone for {}", self.feeds.label(*feed));
+        let (id, advice) = (&wanted.blob.content_id, failure.advice());
+        let key = Key { level: Level::Error, what, cause: failure.kind() };
+        self.line_limit.write(key, |what| format!("{what} blob {id}: {advice}; its records are lost"));
         self.gone.push((*feed, wanted.clone()));
     }
 
-    /// Says what failed, to whom, why, and what to do; and counts it.
-    pub(super) fn give_up(&mut self, attempt: &Attempt, failure: &Failure) {
-        let advice = failure.advice();
+    /// Reports a failure, and ends what it ends.
+    pub(super) fn give_up(&mut self, attempt: &Attempt, failure: &Failure, scope: Scope) {
+        self.give_up_with(attempt, &failure.advice(), failure.kind(), scope);
+    }
+
+    /// The same with another message. `cause` is what the messages of the same cause have in common.
+    pub(super) fn give_up_with(&mut self, attempt: &Attempt, advice: &str, cause: String, scope: Scope) {
         let tenant = self.tenant_of(&attempt.task);
-        for feed in
-            attempt.task.feed().map_or_else(|| self.feeds.feeds_of(tenant).collect(), |feed| vec![feed])
-        {
-            self.feed_states[feed.place()].last_error = Some(advice.clone());
+        let feed = attempt.task.feed();
+        let was_stopped = match feed {
+            Some(feed) => self.feed_states[feed.place()].is_stopped,
+            None => self.tenants[tenant.place()].is_stopped,
+        };
+        if !was_stopped {
+            self.report_failure(&attempt.task, advice, cause);
+        }
+        match (&attempt.task, feed) {
+            (Task::LogIn(_) | Task::ListSubscriptions(_), _) => self.stop_tenant(tenant, advice),
+            (_, Some(_)) if scope == Scope::Tenant => self.stop_tenant(tenant, advice),
+            (Task::Subscribe(_), Some(feed)) => self.stop_feed(feed),
+            (_, Some(feed)) if scope == Scope::Feed => self.stop_feed(feed),
+            _ => {}
         }
         match &attempt.task {
-            Task::LogIn(tenant) => {
-                let label = self.feeds.tenant(*tenant).label();
-                log::error!("Authentication failed for {label}: {advice}");
-                self.stop_all_of(*tenant);
-            }
-            Task::ListSubscriptions(tenant) => {
-                let label = self.feeds.tenant(*tenant).label();
-                log::error!("Subscription failed for {label}: the list of subscriptions: {advice}");
-                self.stop_all_of(*tenant);
-            }
-            Task::Subscribe(feed) => {
-                log::error!("Subscription failed for {}: {advice}", self.feeds.label(*feed));
-                self.stop_feed(*feed);
-            }
+            Task::LogIn(_) | Task::ListSubscriptions(_) | Task::Subscribe(_) => {}
             Task::ListPage(feed, _) => {
-                log::error!("Listing failed for {}: {advice}", self.feeds.label(*feed));
                 let wanted = self.part_ended(*feed);
                 self.want(*feed, wanted);
             }
             Task::Download(feed, wanted) => {
-                let (label, id) = (self.feeds.label(*feed), &wanted.blob.content_id);
-                log::error!("Blob download failed for {label} blob {id}: {advice}");
                 self.in_hand.remove(&self.key(*feed, wanted));
                 self.leave_blob(*feed, wanted, true);
             }
         }
     }
 
-    /// Nothing more of this feed in this pass.
-    pub(super) fn stop_feed(&mut self, feed: FeedIndex) {
+    /// Writes the cause of a failure to the log and to the feeds that it concerns. Of one feed's failures with the same
+    /// cause the first few are written, and the rest is counted.
+    pub(super) fn report_failure(&mut self, task: &Task, advice: &str, cause: String) {
+        let (phrase, detail) = match task {
+            Task::LogIn(_) => ("Authentication failed", String::new()),
+            Task::ListSubscriptions(_) => ("Subscription failed", ": the list of subscriptions".to_owned()),
+            Task::Subscribe(_) => ("Subscription failed", String::new()),
+            Task::ListPage(..) => ("Listing failed", String::new()),
+            Task::Download(_, wanted) => {
+                ("Blob download failed", format!(" blob {}", wanted.blob.content_id))
+            }
+        };
+        let what = format!("{phrase} for {}", self.label_of(task));
+        let key = Key { level: Level::Error, what, cause };
+        self.line_limit.write(key, |what| format!("{what}{detail}: {advice}"));
+        let feeds = match task.feed() {
+            Some(feed) => vec![feed],
+            None => self.feeds.feeds_of(self.tenant_of(task)).collect(),
+        };
+        for feed in feeds {
+            self.feed_states[feed.place()].last_error = Some(advice.to_owned());
+        }
+    }
+
+    /// How the log names what a task is about: a feed, or a tenant.
+    fn label_of(&self, task: &Task) -> String {
+        match task.feed() {
+            Some(feed) => self.feeds.label(feed),
+            None => self.feeds.tenant(self.tenant_of(task)).label().to_owned(),
+        }
+    }
+
+    /// Ends a feed for this pass. The cause was reported.
+    fn stop_feed(&mut self, feed: FeedIndex) {
         self.feed_states[feed.place()].is_stopped = true;
         self.drop_waiting(self.feeds.tenant_of(feed), |task| task.feed() == Some(feed));
     }
 
-    /// Nothing more of this tenant in this pass; said once, by the task that met the cause.
-    pub(super) fn stop_tenant(&mut self, attempt: &Attempt, failure: &Failure) {
-        let tenant = self.tenant_of(&attempt.task);
-        let was_stopped = self.tenants[tenant.place()].is_stopped;
-        self.stop_all_of(tenant);
-        if was_stopped {
-            self.leave(attempt);
-        } else {
-            self.give_up(attempt, failure);
-        }
-    }
-
-    pub(super) fn stop_all_of(&mut self, tenant: TenantIndex) {
+    /// Ends a tenant for this pass, for a cause that was reported.
+    fn stop_tenant(&mut self, tenant: TenantIndex, cause: &str) {
         self.tenants[tenant.place()].is_stopped = true;
         for feed in self.feeds.feeds_of(tenant) {
-            self.feed_states[feed.place()].is_stopped = true;
+            let state = &mut self.feed_states[feed.place()];
+            state.is_stopped = true;
+            state.last_error.get_or_insert_with(|| cause.to_owned());
         }
         self.drop_waiting(tenant, |_| true);
     }
 }
 
 /// What came of a request to the API, as far as the tenant's pace goes.
-pub(super) fn outcome(result: &Result<Answer, Failure>) -> Outcome {
+pub(super) fn outcome(task: &Task, result: &Result<Answer, Failure>) -> Outcome {
     match result {
-        Err(failure) if matches!(retry::judge(failure), Verdict::Throttled { .. }) => Outcome::Throttled,
+        Err(failure) if matches!(retry::judge(failure, kind_of(task)), Verdict::Throttled { .. }) => {
+            Outcome::Throttled
+        }
         Err(Failure::Network(_) | Failure::Credential(_)) => Outcome::Unknown,
         Ok(_) | Err(_) => Outcome::Accepted,
+    }
+}
+
+fn kind_of(task: &Task) -> RequestKind {
+    match task {
+        Task::LogIn(_) => RequestKind::Login,
+        Task::ListSubscriptions(_) => RequestKind::ListSubscriptions,
+        Task::Subscribe(_) => RequestKind::StartSubscription,
+        Task::ListPage(..) => RequestKind::ListContent,
+        Task::Download(..) => RequestKind::FetchBlob,
     }
 }

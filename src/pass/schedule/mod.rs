@@ -47,9 +47,8 @@ use crate::{
     config::Collect,
     delivery::{OutputSet, Wanted},
     feed::Blob,
-    limits::{AUTO_REMEMBERED, AUTO_START},
-    output::OutputError,
-    report::{Counts, FeedReport, Stop, Summary},
+    limits::{AUTO_REMEMBERED, AUTO_START, QUIET_FEED_NOTICE},
+    report::{Counts, FeedReport, Stop, Summary, line_limit::LineLimit},
     state::{BlobKey, FeedProgress, KnownBlobs, Progress, TenantProgress, Waiting},
 };
 
@@ -78,7 +77,7 @@ pub struct Schedule<'a> {
     waiting_blobs: usize,
     /// Blobs that a pool thread or the writer has. The writer may say that one is delivered before the thread that
     /// handed it over says that it is done.
-    in_hand: HashMap<BlobKey, (FeedIndex, Wanted)>,
+    in_hand: HashMap<BlobKey, InHand>,
     /// Blobs that are not delivered everywhere when the pass ends.
     undelivered: Vec<Undelivered>,
     /// Blobs that are gone, to be remembered.
@@ -90,6 +89,19 @@ pub struct Schedule<'a> {
     output_failure: Option<String>,
     is_clock_reported: bool,
     sequence: u64,
+    /// When work was last handed out that had not been tried before.
+    fresh_work_at: Instant,
+    line_limit: LineLimit,
+    /// Subscriptions that were started, to be remembered.
+    started: Vec<(FeedIndex, Timestamp)>,
+}
+
+/// A blob that a pool thread or the writer has.
+struct InHand {
+    feed: FeedIndex,
+    wanted: Wanted,
+    /// Whether the writer has it.
+    is_downloaded: bool,
 }
 
 struct Settings {
@@ -98,6 +110,7 @@ struct Settings {
     retries: u32,
     retry_delay: Duration,
     deadline: Option<Instant>,
+    straggler_wait: Duration,
 }
 
 /// What is known of a tenant's login, and what it has to do.
@@ -119,6 +132,8 @@ struct TenantState {
     throttles: u32,
     /// When the first of the throttling answers came that nothing else came after.
     throttled_since: Option<Instant>,
+    /// When a request was last answered as it should be.
+    succeeded_at: Instant,
     first: VecDeque<Attempt>,
     pages: VecDeque<Attempt>,
     downloads: BinaryHeap<Reverse<Download>>,
@@ -145,9 +160,16 @@ struct FeedState {
     /// Whether its listing was begun.
     is_begun: bool,
     is_stopped: bool,
-    /// Whether this pass has tried to start the subscription.
-    has_subscribed: bool,
-    /// What went wrong last.
+    /// Whether the start of the subscription is under way.
+    is_starting: bool,
+    /// When the subscription was last started, by this pass or an earlier one, by Microsoft's clock.
+    subscription_started: Option<Timestamp>,
+    /// Requests in a row that were refused with a fresh token.
+    refused_items: u32,
+    /// When the newest blob that was ever listed became available.
+    last_blob: Option<Timestamp>,
+    /// Why something of the feed was left undone; set by [`Schedule::report_failure`] and by what ends a whole tenant or
+    /// pass.
     last_error: Option<String>,
     /// Pages that wait for the subscription.
     pages: Vec<Attempt>,
@@ -180,6 +202,11 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// Whether it was never tried.
+    fn is_fresh(&self) -> bool {
+        self.tries == 0 && self.throttles == 0 && !self.has_renewed
+    }
+
     fn new(task: Task) -> Self {
         Self { task, tries: 0, throttles: 0, has_renewed: false, token_generation: 0, permit: None }
     }
@@ -248,6 +275,7 @@ impl<'a> Schedule<'a> {
                 running: 0,
                 throttles: 0,
                 throttled_since: None,
+                succeeded_at: now,
                 first: VecDeque::new(),
                 pages: VecDeque::new(),
                 downloads: BinaryHeap::new(),
@@ -264,6 +292,7 @@ impl<'a> Schedule<'a> {
                 retries: collect.retries,
                 retry_delay: collect.retry_delay,
                 deadline: collect.deadline.map(|after| now + after),
+                straggler_wait: collect.straggler_wait,
             },
             known,
             listed: HashSet::new(),
@@ -273,7 +302,9 @@ impl<'a> Schedule<'a> {
                 .map(|feed| {
                     let (tenant, content_type) = feeds.feed(feed);
                     let before = before.feeds.get(&(tenant.tenant_id.clone(), content_type)).cloned();
-                    FeedState { before, ..FeedState::default() }
+                    let subscription_started = before.as_ref().and_then(|before| before.subscription_started);
+                    let last_blob = before.as_ref().and_then(|before| before.last_blob);
+                    FeedState { before, subscription_started, last_blob, ..FeedState::default() }
                 })
                 .collect(),
             round: feeds.tenants().collect(),
@@ -289,6 +320,9 @@ impl<'a> Schedule<'a> {
             output_failure: None,
             is_clock_reported: false,
             sequence: 0,
+            fresh_work_at: now,
+            line_limit: LineLimit::default(),
+            started: Vec::new(),
         };
         for tenant in feeds.tenants() {
             schedule.push(Attempt::new(Task::ListSubscriptions(tenant)));
@@ -318,12 +352,31 @@ impl<'a> Schedule<'a> {
                     self.feed_states[feed.place()].counts.requests += 1;
                 }
                 if let Task::Download(feed, wanted) = &attempt.task {
-                    self.in_hand.insert(self.key(*feed, wanted), (*feed, wanted.clone()));
+                    let in_hand = InHand { feed: *feed, wanted: wanted.clone(), is_downloaded: false };
+                    self.in_hand.insert(self.key(*feed, wanted), in_hand);
+                }
+                if attempt.is_fresh() {
+                    self.fresh_work_at = now;
                 }
                 return Some((attempt, token));
             }
         }
+        self.stop_for_stragglers(now);
         None
+    }
+
+    /// Ends the pass if nothing but stragglers has been left for too long: the lock keeps every other feed waiting for
+    /// the next pass.
+    fn stop_for_stragglers(&mut self, now: Instant) {
+        let wait = self.settings.straggler_wait;
+        if self.stop.is_some() || self.is_over() || now < self.fresh_work_at + wait {
+            return;
+        }
+        if self.tenants.iter().any(|tenant| tenant.has_fresh_work(now, wait)) {
+            self.fresh_work_at = now;
+        } else {
+            self.stop(Stop::Stragglers);
+        }
     }
 
     /// When [`Self::next`] is worth asking again, if nothing comes back meanwhile.
@@ -331,7 +384,8 @@ impl<'a> Schedule<'a> {
         let later = self.later.peek().map(|Reverse(later)| later.order.0);
         let sleeping = self.sleeping.peek().map(|Reverse((at, _))| *at);
         let deadline = self.settings.deadline.filter(|_| self.stop.is_none());
-        [later, sleeping, deadline].into_iter().flatten().min()
+        let stragglers = self.stop.is_none().then(|| self.fresh_work_at + self.settings.straggler_wait);
+        [later, sleeping, deadline, stragglers].into_iter().flatten().min()
     }
 
     /// Whether nothing runs and nothing is left to run.
@@ -347,9 +401,9 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Why an output failed: what became of the feeds whose blobs it lacks.
-    pub fn output_failed(&mut self, why: &OutputError) {
-        self.output_failure = Some(why.to_string());
+    /// Why an output or the state failed: the cause for the feeds whose blobs it lacks.
+    pub fn output_failed(&mut self, why: String) {
+        self.output_failure = Some(why);
     }
 
     /// Why the pass ends before its work does, if it does.
@@ -370,13 +424,7 @@ impl<'a> Schedule<'a> {
             return;
         }
         self.stop = Some(why);
-        let reason = match why {
-            Stop::Deadline => "globalTimeout is over",
-            Stop::Interrupted => "SIGINT",
-            Stop::Terminated => "SIGTERM",
-            Stop::Writer => "No output is left",
-        };
-        log::warn!("{reason}: the pass takes no new work; the next one goes on from here");
+        log::warn!("{}: the pass takes no new work; the next one goes on from here", reason_of(why));
         for tenant in self.feeds.tenants() {
             self.drop_waiting(tenant, |_| true);
         }
@@ -386,7 +434,7 @@ impl<'a> Schedule<'a> {
     /// A batch was committed.
     pub fn delivered(&mut self, blobs: &[Delivered]) {
         for delivered in blobs {
-            let Some((feed, wanted)) = self.in_hand.remove(&delivered.key) else { continue };
+            let Some(InHand { feed, wanted, .. }) = self.in_hand.remove(&delivered.key) else { continue };
             let counts = &mut self.feed_states[feed.place()].counts;
             counts.records += delivered.records;
             counts.duplicates += delivered.duplicates;
@@ -419,7 +467,11 @@ impl<'a> Schedule<'a> {
         let tenant = self.tenant_of(&attempt.task);
         self.tenants[tenant.place()].running -= 1;
         if let Some(permit) = attempt.permit.take() {
-            self.tenants[tenant.place()].pace.answered(permit, failures::outcome(&result), now);
+            self.tenants[tenant.place()].pace.answered(
+                permit,
+                failures::outcome(&attempt.task, &result),
+                now,
+            );
         }
         self.rouse(tenant);
         self.report_clock(tenant);
@@ -428,8 +480,12 @@ impl<'a> Schedule<'a> {
                 let state = &mut self.tenants[tenant.place()];
                 state.throttles = 0;
                 state.throttled_since = None;
+                state.succeeded_at = now;
                 if !matches!(attempt.task, Task::LogIn(_)) {
                     state.refusals = 0;
+                }
+                if let Some(feed) = attempt.task.feed() {
+                    self.feed_states[feed.place()].refused_items = 0;
                 }
                 self.succeeded(attempt, answer, now)
             }
@@ -445,11 +501,19 @@ impl<'a> Schedule<'a> {
         std::mem::take(&mut self.gone)
     }
 
-    /// Ends the books: what is still in somebody's hands was not delivered. Returns what the pass did, and what is to
-    /// be remembered of its feeds: up to when each is listed, and the blobs that wait.
+    /// The subscriptions that were started since this was last asked, and when, by Microsoft's clock.
+    pub fn take_started(&mut self) -> Vec<(FeedIndex, Timestamp)> {
+        std::mem::take(&mut self.started)
+    }
+
+    /// Ends the pass's accounts: what a thread or the writer still has was not delivered. Returns what the pass did, and
+    /// what is to be remembered of its feeds: up to when each is listed, and the pending blobs.
     pub fn finish(mut self) -> (Summary, Progress) {
         let is_failed = self.stop.is_none_or(|stop| stop == Stop::Writer);
-        for (feed, wanted) in std::mem::take(&mut self.in_hand).into_values() {
+        for InHand { feed, wanted, is_downloaded } in std::mem::take(&mut self.in_hand).into_values() {
+            if self.stop == Some(Stop::Stragglers) {
+                self.report_straggler(feed, &wanted, is_downloaded);
+            }
             self.leave_blob(feed, &wanted, is_failed);
         }
         if let Some(why) = &self.output_failure {
@@ -459,6 +523,7 @@ impl<'a> Schedule<'a> {
                 self.feed_states[feed.place()].last_error.get_or_insert_with(|| why.clone());
             }
         }
+        self.name_causes();
         let mut progress = Progress::default();
         for tenant in self.feeds.tenants() {
             if let Some(learned) = self.learned_by(tenant) {
@@ -479,13 +544,22 @@ impl<'a> Schedule<'a> {
             let listed_until = listed_until.or(before.listed_until);
             let listed_from = state.plan.listed_from(&before, listed_until, is_window_listed);
             let is_listed = state.is_listed();
+            assert!(
+                (is_listed && counts.failed == 0) || state.last_error.is_some(),
+                "what a pass leaves undone has a logged cause: {counts:?}"
+            );
             let has_succeeded = is_listed && counts.failed == 0 && counts.left == 0;
+            if is_listed {
+                warn_if_quiet(&self.feeds.label(feed), state.last_blob, before.listed_until, now);
+            }
             let feed_progress = FeedProgress {
                 listed_until,
                 listed_from,
                 wanted_from: if state.is_begun { state.plan.wanted_from } else { before.wanted_from },
                 last_success: if has_succeeded { Some(now) } else { before.last_success },
                 last_error: state.last_error.take(),
+                subscription_started: state.subscription_started,
+                last_blob: state.last_blob,
             };
             progress.feeds.insert((tenant.tenant_id.clone(), content_type), feed_progress);
             let tenant = tenant.label().to_owned();
@@ -499,6 +573,7 @@ impl<'a> Schedule<'a> {
             let tenant_id = tenant.tenant_id.clone();
             progress.waiting.push(Waiting { tenant_id, content_type, blob, delivered_to, has_failed });
         }
+        self.line_limit.sum_up();
         let any_login = self.tenants.iter().any(|tenant| tenant.has_logged_in);
         (Summary { feeds: reports, any_login, stop: self.stop }, progress)
     }
@@ -511,6 +586,47 @@ impl<'a> Schedule<'a> {
         let throttled_at = throttled_at.or(before.and_then(|before| before.throttled_at));
         let is_learned = requests_per_minute != AUTO_START || throttled_at.is_some();
         is_learned.then_some(TenantProgress { requests_per_minute, throttled_at })
+    }
+
+    /// Names a cause for each feed that the end of the pass left unfinished.
+    fn name_causes(&mut self) {
+        for feed in self.feeds.feeds() {
+            let label = self.feeds.label(feed);
+            let state = &mut self.feed_states[feed.place()];
+            let is_undone = !state.is_listed() || state.counts.failed > 0 || state.counts.left > 0;
+            if !is_undone || state.last_error.is_some() || self.mode == Mode::DryRun && state.is_listed() {
+                continue;
+            }
+            let cause = match (self.stop, &self.output_failure) {
+                (Some(Stop::Writer) | None, Some(why)) => why.clone(),
+                (Some(stop), _) => format!("{}: the pass ended before this feed was done", reason_of(stop)),
+                (None, None) => "its listing did not come to an end; please report this".to_owned(),
+            };
+            if !matches!(
+                self.stop,
+                Some(Stop::Deadline | Stop::Interrupted | Stop::Terminated | Stop::Writer)
+            ) {
+                let phrase = if state.is_listed() { "Blob download failed" } else { "Listing failed" };
+                log::error!("{phrase} for {label}: {cause}; the next pass goes on from here");
+            }
+            state.last_error = Some(cause);
+        }
+    }
+
+    /// Reports a blob that kept the pass from ending.
+    fn report_straggler(&mut self, feed: FeedIndex, wanted: &Wanted, is_downloaded: bool) {
+        let what =
+            if is_downloaded { "its output has not confirmed it" } else { "its download is not finished" };
+        let advice = format!(
+            "{what} {} s after the rest of the pass; the next pass tries it again",
+            self.settings.straggler_wait.as_secs()
+        );
+        self.report_failure(&Task::Download(feed, wanted.clone()), &advice, what.to_owned());
+    }
+
+    /// Microsoft's time.
+    pub(super) fn microsoft_now(&self, tenant: TenantIndex, now: Instant) -> Timestamp {
+        self.clock.at(&self.feeds.tenant(tenant).tenant_id, now)
     }
 
     fn key(&self, feed: FeedIndex, wanted: &Wanted) -> BlobKey {
@@ -528,6 +644,39 @@ impl FeedState {
 impl TenantState {
     fn is_idle(&self) -> bool {
         self.first.is_empty() && self.pages.is_empty() && self.downloads.is_empty()
+    }
+
+    /// Whether there is work that was not tried before and can be expected to get done: a tenant that is throttled, or
+    /// has had no good answer for this long, does not keep a pass going.
+    fn has_fresh_work(&self, now: Instant, patience: Duration) -> bool {
+        let is_fresh = self.first.iter().chain(&self.pages).any(Attempt::is_fresh)
+            || self.downloads.iter().any(|Reverse(download)| download.attempt.is_fresh());
+        is_fresh && self.pace.paused_until(now).is_none() && now < self.succeeded_at + patience
+    }
+}
+
+/// Why a pass ends before its work does.
+fn reason_of(stop: Stop) -> &'static str {
+    match stop {
+        Stop::Deadline => "globalTimeout is over",
+        Stop::Interrupted => "SIGINT",
+        Stop::Terminated => "SIGTERM",
+        Stop::Stragglers => "Everything else has been done for an interval",
+        Stop::Writer => "No output is left",
+    }
+}
+
+/// Warns of a feed that had content before and has none any more: once a day, not at each pass.
+fn warn_if_quiet(label: &str, last_blob: Option<Timestamp>, before: Option<Timestamp>, now: Timestamp) {
+    let days = |until: Timestamp, from: Timestamp| {
+        until.duration_since(from).as_secs().div_euclid(QUIET_FEED_NOTICE.as_secs())
+    };
+    let (Some(last), Some(before)) = (last_blob, before) else { return };
+    if days(now, last) > days(before.max(last), last) {
+        log::warn!(
+            "No content for {label} since {last:.0}: if people still work there, check that auditing is on and that the \
+             subscription is enabled"
+        );
     }
 }
 

@@ -14,7 +14,8 @@ use crate::{
     delivery::{OutputSet, Wanted},
     feed::Blob,
     limits::{
-        CLOCK_TOLERANCE, EXPIRATION_GRACE, PAGES_BEFORE_SPLIT, PAGES_MAX, TOKEN_LIFETIME, TOKEN_MARGIN,
+        CLOCK_TOLERANCE, EXPIRATION_GRACE, PAGES_BEFORE_SPLIT, PAGES_MAX, SUBSCRIPTION_START_INTERVAL,
+        TOKEN_LIFETIME, TOKEN_MARGIN,
     },
     pass::{
         Mode,
@@ -55,6 +56,10 @@ impl Schedule<'_> {
             (Task::Download(feed, wanted), Answer::Handed(bytes)) => {
                 self.feed_states[feed.place()].counts.bytes += bytes as u64;
                 log::debug!("Downloaded blob {} of {}", wanted.blob.content_id, self.feeds.label(feed));
+                let key = self.key(feed, &wanted);
+                if let Some(in_hand) = self.in_hand.get_mut(&key) {
+                    in_hand.is_downloaded = true;
+                }
             }
             (Task::Download(..), Answer::WriterGone) => self.stop(Stop::Writer),
             (task, answer) => unreachable!("{answer:?} does not answer {task:?}"),
@@ -107,22 +112,42 @@ impl Schedule<'_> {
             if running.iter().any(|entry| entry.enabled && entry.content_type == Some(content_type)) {
                 log::info!("Already subscribed to feed {}{suffix}", feed_name(self.feeds, feed));
                 self.list(feed, now);
-            } else if self.mode == Mode::DryRun {
+            } else if self.mode != Mode::Collect {
                 log::warn!(
                     "No subscription to feed {}{suffix}: a pass would start it",
                     feed_name(self.feeds, feed)
                 );
                 self.feed_states[feed.place()].is_begun = true; // with nothing to list
+            } else if let Some(started) = self.recent_start(feed, now) {
+                let name = feed_name(self.feeds, feed);
+                log::info!(
+                    "Subscription to feed {name}{suffix} was started at {started:.0}: not started again yet"
+                );
+                self.list(feed, now);
             } else {
-                self.feed_states[feed.place()].has_subscribed = true;
+                self.feed_states[feed.place()].is_starting = true;
                 self.push(Attempt::new(Task::Subscribe(feed)));
             }
         }
     }
 
-    /// The feed's subscription runs: its pages can be listed, from the start or from where that was missed.
+    /// When the feed's subscription was started, if that is too recent for another start.
+    pub(super) fn recent_start(&self, feed: FeedIndex, now: Instant) -> Option<Timestamp> {
+        let their_now = self.microsoft_now(self.feeds.tenant_of(feed), now);
+        let started = self.feed_states[feed.place()].subscription_started?;
+        let since = their_now.duration_since(started).unsigned_abs(); // in the future: by a clock that was wrong
+        (since < SUBSCRIPTION_START_INTERVAL).then_some(started)
+    }
+
+    /// Remembers the start of a subscription, and lists its pages, from the first or from the one that had met the
+    /// missing subscription.
     pub(super) fn subscribed(&mut self, feed: FeedIndex, now: Instant) {
-        let pages = std::mem::take(&mut self.feed_states[feed.place()].pages);
+        let started = self.microsoft_now(self.feeds.tenant_of(feed), now);
+        self.started.push((feed, started));
+        let state = &mut self.feed_states[feed.place()];
+        state.is_starting = false;
+        state.subscription_started = Some(started);
+        let pages = std::mem::take(&mut state.pages);
         if pages.is_empty() {
             self.list(feed, now);
         }
@@ -224,6 +249,8 @@ impl Schedule<'_> {
                  pass lists them again",
                 self.feeds.label(feed)
             );
+            self.feed_states[feed.place()].last_error =
+                Some(format!("blob {id:?} has an unreadable id or time"));
         }
         let (tenant, content_type) = self.feeds.feed(feed);
         let wanted_from = self.feed_states[feed.place()].plan.wanted_from.unwrap_or(Timestamp::MIN);
@@ -237,6 +264,7 @@ impl Schedule<'_> {
             let (delivered_to, has_failed) = waiting
                 .map_or((OutputSet::EMPTY, false), |waiting| (waiting.delivered_to, waiting.has_failed));
             let state = &mut self.feed_states[feed.place()];
+            state.last_blob = state.last_blob.max(Some(blob.created));
             if self.known.contains(&tenant.tenant_id, content_type, &blob.content_id) {
                 state.counts.listed += 1;
                 state.counts.known += 1;

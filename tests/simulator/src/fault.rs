@@ -227,6 +227,12 @@ impl Fault {
         })
     }
 
+    /// This JSON, with this status.
+    pub fn json(status: u16, body: &str) -> Self {
+        let body = body.to_owned();
+        Self::instead(&format!("JSON with {status}"), move |_| Answer::json(status, body.clone()))
+    }
+
     /// A gateway's page in HTML.
     pub fn html(status: u16) -> Self {
         Self::instead(&format!("HTML with {status}"), move |_| {

@@ -1,0 +1,70 @@
+//! Keeps the log readable when hundreds of blobs fail for one reason: the first few lines of a kind are written, the
+//! rest is counted and summed up at the end of the pass.
+
+use std::collections::HashMap;
+
+use log::Level;
+
+/// How many lines of a kind are written before the rest is only counted.
+const LINES_MAX: u64 = 5;
+
+/// What lines have in common that differ in a blob's id or in details of a cause only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Of each line.
+    pub level: Level,
+    /// How each line begins: what happened, and to which feed, e.g. `Blob download failed for contoso audit.general`.
+    pub what: String,
+    /// The cause without what differs from line to line, e.g. `HTTP 503`.
+    pub cause: String,
+}
+
+/// The lines of a pass, by kind.
+#[derive(Debug, Default)]
+pub struct LineLimit {
+    counts: HashMap<Key, u64>,
+}
+
+impl LineLimit {
+    /// Writes a line, if it is among the first of its kind. `line` makes it of the text that it begins with.
+    pub fn write(&mut self, key: Key, line: impl FnOnce(&str) -> String) {
+        if !log::log_enabled!(key.level) {
+            return;
+        }
+        if self.is_among_the_first(&key) {
+            log::log!(key.level, "{}", line(&key.what));
+        }
+        *self.counts.entry(key).or_default() += 1;
+    }
+
+    /// Writes one line for each kind of which lines were left out: `… and 195 more: HTTP 503`.
+    pub fn sum_up(self) {
+        let mut rest: Vec<_> = self.counts.into_iter().filter(|(_, count)| *count > LINES_MAX).collect();
+        rest.sort();
+        for (Key { level, what, cause }, count) in rest {
+            log::log!(level, "{what}: … and {} more: {cause}", count - LINES_MAX);
+        }
+    }
+
+    fn is_among_the_first(&self, key: &Key) -> bool {
+        self.counts.get(key).is_none_or(|count| *count < LINES_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_counted_by_itself() {
+        let key =
+            |cause: &str| Key { level: Level::Error, what: "failed".to_owned(), cause: cause.to_owned() };
+        let mut limit = LineLimit::default();
+        for _ in 0..LINES_MAX {
+            assert!(limit.is_among_the_first(&key("a")));
+            *limit.counts.entry(key("a")).or_default() += 1;
+        }
+        assert!(!limit.is_among_the_first(&key("a")));
+        assert!(limit.is_among_the_first(&key("b")));
+    }
+}
