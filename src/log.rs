@@ -31,6 +31,11 @@ pub enum Detail {
     Debug,
 }
 
+/// The target of a warning that is routine, such as "No new blobs found" on a quiet pass. Its line says `[WARN]`, which
+/// alert rules match, but under journald it has the priority of information, so that `journalctl --priority warning`
+/// shows only what needs attention.
+pub const ROUTINE: &str = concat!(env!("CARGO_CRATE_NAME"), "::routine");
+
 /// The logger that the `log` crate speaks to. Its settings can be changed, because they are known only after the
 /// configuration was read.
 struct Switchable(RwLock<Option<Logger>>);
@@ -118,7 +123,10 @@ fn write_line(to: &mut impl Write, record: &Record, frame: Frame) -> io::Result<
     let (level, message) = (record.level(), record.args());
     match frame {
         Frame::Time => writeln!(to, "{:.0} [{level}] {message}", jiff::Timestamp::now()),
-        Frame::Priority => writeln!(to, "<{}>[{level}] {message}", priority(level)),
+        Frame::Priority => {
+            let shown_as = if record.target() == ROUTINE { Level::Info } else { level };
+            writeln!(to, "<{}>[{level}] {message}", priority(shown_as))
+        }
     }
 }
 

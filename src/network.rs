@@ -8,6 +8,7 @@ pub mod agents;
 pub mod alias;
 pub mod encoding;
 pub mod page;
+mod speed;
 pub mod trouble;
 
 use std::{

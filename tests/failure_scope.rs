@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, time::Duration};
 
 use simulator::{ApiError, CONTENT_TYPES, Fault, NewBlob, Operation, Planted, Requests, Tenant};
 
-use crate::support::{Installation, hours_ago};
+use crate::support::{FABRIKAM, Installation, hours_ago};
 
 /// The feed that fails; the other four must not notice.
 const FEED: &str = "Audit.Exchange";
@@ -268,4 +268,75 @@ fn a_feed_that_had_content_and_has_none_for_a_day_is_reported_once() {
     quiet.assert_code(0).assert_line_with(&["[WARN] No content for contoso audit.exchange since"]);
     let next = installation.run(&[]);
     assert!(!next.assert_code(0).stderr.contains("No content for"), "{next}");
+}
+
+#[test]
+fn a_body_that_drips_is_cut_and_holds_up_nothing_else() {
+    let installation = Installation::new().collect("retries: 0").collect("requestTimeout: 2s");
+    installation.contoso.add_blobs(FEED, 3, 100, hours_ago(20)..hours_ago(1));
+    let slow = installation.contoso.blobs(FEED).remove(1);
+    installation.simulator.fault(
+        Requests::to(Operation::FetchBlob).of_blob(slow.content_id()).times(1),
+        Fault::drip(300, Duration::from_millis(400)), // its headers are as many bytes
+    );
+    installation.run(&[]).assert_code(1).assert_line_with(&[
+        "[ERROR] Blob download failed for contoso audit.exchange blob",
+        slow.content_id(),
+        "the answer came at less than 1 KB/s for 2 s",
+    ]);
+    assert_eq!(installation.delivered_ids().len(), 200);
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
+fn a_pass_ends_an_interval_after_everything_but_stragglers_is_done() {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    let installation = installation.setting("interval: 2s").collect("retries: 0");
+    installation.contoso.add_blobs(FEED, 3, 5, hours_ago(20)..hours_ago(1));
+    fabrikam.add_blobs(FEED, 3, 5, hours_ago(20)..hours_ago(1));
+    fabrikam.subscribe("Audit.General");
+    let slow = installation.contoso.blobs(FEED).remove(1);
+    installation.simulator.fault(
+        Requests::to(Operation::FetchBlob).of_blob(slow.content_id()).times(1),
+        Fault::stall(None), // for longer than requestTimeout, which is a minute
+    );
+    installation.simulator.fault(
+        Requests::to(Operation::ListContent).of_tenant(FABRIKAM).of_content_type("Audit.General").times(1),
+        Fault::stall(None),
+    );
+    installation
+        .run(&[])
+        .assert_code(1)
+        .assert_line_with(&[
+            "[ERROR] Blob download failed for contoso audit.exchange blob",
+            slow.content_id(),
+            "its download is not finished 2 s after the rest of the pass",
+        ])
+        .assert_line_with(&["[ERROR] Listing failed for fabrikam audit.general:", "for an interval"]);
+    assert_eq!(installation.delivered_ids().len(), 25);
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, FEED), (&fabrikam, FEED)]);
+}
+
+#[test]
+fn a_tenant_that_is_throttled_for_long_does_not_keep_the_lock() {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    let installation = installation.setting("interval: 2s");
+    installation.contoso.add_blobs(FEED, 3, 5, hours_ago(20)..hours_ago(1));
+    fabrikam.add_blobs(FEED, 3, 5, hours_ago(20)..hours_ago(1));
+    installation.simulator.fault(
+        Requests::to(Operation::FetchBlob).of_tenant(FABRIKAM).always(),
+        Fault::throttled(429, Some(simulator::RetryAfter::Seconds(600))),
+    );
+    installation.run(&[]).assert_code(1);
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+    let status = installation.run(&["status"]);
+    assert!(
+        status.stdout.contains("fabrikam") && status.stdout.contains("2 s after the rest of the pass"),
+        "{status}"
+    );
+    installation.simulator.heal();
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, FEED), (&fabrikam, FEED)]);
 }

@@ -302,7 +302,7 @@ fn a_body_that_drips_slowly_but_steadily_arrives() {
     installation.contoso.add_blob("Audit.General", NewBlob::records(1).created(hours_ago(2)));
     installation
         .simulator
-        .fault(Requests::to(Operation::FetchBlob).times(1), Fault::drip(400, Duration::from_millis(300)));
+        .fault(Requests::to(Operation::FetchBlob).times(1), Fault::drip(1000, Duration::from_millis(300)));
     installation.run(&[]).assert_code(0);
     assert_eq!(installation.simulator.count(Operation::FetchBlob), 1);
     installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);

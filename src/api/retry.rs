@@ -84,8 +84,9 @@ pub fn judge(failure: &Failure, request: RequestKind) -> Verdict {
             "AF20022" | "AF20023" => Verdict::Subscribe,
             "AF20031" => Verdict::ListAgain,
             "AF20050" | "AF20051" | "AF20052" => Verdict::Gone,
-            "AF20010" | "AF20011" | "AF20012" | "AF20013" => stop,
-            "AF20020" | "AF20001" | "AF20002" | "AF20003" => stop,
+            "AF20001" | "AF20002" | "AF20003" | "AF20010" | "AF20011" | "AF20012" | "AF20013" | "AF20020" => {
+                stop
+            }
             "AF20030" | "AF20055" => Verdict::CorrectTimes,
             "AF50000" | "AF50005" | "AF50006" => Verdict::TryAgain,
             _ => judge_status(*status, *retry_after),

@@ -6,10 +6,10 @@ use ureq::{
     Agent, Body, Proxy,
     http::{HeaderMap, Response},
     tls::TlsConfig,
-    unversioned::transport::DefaultConnector,
+    unversioned::transport::{Connector, DefaultConnector},
 };
 
-use super::{Addresses, Routes, Unusable, alias::Alias, encoding, trouble::Trouble};
+use super::{Addresses, Routes, Unusable, alias::Alias, encoding, speed::MinimumSpeed, trouble::Trouble};
 use crate::{config::Network, limits};
 
 /// Two agents, one of which goes through the proxy. Clones share their connections.
@@ -60,7 +60,9 @@ impl Agents {
                 .proxy(proxy) // `None` too: else ureq would look into the environment by itself
                 .build();
             let addresses = Addresses::new(manner.alias.clone());
-            Agent::with_parts(settings, DefaultConnector::default(), addresses)
+            let period = limits::BODY_SPEED_PERIOD.min(manner.silence_max);
+            let connector = DefaultConnector::default().chain(MinimumSpeed { period });
+            Agent::with_parts(settings, connector, addresses)
         };
         Ok(Self {
             straight: agent(None),

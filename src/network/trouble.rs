@@ -83,6 +83,10 @@ impl Trouble {
             ureq::Error::ConnectProxyFailed(answer) if is_refusal_of_proxy(&answer) => {
                 Self::NoPassage(about_peer(&answer))
             }
+            ureq::Error::Other(error) => Self::Silent(about_peer(&error.to_string())),
+            ureq::Error::Decompress(_, error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                Self::from_io(peer, &error)
+            }
             ureq::Error::Decompress(_, _) => Self::Malformed("not the gzip that it claims to be"),
             other => Self::Silent(about_peer(&other.to_string())),
         }

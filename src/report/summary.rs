@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::{exit::Exit, feed::ContentType};
+use crate::{exit::Exit, feed::ContentType, log::ROUTINE};
 
 /// What became of a feed's blobs. Each blob that was listed is in exactly one of the counts from `known` to `left`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,7 +162,11 @@ impl Summary {
         }
         let total = self.total();
         if total.found() == 0 && self.feeds.iter().any(|feed| feed.is_listed) {
-            log::warn!("No new blobs found");
+            if self.exit() == Exit::Complete {
+                log::warn!(target: ROUTINE, "No new blobs found");
+            } else {
+                log::warn!("No new blobs found");
+            }
         }
         log::info!("{}", done(&total));
     }

@@ -614,7 +614,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Reports a blob that kept the pass from ending.
-    fn report_straggler(&mut self, feed: FeedIndex, wanted: &Wanted, is_downloaded: bool) {
+    pub(super) fn report_straggler(&mut self, feed: FeedIndex, wanted: &Wanted, is_downloaded: bool) {
         let what =
             if is_downloaded { "its output has not confirmed it" } else { "its download is not finished" };
         let advice = format!(

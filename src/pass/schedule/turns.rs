@@ -11,6 +11,7 @@ use crate::{
         feeds::{FeedIndex, TenantIndex},
         work::Task,
     },
+    report::Stop,
 };
 
 impl Schedule<'_> {
@@ -140,6 +141,9 @@ impl Schedule<'_> {
         if let Task::Download(feed, wanted) = &attempt.task {
             let is_failed = self.feed_states[feed.place()].is_stopped && self.stop.is_none();
             self.in_hand.remove(&self.key(*feed, wanted));
+            if self.stop == Some(Stop::Stragglers) {
+                self.report_straggler(*feed, wanted, false);
+            }
             self.leave_blob(*feed, wanted, is_failed);
         }
     }
