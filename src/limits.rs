@@ -28,7 +28,7 @@ pub const RETENTION_MARGIN: Duration = Duration::from_secs(4 * 60);
 /// How long a blob stays known at most, whatever its expiration says. Content lives about 20 days (measured).
 pub const KNOWN_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// How long a blob stays known after its expiration: this machine's clock can be ahead of Microsoft's.
+/// How long a blob stays known, and is tried again, after its expiration by Microsoft's clock.
 pub const EXPIRATION_GRACE: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// For so many passes a record that a killed pass left in a file waits for its blob: three weeks of them at the usual
