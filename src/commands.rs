@@ -48,6 +48,7 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
         _ => Detail::Usual,
     };
     log::to_stderr(asked);
+    disk::report_size_limits();
     let is_check = matches!(arguments.command, Some(Command::Check(_)));
     let is_pass = arguments.command.is_none();
     let (file, Loaded { config, mut warnings }) = load(arguments).map_err(|unusable| {
@@ -72,6 +73,14 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
     }
     if !config.enabled {
         warnings.push("The configuration says enabled: false: passes do nothing".to_owned());
+    }
+    let working_dir = &config.collect.working_dir;
+    if (is_check || leaves_traces) && disk::is_writable_by_others(working_dir) {
+        warnings.push(format!(
+            "Other users can write to collect.workingDir {}: they can replace the state, so that records are lost or \
+             delivered twice; run chmod o-w on it",
+            working_dir.display()
+        ));
     }
     // A check shows them among what it finds.
     for warning in warnings.iter().filter(|_| !is_check) {

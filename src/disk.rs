@@ -6,15 +6,16 @@ pub mod fault;
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, BufWriter, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    io::{self, BufWriter, Read, Write},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use fault::Step;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::STATE_BUFFER_BYTES;
+use crate::limits::{STATE_BUFFER_BYTES, SYMBOLIC_LINKS_MAX};
 
 /// Which file it is, whatever its name is by now, and how much of it counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,16 +60,94 @@ pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// Opens a file for reading and appending, made with this mode (less the umask) if it is not there. A new file's name
-/// is durable when this returns.
+/// is durable when this returns. A symbolic link is followed, also one whose target is not there yet.
 pub fn open_for_append(path: &Path, mode: u32) -> io::Result<File> {
     let is_new = !path.exists();
     fault::before(Step::Open)?;
     let file = OpenOptions::new().read(true).append(true).create(true).mode(mode).open(path)?;
     fault::after(Step::Open);
     if is_new {
-        sync_folder_of(path)?;
+        sync_folder_of(&target_of(path)?)?;
     }
     Ok(file)
+}
+
+/// Returns where the symbolic links of a path lead to; the path itself if it is not a link. The target may be missing.
+pub fn target_of(path: &Path) -> io::Result<PathBuf> {
+    follow(path, |_| Ok(()))
+}
+
+/// Follows the symbolic links of a path, each after it was checked.
+fn follow(path: &Path, check: impl Fn(&Path) -> io::Result<()>) -> io::Result<PathBuf> {
+    let mut target = path.to_owned();
+    for _ in 0..SYMBOLIC_LINKS_MAX {
+        let next = match fs::read_link(&target) {
+            Ok(next) => next,
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {
+                return Ok(target);
+            }
+            Err(error) => return Err(error),
+        };
+        check(&target)?;
+        target = folder_of(&target).join(next);
+    }
+    Err(io::Error::other("it leads through too many symbolic links"))
+}
+
+/// Refuses a path that names something other than a regular file: a FIFO can make its reader wait forever, and a
+/// device stores nothing. A file that does not exist is fine.
+pub fn require_regular(path: &Path) -> io::Result<()> {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata?,
+    };
+    match unusual_kind(&metadata) {
+        None => Ok(()),
+        Some(_) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Some(kind) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("it is {kind}, but must be a regular file"),
+        )),
+    }
+}
+
+/// [`require_regular`] for a file of the state. Also refuses a symbolic link that belongs neither to root nor to the
+/// owner of the folder that it is in: another user could redirect the state to any file of the collector's user.
+///
+/// This is the rule that Linux applies in sticky folders: `proc_sys_fs(5)`, `protected_symlinks`.
+pub fn require_own_regular(path: &Path) -> io::Result<()> {
+    follow(path, |link| {
+        let owner = fs::symlink_metadata(link)?.uid();
+        if owner == 0 || owner == fs::metadata(folder_of(link))?.uid() {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("{} is a symbolic link of another user (uid {owner})", link.display()),
+        ))
+    })?;
+    require_regular(path)
+}
+
+/// What [`unusual_kind`] calls a named pipe.
+pub const FIFO: &str = "a FIFO";
+
+/// What a path names if it is not a regular file.
+pub fn unusual_kind(metadata: &fs::Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_file() => None,
+        () if kind.is_dir() => Some("a folder"),
+        () if kind.is_fifo() => Some(FIFO),
+        () if kind.is_socket() => Some("a socket"),
+        () => Some("a device"),
+    }
+}
+
+/// Whether every user of the machine can create files in this folder.
+pub fn is_writable_by_others(folder: &Path) -> bool {
+    const WRITE_OF_OTHERS: u32 = 0o002;
+    fs::metadata(folder).is_ok_and(|metadata| metadata.is_dir() && metadata.mode() & WRITE_OF_OTHERS != 0)
 }
 
 /// Finds out whether a file could be appended to, and changes nothing: one that is there is opened, for one that is not
@@ -85,10 +164,8 @@ pub fn try_append(path: &Path) -> io::Result<()> {
 /// Finds out whether [`replace`] could work, and changes nothing: a file of another name is made in the folder, which
 /// must be there, and removed.
 pub fn try_replace(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    try_folder(folder_of(path))
+    require_regular(path)?;
+    try_folder(folder_of(&target_of(path)?))
 }
 
 /// Makes and removes a file of a name that nobody else has: the number of a process is the same in every container.
@@ -128,33 +205,136 @@ pub fn cut(file: &File, length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets a new file take a name, durably: whoever looks finds the old file or the new one, whole. `prepare` may still
-/// do something to the new file before it takes the name.
+/// Replaces a file's text, durably: a reader finds the old file or the new one, whole. `prepare` may still do something
+/// to the new file before it takes the name. A symbolic link is followed: its target is replaced.
+///
+/// Where a file cannot take the name of another one, as with a single file that is mounted into a container, the file
+/// is rewritten in place. Then `None` is returned, and handles of the file remain valid; otherwise the new file.
+///
+/// # Errors
+///
+/// Unless the name already has the new file, or [`is_half_rewritten`] says otherwise, the file is as it was.
 pub fn replace(
     path: &Path,
     mode: u32,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     prepare: impl FnOnce(&File) -> io::Result<()>,
-) -> io::Result<File> {
+) -> io::Result<Option<File>> {
+    let path = &target_of(path)?;
     let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    remove_if_there(&new)?;
+    let written = write_new(&new, mode, write).and_then(|file| prepare(&file).map(|()| file));
+    let replaced = written.and_then(|file| match rename(&new, path, Step::Rename) {
+        Ok(()) => sync_folder_of(path).map(|()| Some(file)),
+        // A mount point has its name for good: rename(2), EBUSY and EXDEV.
+        Err(error) if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices) => {
+            rewrite_in_place(&new, path).map(|()| None)
+        }
+        Err(error) => Err(error),
+    });
+    if replaced.is_err() {
+        let _ = fs::remove_file(&new); // it takes room, and the next attempt starts with a new one
     }
+    replaced
+}
+
+fn write_new(
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<File> {
     fault::before(Step::Open)?;
-    let mut file = OpenOptions::new().read(true).append(true).create_new(true).mode(mode).open(&new)?;
+    let mut file = OpenOptions::new().read(true).append(true).create_new(true).mode(mode).open(path)?;
     fault::after(Step::Open);
     let mut writer = BufWriter::with_capacity(STATE_BUFFER_BYTES, Appending(&mut file));
     write(&mut writer)?;
     writer.flush()?;
     drop(writer);
     sync(&file)?;
-    prepare(&file)?;
-    fault::before(Step::Rename)?;
-    fs::rename(&new, path)?;
-    fault::after(Step::Rename);
-    sync_folder_of(path)?;
     Ok(file)
+}
+
+fn rename(from: &Path, to: &Path, step: Step) -> io::Result<()> {
+    fault::before(step)?;
+    if step == Step::Rename && fault::lacks("rename") {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    fs::rename(from, to)?;
+    fault::after(step);
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Rewrites a file in place with the text of `new`. First the whole text is made durable under the name that
+/// [`whole_text_of`] returns; if the copying is interrupted, [`recover`] repeats it.
+fn rewrite_in_place(new: &Path, path: &Path) -> io::Result<()> {
+    let whole = whole_text_of(path);
+    rename(new, &whole, Step::Keep)?;
+    if let Err(error) = sync_folder_of(&whole) {
+        let _ = fs::remove_file(&whole);
+        return Err(error);
+    }
+    copy_over(&whole, path)
+}
+
+/// Copies a text over a file in place, and then removes the source.
+///
+/// The file is cut off only at the end. A text that lacks some lines of the old one, and has no others, thus loses none
+/// of its lines when the process is killed in between.
+fn copy_over(whole: &Path, path: &Path) -> io::Result<()> {
+    let mut from = File::open(whole)?;
+    fault::before(Step::Open)?;
+    let mut to = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    fault::after(Step::Open);
+    let mut piece = vec![0; STATE_BUFFER_BYTES];
+    let mut length = 0;
+    loop {
+        let read = from.read(&mut piece)?;
+        if read == 0 {
+            break;
+        }
+        append(&mut to, &piece[..read])?;
+        length += read as u64;
+    }
+    cut(&to, length)?;
+    sync(&to)?;
+    remove_if_there(whole)?;
+    // Must not come back after a power loss: by then the file has more lines.
+    sync_folder_of(whole)
+}
+
+/// Completes a rewriting in place that was interrupted. To be called before the file is read, by the process that has
+/// the lock.
+pub fn recover(path: &Path) -> io::Result<()> {
+    let path = target_of(path)?;
+    let whole = whole_text_of(&path);
+    match fs::symlink_metadata(&whole) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(metadata) if metadata.is_file() => copy_over(&whole, &path),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("{} must be a regular file", whole.display()),
+        )),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a rewriting in place was interrupted, so that the file must not be used before it is recovered.
+pub fn is_half_rewritten(path: &Path) -> bool {
+    target_of(path).is_ok_and(|path| fs::symlink_metadata(whole_text_of(&path)).is_ok())
+}
+
+/// Where the whole new text of a file is kept while the file is rewritten in place: `journal.rewrite`.
+fn whole_text_of(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".rewrite");
+    path.with_file_name(name)
 }
 
 /// Passes on what is written to [`append`].
@@ -173,7 +353,16 @@ impl Write for Appending<'_> {
 /// Makes a file's name durable: a new or renamed file is found after a power loss only if its folder was synced too.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     fault::before(Step::SyncFolder)?;
-    File::open(folder_of(path))?.sync_all()?;
+    let folder = File::open(folder_of(path))?;
+    let synced =
+        if fault::lacks("folder-sync") { Err(io::ErrorKind::InvalidInput.into()) } else { folder.sync_all() };
+    match synced {
+        // CIFS and some FUSE file systems: fsync(2), EINVAL.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            log::debug!("The file system cannot sync the folder {}: {error}", folder_of(path).display());
+        }
+        synced => synced?,
+    }
     fault::after(Step::SyncFolder);
     Ok(())
 }
@@ -181,6 +370,13 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
 /// The folder that a file stands or would stand in.
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Lets a write beyond the largest file size of the process (`ulimit -f`, `LimitFSIZE=`) fail, so that it is reported
+/// like a full disk. By default it ends the process without a word: setrlimit(2), `RLIMIT_FSIZE`.
+pub fn report_size_limits() {
+    // If the system does not allow it, the signal ends the pass, which the state survives.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 /// What a person can do about a file that cannot be read or written.
@@ -220,6 +416,37 @@ mod tests {
         assert_eq!(fs::read_to_string(&there).expect("a file"), "{}\n");
         let below_a_file = try_append(&there.join("audit.json")).expect_err("a file is no folder");
         assert_eq!(below_a_file.kind(), io::ErrorKind::NotADirectory);
+    }
+
+    #[test]
+    fn a_file_system_that_cannot_sync_folders_is_told_by_its_error() {
+        for code in [22, 95] {
+            let kind = io::Error::from_raw_os_error(code).kind(); // EINVAL, ENOTSUP on Linux
+            assert!(
+                matches!(kind, io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported),
+                "{code}: {kind:?}"
+            );
+        }
+        for code in [16, 18] {
+            let kind = io::Error::from_raw_os_error(code).kind(); // EBUSY, EXDEV
+            assert!(
+                matches!(kind, io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices),
+                "{code}: {kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn links_are_followed_to_their_end_and_not_in_circles() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        std::os::unix::fs::symlink("second", path("first")).expect("a link");
+        std::os::unix::fs::symlink(path("missing"), path("second")).expect("a link");
+        std::os::unix::fs::symlink("circle", path("circle")).expect("a link");
+        assert_eq!(target_of(&path("first")).expect("a target"), path("missing"));
+        assert_eq!(target_of(&path("plain")).expect("a target"), path("plain"));
+        let circle = target_of(&path("circle")).expect_err("no end").to_string();
+        assert!(circle.contains("too many symbolic links"), "{circle}");
     }
 
     #[test]

@@ -35,6 +35,12 @@ pub const EXPIRATION_GRACE: Duration = Duration::from_secs(12 * 60 * 60);
 /// cadence, and blobs live no longer than that.
 pub const ORPHANS_PASSES_MAX: u32 = 6_000;
 
+/// Symbolic links followed from one path. The kernel's own limit: `path_resolution(7)`.
+pub const SYMBOLIC_LINKS_MAX: usize = 40;
+
+/// Lines of the log about the same cause, before the rest is only counted.
+pub const LOGGED_LINES_MAX: usize = 5;
+
 /// Up to so many lines, a file of the state is rewritten as soon as one of them no longer counts.
 pub const SMALL_STATE_LINES: usize = 10_000;
 
@@ -301,11 +307,14 @@ pub const CONTENT_ID_CHARACTERS_KEPT: usize = 100;
 /// The longest `contentUri` that is fetched and remembered. Common servers refuse request lines beyond 8 to 16 KB.
 pub const CONTENT_URI_BYTES_MAX: usize = 16 * 1024;
 
-/// A configuration file is written by hand; what is larger is another file by mistake.
-pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+/// Has room for 20,000 tenants with every key; what is larger is another file by mistake.
+pub const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Levels of lists and maps in a configuration file, which needs five.
+pub const CONFIG_DEPTH_MAX: usize = 100;
 
 /// Values in a configuration file, aliases resolved: a few nested aliases can stand for billions of values.
-pub const CONFIG_VALUES_MAX: usize = 50_000;
+pub const CONFIG_VALUES_MAX: usize = 1_000_000;
 
 /// A secret, a token or a header's value in a file of its own.
 pub const SECRET_BYTES_MAX: u64 = 64 * 1024;

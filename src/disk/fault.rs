@@ -3,6 +3,7 @@
 //! In debug builds only, which is what tests run; a release build has none of it. The variable
 //! `COLLECTOR_DISK_FAULT=7:full` strikes at the seventh step with one of [`KINDS`]; with `7+:full` at that one and all
 //! that follow. A struck step leaves `COLLECTOR_DISK_FAULT_MARK`, a file, so that a test knows whether it was reached.
+//! `COLLECTOR_DISK_LACKS=rename folder-sync` is a file system that supports neither of these.
 //! Every step is written down, a line each, in the file that `COLLECTOR_DISK_STEPS` names, for a test to count.
 
 use std::io;
@@ -23,6 +24,8 @@ pub enum Step {
     Cut,
     /// A file takes another's name.
     Rename,
+    /// A new text is kept under a name of its own until the file is rewritten in place.
+    Keep,
     /// A name is made durable.
     SyncFolder,
 }
@@ -40,6 +43,10 @@ mod active {
     }
 
     pub(in crate::disk) fn after(_: Step) {}
+
+    pub(in crate::disk) fn lacks(_: &str) -> bool {
+        false
+    }
 }
 
 #[cfg(debug_assertions)]
@@ -120,6 +127,13 @@ mod active {
             std::process::abort();
         }
     }
+
+    /// Whether the file system of the test lacks this feature.
+    pub(in crate::disk) fn lacks(feature: &str) -> bool {
+        static LACKING: OnceLock<String> = OnceLock::new();
+        let lacking = LACKING.get_or_init(|| std::env::var("COLLECTOR_DISK_LACKS").unwrap_or_default());
+        lacking.split(' ').any(|lacking| lacking == feature)
+    }
 }
 
-pub(super) use active::{after, before, before_write};
+pub(super) use active::{after, before, before_write, lacks};

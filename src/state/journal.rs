@@ -167,6 +167,7 @@ impl Journal {
     /// [`Self::take_over`] says that it was dealt with.
     pub fn open(working_dir: &Path) -> Result<(Self, Left), StateError> {
         let path = working_dir.join(FILE_NAME);
+        disk::recover(&path).map_err(|error| StateError::storage("recover", &path, error))?;
         let file =
             disk::open_for_append(&path, 0o600).map_err(|error| StateError::storage("open", &path, error))?;
         let bytes = fs::read(&path).map_err(|error| StateError::storage("read", &path, error))?;
@@ -213,7 +214,9 @@ impl Journal {
         }
         let text: String = lines.iter().map(text_of).collect();
         let replaced = disk::replace(&self.path, 0o600, |to| to.write_all(text.as_bytes()), |_| Ok(()));
-        self.file = replaced.map_err(|error| StateError::storage("replace", &self.path, error))?;
+        if let Some(file) = replaced.map_err(|error| StateError::storage("replace", &self.path, error))? {
+            self.file = file;
+        }
         Ok(())
     }
 

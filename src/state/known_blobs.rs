@@ -127,6 +127,7 @@ impl KnownBlobsFile {
         let path = working_dir.join(FILE_NAME);
         let file = lock::open_locked(&path)?;
         let mut opened = Self { path, file, expirations: HashMap::new() };
+        disk::recover(&opened.path).map_err(|error| opened.storage("recover", error))?;
         let contents = Contents::read(&opened.file).map_err(|error| opened.storage("read", error))?;
         opened.mend(&contents)?;
         opened.expirations = contents.expirations;
@@ -177,11 +178,16 @@ impl KnownBlobsFile {
     }
 
     fn mend(&mut self, contents: &Contents) -> Result<(), StateError> {
-        for number in &contents.unreadable {
+        for number in contents.unreadable.iter().take(limits::LOGGED_LINES_MAX) {
             log::warn!(
                 "Line {number} of {} cannot be read; it is moved to {FILE_NAME}.unreadable, and collection goes on",
                 self.path.display()
             );
+        }
+        if let Some(more) =
+            contents.unreadable.len().checked_sub(limits::LOGGED_LINES_MAX).filter(|more| *more > 0)
+        {
+            log::warn!("… and {more} more lines of {} that cannot be read", self.path.display());
         }
         if let End::Torn { .. } = contents.end {
             log::warn!(
@@ -192,13 +198,23 @@ impl KnownBlobsFile {
         if contents.unreadable.is_empty() && !is_worth_compacting(contents.repeated, contents.lines) {
             return self.mend_end(contents);
         }
-        self.set_aside(contents)?;
         let mut dropped = contents.dropped.iter().peekable();
-        self.replace(
-            |raw, to| {
-                if dropped.next_if_eq(&&raw.number).is_some() { Ok(()) } else { raw.write_to(to) }
-            },
-        )
+        let compacted =
+            self.set_aside(contents).and_then(|()| {
+                self.replace(|raw, to| {
+                    if dropped.next_if_eq(&&raw.number).is_some() { Ok(()) } else { raw.write_to(to) }
+                })
+            });
+        if let Err(error) = compacted {
+            // Then there is no file of that name any more to append to, or only a part of it.
+            if disk::is_half_rewritten(&self.path) || !lock::is_named(&self.file, &self.path).unwrap_or(false)
+            {
+                return Err(error);
+            }
+            log::warn!("{error}; until then the file keeps lines that no longer count");
+            return self.mend_end(contents);
+        }
+        Ok(())
     }
 
     /// Without compaction the only thing to mend is a last line without its end.
@@ -244,7 +260,9 @@ impl KnownBlobsFile {
             |to| for_each_line(&self.file, |line| write(line, &mut *to)),
             lock::lock,
         );
-        self.file = replaced.map_err(|error| self.storage("replace", error))?;
+        if let Some(file) = replaced.map_err(|error| self.storage("replace", error))? {
+            self.file = file;
+        }
         Ok(())
     }
 }

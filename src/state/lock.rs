@@ -49,7 +49,7 @@ fn refusal(path: &Path, error: io::Error) -> StateError {
 }
 
 /// Whether the path still names this file.
-fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+pub(super) fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     match path.metadata() {
         Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),

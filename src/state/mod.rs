@@ -9,6 +9,9 @@
 //! | [`record_ids`] | Ids of delivered records, with the time of their content | appended at each commit |
 //! | [`progress`] | up to when feeds are listed, blobs that wait, rates of requests | replaced at a pass's end |
 //! | [`journal`] | what this pass has committed | appended at each commit, emptied at a pass's end |
+//!
+//! What cannot be read of a file is moved to `NAME.unreadable`; `NAME.new` and `NAME.rewrite` exist while a file is
+//! replaced ([`disk::replace`]).
 
 pub mod journal;
 mod key_set;
@@ -39,6 +42,12 @@ use crate::{
 use journal::{Journal, Left, Orphans};
 use known_blobs::KnownBlobsFile;
 use record_ids::RecordIds;
+
+/// The files in `workingDir`, its folders apart.
+pub const FILE_NAMES: [&str; 3] = [known_blobs::FILE_NAME, progress::FILE_NAME, journal::FILE_NAME];
+
+/// The extension of what could not be read of a file of the state.
+const UNREADABLE: &str = "unreadable";
 
 /// The state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +93,7 @@ pub fn open(
 ) -> Result<(Ledger, KnownBlobs, Progress), StateError> {
     disk::make_folder(working_dir, 0o700)
         .map_err(|error| StateError::storage("make the folder", working_dir, error))?;
+    inspect(working_dir)?;
     let (mut known_blobs, mut known) = KnownBlobsFile::open(working_dir)?;
     let (mut journal, left) = Journal::open(working_dir)?;
     let Left { known: left_known, waiting, started, orphans, .. } = left;
@@ -109,6 +119,7 @@ pub fn open(
 ///
 /// Errors: those of [`open`].
 pub fn try_out(working_dir: &Path) -> Result<(), StateError> {
+    inspect(working_dir)?;
     lock::try_out(&working_dir.join(known_blobs::FILE_NAME))?;
     for name in [known_blobs::FILE_NAME, journal::FILE_NAME] {
         let path = working_dir.join(name);
@@ -121,8 +132,21 @@ pub fn try_out(working_dir: &Path) -> Result<(), StateError> {
     Ok(())
 }
 
+/// Refuses files of the state that are not regular files, or links that another user has made, before one of them is
+/// opened: opening a FIFO can wait forever.
+fn inspect(working_dir: &Path) -> Result<(), StateError> {
+    for name in FILE_NAMES {
+        let path = working_dir.join(name);
+        for path in [path.clone(), path.with_extension(UNREADABLE)] {
+            disk::require_own_regular(&path).map_err(|error| StateError::storage("open", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads what a pass would begin with, without a lock and without changing anything.
 pub fn peek(working_dir: &Path) -> Result<(KnownBlobs, Progress), StateError> {
+    inspect(working_dir)?;
     Ok((KnownBlobs::read(working_dir)?, Progress::read(working_dir)?))
 }
 

@@ -163,6 +163,8 @@ impl Progress {
 
     /// The same, but such a file is put aside as `progress.unreadable`.
     pub fn read_or_put_aside(working_dir: &Path) -> Result<Self, StateError> {
+        let path = path(working_dir);
+        disk::recover(&path).map_err(|error| StateError::storage("recover", &path, error))?;
         Self::read_or(working_dir, |path| {
             // If it stays where it is, it is replaced at the pass's end.
             let _ = fs::rename(path, path.with_extension("unreadable"));
@@ -175,6 +177,7 @@ impl Progress {
         put_aside: impl FnOnce(&Path) -> &'static str,
     ) -> Result<Self, StateError> {
         let path = path(working_dir);
+        disk::require_own_regular(&path).map_err(|error| StateError::storage("read", &path, error))?;
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             opened => opened,

@@ -275,6 +275,7 @@ struct Blocks {
 impl Blocks {
     /// `None` if the file is not one of this version.
     fn find(path: &Path, needed: &Needed) -> io::Result<Option<Self>> {
+        disk::require_own_regular(path)?;
         let file = File::open(path)?;
         let length = file.metadata()?.len();
         let mut blocks = Self { spans: Vec::new(), all: 0, end: 0 };
@@ -340,6 +341,7 @@ fn read_keys(path: &Path, spans: &[(u64, usize)], mut insert: impl FnMut(u128) -
 fn set_of_older(paths: &[PathBuf]) -> io::Result<KeySet> {
     let mut set = KeySet::default();
     for path in paths {
+        disk::require_own_regular(path)?;
         let bytes = fs::read(path)?;
         match bytes.strip_prefix(OLDER_HEADER) {
             Some(guids) => {
@@ -359,6 +361,7 @@ fn set_of_older(paths: &[PathBuf]) -> io::Result<KeySet> {
 /// gets another name.
 fn open_file(folder: &Path, path: &Path, end: Option<u64>) -> io::Result<File> {
     disk::make_folder(folder, 0o700)?;
+    disk::require_own_regular(path)?;
     if end.is_none() && path.exists() {
         fs::rename(path, path.with_extension("unreadable"))?;
     }
