@@ -1,6 +1,10 @@
 //! Which content types are collected, and which of their records are delivered.
 
-use super::{Filter, section::Section, value::Value};
+use super::{
+    Filter,
+    section::Section,
+    value::{Value, quoted},
+};
 use crate::{feed::ContentType, suggest::nearest};
 
 /// `subscriptions`, of all tenants or of one: each content type once, in the order of [`ContentType::ALL`]. Naming one
@@ -34,7 +38,7 @@ pub(super) fn content_type_named(name: &str, value: &Value) -> Option<ContentTyp
             Some(nearest) => format!("did you mean {nearest}?"),
             None => format!("there are {}", names.join(", ")),
         };
-        value.mistake(format!("is no content type; {mend}"));
+        value.mistake(format!("unknown content type {}; {mend}", quoted(name)));
     }
     found
 }

@@ -5,10 +5,14 @@ use std::{
     fs,
     io::{self, Read},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use super::{Secret, section::Section, value::Value};
+use super::{
+    Secret,
+    section::Section,
+    value::{Value, quoted, trimmed},
+};
 use crate::{limits::SECRET_BYTES_MAX, redact};
 
 /// What others must not do with a file that holds a secret. Its group may: that is how packages share files with a
@@ -16,15 +20,23 @@ use crate::{limits::SECRET_BYTES_MAX, redact};
 const MODE_OF_OTHERS: u32 = 0o007;
 
 impl Value<'_> {
-    /// The secret in the file that is named, without line ends behind it.
-    pub(super) fn secret_file(&self) -> Option<Secret> {
+    /// A path whose variables are replaced only if secrets are read.
+    pub(super) fn path_of_secret(&self) -> Option<PathBuf> {
         let path = PathBuf::from(self.text_of_secret()?);
+        self.refuse_shorthand()?;
+        self.reading.hold_file(self.place.name(), &path);
+        Some(path)
+    }
+
+    /// The secret in the file that is named, without a byte order mark, whitespace and line breaks around it.
+    pub(super) fn secret_file(&self) -> Option<Secret> {
+        let path = self.path_of_secret()?;
         if !self.reading.with_secrets {
             return Some(Secret::new(""));
         }
         let read = || -> io::Result<(String, u32)> {
             if !fs::metadata(&path)?.is_file() {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no regular file")); // a pipe may never end
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")); // a pipe may never end
             }
             let file = fs::File::open(&path)?;
             let mode = file.metadata()?.permissions().mode();
@@ -35,7 +47,7 @@ impl Value<'_> {
         let (text, mode) = match read() {
             Ok(read) => read,
             Err(error) => {
-                self.mistake(format!("the file cannot be read: {error}; {}", mend(&error)));
+                self.unreadable_file(&path, &error);
                 return None;
             }
         };
@@ -43,14 +55,21 @@ impl Value<'_> {
             self.mistake("the file is too large to hold a secret; check the path");
             return None;
         }
-        let text = text.trim_end_matches(['\r', '\n']);
-        if text.trim().is_empty() {
+        let text = trimmed(&text);
+        if text.is_empty() {
             self.mistake("the file is empty; write the secret into it");
             return None;
         }
         self.warn_if_exposed(mode);
         redact::register(text);
         Some(Secret::new(text))
+    }
+
+    fn unreadable_file(&self, path: &Path, error: &io::Error) {
+        let path = path.to_string_lossy();
+        // What does not look like a path may be the secret itself.
+        let shown = if path.starts_with(['/', '.']) { format!(" {}", quoted(&path)) } else { String::new() };
+        self.mistake(format!("the file{shown} cannot be read: {error}; {}", mend(error)));
     }
 
     fn warn_if_exposed(&self, mode: u32) {
@@ -64,7 +83,7 @@ impl Section<'_> {
     /// The path of a PEM file, there or not.
     pub(super) fn pem_path(&self, key: &'static str) -> Option<PathBuf> {
         let value = self.value(key)?;
-        let path = PathBuf::from(value.text_of_secret()?);
+        let path = value.path_of_secret()?;
         let extension = path.extension().map(OsStr::to_ascii_lowercase);
         if extension.is_some_and(|extension| extension == "pfx" || extension == "p12") {
             value.mistake("is a PFX file, but PEM is needed; convert it: openssl pkcs12 -in app.pfx -out app.pem -nodes");
@@ -84,11 +103,11 @@ impl Section<'_> {
         match opens() {
             Ok(true) => Some(path),
             Ok(false) => {
-                value.mistake("is no file; name a PEM file");
+                value.mistake(format!("{} is not a regular file; name a PEM file", value.given()));
                 None
             }
             Err::<_, io::Error>(error) => {
-                value.mistake(format!("the file cannot be read: {error}; {}", mend(&error)));
+                value.unreadable_file(&path, &error);
                 None
             }
         }

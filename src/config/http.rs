@@ -102,7 +102,9 @@ fn batch_bytes_max(section: &Section, kind: Kind) -> usize {
     let written = section.size("batchSize", &limits::HTTP_BATCH_BYTES);
     let most = if kind == Kind::AzureLogs { limits::AZURE_BODY_BYTES_MAX } else { usize::MAX };
     if written.is_some_and(|written| written > most) {
-        let text = format!("must be at most {most} for azure-logs-ingestion, which takes no larger bodies");
+        let given = section.value("batchSize").map(|value| value.given()).unwrap_or_default();
+        let text =
+            format!("{given} is larger than {most}, the largest body that azure-logs-ingestion accepts");
         section.reading.mistake(&section.place.key("batchSize"), text);
     }
     written.unwrap_or(BATCH_BYTES).min(most)

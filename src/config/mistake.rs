@@ -16,7 +16,7 @@ pub struct Position {
     pub column: usize,
 }
 
-/// One thing that is wrong, and how to mend it. No value of the file is ever repeated: it could be a secret.
+/// One thing that is wrong, and how to fix it. Shows the given value, unless that is or could be a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mistake {
     /// The file's path as it was given, or `environment`.
@@ -144,7 +144,7 @@ impl<'a> Place<'a> {
     /// Looks it up in the file; that of the closest thing around it if it is missing.
     pub(super) fn position(&self) -> Option<Position> {
         match self.origin {
-            Origin::File(document) => Some(document.locate(&self.steps)),
+            Origin::File(document) => document.locate(&self.steps),
             Origin::Environment(_) => None,
         }
     }

@@ -56,7 +56,8 @@ fn file(section: &Section) -> Option<FileOutput> {
     older::file(section);
     let path = path?;
     if path.file_name().is_none() || path.to_string_lossy().ends_with('/') {
-        section.value("path")?.mistake("names a folder; add a file's name, such as audit.json");
+        let value = section.value("path")?;
+        value.mistake(format!("{} names a folder; add a file's name, such as audit.json", value.given()));
     }
     if separator.is_some() && !csv::is_csv(&path) {
         let place = section.place.key("separator");
@@ -74,7 +75,10 @@ fn separator(value: &Value) -> Option<char> {
     match (characters.next(), characters.next()) {
         (Some(one), None) if !matches!(one, '"' | '\r' | '\n') => Some(one),
         _ => {
-            value.mistake("must be one character other than a quote or a line end, such as ;");
+            let given = value.given();
+            value.mistake(format!(
+                "{given} is not one character other than a quote or a line end; write one, such as ;"
+            ));
             None
         }
     }
@@ -117,7 +121,8 @@ fn tag(value: &Value) -> Option<String> {
     let parts: Vec<_> = TAG_PARTS.iter().map(|part| format!("{{{part}}}")).collect();
     let rest = parts.iter().fold(tag.clone(), |rest, part| rest.replace(part.as_str(), ""));
     if rest.contains(['{', '}']) || rest.contains(char::is_whitespace) {
-        value.mistake(format!("must have no spaces and no braces but {}", parts.join(", ")));
+        let given = value.given();
+        value.mistake(format!("{given} must have no spaces and no braces but {}", parts.join(", ")));
         return None;
     }
     Some(tag)
@@ -146,7 +151,9 @@ fn address(section: &Section, key: &'static str) -> Option<String> {
         || host.contains(char::is_whitespace)
         || host.matches(':').count() == 1
     {
-        value.mistake("must be only a host's name or address; the port has a key of its own");
+        // What has an @ may hold a password.
+        let given = if text.contains('@') { "the value".to_owned() } else { value.given() };
+        value.mistake(format!("{given} is not a host's name or address; the port has a key of its own"));
         return None;
     }
     Some(host.to_owned())

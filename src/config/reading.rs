@@ -23,9 +23,12 @@ pub(super) struct Reading<'a> {
     pub(super) keys: RefCell<Keys>,
     mistakes: RefCell<Vec<Mistake>>,
     omitted: Cell<usize>,
+    omitted_warnings: Cell<usize>,
     warnings: RefCell<Vec<String>>,
     /// Files that hold a secret, and the first key that does.
     holders: RefCell<Vec<(PathBuf, String)>>,
+    /// Files that are read, and the keys that name them.
+    files: RefCell<Vec<(String, PathBuf)>>,
     /// A file is missing that may have what is required.
     has_gaps: Cell<bool>,
 }
@@ -38,8 +41,10 @@ impl<'a> Reading<'a> {
             keys: RefCell::default(),
             mistakes: RefCell::default(),
             omitted: Cell::default(),
+            omitted_warnings: Cell::default(),
             warnings: RefCell::default(),
             holders: RefCell::default(),
+            files: RefCell::default(),
             has_gaps: Cell::default(),
         }
     }
@@ -68,7 +73,12 @@ impl<'a> Reading<'a> {
 
     /// The place is put in front of the text.
     pub(super) fn warn(&self, place: &Place, text: impl Into<String>) {
-        self.warnings.borrow_mut().push(place.mistake(text).to_string());
+        // Each costs a second look at the file, and with thousands of tenants the same thing is often true of all.
+        if self.warnings.borrow().len() < MISTAKES_MAX {
+            self.warnings.borrow_mut().push(place.mistake(text).to_string());
+        } else {
+            self.omitted_warnings.set(self.omitted_warnings.get() + 1);
+        }
     }
 
     pub(super) fn warn_of_file(&self, file: &Path, text: &str) {
@@ -100,6 +110,18 @@ impl<'a> Reading<'a> {
         self.holders.borrow_mut().push((file.to_owned(), key));
     }
 
+    /// A file that this key names is read.
+    pub(super) fn hold_file(&self, key: String, path: &Path) {
+        if !path.as_os_str().is_empty() {
+            self.files.borrow_mut().push((key, path.to_owned()));
+        }
+    }
+
+    /// The files that are read, and the keys that name them.
+    pub(super) fn files(&self) -> Vec<(String, PathBuf)> {
+        self.files.borrow().clone()
+    }
+
     /// Whether a file holds a secret as plain text: the key that was seen first.
     pub(super) fn secret_in(&self, document: &Document) -> Option<String> {
         let holders = self.holders.borrow();
@@ -110,7 +132,16 @@ impl<'a> Reading<'a> {
     pub(super) fn finish(self, config: Option<Config>) -> Result<Loaded, Unusable> {
         let listed: BTreeSet<_> = self.mistakes.into_inner().into_iter().collect();
         match config {
-            Some(config) if listed.is_empty() => Ok(Loaded { config, warnings: self.warnings.into_inner() }),
+            Some(config) if listed.is_empty() => {
+                let mut warnings = self.warnings.into_inner();
+                if self.omitted_warnings.get() > 0 {
+                    warnings.push(format!(
+                        "… and {} more warnings about the configuration",
+                        self.omitted_warnings.get()
+                    ));
+                }
+                Ok(Loaded { config, warnings })
+            }
             _ => {
                 Err(Unusable::Mistakes { listed: listed.into_iter().collect(), omitted: self.omitted.get() })
             }

@@ -186,7 +186,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn path(&self, key: &'static str) -> Option<PathBuf> {
-        self.text(key).map(PathBuf::from)
+        self.value(key)?.path()
     }
 
     pub(super) fn boolean(&self, key: &'static str) -> Option<bool> {

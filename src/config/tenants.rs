@@ -1,5 +1,10 @@
 //! The tenants: those of the configuration, completed by a second file and by the environment.
 
+use std::{
+    collections::{HashMap, HashSet},
+    ptr,
+};
+
 use super::{
     Cloud, Credential, Secret, Tenant,
     feeds::subscriptions,
@@ -127,7 +132,16 @@ pub(super) fn tenants<'a>(
 fn merge<'a>(sections: &mut [Section<'a>], entries: Vec<Section<'a>>, single_id: Option<&Node>) {
     let id = |section: &Section| section.peek("tenant_id")?.quiet_text().map(|text| folded(&text));
     let is_single = sections.len() == 1;
-    let mut merged: Vec<String> = Vec::new();
+    let mut by_id: HashMap<String, usize> = HashMap::new();
+    for (index, section) in sections.iter().enumerate() {
+        if let Some(id) = id(section) {
+            by_id.entry(id).or_insert(index);
+        }
+    }
+    if let (Some(Node::Text(single)), true) = (single_id, is_single) {
+        by_id = HashMap::from([(folded(single), 0)]);
+    }
+    let mut merged: HashSet<String> = HashSet::new();
     for entry in entries {
         let Some(entry_id) = id(&entry) else {
             entry.required("tenant_id", "say which tenant of the configuration is meant", Section::text);
@@ -138,15 +152,11 @@ fn merge<'a>(sections: &mut [Section<'a>], entries: Vec<Section<'a>>, single_id:
             entry.reading.mistake(&place, "is the same tenant as one above; keep one of them");
             continue;
         }
-        let found = sections.iter_mut().find(|section| match single_id {
-            Some(Node::Text(single)) if is_single => folded(single) == entry_id,
-            _ => id(section).is_some_and(|id| id == entry_id),
-        });
-        match found {
+        match by_id.get(&entry_id).map(|index| &mut sections[*index]) {
             Some(section) => section.overlay(entry.into_layers()),
             None => entry.reading.mistake(&place, "is no tenant of the configuration; list it there as well"),
         }
-        merged.push(entry_id);
+        merged.insert(entry_id);
     }
 }
 
@@ -196,9 +206,22 @@ pub(super) fn guid(value: &Value, mend: &str) -> Option<String> {
     }
     let guid = scalar::guid(&text);
     if guid.is_none() {
-        value.mistake(format!("must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; {mend}"));
+        // A secret that was written into the wrong line has other characters.
+        let given = if is_id_or_domain(&text) { format!("{}: ", value.given()) } else { String::new() };
+        value.mistake(format!("{given}must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; {mend}"));
     }
     guid
+}
+
+/// Whether a text is like a GUID with a slip in it, or a domain such as `contoso.onmicrosoft.com`.
+fn is_id_or_domain(text: &str) -> bool {
+    let text = text.trim();
+    let is_id = text.bytes().all(|byte| byte.is_ascii_hexdigit() || b"-{} ".contains(&byte));
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    is_id || (text.contains('.') && text.split('.').all(is_label))
 }
 
 fn name(value: &Value) -> Option<String> {
@@ -207,7 +230,8 @@ fn name(value: &Value) -> Option<String> {
     if name.chars().any(char::is_control) || !TENANT_NAME_CHARS.contains(&name.chars().count()) {
         let most = TENANT_NAME_CHARS.end();
         value.mistake(format!(
-            "must have at most {most} characters on one line; it appears in tags and in the log"
+            "{} must have at most {most} characters on one line; it appears in tags and in the log",
+            value.given()
         ));
         return None;
     }
@@ -241,7 +265,7 @@ fn credential(section: &Section) -> Option<Credential> {
         certificate_keys.warn_of_exposed_key(if key_file.is_some() { "key_file" } else { "file" });
         Some(Credential::Certificate { file: certificate_file?, key_file })
     } else if let Some(value) = token_file {
-        value.text_of_secret().map(|path| Credential::FederatedTokenFile(path.into()))
+        value.path_of_secret().map(Credential::FederatedTokenFile)
     } else {
         if section.owes() {
             section.mistake(format!("has no credential; add one of {}", CREDENTIALS.join(", ")));
@@ -263,17 +287,17 @@ fn client_secret(value: &Value) -> Option<Secret> {
 }
 
 fn refuse_doubles(tenants: &[(&Section, Option<Tenant>)]) {
-    for (index, (section, tenant)) in tenants.iter().enumerate() {
+    let (mut ids, mut names) = (HashMap::new(), HashMap::new());
+    for (section, tenant) in tenants {
         let Some(tenant) = tenant else { continue };
-        let before =
-            || tenants[..index].iter().filter_map(|(section, tenant)| Some((section, tenant.as_ref()?)));
-        if let Some((first, _)) = before().find(|(_, other)| other.tenant_id == tenant.tenant_id) {
+        let first: &Section = ids.entry(tenant.tenant_id.as_str()).or_insert(section);
+        if !ptr::eq(first, *section) {
             let text = format!("is the same tenant as {}; keep one of them", first.place.name());
             section.reading.mistake(&section.place.key("tenant_id"), text);
         }
-        if let Some((first, _)) =
-            before().find(|(_, other)| tenant.name.is_some() && other.name == tenant.name)
-        {
+        let Some(name) = &tenant.name else { continue };
+        let first: &Section = names.entry(name.as_str()).or_insert(section);
+        if !ptr::eq(first, *section) {
             let text =
                 format!("is the same name as that of {}; give each tenant its own", first.place.name());
             section.reading.mistake(&section.place.key("name"), text);

@@ -9,12 +9,13 @@ use super::value::Value;
 /// `https://host[:port]` without a path, or `http://` on loopback; a slash at the end is dropped.
 pub(super) fn origin(value: &Value) -> Option<String> {
     let (text, uri) = parse(value)?;
+    let given = given(value, &text);
     if uri.scheme_str() == Some("http") && !is_loopback(uri.host().unwrap_or_default()) {
-        value.mistake("must begin with https://; http:// is for localhost only");
+        value.mistake(format!("{given} must begin with https://; http:// is for localhost only"));
         return None;
     }
     if uri.path() != "/" || uri.query().is_some() {
-        value.mistake("must be the root of a server; remove what follows the host");
+        value.mistake(format!("{given} must be the root of a server; remove what follows the host"));
         return None;
     }
     Some(text.trim_end_matches('/').to_owned())
@@ -45,7 +46,10 @@ fn parse(value: &Value) -> Option<(String, Uri)> {
     let Some(uri) =
         uri.filter(|uri| matches!(uri.scheme_str(), Some("https" | "http")) && !text.contains('#'))
     else {
-        value.mistake("is no URL; write https://host or https://host:port");
+        value.mistake(format!(
+            "{} is not a URL; write https://host or https://host:port",
+            given(value, &text)
+        ));
         return None;
     };
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
@@ -53,10 +57,24 @@ fn parse(value: &Value) -> Option<(String, Uri)> {
         return None;
     }
     if uri.host().is_none_or(str::is_empty) {
-        value.mistake("is no URL; write https://host or https://host:port");
+        value.mistake(format!(
+            "{} is not a URL; write https://host or https://host:port",
+            given(value, &text)
+        ));
         return None;
     }
     Some((text, uri))
+}
+
+/// A URL as a message shows it: without a password, and without a query, in which receivers expect tokens.
+fn given(value: &Value, text: &str) -> String {
+    if text.contains('@') {
+        return "the value".to_owned();
+    }
+    match text.split_once('?') {
+        Some((before, _)) => format!("\"{before}?…\""),
+        None => value.given(),
+    }
 }
 
 /// Whether this host, an IPv6 address in brackets or without, is this machine.

@@ -1,6 +1,6 @@
 //! One value, as the type that its key asks for.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{
     Secret,
@@ -10,6 +10,9 @@ use super::{
     yaml::Node,
 };
 use crate::{redact, suggest::nearest};
+
+/// As much of a value as a message shows.
+const GIVEN_CHARACTERS_MAX: usize = 100;
 
 /// A value and where it was written.
 #[derive(Clone)]
@@ -26,6 +29,55 @@ impl<'a> Value<'a> {
 
     pub(super) fn is_from_environment(&self) -> bool {
         matches!(self.place.origin, Origin::Environment(_))
+    }
+
+    /// The value as a message shows it: a text in quotes, cut off where it is long. Never called for a secret.
+    pub(super) fn given(&self) -> String {
+        match self.node {
+            Node::Text(text) => quoted(&self.quiet_text().unwrap_or_else(|| text.clone())),
+            Node::Bool(value) => value.to_string(),
+            Node::Integer(value) => value.to_string(),
+            Node::Float(value) => value.to_string(),
+            other => other.kind().to_owned(),
+        }
+    }
+
+    /// A mistake of a value that is not what it must be: `"many" is not a whole number`.
+    fn is_not(&self, expected: &str, hint: &str) {
+        let text = match self.node {
+            Node::List(_) | Node::Map(_) | Node::Null => {
+                format!("must be {expected}, but is {}{hint}", self.node.kind())
+            }
+            _ => format!("{} is not {expected}{hint}", self.given()),
+        };
+        self.mistake(text);
+    }
+
+    /// A path. A shell's shorthands have no meaning here: a file of that very name would be written.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        let text = self.text()?;
+        self.refuse_shorthand()?;
+        Some(PathBuf::from(text))
+    }
+
+    /// Refuses a path that only a shell would understand: `~/audit.json`, `$HOME/audit.json`.
+    pub(super) fn refuse_shorthand(&self) -> Option<()> {
+        let Node::Text(text) = self.node else { return Some(()) };
+        if self.is_from_environment() {
+            return Some(());
+        }
+        let shown = quoted(text);
+        if text.trim_start().starts_with('~') {
+            self.mistake(format!(
+                "{shown} begins with ~, which only a shell replaces; write the folder out, or use ${{HOME}}"
+            ));
+            return None;
+        }
+        if let Some(name) = variables::bare_name(text) {
+            self.mistake(format!("{shown} holds ${name}; write the value out, or use ${{{name}}}"));
+            return None;
+        }
+        Some(())
     }
 
     /// A text with its variables replaced.
@@ -81,9 +133,10 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A text that must not be shown. Remembers that the file holds one.
+    /// A text that must not be shown, without what an editor or a pipe adds around it. Remembers that the file holds
+    /// one.
     pub(super) fn secret(&self) -> Option<Secret> {
-        let secret = self.text_of_secret().map(Secret::new)?;
+        let secret = self.text_of_secret().map(|text| Secret::new(trimmed(&text)))?;
         redact::register(secret.reveal());
         if let (Origin::File(document), Node::Text(text)) = (self.place.origin, self.node)
             && !variables::is_replaced(text)
@@ -121,7 +174,7 @@ impl<'a> Value<'a> {
             _ => None,
         };
         if value.is_none() {
-            self.mistake("must be true or false, without quotes");
+            self.is_not("true or false", "; write one of them, without quotes");
         }
         value
     }
@@ -149,7 +202,7 @@ impl<'a> Value<'a> {
         let fitting =
             number.filter(|number| range.contains(number)).and_then(|number| T::try_from(number).ok());
         if fitting.is_none() {
-            self.mistake(format!("must be {other}a whole number from {} to {}", range.start(), range.end()));
+            self.is_not(&format!("{other}a whole number from {} to {}", range.start(), range.end()), "");
         }
         fitting
     }
@@ -164,7 +217,7 @@ impl<'a> Value<'a> {
             bytes.filter(|bytes| range.contains(bytes)).and_then(|bytes| usize::try_from(bytes).ok());
         if fitting.is_none() {
             let (least, most) = (scalar::size_text(*range.start()), scalar::size_text(*range.end()));
-            self.mistake(format!("must be a size from {least} to {most}; write 512K, 10M, 1G or bytes"));
+            self.is_not(&format!("a size from {least} to {most}"), "; write 512K, 10M, 1G or bytes");
         }
         fitting
     }
@@ -176,13 +229,14 @@ impl<'a> Value<'a> {
             _ => String::new(),
         };
         if !text.is_empty() && text.trim().bytes().all(|byte| byte.is_ascii_digit()) {
-            self.mistake("has no unit; write seconds as 30s, minutes as 5m, hours as 1h");
+            let given = self.given();
+            self.mistake(format!("{given} has no unit; write seconds as 30s, minutes as 5m, hours as 1h"));
             return None;
         }
         let fitting = scalar::duration(&text).filter(|duration| range.contains(&duration.as_secs()));
         if fitting.is_none() {
             let (least, most) = (scalar::duration_text(*range.start()), scalar::duration_text(*range.end()));
-            self.mistake(format!("must be a time from {least} to {most}; write 30s, 5m, 1h or 1d"));
+            self.is_not(&format!("a duration from {least} to {most}"), "; write 30s, 5m, 1h or 1d");
         }
         fitting
     }
@@ -197,7 +251,7 @@ impl<'a> Value<'a> {
             Some(name) => format!("; did you mean {name}?"),
             None => String::new(),
         };
-        self.mistake(format!("must be one of {}{mend}", names.join(", ")));
+        self.is_not(&format!("one of {}", names.join(", ")), &mend);
         None
     }
 
@@ -231,4 +285,19 @@ impl<'a> Value<'a> {
         };
         entries.iter().map(entry).collect()
     }
+}
+
+/// A text in quotes, on one line, cut off where it is long.
+pub(super) fn quoted(text: &str) -> String {
+    let text = text.trim();
+    let (cut, ellipsis) = match text.char_indices().nth(GIVEN_CHARACTERS_MAX) {
+        Some((end, _)) => (&text[..end], "…"),
+        None => (text, ""),
+    };
+    format!("\"{}{ellipsis}\"", cut.escape_debug())
+}
+
+/// A secret without a byte order mark, whitespace and line breaks around it.
+pub(super) fn trimmed(secret: &str) -> &str {
+    secret.trim_matches(|character: char| character.is_whitespace() || character == '\u{feff}')
 }

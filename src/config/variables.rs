@@ -45,6 +45,15 @@ pub(super) fn is_replaced(text: &str) -> bool {
     text.replace("$${", "").contains("${")
 }
 
+/// The name after the first `$` that a shell would replace: `NAME` of `$NAME`.
+pub(super) fn bare_name(text: &str) -> Option<&str> {
+    text.split('$').skip(1).find_map(|after| {
+        let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        let name = &after[..after.find(|character| !is_part(character)).unwrap_or(after.len())];
+        is_name(name).then_some(name)
+    })
+}
+
 fn is_name(text: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     text.bytes().all(is_part) && text.bytes().next().is_some_and(|first| !first.is_ascii_digit())
@@ -90,6 +99,20 @@ mod tests {
             let mistakes = replace(text, &environment).unwrap_err();
             assert_eq!(mistakes.len(), 1, "{text}");
             assert!(mistakes[0].starts_with("`${` must be followed"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_shells_variable_is_found() {
+        for (text, name) in [
+            ("/var/$HOST/a", Some("HOST")),
+            ("$HOME", Some("HOME")),
+            ("a$1/$_b.json", Some("_b")),
+            ("${HOME}/a", None),
+            ("$${HOME}/a", None),
+            ("/a$/b$-c$", None),
+        ] {
+            assert_eq!(bare_name(text), name, "{text}");
         }
     }
 

@@ -16,7 +16,7 @@ use serde::de::{
 };
 
 use super::mistake::{Mistake, Position, Step};
-use crate::limits::{CONFIG_BYTES_MAX, CONFIG_VALUES_MAX};
+use crate::limits::{CONFIG_BYTES_MAX, CONFIG_DEPTH_MAX, CONFIG_VALUES_MAX};
 
 /// What a YAML file holds. Anchors are resolved, quotes and comments gone.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +51,8 @@ pub(super) struct Document {
     /// The permission bits.
     pub(super) mode: u32,
     text: String,
+    /// How many places may still be looked up in a large text.
+    lookups_left: Cell<usize>,
     /// What the file's outermost map holds.
     pub(super) entries: Vec<(String, Node)>,
 }
@@ -70,6 +72,10 @@ impl Document {
             Some(rest) => rest.to_owned(),
             None => text,
         };
+        if let Some(position) = too_deep(&text) {
+            let text = format!("is nested more than {CONFIG_DEPTH_MAX} levels deep; check the brackets");
+            return Err(Mistake::of_file(path, Some(position), text));
+        }
         let values_left = Cell::new(CONFIG_VALUES_MAX);
         let tree = Tree { values_left: &values_left };
         let entries = match tree.deserialize(serde_yaml::Deserializer::from_str(&text)) {
@@ -83,18 +89,24 @@ impl Document {
             }
             Err(error) => return Err(syntax_mistake(path, &text, &error)),
         };
-        Ok(Self { path: path.to_owned(), mode, text, entries })
+        let lookups_left = Cell::new(LARGE_CONFIG_LOOKUPS_MAX);
+        Ok(Self { path: path.to_owned(), mode, text, lookups_left, entries })
     }
 
-    /// Where the steps lead to: a key or an item. As far as they can be gone, if not to their end.
-    pub(super) fn locate(&self, steps: &[Step]) -> Position {
-        (1..=steps.len())
+    /// Where the steps lead to: a key or an item. As far as they can be gone, if not to their end. `None` after the
+    /// first few in a large text, which is parsed again for each.
+    pub(super) fn locate(&self, steps: &[Step]) -> Option<Position> {
+        if self.text.len() > LARGE_CONFIG_BYTES {
+            self.lookups_left.set(self.lookups_left.get().checked_sub(1)?);
+        }
+        let position = (1..=steps.len())
             .rev()
             .find_map(|length| {
                 let walk = Walk(&steps[..length]).deserialize(serde_yaml::Deserializer::from_str(&self.text));
                 walk.err()?.location().as_ref().map(position)
             })
-            .unwrap_or(Position { line: 1, column: 1 })
+            .unwrap_or(Position { line: 1, column: 1 });
+        Some(position)
     }
 }
 
@@ -104,15 +116,48 @@ fn read_bounded(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     let mut bytes = Vec::new();
     file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > CONFIG_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
+        let text =
+            format!("it is larger than {}M, the most that a configuration may have", CONFIG_BYTES_MAX >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
     Ok((bytes, mode))
+}
+
+/// Where the text opens more brackets, or more collections on one line, than a configuration can need. Found before it
+/// is parsed, because the time that the parser takes grows with the square of the depth.
+///
+/// A bracket counts where a value can begin, as in `[[`, `a: [` and `- {`, not within a text. A text in quotes that has
+/// brackets after such a character counts as well, which the limit leaves room for.
+fn too_deep(text: &str) -> Option<Position> {
+    let mut depth = 0_usize;
+    for (number, line) in text.lines().enumerate() {
+        let mut dashes = 0_usize;
+        let mut may_begin = true;
+        for (column, character) in line.chars().enumerate() {
+            match character {
+                '[' | '{' if may_begin => depth += 1,
+                ']' | '}' => depth = depth.saturating_sub(1),
+                '#' if may_begin => break,
+                '-' | '?' | ':' if may_begin => dashes += 1,
+                _ => {}
+            }
+            if depth + dashes > CONFIG_DEPTH_MAX {
+                return Some(Position { line: number + 1, column: column + 1 });
+            }
+            may_begin = match character {
+                ' ' | '\t' => may_begin,
+                character => ":-,[{?".contains(character),
+            };
+        }
+    }
+    None
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Mistake {
     let mend = match error.kind() {
         io::ErrorKind::NotFound => "check the path",
         io::ErrorKind::PermissionDenied => "let the user that runs the collector read it",
+        io::ErrorKind::FileTooLarge => "check the path, or divide the tenants among several configurations",
         _ => "name a YAML file",
     };
     Mistake::of_file(path, None, format!("cannot be read: {error}; {mend}"))
@@ -171,6 +216,12 @@ fn syntax_mistake(path: &Path, text: &str, error: &serde_yaml::Error) -> Mistake
     let mend = "check indentation, quotes and colons here and in the line above";
     Mistake::of_file(path, place, format!("is not valid YAML: {message}; {mend}"))
 }
+
+/// A configuration that takes a good part of a second to parse.
+const LARGE_CONFIG_BYTES: usize = 1 << 20;
+
+/// Places that are looked up in such a text; further messages name the key without its line.
+const LARGE_CONFIG_LOOKUPS_MAX: usize = 5;
 
 /// Builds a tree of at most so many values.
 #[derive(Clone, Copy)]

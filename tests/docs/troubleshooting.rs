@@ -162,7 +162,7 @@ fn troubles_of_this_machine() -> Vec<Trouble> {
         configured(0, 0o644, &[]),
         configured(78, 0o600, &[("workingDir:", "workDir:")]),
         configured(78, 0o600, &[("client_secret: ", "client_secret: ${CREDENTIALS_DIRECTORY}/")]),
-        configured(78, 0o600, &[("client_secret: ", "client_secret_file: /etc/nowhere/")]),
+        configured(78, 0o600, &[("client_secret: ", "client_secret_file: /etc/nowhere/secret # ")]),
         configured(0, 0o600, &[("tenants:", "enabled: false\ntenants:")]),
         configured(77, 0o600, &[("tenants:", "proxy: http://127.0.0.1:1\ntenants:")]),
     ]

@@ -61,8 +61,11 @@ fn keys() {
 #[test]
 fn types() {
     assert_lines(&[
-        ("enabled: yes", "config.yaml:5:1: enabled: must be true or false, without quotes"),
-        ("enabled: 1", "config.yaml:5:1: enabled: must be true or false, without quotes"),
+        (
+            "enabled: yes",
+            "config.yaml:5:1: enabled: \"yes\" is not true or false; write one of them, without quotes",
+        ),
+        ("enabled: 1", "config.yaml:5:1: enabled: 1 is not true or false; write one of them, without quotes"),
         (
             "    name: 7",
             "config.yaml:5:5: tenants[0].name: must be a text, but is a number; put it in quotes",
@@ -114,8 +117,13 @@ fn numbers_sizes_and_durations() {
         for value in
             [least.wrapping_sub(1).to_string(), (most + 1).to_string(), "x".into(), "1.5".into(), "[]".into()]
         {
-            let expected =
-                format!("config.yaml:5:12: collect.{key}: must be a whole number from {least} to {most}");
+            let range = format!("a whole number from {least} to {most}");
+            let what = match value.as_str() {
+                "[]" => format!("must be {range}, but is a list"),
+                "x" => format!("\"x\" is not {range}"),
+                number => format!("{number} is not {range}"),
+            };
+            let expected = format!("config.yaml:5:12: collect.{key}: {what}");
             assert_mistakes(&whole(&format!("collect: {{ {key}: {value} }}")), &[&expected]);
         }
         for value in [least, most] {
@@ -123,8 +131,14 @@ fn numbers_sizes_and_durations() {
         }
     };
     for value in ["0", "1000001", "-1", "1.5", "many", "[]"] {
-        let expected = "config.yaml:5:12: collect.maxRequestsPerMinute: must be auto or a whole number from 1 to 1000000";
-        assert_mistakes(&whole(&format!("collect: {{ maxRequestsPerMinute: {value} }}")), &[expected]);
+        let range = "auto or a whole number from 1 to 1000000";
+        let what = match value {
+            "[]" => format!("must be {range}, but is a list"),
+            "many" => format!("\"many\" is not {range}"),
+            number => format!("{number} is not {range}"),
+        };
+        let expected = format!("config.yaml:5:12: collect.maxRequestsPerMinute: {what}");
+        assert_mistakes(&whole(&format!("collect: {{ maxRequestsPerMinute: {value} }}")), &[&expected]);
     }
     for value in ["1", "1000000", "'2000'", "auto", "Auto", "\"auto\""] {
         config(&format!("collect: {{ maxRequestsPerMinute: {value} }}"));
@@ -138,42 +152,51 @@ fn numbers_sizes_and_durations() {
     assert_lines(&[
         (
             "interval: 300",
-            "config.yaml:5:1: interval: has no unit; write seconds as 30s, minutes as 5m, hours as 1h",
+            "config.yaml:5:1: interval: 300 has no unit; write seconds as 30s, minutes as 5m, hours as 1h",
         ),
         (
             "interval: '300'",
-            "config.yaml:5:1: interval: has no unit; write seconds as 30s, minutes as 5m, hours as 1h",
+            "config.yaml:5:1: interval: \"300\" has no unit; write seconds as 30s, minutes as 5m, hours as 1h",
         ),
-        ("interval: 0s", "config.yaml:5:1: interval: must be a time from 1s to 7d; write 30s, 5m, 1h or 1d"),
-        ("interval: 8d", "config.yaml:5:1: interval: must be a time from 1s to 7d; write 30s, 5m, 1h or 1d"),
+        (
+            "interval: 0s",
+            "config.yaml:5:1: interval: \"0s\" is not a duration from 1s to 7d; write 30s, 5m, 1h or 1d",
+        ),
+        (
+            "interval: 8d",
+            "config.yaml:5:1: interval: \"8d\" is not a duration from 1s to 7d; write 30s, 5m, 1h or 1d",
+        ),
         (
             "interval: 5 minutes",
-            "config.yaml:5:1: interval: must be a time from 1s to 7d; write 30s, 5m, 1h or 1d",
+            "config.yaml:5:1: interval: \"5 minutes\" is not a duration from 1s to 7d; write 30s, 5m, 1h or 1d",
         ),
-        ("interval: {}", "config.yaml:5:1: interval: must be a time from 1s to 7d; write 30s, 5m, 1h or 1d"),
+        (
+            "interval: {}",
+            "config.yaml:5:1: interval: must be a duration from 1s to 7d, but is a map of keys; write 30s, 5m, 1h or 1d",
+        ),
         (
             "collect: { requestTimeout: 2h }",
-            "config.yaml:5:12: collect.requestTimeout: must be a time from 1s to 1h; write 30s, 5m, 1h or 1d",
+            "config.yaml:5:12: collect.requestTimeout: \"2h\" is not a duration from 1s to 1h; write 30s, 5m, 1h or 1d",
         ),
         (
             "curl_max_size: 1",
-            "config.yaml:5:1: curl_max_size: must be a size from 1K to 2G; write 512K, 10M, 1G or bytes",
+            "config.yaml:5:1: curl_max_size: 1 is not a size from 1K to 2G; write 512K, 10M, 1G or bytes",
         ),
         (
             "curl_max_size: 3G",
-            "config.yaml:5:1: curl_max_size: must be a size from 1K to 2G; write 512K, 10M, 1G or bytes",
+            "config.yaml:5:1: curl_max_size: \"3G\" is not a size from 1K to 2G; write 512K, 10M, 1G or bytes",
         ),
         (
             "curl_max_size: -1",
-            "config.yaml:5:1: curl_max_size: must be a size from 1K to 2G; write 512K, 10M, 1G or bytes",
+            "config.yaml:5:1: curl_max_size: -1 is not a size from 1K to 2G; write 512K, 10M, 1G or bytes",
         ),
         (
             "curl_max_size: 10MB",
-            "config.yaml:5:1: curl_max_size: must be a size from 1K to 2G; write 512K, 10M, 1G or bytes",
+            "config.yaml:5:1: curl_max_size: \"10MB\" is not a size from 1K to 2G; write 512K, 10M, 1G or bytes",
         ),
         (
             "collect: { maxMemory: 3G }",
-            "config.yaml:5:12: collect.maxMemory: must be a size from 1K to 2G; write 512K, 10M, 1G or bytes",
+            "config.yaml:5:12: collect.maxMemory: \"3G\" is not a size from 1K to 2G; write 512K, 10M, 1G or bytes",
         ),
     ]);
 }
@@ -183,11 +206,11 @@ fn tenants() {
     assert_lines(&[
         (
             "    api_type: gcchigh",
-            "config.yaml:5:5: tenants[0].api_type: must be one of commercial, gcc, gcc-high, dod; did you mean gcc-high?",
+            "config.yaml:5:5: tenants[0].api_type: \"gcchigh\" is not one of commercial, gcc, gcc-high, dod; did you mean gcc-high?",
         ),
         (
             "    api_type: moon",
-            "config.yaml:5:5: tenants[0].api_type: must be one of commercial, gcc, gcc-high, dod",
+            "config.yaml:5:5: tenants[0].api_type: \"moon\" is not one of commercial, gcc, gcc-high, dod",
         ),
         (
             "    publisher_id: contoso",
@@ -196,27 +219,27 @@ fn tenants() {
         ),
         (
             "    name: \"a\\nb\"",
-            "config.yaml:5:5: tenants[0].name: must have at most 64 characters on one line; it appears in tags and in the log",
+            "config.yaml:5:5: tenants[0].name: \"a\\nb\" must have at most 64 characters on one line; it appears in tags and in the log",
         ),
         (
             "    login_url: login.example",
-            "config.yaml:5:5: tenants[0].login_url: is no URL; write https://host or https://host:port",
+            "config.yaml:5:5: tenants[0].login_url: \"login.example\" is not a URL; write https://host or https://host:port",
         ),
         (
             "    login_url: 'ftp://host'",
-            "config.yaml:5:5: tenants[0].login_url: is no URL; write https://host or https://host:port",
+            "config.yaml:5:5: tenants[0].login_url: \"ftp://host\" is not a URL; write https://host or https://host:port",
         ),
         (
             "    api_url: http://manage.example",
-            "config.yaml:5:5: tenants[0].api_url: must begin with https://; http:// is for localhost only",
+            "config.yaml:5:5: tenants[0].api_url: \"http://manage.example\" must begin with https://; http:// is for localhost only",
         ),
         (
             "    api_url: http://localhost.example",
-            "config.yaml:5:5: tenants[0].api_url: must begin with https://; http:// is for localhost only",
+            "config.yaml:5:5: tenants[0].api_url: \"http://localhost.example\" must begin with https://; http:// is for localhost only",
         ),
         (
             "    api_url: https://manage.example/api?x=y",
-            "config.yaml:5:5: tenants[0].api_url: must be the root of a server; remove what follows the host",
+            "config.yaml:5:5: tenants[0].api_url: \"https://manage.example/api?…\" must be the root of a server; remove what follows the host",
         ),
         (
             "    api_url: https://me:pass@manage.example",
@@ -277,9 +300,9 @@ fn files_of_root_certificates() {
     for (path, expected) in [
         (
             "/nowhere/ca.pem",
-            "config.yaml:5:1: ca_file: the file cannot be read: No such file or directory (os error 2); check the path",
+            "config.yaml:5:1: ca_file: the file \"/nowhere/ca.pem\" cannot be read: No such file or directory (os error 2); check the path",
         ),
-        ("/", "config.yaml:5:1: ca_file: is no file; name a PEM file"),
+        ("/", "config.yaml:5:1: ca_file: \"/\" is not a regular file; name a PEM file"),
     ] {
         assert_mistakes(&whole(&format!("ca_file: {path}")), &[expected]);
     }
@@ -314,12 +337,11 @@ fn subscriptions_and_filters() {
     assert_lines(&[
         (
             "subscriptions: [ Audit.Exchnge ]",
-            "config.yaml:5:18: subscriptions[0]: is no content type; did you mean Audit.Exchange?",
+            "config.yaml:5:18: subscriptions[0]: unknown content type \"Audit.Exchnge\"; did you mean Audit.Exchange?",
         ),
         (
             "subscriptions: [ DLP.All, x ]",
-            "config.yaml:5:27: subscriptions[1]: is no content type; there are DLP.All, Audit.Exchange, Audit.SharePoint, \
-             Audit.AzureActiveDirectory, Audit.General",
+            "config.yaml:5:27: subscriptions[1]: unknown content type \"x\"; there are DLP.All, Audit.Exchange, Audit.SharePoint, Audit.AzureActiveDirectory, Audit.General",
         ),
         (
             "subscriptions: [ 1 ]",
@@ -327,7 +349,7 @@ fn subscriptions_and_filters() {
         ),
         (
             "collect: { filter: { Audit.Genral: { A: b } } }",
-            "config.yaml:5:22: collect.filter.Audit.Genral: is no content type; did you mean Audit.General?",
+            "config.yaml:5:22: collect.filter.Audit.Genral: unknown content type \"Audit.Genral\"; did you mean Audit.General?",
         ),
         (
             "collect: { filter: { DLP.All: { A: b }, dlp.all: { A: c } } }",
@@ -366,11 +388,11 @@ fn files_and_fluentd() {
         ("file: {}", "config.yaml:6:3: output.file.path: is missing; name the file to append to"),
         (
             "file: { path: logs/ }",
-            "config.yaml:6:11: output.file.path: names a folder; add a file's name, such as audit.json",
+            "config.yaml:6:11: output.file.path: \"logs/\" names a folder; add a file's name, such as audit.json",
         ),
         (
             "file: { path: a.csv, separator: ;; }",
-            "config.yaml:6:24: output.file.separator: must be one character other than a quote or a line end, such as ;",
+            "config.yaml:6:24: output.file.separator: \";;\" is not one character other than a quote or a line end; write one, such as ;",
         ),
         (
             "fluentd: { port: 1 }",
@@ -378,15 +400,15 @@ fn files_and_fluentd() {
         ),
         (
             "fluentd: { address: a, port: 0 }",
-            "config.yaml:6:26: output.fluentd.port: must be a whole number from 1 to 65535",
+            "config.yaml:6:26: output.fluentd.port: 0 is not a whole number from 1 to 65535",
         ),
         (
             "fluentd: { address: 'a:24224' }",
-            "config.yaml:6:14: output.fluentd.address: must be only a host's name or address; the port has a key of its own",
+            "config.yaml:6:14: output.fluentd.address: \"a:24224\" is not a host's name or address; the port has a key of its own",
         ),
         (
             "fluentd: { address: a, tag: '{tenannt}' }",
-            "config.yaml:6:26: output.fluentd.tag: must have no spaces and no braces but {tenant}, {contentType}, {workload}",
+            "config.yaml:6:26: output.fluentd.tag: \"{tenannt}\" must have no spaces and no braces but {tenant}, {contentType}, {workload}",
         ),
         (
             "fluentd: { address: a, username: b }",
@@ -406,20 +428,20 @@ fn files_and_fluentd() {
         ),
         (
             "fluentd: { address: a, compress: zip }",
-            "config.yaml:6:26: output.fluentd.compress: must be one of gzip, none; did you mean gzip?",
+            "config.yaml:6:26: output.fluentd.compress: \"zip\" is not one of gzip, none; did you mean gzip?",
         ),
         (
             "fluentd: { address: a, retryTimeout: 2h }",
-            "config.yaml:6:26: output.fluentd.retryTimeout: must be a time from 0s to 1h; write 30s, 5m, 1h or 1d",
+            "config.yaml:6:26: output.fluentd.retryTimeout: \"2h\" is not a duration from 0s to 1h; write 30s, 5m, 1h or 1d",
         ),
         (
             "graylog: { address: a, confirm: maybe, retryTimeout: 2h }",
-            "config.yaml:6:26: output.graylog.confirm: must be true or false, without quotes\n\
-             config.yaml:6:42: output.graylog.retryTimeout: must be a time from 0s to 1h; write 30s, 5m, 1h or 1d",
+            "config.yaml:6:26: output.graylog.confirm: \"maybe\" is not true or false; write one of them, without quotes\n\
+             config.yaml:6:42: output.graylog.retryTimeout: \"2h\" is not a duration from 0s to 1h; write 30s, 5m, 1h or 1d",
         ),
         (
             "fluentd: { address: a, ackTimeout: 190 }",
-            "config.yaml:6:26: output.fluentd.ackTimeout: has no unit; write seconds as 30s, minutes as 5m, hours as 1h",
+            "config.yaml:6:26: output.fluentd.ackTimeout: 190 has no unit; write seconds as 30s, minutes as 5m, hours as 1h",
         ),
     ]);
 }
@@ -434,13 +456,12 @@ fn other_outputs() {
         (
             "graylog: { address: a, tls: { key_file: /nowhere } }",
             "config.yaml:6:33: output.graylog.tls.key_file: is nothing without cert_file; add it\n\
-             config.yaml:6:33: output.graylog.tls.key_file: the file cannot be read: No such file or directory (os error \
-             2); check the path",
+             config.yaml:6:33: output.graylog.tls.key_file: the file \"/nowhere\" cannot be read: No such file or directory (os error 2); check the path",
         ),
         ("http: {}", "config.yaml:6:3: output.http.url: is missing; name the receiver's URL"),
         (
             "http: { url: logs.example }",
-            "config.yaml:6:11: output.http.url: is no URL; write https://host or https://host:port",
+            "config.yaml:6:11: output.http.url: \"logs.example\" is not a URL; write https://host or https://host:port",
         ),
         (
             "http: { url: 'https://a:b@c' }",
@@ -452,8 +473,7 @@ fn other_outputs() {
         ),
         (
             "http: { url: 'https://a', format: json }",
-            "config.yaml:6:29: output.http.format: must be one of ndjson, array, splunk-hec, elastic-bulk, \
-             azure-logs-ingestion",
+            "config.yaml:6:29: output.http.format: \"json\" is not one of ndjson, array, splunk-hec, elastic-bulk, azure-logs-ingestion",
         ),
         (
             "http: { url: 'https://a', format: array, splunk: { index: a } }",
@@ -471,8 +491,7 @@ fn other_outputs() {
         ),
         (
             "http: { url: 'https://a', format: azure-logs-ingestion, batchSize: 1M }",
-            "config.yaml:6:59: output.http.batchSize: must be at most 1000000 for azure-logs-ingestion, which takes no \
-             larger bodies",
+            "config.yaml:6:59: output.http.batchSize: \"1M\" is larger than 1000000, the largest body that azure-logs-ingestion accepts",
         ),
         (
             "http: { url: 'http://a', format: azure-logs-ingestion }",
@@ -487,10 +506,10 @@ fn other_outputs() {
         ),
         (
             "http: { url: 'https://a', batchRecords: 0, connections: 99, timeout: 1h, retryTimeout: 2h }",
-            "config.yaml:6:29: output.http.batchRecords: must be a whole number from 1 to 1000000\n\
-             config.yaml:6:46: output.http.connections: must be a whole number from 1 to 64\n\
-             config.yaml:6:63: output.http.timeout: must be a time from 1s to 10m; write 30s, 5m, 1h or 1d\n\
-             config.yaml:6:76: output.http.retryTimeout: must be a time from 0s to 1h; write 30s, 5m, 1h or 1d",
+            "config.yaml:6:29: output.http.batchRecords: 0 is not a whole number from 1 to 1000000\n\
+             config.yaml:6:46: output.http.connections: 99 is not a whole number from 1 to 64\n\
+             config.yaml:6:63: output.http.timeout: \"1h\" is not a duration from 1s to 10m; write 30s, 5m, 1h or 1d\n\
+             config.yaml:6:76: output.http.retryTimeout: \"2h\" is not a duration from 0s to 1h; write 30s, 5m, 1h or 1d",
         ),
         (
             "http: { url: 'https://a', headers: { 'a b': c } }",
@@ -506,8 +525,7 @@ fn other_outputs() {
         ),
         (
             "http: { url: 'https://a', header_files: { a: /nowhere } }",
-            "config.yaml:6:45: output.http.header_files.a: the file cannot be read: No such file or directory (os error 2); \
-             check the path",
+            "config.yaml:6:45: output.http.header_files.a: the file \"/nowhere\" cannot be read: No such file or directory (os error 2); check the path",
         ),
         (
             "stdout: { enabled: false }",
@@ -529,13 +547,13 @@ fn other_outputs() {
 fn what_is_switched_off_is_checked_too() {
     assert_mistakes(
         &whole("enabled: false\nlog: { debug: maybe }"),
-        &["config.yaml:6:8: log.debug: must be true or false, without quotes"],
+        &["config.yaml:6:8: log.debug: \"maybe\" is not true or false; write one of them, without quotes"],
     );
     assert_mistakes(
         &format!(
             "{BEGIN}output: {{ stdout: {{ enabled: true }}, graylog: {{ enabled: false, port: x }} }}\n"
         ),
-        &["config.yaml:5:65: output.graylog.port: must be a whole number from 1 to 65535"],
+        &["config.yaml:5:65: output.graylog.port: \"x\" is not a whole number from 1 to 65535"],
     );
 }
 
@@ -556,7 +574,7 @@ output:
   file: { path: ~ }
 ",
         &[
-            "config.yaml:1:1: enabled: must be true or false, without quotes",
+            "config.yaml:1:1: enabled: \"maybe\" is not true or false; write one of them, without quotes",
             "config.yaml:3:5: tenants[0].client_id: is missing; fill in the client_id: App registrations, your app, \
              Application (client) ID",
             "config.yaml:3:5: tenants[0].tenant_id: must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill in \
@@ -564,7 +582,7 @@ output:
             "config.yaml:4:5: tenants[0].cleint_id: is no known key; did you mean `client_id`?",
             "config.yaml:5:5: tenants[0].client_secret: is empty; fill it in or remove the line",
             "config.yaml:6:1: maxThreads: is no known key here; `maxThreads` belongs under `collect`",
-            "config.yaml:8:3: collect.retries: must be a whole number from 0 to 20",
+            "config.yaml:8:3: collect.retries: 99 is not a whole number from 0 to 20",
             "config.yaml:9:3: collect.retries: is there twice, first in line 8; keep one of them",
             "config.yaml:11:11: output.file.path: is missing; name the file to append to",
         ],
@@ -631,10 +649,14 @@ fn files_that_are_no_configuration() {
     let trial = Trial::new("");
     trial.file("config.yaml", b"enabled: \xff\xfe", 0o600);
     assert_eq!(trial.mistakes(), ["config.yaml: is not UTF-8 text; save it as UTF-8"]);
-    trial.file("config.yaml", vec![b'#'; 1 << 20], 0o600);
-    assert_eq!(trial.mistakes(), ["config.yaml: is empty; begin with config/config.yaml"]);
-    trial.file("config.yaml", vec![b'#'; (1 << 20) + 1], 0o600);
-    assert_eq!(trial.mistakes(), ["config.yaml: cannot be read: larger than 1 MiB; name a YAML file"]);
+    trial.file("config.yaml", vec![b'#'; (16 << 20) + 1], 0o600);
+    assert_eq!(
+        trial.mistakes(),
+        [
+            "config.yaml: cannot be read: it is larger than 16M, the most that a configuration may have; check the path, \
+             or divide the tenants among several configurations"
+        ]
+    );
     fs::remove_file(trial.folder.path().join("config.yaml")).unwrap();
     assert_eq!(
         trial.mistakes(),
@@ -751,4 +773,177 @@ fn files_that_would_destroy_each_other_are_refused() {
     }
     Trial::new(&with("path: /o/a.json, separateByContentType: true", "log: { path: /o/a.json }")).config();
     Trial::new(&with("path: /dev/null", "log: { path: /dev/null }")).config();
+}
+
+/// The parser's time grows with the square of the depth: 500 KB of `[` took minutes.
+#[test]
+fn a_file_of_brackets_is_refused_before_it_is_parsed() {
+    for (text, place) in [
+        ("[".repeat(500_000), "1:101"),
+        ("a: [".repeat(100_000), "1:404"),
+        ("- ".repeat(250_000), "1:201"),
+        ("{a: ".repeat(100_000), "1:401"),
+        (format!("log:\n{}", " [\n".repeat(100_000)), "102:2"),
+    ] {
+        let begin = std::time::Instant::now();
+        let mistakes = Trial::new(&text).mistakes();
+        let place = format!("config.yaml:{place}: is nested more than 100 levels deep; check the brackets");
+        assert_eq!(mistakes, [place]);
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed()); // a busy machine
+    }
+    // Brackets within texts and comments are none.
+    let texts =
+        "# [[[[ {{{{ a: [\n".repeat(100) + &whole("    name: 'a [[[ b'\nlog: { path: \"/x-[[[/a.log\" }");
+    Trial::new(&texts).config();
+}
+
+#[test]
+#[allow(clippy::format_push_string, reason = "a test may allocate")]
+fn a_configuration_of_twenty_thousand_tenants_is_read() {
+    let mut text = String::from("output: { stdout: { enabled: true } }\ntenants:\n");
+    let mut credentials = String::from("tenants:\n");
+    for number in 0..20_000 {
+        let id = format!("0a1b2c3d-0000-4000-8000-{number:012x}");
+        text += &format!(
+            "  - tenant_id: {id}\n    client_id: {CLIENT}\n    name: tenant-{number}\n    api_type: gcc\n    \
+             publisher_id: {id}\n    subscriptions: [ DLP.All, Audit.General ]\n"
+        );
+        credentials += &format!("  - tenant_id: {id}\n    client_secret: {OTHER}\n");
+    }
+    let begin = std::time::Instant::now();
+    let trial = Trial::new(&text).credentials(&credentials);
+    let loaded = trial.load().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(loaded.config.tenants.len(), 20_000);
+    // The secret of each looks like an id.
+    assert_eq!(loaded.warnings.len(), 51);
+    assert_eq!(loaded.warnings[50], "… and 19950 more warnings about the configuration");
+    assert!(begin.elapsed() < Duration::from_secs(120), "{:?}", begin.elapsed()); // a busy machine
+}
+
+#[test]
+fn a_path_that_only_a_shell_understands_is_refused() {
+    assert_lines(&[
+        (
+            "log: { path: ~/collector.log }",
+            "config.yaml:5:8: log.path: \"~/collector.log\" begins with ~, which only a shell replaces; write the folder \
+             out, or use ${HOME}",
+        ),
+        (
+            "metrics: { path: /srv/$HOST/a.prom }",
+            "config.yaml:5:12: metrics.path: \"/srv/$HOST/a.prom\" holds $HOST; write the value out, or use ${HOST}",
+        ),
+        (
+            "collect: { workingDir: $STATE_DIRECTORY }",
+            "config.yaml:5:12: collect.workingDir: \"$STATE_DIRECTORY\" holds $STATE_DIRECTORY; write the value out, or \
+             use ${STATE_DIRECTORY}",
+        ),
+        (
+            "ca_file: ~me/ca.pem",
+            "config.yaml:5:1: ca_file: \"~me/ca.pem\" begins with ~, which only a shell replaces; write the folder out, \
+             or use ${HOME}",
+        ),
+    ]);
+    for credential in [
+        "client_secret_file: ~/secret",
+        "certificate: { file: ~/app.pem }",
+        "certificate: { file: a.pem, key_file: ~/app.pem }",
+        "federated_token_file: ~/token",
+    ] {
+        let mistakes = Trial::new(&whole("").replace("client_secret: hunter2~", credential)).mistakes();
+        assert!(mistakes.len() == 1 && mistakes[0].contains("begins with ~"), "{credential}: {mistakes:?}");
+    }
+    for output in ["file: { path: ~/a.json }", "http: { url: 'https://a', header_files: { A: ~/a } }"] {
+        let mistakes = Trial::new(&format!("{BEGIN}output: {{ {output} }}\n")).mistakes();
+        assert!(mistakes.len() == 1 && mistakes[0].contains("begins with ~"), "{output}: {mistakes:?}");
+    }
+    let trial = Trial::new(&whole("log: { path: '${HOME}/$-~.log' }")).set("HOME", "/home/$me");
+    assert_eq!(trial.config().log.path, Some("/home/$me/$-~.log".into()), "what a variable holds is text");
+}
+
+#[test]
+fn a_file_that_is_read_or_kept_is_not_written_to() {
+    let trial = Trial::new("").credentials(&format!("tenants: [ {{ tenant_id: {TENANT} }} ]"));
+    let folder = trial.folder.path().display().to_string();
+    let file = |name: &str| trial.file(name, "a-secret", 0o600).display().to_string();
+    let (secret, pem, header) = (file("secret"), file("ca.pem"), file("header"));
+    std::os::unix::fs::symlink(&secret, trial.folder.path().join("link")).unwrap();
+    fs::hard_link(&secret, trial.folder.path().join("hard")).unwrap();
+    std::os::unix::fs::symlink(trial.folder.path(), trial.folder.path().join("folder")).unwrap();
+    let tenant = BEGIN.replace("client_secret: hunter2~", &format!("client_secret_file: {secret}"));
+    for (path, owner) in [
+        ("config.yaml", "the configuration itself"),
+        ("folder/config.yaml", "the configuration itself"),
+        ("credentials.yaml", "the configuration itself"),
+        ("secret", "tenants[0].client_secret_file"),
+        ("link", "tenants[0].client_secret_file"),
+        ("hard", "tenants[0].client_secret_file"),
+        ("folder/secret", "tenants[0].client_secret_file"),
+        ("ca.pem", "ca_file"),
+        ("header", "output.http.header_files.A"),
+        ("known_blobs", "the state"),
+        ("journal.new", "the state"),
+        ("progress.unreadable", "the state"),
+        ("known_blobs.rewrite", "the state"),
+    ] {
+        for key in ["metrics", "log"] {
+            let text = format!(
+                "{tenant}ca_file: {pem}\ncollect: {{ workingDir: {folder} }}\noutput: {{ http: {{ url: 'https://a', \
+                 header_files: {{ A: {header} }} }} }}\n{key}: {{ path: {folder}/{path} }}\n"
+            );
+            trial.file("config.yaml", text, 0o600);
+            let mistakes = trial.mistakes();
+            let expected = format!("is a file of {owner} too; give each its own");
+            assert!(mistakes.len() == 1 && mistakes[0].ends_with(&expected), "{key} {path}: {mistakes:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_not_regular_is_refused_where_it_cannot_work() {
+    let trial = Trial::new("");
+    let folder = trial.folder.path().to_owned();
+    let fifo = folder.join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("coreutils").success());
+    let _socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
+    std::os::unix::fs::symlink("/dev/null", folder.join("link")).unwrap();
+    let fifo = fifo.display().to_string();
+    let socket = folder.join("socket").display().to_string();
+    let link = folder.join("link").display().to_string();
+    let folder = folder.display().to_string();
+    for (path, kind) in [
+        ("/dev/null", "a device"),
+        ("/dev/zero", "a device"),
+        (&fifo, "a FIFO"),
+        (&socket, "a socket"),
+        (&folder, "a folder"),
+        (&link, "a device"),
+    ] {
+        let metrics = Trial::new(&whole(&format!("metrics: {{ path: {path} }}"))).mistakes();
+        assert_eq!(
+            metrics,
+            [format!(
+                "config.yaml:5:12: metrics.path: {path} is {kind}, but must be a regular file, because it is replaced \
+                 after each pass; choose another path"
+            )]
+        );
+        let streams = "a regular file, a FIFO, /dev/stdout, /dev/stderr or /dev/null; choose another path";
+        for (lines, place) in [
+            (whole(&format!("log: {{ path: {path} }}")), "config.yaml:5:8: log.path"),
+            (
+                format!("{BEGIN}output: {{ file: {{ path: {path} }} }}\n"),
+                "config.yaml:5:19: output.file.path",
+            ),
+        ] {
+            let trial = Trial::new(&lines);
+            if ["/dev/null", &fifo].contains(&path) {
+                trial.config();
+            } else {
+                assert_eq!(trial.mistakes(), [format!("{place}: {path} is {kind}, but must be {streams}")]);
+            }
+        }
+    }
+    for path in ["/dev/stdout", "/dev/stderr", "/dev/fd/1", "/proc/self/fd/2"] {
+        config(&format!("log: {{ path: {path} }}"));
+        Trial::new(&format!("{BEGIN}output: {{ file: {{ path: {path} }} }}\n")).config();
+    }
 }

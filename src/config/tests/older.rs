@@ -120,8 +120,8 @@ fn mistakes_within_older_keys() {
         &[
             "config.yaml:5:12: collect.contentTypes: has no content type that is true; set one of them or remove the key \
              for all five",
-            "config.yaml:5:28: collect.contentTypes.Audit.Generl: is no content type; did you mean Audit.General?",
-            "config.yaml:5:48: collect.contentTypes.DLP.All: must be true or false, without quotes",
+            "config.yaml:5:28: collect.contentTypes.Audit.Generl: unknown content type \"Audit.Generl\"; did you mean Audit.General?",
+            "config.yaml:5:48: collect.contentTypes.DLP.All: \"no\" is not true or false; write one of them, without quotes",
         ],
     );
 }
