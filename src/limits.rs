@@ -392,6 +392,25 @@ pub const HTTP_RETRY_DELAY: Duration = Duration::from_millis(250);
 /// day, each of which comes again for a week, holds up nothing.
 pub const HTTP_REFUSED_RECORDS_MAX: usize = 100;
 
+/// Records that are refused before the receiver has accepted a single one in this pass: with this many, the output
+/// fails, because its receiver or its configuration is at fault, and not the records.
+pub const HTTP_REFUSED_BEFORE_SUCCESS_MAX: usize = 10;
+
+/// The same for records to which a receiver answers with an error of its own, such as HTTP 500.
+pub const HTTP_SUSPECTS_MAX: usize = 3;
+
+/// How often in one commit batches are sent again because their ack ids were given out twice.
+pub const SPLUNK_RESENDS_MAX: usize = 10;
+
+/// Most cookies of a receiver that are kept, …
+pub const COOKIES_MAX: usize = 16;
+
+/// … and the longest of them, name and value, in bytes.
+pub const COOKIE_BYTES_MAX: usize = 4096;
+
+/// The largest file of dead letters, in bytes. Beyond it, refused records are sent again by later passes.
+pub const DEAD_LETTERS_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
 /// Most records that a message names.
 pub const NAMED_RECORDS_MAX: usize = 3;
 

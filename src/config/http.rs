@@ -56,6 +56,7 @@ pub(super) fn http(section: &Section, tenants: &[Tenant]) -> Option<HttpOutput> 
     let connections = section.number("connections", &limits::HTTP_CONNECTIONS).unwrap_or(CONNECTIONS);
     let timeout = section.duration("timeout", &limits::HTTP_TIMEOUT_SECONDS).unwrap_or(TIMEOUT);
     let retry_timeout = retry_timeout(section);
+    let dead_letters = section.boolean("deadLetters").unwrap_or(true);
     let tls = tls(section);
     refuse_strange_sections(section, kind);
     let splunk = splunk(&section.section("splunk"));
@@ -77,6 +78,11 @@ pub(super) fn http(section: &Section, tenants: &[Tenant]) -> Option<HttpOutput> 
             section.reading.warn(&place, text);
         }
     }
+    if kind == Kind::SplunkHec && is_raw_endpoint(uri.path()) {
+        let text = "is the raw endpoint, which splits records at line ends and cannot say what it accepted; use \
+                    /services/collector/event";
+        section.reading.mistake(&section.place.key("url"), text);
+    }
     let format = match kind {
         Kind::Ndjson => HttpFormat::Ndjson,
         Kind::Array => HttpFormat::Array,
@@ -94,8 +100,15 @@ pub(super) fn http(section: &Section, tenants: &[Tenant]) -> Option<HttpOutput> 
         connections,
         timeout,
         retry_timeout,
+        dead_letters,
         tls,
     })
+}
+
+/// `/services/collector/raw`, and the same with a version.
+fn is_raw_endpoint(path: &str) -> bool {
+    let path = path.trim_end_matches('/');
+    path.strip_suffix("/1.0").unwrap_or(path).ends_with("/collector/raw")
 }
 
 fn batch_bytes_max(section: &Section, kind: Kind) -> usize {

@@ -315,6 +315,8 @@ pub struct HttpOutput {
     pub timeout: Duration,
     /// `retryTimeout`: for so long a batch that was not taken is tried again.
     pub retry_timeout: Duration,
+    /// `deadLetters`: whether a record that is refused in every form is kept in a file instead of being sent again.
+    pub dead_letters: bool,
     /// Private roots and client certificates.
     pub tls: Option<Tls>,
 }

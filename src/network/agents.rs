@@ -116,14 +116,24 @@ pub fn read_answer(
     answer: Result<Response<Body>, ureq::Error>,
     bytes_max: usize,
 ) -> Result<(u16, HeaderMap, Vec<u8>), Trouble> {
+    let (status, headers, body, cut) = read_even_if_cut(peer, answer, bytes_max)?;
+    cut.map_or(Ok((status, headers, body)), Err)
+}
+
+/// The same, with what could be read of the body and why that was not all of it.
+pub fn read_even_if_cut(
+    peer: &str,
+    answer: Result<Response<Body>, ureq::Error>,
+    bytes_max: usize,
+) -> Result<(u16, HeaderMap, Vec<u8>, Option<Trouble>), Trouble> {
     let (head, body) = answer.map_err(|error| Trouble::from_ureq(peer, error))?.into_parts();
     let status = head.status.as_u16();
     if !head.status.is_success() {
         let reason = read_refusal(&head.headers, body);
-        return Ok((status, head.headers, reason));
+        return Ok((status, head.headers, reason, None));
     }
     let mut bytes = Vec::new();
     let read = encoding::reader(&head.headers, body)?.take(bytes_max as u64).read_to_end(&mut bytes);
-    read.map_err(|error| Trouble::from_body(peer, error))?;
-    Ok((status, head.headers, bytes))
+    let cut = read.err().map(|error| Trouble::from_body(peer, error));
+    Ok((status, head.headers, bytes, cut))
 }

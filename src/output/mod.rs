@@ -23,6 +23,7 @@ use crate::{
     delivery::OutputName,
     disk::{self, Position},
     feed::ContentType,
+    json,
     records::{Record, RecordId},
 };
 
@@ -54,8 +55,8 @@ pub trait Output: Send {
     /// [`Output::take_refused`] tells.
     fn make_durable(&mut self) -> Result<(), OutputError>;
 
-    /// When everything else is safe: the records that the receiver will never take as they are. They are not delivered,
-    /// nor are their blobs; the output goes on with others.
+    /// When everything else is safe: the records that the receiver refuses whatever is done. They are kept as dead letters,
+    /// or else not delivered, and neither are their blobs; the output continues with others.
     fn take_refused(&mut self) -> Option<Refused> {
         None
     }
@@ -103,22 +104,41 @@ pub struct Mark {
     pub id: Option<RecordId>,
 }
 
-/// Records that a receiver refused, one by one, while it took others.
+/// Records that a receiver refused, one by one, while it accepted others.
 #[derive(Debug)]
 pub struct Refused {
     /// Which ones.
-    pub records: Vec<Mark>,
-    /// What it said of one of them, and what a person can do.
+    pub records: Vec<RefusedRecord>,
+    /// What it answered to one of them, and what the administrator can do.
     pub why: OutputError,
+    /// Whether they are kept as dead letters. Otherwise a later pass sends them again.
+    pub are_dead_letters: bool,
 }
 
-impl Refused {
-    /// Adds them to those that are known already.
-    pub fn join(self, all: &mut Option<Self>) {
-        match all {
-            Some(all) => all.records.extend(self.records),
-            None => *all = Some(self),
-        }
+/// A record that its receiver refused in every form.
+#[derive(Debug)]
+pub struct RefusedRecord {
+    /// Which one.
+    pub mark: Mark,
+    /// Its text, one line of JSON without the line break.
+    pub record: Vec<u8>,
+    /// What the receiver answered.
+    pub reason: String,
+}
+
+impl RefusedRecord {
+    /// Its `Id` as a text, if it has one.
+    pub fn id(&self) -> Option<String> {
+        let text = std::str::from_utf8(&self.record).ok()?;
+        let mut id = None;
+        json::each_field(text, |name, value| {
+            if name == "Id" && value.len() > 2 && value.starts_with('"') {
+                id = Some(json::text_of(value).into_owned());
+            } else if name == "Id" && value.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+                id = Some(value.to_owned());
+            }
+        });
+        id
     }
 }
 

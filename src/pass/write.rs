@@ -10,8 +10,8 @@
 //! Outputs fail one by one. One that has failed is left alone for the rest of the pass; the others go on. A blob that
 //! some of them have and others do not is not known: it waits, together with who has it, and a later pass collects it
 //! again for the rest only. What a receiver acknowledged before it failed is remembered record by record, by Id, so
-//! that it is not sent there again. An output of which the receiver refuses single records goes on: only their blobs
-//! wait.
+//! that it is not sent there again. An output of which the receiver refuses single records goes on: they become dead
+//! letters and count as delivered there, or else only their blobs wait.
 
 use std::{collections::HashMap, mem, sync::Arc, time::Instant};
 
@@ -22,9 +22,9 @@ use super::{Event, FeedIndex, Feeds, memory::Share};
 use crate::{
     delivery::{OutputName, OutputSet, Wanted},
     limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX},
-    output::{Mark, Output, OutputError, Refused, Source},
+    output::{Mark, Output, OutputError, Refused, RefusedRecord, Source},
     records::{self, Record, Records},
-    state::{self, BlobKey, Content, Ledger, StateError, Waiting},
+    state::{self, BlobKey, Content, DeadLetter, Ledger, StateError, Waiting},
 };
 
 /// What the writer is given.
@@ -71,6 +71,8 @@ pub struct Delivered {
     pub duplicates: u64,
     /// How many the filter kept back.
     pub filtered: u64,
+    /// How many became dead letters of an output.
+    pub dead_letters: u64,
 }
 
 /// The writer and what it owns.
@@ -88,9 +90,27 @@ pub struct Writer {
 struct Slot {
     output: Box<dyn Output>,
     failure: Option<OutputError>,
-    /// The records that its receiver refused, as the log names them, and what it said of the first.
-    refused: Vec<String>,
-    refusal: Option<OutputError>,
+    /// The records that its receiver refused and that a later pass sends again.
+    refused: Refusals,
+    /// Those that are kept as dead letters.
+    dead: Refusals,
+}
+
+/// Records that a receiver refused, for the log.
+#[derive(Default)]
+struct Refusals {
+    count: usize,
+    /// Some of them.
+    named: Vec<String>,
+    /// What the receiver answered to the first.
+    why: Option<OutputError>,
+}
+
+/// Records that a receiver refused of a batch.
+#[derive(Default)]
+struct RefusedMarks {
+    to_be_sent_again: Vec<Mark>,
+    dead_letters: Vec<Mark>,
 }
 
 /// What outputs lack of a batch although the rest of it is safe there.
@@ -176,7 +196,8 @@ impl Writer {
             }
         }
         self.commit()?;
-        let failures: Vec<_> = self.outputs.into_iter().filter_map(Slot::close).collect();
+        let ledger = self.ledger.as_ref();
+        let failures: Vec<_> = self.outputs.into_iter().filter_map(|slot| slot.close(ledger)).collect();
         let files_are_whole = failures.iter().all(|(output, _)| output.name() != OutputName::File);
         let failures = failures.into_iter().map(|(_, why)| why).collect();
         Ok(Closed { ledger: self.ledger, files_are_whole, failures })
@@ -304,8 +325,9 @@ impl Writer {
 
     /// **Durable in the outputs, then in the state.** The order is the promise:
     ///
-    /// 1. Each output makes the batch's records durable. A crash before that is over leaves blobs that are not known
-    ///    and, in files, records that are orphans: the blobs are collected again, and the orphans adopted.
+    /// 1. Each output makes the batch's records durable, and what its receiver refuses becomes durable as dead letters.
+    ///    A crash before that is over leaves blobs that are not known and, in files, records that are orphans: the blobs
+    ///    are collected again, and the orphans adopted; dead letters can come twice.
     /// 2. The state is told ([`Ledger::commit`] says what a crash at each of its steps leaves).
     /// 3. The main thread is told, and counts the blobs as delivered.
     fn commit(&mut self) -> Result<(), StateError> {
@@ -315,6 +337,7 @@ impl Writer {
         }
         let mut durable = OutputSet::EMPTY;
         let (mut positions, mut lacking) = (Vec::new(), Lacking::default());
+        let mut dead_letters: HashMap<usize, u64> = HashMap::new();
         for slot in self.outputs.iter_mut().filter(|slot| slot.failure.is_none()) {
             let ends = slot.attempt(|output| {
                 output.make_durable()?;
@@ -323,8 +346,12 @@ impl Writer {
             if let Some(ends) = ends {
                 durable = durable.with(slot.output.name());
                 positions.extend(ends);
-                for mark in slot.take_refused(|mark| name_of(&self.feeds, blobs[mark.blob].feed, mark)) {
+                let refused = slot.take_refused(&self.feeds, &blobs, self.ledger.as_ref())?;
+                for mark in refused.to_be_sent_again {
                     lacking.add(mark, slot.output.name());
+                }
+                for mark in refused.dead_letters {
+                    *dead_letters.entry(mark.blob).or_default() += 1;
                 }
             }
         }
@@ -342,7 +369,17 @@ impl Writer {
             let is_new = !has.without(had).is_empty();
             let (records, duplicates, filtered) =
                 if is_new { (records, duplicates, filtered) } else { (0, 0, 0) };
-            delivered.push(Delivered { key, feed, has, is_complete, records, duplicates, filtered });
+            let dead_letters = dead_letters.get(&place).copied().unwrap_or_default();
+            delivered.push(Delivered {
+                key,
+                feed,
+                has,
+                is_complete,
+                records,
+                duplicates,
+                filtered,
+                dead_letters,
+            });
         }
         for (feed, wanted) in gone {
             self.remember(&mut batch, feed, wanted, OutputSet::EMPTY, true);
@@ -424,31 +461,89 @@ impl Lacking {
     }
 }
 
+impl Refusals {
+    fn add(&mut self, labels: impl ExactSizeIterator<Item = String>, why: OutputError) {
+        self.count += labels.len();
+        self.named.extend(labels.take(NAMED_RECORDS_MAX.saturating_sub(self.named.len())));
+        self.why.get_or_insert(why);
+    }
+
+    /// The records and why they are refused. `None` if there are none.
+    fn in_words(&self) -> Option<(String, &OutputError)> {
+        let why = self.why.as_ref()?;
+        let mut named = self.named.join(", ");
+        if self.count > self.named.len() {
+            named += ", …";
+        }
+        let records = if self.count == 1 { "record" } else { "records" };
+        Some((format!("{} {records} ({named})", self.count), why))
+    }
+}
+
 impl Slot {
     fn new(output: Box<dyn Output>) -> Self {
-        Self { output, failure: None, refused: Vec::new(), refusal: None }
+        Self { output, failure: None, refused: Refusals::default(), dead: Refusals::default() }
     }
 
-    /// The records that its receiver refused of what was just made durable; their names are kept for the log.
-    fn take_refused(&mut self, name: impl Fn(Mark) -> String) -> Vec<Mark> {
-        let Some(Refused { records, why }) = self.output.take_refused() else { return Vec::new() };
-        self.refusal.get_or_insert(why);
-        self.refused.extend(records.iter().map(|&record| name(record)));
-        records
-    }
-
-    /// The output and why it failed, if it did; tells which records were refused.
-    fn close(self) -> Option<(Box<dyn Output>, OutputError)> {
-        if let Some(why) = &self.refusal {
-            let (name, count) = (self.output.name(), self.refused.len());
-            let mut named = self.refused[..count.min(NAMED_RECORDS_MAX)].join(", ");
-            if count > NAMED_RECORDS_MAX {
-                named += ", …";
+    /// What its receiver refused of what was just made durable, kept as dead letters where that is to be.
+    fn take_refused(
+        &mut self,
+        feeds: &Feeds,
+        blobs: &[Written],
+        ledger: Option<&Ledger>,
+    ) -> Result<RefusedMarks, StateError> {
+        let mut marks = RefusedMarks::default();
+        let Some(Refused { records, why, are_dead_letters }) = self.output.take_refused() else {
+            return Ok(marks);
+        };
+        let all = records.iter().map(|record| record.mark).collect();
+        let name = self.output.name();
+        let label = |record: &RefusedRecord| name_of(feeds, blobs[record.mark.blob].feed, record.mark);
+        let ledger = ledger.filter(|_| are_dead_letters);
+        if let Some(ledger) = ledger {
+            let (ids, refused_at) =
+                (records.iter().map(RefusedRecord::id).collect::<Vec<_>>(), Timestamp::now());
+            let letters = records.iter().zip(&ids).map(|(record, id)| {
+                let written = &blobs[record.mark.blob];
+                let (tenant, content_type) = feeds.feed(written.feed);
+                DeadLetter {
+                    refused_at,
+                    tenant_id: &tenant.tenant_id,
+                    tenant_name: tenant.name.as_deref(),
+                    content_type: content_type.name(),
+                    content_id: &written.wanted.blob.content_id,
+                    record_id: id.as_deref(),
+                    reason: &record.reason,
+                    record: &record.record,
+                }
+            });
+            let letters: Vec<_> = letters.collect();
+            if ledger.add_dead_letters(name, &letters)? {
+                self.dead.add(records.iter().map(label), why);
+                marks.dead_letters = all;
+                return Ok(marks);
             }
-            let records = if count == 1 { "record" } else { "records" };
-            log::error!("Output {name} failed for {count} {records} ({named}): {why}");
+            log::error!(
+                "{} is full: move it away; until then records that the receiver refuses are sent again by each pass",
+                ledger.dead_letters_path(name).display()
+            );
         }
-        let why = self.failure.or(self.refusal)?;
+        self.refused.add(records.iter().map(label), why);
+        marks.to_be_sent_again = all;
+        Ok(marks)
+    }
+
+    /// The output and why it failed, if it did; reports which records were refused.
+    fn close(self, ledger: Option<&Ledger>) -> Option<(Box<dyn Output>, OutputError)> {
+        let name = self.output.name();
+        if let Some((records, why)) = self.dead.in_words() {
+            let path = ledger.map(|ledger| ledger.dead_letters_path(name)).unwrap_or_default();
+            log::warn!("Output {name} refuses {records}, kept in {}: {why}", path.display());
+        }
+        if let Some((records, why)) = self.refused.in_words() {
+            log::error!("Output {name} failed for {records}: {why}; the next pass sends it again");
+        }
+        let why = self.failure.or(self.refused.why)?;
         Some((self.output, why))
     }
 

@@ -32,7 +32,7 @@ pub struct Metrics<'a> {
 type OfFeed = (&'static str, &'static str, fn(&FeedReport, Timestamp) -> Option<i64>);
 
 /// From `blobs_listed` to `blobs_left` is the balance: the first is the sum of the others.
-const OF_FEED: [OfFeed; 16] = [
+const OF_FEED: [OfFeed; 17] = [
     ("blobs_listed", "Blobs that the listings named.", |feed, _| count(feed.counts.listed)),
     ("blobs_known", "Listed blobs that were known.", |feed, _| count(feed.counts.known)),
     ("blobs_downloaded", "Blobs delivered to every output.", |feed, _| count(feed.counts.delivered)),
@@ -46,6 +46,11 @@ const OF_FEED: [OfFeed; 16] = [
     ("records_duplicate", "Records dropped because they came before.", |feed, _| {
         count(feed.counts.duplicates)
     }),
+    (
+        "records_dead_letter",
+        "Records that a receiver refused and that were kept as dead letters.",
+        |feed, _| count(feed.counts.dead_letters),
+    ),
     ("bytes_downloaded", "Bytes of blobs, decompressed.", |feed, _| count(feed.counts.bytes)),
     ("api_requests", "Requests about this feed.", |feed, _| count(feed.counts.requests)),
     ("api_throttled", "Requests answered with too many requests.", |feed, _| count(feed.counts.throttled)),

@@ -27,6 +27,8 @@ pub struct Counts {
     pub duplicates: u64,
     /// Records that the filter kept back.
     pub filtered: u64,
+    /// Records that a receiver refused and that were kept as dead letters.
+    pub dead_letters: u64,
     /// Bytes of blobs, decompressed.
     pub bytes: u64,
     /// Requests about the feed.
@@ -58,6 +60,7 @@ impl Counts {
             records,
             duplicates,
             filtered,
+            dead_letters,
             bytes,
             requests,
             throttled,
@@ -72,6 +75,7 @@ impl Counts {
         self.records += records;
         self.duplicates += duplicates;
         self.filtered += filtered;
+        self.dead_letters += dead_letters;
         self.bytes += bytes;
         self.requests += requests;
         self.throttled += throttled;

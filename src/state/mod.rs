@@ -8,11 +8,13 @@
 //! | [`known_blobs`] | delivered blobs; also carries the lock | appended at each commit |
 //! | [`record_ids`] | Ids of delivered records, with the time of their content | appended at each commit |
 //! | [`progress`] | up to when feeds are listed, blobs that wait, rates of requests | replaced at a pass's end |
+//! | [`dead_letters`] | records that a receiver refuses | appended before the commit of their blobs |
 //! | [`journal`] | what this pass has committed | appended at each commit, emptied at a pass's end |
 //!
 //! What cannot be read of a file is moved to `NAME.unreadable`; `NAME.new` and `NAME.rewrite` exist while a file is
 //! replaced ([`disk::replace`]).
 
+pub mod dead_letters;
 pub mod journal;
 mod key_set;
 pub mod known_blobs;
@@ -28,6 +30,7 @@ use std::{
 
 use jiff::Timestamp;
 
+pub use dead_letters::{DeadLetter, DeadLetters};
 pub use journal::Batch;
 pub use known_blobs::{BlobKey, KnownBlobs};
 pub use progress::{FeedProgress, Progress, TenantProgress, Waiting};
@@ -220,6 +223,20 @@ impl Ledger {
     /// An output file is about to be written to for the first time in this pass.
     pub fn opened(&mut self, position: Position) -> Result<(), StateError> {
         self.journal.opened(position)
+    }
+
+    /// Keeps records that an output refuses, durably; their blobs may be committed then. Returns whether there was room.
+    pub fn add_dead_letters(
+        &self,
+        output: OutputName,
+        letters: &[DeadLetter<'_>],
+    ) -> Result<bool, StateError> {
+        dead_letters::add(&self.working_dir, output, letters)
+    }
+
+    /// Where these are.
+    pub fn dead_letters_path(&self, output: OutputName) -> PathBuf {
+        dead_letters::path(&self.working_dir, output)
     }
 
     /// Commits a batch that is durable in the outputs.

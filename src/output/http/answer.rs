@@ -12,29 +12,42 @@ use crate::{limits::REASON_CHARACTERS_MAX, log::one_line, network::trouble::Trou
 /// What became of a batch.
 #[derive(Debug)]
 pub enum Outcome {
-    /// All of it is taken. Where the receiver gives one: the receipt by which to ask whether it is safe.
-    Taken(Option<u64>),
-    /// What is not in here is taken; this is to be sent now.
-    Next(Batch),
+    /// All of it is accepted. Where the receiver gives one: the receipt by which to ask whether it is safe.
+    Accepted(Option<u64>),
+    /// What became of each record.
+    Sorted(Sorted),
     /// It is too large for the receiver.
     TooLarge(Refusal),
-    /// A record in it is such that the receiver will never take it.
+    /// A record in it is such that the receiver will never accept it.
     Refused(Refusal),
-    /// It is not taken; or all but this of it is.
-    Failed(Refusal, Option<Batch>),
+    /// Nothing of it is accepted.
+    Failed(Refusal),
 }
 
-/// Why nothing is taken.
+/// What became of each record of a batch; those that are in neither list are accepted.
+#[derive(Debug, Default)]
+pub struct Sorted {
+    /// To be sent again.
+    pub rest: Batch,
+    /// Refused whatever is done, a batch of one record each.
+    pub refused: Vec<(Batch, Refusal)>,
+    /// Why the rest has to wait; `None` if it is to be sent at once.
+    pub failure: Option<Refusal>,
+}
+
+/// Why nothing is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// What happened, in words.
     pub problem: String,
-    /// What a person can do about it.
+    /// What the administrator can do about it.
     pub mend: String,
     /// Whether it may be over the next time.
     pub is_passing: bool,
     /// Whether the connection was cut: perhaps one that was idle for too long, or because the batch is too large.
     pub is_cut: bool,
+    /// Whether the receiver met an error of its own, which one record may have caused.
+    pub is_internal: bool,
     /// How long the receiver asks us to wait.
     pub after: Option<Duration>,
 }
@@ -42,7 +55,14 @@ pub struct Refusal {
 impl Refusal {
     /// One that another try cannot help.
     pub fn new(problem: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { problem: problem.into(), mend: mend.into(), is_passing: false, is_cut: false, after: None }
+        Self {
+            problem: problem.into(),
+            mend: mend.into(),
+            is_passing: false,
+            is_cut: false,
+            is_internal: false,
+            after: None,
+        }
     }
 
     /// One that may be over the next time.
@@ -84,7 +104,22 @@ impl Refusal {
                 if reason.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {reason}") };
             (problem, mend(status))
         });
-        Self { is_passing: matches!(status, 408 | 429 | 500..), after, ..Self::new(problem, mend) }
+        let is_passing = matches!(status, 408 | 429 | 500..);
+        // 503 and 507 say that there is no room now, for no record.
+        let is_internal = status >= 500 && !matches!(status, 503 | 507) && after.is_none();
+        Self { is_passing, is_internal, after, ..Self::new(problem, mend) }
+    }
+
+    /// A response of success that is not what the receiver answers to records.
+    pub fn of_web_page(status: u16) -> Self {
+        let problem =
+            format!("HTTP {status} with a web page, which is not how a receiver of records answers");
+        Self::new(problem, "check url, and what is in front of the receiver: a proxy, a portal, a login page")
+    }
+
+    /// Whether one record of a batch may be the reason, so that the others are accepted without it.
+    pub fn may_blame_a_record(&self) -> bool {
+        self.is_internal || self.is_cut
     }
 
     /// The same without what the receiver's words quote of the records that it was sent.
@@ -96,6 +131,17 @@ impl Refusal {
         };
         Self { problem, ..self }
     }
+}
+
+/// Whether a response of success is a web page: then it does not come from a receiver of records. Some frameworks call
+/// even an empty response a page, so that 204, which has no body, is none.
+pub fn is_web_page(status: u16, headers: &HeaderMap, body: &[u8]) -> bool {
+    let content_type = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_called_page = content_type.trim_start().to_ascii_lowercase().starts_with("text/html");
+    let start = body.trim_ascii_start();
+    let begins_with =
+        |text: &str| start.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text.as_bytes()));
+    status != 204 && (is_called_page || begins_with("<!doctype html") || begins_with("<html"))
 }
 
 /// A receiver that wants a client's certificate says so in an alert, or just closes.
@@ -167,6 +213,33 @@ mod tests {
         }
         for status in [301, 302, 400, 401, 403, 404, 405, 409, 410, 411, 415, 422] {
             assert!(!refusal(status, &[], "").is_passing, "{status}");
+        }
+    }
+
+    #[test]
+    fn only_an_error_of_the_receivers_own_may_be_caused_by_one_record() {
+        for (status, is_internal) in
+            [(500, true), (502, true), (503, false), (507, false), (429, false), (400, false)]
+        {
+            assert_eq!(refusal(status, &[], "").may_blame_a_record(), is_internal, "{status}");
+        }
+        assert!(!refusal(500, &[("retry-after", "7")], "").may_blame_a_record());
+    }
+
+    #[test]
+    fn a_web_page_is_known_by_its_type_or_by_its_beginning() {
+        for (status, content_type, body, is_page) in [
+            (200, "text/html; charset=utf-8", "", true),
+            (204, "text/html", "", false),
+            (200, "Text/HTML", "ok", true),
+            (200, "text/plain", " <!DOCTYPE html><p>", true),
+            (200, "text/plain", "<HTML>", true),
+            (200, "text/plain", "ok", false),
+            (200, "application/xml", "<ok/>", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("content-type", content_type.parse().expect("a header's value"));
+            assert_eq!(is_web_page(status, &headers, body.as_bytes()), is_page, "{content_type} {body}");
         }
     }
 

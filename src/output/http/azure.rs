@@ -19,10 +19,10 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    answer::Refusal,
-    batch::Frame,
+    answer::{Outcome, Refusal},
+    batch::{Batch, Frame},
     facts::{self, Facts},
-    format::{Format, Probe},
+    format::Format,
 };
 use crate::{
     config::{AzureLogs, Secret},
@@ -118,30 +118,102 @@ impl Format for Azure {
     }
 
     fn explain(&self, status: u16, body: &[u8]) -> Option<(String, &'static str)> {
-        #[derive(Deserialize)]
-        struct Answer {
-            error: Error,
-        }
-        #[derive(Deserialize)]
-        struct Error {
-            code: String,
-            #[serde(default)]
-            message: String,
-        }
-        let Answer { error: Error { code, message } } = serde_json::from_slice(body).ok()?;
+        let Error { code, message } = error_of(body)?;
         let mend = match status {
             401 => "the token is not for this cloud: check url, and azure.tenant_id",
             403 => {
                 "give the app the role Monitoring Metrics Publisher on the data collection rule, and half an hour"
             }
             404 => "check the rule's immutable id and the stream's name in url",
+            400 if is_about_the_rule(&code) => {
+                "check the rule's immutable id, the stream's name and the api-version in url, and the rule itself"
+            }
+            413 => TOO_LARGE,
             429 => "lower connections; a rule takes 12,000 requests and 2 GB a minute",
             _ => "compare the stream's declaration in the data collection rule with what is sent",
         };
         Some((format!("HTTP {status}: {code} {message}"), mend))
     }
 
-    fn probe(&self) -> Probe {
-        Probe { path: None, refusals: &[401] }
+    fn too_large(&self) -> &'static str {
+        TOO_LARGE
+    }
+
+    fn blames_records(&self, status: u16, body: &[u8]) -> bool {
+        matches!(status, 400 | 422) && error_of(body).is_none_or(|error| !is_about_the_rule(&error.code))
+    }
+
+    fn settle(&self, _: &Batch, status: u16, _: &[u8]) -> Outcome {
+        if status == 204 {
+            return Outcome::Accepted(None);
+        }
+        let problem = format!("HTTP {status}, where the Logs Ingestion API answers 204");
+        Outcome::Failed(Refusal::new(problem, "check url"))
+    }
+
+    fn probe(&self) -> Vec<u8> {
+        b"[]".to_vec()
+    }
+
+    fn passes_probe(&self, status: u16, body: &[u8]) -> Result<bool, Refusal> {
+        // That there is nothing in the body is a complaint about the body, and comes after all others.
+        Ok(status == 204 || (error_of(body).is_some() && self.blames_records(status, body)))
+    }
+}
+
+const TOO_LARGE: &str =
+    "the Logs Ingestion API accepts at most 1 MB (1,000,000 bytes) in one request, and so in one record";
+
+#[derive(Deserialize)]
+struct Error {
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// What an error response says.
+fn error_of(body: &[u8]) -> Option<Error> {
+    #[derive(Deserialize)]
+    struct Response {
+        error: Error,
+    }
+    serde_json::from_slice(body).ok().map(|Response { error }| error)
+}
+
+/// Whether an error code is about the request's address or the rule, such as `InvalidStream`, and so not about any
+/// record.
+fn is_about_the_rule(code: &str) -> bool {
+    let code = code.to_ascii_lowercase();
+    [
+        "stream",
+        "rule",
+        "dcr",
+        "dce",
+        "endpoint",
+        "apiversion",
+        "api-version",
+        "table",
+        "configuration",
+        "resource",
+    ]
+    .iter()
+    .any(|part| code.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_rule_is_not_blamed_on_records() {
+        for (code, is_about) in [
+            ("InvalidStream", true),
+            ("InvalidDcrImmutableId", true),
+            ("InvalidApiVersion", true),
+            ("InvalidRecord", false),
+            ("InvalidPayload", false),
+        ] {
+            assert_eq!(is_about_the_rule(code), is_about, "{code}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Records on their way: so many as one request carries.
+//! Records on their way: those of one request.
 
 use std::{io::Write, mem};
 
@@ -17,26 +17,44 @@ pub struct Frame {
     pub close: &'static str,
 }
 
-/// Records as a format writes them, one behind the other, each of which can be taken out again.
+/// Records as a format writes them, one after the other, each of which can be separated again.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Each record followed by what its frame has between two of them.
     bytes: Vec<u8>,
-    /// Where each record ends in `bytes`, what follows it included.
-    ends: Vec<usize>,
-    /// Which record each of them is.
-    marks: Vec<Mark>,
+    items: Vec<Item>,
+}
+
+/// Where a record ends, and which one it is.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    /// In the batch's bytes, what follows the record included.
+    end: usize,
+    mark: Mark,
+    /// The length of the record's own text, without what the format has added.
+    record_bytes: usize,
+}
+
+/// A record of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Which record it is.
+    pub mark: Mark,
+    /// As the format wrote it.
+    pub text: &'a [u8],
+    /// The length of the record's own text, without what the format has added.
+    pub record_bytes: usize,
 }
 
 impl Batch {
     /// How many records are in it.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.items.len()
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.items.is_empty()
     }
 
     /// How many bytes they take.
@@ -44,62 +62,66 @@ impl Batch {
         self.bytes.len()
     }
 
-    /// They themselves, one behind the other.
+    /// They themselves, one after the other.
     pub fn text(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Adds a record, as the format writes it.
-    pub fn push(&mut self, mark: Mark, record: &[u8], frame: Frame) {
-        self.bytes.extend_from_slice(record);
+    pub fn push(&mut self, entry: Entry<'_>, frame: Frame) {
+        let Entry { mark, text, record_bytes } = entry;
+        self.bytes.extend_from_slice(text);
         self.bytes.extend_from_slice(frame.between.as_bytes());
-        self.ends.push(self.bytes.len());
-        self.marks.push(mark);
+        self.items.push(Item { end: self.bytes.len(), mark, record_bytes });
     }
 
     /// The keys of its records' Ids, as far as they have any.
     pub fn ids(&self) -> impl Iterator<Item = u128> {
-        self.marks.iter().filter_map(|mark| Some(mark.id?.key()))
+        self.items.iter().filter_map(|item| Some(item.mark.id?.key()))
     }
 
-    /// Which records are in it.
-    pub fn into_marks(self) -> Vec<Mark> {
-        self.marks
-    }
-
-    /// Each record's mark, and the record as the format wrote it.
-    pub fn records(&self, frame: Frame) -> impl Iterator<Item = (Mark, &[u8])> {
+    /// Each record.
+    pub fn entries(&self, frame: Frame) -> impl Iterator<Item = Entry<'_>> {
         let mut start = 0;
-        self.marks.iter().zip(&self.ends).map(move |(&mark, &end)| {
-            let record = mem::replace(&mut start, end)..end - frame.between.len();
-            (mark, &self.bytes[record])
+        self.items.iter().map(move |&Item { end, mark, record_bytes }| {
+            let text = mem::replace(&mut start, end)..end - frame.between.len();
+            Entry { mark, text: &self.bytes[text], record_bytes }
         })
     }
 
-    /// Its first and its second half; or itself, if it is a single record, which nobody can halve.
-    pub fn halves(mut self) -> Result<(Self, Self), Self> {
-        let count = self.len() / 2;
-        if count == 0 {
-            return Err(self);
+    /// Its first and its second half; or itself, if it is a single record.
+    pub fn halves(self) -> Result<(Self, Self), Self> {
+        match self.len() / 2 {
+            0 => Err(self),
+            count => Ok(self.split_at(count)),
         }
-        let middle = self.ends[count - 1];
+    }
+
+    /// Its first records, this many, and the others.
+    pub fn split_at(mut self, count: usize) -> (Self, Self) {
+        let middle = count.checked_sub(1).map_or(0, |last| self.items[last].end);
         let bytes = self.bytes.split_off(middle);
-        let ends = self.ends.split_off(count).into_iter().map(|end| end - middle).collect();
-        let marks = self.marks.split_off(count);
-        Ok((self, Self { bytes, ends, marks }))
+        let mut items = self.items.split_off(count);
+        for item in &mut items {
+            item.end -= middle;
+        }
+        (self, Self { bytes, items })
     }
 
     /// The body of a request.
     pub fn body(&self, frame: Frame, gzip: bool) -> Vec<u8> {
-        let last = if frame.close.is_empty() { 0 } else { frame.between.len() };
+        let last = if frame.close.is_empty() || self.is_empty() { 0 } else { frame.between.len() };
         let parts = [frame.open.as_bytes(), &self.bytes[..self.bytes.len() - last], frame.close.as_bytes()];
-        if !gzip {
-            return parts.concat();
-        }
-        let mut encoder = GzEncoder::new(Vec::with_capacity(self.bytes.len() / 8), Compression::fast());
-        let written = parts.iter().try_for_each(|part| encoder.write_all(part));
-        written.and_then(|()| encoder.finish()).expect("memory takes what is written to it")
+        if gzip { compressed(&parts) } else { parts.concat() }
     }
+}
+
+/// These parts as one gzip stream.
+pub fn compressed(parts: &[&[u8]]) -> Vec<u8> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut encoder = GzEncoder::new(Vec::with_capacity(length / 8), Compression::fast());
+    let written = parts.iter().try_for_each(|part| encoder.write_all(part));
+    written.and_then(|()| encoder.finish()).expect("memory takes what is written to it")
 }
 
 #[cfg(test)]
@@ -109,14 +131,15 @@ mod tests {
     const ARRAY: Frame = Frame { open: "[", between: ",", close: "]" };
     const LINES: Frame = Frame { open: "", between: "\n", close: "" };
 
-    fn mark(record: &str) -> Mark {
-        Mark { blob: 7, id: Some(crate::records::RecordId::of_a_test(record.len() as u128)) }
+    fn entry(record: &str) -> Entry<'_> {
+        let mark = Mark { blob: 7, id: Some(crate::records::RecordId::of_a_test(record.len() as u128)) };
+        Entry { mark, text: record.as_bytes(), record_bytes: record.len() }
     }
 
     fn batch(records: &[&str], frame: Frame) -> Batch {
         let mut batch = Batch::default();
         for record in records {
-            batch.push(mark(record), record.as_bytes(), frame);
+            batch.push(entry(record), frame);
         }
         batch
     }
@@ -133,11 +156,15 @@ mod tests {
         for frame in [ARRAY, LINES] {
             let records = ["1", "22", "333", "4444", "55555"];
             let (first, second) = batch(&records, frame).halves().expect("five records");
-            let all: Vec<_> = first.records(frame).chain(second.records(frame)).collect();
-            assert_eq!(all, records.map(|record| (mark(record), record.as_bytes())));
+            let all: Vec<_> = first.entries(frame).chain(second.entries(frame)).collect();
+            assert_eq!(all, records.map(entry));
             assert_eq!(second.ids().collect::<Vec<_>>(), [3, 4, 5]);
             assert_eq!((first.len(), second.len()), (2, 3));
             assert_eq!(batch(&["1"], frame).halves().expect_err("one record").len(), 1);
+            let (none, all) = batch(&records, frame).split_at(0);
+            assert_eq!((none.len(), none.bytes(), all.len()), (0, 0, 5));
+            let (all, none) = batch(&records, frame).split_at(5);
+            assert_eq!((all.len(), none.len(), none.bytes()), (5, 0, 0));
         }
     }
 }

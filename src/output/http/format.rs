@@ -1,4 +1,6 @@
-//! How a receiver wants records, and what it says of them.
+//! How a receiver wants records, and what its responses mean.
+
+use std::borrow::Cow;
 
 use super::{
     answer::{Outcome, Refusal},
@@ -6,12 +8,18 @@ use super::{
 };
 use crate::{config::Secret, network::agents::Agents, output::Source, records::Record};
 
-/// The manners of one kind of receiver. What they have in common is in [`super::post`].
+/// The protocol of one kind of receiver. What they have in common is in [`super::post`].
 pub trait Format: Send + Sync {
-    /// Appends one record, without what the frame has between two of them.
+    /// Appends one record, without what the frame has between two of them. The record's own text stays in one piece, but
+    /// for its closing brace.
     fn append(&self, from: &Source<'_>, record: &Record<'_>, to: &mut Vec<u8>);
 
-    /// What stands around and between records.
+    /// Returns what [`Format::append`] wrote from the start of the record's own text on.
+    fn record_in<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        text.into()
+    }
+
+    /// What is around and between records.
     fn frame(&self) -> Frame;
 
     /// The body's `Content-Type`.
@@ -22,53 +30,65 @@ pub trait Format: Send + Sync {
         "/"
     }
 
-    /// Headers beside the configured ones.
+    /// Headers in addition to the configured ones.
     fn headers(&self, _agents: &Agents) -> Result<Vec<(&'static str, Secret)>, Refusal> {
         Ok(Vec::new())
     }
 
-    /// The credentials of [`Format::headers`] were refused: gets others the next time. Whether it can.
+    /// The credentials of [`Format::headers`] were refused: gets others the next time. Returns whether it can.
     fn renew(&self) -> bool {
         false
     }
 
-    /// What the receiver says of why it takes nothing, and what can be done about that, if its words are known.
+    /// What the receiver says of why it accepts nothing, and what can be done about that, if its words are known.
     fn explain(&self, _status: u16, _body: &[u8]) -> Option<(String, &'static str)> {
         None
     }
 
-    /// Whether an answer may be about one record of a batch, and another batch of the same kind may be taken.
+    /// What can be done about a record that is too large for the receiver.
+    fn too_large(&self) -> &'static str {
+        "let the receiver accept larger bodies"
+    }
+
+    /// Whether a response may be about one record of a batch, so that another batch of the same kind may be accepted.
     fn blames_records(&self, status: u16, _body: &[u8]) -> bool {
         matches!(status, 400 | 422)
     }
 
-    /// What became of a batch to which the receiver answered with a status of success.
-    fn settle(&self, _batch: &Batch, _body: &[u8]) -> Outcome {
-        Outcome::Taken(None)
-    }
-
-    /// Where and how is asked whether records that were taken are safe: the path of the question and its body. `None`
-    /// if an answer of success already says so.
-    fn question(&self, _receipts: &[u64]) -> Option<(String, String)> {
+    /// Reads more from an error response than its status says. `None` if there is nothing more.
+    fn sort(&self, _batch: &Batch, _status: u16, _body: &[u8], _refusal: &Refusal) -> Option<Outcome> {
         None
     }
 
-    /// The receipts that the answer to the question calls safe.
+    /// Whether a status of success is all that the receiver answers, so that a body that is cut short says nothing.
+    fn accepts_by_status(&self) -> bool {
+        false
+    }
+
+    /// What became of a batch to which the receiver answered with a status of success.
+    fn settle(&self, batch: &Batch, status: u16, body: &[u8]) -> Outcome;
+
+    /// Whether an accepted batch is safe only when [`Format::question`] was answered.
+    fn has_receipts(&self) -> bool {
+        false
+    }
+
+    /// Where and how is asked whether batches are safe: the path of the question, given that of a batch, and the body.
+    fn question(&self, _path: &str, _receipts: &[u64]) -> Option<(String, String)> {
+        None
+    }
+
+    /// The receipts that the response to the question calls safe.
     fn safe(&self, _body: &[u8]) -> Vec<u64> {
         Vec::new()
     }
 
-    /// What is asked, without delivering anything, to try out the receiver.
-    fn probe(&self) -> Probe {
-        Probe { path: None, refusals: &[401, 403] }
-    }
-}
+    /// The body of a request that delivers nothing and that is otherwise like a delivery.
+    fn probe(&self) -> Vec<u8>;
 
-/// A harmless request.
-#[derive(Clone, Copy, Debug)]
-pub struct Probe {
-    /// Asked for with GET; `None`: the configured URL with HEAD.
-    pub path: Option<&'static str>,
-    /// What says that we are not let in. Whatever else is answered, somebody is there.
-    pub refusals: &'static [u16],
+    /// Whether the response to [`Format::probe`] shows that a delivery would be accepted. The error says more than the
+    /// status does.
+    fn passes_probe(&self, status: u16, _body: &[u8]) -> Result<bool, Refusal> {
+        Ok((200..300).contains(&status))
+    }
 }

@@ -11,11 +11,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 use super::{
     batch::Batch,
-    post::{Delivery, Post},
+    post::Post,
+    sending::{Delivery, Receipt},
 };
 use crate::{
     limits::PATIENCE_STEP,
-    output::{OutputError, Over, Patience, Refused},
+    output::{OutputError, Over, Patience, RefusedRecord},
 };
 
 /// The threads that send, and what is on its way.
@@ -26,11 +27,15 @@ pub struct Lanes {
     /// Batches given to the lanes of which no result was taken yet.
     under_way: usize,
     /// What is to be asked for until it is safe.
-    receipts: Vec<u64>,
-    /// The Ids of the records that were taken since everything was last settled.
-    taken: Vec<u128>,
+    receipts: Vec<Receipt>,
+    /// What is to be sent again, because its receipt was given out a second time.
+    void: Vec<Batch>,
+    /// The Ids of the records that are safe since everything last was.
+    accepted: Vec<u128>,
     /// The records that were left out.
-    refused: Option<Refused>,
+    refused: Vec<RefusedRecord>,
+    /// What the receiver answered to one of them.
+    refusal: Option<OutputError>,
     threads: Vec<JoinHandle<()>>,
     patience: Patience,
 }
@@ -64,8 +69,10 @@ impl Lanes {
             results,
             under_way: 0,
             receipts: Vec::new(),
-            taken: Vec::new(),
-            refused: None,
+            void: Vec::new(),
+            accepted: Vec::new(),
+            refused: Vec::new(),
+            refusal: None,
             threads,
             patience: patience.clone(),
         }
@@ -87,44 +94,70 @@ impl Lanes {
         Ok(())
     }
 
-    /// Waits until all is taken that the receiver does not refuse record by record. Returns the receipts of what was
-    /// taken since the last time.
-    pub fn settle(&mut self) -> Result<Vec<u64>, Stuck> {
+    /// Waits until all is accepted that the receiver does not refuse record by record.
+    pub fn settle(&mut self) -> Result<(), Stuck> {
         while self.under_way > 0 {
             match self.results.recv_timeout(PATIENCE_STEP) {
                 Ok(delivery) => self.take(delivery)?,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => self.look_around()?,
             }
         }
-        self.taken.clear();
-        Ok(std::mem::take(&mut self.receipts))
+        Ok(())
     }
 
-    /// After a failure: waits for what is under way, and returns the Ids of the records that were taken all the same,
-    /// and their receipts.
-    pub fn take_taken(&mut self) -> (Vec<u128>, Vec<u64>) {
+    /// After a failure: waits for what is under way.
+    pub fn settle_rest(&mut self) {
         while self.under_way > 0 {
             match self.results.recv_timeout(PATIENCE_STEP) {
-                Ok(delivery) => drop(self.take(delivery)), // one failure was told already
+                Ok(delivery) => drop(self.take(delivery)), // the first failure was reported
                 Err(_) if self.look_around().is_err() => break,
                 Err(_) => {}
             }
         }
-        (std::mem::take(&mut self.taken), std::mem::take(&mut self.receipts))
     }
 
-    /// The records that were left out since this was last asked.
-    pub fn take_refused(&mut self) -> Option<Refused> {
-        self.refused.take()
+    /// What was accepted and has to be asked for until it is safe.
+    pub fn take_receipts(&mut self) -> Vec<Receipt> {
+        std::mem::take(&mut self.receipts)
+    }
+
+    /// What has to be sent again.
+    pub fn take_void(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.void)
+    }
+
+    /// The Ids of the records that are safe since this was last asked.
+    pub fn take_accepted(&mut self) -> Vec<u128> {
+        std::mem::take(&mut self.accepted)
+    }
+
+    /// These records are safe too.
+    pub fn confirm(&mut self, batch: &Batch) {
+        self.accepted.extend(batch.ids());
+    }
+
+    /// The records that were left out since this was last asked, and what the receiver answered to one of them.
+    pub fn take_refused(&mut self) -> Option<(Vec<RefusedRecord>, OutputError)> {
+        let why = self.refusal.take()?;
+        Some((std::mem::take(&mut self.refused), why))
     }
 
     fn take(&mut self, delivery: Delivery) -> Result<(), Stuck> {
         self.under_way -= 1;
-        self.receipts.extend(delivery.receipts);
-        self.taken.extend(delivery.taken);
-        if let Some(refused) = delivery.refused {
-            refused.join(&mut self.refused);
+        for receipt in delivery.receipts {
+            if let Some(place) = self.receipts.iter().position(|other| other.id == receipt.id) {
+                let Receipt { id, batch } = self.receipts.swap_remove(place);
+                log::warn!(
+                    "Output http: ack id {id} was given out for two batches, as after a restart of Splunk or by two indexers \
+                     behind a load balancer without sticky sessions; the first of them is sent again"
+                );
+                self.void.push(batch);
+            }
+            self.receipts.push(receipt);
         }
+        self.accepted.extend(delivery.accepted);
+        self.refused.extend(delivery.refused);
+        self.refusal = self.refusal.take().or(delivery.refusal);
         delivery.failure.map_or(Ok(()), |failure| {
             self.post.give_up();
             Err(Stuck::Failed(failure))

@@ -4,9 +4,14 @@
 //!   Stream, Sumo Logic and whatever splits a body at line ends.
 //! - `array`: one JSON array of records (`application/json`).
 //!
-//! A status of success means that all of a batch is taken.
+//! A status of success means that all of a batch is accepted, whatever the body is, unless it is a web page
+//! ([`super::answer::is_web_page`]).
 
-use super::{batch::Frame, format::Format};
+use super::{
+    answer::Outcome,
+    batch::{Batch, Frame},
+    format::Format,
+};
 use crate::{output::Source, records::Record};
 
 /// Records as they are, in one of two frames.
@@ -36,5 +41,17 @@ impl Format for Lines {
             Self::Ndjson => "application/x-ndjson",
             Self::Array => "application/json",
         }
+    }
+
+    fn accepts_by_status(&self) -> bool {
+        true
+    }
+
+    fn settle(&self, _: &Batch, _: u16, _: &[u8]) -> Outcome {
+        Outcome::Accepted(None)
+    }
+
+    fn probe(&self) -> Vec<u8> {
+        Batch::default().body(self.frame(), false)
     }
 }

@@ -1,21 +1,27 @@
 //! Records to a receiver over HTTP, in batches.
 //!
-//! A batch is sent as soon as it has `batchSize` bytes or `batchRecords` records, several of them side by side, over
-//! connections that are kept; a record that is larger than a batch goes alone. What counts as taken, how a batch looks
-//! and what an answer says is the format's: [`lines`] (`ndjson`, `array`), [`splunk`], [`elastic`], [`azure`]. A batch
-//! is tried again after 408, 429 and 5xx, after silence and after a connection that was cut, for `retryTimeout` at the
-//! most and not before `Retry-After`; one that is too large (413, or cut off twice in a row) or of which the receiver
-//! does not like a record (400, 422) is halved, and a single record that is refused is left out and told of. After any
-//! other answer the output fails: nothing more is sent, what is under way is waited for, and a later pass sends again
-//! what was not taken.
+//! A batch is sent as soon as it has `batchSize` bytes or `batchRecords` records, several of them at the same time, over
+//! connections that are kept; a record that is larger than a batch goes alone. How a batch looks, which response accepts
+//! it and what an error says is the format's: [`lines`] (`ndjson`, `array`), [`splunk`], [`elastic`], [`azure`].
 //!
-//! When [`Output::make_durable`] returns, everything was answered with a status of success, and acknowledged where the
-//! format has more than that. An answer that is lost on the way makes its batch come twice. Batches may arrive in
-//! another order than that in which they were made.
+//! - After 408, 429 and 5xx, after silence and after a connection that was cut, a batch is tried again, for `retryTimeout`
+//!   at the most and not before `Retry-After`.
+//! - A batch that is too large (413, or cut off twice in a row) or of which the receiver does not accept a record (400,
+//!   422) is halved. So is one that still gets an error of the receiver's own (5xx but 503) after the last try, because
+//!   one record can cause it.
+//! - A single record that is refused in every form is left out and becomes a dead letter, provided that the receiver has
+//!   accepted other records in this pass: otherwise the receiver or its configuration is at fault.
+//! - After any other response the output fails: nothing more is sent, what is under way is waited for, and a later pass
+//!   sends again what was not accepted.
+//!
+//! When [`Output::make_durable`] returns, everything was answered as a receiver of this kind answers, and acknowledged
+//! where the format has more than that. A response that is lost on the way makes its batch come twice. Batches may arrive
+//! in another order than that in which they were made. The cookies of a load balancer are sent back ([`cookies`]).
 
 mod answer;
 mod azure;
 mod batch;
+mod cookies;
 mod elastic;
 mod facts;
 mod format;
@@ -23,9 +29,10 @@ mod lanes;
 mod lines;
 mod mask;
 mod post;
+mod sending;
 mod splunk;
 
-use std::{fmt, fs, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, fs, path::Path, sync::Arc, time::Duration};
 
 use ureq::{
     http::Uri,
@@ -36,6 +43,7 @@ use super::{Mark, Output, OutputError, Patience, Refused, Source};
 use crate::{
     config::{self, HttpFormat, Network, Tls},
     delivery::OutputName,
+    limits,
     network::{
         self,
         agents::{Agents, Manner},
@@ -44,12 +52,13 @@ use crate::{
     records::Record,
 };
 use azure::Azure;
-use batch::Batch;
+use batch::{Batch, Entry};
 use elastic::Elastic;
 use format::Format;
 use lanes::{Lanes, Stuck};
 use lines::Lines;
 use post::Post;
+use sending::Receipt;
 use splunk::Splunk;
 
 /// `output.http`.
@@ -131,14 +140,41 @@ impl HttpOutput {
         lanes.put(std::mem::take(&mut self.batch)).map_err(|stuck| error_of(stuck, &post))
     }
 
-    /// Waits until what these receipts stand for is safe.
-    fn confirm(&self, post: &Arc<Post>, receipts: Vec<u64>) -> Result<(), OutputError> {
+    /// Waits until what has a receipt is safe. What is so all the same is remembered where not everything is.
+    fn confirm(&mut self, post: &Arc<Post>) -> Result<(), OutputError> {
+        let Some(lanes) = &mut self.lanes else { return Ok(()) };
+        let receipts = lanes.take_receipts();
         if receipts.is_empty() {
             return Ok(());
         }
+        let ids = receipts.iter().map(|receipt| receipt.id).collect();
         let (asking, ack_timeout) = (Arc::clone(post), self.ack_timeout());
-        let confirmed = self.patience.attempt(move || asking.confirm(receipts, ack_timeout));
-        confirmed.unwrap_or_else(|over| Err(post.over(over)))
+        let answered = self.patience.attempt(move || asking.confirm(ids, ack_timeout));
+        let (confirmed, result) = answered.unwrap_or_else(|over| (Vec::new(), Err(post.over(over))));
+        let confirmed: HashSet<_> = confirmed.into_iter().collect();
+        let lanes = self.lanes.as_mut().expect("they gave the receipts");
+        for Receipt { batch, .. } in receipts.iter().filter(|receipt| confirmed.contains(&receipt.id)) {
+            lanes.confirm(batch);
+        }
+        result
+    }
+
+    /// Waits until everything is accepted and safe. What lost its receipt is sent again.
+    fn settle(&mut self, post: &Arc<Post>) -> Result<(), OutputError> {
+        for _ in 0..=limits::SPLUNK_RESENDS_MAX {
+            let Some(lanes) = &mut self.lanes else { return Ok(()) };
+            lanes.settle().map_err(|stuck| error_of(stuck, post))?;
+            self.confirm(post)?;
+            let Some(lanes) = &mut self.lanes else { return Ok(()) };
+            let void = lanes.take_void();
+            if void.is_empty() {
+                return Ok(());
+            }
+            for batch in void {
+                lanes.put(batch).map_err(|stuck| error_of(stuck, post))?;
+            }
+        }
+        Err(post.receipts_repeat())
     }
 
     fn ack_timeout(&self) -> Duration {
@@ -176,29 +212,37 @@ impl Output for HttpOutput {
             if bytes > self.settings.batch_bytes_max || self.batch.len() >= self.settings.batch_records_max {
                 self.send()?;
             }
-            self.batch.push(Mark { blob: from.blob, id: record.id }, &self.record, frame);
+            let mark = Mark { blob: from.blob, id: record.id };
+            let record_bytes = record.fields.len() + record.ending.trim_ascii_end().len();
+            self.batch.push(Entry { mark, text: &self.record, record_bytes }, frame);
         }
         Ok(())
     }
 
     fn make_durable(&mut self) -> Result<(), OutputError> {
         self.send()?;
-        let (Some(lanes), Some(post)) = (&mut self.lanes, &self.post) else { return Ok(()) };
-        let post = Arc::clone(post);
-        let receipts = lanes.settle().map_err(|stuck| error_of(stuck, &post))?;
-        self.confirm(&post, receipts)
+        let Some(post) = self.post.clone() else { return Ok(()) };
+        self.settle(&post)?;
+        if let Some(lanes) = &mut self.lanes {
+            lanes.take_accepted();
+        }
+        Ok(())
     }
 
     fn take_refused(&mut self) -> Option<Refused> {
-        self.lanes.as_mut().and_then(Lanes::take_refused)
+        let (records, why) = self.lanes.as_mut()?.take_refused()?;
+        // A receiver that has accepted nothing may be the wrong one, or wrongly configured.
+        let has_accepted = self.post.as_ref().is_some_and(|post| post.has_accepted());
+        Some(Refused { records, why, are_dead_letters: self.settings.dead_letters && has_accepted })
     }
 
     fn take_safe_ids(&mut self) -> Vec<u128> {
-        let (Some(lanes), Some(post)) = (&mut self.lanes, &self.post) else { return Vec::new() };
-        let post = Arc::clone(post);
-        let (taken, receipts) = lanes.take_taken();
-        // Where a receipt is what counts, nothing is safe before all receipts are.
-        self.confirm(&post, receipts).map_or_else(|_| Vec::new(), |()| taken)
+        let (Some(lanes), Some(post)) = (&mut self.lanes, self.post.clone()) else { return Vec::new() };
+        lanes.settle_rest();
+        if let Err(error) = self.confirm(&post) {
+            log::debug!("Output http: not all that was accepted is safe: {error}");
+        }
+        self.lanes.as_mut().map_or_else(Vec::new, Lanes::take_accepted)
     }
 
     fn try_out(&mut self) -> Result<(), OutputError> {

@@ -1,21 +1,22 @@
-//! One batch, until its receiver has taken all of it or it is clear that it will not.
+//! One batch, until its receiver has accepted all of it or it is clear that it will not.
 
 use std::{
-    collections::HashSet,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use ureq::http::Uri;
+use ureq::http::{HeaderMap, Uri};
 
 use super::{
-    answer::{Outcome, Refusal},
-    batch::Batch,
-    format::{Format, Probe},
+    answer::{Outcome, Refusal, is_web_page},
+    batch::{Batch, compressed},
+    cookies::Cookies,
+    format::Format,
+    sending::{Delivery, Sending},
 };
 use crate::{
     config::{self, Secret},
@@ -23,9 +24,9 @@ use crate::{
     network::{
         agents::{self, Agents},
         alias::with_host,
-        trouble,
+        trouble::{self, Trouble},
     },
-    output::{OutputError, Over, Patience, Refused},
+    output::{OutputError, Over, Patience},
     redact,
 };
 
@@ -33,10 +34,10 @@ use crate::{
 pub struct Post {
     agents: Agents,
     format: Arc<dyn Format>,
-    /// Where batches go.
-    url: String,
     /// Its scheme, host and port.
     origin: String,
+    /// Where batches go: path and query.
+    path: String,
     /// What it is called in messages: host and port, and the proxy. Never the path, which can be as good as a password.
     name: String,
     headers: Vec<(String, Secret)>,
@@ -47,42 +48,38 @@ pub struct Post {
     too_large_bytes: AtomicUsize,
     /// How many records were left out because the receiver refuses them.
     left_out: AtomicUsize,
+    /// How many records were accepted.
+    accepted: AtomicU64,
+    /// Those of a load balancer in front of the receiver.
+    cookies: Mutex<Cookies>,
+    /// Whether a response came. Until then requests are made one by one, so that all of them have its cookies.
+    has_answered: Mutex<bool>,
     /// Whether nothing more is to be sent, because a batch has failed.
     is_given_up: AtomicBool,
 }
 
-/// What became of a batch.
-#[derive(Debug, Default)]
-pub struct Delivery {
-    /// By these is asked whether what was taken is safe, where the receiver gives any.
-    pub receipts: Vec<u64>,
-    /// The Ids of the records that were taken.
-    pub taken: Vec<u128>,
-    /// Those that were left out because the receiver refuses them.
-    pub refused: Option<Refused>,
-    /// Why not all others were taken.
-    pub failure: Option<OutputError>,
+/// A response, and why its body could not be read to its end.
+struct HttpResponse {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    cut: Option<Refusal>,
 }
 
-impl Delivery {
-    fn takes_all_but(&mut self, batch: &Batch, rest: &Batch) {
-        let rest: HashSet<_> = rest.ids().collect();
-        self.taken.extend(batch.ids().filter(|id| !rest.contains(id)));
+impl HttpResponse {
+    fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
     }
 }
 
 /// The tries of one batch.
 #[derive(Default)]
-struct Tries {
+pub struct Tries {
     failed: u32,
     /// Of these the last ones that ended with a cut connection.
-    cut: u32,
+    pub cut: u32,
     until: Option<Instant>,
 }
-
-/// A receiver may cut the connection on a body that is too large before its answer says so. The first cut says nothing:
-/// a connection that was kept may have been closed while it was idle.
-const CUTS_UNTIL_HALVED: u32 = 2;
 
 impl Post {
     /// Connects to nobody yet.
@@ -109,7 +106,7 @@ impl Post {
             name: agents.peer(&settings.url),
             agents,
             format,
-            url: format!("{origin}{path}"),
+            path: path.to_owned(),
             origin,
             headers,
             gzip: settings.gzip,
@@ -117,6 +114,9 @@ impl Post {
             patience: patience.clone(),
             too_large_bytes: AtomicUsize::new(usize::MAX),
             left_out: AtomicUsize::new(0),
+            accepted: AtomicU64::new(0),
+            cookies: Mutex::default(),
+            has_answered: Mutex::new(false),
             is_given_up: AtomicBool::new(false),
         }
     }
@@ -130,127 +130,104 @@ impl Post {
         self.is_given_up.load(Ordering::Relaxed)
     }
 
+    /// How the receiver wants records.
+    pub fn format(&self) -> &dyn Format {
+        self.format.as_ref()
+    }
+
+    /// An error once the pass has to end, or once another batch has failed.
+    pub fn check(&self) -> Result<(), OutputError> {
+        self.patience.check().map_err(|over| self.over(over))?;
+        if self.is_given_up() {
+            return Err(
+                self.error(Refusal::new("another batch failed", "the next pass sends this one again"))
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the receiver has accepted anything in this pass.
+    pub fn has_accepted(&self) -> bool {
+        self.accepted.load(Ordering::Relaxed) > 0
+    }
+
     /// Cuts every connection, in all threads.
     pub fn shut_down(&self) {
         self.agents.shut_down();
     }
 
-    /// Sends a batch until all of it is taken, in parts if need be, but for single records that the receiver refuses.
+    /// Sends a batch until all of it is accepted, in parts if need be, but for single records that the receiver refuses.
     pub fn deliver(&self, batch: Batch) -> Delivery {
-        let mut delivery = Delivery::default();
-        delivery.failure = self.send_parts(batch, &mut delivery).err();
-        delivery
+        Sending::new(self, batch).run()
     }
 
-    fn send_parts(&self, batch: Batch, delivery: &mut Delivery) -> Result<(), OutputError> {
-        let mut waiting = vec![batch];
-        let (mut tries, mut has_renewed) = (Tries::default(), false);
-        // The size at which connections were cut, which may be the reason.
-        let mut cut_bytes = None;
-        while let Some(batch) = waiting.pop() {
-            self.patience.check().map_err(|over| self.over(over))?;
-            if self.is_given_up() {
-                return Err(
-                    self.error(Refusal::new("another batch failed", "the next pass sends this one again"))
-                );
-            }
-            let bytes = batch.bytes();
-            let mut in_halves =
-                |batch: Batch| batch.halves().map(|(first, second)| waiting.extend([second, first]));
-            let batch = if bytes >= self.too_large_bytes.load(Ordering::Relaxed) {
-                let Err(single) = in_halves(batch) else { continue };
-                single
-            } else {
-                batch
-            };
-            match self.send(&batch, &mut has_renewed) {
-                Outcome::Taken(receipt) => {
-                    delivery.receipts.extend(receipt);
-                    delivery.taken.extend(batch.ids());
-                    tries = Tries::default();
-                    if let Some(bytes) = cut_bytes.take() {
-                        self.is_too_large(bytes, "the connection is cut");
-                    }
-                }
-                Outcome::Next(rest) => {
-                    delivery.takes_all_but(&batch, &rest);
-                    waiting.push(rest);
-                }
-                Outcome::TooLarge(refusal) => match in_halves(batch) {
-                    Ok(()) => self.is_too_large(bytes, &refusal.problem),
-                    Err(single) => {
-                        let problem = format!("{} for a single record of {bytes} bytes", refusal.problem);
-                        let mend = "let the receiver take larger bodies".to_owned();
-                        self.leave_out(single, Refusal { problem, mend, ..refusal }, delivery)?;
-                    }
-                },
-                Outcome::Refused(refusal) => {
-                    tries = Tries::default();
-                    if let Err(single) = in_halves(batch) {
-                        self.leave_out(single, refusal, delivery)?;
-                    }
-                }
-                Outcome::Failed(refusal, rest) => {
-                    if let Some(rest) = &rest {
-                        delivery.takes_all_but(&batch, rest);
-                    }
-                    self.wait(&mut tries, refusal)?;
-                    let rest = rest.unwrap_or(batch);
-                    if tries.cut < CUTS_UNTIL_HALVED {
-                        waiting.push(rest);
-                        continue;
-                    }
-                    cut_bytes = Some(bytes);
-                    if let Err(single) = in_halves(rest) {
-                        waiting.push(single);
-                    }
-                }
-            }
-        }
-        Ok(())
+    /// Counts records that were accepted.
+    pub fn count_accepted(&self, count: usize) {
+        self.accepted.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Does without a record that is refused, unless these are so many that it is not the records' fault.
-    fn leave_out(&self, single: Batch, refusal: Refusal, delivery: &mut Delivery) -> Result<(), OutputError> {
-        if self.left_out.fetch_add(1, Ordering::Relaxed) >= limits::HTTP_REFUSED_RECORDS_MAX {
-            return Err(self.error(refusal));
+    /// Counts a record that was refused. The error is that the receiver refuses too many for the records to be at fault.
+    pub fn count_refused(&self, refusal: &Refusal) -> Result<(), OutputError> {
+        let left_out = self.left_out.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_nothing_accepted = left_out >= limits::HTTP_REFUSED_BEFORE_SUCCESS_MAX && !self.has_accepted();
+        if left_out <= limits::HTTP_REFUSED_RECORDS_MAX && !is_nothing_accepted {
+            return Ok(());
         }
-        let mend = format!("{}; the next pass sends it again", refusal.mend);
-        let why = self.error(Refusal { mend, ..refusal });
-        Refused { records: single.into_marks(), why }.join(&mut delivery.refused);
-        Ok(())
+        let mend = format!(
+            "{}; that many records are not at fault, but the receiver or how it is configured",
+            refusal.mend
+        );
+        let problem = format!("{left_out} records were refused, the last one with {}", refusal.problem);
+        Err(self.error(Refusal { problem, mend, ..refusal.clone() }))
+    }
+
+    /// Whether no batch of this size is to be sent as a whole.
+    pub fn is_known_too_large(&self, bytes: usize) -> bool {
+        bytes >= self.too_large_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Writes down that a search for a record begins.
+    pub fn warn_of_search(&self, refusal: &Refusal) {
+        let problem = redact::secrets(&refusal.problem);
+        log::warn!("Output http: {}: {problem}; looking for the record that causes it", self.name);
     }
 
     /// Remembers for this pass that no such batch is to be sent as a whole.
-    fn is_too_large(&self, bytes: usize, problem: &str) {
+    pub fn is_too_large(&self, bytes: usize, problem: &str) {
         if self.too_large_bytes.fetch_min(bytes, Ordering::Relaxed) == usize::MAX {
             let (name, problem) = (&self.name, redact::secrets(problem));
             log::warn!("Output http: {name}: {problem} for {bytes} bytes: sent in halves; lower batchSize");
         }
     }
 
-    /// Asks until everything with a receipt is safe.
-    pub fn confirm(&self, mut receipts: Vec<u64>, ack_timeout: Duration) -> Result<(), OutputError> {
+    /// Asks until everything with a receipt is safe. Returns the receipts of what is, and why the others are not.
+    pub fn confirm(&self, receipts: Vec<u64>, ack_timeout: Duration) -> (Vec<u64>, Result<(), OutputError>) {
+        let mut unconfirmed = receipts.clone();
+        let result = self.ask(&mut unconfirmed, ack_timeout);
+        let confirmed = receipts.into_iter().filter(|receipt| !unconfirmed.contains(receipt));
+        (confirmed.collect(), result)
+    }
+
+    fn ask(&self, receipts: &mut Vec<u64>, ack_timeout: Duration) -> Result<(), OutputError> {
         let until = Instant::now() + ack_timeout;
         let mut step = limits::SPLUNK_ACK_STEP;
         let mut tries = Tries::default();
         while !receipts.is_empty() {
-            let Some((path, question)) = self.format.question(&receipts) else { break };
-            let url = format!("{}{path}", self.origin);
-            match self.post(&url, "application/json", question.as_bytes(), false) {
-                Ok((200..=299, _, body)) => {
+            let Some((path, question)) = self.format.question(&self.path, receipts) else { break };
+            let refusal = match self.post(&path, "application/json", question.as_bytes(), false) {
+                Ok(HttpResponse { status: 200..=299, body, cut: None, .. }) => {
                     let safe = self.format.safe(&body);
                     receipts.retain(|receipt| !safe.contains(receipt));
                     tries = Tries::default();
+                    None
                 }
-                Ok((status, headers, body)) => {
-                    // Before anything is cut off: half a secret is not recognised.
-                    let body = redact::body(&body);
-                    let words = self.format.explain(status, &body);
-                    let refusal = Refusal::of_answer(status, &headers, &body, words, Timestamp::now());
-                    self.wait(&mut tries, refusal)?;
-                }
-                Err(refusal) => self.wait(&mut tries, refusal)?,
+                Ok(HttpResponse { cut: Some(refusal), .. }) | Err(refusal) => Some(refusal),
+                Ok(response) => Some(self.refusal_of(&response)),
+            };
+            if let Some(refusal) = refusal
+                && let Some(refusal) = self.wait(&mut tries, refusal)?
+            {
+                return Err(self.error(refusal));
             }
             if receipts.is_empty() {
                 break;
@@ -260,7 +237,8 @@ impl Post {
                     format!("{} batches are not indexed after {} s", receipts.len(), ack_timeout.as_secs());
                 return Err(self.error(Refusal::new(
                     problem,
-                    "look at the indexers and their queues, or raise splunk.ackTimeout; the next pass sends them again",
+                    "look at the indexers and their queues, or raise splunk.ackTimeout; behind a load balancer, turn \
+                     sticky sessions on; the next pass sends them again",
                 )));
             }
             self.patience.sleep(step).map_err(|over| self.over(over))?;
@@ -269,43 +247,51 @@ impl Post {
         Ok(())
     }
 
-    /// Whether somebody is there who lets us in.
+    /// Sends a request that delivers nothing and that is otherwise like a delivery: same address, headers and encoding.
     pub fn try_out(&self) -> Result<(), OutputError> {
-        let Probe { path, refusals } = self.format.probe();
-        let url = path.map_or_else(|| self.url.clone(), |path| format!("{}{path}", self.origin));
-        let own = self.format.headers(&self.agents).map_err(|refusal| self.error(refusal))?;
-        let agent = self.agents.agent_for(&url);
-        let mut request = if path.is_some() { agent.get(&url) } else { agent.head(&url) };
-        for (name, value) in self.all_headers(&own) {
-            request = request.header(name, value);
+        let probe = self.format.probe();
+        let body = if self.gzip { compressed(&[&probe]) } else { probe };
+        let mut response = self.post_batch(&body).map_err(|refusal| self.error(refusal))?;
+        if response.status == 401 && self.format.renew() {
+            response = self.post_batch(&body).map_err(|refusal| self.error(refusal))?;
         }
-        let peer = self.agents.peer(&url);
-        let (status, headers, body) =
-            agents::read_answer(&peer, request.call(), limits::ERROR_BODY_BYTES_MAX)
-                .map_err(|trouble| self.error(Refusal::of_trouble(&peer, &trouble)))?;
-        if refusals.contains(&status) || (300..400).contains(&status) {
-            let body = redact::body(&body);
-            let words = self.format.explain(status, &body);
-            return Err(self.error(Refusal::of_answer(status, &headers, &body, words, Timestamp::now())));
+        let HttpResponse { status, headers, body, .. } = &response;
+        if response.is_success() && is_web_page(*status, headers, body) {
+            return Err(self.error(Refusal::of_web_page(*status)));
         }
-        Ok(())
+        let body = redact::body(body);
+        match self.format.passes_probe(*status, &body) {
+            Ok(true) => Ok(()),
+            Ok(false) if response.is_success() => {
+                let problem = format!("HTTP {status} without what this kind of receiver answers");
+                let unknown = Refusal::new(problem, "check url and format");
+                let outcome = self.format.settle(&Batch::default(), *status, &body);
+                Err(self.error(if let Outcome::Failed(refusal) = outcome { refusal } else { unknown }))
+            }
+            Ok(false) => Err(self.error(self.refusal_of(&response))),
+            Err(refusal) => Err(self.error(refusal)),
+        }
     }
 
     /// One request with a batch.
-    fn send(&self, batch: &Batch, has_renewed: &mut bool) -> Outcome {
-        let body = batch.body(self.format.frame(), self.gzip);
-        let answer = self.post(&self.url, self.format.content_type(), &body, self.gzip);
-        let (status, headers, body) = match answer {
-            Ok(answer) => answer,
-            Err(refusal) => return Outcome::Failed(refusal, None),
+    pub fn send(&self, batch: &Batch, has_renewed: &mut bool) -> Outcome {
+        let response = match self.post_batch(&batch.body(self.format.frame(), self.gzip)) {
+            Ok(response) => response,
+            Err(refusal) => return Outcome::Failed(refusal),
         };
-        if (200..300).contains(&status) {
-            return self.format.settle(batch, &body);
+        let HttpResponse { status, headers, body, cut } = &response;
+        if response.is_success() {
+            return match cut {
+                _ if is_web_page(*status, headers, body) => Outcome::Failed(Refusal::of_web_page(*status)),
+                Some(refusal) if !self.format.accepts_by_status() => Outcome::Failed(refusal.clone()),
+                _ => self.format.settle(batch, *status, body),
+            };
         }
-        let body = redact::body(&body);
-        let words = self.format.explain(status, &body);
-        let refusal = Refusal::of_answer(status, &headers, &body, words, Timestamp::now());
-        let refusal = refusal.without_quotes(status, batch.text());
+        let refusal = self.refusal_of(&response).without_quotes(*status, batch.text());
+        let (status, body) = (*status, redact::body(body));
+        if let Some(outcome) = self.format.sort(batch, status, &body, &refusal) {
+            return outcome;
+        }
         match status {
             413 => Outcome::TooLarge(refusal),
             _ if self.format.blames_records(status, &body) => Outcome::Refused(refusal),
@@ -313,29 +299,52 @@ impl Post {
                 *has_renewed = true;
                 self.send(batch, has_renewed)
             }
-            _ => Outcome::Failed(refusal, None),
+            _ => Outcome::Failed(refusal),
         }
     }
 
-    fn post(
-        &self,
-        url: &str,
-        content_type: &str,
-        body: &[u8],
-        gzip: bool,
-    ) -> Result<(u16, ureq::http::HeaderMap, Vec<u8>), Refusal> {
+    /// What a response that is no success means.
+    fn refusal_of(&self, response: &HttpResponse) -> Refusal {
+        let body = redact::body(&response.body);
+        let words = self.format.explain(response.status, &body);
+        Refusal::of_answer(response.status, &response.headers, &body, words, Timestamp::now())
+    }
+
+    /// Posts a body to where batches go. Where receipts hang on one server of several, the first request is made alone,
+    /// so that all others have its cookies.
+    fn post_batch(&self, body: &[u8]) -> Result<HttpResponse, Refusal> {
+        let mut has_answered = self.has_answered.lock().unwrap_or_else(PoisonError::into_inner);
+        if *has_answered || !self.format.has_receipts() {
+            drop(has_answered);
+            return self.post(&self.path, self.format.content_type(), body, self.gzip);
+        }
+        let response = self.post(&self.path, self.format.content_type(), body, self.gzip);
+        *has_answered = response.is_ok();
+        response
+    }
+
+    fn post(&self, path: &str, content_type: &str, body: &[u8], gzip: bool) -> Result<HttpResponse, Refusal> {
         let mut own = self.format.headers(&self.agents)?;
         own.push(("Content-Type", Secret::new(content_type)));
         if gzip {
             own.push(("Content-Encoding", Secret::new("gzip")));
         }
-        let mut request = self.agents.agent_for(url).post(url);
+        own.extend(self.cookies().header().map(|cookies| ("Cookie", Secret::new(&cookies))));
+        let url = format!("{}{path}", self.origin);
+        let mut request = self.agents.agent_for(&url).post(&url);
         for (name, value) in self.all_headers(&own) {
             request = request.header(name, value);
         }
-        let peer = self.agents.peer(url);
-        agents::read_answer(&peer, request.send(body), limits::HTTP_ANSWER_BYTES_MAX)
-            .map_err(|trouble| Refusal::of_trouble(&peer, &trouble))
+        let peer = self.agents.peer(&url);
+        let refusal = |trouble: &Trouble| Refusal::of_trouble(&peer, trouble);
+        let response = agents::read_even_if_cut(&peer, request.send(body), limits::HTTP_ANSWER_BYTES_MAX);
+        let (status, headers, body, cut) = response.map_err(|trouble| refusal(&trouble))?;
+        self.cookies().read(&headers);
+        Ok(HttpResponse { status, headers, body, cut: cut.as_ref().map(refusal) })
+    }
+
+    fn cookies(&self) -> std::sync::MutexGuard<'_, Cookies> {
+        self.cookies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The configured headers, and those of the format that are not among them.
@@ -350,8 +359,8 @@ impl Post {
         configured.chain(own.map(|(name, value)| (*name, value.reveal())))
     }
 
-    /// Waits before another try, or says that there is none.
-    fn wait(&self, tries: &mut Tries, refusal: Refusal) -> Result<(), OutputError> {
+    /// Waits before another try. Returns the refusal if no try is left.
+    pub fn wait(&self, tries: &mut Tries, refusal: Refusal) -> Result<Option<Refusal>, OutputError> {
         if !refusal.is_passing || self.is_given_up() {
             return Err(self.error(refusal));
         }
@@ -372,12 +381,13 @@ impl Post {
                 None => String::new(),
             };
             let problem = format!("{}{wish} (tries: {})", refusal.problem, tries.failed);
-            return Err(self.error(Refusal { problem, ..refusal }));
+            return Ok(Some(Refusal { problem, ..refusal }));
         }
         let problem = redact::secrets(&refusal.problem);
         let seconds = delay.as_secs_f64();
         log::warn!("Output http: {}: {problem}; trying again in {seconds:.1} s", self.name);
-        self.rest(delay).map_err(|over| self.over(over))
+        self.rest(delay).map_err(|over| self.over(over))?;
+        Ok(None)
     }
 
     /// Sleeps for so long, or until there is nothing to wait for any more.
@@ -396,7 +406,15 @@ impl Post {
         OutputError::Receiver { receiver: self.name.clone(), problem: over.to_string(), mend }
     }
 
-    fn error(&self, refusal: Refusal) -> OutputError {
+    /// That batches have been sent too often because their receipts were given out twice.
+    pub fn receipts_repeat(&self) -> OutputError {
+        self.error(Refusal::new(
+            "it gives out the same ack id for several batches",
+            "behind a load balancer, turn sticky sessions on; the next pass sends them again",
+        ))
+    }
+
+    pub fn error(&self, refusal: Refusal) -> OutputError {
         let problem = redact::secrets(&refusal.problem).into_owned();
         OutputError::Receiver { receiver: self.name.clone(), problem, mend: refusal.mend }
     }

@@ -4,22 +4,28 @@
 //! configured, `source`, `sourcetype` and, if configured, `index`; `event` is the record's own text, unparsed. Events
 //! stand one behind the other, each on a line. The token comes in the configured header `Authorization: Splunk …`.
 //!
-//! A success means that Splunk has the events in its queue. With a `channel` each batch gets a number, and is safe only
-//! when `/services/collector/ack` says so of that number: the indexers have it. Several batches are asked for at once.
+//! Success is a JSON object with `code` 0: Splunk has the events in its queue. With a `channel` each batch gets a number,
+//! and is safe only when `/services/collector/ack` says so of that number: the indexers have it. Several batches are asked
+//! for at once. Numbers start again at 0 when Splunk restarts, and each indexer has its own: a number that comes twice
+//! belongs to the later batch, and the earlier one is sent again.
+//!
+//! An error can name an event by `invalid-event-number`, counted from 0. The events before it are accepted. With status
+//! 400 this event alone is refused, and those after it were not looked at; with 503 there was no room from this event on.
 //!
 //! Source: "Format events for HTTP Event Collector", "About HTTP Event Collector Indexer Acknowledgment" and
-//! "Troubleshoot HTTP Event Collector", section "Possible error codes", of Splunk's documentation.
+//! "Troubleshoot HTTP Event Collector", section "Possible error codes", of Splunk's documentation; what
+//! `invalid-event-number` means for the other events was observed.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    answer::{Outcome, Refusal},
+    answer::{Outcome, Refusal, Sorted},
     batch::{Batch, Frame},
     facts::Facts,
-    format::{Format, Probe},
+    format::Format,
 };
 use crate::{
     config::{Secret, SplunkHec},
@@ -27,6 +33,15 @@ use crate::{
     output::Source,
     records::Record,
 };
+
+const FRAME: Frame = Frame { open: "", between: "\n", close: "" };
+
+/// What is before the record's own text; the texts before it are quoted, so that this is not in them.
+const EVENT: &[u8] = b",\"event\":";
+
+/// The codes that are about an event, and not about the token or Splunk itself: no data, a format that is invalid, an
+/// event that is missing or blank, indexed fields.
+const CODES_OF_EVENTS: [u32; 5] = [5, 6, 12, 13, 15];
 
 /// Splunk, as configured.
 #[derive(Debug)]
@@ -61,15 +76,20 @@ impl Format for Splunk {
             to.extend_from_slice(format!("\"time\":{seconds}.{millis:03},").as_bytes());
         }
         let host = self.settings.host.as_deref().unwrap_or(from.tenant_name.unwrap_or(from.tenant_id));
-        let start = format!("\"host\":{},{},\"event\":", quoted(host), self.metadata);
-        to.extend_from_slice(start.as_bytes());
+        to.extend_from_slice(format!("\"host\":{},{}", quoted(host), self.metadata).as_bytes());
+        to.extend_from_slice(EVENT);
         record.append_line(to);
         to.pop(); // the line break
         to.push(b'}');
     }
 
+    fn record_in<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        let place = memchr::memmem::find(text, EVENT);
+        place.map_or(text, |place| &text[place + EVENT.len()..]).into()
+    }
+
     fn frame(&self) -> Frame {
-        Frame { open: "", between: "\n", close: "" }
+        FRAME
     }
 
     fn content_type(&self) -> &'static str {
@@ -86,7 +106,7 @@ impl Format for Splunk {
     }
 
     fn explain(&self, status: u16, body: &[u8]) -> Option<(String, &'static str)> {
-        let Answer { code, text, .. } = serde_json::from_slice(body).ok()?;
+        let HecResponse { code, text, .. } = serde_json::from_slice(body).ok()?;
         let mend = match code? {
             1 => "enable the token under Settings, Data inputs, HTTP Event Collector",
             2 | 3 => "give the header Authorization: Splunk TOKEN, for example in header_files",
@@ -96,60 +116,181 @@ impl Format for Splunk {
                 "the token has indexer acknowledgement on: give splunk.channel a GUID, or turn it off there"
             }
             14 => "the token has indexer acknowledgement off: turn it on there, or remove splunk.channel",
-            9 | 18..=20 => "its queues are full: give the indexers time, or more of them",
+            16 => "give the token in the header Authorization: Splunk TOKEN, and not in url",
+            9 | 18..=20 | 22 | 26 => "its queues are full: give the indexers time, or more of them",
+            23 => "it is shutting down: give it time",
             _ => "look into splunkd.log for HttpInputDataHandler",
         };
         Some((format!("HTTP {status}: {text}"), mend))
     }
 
     fn blames_records(&self, status: u16, body: &[u8]) -> bool {
-        let answer: Option<Answer> = serde_json::from_slice(body).ok();
-        let code = answer.and_then(|answer| answer.code);
-        // No data, a format that is invalid, an event that lacks or is blank, indexed fields; all others are about the
-        // token.
-        status == 400 && code.is_none_or(|code| matches!(code, 5 | 6 | 12 | 13 | 15))
+        let code = HecResponse::read(body).and_then(|response| response.code);
+        status == 400 && code.is_none_or(|code| CODES_OF_EVENTS.contains(&code))
     }
 
-    fn settle(&self, _: &Batch, body: &[u8]) -> Outcome {
-        if self.settings.channel.is_none() {
-            return Outcome::Taken(None);
+    fn sort(&self, batch: &Batch, status: u16, body: &[u8], refusal: &Refusal) -> Option<Outcome> {
+        let number = HecResponse::read(body)?.invalid_event_number.filter(|&number| number < batch.len())?;
+        let (mut rest, mut refused) = (Batch::default(), Vec::new());
+        let is_refused = self.blames_records(status, body);
+        if !is_refused && status != 503 {
+            return None;
         }
-        let answer: Option<Answer> = serde_json::from_slice(body).ok();
-        if let Some(receipt) = answer.and_then(|answer| answer.ack_id) {
-            return Outcome::Taken(Some(receipt));
+        for (place, entry) in batch.entries(FRAME).enumerate().skip(number) {
+            if is_refused && place == number {
+                let mut single = Batch::default();
+                single.push(entry, FRAME);
+                refused.push((single, refusal.clone()));
+            } else {
+                rest.push(entry, FRAME);
+            }
         }
-        let mend = "turn indexer acknowledgement on for the token, or remove splunk.channel";
-        Outcome::Failed(Refusal::new("it does not acknowledge what it indexes", mend), None)
+        let failure = (!is_refused).then(|| refusal.clone());
+        Some(Outcome::Sorted(Sorted { rest, refused, failure }))
     }
 
-    fn question(&self, receipts: &[u64]) -> Option<(String, String)> {
+    fn settle(&self, _: &Batch, status: u16, body: &[u8]) -> Outcome {
+        let failed = |problem: String, mend| Outcome::Failed(Refusal::new(problem, mend));
+        let Some(HecResponse { code: Some(code), ack_id, .. }) = HecResponse::read(body) else {
+            let problem = format!("HTTP {status} without the code by which Splunk accepts events");
+            return failed(problem, "check that url is that of an HTTP Event Collector");
+        };
+        match (code, ack_id) {
+            (0, receipt) if receipt.is_some() || !self.has_receipts() => Outcome::Accepted(receipt),
+            (0, _) => {
+                let mend = "turn indexer acknowledgement on for the token, or remove splunk.channel";
+                failed("it does not acknowledge what it indexes".to_owned(), mend)
+            }
+            _ => {
+                let (problem, mend) = self.explain(status, body).unwrap_or_default();
+                failed(problem, mend)
+            }
+        }
+    }
+
+    fn has_receipts(&self) -> bool {
+        self.settings.channel.is_some()
+    }
+
+    fn question(&self, path: &str, receipts: &[u64]) -> Option<(String, String)> {
         let channel = self.settings.channel.as_ref()?;
         let receipts: Vec<_> = receipts.iter().map(u64::to_string).collect();
-        let path = format!("/services/collector/ack?channel={channel}");
+        let (path, query) = path.split_once('?').map_or((path, ""), |(path, query)| (path, query));
+        let path = path.trim_end_matches('/');
+        let path = path.strip_suffix("/1.0").unwrap_or(path);
+        let path = path.strip_suffix("/event").unwrap_or(path);
+        let separator = if query.is_empty() { "" } else { "&" };
+        let path = format!("{path}/ack?{query}{separator}channel={channel}");
         Some((path, format!("{{\"acks\":[{}]}}", receipts.join(","))))
     }
 
     fn safe(&self, body: &[u8]) -> Vec<u64> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct AckResponse {
             acks: HashMap<String, bool>,
         }
-        let answer: Option<Answer> = serde_json::from_slice(body).ok();
-        let acks = answer.map(|answer| answer.acks).unwrap_or_default();
+        let response: Option<AckResponse> = serde_json::from_slice(body).ok();
+        let acks = response.map(|response| response.acks).unwrap_or_default();
         acks.into_iter().filter(|(_, is_safe)| *is_safe).filter_map(|(id, _)| id.parse().ok()).collect()
     }
 
-    fn probe(&self) -> Probe {
-        Probe { path: Some("/services/collector/health"), refusals: &[401, 403, 503] }
+    fn probe(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn passes_probe(&self, status: u16, body: &[u8]) -> Result<bool, Refusal> {
+        // The token is looked at first: a complaint about the missing event says that the token is good.
+        let code = HecResponse::read(body).and_then(|response| response.code);
+        Ok(match code {
+            Some(0) => (200..300).contains(&status),
+            Some(code) => status == 400 && CODES_OF_EVENTS.contains(&code),
+            None => false,
+        })
     }
 }
 
-/// What Splunk says to a batch.
+/// Splunk's response to a batch.
 #[derive(Deserialize)]
-struct Answer {
+struct HecResponse {
     #[serde(default)]
     text: String,
     code: Option<u32>,
     #[serde(rename = "ackId")]
     ack_id: Option<u64>,
+    #[serde(rename = "invalid-event-number")]
+    invalid_event_number: Option<usize>,
+}
+
+impl HecResponse {
+    fn read(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acknowledgements_are_asked_for_under_the_path_of_the_events() {
+        let settings = SplunkHec {
+            index: None,
+            source: String::new(),
+            sourcetype: String::new(),
+            host: None,
+            channel: Some("c".to_owned()),
+            ack_timeout: std::time::Duration::ZERO,
+        };
+        let splunk = Splunk::new(&settings);
+        for (path, expected) in [
+            ("/services/collector/event", "/services/collector/ack?channel=c"),
+            ("/services/collector", "/services/collector/ack?channel=c"),
+            ("/services/collector/event/1.0", "/services/collector/ack?channel=c"),
+            ("/splunk/services/collector/event/", "/splunk/services/collector/ack?channel=c"),
+            ("/hec?a=b", "/hec/ack?a=b&channel=c"),
+        ] {
+            let question = splunk.question(path, &[3, 4]);
+            assert_eq!(question, Some((expected.to_owned(), "{\"acks\":[3,4]}".to_owned())), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_named_divides_its_batch() {
+        let settings = SplunkHec {
+            index: None,
+            source: String::new(),
+            sourcetype: String::new(),
+            host: None,
+            channel: None,
+            ack_timeout: std::time::Duration::ZERO,
+        };
+        let splunk = Splunk::new(&settings);
+        let mut batch = Batch::default();
+        for id in 0..5 {
+            let id = Some(crate::records::RecordId::of_a_test(id));
+            let mark = crate::output::Mark { blob: 0, id };
+            batch.push(super::super::batch::Entry { mark, text: b"{}", record_bytes: 2 }, FRAME);
+        }
+        for (status, body, refused, rest) in [
+            (400, r#"{"code":6,"invalid-event-number":2}"#, vec![2], vec![3, 4]),
+            (400, r#"{"code":6,"invalid-event-number":0}"#, vec![0], vec![1, 2, 3, 4]),
+            (503, r#"{"code":9,"invalid-event-number":2}"#, vec![], vec![2, 3, 4]),
+        ] {
+            let refusal = Refusal::new("no", "");
+            let Some(Outcome::Sorted(sorted)) = splunk.sort(&batch, status, body.as_bytes(), &refusal) else {
+                panic!("{body} is not understood");
+            };
+            assert_eq!(
+                sorted.refused.iter().flat_map(|(single, _)| single.ids()).collect::<Vec<_>>(),
+                refused
+            );
+            assert_eq!(sorted.rest.ids().collect::<Vec<_>>(), rest, "{body}");
+            assert_eq!(sorted.failure.is_some(), status == 503);
+        }
+        for body in [r#"{"code":6,"invalid-event-number":5}"#, r#"{"code":6}"#, "", "7"] {
+            assert!(splunk.sort(&batch, 400, body.as_bytes(), &Refusal::new("no", "")).is_none(), "{body}");
+        }
+        let other = r#"{"code":4,"invalid-event-number":2}"#;
+        assert!(splunk.sort(&batch, 403, other.as_bytes(), &Refusal::new("no", "")).is_none());
+    }
 }

@@ -439,6 +439,7 @@ impl<'a> Schedule<'a> {
             counts.records += delivered.records;
             counts.duplicates += delivered.duplicates;
             counts.filtered += delivered.filtered;
+            counts.dead_letters += delivered.dead_letters;
             if delivered.is_complete {
                 counts.delivered += 1;
             } else {

@@ -111,7 +111,9 @@ pub(super) fn good_answer(feeds: &Feeds, task: &Task, blobs: &dyn Fn(FeedIndex) 
 pub(super) fn delivered(schedule: &mut Schedule<'_>, feed: FeedIndex, wanted: &Wanted) {
     let key = schedule.key(feed, wanted);
     let has = OutputSet::EMPTY;
-    let delivered = Delivered { key, feed, has, is_complete: true, records: 1, duplicates: 0, filtered: 0 };
+    let (records, duplicates, filtered, dead_letters) = (1, 0, 0, 0);
+    let delivered =
+        Delivered { key, feed, has, is_complete: true, records, duplicates, filtered, dead_letters };
     schedule.delivered(&[delivered]);
 }
 

@@ -1,0 +1,243 @@
+//! `dead-letters/<output>.json`: records that a receiver refuses whatever is done, each with the reason.
+//!
+//! A line of JSON each: `refusedAt`, `output`, `tenantId`, `tenantName`, `contentType`, `contentId`, `recordId`, `reason`,
+//! and `record`, the record as a file output would have it. Lines are durable before the record's blob is committed, so a
+//! crash in between repeats a line, and none is lost. The administrator may move or delete the files at any time.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::StateError;
+use crate::{
+    delivery::OutputName,
+    disk,
+    feed::ContentType,
+    limits::{DEAD_LETTERS_BYTES_MAX, STATE_BUFFER_BYTES},
+};
+
+/// The folder's name in `workingDir`.
+pub const FOLDER_NAME: &str = "dead-letters";
+
+/// A refused record.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetter<'a> {
+    /// When it was refused.
+    pub refused_at: Timestamp,
+    /// The tenant's id.
+    pub tenant_id: &'a str,
+    /// Its name, if it has one.
+    pub tenant_name: Option<&'a str>,
+    /// The API's name of the feed.
+    pub content_type: &'static str,
+    /// The record's blob.
+    pub content_id: &'a str,
+    /// The record's `Id`, if it has one.
+    pub record_id: Option<&'a str>,
+    /// What the receiver answered.
+    pub reason: &'a str,
+    /// One line of JSON, without the line break.
+    #[serde(skip)]
+    pub record: &'a [u8],
+}
+
+impl DeadLetter<'_> {
+    /// Appends its line.
+    fn append_to(&self, lines: &mut Vec<u8>) {
+        let head = serde_json::to_string(self).expect("texts and times are written without fail");
+        lines.extend_from_slice(head.trim_end_matches('}').as_bytes());
+        lines.extend_from_slice(b",\"record\":");
+        lines.extend_from_slice(self.record);
+        lines.extend_from_slice(b"}\n");
+    }
+}
+
+/// The dead letters of one output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetters {
+    /// The output.
+    pub output: OutputName,
+    /// Their file.
+    pub path: PathBuf,
+    /// How many there are.
+    pub count: usize,
+    /// How many there are of each feed, by tenant id and content type.
+    pub of_feeds: HashMap<(String, ContentType), usize>,
+}
+
+/// The file of an output.
+pub fn path(working_dir: &Path, output: OutputName) -> PathBuf {
+    working_dir.join(FOLDER_NAME).join(format!("{output}.json"))
+}
+
+/// Adds dead letters of an output, durably. Returns whether there was room: a file of [`DEAD_LETTERS_BYTES_MAX`] bytes
+/// takes no more.
+///
+/// # Errors
+///
+/// The file or its folder cannot be written.
+pub(super) fn add(
+    working_dir: &Path,
+    output: OutputName,
+    letters: &[DeadLetter<'_>],
+) -> Result<bool, StateError> {
+    let path = path(working_dir, output);
+    let mut lines = Vec::new();
+    for letter in letters {
+        letter.append_to(&mut lines);
+    }
+    append(&path, &lines).map_err(|error| StateError::storage("write", &path, error))
+}
+
+fn append(path: &Path, lines: &[u8]) -> io::Result<bool> {
+    disk::make_folder(disk::folder_of(path), 0o700)?;
+    let mut file = disk::open_for_append(path, 0o600)?;
+    let before = end_of_lines(&mut file)?;
+    if file.metadata()?.len() > before {
+        disk::cut(&file, before)?; // half a line, of a pass that was cut off
+    }
+    if before.saturating_add(lines.len() as u64) > DEAD_LETTERS_BYTES_MAX {
+        return Ok(false);
+    }
+    let appended = disk::append(&mut file, lines).and_then(|()| disk::sync(&file));
+    if appended.is_err() {
+        let _ = disk::cut(&file, before);
+    }
+    appended.map(|()| true)
+}
+
+/// Where the last whole line ends.
+fn end_of_lines(file: &mut File) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    let mut buffer = vec![0; STATE_BUFFER_BYTES];
+    while end > 0 {
+        let start = end.saturating_sub(buffer.len() as u64);
+        let part = &mut buffer[..usize::try_from(end - start).expect("no more than the buffer")];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(part)?;
+        if let Some(place) = memchr::memrchr(b'\n', part) {
+            return Ok(start + place as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// The dead letters of each output that has any.
+///
+/// # Errors
+///
+/// A file cannot be read.
+pub fn read(working_dir: &Path) -> Result<Vec<DeadLetters>, StateError> {
+    let mut all = Vec::new();
+    for output in OutputName::ALL {
+        let path = path(working_dir, output);
+        let counted = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened.and_then(|file| count(BufReader::with_capacity(STATE_BUFFER_BYTES, file))),
+        };
+        let (count, of_feeds) = counted.map_err(|error| StateError::storage("read", &path, error))?;
+        if count > 0 {
+            all.push(DeadLetters { output, path, count, of_feeds });
+        }
+    }
+    Ok(all)
+}
+
+type Counts = (usize, HashMap<(String, ContentType), usize>);
+
+/// Counts whole lines. One that cannot be read is counted, but not for a feed.
+fn count(mut lines: impl BufRead) -> io::Result<Counts> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Head {
+        tenant_id: String,
+        content_type: String,
+    }
+    let (mut count, mut of_feeds, mut line) = (0, HashMap::new(), Vec::new());
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        if line.ends_with(b"\n") {
+            count += 1;
+            let head: Option<Head> = serde_json::from_slice(&line).ok();
+            let feed =
+                head.and_then(|head| Some((head.tenant_id, ContentType::from_name(&head.content_type)?)));
+            if let Some(feed) = feed {
+                *of_feeds.entry(feed).or_default() += 1;
+            }
+        }
+        line.clear();
+    }
+    Ok((count, of_feeds))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn letter(record: &[u8]) -> DeadLetter<'_> {
+        DeadLetter {
+            refused_at: "2026-11-28T10:00:00Z".parse().expect("a time of the test"),
+            tenant_id: "t",
+            tenant_name: Some("contoso"),
+            content_type: "DLP.All",
+            content_id: "blob$1",
+            record_id: Some("a"),
+            reason: "HTTP 400: {no}",
+            record,
+        }
+    }
+
+    #[test]
+    fn a_line_has_the_record_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let record = br#"{"Id":"a","x":1E400}"#;
+        assert!(add(folder.path(), OutputName::Http, &[letter(record)]).expect("room"));
+        assert_eq!(
+            fs::read_to_string(folder.path().join("dead-letters/http.json")).expect("a file"),
+            "{\"refusedAt\":\"2026-11-28T10:00:00Z\",\"tenantId\":\"t\",\"tenantName\":\"contoso\",\
+             \"contentType\":\"DLP.All\",\"contentId\":\"blob$1\",\"recordId\":\"a\",\"reason\":\"HTTP 400: {no}\",\
+             \"record\":{\"Id\":\"a\",\"x\":1E400}}\n"
+        );
+    }
+
+    #[test]
+    fn half_a_line_is_removed_and_whole_lines_are_counted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(read(folder.path()).expect("nothing"), []);
+        for _ in 0..2 {
+            assert!(add(folder.path(), OutputName::Http, &[letter(b"{}"), letter(b"{}")]).expect("room"));
+        }
+        let path = path(folder.path(), OutputName::Http);
+        let whole = fs::read_to_string(&path).expect("a file");
+        let torn = format!("{whole}{}", "x".repeat(2 * STATE_BUFFER_BYTES));
+        fs::write(&path, &torn).expect("room");
+        let found = read(folder.path()).expect("a file");
+        assert_eq!(found[0].count, 4);
+        assert_eq!(found[0].of_feeds, HashMap::from([(("t".to_owned(), ContentType::DlpAll), 4)]));
+        assert!(add(folder.path(), OutputName::Http, &[letter(b"{}")]).expect("room"));
+        let then = fs::read_to_string(&path).expect("a file");
+        assert!(then.starts_with(&whole) && !then.contains('x'), "{then}");
+        assert_eq!(then.lines().count(), 5);
+    }
+
+    #[test]
+    fn a_full_file_takes_no_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(add(folder.path(), OutputName::Http, &[letter(b"{}")]).expect("room"));
+        let path = path(folder.path(), OutputName::Http);
+        let file = fs::OpenOptions::new().write(true).open(&path).expect("a file");
+        file.set_len(DEAD_LETTERS_BYTES_MAX - 1).expect("a sparse file");
+        io::Write::write_all(&mut fs::OpenOptions::new().append(true).open(&path).expect("a file"), b"\n")
+            .expect("room");
+        assert!(!add(folder.path(), OutputName::Http, &[letter(b"{}")]).expect("a readable file"));
+    }
+}
