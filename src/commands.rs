@@ -150,15 +150,23 @@ pub fn check(setup: &Setup) -> Exit {
 pub fn status(setup: &Setup, asked: Status) -> Exit {
     let Setup { config, tenants, .. } = setup;
     let now = Timestamp::now();
-    let progress = match state::Progress::read(&config.collect.working_dir) {
-        Ok(progress) => progress,
+    let working_dir = &config.collect.working_dir;
+    let read = state::Progress::read(working_dir)
+        .and_then(|progress| Ok((progress, state::dead_letters::read(working_dir)?)));
+    let (progress, dead_letters) = match read {
+        Ok(read) => read,
         Err(error) => {
             ::log::error!("{error}");
             return Exit::Storage;
         }
     };
-    let feeds = status::of(tenants, &progress, now);
-    let shown = show(&if asked.json { status::as_json(&feeds) } else { status::as_table(&feeds) });
+    let feeds = status::of(tenants, &progress, &dead_letters, now);
+    let text = if asked.json {
+        status::as_json(&feeds)
+    } else {
+        status::as_table(&feeds) + &status::of_dead_letters(&dead_letters)
+    };
+    let shown = show(&text);
     let late = now - config.interval * limits::INTERVALS_UNTIL_LATE;
     let is_healthy = feeds.iter().all(|feed| feed.last_success.is_some_and(|success| success >= late));
     if shown == Exit::Complete && !is_healthy { Exit::TryAgain } else { shown }

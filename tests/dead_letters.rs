@@ -1,1 +1,129 @@
 //! Records that a receiver refuses for good.
+
+use std::fs;
+
+use serde_json::Value;
+use simulator::NewBlob;
+
+use crate::support::{
+    Installation, hours_ago, mode,
+    receiver::{Receiver, Reply},
+};
+
+const FEED: &str = "Audit.General";
+const REFUSED: &str = "0000aaaa-0000-4000-8000-000000000001";
+
+/// A receiver that refuses a record, contoso with it and 120 others.
+fn installation(lines: &str) -> (Installation, Receiver) {
+    let receiver = Receiver::start(|request, _| {
+        if request.body.contains("unwanted") {
+            return Reply::json(400, r#"{"message":"no such field"}"#);
+        }
+        Reply::status(200)
+    });
+    let url = receiver.url("/in");
+    let installation = Installation::new().with_output(&format!("  http:\n    url: {url}\n    {lines}"));
+    installation.contoso.add_blobs(FEED, 6, 20, hours_ago(20)..hours_ago(2));
+    let record = format!(r#"{{"Id":"{REFUSED}","x":"unwanted"}}"#);
+    installation.contoso.add_blob(FEED, NewBlob::texts([record]).created(hours_ago(1)));
+    (installation, receiver)
+}
+
+fn letters(installation: &Installation) -> Vec<Value> {
+    let path = installation.path("state/dead-letters/http.json");
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn a_refused_record_is_kept_with_the_reason_and_its_blob_is_complete() {
+    let (installation, receiver) = installation("compress: gzip");
+    let metrics = installation.path("office365.prom");
+    let installation = installation.setting(&format!("metrics: {{ path: '{}' }}", metrics.display()));
+    let run = installation.run(&[]);
+    run.assert_code(0).assert_line_with(&[
+        &format!("[WARN] Output http refuses 1 record ({REFUSED} of contoso audit.general), kept in "),
+        "/state/dead-letters/http.json: 127.0.0.1:",
+        "HTTP 400: no such field",
+    ]);
+    let letters = letters(&installation);
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!(letter["recordId"], REFUSED);
+    assert_eq!(letter["tenantName"], "contoso");
+    assert_eq!(letter["contentType"], FEED);
+    assert_eq!(letter["reason"], "HTTP 400: no such field");
+    assert!(letter["contentId"].as_str().is_some_and(|id| !id.is_empty()));
+    let (output, record) = (installation.output(), &letter["record"]);
+    let lines: Vec<Value> =
+        output.values().flatten().map(|line| serde_json::from_str(line).unwrap_or_default()).collect();
+    assert!(lines.contains(record), "{record}");
+    assert_eq!(mode(&installation.path("state/dead-letters/http.json")), 0o600);
+
+    let metrics = fs::read_to_string(metrics).expect("a file");
+    let gauge =
+        format!("office365_collector_records_dead_letter{{tenant=\"contoso\",content_type=\"{FEED}\"}} 1");
+    assert!(metrics.contains(&gauge), "{metrics}");
+    let status = installation.run(&["status"]);
+    assert!(status.stdout.contains("Dead letters of output http: 1 record in "), "{status}");
+    let feeds: Value = serde_json::from_str(&installation.run(&["status", "--json"]).stdout).expect("JSON");
+    let feed = feeds.as_array().expect("feeds").iter().find(|feed| feed["content_type"] == FEED);
+    assert_eq!(feed.expect("the feed")["dead_letters"], 1);
+
+    let requests = receiver.requests().len();
+    installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
+    assert_eq!(receiver.requests().len(), requests);
+    assert_eq!(self::letters(&installation).len(), 1);
+    assert_eq!(installation.known_blobs().len(), 7);
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
+fn without_dead_letters_the_record_is_sent_again_by_each_pass() {
+    let (installation, _) = installation("deadLetters: false");
+    for _ in 0..2 {
+        installation.run(&[]).assert_code(1).assert_line_with(&[
+            &format!("[ERROR] Output http failed for 1 record ({REFUSED} of contoso audit.general): "),
+            "; the next pass sends it again",
+        ]);
+        assert_eq!(installation.known_blobs().len(), 6);
+    }
+    assert!(!installation.path("state/dead-letters").exists());
+}
+
+#[test]
+fn a_receiver_that_accepts_nothing_makes_no_dead_letters() {
+    let receiver = Receiver::start(|_, _| Reply::status(400));
+    let url = receiver.url("/in");
+    let installation = Installation::new().with_output(&format!("  http: {{ url: '{url}' }}"));
+    installation.contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(1)));
+    installation.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed for 3 records"]);
+    installation.contoso.add_blobs(FEED, 2, 20, hours_ago(20)..hours_ago(2));
+    installation
+        .run(&[])
+        .assert_code(1)
+        .assert_line_with(&["[ERROR] Output http failed: ", "records were refused"]);
+    assert!(letters(&installation).is_empty());
+    assert!(installation.known_blobs().is_empty());
+}
+
+#[test]
+fn more_than_a_hundred_refused_records_are_a_misconfigured_receiver() {
+    let receiver = Receiver::start(|request, _| {
+        Reply::status(if request.body.contains("unwanted") { 400 } else { 200 })
+    });
+    let url = receiver.url("/in");
+    let installation =
+        Installation::new().with_output(&format!("  http: {{ url: '{url}', connections: 1 }}"));
+    let mut texts: Vec<_> = (0..150)
+        .map(|number| format!(r#"{{"Id":"0000aaaa-0000-4000-8000-{number:012}","x":"unwanted"}}"#))
+        .collect();
+    texts.insert(0, r#"{"Id":"0000bbbb-0000-4000-8000-000000000000","x":"good"}"#.to_owned());
+    installation.contoso.add_blob(FEED, NewBlob::texts(texts).created(hours_ago(1)));
+    installation.run(&[]).assert_code(1).assert_line_with(&[
+        "[ERROR] Output http failed: ",
+        "101 records were refused",
+        "are not at fault",
+    ]);
+    assert!(letters(&installation).is_empty());
+    assert!(installation.known_blobs().is_empty());
+}

@@ -242,8 +242,8 @@ fn a_batch_that_is_too_large_is_halved_until_it_is_not() {
     let installation = self::installation(&receiver.url("/"), "connections: 1");
     installation.run(&[]).assert_code(1).assert_line_with(&[
         "[ERROR] Output http failed",
-        "HTTP 413 for a single record of",
-        "let the receiver take larger bodies",
+        "10 records were refused, the last one with HTTP 413 for a single record of",
+        "let the receiver accept larger bodies",
     ]);
 }
 
@@ -399,7 +399,7 @@ fn batches_that_are_taken_beside_one_that_fails_do_not_come_again() {
 
 #[test]
 fn what_was_taken_of_a_blob_that_waits_is_remembered_as_long_as_it_waits() {
-    let picky = Picky::new(Reply::status(400), "");
+    let picky = Picky::new(Reply::status(400), "deadLetters: false");
     picky.installation.run(&[]).assert_code(1);
     assert_eq!(picky.taken(lines), picky.all_but_the_refused());
 
@@ -447,7 +447,8 @@ fn a_record_that_is_refused_holds_up_no_other_and_is_named() {
         (400, "splunk-hec", events),
     ] {
         let reply = Reply::json(status, r#"{"text":"no such field","code":6}"#);
-        let picky = Picky::new(reply, &format!("format: {format}\n    batchRecords: 50"));
+        let options = format!("format: {format}\n    batchRecords: 50\n    deadLetters: false");
+        let picky = Picky::new(reply, &options);
         let Picky { receiver, installation, refused, is_mended } = &picky;
         let assert_named = |run: &Run| {
             let line =
@@ -483,7 +484,8 @@ fn what_is_taken_beside_a_refused_record_is_known_where_nothing_is_remembered_by
         let receiver = Receiver::start(|request, _| {
             Reply::status(if request.body.contains("refused") { 400 } else { 200 })
         });
-        let installation = installation(&receiver.url("/"), "batchRecords: 50").collect(lines_of_collect);
+        let options = "batchRecords: 50\n    deadLetters: false";
+        let installation = installation(&receiver.url("/"), options).collect(lines_of_collect);
         let texts = ["{\"a\":1}", "{\"a\":\"refused\"}", "{\"a\":2}"].map(str::to_owned);
         installation.contoso.add_blob(FEED, NewBlob::texts(texts).created(hours_ago(1)));
         let taken = || receiver.taken().iter().flat_map(|request| lines(&request.body)).collect::<Vec<_>>();
@@ -523,8 +525,10 @@ fn who_refuses_everything_is_given_up() {
     let installation = installation(&receiver.url("/"), "connections: 2");
     installation.contoso.add_blobs(FEED, 6, 200, hours_ago(20)..hours_ago(2));
     let run = installation.run(&[]);
-    run.assert_code(1)
-        .assert_line_with(&["[ERROR] Output http failed: 127.0.0.1:", "HTTP 400: unwanted; check format"]);
+    run.assert_code(1).assert_line_with(&[
+        "[ERROR] Output http failed: 127.0.0.1:",
+        "with HTTP 400: unwanted; check format",
+    ]);
     assert!(receiver.requests().len() <= 400, "{}", receiver.requests().len());
     assert!(installation.known_blobs().is_empty());
 }
@@ -649,7 +653,8 @@ fn what_splunk_has_indexed_beside_a_batch_or_a_record_that_it_refuses_does_not_c
             is_in.then(|| Reply::json(status, body))
         });
         let options = format!(
-            "format: splunk-hec\n    batchRecords: 10\n    splunk: {{ channel: {CHANNEL}, ackTimeout: 20s }}"
+            "format: splunk-hec\n    batchRecords: 10\n    deadLetters: false\n    \
+             splunk: {{ channel: {CHANNEL}, ackTimeout: 20s }}"
         );
         let installation = installation(&receiver.url(""), &options);
         let id = installation.contoso.ids(FEED).into_iter().nth(30).expect("a record");
@@ -811,17 +816,93 @@ fn a_record_that_no_mapping_takes_is_kept_as_text_and_holds_up_no_other() {
 }
 
 #[test]
-fn a_record_that_is_not_even_taken_as_text_fails_the_output_and_is_named() {
-    let (receiver, _) = elastic(|id, _| {
+fn a_record_that_is_refused_as_text_too_holds_up_nothing() {
+    let (receiver, index) = elastic(|id, _| {
         let refusal = json!({ "type": "strict_dynamic_mapping_exception", "reason": "no" });
-        if id.ends_with('7') { (400, refusal) } else { (201, Value::Null) }
+        if id.ends_with("77") { (400, refusal) } else { (201, Value::Null) }
     });
     let installation = installation(&receiver.url(""), ELASTIC);
-    installation.run(&[]).assert_code(1).assert_line_with(&[
-        "[ERROR] Output http failed",
+    let refused = installation.contoso.add_blob(
+        FEED,
+        NewBlob::texts([r#"{"Id":"00000000-0000-4000-8000-000000000077","a":1}"#.to_owned()])
+            .created(hours_ago(1)),
+    );
+    drop(refused);
+    installation.run(&[]).assert_code(0).assert_line_with(&[
+        "[WARN] Output http refuses ",
         "is refused: status 400, strict_dynamic_mapping_exception",
-        "mend the index's mapping",
+        "correct the index's mapping",
     ]);
+    assert_eq!(installation.known_blobs().len(), 7);
+    let letters = fs::read_to_string(installation.path("state/dead-letters/http.json")).expect("a file");
+    let stored = index.documents.lock().expect("no panic").len();
+    assert_eq!(letters.lines().count() + stored, 121);
+    assert!(
+        letters.contains(r#""record":{"Id":"00000000-0000-4000-8000-000000000077","a":1,"OriginFeed""#),
+        "{letters}"
+    );
+}
+
+#[test]
+fn an_index_that_accepts_nothing_is_named_and_no_record_becomes_text() {
+    for (r#type, reason) in [
+        (
+            "validation_exception",
+            "this action would add [2] shards, but this cluster has [1000]/[1000] maximum shards",
+        ),
+        ("illegal_argument_exception", "pipeline with id [o365] does not exist"),
+    ] {
+        let (receiver, _) = elastic(move |_, _| (400, json!({ "type": r#type, "reason": reason })));
+        let installation = installation(&receiver.url(""), &format!("{ELASTIC}\n    connections: 1"));
+        let run = installation.run(&[]);
+        run.assert_code(1).assert_line_with(&["[ERROR] Output http failed", r#type, reason]);
+        assert_eq!(receiver.requests().len(), 1);
+        assert!(!run.stderr.contains("sent as text"), "{run}");
+        assert!(try_out(&installation).is_some_and(|found| found.contains(reason)));
+    }
+}
+
+#[test]
+fn a_bulk_body_that_is_refused_as_a_whole_is_halved_down_to_the_record() {
+    let (elastic, index) = elastic(|_, _| (201, Value::Null));
+    let inner = elastic.url("/_bulk");
+    drop(inner);
+    let bad = Arc::new(OnceLock::<String>::new());
+    let looked_for = Arc::clone(&bad);
+    let shared = Arc::clone(&index);
+    let receiver = Receiver::start(move |request, _| {
+        let rows: Vec<_> = request.body.lines().collect();
+        let is_bad = |document: &str| {
+            !document.starts_with("{\"event\":")
+                && looked_for.get().is_some_and(|id| document.contains(id.as_str()))
+        };
+        if rows.chunks(2).any(|pair| is_bad(pair[1])) {
+            let error = json!({ "type": "x_content_parse_exception", "reason": "Duplicate field 'Id'" });
+            return Reply::json(400, json!({ "error": error, "status": 400 }).to_string());
+        }
+        let mut documents = shared.documents.lock().expect("no panic");
+        let items: Vec<_> = rows
+            .chunks(2)
+            .map(|pair| {
+                let action: Value = serde_json::from_str(pair[0]).expect("an action");
+                let id = action["create"]["_id"].as_str().expect("an Id").to_owned();
+                assert!(documents.insert(id, pair[1].to_owned()).is_none());
+                json!({ "create": { "status": 201 } })
+            })
+            .collect();
+        Reply::json(200, json!({ "errors": false, "items": items }).to_string())
+    });
+    let installation = installation(&receiver.url(""), ELASTIC);
+    bad.set(installation.contoso.ids(FEED).into_iter().nth(30).expect("a record")).expect("not set yet");
+    installation
+        .run(&[])
+        .assert_code(0)
+        .assert_line_with(&["(x_content_parse_exception): they are sent as text"]);
+    let documents = index.documents.lock().expect("no panic");
+    assert_eq!(
+        documents.keys().cloned().collect::<BTreeSet<_>>(),
+        served(&installation).into_keys().collect()
+    );
 }
 
 const AZURE_PATH: &str = "/dataCollectionRules/dcr-1/streams/Custom-O365?api-version=2023-01-01";
@@ -934,37 +1015,71 @@ fn a_receiver_can_be_tried_out_without_a_delivery() {
             &format!("format: azure-logs-ingestion\n    azure: {{ login_url: {login} }}"),
         )
     };
-    for (format, method, target, status, problem) in [
-        ("ndjson", "HEAD", "/in", 200, None),
-        ("ndjson", "HEAD", "/in", 405, None),
-        ("array", "HEAD", "/in", 401, Some("HTTP 401; check the token")),
-        ("splunk-hec", "GET", "/services/collector/health", 200, None),
+    let json = |status, body: &str| Reply::json(status, body);
+    let bulk = |status: u16, r#type: &str| {
+        let error = json!({ "type": r#type, "reason": "r" });
+        Reply::json(
+            200,
+            json!({ "errors": true, "items": [{ "create": { "status": status, "error": error } }] })
+                .to_string(),
+        )
+    };
+    for (format, target, reply, problem) in [
+        ("ndjson", "/in", Reply::status(200), None),
+        ("ndjson", "/in", Reply::status(405), Some("HTTP 405; check url")),
+        ("ndjson", "/in", Reply::web_page(200), Some("HTTP 200 with a web page")),
+        ("array", "/in", Reply::status(401), Some("HTTP 401; check the token")),
+        ("array", "/in", Reply::status(503), Some("HTTP 503")),
+        ("splunk-hec", "/in", json(400, r#"{"text":"No data","code":5}"#), None),
+        ("splunk-hec", "/in", json(400, r#"{"text":"Invalid data format","code":6}"#), None),
         (
             "splunk-hec",
-            "GET",
-            "/services/collector/health",
-            503,
-            Some("HTTP 503; look into the receiver's log"),
+            "/in",
+            json(403, r#"{"text":"Invalid token","code":4}"#),
+            Some("the token is not one of"),
         ),
-        ("elastic-bulk", "GET", "/", 403, None),
-        ("elastic-bulk", "GET", "/", 401, Some("HTTP 401; check the token")),
+        (
+            "splunk-hec",
+            "/in",
+            json(400, r#"{"text":"Data channel is missing","code":10}"#),
+            Some("splunk.channel"),
+        ),
+        ("splunk-hec", "/in", json(200, "ok"), Some("HTTP 200 without the code")),
+        ("elastic-bulk", "/in", bulk(400, "document_parsing_exception"), None),
+        ("elastic-bulk", "/in", bulk(403, "security_exception"), Some("create_doc and auto_configure")),
+        ("elastic-bulk", "/in", bulk(404, "index_not_found_exception"), Some("create the index")),
+        ("elastic-bulk", "/in", json(200, "{}"), Some("not that of the bulk API")),
+        ("elastic-bulk", "/in", Reply::status(401), Some("HTTP 401; check the token")),
     ] {
-        let receiver = Receiver::start(move |_, _| Reply::status(status));
+        let receiver = Receiver::start(move |_, _| reply.clone());
         let installation = installation(&receiver.url("/in"), &format!("format: {format}"));
         let found = try_out(&installation);
         match problem {
             None => assert_eq!(found, None, "{format}"),
             Some(problem) => {
-                assert!(found.as_ref().is_some_and(|found| found.contains(problem)), "{found:?}");
+                assert!(found.as_ref().is_some_and(|found| found.contains(problem)), "{problem}: {found:?}");
             }
         }
         let asked: Vec<_> =
             receiver.requests().iter().map(|asked| (asked.method.clone(), asked.target.clone())).collect();
-        assert_eq!(asked, [(method.to_owned(), target.to_owned())], "{format}");
+        assert_eq!(asked, [("POST".to_owned(), target.to_owned())], "{format}");
+    }
+    let world = Installation::new();
+    for (reply, problem) in [
+        (Reply::status(204), None),
+        (Reply::status(200), Some("where the Logs Ingestion API answers 204")),
+        (json(400, r#"{"error":{"code":"InvalidStream","message":"no"}}"#), Some("InvalidStream")),
+        (
+            json(403, r#"{"error":{"code":"OperationFailed","message":"no"}}"#),
+            Some("Monitoring Metrics Publisher"),
+        ),
+    ] {
+        let receiver = Receiver::start(move |_, _| reply.clone());
+        let found = try_out(&azure(&receiver, world.simulator.url()));
+        assert_eq!(found.is_some(), problem.is_some(), "{found:?}");
+        assert!(problem.is_none_or(|problem| found.is_some_and(|found| found.contains(problem))));
     }
     let receiver = Receiver::start(|_, _| Reply::status(405));
-    let world = Installation::new();
-    assert_eq!(try_out(&azure(&receiver, world.simulator.url())), None);
     let found = try_out(&azure(&receiver, &receiver.url(""))).expect("no login there");
     assert!(found.contains("the login of output.http.azure: HTTP 405"), "{found}");
     let nobody = installation(&format!("http://127.0.0.1:{}", port_of_nobody()), "format: array");
@@ -985,4 +1100,218 @@ fn a_receiver_is_reached_through_the_configured_proxy_and_not_through_the_enviro
     installation.run(&[]).assert_code(0);
     assert!(proxy.asked().contains(&format!("127.0.0.1:{}", receiver.port())));
     assert_all_once(&installation, &receiver.taken(), lines);
+}
+
+#[test]
+fn a_web_page_accepts_nothing_and_a_status_is_enough_where_no_more_is_answered() {
+    for format in ["ndjson", "array", "splunk-hec", "elastic-bulk"] {
+        let receiver = Receiver::start(|_, _| Reply::web_page(200));
+        let installation =
+            installation(&receiver.url("/in"), &format!("format: {format}\n    connections: 1"));
+        let words = ["[ERROR] Output http failed", "HTTP 200 with a web page"];
+        installation.run(&[]).assert_code(1).assert_line_with(&words);
+        assert!(installation.known_blobs().is_empty());
+    }
+    let receiver = Receiver::start(|_, _| Reply::CutBody(200, "o".to_owned()));
+    let installation = installation(&receiver.url("/in"), "format: ndjson");
+    installation.run(&[]).assert_code(0);
+    assert_all_once(&installation, &receiver.taken(), lines);
+}
+
+#[test]
+fn azure_accepts_with_204_only_and_a_wrong_stream_ends_the_output_at_once() {
+    for (reply, problem) in [
+        (
+            Reply::json(400, r#"{"error":{"code":"InvalidStream","message":"no such stream"}}"#),
+            "InvalidStream",
+        ),
+        (Reply::status(200), "where the Logs Ingestion API answers 204"),
+    ] {
+        let receiver = Receiver::start(move |_, _| reply.clone());
+        let installation = Installation::new();
+        let login = installation.simulator.url().to_owned();
+        let installation = installation.with_output(&format!(
+            "  http:\n    url: {}\n    format: azure-logs-ingestion\n    connections: 1\n    azure: {{ login_url: {login} }}",
+            receiver.url(AZURE_PATH)
+        ));
+        installation.contoso.add_blobs(FEED, 6, 20, hours_ago(20)..hours_ago(2));
+        installation.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed", problem]);
+        assert_eq!(receiver.requests().len(), 1);
+    }
+}
+
+#[test]
+fn an_error_that_one_record_causes_holds_up_no_other() {
+    let receiver =
+        Receiver::start(|request, _| Reply::status(if request.body.contains("1E400") { 500 } else { 200 }));
+    let installation = installation(&receiver.url("/"), "retryTimeout: 0s");
+    let bad = r#"{"Id":"0000aaaa-0000-4000-8000-000000000001","x":1E400}"#.to_owned();
+    installation.contoso.add_blob(FEED, NewBlob::texts([bad]).created(hours_ago(1)));
+    let run = installation.run(&[]);
+    run.assert_code(0).assert_line_with(&[
+        "[WARN] Output http",
+        "HTTP 500",
+        "looking for the record that causes it",
+    ]);
+    run.assert_line_with(&[
+        "[WARN] Output http refuses 1 record (0000aaaa-0000-4000-8000-000000000001 of contoso",
+    ]);
+    let taken = ids(&receiver.taken(), lines);
+    assert!(taken.len() == 120 && taken.values().all(|count| *count == 1), "{}", taken.len());
+    assert_eq!(installation.known_blobs().len(), 7);
+
+    let down = Receiver::start(|_, _| Reply::status(500));
+    let installation = self::installation(&down.url("/"), "retryTimeout: 0s\n    connections: 1");
+    installation.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed", "HTTP 500"]);
+    assert!(installation.known_blobs().is_empty());
+    assert!(down.requests().len() <= 20, "{}", down.requests().len());
+}
+
+/// A Splunk as it is: events before the one that it names are indexed, and so is nothing after it.
+struct Hec {
+    receiver: Receiver,
+    indexed: Arc<Mutex<Vec<String>>>,
+}
+
+/// `verdict`: what an event is refused with, as status and code, if it is.
+fn hec(verdict: impl Fn(&str) -> Option<(u16, u32)> + Send + Sync + 'static) -> Hec {
+    let indexed = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::clone(&indexed);
+    let receiver = Receiver::start(move |request, _| {
+        let mut indexed = shared.lock().expect("no panic");
+        for (number, event) in events(&request.body).into_iter().enumerate() {
+            if let Some((status, code)) = verdict(&event) {
+                let body = json!({ "text": "no", "code": code, "invalid-event-number": number });
+                return Reply::json(status, body.to_string());
+            }
+            indexed.push(simulator::id_of(&event).expect("an Id"));
+        }
+        Reply::json(200, r#"{"text":"Success","code":0}"#)
+    });
+    Hec { receiver, indexed }
+}
+
+#[test]
+fn splunk_has_the_events_before_the_one_that_it_names() {
+    let was_busy = Mutex::new(HashSet::new());
+    let hec = hec(move |event| {
+        if event.contains("blank") {
+            return Some((400, 12));
+        }
+        let id = simulator::id_of(event).expect("an Id");
+        (id.ends_with('7') && was_busy.lock().expect("no panic").insert(id)).then_some((503, 9))
+    });
+    let installation = installation(&hec.receiver.url(""), "format: splunk-hec\n    connections: 1");
+    let bad = r#"{"Id":"0000aaaa-0000-4000-8000-000000000001","x":"blank"}"#.to_owned();
+    installation.contoso.add_blob(FEED, NewBlob::texts([bad]).created(hours_ago(1)));
+    installation
+        .run(&[])
+        .assert_code(0)
+        .assert_line_with(&["[WARN] Output http refuses 1 record (0000aaaa-"]);
+    let mut indexed = hec.indexed.lock().expect("no panic").clone();
+    indexed.sort();
+    let mut expected = served(&installation);
+    expected.remove("0000aaaa-0000-4000-8000-000000000001");
+    assert_eq!(indexed, expected.into_keys().collect::<Vec<_>>());
+    assert_eq!(installation.known_blobs().len(), 7);
+}
+
+/// Two Splunk indexers behind a load balancer: each numbers its batches from 0. The balancer leads requests with the
+/// cookie of an indexer to that one, if it is `sticky`, and all others in turn.
+fn indexers(
+    is_sticky: bool,
+    confirms: impl Fn(&str) -> bool + Send + Sync + 'static,
+) -> (Receiver, Arc<Mutex<Vec<String>>>) {
+    let indexed = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::clone(&indexed);
+    let (turn, batches) = (Mutex::new(0), Mutex::new([Vec::<String>::new(), Vec::new()]));
+    let receiver = Receiver::start(move |request, _| {
+        let cookie = request.headers.get("cookie").filter(|_| is_sticky);
+        let place = match cookie.map(String::as_str) {
+            Some("indexer=0") => 0,
+            Some("indexer=1") => 1,
+            _ => {
+                let mut turn = turn.lock().expect("no panic");
+                *turn += 1;
+                *turn % 2
+            }
+        };
+        let mut batches = batches.lock().expect("no panic");
+        if request.target.starts_with("/prefix/services/collector/ack?") {
+            let question: Value = serde_json::from_str(&request.body).expect("a question");
+            let mut indexed = shared.lock().expect("no panic");
+            let acks: serde_json::Map<_, _> = question["acks"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|id| {
+                    let number = usize::try_from(id.as_u64().expect("a number")).expect("a small one");
+                    let body = batches[place].get(number).filter(|body| confirms(body));
+                    indexed.extend(body.into_iter().cloned());
+                    (id.to_string(), json!(body.is_some()))
+                })
+                .collect();
+            return Reply::json(200, json!({ "acks": acks }).to_string());
+        }
+        assert_eq!(request.target, "/prefix/services/collector/event");
+        batches[place].push(request.body.clone());
+        let body = json!({ "text": "Success", "code": 0, "ackId": batches[place].len() - 1 }).to_string();
+        Reply::Answer(200, vec![("Set-Cookie", format!("indexer={place}; Path=/; HttpOnly"))], body)
+    });
+    (receiver, indexed)
+}
+
+#[test]
+fn what_lost_its_ack_id_to_a_later_batch_is_sent_again() {
+    let (receiver, indexed) = indexers(false, |_| true);
+    let options = format!(
+        "format: splunk-hec\n    batchRecords: 20\n    splunk: {{ channel: {CHANNEL}, ackTimeout: 20s }}"
+    );
+    let installation = installation(&receiver.url("/prefix/services/collector/event"), &options);
+    installation
+        .run(&[])
+        .assert_code(0)
+        .assert_line_with(&["[WARN] Output http: ack id 0 was given out for two batches"]);
+    let indexed = indexed.lock().expect("no panic");
+    let confirmed: BTreeSet<_> = indexed
+        .iter()
+        .flat_map(|body| events(body))
+        .map(|event| simulator::id_of(&event).expect("an Id"))
+        .collect();
+    assert_eq!(confirmed, served(&installation).into_keys().collect());
+}
+
+#[test]
+fn the_cookies_of_a_load_balancer_are_sent_back() {
+    let (receiver, _) = indexers(true, |_| true);
+    let options = format!(
+        "format: splunk-hec\n    batchRecords: 20\n    splunk: {{ channel: {CHANNEL}, ackTimeout: 20s }}"
+    );
+    let installation = installation(&receiver.url("/prefix/services/collector/event"), &options);
+    let run = installation.run(&[]);
+    run.assert_code(0);
+    assert!(!run.stderr.contains("ack id"), "{run}");
+    let mut taken = receiver.taken();
+    taken.retain(|request| request.target.ends_with("/event"));
+    assert_all_once(&installation, &taken, events);
+}
+
+#[test]
+fn an_unconfirmed_batch_does_not_repeat_the_confirmed_ones() {
+    let never = Arc::new(OnceLock::<String>::new());
+    let looked_for = Arc::clone(&never);
+    let (receiver, _) =
+        indexers(true, move |body| looked_for.get().is_none_or(|id| !body.contains(id.as_str())));
+    let options = format!(
+        "format: splunk-hec\n    batchRecords: 20\n    splunk: {{ channel: {CHANNEL}, ackTimeout: 1s }}"
+    );
+    let installation = installation(&receiver.url("/prefix/services/collector/event"), &options);
+    never.set(installation.contoso.ids(FEED).into_iter().nth(30).expect("a record")).expect("not set yet");
+    for _ in 0..2 {
+        installation.run(&[]).assert_code(1).assert_line_with(&["1 batches are not indexed after 1 s"]);
+    }
+    let mut sent = receiver.requests();
+    sent.retain(|request| request.target.ends_with("/event"));
+    let repeated = ids(&sent, events).values().filter(|count| **count > 1).count();
+    assert_eq!(repeated, 20);
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     config::Tenant,
     feed::ContentType,
-    state::{Progress, Waiting},
+    state::{DeadLetters, Progress, Waiting},
 };
 
 /// What the state says of one feed.
@@ -31,15 +31,28 @@ pub struct FeedStatus {
     pub blobs_waiting: usize,
     /// Blobs that failed and are tried again by the next pass.
     pub blobs_failed: usize,
+    /// Records that a receiver refused and that are kept as dead letters.
+    pub dead_letters: usize,
     /// What went wrong in the last pass, in words.
     pub last_error: Option<String>,
 }
 
 /// The status of every feed of these tenants.
-pub fn of(tenants: &[Tenant], progress: &Progress, now: Timestamp) -> Vec<FeedStatus> {
+pub fn of(
+    tenants: &[Tenant],
+    progress: &Progress,
+    dead_letters: &[DeadLetters],
+    now: Timestamp,
+) -> Vec<FeedStatus> {
     let feeds =
         tenants.iter().flat_map(|tenant| tenant.subscriptions.iter().map(move |feed| (tenant, *feed)));
-    feeds.map(|(tenant, content_type)| of_feed(tenant, content_type, progress, now)).collect()
+    let of_feed = |(tenant, content_type)| {
+        let status: FeedStatus = of_feed(tenant, content_type, progress, now);
+        let key = (status.tenant_id.clone(), content_type);
+        let counts = dead_letters.iter().filter_map(|letters| letters.of_feeds.get(&key));
+        FeedStatus { dead_letters: counts.sum(), ..status }
+    };
+    feeds.map(of_feed).collect()
 }
 
 fn of_feed(tenant: &Tenant, content_type: ContentType, progress: &Progress, now: Timestamp) -> FeedStatus {
@@ -56,6 +69,7 @@ fn of_feed(tenant: &Tenant, content_type: ContentType, progress: &Progress, now:
         lag_seconds: feed.listed_until.map(|until| now.as_second() - until.as_second()),
         blobs_waiting: blobs().filter(|waiting| !waiting.has_failed).count(),
         blobs_failed: blobs().filter(|waiting| waiting.has_failed).count(),
+        dead_letters: 0,
         last_error: feed.last_error,
     }
 }
@@ -101,6 +115,16 @@ pub fn as_table(feeds: &[FeedStatus]) -> String {
     table
 }
 
+/// For people: a line for each output that has dead letters.
+pub fn of_dead_letters(all: &[DeadLetters]) -> String {
+    let mut lines = String::new();
+    for DeadLetters { output, path, count, .. } in all {
+        let records = if *count == 1 { "record" } else { "records" };
+        let _ = writeln!(lines, "Dead letters of output {output}: {count} {records} in {}", path.display());
+    }
+    lines
+}
+
 /// `45s`, `12m`, `3h 5m`, `2d 4h`
 fn in_words(seconds: i64) -> String {
     match seconds {
@@ -126,6 +150,7 @@ mod tests {
             lag_seconds: Some(605),
             blobs_waiting: 3,
             blobs_failed: 1,
+            dead_letters: 0,
             last_error: Some("HTTP 503".to_owned()),
         }
     }

@@ -38,6 +38,8 @@ pub struct Received {
 pub enum Reply {
     /// Status, further headers, body.
     Answer(u16, Vec<(&'static str, String)>, String),
+    /// The same, but the connection is cut in the middle of the body, which is announced as longer.
+    CutBody(u16, String),
     /// The connection is cut.
     Cut,
     /// Nothing is ever said.
@@ -51,6 +53,11 @@ impl Reply {
 
     pub fn json(status: u16, body: impl Into<String>) -> Self {
         Self::Answer(status, vec![("Content-Type", "application/json".to_owned())], body.into())
+    }
+
+    pub fn web_page(status: u16) -> Self {
+        let headers = vec![("Content-Type", "text/html; charset=utf-8".to_owned())];
+        Self::Answer(status, headers, "<!DOCTYPE html><p>Welcome</p>".to_owned())
     }
 
     pub fn retry_after(status: u16, value: impl Into<String>) -> Self {
@@ -199,6 +206,14 @@ fn serve(stream: impl Read + Write, state: &State) -> io::Result<()> {
         };
         match (state.manners)(&received, place) {
             Reply::Cut => return Ok(()),
+            Reply::CutBody(status, body) => {
+                lock(&state.requests)[place].status = Some(status);
+                let head =
+                    format!("HTTP/1.1 {status} Said\r\nContent-Length: {}\r\n\r\n{body}", body.len() + 100);
+                stream.get_mut().write_all(head.as_bytes())?;
+                stream.get_mut().flush()?;
+                return Ok(());
+            }
             Reply::Silence => loop {
                 thread::sleep(Duration::from_secs(3600));
             },

@@ -149,6 +149,7 @@ output:
     connections: 1
     timeout: 5s
     retryTimeout: 0s
+    deadLetters: false
     splunk: {{ index: o365, source: s, sourcetype: t, host: here, channel: {OTHER}, ackTimeout: 3s }}
   graylog: {{ enabled: false, address: g }}
 log: {{ path: a.log, debug: true }}
