@@ -451,12 +451,13 @@ fn the_raw_endpoint_of_splunk_and_dead_letters() {
     assert_output_lines(&[
         (
             "http: { url: 'https://a/b/services/collector/raw', format: splunk-hec }",
-            "config.yaml:6:16: output.http.url: is the raw endpoint, which splits records at line ends and cannot say what \
+            "config.yaml:6:11: output.http.url: is the raw endpoint, which splits records at line ends and cannot say what \
              it accepted; use /services/collector/event",
         ),
         (
             "http: { url: 'https://a', deadLetters: maybe }",
-            "config.yaml:6:42: output.http.deadLetters: must be true or false, without quotes",
+            "config.yaml:6:29: output.http.deadLetters: \"maybe\" is not true or false; write one of them, without \
+             quotes",
         ),
     ]);
 }
