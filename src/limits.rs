@@ -71,6 +71,16 @@ pub const BATCH_BLOBS: usize = 1_000;
 /// … or is so old.
 pub const BATCH_AGE: Duration = Duration::from_secs(1);
 
+/// The number of times that a batch is written again because its file was removed meanwhile. With more, something removes
+/// the files as fast as they are written.
+pub const REWRITES_MAX: u32 = 5;
+
+/// How far the times of files can be behind the clock: some file systems keep them in steps of two seconds.
+pub const FILE_TIME_STEP: Duration = Duration::from_secs(2);
+
+/// A pipe or device that accepts nothing for this long has failed.
+pub const READER_STALL_MAX: Duration = Duration::from_secs(60);
+
 /// The longest wait before a request is tried again.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
 

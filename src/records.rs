@@ -221,6 +221,12 @@ pub fn key_of_line(line: &[u8]) -> u128 {
     identity.key().unwrap_or_else(|| xxh3_128(line))
 }
 
+/// Returns whether a line of an output, given without its line break, is a whole record. After a power loss a line can
+/// consist of zero bytes, or of parts of two lines.
+pub fn is_whole_line(line: &[u8]) -> bool {
+    line.starts_with(b"{") && serde_json::from_slice::<&serde_json::value::RawValue>(line).is_ok()
+}
+
 /// How a GUID is written: in lower case.
 pub fn text_of_guid(guid: u128) -> String {
     let digits = format!("{guid:032x}");

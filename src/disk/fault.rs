@@ -2,14 +2,17 @@
 //!
 //! In debug builds only, which is what tests run; a release build has none of it. The variable
 //! `COLLECTOR_DISK_FAULT=7:full` strikes at the seventh step with one of [`KINDS`]; with `7+:full` at that one and all
-//! that follow. A struck step leaves `COLLECTOR_DISK_FAULT_MARK`, a file, so that a test knows whether it was reached.
-//! `COLLECTOR_DISK_LACKS=rename folder-sync` is a file system that supports neither of these.
+//! that follow; with `5:wait,7:full` at both. A struck step leaves `COLLECTOR_DISK_FAULT_MARK`, a file, so that a test
+//! knows whether it was reached. `COLLECTOR_DISK_LACKS=rename folder-sync` is a file system that supports neither of
+//! these.
 //! Every step is written down, a line each, in the file that `COLLECTOR_DISK_STEPS` names, for a test to count.
 
 use std::io;
 
 /// What can be made to happen.
-pub const KINDS: [&str; 5] = ["full", "short", "broken", "kill-before", "kill-after"];
+///
+/// `wait` lets the process wait until the mark is removed, so that a test can change files at this point.
+pub const KINDS: [&str; 6] = ["full", "short", "broken", "kill-before", "kill-after", "wait"];
 
 /// What is done to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,28 +73,37 @@ mod active {
 
     static TAKEN: AtomicU64 = AtomicU64::new(0);
 
-    fn plan() -> Option<&'static Plan> {
-        static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
-        let read = || {
-            let text = std::env::var("COLLECTOR_DISK_FAULT").ok()?;
+    fn plans() -> &'static [Plan] {
+        static PLANS: OnceLock<Vec<Plan>> = OnceLock::new();
+        let read = |text: &str| {
             let (number, kind) = text.split_once(':')?;
             let strikes_at = number.trim_end_matches('+').parse().ok()?;
             Some(Plan { strikes_at, and_after: number.ends_with('+'), kind: kind.to_owned() })
         };
-        PLAN.get_or_init(read).as_ref()
+        PLANS.get_or_init(|| {
+            let text = std::env::var("COLLECTOR_DISK_FAULT").unwrap_or_default();
+            text.split(',').filter_map(read).collect()
+        })
     }
 
     /// The fault that strikes now, if one does.
     fn struck() -> Option<&'static str> {
-        let plan = plan()?;
         let taken = TAKEN.load(Ordering::SeqCst);
-        let is_struck = taken == plan.strikes_at || (plan.and_after && taken > plan.strikes_at);
-        is_struck.then(|| {
+        let is_struck =
+            |plan: &&Plan| taken == plan.strikes_at || (plan.and_after && taken > plan.strikes_at);
+        plans().iter().find(is_struck).map(|plan| {
             if let Ok(mark) = std::env::var("COLLECTOR_DISK_FAULT_MARK") {
                 fs::write(mark, "struck").expect("the test gave a place for the mark");
             }
             plan.kind.as_str()
         })
+    }
+
+    fn wait_for_removal_of_the_mark() {
+        let mark = std::env::var_os("COLLECTOR_DISK_FAULT_MARK").expect("the test gave a place for the mark");
+        while std::path::Path::new(&mark).exists() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 
     fn write_down(step: Step) {
@@ -110,6 +122,10 @@ mod active {
             Some("full" | "short") => Err(io::ErrorKind::StorageFull.into()),
             Some("broken") => Err(io::Error::other("Input/output error")),
             Some("kill-before") => std::process::abort(),
+            Some("wait") => {
+                wait_for_removal_of_the_mark();
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -123,7 +139,8 @@ mod active {
     }
 
     pub(in crate::disk) fn after(_: Step) {
-        if struck() == Some("kill-after") {
+        let is_due = || plans().iter().any(|plan| plan.kind == "kill-after");
+        if is_due() && struck() == Some("kill-after") {
             std::process::abort();
         }
     }

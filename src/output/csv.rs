@@ -10,14 +10,15 @@
 use std::{collections::HashMap, fs::File, io, path::PathBuf};
 
 use super::{
-    Output, OutputError, Source,
-    append::{Files, Target, storage},
+    Output, OutputError, Patience, Settled, Source,
+    append::{Files, Opened, Target, storage},
+    special,
 };
 use crate::{
     config,
     csv::{self, Columns},
     delivery::OutputName,
-    disk::{self, Position},
+    disk::Position,
     feed::ContentType,
     limits::OUTPUT_BUFFER_BYTES,
     records::Record,
@@ -41,12 +42,12 @@ enum Head {
 }
 
 impl CsvOutput {
-    /// Opens nothing yet.
-    pub fn new(settings: &config::FileOutput) -> Self {
+    /// Opens nothing yet. The reader of a pipe is waited for until `patience` is over.
+    pub fn new(settings: &config::FileOutput, patience: &Patience) -> Self {
         Self {
             settings: settings.clone(),
             // A line that is not ended can be a whole row or not: nobody can tell.
-            files: Files::new(|_| false),
+            files: Files::new(|_| false, patience),
             heads: HashMap::new(),
         }
     }
@@ -59,15 +60,13 @@ impl Output for CsvOutput {
 
     fn prepare(&mut self, from: &Source<'_>) -> Result<Option<Position>, OutputError> {
         let path = self.settings.path_of(from.content_type);
-        let opened = self.files.open(&path)?;
-        if opened.is_some() {
-            let head = match self.files.get(&path).read(columns_of)? {
-                Some(columns) => Head::Written(columns),
-                None => Head::Awaited(Vec::new()),
-            };
-            self.heads.insert(path, head);
-        }
-        Ok(opened)
+        let Opened::Now(position) = self.files.open(&path)? else { return Ok(None) };
+        let head = match self.files.get(&path).read(columns_of)? {
+            Some(columns) => Head::Written(columns),
+            None => Head::Awaited(Vec::new()),
+        };
+        self.heads.insert(path, head);
+        Ok(position)
     }
 
     fn write(&mut self, from: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError> {
@@ -109,7 +108,7 @@ impl Output for CsvOutput {
 
     fn try_out(&mut self) -> Result<(), OutputError> {
         for path in ContentType::ALL.map(|content_type| self.settings.path_of(content_type)) {
-            disk::try_append(&path).map_err(|error| storage("write", &path, error))?;
+            special::try_append(&path)?;
             if path.is_file() {
                 let columns = File::open(&path).and_then(|mut file| columns_of(&mut file));
                 columns.map_err(|error| storage("append to", &path, error))?;
@@ -118,8 +117,25 @@ impl Output for CsvOutput {
         Ok(())
     }
 
-    fn positions(&self) -> Result<Vec<Position>, OutputError> {
-        self.files.positions()
+    fn settle(&mut self) -> Result<Settled, OutputError> {
+        self.files.settle()
+    }
+
+    /// The rows are copied as they are, so a new file begins with the header of the one that they were written to.
+    fn write_again(&mut self) -> Result<(), OutputError> {
+        let heads = &self.heads;
+        self.files.write_again(|path, file| {
+            let Some(Head::Written(columns)) = heads.get(path) else { return Ok(Vec::new()) };
+            match columns_of(file)? {
+                None => {
+                    let mut header = Vec::new();
+                    columns.append_header(&mut header);
+                    Ok(header)
+                }
+                Some(there) if there == *columns => Ok(Vec::new()),
+                Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it has other columns")),
+            }
+        })
     }
 
     fn key(&self, record: &Record<'_>) -> u128 {
@@ -185,7 +201,8 @@ mod tests {
         Source { tenant_id: "", tenant_name: None, content_type: ContentType::AuditExchange, blob: 0 };
 
     fn output(path: &Path, separate_by_content_type: bool, separator: char) -> CsvOutput {
-        CsvOutput::new(&config::FileOutput { path: path.to_owned(), separate_by_content_type, separator })
+        let settings = config::FileOutput { path: path.to_owned(), separate_by_content_type, separator };
+        CsvOutput::new(&settings, &Patience::default())
     }
 
     fn write(output: &mut CsvOutput, body: &str) -> Result<(), OutputError> {

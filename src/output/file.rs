@@ -1,18 +1,17 @@
 //! Records to files, one line of JSON each, appended.
 
-use serde_json::value::RawValue;
-
 use super::{
-    Output, OutputError, Source,
-    append::{Files, storage},
+    Output, OutputError, Patience, Settled, Source,
+    append::{Files, Opened},
+    special,
 };
 use crate::{
     config,
     delivery::OutputName,
-    disk::{self, Position},
+    disk::Position,
     feed::ContentType,
     limits::OUTPUT_BUFFER_BYTES,
-    records::Record,
+    records::{self, Record},
 };
 
 /// `output.file`: one file, or one for each content type.
@@ -25,11 +24,11 @@ pub struct FileOutput {
 }
 
 impl FileOutput {
-    /// Opens nothing yet.
-    pub fn new(settings: &config::FileOutput) -> Self {
+    /// Opens nothing yet. The reader of a pipe is waited for until `patience` is over.
+    pub fn new(settings: &config::FileOutput, patience: &Patience) -> Self {
         Self {
             settings: settings.clone(),
-            files: Files::new(|line| serde_json::from_slice::<&RawValue>(line).is_ok()),
+            files: Files::new(records::is_whole_line, patience),
             lines: Vec::with_capacity(OUTPUT_BUFFER_BYTES),
         }
     }
@@ -41,7 +40,10 @@ impl Output for FileOutput {
     }
 
     fn prepare(&mut self, from: &Source<'_>) -> Result<Option<Position>, OutputError> {
-        self.files.open(&self.settings.path_of(from.content_type))
+        Ok(match self.files.open(&self.settings.path_of(from.content_type))? {
+            Opened::Before => None,
+            Opened::Now(position) => position,
+        })
     }
 
     fn write(&mut self, from: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError> {
@@ -64,13 +66,15 @@ impl Output for FileOutput {
 
     fn try_out(&mut self) -> Result<(), OutputError> {
         let paths = ContentType::ALL.map(|content_type| self.settings.path_of(content_type));
-        paths
-            .iter()
-            .try_for_each(|path| disk::try_append(path).map_err(|error| storage("write", path, error)))
+        paths.iter().try_for_each(|path| special::try_append(path))
     }
 
-    fn positions(&self) -> Result<Vec<Position>, OutputError> {
-        self.files.positions()
+    fn settle(&mut self) -> Result<Settled, OutputError> {
+        self.files.settle()
+    }
+
+    fn write_again(&mut self) -> Result<(), OutputError> {
+        self.files.write_again(|_, _| Ok(Vec::new()))
     }
 }
 
@@ -90,7 +94,8 @@ mod tests {
 
     fn output(path: &Path, separate_by_content_type: bool) -> FileOutput {
         let separator = ';';
-        FileOutput::new(&config::FileOutput { path: path.to_owned(), separate_by_content_type, separator })
+        let settings = config::FileOutput { path: path.to_owned(), separate_by_content_type, separator };
+        FileOutput::new(&settings, &Patience::default())
     }
 
     fn write(output: &mut FileOutput, body: &str) -> Result<(), OutputError> {

@@ -13,6 +13,7 @@ mod graylog;
 mod http;
 mod patience;
 mod retries;
+mod special;
 mod stdout;
 mod tls;
 
@@ -76,10 +77,28 @@ pub trait Output: Send {
         record.key()
     }
 
-    /// Where its files end, when everything in them is durable.
-    fn positions(&self) -> Result<Vec<Position>, OutputError> {
-        Ok(Vec::new())
+    /// After [`Output::make_durable`]: finds out whether the batch is still where it was written. If this has opened new
+    /// files, the batch is to be written again ([`Output::write_again`]), made durable and settled.
+    fn settle(&mut self) -> Result<Settled, OutputError> {
+        Ok(Settled::Safe(Vec::new()))
     }
+
+    /// Writes a batch again to the files that [`Output::settle`] has opened.
+    fn write_again(&mut self) -> Result<(), OutputError> {
+        Ok(())
+    }
+}
+
+/// Where a batch is that was made durable.
+#[derive(Debug)]
+pub enum Settled {
+    /// Where it was written; the files end there.
+    Safe(Vec<Position>),
+    /// In files that were removed. These were opened instead, and end there; that is to be journaled before the batch is
+    /// written again.
+    Reopened(Vec<Position>),
+    /// Partly removed. The batch cannot be committed; the output accepts further ones.
+    Truncated(OutputError),
 }
 
 /// What an output may want to know of where records come from.
@@ -182,9 +201,9 @@ pub fn open(config: &Config, patience: &Patience) -> Vec<Box<dyn Output>> {
     let mut outputs: Vec<Box<dyn Output>> = Vec::new();
     if let Some(file) = &config.output.file {
         if crate::csv::is_csv(&file.path) {
-            outputs.push(Box::new(CsvOutput::new(file)));
+            outputs.push(Box::new(CsvOutput::new(file, patience)));
         } else {
-            outputs.push(Box::new(FileOutput::new(file)));
+            outputs.push(Box::new(FileOutput::new(file, patience)));
         }
     }
     if let Some(fluentd) = &config.output.fluentd {

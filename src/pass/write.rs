@@ -21,8 +21,9 @@ use jiff::Timestamp;
 use super::{Event, FeedIndex, Feeds, memory::Share};
 use crate::{
     delivery::{OutputName, OutputSet, Wanted},
-    limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX},
-    output::{Mark, Output, OutputError, Refused, RefusedRecord, Source},
+    disk::Position,
+    limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX, REWRITES_MAX},
+    output::{Mark, Output, OutputError, Refused, RefusedRecord, Settled, Source},
     records::{self, Record, Records},
     state::{self, BlobKey, Content, DeadLetter, Ledger, StateError, Waiting},
 };
@@ -94,6 +95,10 @@ struct Slot {
     refused: Refusals,
     /// Those that are kept as dead letters.
     dead: Refusals,
+    /// Why a batch was not committed although the output goes on: a rotation had truncated a file.
+    truncation: Option<OutputError>,
+    /// Whether that was the last batch, so that a file can end in records that were not committed.
+    is_truncated: bool,
 }
 
 /// Records that a receiver refused, for the log.
@@ -196,9 +201,11 @@ impl Writer {
             }
         }
         self.commit()?;
+        let is_whole = |slot: &Slot| slot.failure.is_none() && !slot.is_truncated;
+        let mut files = self.outputs.iter().filter(|slot| slot.output.name() == OutputName::File);
+        let files_are_whole = files.all(is_whole);
         let ledger = self.ledger.as_ref();
         let failures: Vec<_> = self.outputs.into_iter().filter_map(|slot| slot.close(ledger)).collect();
-        let files_are_whole = failures.iter().all(|(output, _)| output.name() != OutputName::File);
         let failures = failures.into_iter().map(|(_, why)| why).collect();
         Ok(Closed { ledger: self.ledger, files_are_whole, failures })
     }
@@ -325,9 +332,10 @@ impl Writer {
 
     /// **Durable in the outputs, then in the state.** The order is the promise:
     ///
-    /// 1. Each output makes the batch's records durable, and what its receiver refuses becomes durable as dead letters.
-    ///    A crash before that is over leaves blobs that are not known and, in files, records that are orphans: the blobs
-    ///    are collected again, and the orphans adopted; dead letters can come twice.
+    /// 1. Each output makes the batch's records durable and checks that its files still have a name, and what its
+    ///    receiver refuses becomes durable as dead letters. A crash before that is over leaves blobs that are not known
+    ///    and, in files, records that are orphans: the blobs are collected again, and the orphans adopted; dead letters
+    ///    can come twice.
     /// 2. The state is told ([`Ledger::commit`] says what a crash at each of its steps leaves).
     /// 3. The main thread is told, and counts the blobs as delivered.
     fn commit(&mut self) -> Result<(), StateError> {
@@ -339,11 +347,7 @@ impl Writer {
         let (mut positions, mut lacking) = (Vec::new(), Lacking::default());
         let mut dead_letters: HashMap<usize, u64> = HashMap::new();
         for slot in self.outputs.iter_mut().filter(|slot| slot.failure.is_none()) {
-            let ends = slot.attempt(|output| {
-                output.make_durable()?;
-                output.positions()
-            });
-            if let Some(ends) = ends {
+            if let Some(ends) = slot.make_durable(self.ledger.as_mut())? {
                 durable = durable.with(slot.output.name());
                 positions.extend(ends);
                 let refused = slot.take_refused(&self.feeds, &blobs, self.ledger.as_ref())?;
@@ -482,7 +486,50 @@ impl Refusals {
 
 impl Slot {
     fn new(output: Box<dyn Output>) -> Self {
-        Self { output, failure: None, refused: Refusals::default(), dead: Refusals::default() }
+        Self {
+            output,
+            failure: None,
+            refused: Refusals::default(),
+            dead: Refusals::default(),
+            truncation: None,
+            is_truncated: false,
+        }
+    }
+
+    /// Makes the batch durable, and written again where its files were removed meanwhile. Returns where the files end.
+    /// `None` if the output does not have the batch: it has failed, or a rotation has truncated a file.
+    fn make_durable(&mut self, mut ledger: Option<&mut Ledger>) -> Result<Option<Vec<Position>>, StateError> {
+        self.is_truncated = false;
+        for _ in 0..=REWRITES_MAX {
+            let settled = self.attempt(|output| {
+                output.make_durable()?;
+                output.settle()
+            });
+            match settled {
+                None => return Ok(None),
+                Some(Settled::Safe(ends)) => return Ok(Some(ends)),
+                Some(Settled::Truncated(why)) => {
+                    log::warn!("Output {}: {why}", self.output.name());
+                    self.is_truncated = true;
+                    self.truncation.get_or_insert(why);
+                    return Ok(None);
+                }
+                Some(Settled::Reopened(positions)) => {
+                    if let Some(ledger) = &mut ledger {
+                        positions.into_iter().try_for_each(|position| ledger.opened(position))?;
+                    }
+                    if self.attempt(|output| output.write_again()).is_none() {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        self.fail(OutputError::Receiver {
+            receiver: format!("output.{}", self.output.name()),
+            problem: format!("its files were removed {REWRITES_MAX} times while a batch was written"),
+            mend: "find out which program removes them".to_owned(),
+        });
+        Ok(None)
     }
 
     /// What its receiver refused of what was just made durable, kept as dead letters where that is to be.
@@ -543,7 +590,7 @@ impl Slot {
         if let Some((records, why)) = self.refused.in_words() {
             log::error!("Output {name} failed for {records}: {why}; the next pass sends it again");
         }
-        let why = self.failure.or(self.refused.why)?;
+        let why = self.failure.or(self.refused.why).or(self.truncation)?;
         Some((self.output, why))
     }
 

@@ -32,6 +32,7 @@ pub struct Installation {
     settings: String,
     outermost: String,
     outputs: String,
+    output_file: String,
 }
 
 /// What a run of the program came to.
@@ -59,6 +60,7 @@ impl Installation {
             settings: String::new(),
             outermost: String::new(),
             outputs: String::new(),
+            output_file: "audit.json".to_owned(),
         };
         let url = installation.simulator.url().to_owned();
         installation.add_to_config("contoso", CONTOSO, &url);
@@ -115,6 +117,12 @@ impl Installation {
         self
     }
 
+    /// Lets the output file have this name.
+    pub fn output_file(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.output_file);
+        self
+    }
+
     /// Adds lines under `output`, at the margin of the outputs' names.
     pub fn with_output(mut self, lines: &str) -> Self {
         self.outputs.extend([lines, "\n"]);
@@ -149,7 +157,7 @@ impl Installation {
             self.settings,
             self.outputs,
             state = self.path("state").display(),
-            output = self.path("output/audit.json").display(),
+            output = self.path("output").join(&self.output_file).display(),
         )
     }
 
