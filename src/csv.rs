@@ -170,6 +170,11 @@ impl Columns {
         }
     }
 
+    /// Returns whether this is a whole row: after a power loss a line can consist of zero bytes, or of parts of two rows.
+    pub fn is_whole_row(&self, row: &str) -> bool {
+        !row.contains(|character: char| character < ' ') && self.cells(row).len() == self.names.len() + 1
+    }
+
     /// The [`key_of`] the record whose row this is, given without its line break.
     pub fn key_of_row(&self, row: &str) -> u128 {
         let cells = self.cells(row);

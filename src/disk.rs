@@ -7,7 +7,11 @@ pub mod fault;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, BufWriter, Read, Write},
-    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt},
+    ops::Range,
+    os::unix::{
+        self,
+        fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,6 +20,9 @@ use fault::Step;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{STATE_BUFFER_BYTES, SYMBOLIC_LINKS_MAX};
+
+/// The user id of root.
+pub const ROOT: u32 = 0;
 
 /// Which file it is, whatever its name is by now, and how much of it counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,31 +51,69 @@ impl Position {
     }
 }
 
-/// Makes a folder and those above it, with this mode (less the umask), where they are not there. Their names are
-/// durable when this returns.
+/// Creates a folder and those above it, with this mode (less the umask), where they do not exist. Their names are durable
+/// when this returns, also if they were created by a process that was killed before it could see to that. A folder that
+/// root creates belongs to the owner of the folder that it is in.
 pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
-    if path.as_os_str().is_empty() || path.is_dir() {
+    if path.as_os_str().is_empty() {
         return Ok(());
+    }
+    if path.is_dir() {
+        return sync_names_of(path);
     }
     if let Some(parent) = path.parent() {
         make_folder(parent, mode)?;
     }
     match DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        created => created.and_then(|()| sync_folder_of(path)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => sync_folder_of(path),
+        created => {
+            created?;
+            give_to_owner(&File::open(path)?, path)?;
+            sync_folder_of(path)
+        }
     }
 }
 
-/// Opens a file for reading and appending, made with this mode (less the umask) if it is not there. A new file's name
-/// is durable when this returns. A symbolic link is followed, also one whose target is not there yet.
+/// Makes the name of an existing folder durable, and the names of those above it as far as the same user owns them: a
+/// folder of another user is not of this program's making. What cannot be synced was not created here either.
+fn sync_names_of(folder: &Path) -> io::Result<()> {
+    let mut name = folder;
+    while let (Ok(metadata), Ok(parent)) = (fs::metadata(name), fs::metadata(folder_of(name))) {
+        if name.file_name().is_none() || parent.dev() != metadata.dev() {
+            break;
+        }
+        match sync_folder_of(name) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                break;
+            }
+            synced => synced?,
+        }
+        match name.parent() {
+            Some(above) if parent.uid() == metadata.uid() && !above.as_os_str().is_empty() => name = above,
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file for reading and appending, created with this mode (less the umask) if it does not exist. Its name is
+/// durable when this returns, also if it was created by a process that was killed before it could see to that. A file
+/// that root creates belongs to the owner of its folder. A symbolic link is followed, also one whose target does not
+/// exist yet.
 pub fn open_for_append(path: &Path, mode: u32) -> io::Result<File> {
     let is_new = !path.exists();
     fault::before(Step::Open)?;
     let file = OpenOptions::new().read(true).append(true).create(true).mode(mode).open(path)?;
     fault::after(Step::Open);
     if is_new {
-        sync_folder_of(&target_of(path)?)?;
+        give_to_owner(&file, &target_of(path)?)?;
     }
+    sync_folder_of(&target_of(path)?)?;
     Ok(file)
 }
 
@@ -150,6 +195,24 @@ pub fn is_writable_by_others(folder: &Path) -> bool {
     fs::metadata(folder).is_ok_and(|metadata| metadata.is_dir() && metadata.mode() & WRITE_OF_OTHERS != 0)
 }
 
+/// Gives a new file or folder to the owner of the folder that it is in, if it belongs to root: a pass that is run as root
+/// by hand must not leave files that the service's own passes cannot write. On file systems without owners nothing
+/// changes.
+pub fn give_to_owner(new: &File, path: &Path) -> io::Result<()> {
+    let (file, folder) = (new.metadata()?, fs::metadata(folder_of(path))?);
+    if file.uid() != ROOT || folder.uid() == ROOT {
+        return Ok(());
+    }
+    match unix::fs::fchown(new, Some(folder.uid()), Some(folder.gid())) {
+        Err(error)
+            if !matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) =>
+        {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Finds out whether a file could be appended to, and changes nothing: one that is there is opened, for one that is not
 /// a file of another name is made in the nearest folder that is there, and removed.
 pub fn try_append(path: &Path) -> io::Result<()> {
@@ -183,6 +246,24 @@ pub fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
         return Err(io::ErrorKind::StorageFull.into());
     }
     fault::after(Step::Write);
+    Ok(())
+}
+
+/// Writes a part of a file again, with what it contains. The file must not be open for appending. The bytes of a file can
+/// be in memory only, and taken for written, after an fsync that failed; this lets the next one write them.
+pub fn write_in_place(file: &File, mut part: Range<u64>) -> io::Result<()> {
+    let mut bytes = vec![0; STATE_BUFFER_BYTES];
+    while part.start < part.end {
+        let length = usize::try_from(part.end - part.start).unwrap_or(usize::MAX).min(bytes.len());
+        file.read_exact_at(&mut bytes[..length], part.start)?;
+        let allowed = fault::before_write(&bytes[..length])?;
+        file.write_all_at(allowed, part.start)?;
+        if allowed.len() < length {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        fault::after(Step::Write);
+        part.start += length as u64;
+    }
     Ok(())
 }
 
@@ -246,6 +327,7 @@ fn write_new(
     fault::before(Step::Open)?;
     let mut file = OpenOptions::new().read(true).append(true).create_new(true).mode(mode).open(path)?;
     fault::after(Step::Open);
+    give_to_owner(&file, path)?;
     let mut writer = BufWriter::with_capacity(STATE_BUFFER_BYTES, Appending(&mut file));
     write(&mut writer)?;
     writer.flush()?;

@@ -72,7 +72,11 @@ pub fn to_stderr(detail: Detail) {
 ///
 /// Error: the file cannot be opened; then the log stays as it was.
 pub fn to_file(path: &Path, detail: Detail) -> io::Result<()> {
+    let is_new = !path.exists();
     let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    if is_new {
+        disk::give_to_owner(&file, path)?;
+    }
     start(Box::new(file), Frame::Time, Some(Frame::of_stderr()), detail);
     Ok(())
 }

@@ -8,9 +8,15 @@
 //! What a killed pass leaves is found by [`Journal::open`]:
 //!
 //! - Blobs of committed batches enter `known_blobs` if they are not in it yet.
-//! - Whatever stands in an output file behind its committed length is of an unfinished batch. Its whole lines stay,
-//!   because somebody may have read them already; they are **orphans**: their blobs are not known and will be collected
-//!   again, and then each orphan is adopted: the record that is it is not written a second time. A torn last line goes.
+//! - What is in an output file after its committed length is of an unfinished batch. Its whole records stay, because
+//!   another program may have read them already; they are **orphans**: their blobs are not known and will be collected
+//!   again, and then each orphan is adopted: the record that is it is not written a second time.
+//! - The first line that is not a whole record is cut off, with all that follows. It is a line that the pass could not
+//!   finish; or, after a power loss, a line whose pages reached the disk in part, as zero bytes. A follower can then read
+//!   some records twice.
+//! - The orphans may exist only in memory: after an fsync that failed, the system takes its pages for written, and no
+//!   later fsync writes them. So they are written again, in place, before anything relies on them. The same holds for the
+//!   lines of `known_blobs` that a pass has appended before it ended early.
 //! - A row of a CSV file is known by its Id, or else by what its fields say ([`csv`]); its header is no orphan.
 //! - A file that was renamed meanwhile is found in its folder by its number. One that has shrunk was rotated by
 //!   copytruncate, or is gone; then it cannot be told what was in it, and the records of that last batch may be
@@ -296,7 +302,7 @@ fn read(path: &Path, bytes: &[u8]) -> Left {
         };
         match line {
             Line::Version(_) => {}
-            Line::Opened(position) => left.move_to(position),
+            Line::Opened(position) => left.open(position),
             Line::Started { tenant_id, content_type, at } => {
                 let content_type = ContentType::from_name(&content_type);
                 left.started.extend(content_type.map(|content_type| (tenant_id, content_type, at)));
@@ -323,6 +329,15 @@ fn read(path: &Path, bytes: &[u8]) -> Left {
 }
 
 impl Left {
+    /// A file that was opened under this name before was rotated, and left when everything in it was committed or written
+    /// again.
+    fn open(&mut self, position: Position) {
+        self.positions.retain(|known| {
+            known.path != position.path || (known.device, known.inode) == (position.device, position.inode)
+        });
+        self.move_to(position);
+    }
+
     fn move_to(&mut self, position: Position) {
         let is_same =
             |known: &&mut Position| (known.device, known.inode) == (position.device, position.inode);
@@ -333,7 +348,7 @@ impl Left {
     }
 }
 
-/// Adds what stands behind a position to the orphans, and mends the file's torn end.
+/// Adds the whole records after a position to the orphans, and cuts off what follows them.
 fn find_orphans(position: &Position, orphans: &mut Orphans) -> io::Result<()> {
     let Some(mut file) = find_file(position)? else {
         log::warn!(
@@ -350,27 +365,49 @@ fn find_orphans(position: &Position, orphans: &mut Orphans) -> io::Result<()> {
         );
         return Ok(());
     }
-    // A header is no row, and without one, which comes first, there are no rows.
-    let columns = if csv::is_csv(&position.path) { Columns::read(&mut file)? } else { None };
+    let is_csv = csv::is_csv(&position.path);
+    // A header is not a row, and without one, which comes first, there are no rows.
+    let columns = if is_csv { Columns::read(&mut file)? } else { None };
     let mut end = columns.as_ref().map_or(0, |(_, header)| *header).max(position.length);
     file.seek(SeekFrom::Start(end))?;
     let mut reader = BufReader::new(&file);
-    let mut line = Vec::new();
+    let (mut line, mut is_damaged) = (Vec::new(), false);
     loop {
         line.clear();
         reader.read_until(b'\n', &mut line)?;
         let Some(whole) = line.strip_suffix(b"\n") else { break };
-        orphans.add(match &columns {
-            Some((columns, _)) => columns.key_of_row(&String::from_utf8_lossy(whole)),
-            None => records::key_of_line(whole),
-        });
+        let key = match &columns {
+            Some((columns, _)) => key_of_row(columns, whole),
+            None if is_csv => None,
+            None => records::is_whole_line(whole).then(|| records::key_of_line(whole)),
+        };
+        let Some(key) = key else {
+            is_damaged = true;
+            break;
+        };
+        orphans.add(key);
         end += line.len() as u64;
     }
     if end < length {
+        if is_damaged {
+            log::warn!(
+                "{} ends in {} bytes that are not whole records, as a power loss leaves them; they are cut off, and \
+                 their records are collected again",
+                position.path.display(),
+                length - end
+            );
+        }
         disk::cut(&file, end)?;
     }
-    // Only now may anybody rely on what stands there.
+    disk::write_in_place(&file, position.length..end)?;
+    // Only now anything may rely on it.
     disk::sync(&file)
+}
+
+/// Returns the key of a row, if it is a whole one.
+fn key_of_row(columns: &Columns, row: &[u8]) -> Option<u128> {
+    let row = std::str::from_utf8(row).ok().filter(|row| columns.is_whole_row(row))?;
+    Some(columns.key_of_row(row))
 }
 
 /// The file itself, under its name or under another one in the same folder.
@@ -380,7 +417,7 @@ fn find_file(position: &Position) -> io::Result<Option<File>> {
     let siblings = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
     for path in std::iter::once(position.path.clone()).chain(siblings) {
         if fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && position.is_of(&metadata)) {
-            return OpenOptions::new().read(true).append(true).open(path).map(Some);
+            return OpenOptions::new().read(true).write(true).open(path).map(Some);
         }
     }
     Ok(None)

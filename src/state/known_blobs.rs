@@ -148,6 +148,20 @@ impl KnownBlobsFile {
         })
     }
 
+    /// Writes the last lines of the file again, in place: as many bytes as these lines take. An fsync that failed can have
+    /// left them in memory only, and no later one writes them.
+    pub fn write_end_again(&self, lines: &[String]) -> Result<(), StateError> {
+        let bytes: u64 = lines.iter().map(|line| line.len() as u64 + 1).sum();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let length = self.file.metadata().map_err(|error| self.storage("look at", error))?.len();
+        let opened = File::options().read(true).write(true).open(&self.path);
+        let written =
+            opened.and_then(|file| disk::write_in_place(&file, length.saturating_sub(bytes)..length));
+        written.map_err(|error| self.storage("write", error))
+    }
+
     /// Returns when everything appended is durable.
     pub fn sync(&self) -> Result<(), StateError> {
         disk::sync(&self.file).map_err(|error| self.storage("sync", error))

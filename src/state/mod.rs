@@ -100,6 +100,7 @@ pub fn open(
     let (mut known_blobs, mut known) = KnownBlobsFile::open(working_dir)?;
     let (mut journal, left) = Journal::open(working_dir)?;
     let Left { known: left_known, waiting, started, orphans, .. } = left;
+    known_blobs.write_end_again(&left_known)?;
     let is_new = |line: &String| known_blobs::key_of(line).is_some_and(|key| known.insert(key));
     let missing: Vec<_> = left_known.into_iter().filter(is_new).collect();
     known_blobs.append(&missing)?;
