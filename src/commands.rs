@@ -150,6 +150,11 @@ pub fn check(setup: &Setup) -> Exit {
 pub fn status(setup: &Setup, asked: Status) -> Exit {
     let Setup { config, tenants, .. } = setup;
     let now = Timestamp::now();
+    for foreign in config.foreign_files() {
+        if !foreign.is_empty() {
+            ::log::warn!("{foreign}");
+        }
+    }
     let working_dir = &config.collect.working_dir;
     let read = state::Progress::read(working_dir)
         .and_then(|progress| Ok((progress, state::dead_letters::read(working_dir)?)));

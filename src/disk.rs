@@ -5,6 +5,7 @@
 pub mod fault;
 
 use std::{
+    fmt,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, BufWriter, Read, Write},
     ops::Range,
@@ -19,7 +20,7 @@ use std::{
 use fault::Step;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{STATE_BUFFER_BYTES, SYMBOLIC_LINKS_MAX};
+use crate::limits::{NAMED_FILES_MAX, STATE_BUFFER_BYTES, SYMBOLIC_LINKS_MAX};
 
 /// The user id of root.
 pub const ROOT: u32 = 0;
@@ -210,6 +211,71 @@ pub fn give_to_owner(new: &File, path: &Path) -> io::Result<()> {
             Err(error)
         }
         _ => Ok(()),
+    }
+}
+
+/// The files in a folder that belong to another user than the folder, which a service that owns the folder cannot write.
+#[derive(Debug)]
+pub struct ForeignFiles {
+    folder: PathBuf,
+    /// The owner of the folder: its user and its group.
+    owner: (u32, u32),
+    files: Vec<PathBuf>,
+}
+
+impl ForeignFiles {
+    /// Looks for them among these files of the folder. For a folder of root's, and for a process that is not root's,
+    /// there is nothing to say.
+    pub fn find(folder: &Path, files: Vec<PathBuf>) -> Option<Self> {
+        let metadata = fs::metadata(folder).ok()?;
+        if !rustix::process::geteuid().is_root() || metadata.uid() == ROOT {
+            return None;
+        }
+        let is_foreign = |path: &PathBuf| {
+            fs::symlink_metadata(path).is_ok_and(|file| !file.is_symlink() && file.uid() != metadata.uid())
+        };
+        let files = files.into_iter().filter(is_foreign).collect();
+        Some(Self { folder: folder.to_owned(), owner: (metadata.uid(), metadata.gid()), files })
+    }
+
+    /// Looks for them among all files of the folder and the folders in it.
+    pub fn find_all(folder: &Path) -> Option<Self> {
+        let entries =
+            |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let below = entries(folder).filter(|path| path.is_dir()).flat_map(|path| entries(&path));
+        Self::find(folder, entries(folder).chain(below).collect())
+    }
+
+    /// Returns whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Returns how to run the program as the owner of the folder.
+    pub fn advice(&self) -> String {
+        let Self { folder, owner: (user, group), .. } = self;
+        format!(
+            "{} belongs to user {user}, and this is run as root: run passes as that user, with systemctl start \
+             office365-collector or setpriv --reuid={user} --regid={group} --init-groups office_audit_log_collector",
+            folder.display()
+        )
+    }
+}
+
+impl fmt::Display for ForeignFiles {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { folder, owner: (user, group), files } = self;
+        let named: Vec<_> =
+            files.iter().take(NAMED_FILES_MAX).map(|file| file.display().to_string()).collect();
+        write!(
+            formatter,
+            "{} files in {} do not belong to its owner, user {user}, and passes as that user cannot write them; run: \
+             chown {user}:{group} {}",
+            files.len(),
+            folder.display(),
+            named.join(" ")
+        )?;
+        if files.len() > named.len() { formatter.write_str(" and the others") } else { Ok(()) }
     }
 }
 

@@ -78,7 +78,7 @@ fn step_before_sync() -> u32 {
 /// Runs the second pass of [`after_a_pass`], and lets `change` do something to the files before the batch is synced, and
 /// in another run after that, before it is committed.
 fn rotate_in_a_batch(output: &str, change: impl Fn(&Installation, &Path)) -> Vec<(Installation, Run)> {
-    let name = if output.ends_with(".csv") { "audit_AuditGeneral.csv" } else { "AuditGeneral.json" };
+    let name = if output == "audit.csv" { "audit_AuditGeneral.csv" } else { "AuditGeneral.json" };
     (0..2)
         .map(|later| {
             let installation = after_a_pass(output);
@@ -182,7 +182,7 @@ fn a_compressed_file_of_another_feed_or_an_earlier_day_repeats_nothing() {
 #[test]
 fn a_file_or_its_folder_removed_within_a_batch_has_the_batch_written_again() {
     for remove in [(|path: &Path| fs::remove_file(path).expect("a file")) as fn(&Path), |path| {
-        fs::remove_dir_all(path.parent().expect("a folder")).expect("a folder")
+        fs::remove_dir_all(path.parent().expect("a folder")).expect("a folder");
     }] {
         let (installation, run) = rotate_in_a_batch("audit.json", |_, path| remove(path)).remove(0);
         run.assert_code(0).assert_line_with(&["[WARN]", "AuditGeneral.json was removed", "written again"]);
@@ -309,7 +309,7 @@ fn a_pipe_without_a_reader_is_an_error_and_its_records_come_later() {
 fn a_reader_of_a_pipe_that_goes_away_leaves_its_records_to_the_next_pass() {
     let (installation, config, pipe) = into_pipe();
     let reader = thread::spawn(move || {
-        let mut some = [0; 100_000];
+        let mut some = vec![0; 100_000];
         File::open(&pipe).and_then(|mut pipe| pipe.read_exact(&mut some)).expect("a pipe");
     });
     thread::sleep(Duration::from_millis(50)); // so that it is opening the pipe; if it is not, the pipe has no reader
@@ -356,7 +356,8 @@ fn standard_output_as_a_file_is_written_whatever_it_is() {
     drop(command); // it holds the socket's other end
     let mut text = String::new();
     ours.read_to_string(&mut text).expect("a socket");
-    assert_eq!(text.lines().count(), 1_000, "{}", finish(child));
+    let run = finish(child);
+    assert_eq!(text.lines().count(), 1_000, "{run}");
 
     let (installation, config) = into(Path::new("/dev/null"));
     installation.run_bare(&["-c", &config]).assert_code(0);

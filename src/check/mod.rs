@@ -43,6 +43,7 @@ pub fn run(config: &Config, warnings: &[String], tenants: &[Tenant]) -> Exit {
         Err(unusable) => lines.bad(Exit::Configuration, unusable),
     }
     storage::check_state(&config.collect.working_dir, &mut lines);
+    storage::check_owners(config, &mut lines);
     storage::check_outputs(config, &mut lines);
     storage::check_log(config.log.path.as_deref(), &mut lines);
     storage::check_metrics(config.metrics_path.as_deref(), &mut lines);

@@ -28,6 +28,17 @@ pub fn check_state(working_dir: &Path, lines: &mut Lines) {
     }
 }
 
+/// Whether root has left files that the user who owns their folder cannot write.
+pub fn check_owners(config: &Config, lines: &mut Lines) {
+    for foreign in config.foreign_files() {
+        if foreign.is_empty() {
+            lines.warn(foreign.advice());
+        } else {
+            lines.bad(Exit::Storage, &foreign);
+        }
+    }
+}
+
 /// Whether each enabled output would take records.
 pub fn check_outputs(config: &Config, lines: &mut Lines) {
     let mut config = config.clone();

@@ -23,9 +23,13 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use crate::{csv, feed::ContentType};
+use crate::{
+    csv,
+    disk::{self, ForeignFiles},
+    feed::ContentType,
+};
 
 pub use load::{DEFAULT_PATHS, Loaded, Sources, find_default, load};
 pub use mistake::{Mistake, Position, Unusable};
@@ -52,6 +56,24 @@ pub struct Config {
     pub metrics_path: Option<PathBuf>,
     /// The network between here and Microsoft.
     pub network: Network,
+}
+
+impl Config {
+    /// The files that root has left in the folders of other users, by folder: of the state, the output and the log.
+    pub fn foreign_files(&self) -> Vec<ForeignFiles> {
+        let mut found: Vec<_> = ForeignFiles::find_all(&self.collect.working_dir).into_iter().collect();
+        let outputs =
+            self.output.file.iter().flat_map(|file| ContentType::ALL.map(|feed| file.path_of(feed)));
+        let mut by_folder = BTreeMap::<_, Vec<_>>::new();
+        for path in outputs.chain(self.log.path.clone()).filter(|path| path.is_file()) {
+            let files = by_folder.entry(disk::folder_of(&path).to_owned()).or_default();
+            if !files.contains(&path) {
+                files.push(path);
+            }
+        }
+        found.extend(by_folder.into_iter().filter_map(|(folder, files)| ForeignFiles::find(&folder, files)));
+        found
+    }
 }
 
 /// One Microsoft 365 tenant and how to log in to it.
