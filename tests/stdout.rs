@@ -49,6 +49,7 @@ fn ids_of(lines: &str) -> BTreeSet<String> {
 #[test]
 fn a_reader_that_has_seen_enough_ends_the_pass_in_order() {
     let installation = Installation::new();
+    installation.contoso.subscribe(FEED); // a look with --stdout starts no subscription
     for _ in 0..5 {
         installation.contoso.add_blob(FEED, NewBlob::records(MANY).created(hours_ago(2)));
     }
