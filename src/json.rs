@@ -54,7 +54,18 @@ pub struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// At the start of a text.
     pub fn new(text: &'a str) -> Self {
-        Self { text: text.as_bytes(), at: 0, closers: Vec::new(), saw_whitespace: false }
+        Self::over(text.as_bytes())
+    }
+
+    /// At the start of bytes that may not be UTF-8: strings are read all the same, and the caller checks them.
+    pub fn over(bytes: &'a [u8]) -> Self {
+        Self { text: bytes, at: 0, closers: Vec::new(), saw_whitespace: false }
+    }
+
+    /// Goes on at this place, where a value or the end of one is expected.
+    pub fn go_to(&mut self, at: usize) {
+        self.at = at;
+        self.closers.clear();
     }
 
     /// How many bytes were read.

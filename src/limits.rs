@@ -197,6 +197,15 @@ pub const BODY_STEP_BYTES: usize = 256 * 1024;
 /// … doubling with the body, up to this size.
 pub const BODY_GROWTH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Memory for the places of a body's records is taken in steps of at least this size, …
+pub const INDEX_STEP_BYTES: usize = 4 * 1024;
+
+/// … doubling with their number, up to this size.
+pub const INDEX_GROWTH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Records are handed to an output in groups of at most this number: a group takes 64 bytes a record.
+pub const RECORDS_AT_ONCE: usize = 4_096;
+
 /// A buffer of at most this size is kept for the next blob; a larger one is the exception and goes back to the system.
 pub const SPARE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 

@@ -7,21 +7,28 @@
 //!
 //! What a record *means* is not looked at here, but for its `Id`.
 
-use std::{borrow::Cow, ops::Range, sync::Arc};
+mod index;
+mod salvage;
+
+use std::{borrow::Cow, sync::Arc};
 
 use xxhash_rust::xxh3::xxh3_128;
+
+pub use salvage::Unreadable;
 
 use crate::{
     body::Body,
     json::{self, Fault, Scanner},
 };
+use index::{Entry, Index};
 
 /// The records of one blob: its body, and where in it each record stands.
 #[derive(Debug)]
 pub struct Records {
     body: Body,
-    spans: Vec<Span>,
+    index: Index,
     endings: Arc<Endings>,
+    tenant_key: u128,
 }
 
 /// One record: an object's text without its closing brace, and the ending that closes it.
@@ -33,17 +40,6 @@ pub struct Record<'a> {
     pub fields: &'a [u8],
     /// The added fields, the closing brace and the line break.
     pub ending: &'a [u8],
-}
-
-/// Where a record stands in the body, and what was seen of it.
-#[derive(Debug)]
-struct Span {
-    /// From the opening brace up to the closing one, which is left out.
-    fields: Range<usize>,
-    /// Whether there is whitespace between its tokens.
-    has_whitespace: bool,
-    id: Option<RecordId>,
-    ending: usize,
 }
 
 /// Why a body is not what a blob's body must be. Never quotes the body: it is nobody's business in a log.
@@ -68,35 +64,58 @@ impl Records {
     /// Takes a blob's whole body, as it came once decompressed, and finds the records in it.
     ///
     /// `origin` adds the fields `OriginFeed` and `TenantName`.
+    ///
+    /// # Errors
+    ///
+    /// The body is not one whole JSON array of objects.
     pub fn split(body: impl Into<Body>, origin: &Origin) -> Result<Self, Malformed> {
-        let mut body = body.into();
-        let mut spans = find_objects(body.bytes())?;
-        for span in spans.iter_mut().filter(|span| span.has_whitespace) {
-            let length = drop_whitespace(&mut body.bytes_mut()[span.fields.clone()]);
-            span.fields.end = span.fields.start + length;
+        Self::split_within(body.into(), origin, |_| ()).map_err(|(malformed, _)| malformed)
+    }
+
+    /// The same, within bounds: `room` is asked for each further stretch of memory, in bytes, before it is taken, and
+    /// may take its time to answer.
+    ///
+    /// # Errors
+    ///
+    /// The body is not one whole JSON array of objects. It is given back unchanged.
+    pub fn split_within(
+        body: Body,
+        origin: &Origin,
+        mut room: impl FnMut(usize),
+    ) -> Result<Self, (Malformed, Body)> {
+        let mut index = Index::default();
+        match find_objects(body.bytes(), &mut index, &mut room) {
+            Ok(()) => Ok(Self::of(body, index, origin)),
+            Err(malformed) => Err((malformed, body)),
         }
-        for span in &mut spans {
-            span.id = span.id.map(|id| id.of(origin.tenant_key));
-        }
-        Ok(Self { body, spans, endings: Arc::clone(&origin.endings) })
+    }
+
+    /// Finds the elements of a body that are whole objects, whatever else is in it; and what is not.
+    pub fn salvage(body: Body, origin: &Origin, mut room: impl FnMut(usize)) -> (Self, Unreadable) {
+        let mut index = Index::default();
+        let unreadable = salvage::find_objects(body.bytes(), &mut index, &mut room);
+        (Self::of(body, index, origin), unreadable)
+    }
+
+    fn of(mut body: Body, mut index: Index, origin: &Origin) -> Self {
+        index.shorten(|fields| drop_whitespace(&mut body.bytes_mut()[fields]));
+        Self { body, index, endings: Arc::clone(&origin.endings), tenant_key: origin.tenant_key }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.spans.len()
+        self.index.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
+        self.len() == 0
     }
 
     /// Drops those that `keep` does not want; returns how many those were.
     pub fn retain(&mut self, mut keep: impl FnMut(&Record<'_>) -> bool) -> usize {
-        let before = self.spans.len();
-        let Self { body, spans, endings } = self;
-        spans.retain(|span| keep(&span.record(body.bytes(), endings)));
-        before - self.spans.len()
+        let Self { body, index, endings, tenant_key } = self;
+        index.retain(|entry| keep(&record(entry, body, endings, *tenant_key)))
     }
 
     /// How much memory the body takes.
@@ -111,14 +130,13 @@ impl Records {
 
     /// Each of them, in the order in which Microsoft sent them.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
-        self.spans.iter().map(|span| span.record(self.body.bytes(), &self.endings))
+        self.index.iter().map(|entry| record(&entry, &self.body, &self.endings, self.tenant_key))
     }
 }
 
-impl Span {
-    fn record<'a>(&self, body: &'a [u8], endings: &'a Endings) -> Record<'a> {
-        Record { id: self.id, fields: &body[self.fields.clone()], ending: &endings[self.ending] }
-    }
+fn record<'a>(entry: &Entry, body: &'a Body, endings: &'a Endings, tenant_key: u128) -> Record<'a> {
+    let id = entry.id.map(|id| id.of(tenant_key));
+    Record { id, fields: &body.bytes()[entry.fields.clone()], ending: &endings[entry.ending] }
 }
 
 impl Record<'_> {
@@ -282,8 +300,8 @@ impl Origin {
     }
 }
 
-/// The objects of the array that the body is, byte order mark or not.
-fn find_objects(body: &[u8]) -> Result<Vec<Span>, Malformed> {
+/// Adds the objects of the array that the body is, byte order mark or not, to the index.
+fn find_objects(body: &[u8], index: &mut Index, room: &mut impl FnMut(usize)) -> Result<(), Malformed> {
     const BYTE_ORDER_MARK: char = '\u{feff}';
     let malformed = |problem, at| {
         let before = &body[..at];
@@ -299,17 +317,21 @@ fn find_objects(body: &[u8]) -> Result<Vec<Span>, Malformed> {
         None => return Err(malformed("cut short", body.len())),
         Some(_) => return Err(malformed("another type", start + scanner.at())),
     }
-    let found = elements(&mut scanner, start).map_err(|Fault { at, is_end }| {
+    let first_non_object = elements(&mut scanner, start, index, room).map_err(|Fault { at, is_end }| {
         malformed(if is_end { "cut short" } else { "wrong syntax" }, start + at)
     })?;
-    found.map_err(Malformed::NotAnObject)
+    first_non_object.map_or(Ok(()), |place| Err(Malformed::NotAnObject(place)))
 }
 
-/// Reads an array to the text's end: its objects, or the place of the first element that is none. Places are counted
-/// from `start` on.
-fn elements(scanner: &mut Scanner<'_>, start: usize) -> Result<Result<Vec<Span>, usize>, Fault> {
-    let mut spans = Vec::new();
-    let mut stranger = None;
+/// Reads an array to the text's end and adds its objects to the index. Returns the place of the first element that is
+/// not an object. Places in the body are counted from `start` on.
+fn elements(
+    scanner: &mut Scanner<'_>,
+    start: usize,
+    index: &mut Index,
+    room: &mut impl FnMut(usize),
+) -> Result<Option<usize>, Fault> {
+    let mut first_non_object = None;
     scanner.expect(b'[')?;
     if !scanner.take(b']') {
         loop {
@@ -319,10 +341,10 @@ fn elements(scanner: &mut Scanner<'_>, start: usize) -> Result<Result<Vec<Span>,
                 let head = Head::read(scanner)?;
                 let fields = from..start + scanner.at() - 1;
                 let has_whitespace = scanner.saw_whitespace;
-                spans.push(Span { fields, has_whitespace, id: head.id, ending: head.seen });
+                index.push(&Entry { fields, has_whitespace, id: head.id, ending: head.seen }, room);
             } else {
                 scanner.value()?;
-                stranger.get_or_insert(spans.len());
+                first_non_object.get_or_insert(index.len());
             }
             if !scanner.take(b',') {
                 break;
@@ -331,7 +353,7 @@ fn elements(scanner: &mut Scanner<'_>, start: usize) -> Result<Result<Vec<Span>,
         scanner.expect(b']')?;
     }
     scanner.end()?;
-    Ok(stranger.map_or(Ok(spans), Err))
+    Ok(first_non_object)
 }
 
 /// What has to be known of a record.
@@ -340,12 +362,20 @@ struct Head {
     id: Option<RecordId>,
     /// The bits that choose the ending.
     seen: usize,
+    has_creation_time: bool,
 }
 
 impl Head {
+    /// Whether it has the fields that tell a record from an object within one.
+    ///
+    /// Source: "Office 365 Management Activity API schema", common schema: `Id` and `CreationTime` are mandatory.
+    fn is_of_record(&self) -> bool {
+        self.id.is_some() && self.has_creation_time
+    }
+
     /// Reads an object from its opening brace to its closing one.
     fn read(scanner: &mut Scanner<'_>) -> Result<Self, Fault> {
-        let mut head = Self { id: None, seen: 0 };
+        let mut head = Self::default();
         scanner.expect(b'{')?;
         if scanner.take(b'}') {
             head.seen = HAS_NOTHING;
@@ -358,6 +388,7 @@ impl Head {
                 b"Id" => head.id = RecordId::of_value(value),
                 b"OriginFeed" => head.seen |= HAS_FEED,
                 b"TenantName" => head.seen |= HAS_TENANT,
+                b"CreationTime" => head.has_creation_time = true,
                 _ => {}
             }
             if !scanner.take(b',') {
@@ -510,6 +541,68 @@ mod tests {
         assert_eq!(lines("[]"), Ok(Vec::new()));
     }
 
+    /// The Ids of what is salvaged of a body, as far as they are numbers, and what is not.
+    fn salvaged(body: &[u8]) -> (Vec<String>, Unreadable) {
+        let (records, unreadable) = Records::salvage(body.to_vec().into(), &Origin::new("f", None), |_| ());
+        let line = |record: Record<'_>| {
+            let mut line = Vec::new();
+            record.append_line(&mut line);
+            let read: serde_json::Value = serde_json::from_slice(&line).expect("a line of JSON in UTF-8");
+            read["n"].to_string()
+        };
+        (records.iter().map(line).collect(), unreadable)
+    }
+
+    #[test]
+    fn whole_objects_are_salvaged_whatever_their_neighbours_are() {
+        let record = |n: u32| {
+            format!(
+                r#"{{"Id":"{n:08}-89ab-cdef-0123-456789abcdef","CreationTime":"t","n":{n},"x":[{{"y":"}}"}}]}}"#
+            )
+        };
+        let (one, two, three) = (record(1), record(2), record(3));
+        let broken = |count| Unreadable { broken: count, ..Unreadable::default() };
+        let not_objects = |count| Unreadable { not_objects: count, ..Unreadable::default() };
+        let cut = Unreadable { is_cut: true, ..Unreadable::default() };
+        let not_array = Unreadable { is_not_array: true, ..Unreadable::default() };
+        for (body, expected, unreadable) in [
+            (format!("[{one},null,{two},\"text\",7,[{{}}],{three}]"), "1 2 3", not_objects(4)),
+            (format!("\u{feff} [ {one} ,, {two} {three} ] and more"), "1 2 3", broken(0)),
+            (format!("[{one},{{\"a\":\"\n\",\"b\":[{{\"n\":9}},{{\"n\":8}}]}},{three}]"), "1 3", broken(1)),
+            (
+                format!("[{one},{{\"a\":\"5\" disk\",\"b\":[{{\"n\":9}}]}},{two},{{\"n\":3}}]"),
+                "1 2 3",
+                broken(1),
+            ),
+            (format!("[{one},{{\"a\" , {{\"n\":9}}}},{two}]"), "1 2", broken(1)),
+            (format!("[{one},{{\"a\":{{\"n\":9}},{two}]"), "1 2", broken(1)),
+            (format!("[{one},garbage,{two}]"), "1 2", broken(1)),
+            (format!("[{one},12x,{two}]"), "1 2", broken(1)),
+            (format!("[{one},{two},"), "1 2", cut),
+            (format!("[{one},{}", &two[..40]), "1", Unreadable { broken: 1, ..cut }),
+            (format!("[{one},tru"), "1", Unreadable { broken: 1, ..cut }),
+            (String::new(), "", not_array),
+            ("<html>[{\"n\":1}]".to_owned(), "", not_array),
+            (one.clone(), "", not_array),
+            ("[]".to_owned(), "", broken(0)),
+        ] {
+            let (found, was_unreadable) = salvaged(body.as_bytes());
+            assert_eq!((found.join(" ").as_str(), was_unreadable), (expected, unreadable), "{body}");
+        }
+        let mut not_utf8 = format!("[{one},{two},{three}]").into_bytes();
+        let place = one.len() + 12;
+        not_utf8[place] = 0xff;
+        assert_eq!(salvaged(&not_utf8), (vec!["1".to_owned(), "3".to_owned()], broken(1)));
+    }
+
+    #[test]
+    fn salvaging_takes_no_time_that_grows_with_the_square_of_the_body() {
+        let nested = format!("[x{}", "{\"a\":[".repeat(50_000));
+        assert_eq!(salvaged(nested.as_bytes()).0, [""; 0]);
+        let many = format!("[x{}", ",{\"Id\":".repeat(50_000));
+        assert_eq!(salvaged(many.as_bytes()).0, [""; 0]);
+    }
+
     #[test]
     fn an_error_does_not_quote_the_body() {
         let error = lines("[{\"password\":hunter2}]").expect_err("wrong syntax").to_string();
@@ -629,6 +722,16 @@ mod tests {
         fn a_body_is_taken_exactly_when_it_reads_as_an_array_of_objects(body in "[\\[\\]{}\",:0-9a \\\\n]{0,12}") {
             let reads = serde_json::from_str::<Vec<serde_json::Map<String, serde_json::Value>>>(&body);
             prop_assert_eq!(lines(&body).map(|lines| lines.len()).ok(), reads.map(|records| records.len()).ok());
+        }
+
+        #[test]
+        fn what_can_be_split_is_salvaged_as_a_whole(values in prop::collection::vec(json(), 0..4)) {
+            let objects = values.into_iter().map(|value| serde_json::json!({ "value": value }));
+            let body = format!("{:#}", serde_json::Value::from_iter(objects)).into_bytes();
+            let (salvaged, unreadable) = Records::salvage(body.clone().into(), &origin(), |_| ());
+            let split = Records::split(body, &origin()).expect("a whole array");
+            prop_assert_eq!(unreadable, Unreadable::default());
+            prop_assert!(split.iter().eq(salvaged.iter()));
         }
 
         #[test]
