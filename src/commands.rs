@@ -132,7 +132,9 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
     // The pass that holds the lock tells its own numbers.
     if let Some(path) = config.metrics_path.filter(|_| mode == Mode::Collect && exit != Exit::Locked) {
         let (ended, summary) = (Timestamp::now(), summary.as_ref());
-        let metrics = Metrics { ended, lasted, exit, summary, credential_expiries: &credential_expiries };
+        let quarantine = state::quarantine::size(&config.collect.working_dir).ok();
+        let credential_expiries = &credential_expiries;
+        let metrics = Metrics { ended, lasted, exit, summary, quarantine, credential_expiries };
         if let Err(error) = metrics.write(&path) {
             ::log::error!("cannot write metrics.path {}: {error}; {}", path.display(), disk::mend(&error));
             return if exit == Exit::Complete { Exit::Storage } else { exit };
@@ -156,16 +158,17 @@ pub fn status(setup: &Setup, asked: Status) -> Exit {
         }
     }
     let working_dir = &config.collect.working_dir;
-    let read = state::Progress::read(working_dir)
-        .and_then(|progress| Ok((progress, state::dead_letters::read(working_dir)?)));
-    let (progress, dead_letters) = match read {
+    let read = state::Progress::read(working_dir).and_then(|progress| {
+        Ok((progress, state::dead_letters::read(working_dir)?, state::quarantine::read(working_dir)?))
+    });
+    let (progress, dead_letters, quarantine) = match read {
         Ok(read) => read,
         Err(error) => {
             ::log::error!("{error}");
             return Exit::Storage;
         }
     };
-    let feeds = status::of(tenants, &progress, &dead_letters, now);
+    let feeds = status::of(tenants, &progress, &dead_letters, &quarantine, now);
     let text = if asked.json {
         status::as_json(&feeds)
     } else {

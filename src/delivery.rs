@@ -115,6 +115,8 @@ pub struct Wanted {
     pub delivered_to: OutputSet,
     /// Whether an earlier pass tried it in vain.
     pub has_failed: bool,
+    /// In how many earlier passes all tries failed because its body could not be read.
+    pub failed_passes: u32,
 }
 
 #[cfg(test)]

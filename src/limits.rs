@@ -203,6 +203,21 @@ pub const INDEX_STEP_BYTES: usize = 4 * 1024;
 /// … doubling with their number, up to this size.
 pub const INDEX_GROWTH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// A blob that cannot be read as a whole is salvaged when all tries of this number of passes have failed for that, …
+pub const SALVAGE_PASSES: u32 = 3;
+
+/// … or when it expires within this time: then a later pass may come too late.
+pub const SALVAGE_LAST_HOURS: SignedDuration = SignedDuration::from_hours(24);
+
+/// The bodies of salvaged blobs take at most this much room; the oldest ones are removed.
+pub const QUARANTINE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// The bodies of salvaged blobs are removed after this time.
+pub const QUARANTINE_AGE_MAX: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+/// `status` lists at most this number of blobs in quarantine in its table.
+pub const QUARANTINED_SHOWN_MAX: usize = 50;
+
 /// Records are handed to an output in groups of at most this number: a group takes 64 bytes a record.
 pub const RECORDS_AT_ONCE: usize = 4_096;
 

@@ -727,7 +727,7 @@ mod tests {
         #[test]
         fn what_can_be_split_is_salvaged_as_a_whole(values in prop::collection::vec(json(), 0..4)) {
             let objects = values.into_iter().map(|value| serde_json::json!({ "value": value }));
-            let body = format!("{:#}", serde_json::Value::from_iter(objects)).into_bytes();
+            let body = format!("{:#}", objects.collect::<serde_json::Value>()).into_bytes();
             let (salvaged, unreadable) = Records::salvage(body.clone().into(), &origin(), |_| ());
             let split = Records::split(body, &origin()).expect("a whole array");
             prop_assert_eq!(unreadable, Unreadable::default());

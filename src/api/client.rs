@@ -114,7 +114,8 @@ impl Client {
         let app = app_of(tenant);
         let (url, form) = (app.token_url(), app.form(tenant.cloud.api_url())?);
         let response = self.agents.agent_for(&url).post(&url).send_form(form.fields());
-        let (_, body) = self.read_body(tenant, &url, response, Vec::new(), |_| ())?;
+        let mut body = Body::default();
+        self.read_body(tenant, &url, response, &mut body, |_| ())?;
         let answer: login::Answer = parse(body.bytes(), "a token")?;
         Ok(Token { authorization: answer.authorization(), lifetime: answer.lifetime() })
     }
@@ -128,7 +129,8 @@ impl Client {
             status: Option<String>,
         }
         let url = operation(tenant, "subscriptions/list?");
-        let (_, body) = self.get(tenant, &url, token, Vec::new(), |_| ())?;
+        let mut body = Body::default();
+        self.get(tenant, &url, token, &mut body, |_| ())?;
         let entries: Vec<Entry> = parse_list(body.bytes(), "a list of subscriptions")?;
         Ok(entries
             .into_iter()
@@ -149,7 +151,7 @@ impl Client {
         let url = operation(tenant, &format!("subscriptions/start?contentType={content_type}&"));
         let request =
             self.agents.agent_for(&url).post(&url).header("Authorization", token.authorization.reveal());
-        self.read_body(tenant, &url, request.send_empty(), Vec::new(), |_| ()).map(|(_, _)| ())
+        self.read_body(tenant, &url, request.send_empty(), &mut Body::default(), |_| ()).map(drop)
     }
 
     /// The URL of a window's first page.
@@ -175,7 +177,8 @@ impl Client {
         end: Timestamp,
     ) -> Result<Page, Failure> {
         check_origin(tenant, "NextPageUri", url)?;
-        let (headers, body) = self.get(tenant, &with_publisher(url, tenant), token, Vec::new(), |_| ())?;
+        let mut body = Body::default();
+        let headers = self.get(tenant, &with_publisher(url, tenant), token, &mut body, |_| ())?;
         let entries: Vec<&RawValue> = parse_list(body.bytes(), "a list of blobs")?;
         let (mut blobs, mut unreadable) = (Vec::with_capacity(entries.len()), None);
         for entry in entries {
@@ -198,19 +201,22 @@ impl Client {
         })
     }
 
-    /// Downloads a blob's body, decompressed, into this buffer. `room` is asked for each further stretch of memory, in
-    /// bytes, before it is filled, and may take its time to answer.
+    /// Downloads a blob's body, decompressed. `room` is asked for each further stretch of memory, in bytes, before it is
+    /// filled, and may take its time to answer.
+    ///
+    /// # Errors
+    ///
+    /// The answer is not a whole body. What arrived of one that breaks off is in `body`.
     pub fn download(
         &self,
         tenant: &Tenant,
         token: &Token,
         blob: &Blob,
-        buffer: Vec<u8>,
+        body: &mut Body,
         room: impl FnMut(usize),
-    ) -> Result<Body, Failure> {
+    ) -> Result<(), Failure> {
         check_origin(tenant, "contentUri", &blob.content_uri)?;
-        let (_, body) = self.get(tenant, &with_publisher(&blob.content_uri, tenant), token, buffer, room)?;
-        Ok(body)
+        self.get(tenant, &with_publisher(&blob.content_uri, tenant), token, body, room).map(drop)
     }
 
     fn get(
@@ -218,12 +224,12 @@ impl Client {
         tenant: &Tenant,
         url: &str,
         token: &Token,
-        buffer: Vec<u8>,
+        body: &mut Body,
         room: impl FnMut(usize),
-    ) -> Result<(HeaderMap, Body), Failure> {
+    ) -> Result<HeaderMap, Failure> {
         let request =
             self.agents.agent_for(url).get(url).header("Authorization", token.authorization.reveal());
-        self.read_body(tenant, url, request.call(), buffer, room)
+        self.read_body(tenant, url, request.call(), body, room)
     }
 
     /// Reads an answer's body whole, or fails with what the answer says. The connection goes back to the pool only if
@@ -233,9 +239,9 @@ impl Client {
         tenant: &Tenant,
         url: &str,
         response: Result<Response<ureq::Body>, ureq::Error>,
-        buffer: Vec<u8>,
+        body: &mut Body,
         mut room: impl FnMut(usize),
-    ) -> Result<(HeaderMap, Body), Failure> {
+    ) -> Result<HeaderMap, Failure> {
         let peer = || self.agents.peer(url);
         let (head, sent) = response.map_err(|error| Trouble::from_ureq(&peer(), error))?.into_parts();
         if let Some(date) = date(&head.headers) {
@@ -251,7 +257,6 @@ impl Client {
             return Err(too_large);
         }
         let mut reader = encoding::reader(&head.headers, sent)?;
-        let mut body = Body::new(buffer);
         loop {
             if body.len() == body.capacity() {
                 let step = body.capacity().clamp(limits::BODY_STEP_BYTES, limits::BODY_GROWTH_BYTES_MAX);
@@ -268,7 +273,7 @@ impl Client {
         }
         match Failure::in_success(status, &head.headers, body.bytes(), Timestamp::now()) {
             Some(failure) => Err(failure),
-            None => Ok((head.headers, body)),
+            None => Ok(head.headers),
         }
     }
 }

@@ -103,6 +103,11 @@ impl Failure {
         }
     }
 
+    /// Whether the answer's body is damaged, or not what such an answer is: what can be read of it may be of use.
+    pub fn is_unreadable_body(&self) -> bool {
+        matches!(self, Self::Malformed(_) | Self::Network(Trouble::Malformed(_)))
+    }
+
     /// Whether the tenant's unified audit log was never turned on.
     ///
     /// Source: "Office 365 Management APIs troubleshooting": a `DataServiceException` "Tenant … does not exist"; the

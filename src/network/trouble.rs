@@ -95,9 +95,7 @@ impl Trouble {
     /// What went wrong while a body was read.
     pub fn from_body(peer: &str, error: io::Error) -> Self {
         match ureq::Error::from(error) {
-            ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Self::Malformed("cut short")
-            }
+            ureq::Error::Io(error) if is_disconnection(error.kind()) => Self::Malformed("cut short"),
             other => Self::from_ureq(peer, other),
         }
     }
@@ -109,13 +107,7 @@ impl Trouble {
             None => text,
         };
         let message = format!("{peer}: {}", one_line(&problem));
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe => Self::Disconnected(message),
-            _ => Self::Silent(message),
-        }
+        if is_disconnection(error.kind()) { Self::Disconnected(message) } else { Self::Silent(message) }
     }
 
     /// A certificate that is not trusted is no passing trouble; everything else about TLS can be one.
@@ -131,6 +123,12 @@ impl Trouble {
             _ => Self::Silent(message),
         }
     }
+}
+
+/// Whether a connection was closed, by the other side or by something on the way.
+fn is_disconnection(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(kind, UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
 /// Whether a proxy that would not connect said no for good: `proxy server responded 407/407`. With any other status it

@@ -193,7 +193,7 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
     // small blob does: idle threads would look for it in each other's queues.
     pool.spawn_broadcast(move |_| {
         for Next { attempt, token } in &attempts_received {
-            let result = tools.run(&attempt.task, token.as_deref());
+            let result = tools.run(&attempt.task, token.as_deref(), attempt.salvages);
             // Nobody waits for an attempt that hangs when the pass ends.
             let _ = worked.send(Event::Worked(Box::new(attempt), result));
         }
@@ -248,8 +248,8 @@ fn resume(schedule: &mut Schedule<'_>, feeds: &Feeds, mut progress: Progress) ->
             progress.waiting.push(waiting);
             continue;
         };
-        let Waiting { blob, delivered_to, has_failed, .. } = waiting;
-        schedule.resume(feed, Wanted { blob, delivered_to, has_failed });
+        let Waiting { blob, delivered_to, has_failed, failed_passes, .. } = waiting;
+        schedule.resume(feed, Wanted { blob, delivered_to, has_failed, failed_passes });
     }
     progress
 }

@@ -9,10 +9,11 @@ use super::{
     FeedIndex, Feeds, TenantIndex,
     memory::Memory,
     plan::Window,
-    write::{Downloaded, Incoming},
+    write::{Downloaded, Incoming, Salvaged},
 };
 use crate::{
     api::{Client, Failure, Page, Subscription, Token},
+    body::Body,
     delivery::Wanted,
     feed::ContentType,
     filter::Filter,
@@ -103,8 +104,9 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Does one task. `token` is the tenant's; only a login goes without.
-    pub fn run(&self, task: &Task, token: Option<&Token>) -> Result<Answer, Failure> {
+    /// Does one task. `token` is the tenant's; only a login goes without. With `in_part`, a blob that cannot be read as
+    /// a whole is delivered as far as it can be.
+    pub fn run(&self, task: &Task, token: Option<&Token>, in_part: bool) -> Result<Answer, Failure> {
         if let Task::LogIn(tenant) = task {
             return self.client.log_in(self.feeds.tenant(*tenant)).map(Answer::Token);
         }
@@ -122,22 +124,42 @@ impl Tools {
                 let (tenant, _) = self.feeds.feed(*feed);
                 self.client.list_page(tenant, token, &page.url, page.period.end).map(Answer::Page)
             }
-            Task::Download(feed, wanted) => self.download(*feed, wanted, token),
+            Task::Download(feed, wanted) => self.download(*feed, wanted, token, in_part),
         }
     }
 
-    fn download(&self, feed: FeedIndex, wanted: &Wanted, token: &Token) -> Result<Answer, Failure> {
+    fn download(
+        &self,
+        feed: FeedIndex,
+        wanted: &Wanted,
+        token: &Token,
+        in_part: bool,
+    ) -> Result<Answer, Failure> {
         let (tenant, content_type) = self.feeds.feed(feed);
+        let origin = self.feeds.origin(feed);
         let mut share = self.memory.share();
-        let buffer = share.buffer();
-        let body =
-            self.client.download(tenant, token, &wanted.blob, buffer, |bytes| share.grow_bytes(bytes))?;
-        let mut records = Records::split(body, self.feeds.origin(feed))
-            .map_err(|malformed| Failure::Malformed(malformed.to_string()))?;
+        let mut body = Body::new(share.buffer());
+        let read =
+            self.client.download(tenant, token, &wanted.blob, &mut body, |bytes| share.grow_bytes(bytes));
+        let split = match read {
+            Ok(()) => Records::split_within(body, origin, |bytes| share.grow_bytes(bytes))
+                .map_err(|(malformed, body)| (Failure::Malformed(malformed.to_string()), body)),
+            Err(failure) => Err((failure, body)),
+        };
+        let (mut records, salvaged) = match split {
+            Ok(records) => (records, None),
+            Err((failure, body)) if in_part && failure.is_unreadable_body() && !body.is_empty() => {
+                share.grow_bytes(body.len());
+                let raw = body.bytes().to_vec();
+                let (records, unreadable) = Records::salvage(body, origin, |bytes| share.grow_bytes(bytes));
+                (records, Some(Box::new(Salvaged { raw, cause: failure.to_string(), unreadable })))
+            }
+            Err((failure, _)) => return Err(failure),
+        };
         let filtered = self.filters.get(&content_type).map_or(0, |filter| filter.apply(&mut records));
         share.grow_records(records.len());
         let bytes = records.bytes();
-        let downloaded = Downloaded { feed, wanted: wanted.clone(), records, filtered, share };
+        let downloaded = Downloaded { feed, wanted: wanted.clone(), records, filtered, share, salvaged };
         let handed = self.blobs.send(Incoming::Downloaded(downloaded));
         Ok(if handed.is_ok() { Answer::Handed(bytes) } else { Answer::WriterGone })
     }

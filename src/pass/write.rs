@@ -22,10 +22,11 @@ use super::{Event, FeedIndex, Feeds, memory::Share};
 use crate::{
     delivery::{OutputName, OutputSet, Wanted},
     disk::Position,
-    limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX, REWRITES_MAX},
+    limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX, RECORDS_AT_ONCE, REWRITES_MAX},
+    log::one_line,
     output::{Mark, Output, OutputError, Refused, RefusedRecord, Settled, Source},
-    records::{self, Record, Records},
-    state::{self, BlobKey, Content, DeadLetter, Ledger, StateError, Waiting},
+    records::{self, Record, Records, Unreadable},
+    state::{self, BlobKey, Content, DeadLetter, Ledger, StateError, Waiting, quarantine},
 };
 
 /// What the writer is given.
@@ -53,10 +54,23 @@ pub struct Downloaded {
     pub filtered: u64,
     /// The memory that it holds; given back once it is written.
     pub share: Share,
+    /// If the body could not be read as a whole: what is kept of it besides its records.
+    pub salvaged: Option<Box<Salvaged>>,
+}
+
+/// A body that could be read in part only.
+#[derive(Debug)]
+pub struct Salvaged {
+    /// The body as it arrived.
+    pub raw: Vec<u8>,
+    /// Why it cannot be read as a whole, in words.
+    pub cause: String,
+    /// What is not among its records.
+    pub unreadable: Unreadable,
 }
 
 /// What became of a blob in a batch that was committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
     /// Which one.
     pub key: BlobKey,
@@ -74,6 +88,8 @@ pub struct Delivered {
     pub filtered: u64,
     /// How many became dead letters of an output.
     pub dead_letters: u64,
+    /// If its body could not be read as a whole: why, what was delivered, and where the body is, in words.
+    pub salvaged: Option<String>,
 }
 
 /// The writer and what it owns.
@@ -145,6 +161,7 @@ struct Written {
     records: u64,
     duplicates: u64,
     filtered: u64,
+    salvaged: Option<String>,
 }
 
 /// What is left when nothing more comes.
@@ -236,7 +253,7 @@ impl Writer {
     }
 
     fn write(&mut self, downloaded: Downloaded) -> Result<(), StateError> {
-        let Downloaded { feed, wanted, records, filtered, share } = downloaded;
+        let Downloaded { feed, wanted, records, filtered, share, salvaged } = downloaded;
         let feeds = Arc::clone(&self.feeds);
         let (tenant, content_type) = feeds.feed(feed);
         let (tenant_id, tenant_name) = (&*tenant.tenant_id, tenant.name.as_deref());
@@ -249,40 +266,84 @@ impl Writer {
             if self.outputs[place].failure.is_some() || to.contains(name) {
                 continue;
             }
-            let chosen = self.choose(place, &records, feed, content, &mut is_new)?;
-            if self.write_to(place, &source, &chosen)? {
+            let (mut left, mut has_all) = (records.iter(), true);
+            for is_new in is_new.chunks_mut(RECORDS_AT_ONCE) {
+                let chosen = self.choose(place, left.by_ref(), feed, content, is_new)?;
+                has_all = self.write_to(place, &source, &chosen)?;
+                if !has_all {
+                    break;
+                }
+            }
+            if has_all {
                 to = to.with(name);
             }
         }
         let new = is_new.iter().filter(|is_new| **is_new).count() as u64;
         let duplicates = if to.is_empty() { 0 } else { records.len() as u64 - new };
         self.batch.bytes += records.bytes();
-        self.batch.blobs.push(Written { feed, wanted, to, records: new, duplicates, filtered });
+        let mut written = Written { feed, wanted, to, records: new, duplicates, filtered, salvaged: None };
+        if let Some(salvaged) = salvaged {
+            written.salvaged = Some(self.quarantine(&written, *salvaged)?);
+        }
+        self.batch.blobs.push(written);
         share.give_back(records.into_buffer());
         Ok(())
     }
 
-    /// The records that an output has not got yet: neither from an earlier batch, nor from this one, nor from a pass
-    /// that was cut off after it had written them. A record without an Id is always delivered.
+    /// Keeps the body of a blob of which only a part can be delivered, durably, before the blob can become known. Returns
+    /// what is to be said of it.
+    fn quarantine(&self, written: &Written, salvaged: Salvaged) -> Result<String, StateError> {
+        let Written { feed, wanted, records, duplicates, filtered, .. } = written;
+        let Salvaged { raw, cause, unreadable } = salvaged;
+        let (tenant, content_type) = self.feeds.feed(*feed);
+        let blob = &wanted.blob;
+        let entry = quarantine::Entry {
+            time: Timestamp::now().max(blob.created),
+            tenant_id: tenant.tenant_id.clone(),
+            content_type: content_type.name().to_owned(),
+            content_id: one_line(&blob.content_id),
+            content_created: blob.created,
+            content_expiration: one_line(&blob.expiration),
+            cause,
+            bytes: raw.len() as u64,
+            records_delivered: *records,
+            records_duplicate: *duplicates,
+            records_filtered: *filtered,
+            elements_not_objects: unreadable.not_objects,
+            places_broken: unreadable.broken,
+            is_cut_short: unreadable.is_cut,
+        };
+        let ledger = self.ledger.as_ref().expect("only a pass that remembers blobs salvages some");
+        let body = ledger.quarantine(self.key(*feed, wanted), &entry, &raw)?;
+        Ok(format!(
+            "{}; {records} of its records are delivered, and its body is kept in {}",
+            entry.cause,
+            body.display()
+        ))
+    }
+
+    /// Of the next records, one for each place in `is_new`, those that an output has not got yet: neither from an
+    /// earlier batch, nor from this one, nor from a pass that was cut off after it had written them. A record without an
+    /// Id is always delivered.
     fn choose<'r>(
         &mut self,
         place: usize,
-        records: &'r Records,
+        records: impl Iterator<Item = Record<'r>>,
         feed: FeedIndex,
         content: Content,
         is_new: &mut [bool],
     ) -> Result<Vec<Record<'r>>, StateError> {
         let slot = &self.outputs[place].output;
         let output = slot.name();
-        let mut chosen = Vec::with_capacity(records.len());
+        let mut chosen = Vec::with_capacity(is_new.len());
         let Some(ledger) = &mut self.ledger else {
+            chosen.extend(records.take(is_new.len()));
             is_new.fill(true);
-            chosen.extend(records.iter());
             return Ok(chosen);
         };
         let origin = self.feeds.origin(feed);
         let may_be_there = output == OutputName::File && ledger.has_orphans();
-        for (record, is_new) in records.iter().zip(is_new) {
+        for (is_new, record) in is_new.iter_mut().zip(records) {
             let guid = record.id.and_then(|id| origin.guid_of(id));
             // Orphans that an earlier version has found are known by their GUID alone.
             let keys = may_be_there.then(|| [Some(slot.key(&record)), guid]);
@@ -365,7 +426,7 @@ impl Writer {
         }
         let mut delivered = Vec::new();
         for (place, written) in blobs.into_iter().enumerate() {
-            let Written { feed, wanted, to, records, duplicates, filtered } = written;
+            let Written { feed, wanted, to, records, duplicates, filtered, salvaged } = written;
             let had = wanted.delivered_to;
             let has = to.and(durable.without(lacking.of_blob(place)).or(had));
             let is_complete = self.all.without(has).is_empty();
@@ -383,6 +444,7 @@ impl Writer {
                 duplicates,
                 filtered,
                 dead_letters,
+                salvaged,
             });
         }
         for (feed, wanted) in gone {
@@ -418,7 +480,7 @@ impl Writer {
     ) -> BlobKey {
         let (tenant, content_type) = self.feeds.feed(feed);
         let tenant_id = &tenant.tenant_id;
-        let key = BlobKey::new(tenant_id, content_type, &wanted.blob.content_id);
+        let key = self.key(feed, &wanted);
         if is_complete {
             batch.known.push(state::known_blobs::line_of(tenant_id, content_type, &wanted.blob));
         } else if !has.is_empty() {
@@ -430,9 +492,15 @@ impl Writer {
                 blob,
                 delivered_to: has,
                 has_failed: true,
+                failed_passes: wanted.failed_passes,
             });
         }
         key
+    }
+
+    fn key(&self, feed: FeedIndex, wanted: &Wanted) -> BlobKey {
+        let (tenant, content_type) = self.feeds.feed(feed);
+        BlobKey::new(&tenant.tenant_id, content_type, &wanted.blob.content_id)
     }
 }
 

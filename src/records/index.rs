@@ -202,7 +202,7 @@ mod tests {
         let entry = (size.clone(), size, any::<bool>(), any::<Option<(u128, bool)>>(), 0..8_usize);
         prop::collection::vec(entry, 0..20).prop_map(|entries| {
             let mut end = 0;
-            let place = |(gap, length, has_whitespace, id, ending)| {
+            let place = |(gap, length, has_whitespace, id, ending): (_, _, _, Option<(_, _)>, _)| {
                 let start = end + gap;
                 end = start + length;
                 let id = id.map(|(key, is_guid)| RecordId { key, is_guid });
@@ -217,7 +217,9 @@ mod tests {
         fn what_is_pushed_comes_back_without_what_is_dropped(mut entries in entries()) {
             let mut index = Index::default();
             let mut asked = 0;
-            entries.iter().for_each(|entry| index.push(entry, &mut |bytes| asked += bytes));
+            for entry in &entries {
+                index.push(entry, &mut |bytes| asked += bytes);
+            }
             prop_assert!(index.bytes.capacity() <= asked);
             prop_assert_eq!(index.iter().collect::<Vec<_>>(), entries.clone());
             index.shorten(|fields| fields.len() / 2);

@@ -24,6 +24,8 @@ pub struct Metrics<'a> {
     pub exit: Exit,
     /// What it did, if it began.
     pub summary: Option<&'a Summary>,
+    /// How many blobs are in quarantine, and how many bytes they take, where that can be told.
+    pub quarantine: Option<(u64, u64)>,
     /// Tenants by their names, else their ids, and when their credentials expire, of those where that is known.
     pub credential_expiries: &'a [(String, Timestamp)],
 }
@@ -32,7 +34,7 @@ pub struct Metrics<'a> {
 type OfFeed = (&'static str, &'static str, fn(&FeedReport, Timestamp) -> Option<i64>);
 
 /// From `blobs_listed` to `blobs_left` is the balance: the first is the sum of the others.
-const OF_FEED: [OfFeed; 17] = [
+const OF_FEED: [OfFeed; 18] = [
     ("blobs_listed", "Blobs that the listings named.", |feed, _| count(feed.counts.listed)),
     ("blobs_known", "Listed blobs that were known.", |feed, _| count(feed.counts.known)),
     ("blobs_downloaded", "Blobs delivered to every output.", |feed, _| count(feed.counts.delivered)),
@@ -41,6 +43,11 @@ const OF_FEED: [OfFeed; 17] = [
     ("blobs_left", "Blobs left for a later pass.", |feed, _| count(feed.counts.left)),
     ("blobs_found", "Listed blobs that were not known.", |feed, _| count(feed.counts.found())),
     ("blobs_retried", "Blobs tried more than once.", |feed, _| count(feed.counts.retried)),
+    (
+        "blobs_salvaged",
+        "Downloaded blobs that could be read in part only and are in quarantine.",
+        |feed, _| count(feed.counts.salvaged),
+    ),
     ("records_saved", "Records delivered.", |feed, _| count(feed.counts.records)),
     ("records_filtered", "Records that the filter kept back.", |feed, _| count(feed.counts.filtered)),
     ("records_duplicate", "Records dropped because they came before.", |feed, _| {
@@ -88,6 +95,15 @@ impl Metrics<'_> {
         }
         gauge("pass_duration_seconds", "How long the pass took.", self.lasted.as_secs_f64());
         gauge("exit_code", "The exit code of the pass.", f64::from(self.exit.code()));
+        if let Some((blobs, bytes)) = self.quarantine {
+            for (name, help, value) in [
+                ("quarantine_blobs", "Blobs whose bodies are in quarantine.", blobs),
+                ("quarantine_bytes", "Bytes that the quarantine takes.", bytes),
+            ] {
+                head(&mut text, name, help);
+                let _ = writeln!(text, "{PREFIX}{name} {value}");
+            }
+        }
         if !self.credential_expiries.is_empty() {
             head(&mut text, CREDENTIAL_EXPIRY, "When the tenant's certificate expires.");
         }
@@ -137,6 +153,7 @@ mod tests {
             lasted: Duration::from_millis(1_500),
             exit,
             summary: Some(summary),
+            quarantine: Some((2, 3_000)),
             credential_expiries: &[],
         }
     }
@@ -157,6 +174,8 @@ mod tests {
             "office365_collector_last_success_timestamp_seconds 1800000000",
             "office365_collector_pass_duration_seconds 1.5",
             "office365_collector_exit_code 0",
+            "office365_collector_quarantine_blobs 2",
+            "office365_collector_quarantine_bytes 3000",
             "# TYPE office365_collector_blobs_found gauge",
             "office365_collector_blobs_found{tenant=\"a \\\"b\\\"\",content_type=\"DLP.All\"} 2",
             "office365_collector_records_saved{tenant=\"a \\\"b\\\"\",content_type=\"DLP.All\"} 40",

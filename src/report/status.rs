@@ -1,6 +1,6 @@
 //! `status`: what the state says of each feed, for people and for machines. Pure: from progress to text.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::{
     config::Tenant,
     feed::ContentType,
-    state::{DeadLetters, Progress, Waiting},
+    limits::QUARANTINED_SHOWN_MAX,
+    state::{DeadLetters, Progress, Waiting, quarantine::Quarantined},
 };
 
 /// What the state says of one feed.
@@ -35,6 +36,26 @@ pub struct FeedStatus {
     pub dead_letters: usize,
     /// What went wrong in the last pass, in words.
     pub last_error: Option<String>,
+    /// Blobs that could be delivered in part only, oldest first.
+    pub quarantined: Vec<QuarantinedBlob>,
+}
+
+/// A blob whose body is kept because not all of it could be delivered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub struct QuarantinedBlob {
+    /// Its id.
+    pub content_id: String,
+    /// Since when it is kept.
+    pub since: Timestamp,
+    /// Why it cannot be read as a whole, in words.
+    pub cause: String,
+    /// How many of its records were delivered.
+    pub records_delivered: u64,
+    /// How long the body is.
+    pub bytes: u64,
+    /// The file that holds the body.
+    pub body: PathBuf,
 }
 
 /// The status of every feed of these tenants.
@@ -42,12 +63,13 @@ pub fn of(
     tenants: &[Tenant],
     progress: &Progress,
     dead_letters: &[DeadLetters],
+    quarantine: &[Quarantined],
     now: Timestamp,
 ) -> Vec<FeedStatus> {
     let feeds =
         tenants.iter().flat_map(|tenant| tenant.subscriptions.iter().map(move |feed| (tenant, *feed)));
     let of_feed = |(tenant, content_type)| {
-        let status: FeedStatus = of_feed(tenant, content_type, progress, now);
+        let status: FeedStatus = of_feed(tenant, content_type, progress, quarantine, now);
         let key = (status.tenant_id.clone(), content_type);
         let counts = dead_letters.iter().filter_map(|letters| letters.of_feeds.get(&key));
         FeedStatus { dead_letters: counts.sum(), ..status }
@@ -55,11 +77,21 @@ pub fn of(
     feeds.map(of_feed).collect()
 }
 
-fn of_feed(tenant: &Tenant, content_type: ContentType, progress: &Progress, now: Timestamp) -> FeedStatus {
+fn of_feed(
+    tenant: &Tenant,
+    content_type: ContentType,
+    progress: &Progress,
+    quarantine: &[Quarantined],
+    now: Timestamp,
+) -> FeedStatus {
     let key = (tenant.tenant_id.clone(), content_type);
     let feed = progress.feeds.get(&key).cloned().unwrap_or_default();
     let is_of_feed = |waiting: &&Waiting| waiting.tenant_id == key.0 && waiting.content_type == content_type;
     let blobs = || progress.waiting.iter().filter(is_of_feed);
+    let quarantined = quarantine.iter().filter(|quarantined| {
+        let entry = &quarantined.entry;
+        entry.tenant_id == key.0 && entry.content_type == content_type.name()
+    });
     FeedStatus {
         tenant: tenant.label().to_owned(),
         tenant_id: tenant.tenant_id.clone(),
@@ -71,6 +103,21 @@ fn of_feed(tenant: &Tenant, content_type: ContentType, progress: &Progress, now:
         blobs_failed: blobs().filter(|waiting| waiting.has_failed).count(),
         dead_letters: 0,
         last_error: feed.last_error,
+        quarantined: quarantined.map(QuarantinedBlob::from).collect(),
+    }
+}
+
+impl From<&Quarantined> for QuarantinedBlob {
+    fn from(quarantined: &Quarantined) -> Self {
+        let Quarantined { entry, body } = quarantined.clone();
+        Self {
+            content_id: entry.content_id,
+            since: entry.time,
+            cause: entry.cause,
+            records_delivered: entry.records_delivered,
+            bytes: entry.bytes,
+            body,
+        }
     }
 }
 
@@ -83,7 +130,7 @@ pub fn as_json(feeds: &[FeedStatus]) -> String {
     format!("[{}]\n", lines.join(",\n "))
 }
 
-/// For people: a table.
+/// For people: a table, and below it one of the blobs in quarantine, if there are any.
 pub fn as_table(feeds: &[FeedStatus]) -> String {
     let mut rows = vec![
         ["TENANT", "FEED", "LAST SUCCESS", "LISTED UNTIL", "LAG", "WAITING", "FAILED", "LAST ERROR"]
@@ -102,10 +149,41 @@ pub fn as_table(feeds: &[FeedStatus]) -> String {
             feed.last_error.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     }));
+    let mut table = aligned(&rows);
+    table.push_str(&quarantine_table(feeds));
+    table
+}
+
+fn quarantine_table(feeds: &[FeedStatus]) -> String {
+    let blobs = || feeds.iter().flat_map(|feed| feed.quarantined.iter().map(move |blob| (feed, blob)));
+    let count = blobs().count();
+    if count == 0 {
+        return String::new();
+    }
+    let mut rows = vec![["TENANT", "FEED", "SINCE", "DELIVERED", "CAUSE", "BODY"].map(str::to_owned)];
+    rows.extend(blobs().take(QUARANTINED_SHOWN_MAX).map(|(feed, blob)| {
+        [
+            feed.tenant.clone(),
+            feed.content_type.to_owned(),
+            format!("{:.0}", blob.since),
+            blob.records_delivered.to_string(),
+            blob.cause.clone(),
+            blob.body.display().to_string(),
+        ]
+    }));
+    let mut table = format!("\nBlobs in quarantine: {count}\n{}", aligned(&rows));
+    if count > QUARANTINED_SHOWN_MAX {
+        let _ = writeln!(table, "… and {} more", count - QUARANTINED_SHOWN_MAX);
+    }
+    table
+}
+
+/// The rows, each column as wide as its widest cell.
+fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<_> = (0..rows[0].len()).map(width).collect();
+    let widths: Vec<_> = (0..COLUMNS).map(width).collect();
     let mut table = String::new();
-    for row in &rows {
+    for row in rows {
         let mut line = String::new();
         for (cell, &width) in row.iter().zip(&widths) {
             let _ = write!(line, "{cell:<width$}  ");
@@ -152,6 +230,7 @@ mod tests {
             blobs_failed: 1,
             dead_letters: 0,
             last_error: Some("HTTP 503".to_owned()),
+            quarantined: Vec::new(),
         }
     }
 
@@ -172,6 +251,34 @@ mod tests {
              contoso  Audit.Exchange  2026-11-22T10:15:00Z  2026-11-22T10:14:55Z  10m  3        1       HTTP 503\n\
              contoso  Audit.Exchange  never                 never                 -    0        0       -\n"
         );
+    }
+
+    #[test]
+    fn blobs_in_quarantine_are_listed_below() {
+        let blob = QuarantinedBlob {
+            content_id: "blob$1".to_owned(),
+            since: "2026-11-22T10:15:00.123Z".parse().expect("a time of the test"),
+            cause: "the answer is cut short".to_owned(),
+            records_delivered: 12,
+            bytes: 40_000,
+            body: PathBuf::from("/state/quarantine/1.body"),
+        };
+        let one = FeedStatus { quarantined: vec![blob.clone()], ..feed() };
+        let table = as_table(std::slice::from_ref(&one));
+        let (_, below) = table.split_once("\n\n").expect("a second table");
+        assert_eq!(
+            below,
+            "Blobs in quarantine: 1\n\
+             TENANT   FEED            SINCE                 DELIVERED  CAUSE                    BODY\n\
+             contoso  Audit.Exchange  2026-11-22T10:15:00Z  12         the answer is cut short  \
+             /state/quarantine/1.body\n"
+        );
+        let read: serde_json::Value = serde_json::from_str(&as_json(&[one])).expect("an array");
+        assert_eq!(read[0]["quarantined"][0]["content_id"], "blob$1");
+        assert_eq!(read[0]["quarantined"][0]["records_delivered"], 12);
+        let many = FeedStatus { quarantined: vec![blob; QUARANTINED_SHOWN_MAX + 2], ..feed() };
+        let table = as_table(&[many]);
+        assert!(table.ends_with("\n… and 2 more\n"), "{table}");
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Counts {
     pub left: u64,
     /// Of all these, those that were tried more than once.
     pub retried: u64,
+    /// Of those delivered, those whose bodies could not be read as a whole and are in quarantine.
+    pub salvaged: u64,
     /// Records delivered.
     pub records: u64,
     /// Records dropped because their Id was delivered before.
@@ -57,6 +59,7 @@ impl Counts {
             gone,
             left,
             retried,
+            salvaged,
             records,
             duplicates,
             filtered,
@@ -72,6 +75,7 @@ impl Counts {
         self.gone += gone;
         self.left += left;
         self.retried += retried;
+        self.salvaged += salvaged;
         self.records += records;
         self.duplicates += duplicates;
         self.filtered += filtered;
@@ -186,6 +190,7 @@ fn done(total: &Counts) -> String {
         (false, "Blobs retried", total.retried),
         (true, "Logs saved", total.records),
         (false, "Logs filtered", total.filtered),
+        (false, "Blobs salvaged", total.salvaged),
         (false, "Blobs gone", total.gone),
         (false, "Blobs left for later", total.left),
     ];
@@ -220,10 +225,13 @@ mod tests {
             "Done! Blobs found: 50 | Blobs successful: 48 | Blobs failed: 2 | Blobs retried: 5 | Logs saved: 24000"
         );
         assert!(fine.is_balanced() && troubled.is_balanced());
-        let odd = Counts { gone: 1, left: 3, filtered: 7, ..troubled };
+        let odd = Counts { gone: 1, left: 3, filtered: 7, salvaged: 2, ..troubled };
         assert_eq!(
             done(&odd),
-            format!("{} | Logs filtered: 7 | Blobs gone: 1 | Blobs left for later: 3", done(&troubled))
+            format!(
+                "{} | Logs filtered: 7 | Blobs salvaged: 2 | Blobs gone: 1 | Blobs left for later: 3",
+                done(&troubled)
+            )
         );
     }
 

@@ -67,6 +67,12 @@ impl BlobKey {
     }
 }
 
+impl std::fmt::Display for BlobKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{:032x}", self.0)
+    }
+}
+
 /// The blobs that are known, for looking them up.
 #[derive(Debug, Default)]
 pub struct KnownBlobs {

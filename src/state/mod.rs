@@ -9,6 +9,7 @@
 //! | [`record_ids`] | Ids of delivered records, with the time of their content | appended at each commit |
 //! | [`progress`] | up to when feeds are listed, blobs that wait, rates of requests | replaced at a pass's end |
 //! | [`dead_letters`] | records that a receiver refuses | appended before the commit of their blobs |
+//! | [`quarantine`] | bodies of blobs that could not be read as a whole | a file is replaced for each such blob |
 //! | [`journal`] | what this pass has committed | appended at each commit, emptied at a pass's end |
 //!
 //! What cannot be read of a file is moved to `NAME.unreadable`; `NAME.new` and `NAME.rewrite` exist while a file is
@@ -20,6 +21,7 @@ mod key_set;
 pub mod known_blobs;
 mod lock;
 pub mod progress;
+pub mod quarantine;
 pub mod record_ids;
 
 use std::{
@@ -165,7 +167,10 @@ fn merged(first: Vec<Waiting>, then: Vec<Waiting>, known: &KnownBlobs) -> Vec<Wa
         let key = BlobKey::new(&waiting.tenant_id, waiting.content_type, &waiting.blob.content_id);
         let place = *places.entry(key).or_insert(merged.len());
         match merged.get_mut(place) {
-            Some(there) => there.delivered_to = there.delivered_to.or(waiting.delivered_to),
+            Some(there) => {
+                there.delivered_to = there.delivered_to.or(waiting.delivered_to);
+                there.failed_passes = there.failed_passes.max(waiting.failed_passes);
+            }
             None => merged.push(waiting),
         }
     }
@@ -240,6 +245,16 @@ impl Ledger {
         dead_letters::path(&self.working_dir, output)
     }
 
+    /// Keeps the body of a blob that could not be read as a whole; it is durable when this returns. Returns its file.
+    pub fn quarantine(
+        &self,
+        key: BlobKey,
+        entry: &quarantine::Entry,
+        body: &[u8],
+    ) -> Result<PathBuf, StateError> {
+        quarantine::add(&self.working_dir, key, entry, body)
+    }
+
     /// Commits a batch that is durable in the outputs.
     ///
     /// 1. The Ids. A crash after this leaves records that are known and blobs that are not: the blobs are collected
@@ -265,10 +280,11 @@ impl Ledger {
         if files_are_whole {
             self.journal.take_over(&self.orphans, &[], &[])?;
         }
-        if let Some(now) = self.clock.earliest(Instant::now())
-            && let Err(error) = self.known_blobs.forget_expired(now)
-        {
-            log::warn!("The expired lines of {} stay: {error}", known_blobs::FILE_NAME);
+        if let Some(now) = self.clock.earliest(Instant::now()) {
+            quarantine::expire(&self.working_dir, now);
+            if let Err(error) = self.known_blobs.forget_expired(now) {
+                log::warn!("The expired lines of {} stay: {error}", known_blobs::FILE_NAME);
+            }
         }
         Ok(())
     }
@@ -403,6 +419,7 @@ mod tests {
                         blob,
                         delivered_to,
                         has_failed: true,
+                        failed_passes: 0,
                     };
                     let batch = Batch { waiting: vec![waiting.clone()], ..Batch::default() };
                     self.ledger.as_mut().expect("a pass").commit(&batch, &[]).expect("room");

@@ -87,6 +87,8 @@ pub struct Waiting {
     pub delivered_to: OutputSet,
     /// Whether it failed when it was tried last; otherwise it was not tried.
     pub has_failed: bool,
+    /// In how many passes all tries failed because its body could not be read.
+    pub failed_passes: u32,
 }
 
 /// A line of the file.
@@ -120,11 +122,14 @@ pub(super) struct WaitingLine {
     content_expiration: String,
     delivered_to: String,
     has_failed: bool,
+    #[serde(default)]
+    failed_passes: u32,
 }
 
 impl From<&Waiting> for WaitingLine {
     fn from(waiting: &Waiting) -> Self {
-        let Waiting { tenant_id, content_type, blob, delivered_to, has_failed } = waiting.clone();
+        let Waiting { tenant_id, content_type, blob, delivered_to, has_failed, failed_passes } =
+            waiting.clone();
         Self {
             tenant_id,
             content_type: content_type.name().to_owned(),
@@ -134,6 +139,7 @@ impl From<&Waiting> for WaitingLine {
             content_expiration: blob.expiration,
             delivered_to: delivered_to.to_string(),
             has_failed,
+            failed_passes,
         }
     }
 }
@@ -151,6 +157,7 @@ impl WaitingLine {
             },
             delivered_to: OutputSet::parse(&self.delivered_to)?,
             has_failed: self.has_failed,
+            failed_passes: self.failed_passes,
         })
     }
 }
@@ -301,6 +308,7 @@ mod tests {
             },
             delivered_to: OutputSet::EMPTY.with(OutputName::File),
             has_failed: true,
+            failed_passes: 2,
         });
         progress.write(folder.path()).expect("room");
         assert_eq!(Progress::read(folder.path()).expect("a file"), progress);

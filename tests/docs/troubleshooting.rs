@@ -114,7 +114,11 @@ fn troubles_of_microsoft() -> Vec<Trouble> {
     throttled.simulator.fault(Requests::to(Operation::FetchBlob).times(1), fault);
     let late = installation();
     late.simulator.set_clock_skew(SignedDuration::from_hours(2));
+    let unreadable = Installation::new();
+    let last_day = NewBlob::body("[{\"Id\":7},").created(hours_ago(3)).expiring(hours_ago(-20));
+    unreadable.contoso.add_blob(FEED, last_day);
     vec![
+        trouble(0, &unreadable, &[]),
         login(LoginError::WrongSecret),
         login(LoginError::ExpiredSecret),
         login(LoginError::UnknownClient),

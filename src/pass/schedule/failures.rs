@@ -100,6 +100,9 @@ impl Schedule<'_> {
     pub(super) fn try_again(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
         attempt.tries += 1;
         if attempt.tries > self.settings.retries {
+            if let Task::Download(_, wanted) = &mut attempt.task {
+                wanted.failed_passes += u32::from(failure.is_unreadable_body());
+            }
             return self.give_up(&attempt, failure, Scope::Item);
         }
         let delay = if retry::is_due_at_once(failure, attempt.tries) {

@@ -30,6 +30,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use log::Level;
 
 use super::{
     Mode,
@@ -47,8 +48,11 @@ use crate::{
     config::Collect,
     delivery::{OutputSet, Wanted},
     feed::Blob,
-    limits::{AUTO_REMEMBERED, AUTO_START, QUIET_FEED_NOTICE},
-    report::{Counts, FeedReport, Stop, Summary, line_limit::LineLimit},
+    limits::{AUTO_REMEMBERED, AUTO_START, QUIET_FEED_NOTICE, SALVAGE_LAST_HOURS, SALVAGE_PASSES},
+    report::{
+        Counts, FeedReport, Stop, Summary,
+        line_limit::{Key, LineLimit},
+    },
     state::{BlobKey, FeedProgress, KnownBlobs, Progress, TenantProgress, Waiting},
 };
 
@@ -199,6 +203,8 @@ pub struct Attempt {
     token_generation: u32,
     /// Its share of the tenant's pace, while it runs; a login needs none.
     permit: Option<Permit>,
+    /// Whether a blob that cannot be read as a whole is delivered as far as it can be.
+    pub salvages: bool,
 }
 
 impl Attempt {
@@ -208,7 +214,15 @@ impl Attempt {
     }
 
     fn new(task: Task) -> Self {
-        Self { task, tries: 0, throttles: 0, has_renewed: false, token_generation: 0, permit: None }
+        Self {
+            task,
+            tries: 0,
+            throttles: 0,
+            has_renewed: false,
+            token_generation: 0,
+            permit: None,
+            salvages: false,
+        }
     }
 }
 
@@ -352,6 +366,7 @@ impl<'a> Schedule<'a> {
                     self.feed_states[feed.place()].counts.requests += 1;
                 }
                 if let Task::Download(feed, wanted) = &attempt.task {
+                    attempt.salvages = self.salvages(*feed, wanted, attempt.tries, now);
                     let in_hand = InHand { feed: *feed, wanted: wanted.clone(), is_downloaded: false };
                     self.in_hand.insert(self.key(*feed, wanted), in_hand);
                 }
@@ -442,6 +457,14 @@ impl<'a> Schedule<'a> {
             counts.dead_letters += delivered.dead_letters;
             if delivered.is_complete {
                 counts.delivered += 1;
+                if let Some(how) = &delivered.salvaged {
+                    counts.salvaged += 1;
+                    let what = format!("Blob salvaged for {}", self.feeds.label(feed));
+                    let cause = "it cannot be read as a whole".to_owned();
+                    let key = Key { level: Level::Error, what, cause };
+                    let id = &wanted.blob.content_id;
+                    self.line_limit.write(key, |what| format!("{what} blob {id}: {how}"));
+                }
             } else {
                 counts.failed += 1;
                 let wanted = Wanted { delivered_to: delivered.has, ..wanted };
@@ -569,10 +592,18 @@ impl<'a> Schedule<'a> {
             let not_listed = std::mem::take(&mut state.waiting).into_values();
             self.undelivered.extend(not_listed.map(|wanted| Undelivered { feed, wanted, has_failed: true }));
         }
-        for Undelivered { feed, wanted: Wanted { blob, delivered_to, .. }, has_failed } in self.undelivered {
+        for Undelivered { feed, wanted, has_failed } in self.undelivered {
             let (tenant, content_type) = self.feeds.feed(feed);
             let tenant_id = tenant.tenant_id.clone();
-            progress.waiting.push(Waiting { tenant_id, content_type, blob, delivered_to, has_failed });
+            let Wanted { blob, delivered_to, failed_passes, .. } = wanted;
+            progress.waiting.push(Waiting {
+                tenant_id,
+                content_type,
+                blob,
+                delivered_to,
+                has_failed,
+                failed_passes,
+            });
         }
         self.line_limit.sum_up();
         let any_login = self.tenants.iter().any(|tenant| tenant.has_logged_in);
@@ -628,6 +659,20 @@ impl<'a> Schedule<'a> {
     /// Microsoft's time.
     pub(super) fn microsoft_now(&self, tenant: TenantIndex, now: Instant) -> Timestamp {
         self.clock.at(&self.feeds.tenant(tenant).tenant_id, now)
+    }
+
+    /// Whether this try is the last one that a blob gets before it is salvaged: all tries of earlier passes have failed,
+    /// or a later pass may come too late.
+    fn salvages(&self, feed: FeedIndex, wanted: &Wanted, tries: u32, now: Instant) -> bool {
+        let is_last_day = || {
+            let tenant = self.feeds.tenant_of(feed);
+            let last_hours = self.microsoft_now(tenant, now) + SALVAGE_LAST_HOURS;
+            self.clock.ahead(&self.feeds.tenant(tenant).tenant_id).is_some()
+                && wanted.blob.expires().is_some_and(|expires| expires <= last_hours)
+        };
+        self.mode == Mode::Collect
+            && tries >= self.settings.retries
+            && (wanted.failed_passes + 1 >= SALVAGE_PASSES || is_last_day())
     }
 
     fn key(&self, feed: FeedIndex, wanted: &Wanted) -> BlobKey {

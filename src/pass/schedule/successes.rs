@@ -261,15 +261,17 @@ impl Schedule<'_> {
                 continue;
             }
             let waiting = self.feed_states[feed.place()].waiting.remove(&key);
-            let (delivered_to, has_failed) = waiting
-                .map_or((OutputSet::EMPTY, false), |waiting| (waiting.delivered_to, waiting.has_failed));
+            let (delivered_to, has_failed, failed_passes) = waiting
+                .map_or((OutputSet::EMPTY, false, 0), |waiting| {
+                    (waiting.delivered_to, waiting.has_failed, waiting.failed_passes)
+                });
             let state = &mut self.feed_states[feed.place()];
             state.last_blob = state.last_blob.max(Some(blob.created));
             if self.known.contains(&tenant.tenant_id, content_type, &blob.content_id) {
                 state.counts.listed += 1;
                 state.counts.known += 1;
             } else {
-                wanted.push(Wanted { blob, delivered_to, has_failed });
+                wanted.push(Wanted { blob, delivered_to, has_failed, failed_passes });
             }
         }
         page_of.seen.push(xxh3_64(page_of.url.as_bytes()));

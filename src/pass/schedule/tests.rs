@@ -111,9 +111,17 @@ pub(super) fn good_answer(feeds: &Feeds, task: &Task, blobs: &dyn Fn(FeedIndex) 
 pub(super) fn delivered(schedule: &mut Schedule<'_>, feed: FeedIndex, wanted: &Wanted) {
     let key = schedule.key(feed, wanted);
     let has = OutputSet::EMPTY;
-    let (records, duplicates, filtered, dead_letters) = (1, 0, 0, 0);
-    let delivered =
-        Delivered { key, feed, has, is_complete: true, records, duplicates, filtered, dead_letters };
+    let delivered = Delivered {
+        key,
+        feed,
+        has,
+        is_complete: true,
+        records: 1,
+        duplicates: 0,
+        filtered: 0,
+        dead_letters: 0,
+        salvaged: None,
+    };
     schedule.delivered(&[delivered]);
 }
 
@@ -245,7 +253,7 @@ fn what_no_working_output_lacks_is_not_downloaded_and_what_all_lack_goes_first()
     let feed = feeds.feeds().next().expect("a feed");
     let file = OutputSet::EMPTY.with(OutputName::File);
     for blob in blobs("waiting", 3) {
-        schedule.resume(feed, Wanted { blob, delivered_to: file, has_failed: true });
+        schedule.resume(feed, Wanted { blob, delivered_to: file, has_failed: true, failed_passes: 0 });
     }
     let both = || blobs("waiting", 3).into_iter().chain(blobs("new", 3)).collect();
     let mut order = Vec::new();
@@ -621,7 +629,8 @@ fn a_blob_that_waits_for_one_feed_and_is_listed_in_another_is_two_blobs() {
         let [waits, lists] = [0, 1].map(|place| feeds.feeds().nth(place).expect("two feeds"));
         let blob = blobs("a", 1).remove(0);
         let delivered_to = OutputSet::EMPTY.with(OutputName::File);
-        schedule.resume(waits, Wanted { blob: blob.clone(), delivered_to, has_failed: false });
+        schedule
+            .resume(waits, Wanted { blob: blob.clone(), delivered_to, has_failed: false, failed_passes: 0 });
         let mut pages = Vec::new();
         let mut downloads = Vec::new();
         while let Some((attempt, _)) = schedule.next(now) {
