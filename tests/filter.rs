@@ -56,6 +56,7 @@ fn only_what_the_filter_wants_is_delivered_and_the_rest_is_counted() {
 #[test]
 fn what_is_retrieved_to_standard_output_is_filtered_too() {
     let installation = Installation::new().collect("filter: { DLP.All: { Severity: High } }");
+    installation.contoso.subscribe("DLP.All"); // a look with --stdout starts no subscription
     let records = [record(1, r#""Severity":"Low""#), record(2, r#""Severity":"High""#)];
     installation.contoso.add_blob("DLP.All", NewBlob::texts(&records).created(hours_ago(2)));
     let run = installation.run(&["--stdout"]);
