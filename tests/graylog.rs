@@ -241,6 +241,10 @@ fn a_receiver_that_expects_tls_is_reported_as_such() {
     let installation = Installation::new();
     installation.contoso.add_blobs(FEED, 1, 400, hours_ago(20)..hours_ago(2));
     let receiver = GelfReceiver::start_with_tls(tls());
+    let plain = config(&installation, receiver.port(), "");
+    let check = installation.run_bare(&["-c", &plain, "check"]);
+    check.assert_code(1);
+    assert!(check.stdout.contains("it speaks TLS on this port, and tls is not configured"), "{check}");
     pass(&installation, receiver.port()).assert_code(1).assert_line_with(&[
         "[ERROR] Output graylog failed: 127.0.0.1:",
         "it speaks TLS on this port, and tls is not configured; add tls",

@@ -170,7 +170,9 @@ impl Output for GraylogOutput {
     }
 
     fn try_out(&mut self) -> Result<(), OutputError> {
-        Ok(self.endpoint.connect().map(drop)?)
+        self.endpoint.connect().map(drop)?;
+        // A receiver that expects TLS accepts a connection without it. One that does not may log the question.
+        self.endpoint.missing_tls().map_or(Ok(()), |missing_tls| Err(missing_tls.into()))
     }
 }
 
