@@ -8,13 +8,15 @@ pub mod agents;
 pub mod alias;
 pub mod encoding;
 pub mod page;
+mod receiver_tls;
 mod speed;
+pub mod tls;
 pub mod trouble;
 
 use std::{
     collections::HashMap,
     fs,
-    path::PathBuf,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -223,12 +225,11 @@ impl Resolver for Addresses {
     }
 }
 
-/// The system's trust store, and beside it the roots in these files. There is no way to trust everybody.
-pub fn roots<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<RootCerts, Unusable> {
+/// The system's trust store, and the roots in this file in addition. There is no way to trust every certificate.
+pub fn roots(file: Option<&Path>) -> Result<RootCerts, Unusable> {
     let mut certificates = Vec::new();
-    for path in files {
+    if let Some(path) = file {
         let unusable = |problem: String| Unusable::Roots { path: path.display().to_string(), problem };
-        let count = certificates.len();
         let pem = fs::read(path).map_err(|error| unusable(error.to_string()))?;
         for item in ureq::tls::parse_pem(&pem) {
             if let PemItem::Certificate(certificate) =
@@ -237,7 +238,7 @@ pub fn roots<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<RootCer
                 certificates.push(certificate);
             }
         }
-        if certificates.len() == count {
+        if certificates.is_empty() {
             return Err(unusable("holds no certificate".to_owned()));
         }
     }

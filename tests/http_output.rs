@@ -996,6 +996,70 @@ fn tls_trusts_the_configured_root_verifies_the_given_name_and_shows_a_certificat
     without.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed", "tls.cert_file"]);
 }
 
+#[test]
+fn tls_sessions_with_a_receiver_are_not_resumed_straight_or_through_a_proxy() {
+    let tls = format!(
+        "tls: {{ ca_file: {} }}\n    batchRecords: 20\n    connections: 1\n    retryTimeout: 0s",
+        certificate("private_root.pem").display()
+    );
+    let receiver = Receiver::closing_with_tls();
+    let straight = installation(&receiver.url("/"), &tls);
+    straight.run(&[]).assert_code(0);
+    assert_all_once(&straight, &receiver.taken(), lines);
+    assert!(receiver.connections() > 2, "{} connections", receiver.connections());
+
+    let (receiver, proxy) = (Receiver::closing_with_tls(), Proxy::start(Manner::Open));
+    let proxied = installation(&receiver.url("/"), &tls).setting(&format!("proxy: {}", proxy.url("")));
+    proxied.run(&[]).assert_code(0);
+    assert_all_once(&proxied, &receiver.taken(), lines);
+    assert!(proxy.asked().contains(&format!("127.0.0.1:{}", receiver.port())));
+}
+
+#[test]
+fn a_self_signed_certificate_that_is_in_ca_file_is_trusted_over_http() {
+    let receiver = Receiver::certified("self_signed.pem");
+    let tls = format!("tls: {{ ca_file: {} }}", certificate("self_signed.pem").display());
+    let installation = installation(&receiver.url("/"), &tls);
+    installation.run(&[]).assert_code(0);
+    assert_all_once(&installation, &receiver.taken(), lines);
+}
+
+#[test]
+fn what_is_wrong_with_tls_to_a_receiver_is_named_with_a_hint() {
+    let root = format!("ca_file: {}", certificate("private_root.pem").display());
+    let other_root = format!("ca_file: {}", certificate("other_root.pem").display());
+    let elsewhere = format!("{root}, server_name: elsewhere.test");
+    let no_key = format!("cert_file: {}", certificate("here.pem").display());
+    let encrypted = certificate("../key-encrypted.pem");
+    let encrypted = format!("{no_key}, key_file: {}", encrypted.display());
+    assert_eq!(
+        try_out(&installation(
+            &Receiver::certified("elsewhere.pem").url("/"),
+            &format!("tls: {{ {elsewhere} }}")
+        )),
+        None
+    );
+    for (name, tls, said) in [
+        ("elsewhere.pem", &root, ["certificate has another name", "in tls.server_name"]),
+        ("expired.pem", &root, ["certificate is not trusted", "renew it"]),
+        ("name_in_cn.pem", &other_root, ["no subjectAltName", "subjectAltName=IP:127.0.0.1"]),
+        (
+            "self_signed.pem",
+            &root,
+            ["of an authority (CA:TRUE)", "put this very certificate into tls.ca_file"],
+        ),
+        ("here.pem", &no_key, ["tls.cert_file", "certificate and key belong together"]),
+        ("here.pem", &encrypted, ["the key is encrypted", "openssl pkey -in"]),
+    ] {
+        let receiver = Receiver::certified(name);
+        let found = try_out(&installation(&receiver.url("/"), &format!("tls: {{ {tls} }}")));
+        assert!(
+            found.as_ref().is_some_and(|found| said.iter().all(|part| found.contains(part))),
+            "{found:?}"
+        );
+    }
+}
+
 /// Tries out the output of this installation, as `check` does, and gives back what is wrong.
 fn try_out(installation: &Installation) -> Option<String> {
     let path = installation.config_file();

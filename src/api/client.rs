@@ -27,7 +27,7 @@ use crate::{
     login::{self, App},
     network::{
         self, Unusable,
-        agents::{self, Agents, Manner},
+        agents::{self, Agents, Manner, TlsChoice},
         encoding,
         trouble::Trouble,
     },
@@ -95,7 +95,9 @@ impl Client {
         let manner = Manner {
             at_once: collect.threads,
             silence_max: collect.request_timeout,
-            tls: TlsConfig::builder().root_certs(network::roots(&network.ca_file)?).build(),
+            tls: TlsChoice::Resuming(
+                TlsConfig::builder().root_certs(network::roots(network.ca_file.as_deref())?).build(),
+            ),
             alias: None,
         };
         Ok(Self { agents: Agents::new(network, &manner)?, body_bytes_max: collect.body_bytes_max, clock })

@@ -6,10 +6,13 @@ use ureq::{
     Agent, Body, Proxy,
     http::{HeaderMap, Response},
     tls::TlsConfig,
-    unversioned::transport::{Connector, DefaultConnector},
+    unversioned::transport::{ConnectProxyConnector, Connector, DefaultConnector, TcpConnector},
 };
 
-use super::{Addresses, Routes, Unusable, alias::Alias, encoding, speed::MinimumSpeed, trouble::Trouble};
+use super::{
+    Addresses, Routes, Unusable, alias::Alias, encoding, receiver_tls::ReceiverTls, speed::MinimumSpeed,
+    tls::TlsSettings, trouble::Trouble,
+};
 use crate::{config::Network, limits};
 
 /// Two agents, one of which goes through the proxy. Clones share their connections.
@@ -27,10 +30,19 @@ pub struct Manner {
     pub at_once: usize,
     /// The longest silence of the other side.
     pub silence_max: Duration,
-    /// Whom they trust, and who they are.
-    pub tls: TlsConfig,
+    /// How TLS is done.
+    pub tls: TlsChoice,
     /// A server that is certified under another name.
     pub alias: Option<Alias>,
+}
+
+/// Who does TLS.
+#[derive(Clone, Debug)]
+pub enum TlsChoice {
+    /// ureq, which resumes sessions: that saves handshakes.
+    Resuming(TlsConfig),
+    /// We, as for all receivers: without resumption, because some receivers reject it.
+    Receiver(TlsSettings),
 }
 
 impl Agents {
@@ -43,6 +55,10 @@ impl Agents {
         })?;
         let idle_connections_max = manner.at_once + 1;
         let silence_max = Some(manner.silence_max);
+        let receiver_tls = match &manner.tls {
+            TlsChoice::Resuming(_) => None,
+            TlsChoice::Receiver(settings) => Some(ReceiverTls::new(settings.clone())),
+        };
         let agent = |proxy: Option<Proxy>| {
             let settings = Agent::config_builder()
                 .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
@@ -56,13 +72,24 @@ impl Agents {
                 .timeout_per_read(silence_max)
                 .timeout_per_write(silence_max)
                 .timeout_global(Some(limits::REQUEST_LASTS_MAX))
-                .tls_config(manner.tls.clone())
+                .tls_config(match &manner.tls {
+                    TlsChoice::Resuming(tls) => tls.clone(),
+                    TlsChoice::Receiver(_) => TlsConfig::default(), // not used
+                })
                 .proxy(proxy) // `None` too: else ureq would look into the environment by itself
                 .build();
             let addresses = Addresses::new(manner.alias.clone());
             let period = limits::BODY_SPEED_PERIOD.min(manner.silence_max);
-            let connector = DefaultConnector::default().chain(MinimumSpeed { period });
-            Agent::with_parts(settings, connector, addresses)
+            let speed = MinimumSpeed { period };
+            match &receiver_tls {
+                None => Agent::with_parts(settings, DefaultConnector::default().chain(speed), addresses),
+                Some(receiver_tls) => {
+                    // As ureq's own chain: the proxy's tunnel, else a socket, and TLS over either.
+                    let sockets = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+                    let connector = sockets.chain(receiver_tls.clone()).chain(speed);
+                    Agent::with_parts(settings, connector, addresses)
+                }
+            }
         };
         Ok(Self {
             straight: agent(None),

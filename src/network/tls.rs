@@ -7,7 +7,11 @@
 //! Sessions are never resumed: Fluent Bit kills a connection that resumes one ("session id context uninitialized", the
 //! alert `InternalError`), so that every reconnect would fail.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
@@ -23,7 +27,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem:
 use crate::{config::Tls, log::one_line};
 
 /// What is wrong with TLS, and a hint.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
 pub struct TlsProblem {
     /// What went wrong.
     pub problem: String,
@@ -33,10 +38,22 @@ pub struct TlsProblem {
     pub is_transient: bool,
 }
 
-/// Makes the client's configuration of a `tls` block. An error names the key.
-pub fn client_config(tls: &Tls) -> Result<ClientConfig, TlsProblem> {
+/// The files of certificates and keys for a receiver.
+#[derive(Clone, Debug, Default)]
+pub struct TlsSettings {
+    /// `ca_file` for all of the program: more roots.
+    pub shared_roots: Option<PathBuf>,
+    /// The output's `tls` block.
+    pub tls: Tls,
+}
+
+/// Makes the client's configuration. An error names the key.
+pub fn client_config(TlsSettings { shared_roots, tls }: &TlsSettings) -> Result<ClientConfig, TlsProblem> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = shared_roots {
+        roots.add_parsable_certificates(certificates("ca_file", path)?);
+    }
     let mut pinned = Vec::new();
     if let Some(path) = &tls.ca_file {
         for root in certificates("tls.ca_file", path)? {

@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use super::tls::TlsProblem;
 use crate::{
     limits::{RETRY_AFTER_JITTER_MAX, RETRY_DELAY_MAX},
     log::one_line,
@@ -22,6 +23,9 @@ pub enum Trouble {
     /// The other side's certificate is not trusted.
     #[error("the server's certificate is not trusted: {0}")]
     Untrusted(String),
+    /// TLS to a receiver failed.
+    #[error("{0}")]
+    Tls(TlsProblem),
     /// A body that is not what its headers say.
     #[error("the answer is {0}")]
     Malformed(&'static str),
@@ -40,6 +44,7 @@ impl Trouble {
             Self::Disconnected(_) => "the connection was closed",
             Self::NoPassage(_) => "the proxy refuses the request",
             Self::Untrusted(_) => "an untrusted certificate",
+            Self::Tls(_) => "TLS failed",
             Self::Malformed(what) => what,
         }
     }
@@ -49,10 +54,12 @@ impl Trouble {
         match self {
             Self::Silent(_) | Self::Disconnected(_) | Self::Malformed(_) => true,
             Self::NoPassage(_) | Self::Untrusted(_) => false,
+            Self::Tls(problem) => problem.is_transient,
         }
     }
 
-    /// What a person can do about it; empty where only waiting helps.
+    /// What a person can do about it; empty where only waiting helps, and for TLS to a receiver, whose problem has its
+    /// own hint.
     pub fn mend(&self) -> &'static str {
         match self {
             Self::Silent(_) | Self::Disconnected(_) => {
@@ -65,7 +72,7 @@ impl Trouble {
                 "if a proxy opens TLS on the way, give its root certificate in ca_file; otherwise check this machine's \
                  clock and its root certificates, or somebody listens in"
             }
-            Self::Malformed(_) => "",
+            Self::Tls(_) | Self::Malformed(_) => "",
         }
     }
 
@@ -83,7 +90,10 @@ impl Trouble {
             ureq::Error::ConnectProxyFailed(answer) if is_refusal_of_proxy(&answer) => {
                 Self::NoPassage(about_peer(&answer))
             }
-            ureq::Error::Other(error) => Self::Silent(about_peer(&error.to_string())),
+            ureq::Error::Other(error) => match error.downcast::<TlsProblem>() {
+                Ok(problem) => Self::Tls(*problem),
+                Err(error) => Self::Silent(about_peer(&error.to_string())),
+            },
             ureq::Error::Decompress(_, error) if error.kind() == io::ErrorKind::ConnectionReset => {
                 Self::from_io(peer, &error)
             }

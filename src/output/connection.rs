@@ -12,14 +12,12 @@ use std::{
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring};
 use rustls_pki_types::ServerName;
 
-use super::{
-    OutputError, Over, Patience,
-    tls::{self, TlsProblem},
-};
+use super::{OutputError, Over, Patience};
 use crate::{
     config::Tls,
     limits::{ADDRESS_WAIT_MAX, CONNECT_TIMEOUT, PATIENCE_STEP, TLS_HANDSHAKE_WAIT, TLS_PROBE_WAIT},
     log::one_line,
+    network::tls::{self, TlsProblem, TlsSettings},
 };
 
 /// Where a receiver listens, and how it is spoken to. It is connected to as often as needed.
@@ -203,7 +201,8 @@ impl Endpoint {
 
     fn client(&mut self) -> Result<Option<Arc<ClientConfig>>, ReceiverError> {
         if let (None, Some(tls)) = (&self.client, &self.tls) {
-            let made = tls::client_config(tls).map_err(|problem| self.tls_failure(problem))?;
+            let settings = TlsSettings { shared_roots: None, tls: tls.clone() };
+            let made = tls::client_config(&settings).map_err(|problem| self.tls_failure(problem))?;
             self.client = Some(Arc::new(made));
         }
         Ok(self.client.clone())

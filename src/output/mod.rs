@@ -15,7 +15,6 @@ mod patience;
 mod retries;
 mod special;
 mod stdout;
-mod tls;
 
 use std::io;
 

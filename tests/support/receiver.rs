@@ -15,7 +15,8 @@ use std::{
 
 use flate2::read::GzDecoder;
 use rustls::{
-    RootCertStore, ServerConfig, ServerConnection, StreamOwned, crypto::ring, server::WebPkiClientVerifier,
+    HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned, crypto::ring,
+    server::WebPkiClientVerifier,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
@@ -106,7 +107,20 @@ impl Receiver {
 
     /// The same under TLS, with the certificate `here` of the tests; a client needs one that the same root has signed.
     pub fn kind_with_tls() -> Self {
-        Self::listen(Some(tls()), None, |_, _| Reply::status(200))
+        Self::listen(Some(tls("here.pem", true)), None, |_, _| Reply::status(200))
+    }
+
+    /// Accepts everything under TLS with one of the certificates of the tests; a client needs none.
+    pub fn certified(name: &str) -> Self {
+        Self::listen(Some(tls(name, false)), None, |_, _| Reply::status(200))
+    }
+
+    /// The same, and closes the connection after each response. It kills connections that resume a session, as Fluent
+    /// Bit does.
+    pub fn closing_with_tls() -> Self {
+        let close = vec![("Connection", "close".to_owned())];
+        let reply = Reply::Answer(200, close, String::new());
+        Self::listen(Some(tls("here.pem", false)), None, move |_, _| reply.clone())
     }
 
     fn listen(
@@ -131,7 +145,14 @@ impl Receiver {
                 thread::spawn(move || match tls {
                     None => serve(stream, &state),
                     Some(tls) => {
-                        let session = ServerConnection::new(tls).map_err(io::Error::other)?;
+                        let mut session = ServerConnection::new(tls).map_err(io::Error::other)?;
+                        let mut stream = stream;
+                        while session.is_handshaking() {
+                            session.complete_io(&mut stream)?;
+                        }
+                        if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+                            return Err(io::Error::other("session id context uninitialized"));
+                        }
                         serve(StreamOwned::new(session, stream), &state)
                     }
                 });
@@ -172,7 +193,7 @@ pub fn certificate(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/tls").join(name)
 }
 
-fn tls() -> Arc<ServerConfig> {
+fn tls(name: &str, demands_certificate: bool) -> Arc<ServerConfig> {
     let read = |name: &str| -> Vec<CertificateDer<'static>> {
         let certificates = CertificateDer::pem_file_iter(certificate(name)).expect("a file of the tests");
         certificates.map(|der| der.expect("a certificate")).collect()
@@ -182,11 +203,14 @@ fn tls() -> Arc<ServerConfig> {
     let provider = Arc::new(ring::default_provider());
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
     let key = PrivateKeyDer::from_pem_file(certificate("server.key")).expect("a key");
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("TLS")
-        .with_client_cert_verifier(clients.build().expect("a root"))
-        .with_single_cert(read("here.pem"), key);
+    let config =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS");
+    let config = if demands_certificate {
+        config.with_client_cert_verifier(clients.build().expect("a root"))
+    } else {
+        config.with_no_client_auth()
+    };
+    let config = config.with_single_cert(read(name), key);
     Arc::new(config.expect("a certificate and its key"))
 }
 

@@ -75,11 +75,10 @@ impl Refusal {
         let text = trouble.to_string();
         let problem = text.strip_prefix(&format!("{peer}: ")).unwrap_or(&text);
         let mend = match trouble {
-            Trouble::Silent(_) if problem.contains("fatal alert") => CERTIFICATE_MEND,
-            Trouble::Silent(_) | Trouble::NoPassage(_) => trouble.mend(),
+            Trouble::Tls(problem) => problem.hint.as_str(),
+            Trouble::Silent(_) | Trouble::NoPassage(_) | Trouble::Untrusted(_) => trouble.mend(),
             Trouble::Disconnected(_) => CERTIFICATE_MEND,
             Trouble::Malformed(_) => "look into the receiver's log",
-            Trouble::Untrusted(_) => certificate_hint(problem),
         };
         let is_cut = matches!(trouble, Trouble::Disconnected(_));
         Self { is_passing: trouble.is_passing(), is_cut, ..Self::new(problem, mend) }
@@ -128,20 +127,6 @@ impl Refusal {
             None => mask::without_values(&self.problem, records),
         };
         Self { problem, ..self }
-    }
-}
-
-/// What can be done about a server's certificate, by rustls's words for what is wrong with it.
-fn certificate_hint(problem: &str) -> &'static str {
-    if problem.contains("CaUsedAsEndEntity") || problem.contains("UnsupportedCertVersion") {
-        "let the receiver have a certificate of X.509 version 3 with basicConstraints=CA:FALSE and a subjectAltName, and \
-         give the root that signed it in tls.ca_file"
-    } else if problem.contains("not valid for any names") {
-        "let the receiver have a certificate with a subjectAltName: a name in CN does not count"
-    } else if problem.contains("not valid for name") {
-        "give one of the certificate's names as the host in url, or in tls.server_name"
-    } else {
-        "give the root that signed it in tls.ca_file, and check this machine's clock"
     }
 }
 
@@ -236,25 +221,6 @@ mod tests {
             assert_eq!(refusal(status, &[], "").may_blame_a_record(), is_internal, "{status}");
         }
         assert!(!refusal(500, &[("retry-after", "7")], "").may_blame_a_record());
-    }
-
-    #[test]
-    fn a_certificate_that_is_not_accepted_gets_a_hint_of_its_own() {
-        for (problem, hint) in [
-            ("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", "CA:FALSE"),
-            (
-                "certificate not valid for name \"a\"; certificate is only valid for DnsName(\"b\")",
-                "tls.server_name",
-            ),
-            (
-                "certificate is not valid for any names (according to its subjectAltName extension)",
-                "name in CN",
-            ),
-            ("invalid peer certificate: UnknownIssuer", "the root that signed it"),
-        ] {
-            let refusal = Refusal::of_trouble("a:1", &Trouble::Untrusted(format!("a:1: {problem}")));
-            assert!(refusal.mend.contains(hint), "{refusal:?}");
-        }
     }
 
     #[test]

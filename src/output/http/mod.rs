@@ -32,22 +32,19 @@ mod post;
 mod sending;
 mod splunk;
 
-use std::{collections::HashSet, fmt, fs, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
-use ureq::{
-    http::Uri,
-    tls::{ClientCert, PemItem, TlsConfig},
-};
+use ureq::http::Uri;
 
 use super::{Mark, Output, OutputError, Patience, Refused, Source};
 use crate::{
-    config::{self, HttpFormat, Network, Tls},
+    config::{self, HttpFormat, Network},
     delivery::OutputName,
     limits,
     network::{
-        self,
-        agents::{Agents, Manner},
+        agents::{Agents, Manner, TlsChoice},
         alias::Alias,
+        tls::TlsSettings,
     },
     records::Record,
 };
@@ -115,7 +112,10 @@ impl HttpOutput {
         let manner = Manner {
             at_once: settings.connections,
             silence_max: settings.timeout,
-            tls: tls_config(network, settings.tls.as_ref()).map_err(unusable)?,
+            tls: TlsChoice::Receiver(TlsSettings {
+                shared_roots: network.ca_file.clone(),
+                tls: settings.tls.clone().unwrap_or_default(),
+            }),
             alias: alias.clone(),
         };
         let agents = Agents::new(network, &manner).map_err(|error| unusable(error.to_string()))?;
@@ -248,40 +248,4 @@ impl Output for HttpOutput {
     fn try_out(&mut self) -> Result<(), OutputError> {
         self.post()?.try_out()
     }
-}
-
-/// The system's roots, the configured ones beside them, and the client's certificate if there is one.
-fn tls_config(network: &Network, tls: Option<&Tls>) -> Result<TlsConfig, String> {
-    let own_roots = tls.and_then(|tls| tls.ca_file.as_ref());
-    let roots = network::roots(network.ca_file.iter().chain(own_roots)).map_err(|error| error.to_string())?;
-    let certificate = tls.and_then(|tls| {
-        let cert_file = tls.cert_file.as_deref()?;
-        Some(client_certificate(cert_file, tls.key_file.as_deref().unwrap_or(cert_file)))
-    });
-    Ok(TlsConfig::builder().root_certs(roots).client_cert(certificate.transpose()?).build())
-}
-
-fn client_certificate(cert_file: &Path, key_file: &Path) -> Result<ClientCert, String> {
-    let items = |key: &str, path: &Path| {
-        let named = |problem: &str| format!("tls.{key} {}: {problem}", path.display());
-        let pem = fs::read(path).map_err(|error| named(&error.to_string()))?;
-        let items: Result<Vec<_>, _> = ureq::tls::parse_pem(&pem).collect();
-        items.map_err(|_| named("is no PEM file"))
-    };
-    let certificates: Vec<_> = items("cert_file", cert_file)?
-        .into_iter()
-        .filter_map(|item| match item {
-            PemItem::Certificate(certificate) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if certificates.is_empty() {
-        return Err(format!("tls.cert_file {}: holds no PEM certificate", cert_file.display()));
-    }
-    let key = items("key_file", key_file)?.into_iter().find_map(|item| match item {
-        PemItem::PrivateKey(key) => Some(key),
-        _ => None,
-    });
-    let key = key.ok_or_else(|| format!("tls.key_file {}: holds no PEM private key", key_file.display()))?;
-    Ok(ClientCert::new_with_certs(&certificates, key))
 }
