@@ -119,10 +119,10 @@ fn the_forward_server_of_fluents_node_package_takes_our_chunks() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/tls");
     let read = |name: &str| fs::read_to_string(folder.join(name)).expect("a file of the tests");
     let key = json!({
-        "serverHostname": "receiver.example", "sharedKey": "sesame", "authorize": false, "userDict": {}
+        "serverHostname": "receiver.example", "sharedKey": "sesame", "userDict": {}
     });
     let user = json!({
-        "serverHostname": "receiver.example", "sharedKey": "sesame", "authorize": true,
+        "serverHostname": "receiver.example", "sharedKey": "sesame",
         "userDict": {"collector": "hunter2"}
     });
     let tls = json!({"cert": read("here.pem"), "key": read("server.key")});
