@@ -26,6 +26,7 @@ mod graylog;
 mod http_output;
 mod interop;
 mod interop_http;
+mod interop_rotation;
 mod log_lines;
 mod network;
 mod packaging;

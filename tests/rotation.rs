@@ -29,7 +29,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn start(installation: &Installation, fault: &str) -> Child {
+pub fn start(installation: &Installation, fault: &str) -> Child {
     let config = installation.config_file();
     let mut command = installation.command(&["-c", config.to_str().expect("text")]);
     command
@@ -40,7 +40,7 @@ fn start(installation: &Installation, fault: &str) -> Child {
     command.spawn().expect("a program")
 }
 
-fn finish(child: Child) -> Run {
+pub fn finish(child: Child) -> Run {
     Run::from(child.wait_with_output().expect("a program of ours"))
 }
 
@@ -77,7 +77,7 @@ fn step_before_sync() -> u32 {
 
 /// Runs the second pass of [`after_a_pass`], and lets `change` do something to the files before the batch is synced, and
 /// in another run after that, before it is committed.
-fn rotate_in_a_batch(output: &str, change: impl Fn(&Installation, &Path)) -> Vec<(Installation, Run)> {
+pub fn rotate_in_a_batch(output: &str, change: impl Fn(&Installation, &Path)) -> Vec<(Installation, Run)> {
     let name = if output == "audit.csv" { "audit_AuditGeneral.csv" } else { "AuditGeneral.json" };
     (0..2)
         .map(|later| {

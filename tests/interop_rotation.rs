@@ -1,0 +1,310 @@
+//! Output files that Debian's logrotate rotates while passes write them, and that rsyslog and syslog-ng follow. On Debian:
+//! `apt-get install logrotate rsyslog`; `tests/interop/install` unpacks syslog-ng.
+//!
+//! ```text
+//! INTEROP=FOLDER cargo test --locked --test tests -- --ignored interop_rotation
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use simulator::{Fault, NewBlob, Operation, Requests};
+
+use crate::{
+    rotation::{finish, rotate_in_a_batch, start},
+    support::{Installation, Run, hours_ago, set_mode},
+};
+
+const FEED: &str = "Audit.General";
+
+/// The longest wait for a follower.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// Options of logrotate that rename a file and leave it readable.
+const BY_RENAMING: [&str; 5] = [
+    "create",
+    "nocreate",
+    "create\n dateext\n dateformat -%Y%m%d-%s",
+    "create\n olddir ../old\n createolddir 0755",
+    "nocreate\n compress\n delaycompress",
+];
+
+/// Options of logrotate that compress and delete a file at once.
+const BY_COMPRESSING: [&str; 2] = ["nocreate\n compress", "create\n compress\n nodelaycompress"];
+
+/// Rotates the output files with these options.
+fn rotate(installation: &Installation, options: &str) {
+    let config = installation.path("logrotate.conf");
+    let files = installation.path("output/*.json");
+    let text = format!("{} {{\n rotate 100\n missingok\n notifempty\n {options}\n}}\n", files.display());
+    fs::write(&config, text).expect("a file");
+    set_mode(&config, 0o600);
+    let output = Command::new("/usr/sbin/logrotate")
+        .args(["--force", "--state"])
+        .arg(installation.path("logrotate.state"))
+        .arg(&config)
+        .output()
+        .expect("logrotate: on Debian, apt-get install logrotate");
+    // It can lose a race with the pass that removes or creates a file; what it says then is not held against it.
+    assert!(output.status.code().is_some(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Whether a file was rotated at all.
+fn is_rotated(installation: &Installation) -> bool {
+    ["output", "old"].into_iter().any(|folder| {
+        fs::read_dir(installation.path(folder))
+            .into_iter()
+            .flatten()
+            .any(|entry| entry.expect("a readable folder").file_name() != "AuditGeneral.json")
+    })
+}
+
+/// The number of times that each Id is in the output files, rotated and compressed ones included.
+fn delivered(installation: &Installation) -> BTreeMap<String, usize> {
+    let mut ids = BTreeMap::new();
+    for folder in ["output", "old"] {
+        for entry in fs::read_dir(installation.path(folder)).into_iter().flatten() {
+            let path = entry.expect("a readable folder").path();
+            let output = Command::new("gzip").args(["-dcf"]).arg(&path).output().expect("gzip");
+            assert!(
+                output.status.success(),
+                "{}: {}",
+                path.display(),
+                String::from_utf8_lossy(&output.stderr)
+            );
+            count_ids(&String::from_utf8(output.stdout).expect("UTF-8"), &mut ids);
+        }
+    }
+    ids
+}
+
+fn count_ids(text: &str, ids: &mut BTreeMap<String, usize>) {
+    for line in text.lines() {
+        let id = simulator::id_of(line).unwrap_or_else(|| panic!("not a whole record: {line}"));
+        *ids.entry(id).or_default() += 1;
+    }
+}
+
+/// Compares Ids with those that the simulator served: each is there, and at most this number of times.
+#[track_caller]
+fn assert_each(installation: &Installation, ids: &BTreeMap<String, usize>, most: usize, about: &str) {
+    assert!(is_rotated(installation), "{about}: logrotate has rotated nothing");
+    let served = installation.contoso.ids(FEED);
+    let missing = served.iter().filter(|id| !ids.contains_key(*id)).count();
+    let repeated: Vec<_> = ids.values().filter(|count| **count > most).collect();
+    assert!(
+        missing == 0 && repeated.is_empty(),
+        "{about}: {missing} of {} records are missing, {} came more than {most} times",
+        served.len(),
+        repeated.len()
+    );
+}
+
+/// Runs passes, and calls this while each of them is running, with the number of times that it was called before in
+/// this pass, until it returns false or the pass ends.
+fn passes(installation: &Installation, mut during: impl FnMut(u32) -> bool) -> Vec<Run> {
+    let slow = Fault::alter("slow", |_, answer| {
+        thread::sleep(Duration::from_millis(20));
+        answer
+    });
+    installation.simulator.fault(Requests::to(Operation::FetchBlob).always(), slow);
+    (0..6)
+        .map(|pass| {
+            for _ in 0..20 {
+                installation.contoso.add_blob(FEED, NewBlob::records(20).created(hours_ago(10 - pass)));
+            }
+            let mut child = start(installation, "");
+            let mut calls = 0;
+            while child.try_wait().expect("a program of ours").is_none() && during(calls) {
+                calls += 1;
+                thread::sleep(Duration::from_millis(20));
+            }
+            finish(child)
+        })
+        .collect()
+}
+
+fn installation() -> Installation {
+    Installation::new().collect("maxThreads: 2")
+}
+
+#[test]
+#[ignore = "needs logrotate: see the head of this file"]
+fn files_that_logrotate_renames_during_passes_have_each_record_once() {
+    for options in BY_RENAMING {
+        let installation = installation();
+        // What is compressed one rotation later is safe as long as a pass meets one rotation.
+        let most = if options.contains("delaycompress") { 1 } else { 10 };
+        for run in passes(&installation, |before| {
+            rotate(&installation, options);
+            before + 1 < most
+        }) {
+            run.assert_code(0);
+        }
+        assert_each(&installation, &delivered(&installation), 1, options);
+    }
+}
+
+#[test]
+#[ignore = "needs logrotate: see the head of this file"]
+fn files_that_logrotate_compresses_at_once_during_passes_lose_nothing() {
+    for options in BY_COMPRESSING {
+        let installation = installation();
+        for run in passes(&installation, |before| {
+            rotate(&installation, options);
+            before < 9
+        }) {
+            run.assert_code(0);
+        }
+        // A batch that is written again may be in a compressed file too, and its second copy may be rotated in turn.
+        assert_each(&installation, &delivered(&installation), 3, options);
+    }
+}
+
+#[test]
+#[ignore = "needs logrotate: see the head of this file"]
+fn files_that_logrotate_truncates_between_passes_have_each_record_once() {
+    let installation = installation();
+    for _ in 0..4 {
+        for run in passes(&installation, |_| false) {
+            run.assert_code(0);
+        }
+        rotate(&installation, "copytruncate");
+    }
+    assert_each(&installation, &delivered(&installation), 1, "copytruncate");
+}
+
+#[test]
+#[ignore = "needs logrotate: see the head of this file"]
+fn a_batch_within_which_logrotate_rotates_is_lost_in_no_mode() {
+    let repeating = BY_COMPRESSING.iter().chain(&["copytruncate"]).map(|options| (*options, 2));
+    for (options, most) in BY_RENAMING.map(|options| (options, 1)).into_iter().chain(repeating) {
+        for (installation, run) in
+            rotate_in_a_batch("audit.json", |installation, _| rotate(installation, options))
+        {
+            assert!(
+                run.code == Some(0) || options == "copytruncate" && run.code == Some(1),
+                "{options}: {run}"
+            );
+            installation.run(&[]).assert_code(0);
+            assert_each(&installation, &delivered(&installation), most, options);
+        }
+    }
+}
+
+/// A program that follows the output file and writes each line to another file, for as long as this lives.
+struct Follower {
+    program: Child,
+    received: PathBuf,
+}
+
+impl Follower {
+    fn start(installation: &Installation, command: &mut Command) -> Self {
+        let program =
+            command.stdin(Stdio::null()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { program, received: installation.path("received") }
+    }
+
+    /// Waits until it has received each record, and compares.
+    #[track_caller]
+    fn assert_each_once(&self, installation: &Installation) {
+        let (begun, served) = (Instant::now(), installation.contoso.ids(FEED).len());
+        loop {
+            let text = fs::read_to_string(&self.received).unwrap_or_default();
+            if text.lines().count() >= served || begun.elapsed() > WAIT {
+                let mut ids = BTreeMap::new();
+                count_ids(&text, &mut ids);
+                return assert_each(installation, &ids, 1, "the follower");
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.program.kill().and_then(|()| self.program.wait()).expect("a program of ours");
+    }
+}
+
+/// Runs passes with a rotation in each, as the shipped configuration rotates.
+fn rotated_passes(installation: &Installation) {
+    for run in passes(installation, |_| {
+        rotate(installation, "nocreate\n compress\n delaycompress");
+        false
+    }) {
+        run.assert_code(0);
+    }
+}
+
+#[test]
+#[ignore = "needs logrotate and rsyslog: see the head of this file"]
+fn rsyslog_receives_each_record_once_while_logrotate_rotates() {
+    let installation = installation();
+    fs::create_dir_all(installation.path("output")).expect("a folder");
+    fs::create_dir(installation.path("spool")).expect("a folder");
+    let config = format!(
+        "global(workDirectory=\"{}\" maxMessageSize=\"8m\")\nmodule(load=\"imfile\")\n\
+         template(name=\"office365\" type=\"string\" string=\"%msg%\\n\")\n\
+         ruleset(name=\"office365\") {{ action(type=\"omfile\" file=\"{}\" template=\"office365\") }}\n\
+         input(type=\"imfile\" file=\"{}\" tag=\"office365\" ruleset=\"office365\")\n",
+        installation.path("spool").display(),
+        installation.path("received").display(),
+        installation.path("output/*.json").display(),
+    );
+    let path = installation.path("rsyslog.conf");
+    fs::write(&path, config).expect("a file");
+    let mut rsyslogd = Command::new("/usr/sbin/rsyslogd");
+    rsyslogd.arg("-n").arg("-f").arg(&path).arg("-i").arg(installation.path("rsyslog.pid"));
+    let follower = Follower::start(&installation, &mut rsyslogd);
+    rotated_passes(&installation);
+    follower.assert_each_once(&installation);
+}
+
+#[test]
+#[ignore = "needs logrotate and syslog-ng: see the head of this file"]
+fn syslog_ng_receives_each_record_once_while_logrotate_rotates() {
+    let installation = installation();
+    fs::create_dir_all(installation.path("output")).expect("a folder");
+    let config = format!(
+        "@version: 3.38\n\
+         options {{ time-reopen(1); log-msg-size(8388608); }};\n\
+         source office365 {{ file(\"{}\" follow-freq(0.1) flags(no-parse)); }};\n\
+         destination received {{ file(\"{}\" template(\"$MSG\\n\")); }};\n\
+         log {{ source(office365); destination(received); }};\n",
+        installation.path("output/AuditGeneral.json").display(),
+        installation.path("received").display(),
+    );
+    let path = installation.path("syslog-ng.conf");
+    fs::write(&path, config).expect("a file");
+    let unpacked =
+        Path::new(&env::var_os("INTEROP").expect("INTEROP, the folder that tests/interop/install filled"))
+            .join("syslog-ng");
+    let libraries = [
+        "usr/lib/syslog-ng",
+        "usr/lib/x86_64-linux-gnu",
+        "lib/x86_64-linux-gnu",
+        "usr/lib/aarch64-linux-gnu",
+        "lib/aarch64-linux-gnu",
+    ]
+    .map(|folder| unpacked.join(folder));
+    let own = |name: &str| installation.path(name).display().to_string();
+    let mut syslog_ng = Command::new(unpacked.join("usr/sbin/syslog-ng"));
+    syslog_ng
+        .env("LD_LIBRARY_PATH", env::join_paths(&libraries).expect("paths"))
+        .args(["--foreground", "--no-caps", "--stderr", "--cfgfile"])
+        .arg(&path)
+        .arg(format!("--module-path={}", unpacked.join("usr/lib/syslog-ng/3.38").display()))
+        .arg(format!("--persist-file={}", own("syslog-ng.persist")))
+        .arg(format!("--pidfile={}", own("syslog-ng.pid")))
+        .arg(format!("--control={}", own("syslog-ng.ctl")));
+    let follower = Follower::start(&installation, &mut syslog_ng);
+    rotated_passes(&installation);
+    follower.assert_each_once(&installation);
+}
