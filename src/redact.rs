@@ -1,13 +1,13 @@
 //! Redaction of text that a server sent: what a server repeats of the program's secrets is removed, and so is every
 //! character that could disguise a line.
 //!
-//! Every text from a server passes [`line`] (in the log's form: [`crate::log::one_line`]) or [`content_id`] before it
+//! Every text from a server passes [`line()`] (in the log's form: [`crate::log::one_line`]) or [`content_id`] before it
 //! goes into the log, the state, `status`, metrics or the quarantine's metadata. The secrets are those of the
 //! configuration, registered when they are read, and tokens and assertions, registered when they arrive or are made.
 //!
 //! A secret is found as it is, percent-encoded, escaped as in JSON or HTML, and in Base64, alone or as a part
 //! (`Basic` authentication); also if only its beginning is repeated. A secret of fewer than
-//! [`SECRET_BYTES_MIN`](limits::SECRET_BYTES_MIN) bytes is not looked for, because it would match common words.
+//! [`SECRET_BYTES_MIN`] bytes is not looked for, because it would match common words.
 
 use std::{
     borrow::Cow,
