@@ -1,1 +1,0 @@
-//! Bounds that hostile or broken servers run into.
