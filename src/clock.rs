@@ -2,7 +2,7 @@
 //!
 //! This machine's clock can be wrong by minutes or years, always or once. So everything that depends on the time of day
 //! (what is listed, what has expired, what is remembered) follows the `Date` of Microsoft's answers. What passes since
-//! such an answer is measured by the monotonic clock, which nobody can set.
+//! such an answer is measured by the monotonic clock, which cannot be set.
 
 use std::{
     collections::HashMap,

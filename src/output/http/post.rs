@@ -303,7 +303,7 @@ impl Post {
         }
     }
 
-    /// What a response that is no success means.
+    /// What a response without success means.
     fn refusal_of(&self, response: &HttpResponse) -> Refusal {
         let body = redact::body(&response.body);
         let words = self.format.explain(response.status, &body);
