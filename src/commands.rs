@@ -20,7 +20,7 @@ use crate::{
     log::{self, Detail},
     login,
     output::OutputError,
-    pass::{self, Ended, Mode, Order, PassError},
+    pass::{self, Mode, PassError, PassOptions, PassOutcome},
     report::{metrics::Metrics, status},
     schedule::{Schedule, Scheduler},
     state, suggest,
@@ -63,7 +63,7 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
     match config.log.path.as_ref().filter(|_| leaves_traces) {
         None => log::to_stderr(detail),
         Some(path) => log::to_file(path, detail).map_err(|error| {
-            ::log::error!("cannot open log.path {}: {error}; {}", path.display(), disk::mend(&error));
+            ::log::error!("cannot open log.path {}: {error}; {}", path.display(), disk::hint(&error));
             Exit::Storage
         })?,
     }
@@ -103,7 +103,7 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
         _ => Mode::Collect,
     };
     let look_back = arguments.hours.map(|hours| Duration::from_secs(hours * 60 * 60));
-    let order = Order { mode, look_back, show_progress: !arguments.quiet };
+    let order = PassOptions { mode, look_back, show_progress: !arguments.quiet };
     let credential_expiries: Vec<_> = tenants
         .iter()
         .filter_map(|tenant| Some((tenant.label().to_owned(), login::expiry(&tenant.credential)?)))
@@ -136,7 +136,7 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
         let credential_expiries = &credential_expiries;
         let metrics = Metrics { ended, lasted, exit, summary, quarantine, credential_expiries };
         if let Err(error) = metrics.write(&path) {
-            ::log::error!("cannot write metrics.path {}: {error}; {}", path.display(), disk::mend(&error));
+            ::log::error!("cannot write metrics.path {}: {error}; {}", path.display(), disk::hint(&error));
             return if exit == Exit::Complete { Exit::Storage } else { exit };
         }
     }
@@ -313,7 +313,7 @@ fn some_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// How a pass that came to its end ends the program.
-fn exit_of_ended(ended: &Ended, mode: Mode) -> Exit {
+fn exit_of_ended(ended: &PassOutcome, mode: Mode) -> Exit {
     let exit = ended.summary.exit();
     match (exit, mode) {
         (Exit::Interrupted | Exit::Terminated | Exit::NoLogin, _) => exit,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::feed::Blob;
+use crate::feed::ListedBlob;
 
 /// An output's name, as the configuration has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,9 +108,9 @@ impl fmt::Display for OutputSet {
 
 /// A blob that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct PendingBlob {
     /// As it was listed.
-    pub blob: Blob,
+    pub blob: ListedBlob,
     /// The outputs that have its records already, from a pass in which others failed.
     pub delivered_to: OutputSet,
     /// Whether an earlier pass tried it in vain.

@@ -528,7 +528,7 @@ pub fn report_size_limits() {
 }
 
 /// What a person can do about a file that cannot be read or written.
-pub fn mend(error: &io::Error) -> &'static str {
+pub fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "make room; nothing is lost, the next pass goes on from here"

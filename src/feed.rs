@@ -64,7 +64,7 @@ impl fmt::Display for ContentType {
 
 /// A blob as a listing names it: not yet downloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blob {
+pub struct ListedBlob {
     /// Opaque; unique within its tenant's feed, and nothing says that it is unique beyond.
     pub content_id: String,
     /// Where to fetch it: a full URL, on the API's own host if all is well.
@@ -75,7 +75,7 @@ pub struct Blob {
     pub expiration: String,
 }
 
-impl Blob {
+impl ListedBlob {
     /// When it can no longer be fetched. `None` if the API does not say so, or says a time before the blob was created.
     pub fn expires(&self) -> Option<Timestamp> {
         time::expiration(&self.expiration).filter(|expires| *expires > self.created)

@@ -17,14 +17,14 @@
 //!
 //! # Invariants
 //!
-//! 1. Durable in the outputs, then in the state, never the other way round (`pass::write`).
-//! 2. One writer: nothing else touches outputs or state while a pass runs (`pass::write`).
+//! 1. Durable in the outputs, then in the state, never the other way round (`pass::writer`).
+//! 2. One writer: nothing else touches outputs or state while a pass runs (`pass::writer`).
 //! 3. Everything is bounded: bytes and records in memory, pages, tries, time ([`limits`], `pass::memory`).
 //! 4. Progress is a set of blobs, not a point in time: the order of downloads is free, and a failed blob is just absent
 //!    ([`state::known_blobs`]).
 //! 5. The token goes to the configured origin only ([`api::client`]).
-//! 6. Listed = known + delivered + failed + gone + left for later, at the end of every pass (`pass::schedule`).
-//! 7. A tenant's trouble stays that tenant's (`pass::schedule`).
+//! 6. Listed = known + delivered + failed + gone + left for later, at the end of every pass (`pass::scheduler`).
+//! 7. A tenant's trouble stays that tenant's (`pass::scheduler`).
 //! 8. What depends on the time of day follows Microsoft's clock, as its answers tell it; without one, nothing expires
 //!    ([`clock`]).
 //! 9. The lock is on `known_blobs`, and goes along when that file is replaced (`state::lock`).

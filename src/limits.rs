@@ -174,7 +174,7 @@ pub const STOP_CUT_AFTER: Duration = Duration::from_secs(2);
 pub const STOP_LEAVE_AFTER: Duration = Duration::from_millis(3_500);
 
 /// Whoever waits for a receiver looks so often whether the pass has to end.
-pub const PATIENCE_STEP: Duration = Duration::from_millis(50);
+pub const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A token is renewed this long before it expires.
 pub const TOKEN_MARGIN: Duration = Duration::from_secs(5 * 60);
@@ -506,7 +506,7 @@ const _: () = {
     );
     assert!(STOP_CUT_AFTER.as_millis() < STOP_LEAVE_AFTER.as_millis());
     assert!(
-        STOP_LEAVE_AFTER.as_millis() + BATCH_AGE.as_millis() + PATIENCE_STEP.as_millis() < 5_000,
+        STOP_LEAVE_AFTER.as_millis() + BATCH_AGE.as_millis() + CANCEL_POLL_INTERVAL.as_millis() < 5_000,
         "a signal ends a pass within five seconds"
     );
     assert!(CONNECT_TIMEOUT.as_secs() < REQUEST_LASTS_MAX.as_secs());

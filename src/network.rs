@@ -7,11 +7,11 @@
 pub mod agents;
 pub mod alias;
 pub mod encoding;
+pub mod error;
 pub mod page;
 mod receiver_tls;
 mod speed;
 pub mod tls;
-pub mod trouble;
 
 use std::{
     collections::HashMap,

@@ -12,7 +12,7 @@ use std::{
 
 use office_audit_log_collector::{
     config::{self, Sources},
-    output::{FluentdOutput, Output, Patience},
+    output::{CancelToken, FluentdOutput, Output},
 };
 use rustls::{
     RootCertStore, ServerConfig,
@@ -121,7 +121,7 @@ fn output_of(installation: &Installation) -> FluentdOutput {
     let path = installation.config_file();
     let sources = Sources { file: &path, credentials: None, environment: &|_| None, with_secrets: true };
     let config = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config;
-    FluentdOutput::new(&config.output.fluentd.expect("the output"), &Patience::default())
+    FluentdOutput::new(&config.output.fluentd.expect("the output"), &CancelToken::default())
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::{
 use office_audit_log_collector::{
     config::{self, Sources},
     delivery::OutputName,
-    output::{self, Patience},
+    output::{self, CancelToken},
 };
 use serde_json::{Value, json, value::RawValue};
 use simulator::NewBlob;
@@ -1065,7 +1065,7 @@ fn try_out(installation: &Installation) -> Option<String> {
     let path = installation.config_file();
     let sources = Sources { file: &path, credentials: None, environment: &|_| None, with_secrets: true };
     let config = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config;
-    let mut outputs = output::open(&config, &Patience::default());
+    let mut outputs = output::open(&config, &CancelToken::default());
     let http = outputs.iter_mut().find(|output| output.name() == OutputName::Http).expect("an output");
     http.try_out().err().map(|error| error.to_string())
 }

@@ -17,19 +17,19 @@ use ureq::{
     tls::TlsConfig,
 };
 
-use super::{Claims, Failure, error::without_query};
+use super::{ApiError, Claims, error::without_query};
 use crate::{
     body::Body,
     clock::Clock,
     config::{Collect, Network, Secret, Tenant},
-    feed::{Blob, ContentType},
+    feed::{ContentType, ListedBlob},
     json, limits,
     login::{self, App},
     network::{
         self, Unusable,
         agents::{self, Agents, Manner, TlsChoice},
         encoding,
-        trouble::Trouble,
+        error::NetworkError,
     },
     redact, time,
 };
@@ -80,7 +80,7 @@ pub struct Subscription {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// Unsorted, as they came.
-    pub blobs: Vec<Blob>,
+    pub blobs: Vec<ListedBlob>,
     /// Where the listing goes on: the next page's full URL.
     pub next: Option<String>,
     /// Whether the answer had no body at all. That was seen to stand for "no blobs", and to be a passing fault.
@@ -112,7 +112,7 @@ impl Client {
     /// federated token is read from its file for that.
     ///
     /// Source: "Microsoft identity platform and the OAuth 2.0 client credentials flow".
-    pub fn log_in(&self, tenant: &Tenant) -> Result<Token, Failure> {
+    pub fn log_in(&self, tenant: &Tenant) -> Result<Token, ApiError> {
         let app = app_of(tenant);
         let (url, form) = (app.token_url(), app.form(tenant.cloud.api_url())?);
         let response = self.agents.agent_for(&url).post(&url).send_form(form.fields());
@@ -123,7 +123,7 @@ impl Client {
     }
 
     /// Lists the tenant's subscriptions.
-    pub fn subscriptions(&self, tenant: &Tenant, token: &Token) -> Result<Vec<Subscription>, Failure> {
+    pub fn subscriptions(&self, tenant: &Tenant, token: &Token) -> Result<Vec<Subscription>, ApiError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Entry {
@@ -143,13 +143,13 @@ impl Client {
             .collect())
     }
 
-    /// Starts a subscription. One that runs already is a [`Failure`] with the code `AF20024`.
+    /// Starts a subscription. One that runs already is an [`ApiError`] with the code `AF20024`.
     pub fn start_subscription(
         &self,
         tenant: &Tenant,
         token: &Token,
         content_type: ContentType,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ApiError> {
         let url = operation(tenant, &format!("subscriptions/start?contentType={content_type}&"));
         let request =
             self.agents.agent_for(&url).post(&url).header("Authorization", token.authorization.reveal());
@@ -177,7 +177,7 @@ impl Client {
         token: &Token,
         url: &str,
         end: Timestamp,
-    ) -> Result<Page, Failure> {
+    ) -> Result<Page, ApiError> {
         check_origin(tenant, "NextPageUri", url)?;
         let mut body = Body::default();
         let headers = self.get(tenant, &with_publisher(url, tenant), token, &mut body, |_| ())?;
@@ -198,7 +198,7 @@ impl Client {
         Ok(Page {
             blobs,
             unreadable,
-            next: next.map_err(|_| Failure::Malformed("a page whose NextPageUri is no text".to_owned()))?,
+            next: next.map_err(|_| ApiError::Malformed("a page whose NextPageUri is no text".to_owned()))?,
             is_blank: body.is_empty(),
         })
     }
@@ -213,10 +213,10 @@ impl Client {
         &self,
         tenant: &Tenant,
         token: &Token,
-        blob: &Blob,
+        blob: &ListedBlob,
         body: &mut Body,
         room: impl FnMut(usize),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ApiError> {
         check_origin(tenant, "contentUri", &blob.content_uri)?;
         self.get(tenant, &with_publisher(&blob.content_uri, tenant), token, body, room).map(drop)
     }
@@ -228,7 +228,7 @@ impl Client {
         token: &Token,
         body: &mut Body,
         room: impl FnMut(usize),
-    ) -> Result<HeaderMap, Failure> {
+    ) -> Result<HeaderMap, ApiError> {
         let request =
             self.agents.agent_for(url).get(url).header("Authorization", token.authorization.reveal());
         self.read_body(tenant, url, request.call(), body, room)
@@ -243,18 +243,18 @@ impl Client {
         response: Result<Response<ureq::Body>, ureq::Error>,
         body: &mut Body,
         mut room: impl FnMut(usize),
-    ) -> Result<HeaderMap, Failure> {
+    ) -> Result<HeaderMap, ApiError> {
         let peer = || self.agents.peer(url);
-        let (head, sent) = response.map_err(|error| Trouble::from_ureq(&peer(), error))?.into_parts();
+        let (head, sent) = response.map_err(|error| NetworkError::from_ureq(&peer(), error))?.into_parts();
         if let Some(date) = date(&head.headers) {
             self.clock.note(&tenant.tenant_id, date, Instant::now());
         }
         let status = head.status.as_u16();
         if !head.status.is_success() {
             let reason = agents::read_refusal(&head.headers, sent);
-            return Err(Failure::from_answer(status, &head.headers, &reason, Timestamp::now()));
+            return Err(ApiError::from_answer(status, &head.headers, &reason, Timestamp::now()));
         }
-        let too_large = Failure::TooLarge { limit_bytes: self.body_bytes_max };
+        let too_large = ApiError::TooLarge { limit_bytes: self.body_bytes_max };
         if sent.content_length().is_some_and(|length| length > self.body_bytes_max as u64) {
             return Err(too_large);
         }
@@ -266,14 +266,14 @@ impl Client {
                 body.grow(step);
             }
             let read = body.fill(|rest| reader.read(rest));
-            if read.map_err(|error| Trouble::from_body(&peer(), error))? == 0 {
+            if read.map_err(|error| NetworkError::from_body(&peer(), error))? == 0 {
                 break;
             }
             if body.len() > self.body_bytes_max {
                 return Err(too_large);
             }
         }
-        match Failure::in_success(status, &head.headers, body.bytes(), Timestamp::now()) {
+        match ApiError::in_success(status, &head.headers, body.bytes(), Timestamp::now()) {
             Some(failure) => Err(failure),
             None => Ok(head.headers),
         }
@@ -281,9 +281,9 @@ impl Client {
 }
 
 /// Reads an entry of a listing field by field, so that one that cannot be read leaves the others readable.
-fn read_entry(entry: &str, end: Timestamp) -> Blob {
+fn read_entry(entry: &str, end: Timestamp) -> ListedBlob {
     let (content_id, content_uri, expiration) = Default::default();
-    let mut blob = Blob { content_id, content_uri, created: end, expiration };
+    let mut blob = ListedBlob { content_id, content_uri, created: end, expiration };
     json::each_field(entry, |name, value| {
         let text = || match value.as_bytes().first() {
             Some(b'"' | b'-' | b'0'..=b'9') => json::text_of(value).into_owned(),
@@ -309,7 +309,7 @@ fn read_entry(entry: &str, end: Timestamp) -> Blob {
 }
 
 /// Reads what a login would send as its proof, and does not send it.
-pub fn read_credential(tenant: &Tenant) -> Result<(), Failure> {
+pub fn read_credential(tenant: &Tenant) -> Result<(), ApiError> {
     app_of(tenant).form(tenant.cloud.api_url())?;
     Ok(())
 }
@@ -346,7 +346,7 @@ fn with_publisher(url: &str, tenant: &Tenant) -> String {
 }
 
 /// Whether a URL is on the tenant's API origin: scheme, host and port the same, and no user before the host.
-fn check_origin(tenant: &Tenant, what: &'static str, url: &str) -> Result<(), Failure> {
+fn check_origin(tenant: &Tenant, what: &'static str, url: &str) -> Result<(), ApiError> {
     fn origin(url: &str) -> Option<(String, String, u16)> {
         let uri: Uri = url.parse().ok()?;
         let scheme = uri.scheme_str()?.to_ascii_lowercase();
@@ -358,20 +358,20 @@ fn check_origin(tenant: &Tenant, what: &'static str, url: &str) -> Result<(), Fa
     if ours.is_some() && origin(url) == ours {
         return Ok(());
     }
-    Err(Failure::ForeignUrl { what, url: without_query(url), api_url: tenant.api_url.clone() })
+    Err(ApiError::ForeignUrl { what, url: without_query(url), api_url: tenant.api_url.clone() })
 }
 
 /// Reads an answer's JSON. Where it fails says so without quoting: the body can hold a token.
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, Failure> {
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, ApiError> {
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     serde_json::from_slice(text).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
-        Failure::Malformed(format!("not {what} (JSON breaks at {place} of {} bytes)", body.len()))
+        ApiError::Malformed(format!("not {what} (JSON breaks at {place} of {} bytes)", body.len()))
     })
 }
 
 /// Reads an answer that is a list. An empty body was seen to stand for an empty one.
-fn parse_list<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<Vec<T>, Failure> {
+fn parse_list<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<Vec<T>, ApiError> {
     if body.trim_ascii().is_empty() { Ok(Vec::new()) } else { parse(body, what) }
 }
 
@@ -414,7 +414,7 @@ mod tests {
             "",
         ] {
             let refused = check_origin(&tenant(), "contentUri", url);
-            assert!(matches!(refused, Err(Failure::ForeignUrl { .. })), "{url}");
+            assert!(matches!(refused, Err(ApiError::ForeignUrl { .. })), "{url}");
         }
     }
 

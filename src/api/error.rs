@@ -1,5 +1,5 @@
 //! Why a request brought nothing usable, typed: two decisions hang on it, "try again?" ([`super::retry`]) and what a
-//! person is told to do about it ([`Failure::mend`]).
+//! person is told to do about it ([`ApiError::hint`]).
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::{
     limits::ERROR_BODY_BYTES_MAX,
     log::one_line,
     login::{self, credential_file},
-    network::{page, trouble::Trouble},
+    network::{error::NetworkError, page},
     time,
 };
 
 /// What came instead of the answer that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub enum ApiError {
     /// The other side answered, and said no.
     #[error("{}", refusal(*.status, .code, .message))]
     Refused {
@@ -34,7 +34,7 @@ pub enum Failure {
     },
     /// No answer came, or none that could be read.
     #[error(transparent)]
-    Network(#[from] Trouble),
+    Network(#[from] NetworkError),
     /// An answer that is not what this request's answers are.
     #[error("the answer is {0}")]
     Malformed(String),
@@ -82,7 +82,7 @@ const ENTRA: &str = "AADSTS";
 /// The code that Microsoft documents only as a sentence: auditing is not turned on in the tenant.
 const AUDITING_OFF: &str = "does not exist";
 
-impl Failure {
+impl ApiError {
     /// The code that Microsoft gave, empty if none.
     pub fn code(&self) -> &str {
         match self {
@@ -95,7 +95,7 @@ impl Failure {
     pub fn kind(&self) -> String {
         match self {
             Self::Refused { status, code, .. } => refusal(*status, code, ""),
-            Self::Network(trouble) => trouble.kind().to_owned(),
+            Self::Network(error) => error.kind().to_owned(),
             Self::Malformed(_) => "an unreadable body".to_owned(),
             Self::ForeignUrl { what, .. } => format!("{what} on another host"),
             Self::Redirected { status, .. } => format!("HTTP {status}"),
@@ -105,7 +105,7 @@ impl Failure {
 
     /// Whether the answer's body is damaged, or not what such an answer is: what can be read of it may be of use.
     pub fn is_unreadable_body(&self) -> bool {
-        matches!(self, Self::Malformed(_) | Self::Network(Trouble::Malformed(_)))
+        matches!(self, Self::Malformed(_) | Self::Network(NetworkError::Malformed(_)))
     }
 
     /// Whether the tenant's unified audit log was never turned on.
@@ -125,7 +125,7 @@ impl Failure {
     ///
     /// Source of the codes: "Microsoft Entra authentication and authorization error codes" and "Office 365 Management
     /// Activity API reference", section "Errors".
-    pub fn mend(&self) -> &'static str {
+    pub fn hint(&self) -> &'static str {
         if self.is_auditing_off() {
             return "turn auditing on: Set-AdminAuditLogConfig -UnifiedAuditLogIngestionEnabled $true in Exchange \
                     Online PowerShell; it takes up to 60 minutes, and nothing from before that is collected";
@@ -135,12 +135,12 @@ impl Failure {
         }
         match self {
             Self::Refused { status, code, .. } => mend_of_code(code, *status),
-            Self::Network(trouble) => trouble.mend(),
+            Self::Network(error) => error.hint(),
             Self::TooLarge { .. } => "raise curl_max_size",
             Self::ForeignUrl { .. } | Self::Redirected { .. } => {
                 "check api_type, login_url and api_url of the tenant, and what stands between here and Microsoft"
             }
-            Self::Credential(unusable) => unusable.fault.mend(),
+            Self::Credential(unusable) => unusable.fault.hint(),
             Self::Malformed(_) => "",
         }
     }
@@ -148,7 +148,7 @@ impl Failure {
     /// All that an administrator needs to hear: what happened, and what to do. Where a login failed for a reason that
     /// is known, that reason in our own words.
     pub fn advice(&self) -> String {
-        match (self.code(), self.mend()) {
+        match (self.code(), self.hint()) {
             (code, "") if code.starts_with(ENTRA) => {
                 let number = &code[ENTRA.len()..];
                 format!(
@@ -156,8 +156,8 @@ impl Failure {
                 )
             }
             (_, "") => format!("{self}; the next pass tries again"),
-            (code, mend) if code.starts_with(ENTRA) => format!("{code} {mend}"),
-            (_, mend) => format!("{self}; {mend}"),
+            (code, hint) if code.starts_with(ENTRA) => format!("{code} {hint}"),
+            (_, hint) => format!("{self}; {hint}"),
         }
     }
 
@@ -331,7 +331,7 @@ fn mend_of_code(code: &str, status: u16) -> &'static str {
             "grant the application permission ActivityFeed.Read of Office 365 Management APIs under API permissions, then \
              Grant admin consent"
         }
-        _ if code.starts_with(ENTRA) => login::mend(code),
+        _ if code.starts_with(ENTRA) => login::hint(code),
         "AF10001" => {
             "grant the application permission ActivityFeed.Read (for DLP.All also ActivityFeed.ReadDlp) of Office 365 \
              Management APIs under API permissions, then Grant admin consent"
@@ -361,8 +361,8 @@ pub(super) fn without_query(url: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(status: u16, body: &str) -> Failure {
-        Failure::from_answer(status, &HeaderMap::new(), body.as_bytes(), Timestamp::UNIX_EPOCH)
+    fn read(status: u16, body: &str) -> ApiError {
+        ApiError::from_answer(status, &HeaderMap::new(), body.as_bytes(), Timestamp::UNIX_EPOCH)
     }
 
     #[test]
@@ -401,7 +401,7 @@ mod tests {
             ("[1]", "", "with a body of 3 bytes that is not an error of the API"),
             ("{}", "", "with a body of 2 bytes that is not an error of the API"),
         ] {
-            let Failure::Refused { code: found, message: said, .. } = read(400, body) else {
+            let ApiError::Refused { code: found, message: said, .. } = read(400, body) else {
                 panic!("{body} is not read as a refusal")
             };
             assert_eq!((found.as_str(), said.as_str()), (code, message), "{body}");
@@ -424,7 +424,7 @@ mod tests {
     #[test]
     fn an_error_in_a_success_is_told_from_what_was_asked_for() {
         let in_success =
-            |body: &str| Failure::in_success(200, &HeaderMap::new(), body.as_bytes(), Timestamp::UNIX_EPOCH);
+            |body: &str| ApiError::in_success(200, &HeaderMap::new(), body.as_bytes(), Timestamp::UNIX_EPOCH);
         for body in [
             "",
             "[]",

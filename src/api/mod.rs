@@ -13,4 +13,4 @@ pub mod retry;
 
 pub use claims::Claims;
 pub use client::{Client, Page, Subscription, Token, read_credential};
-pub use error::Failure;
+pub use error::ApiError;

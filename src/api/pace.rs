@@ -63,7 +63,7 @@ pub struct Permit {
 
 /// What an answer says about the quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// The request was within the quota.
     Accepted,
     /// It was not.
@@ -162,7 +162,7 @@ impl Pace {
     }
 
     /// Takes a permit back, and learns from what came of it.
-    pub fn answered(&mut self, permit: Permit, outcome: Outcome, now: Instant) {
+    pub fn answered(&mut self, permit: Permit, outcome: RequestOutcome, now: Instant) {
         self.running = self.running.saturating_sub(1);
         self.forget_before(now);
         if self.slots.back().is_none_or(|slot| now >= slot.begin + SLOT) {
@@ -172,8 +172,8 @@ impl Pace {
         let is_of_this_burst = permit.burst == self.bursts;
         let slot = self.slots.back_mut().expect("one was pushed");
         match outcome {
-            Outcome::Unknown => slot.others += 1,
-            Outcome::Accepted => {
+            RequestOutcome::Unknown => slot.others += 1,
+            RequestOutcome::Accepted => {
                 slot.accepted += 1;
                 if is_of_this_burst {
                     self.running_max = self.running_max.saturating_add(1);
@@ -182,7 +182,7 @@ impl Pace {
                     }
                 }
             }
-            Outcome::Throttled => {
+            RequestOutcome::Throttled => {
                 slot.others += 1;
                 if is_of_this_burst {
                     self.slow_down(now);
@@ -312,7 +312,7 @@ mod tests {
             match pace.take(now) {
                 Ok(permit) => {
                     made += 1;
-                    pace.answered(permit, Outcome::Accepted, now);
+                    pace.answered(permit, RequestOutcome::Accepted, now);
                 }
                 Err(later) => {
                     let later = later.expect("nothing runs");
@@ -340,7 +340,7 @@ mod tests {
         let mut pace = fixed(1, start);
         let permit = pace.take(start).expect("the first");
         assert_eq!(pace.take(start + 90 * SECOND), Err(None), "it still runs");
-        pace.answered(permit, Outcome::Unknown, start + 90 * SECOND);
+        pace.answered(permit, RequestOutcome::Unknown, start + 90 * SECOND);
         let free_at = start + 150 * SECOND + SLOT;
         assert_eq!(pace.take(start + 91 * SECOND), Err(Some(free_at)));
         assert!(pace.take(free_at).is_ok());
@@ -362,21 +362,21 @@ mod tests {
         let mut pace = auto(None, start);
         let permits: Vec<_> = (0..50).map(|_| pace.take(start).expect("within a minute's burst")).collect();
         for permit in permits {
-            pace.answered(permit, Outcome::Throttled, start);
+            pace.answered(permit, RequestOutcome::Throttled, start);
         }
         assert_eq!(pace.requests_per_minute(), AUTO_START / 2);
         // One request at a time finds out that the quota is still used up.
         let alone = pace.take(start + SECOND).expect("one");
         assert_eq!(pace.take(start + SECOND), Err(None));
-        pace.answered(alone, Outcome::Throttled, start + SECOND);
+        pace.answered(alone, RequestOutcome::Throttled, start + SECOND);
         assert_eq!(pace.requests_per_minute(), AUTO_START / 2);
         // Each one that is accepted lets one more run.
         let alone = pace.take(start + 2 * SECOND).expect("one");
-        pace.answered(alone, Outcome::Accepted, start + 2 * SECOND);
+        pace.answered(alone, RequestOutcome::Accepted, start + 2 * SECOND);
         let both = [pace.take(start + 3 * SECOND), pace.take(start + 3 * SECOND)];
         assert_eq!(pace.take(start + 3 * SECOND), Err(None));
         for permit in both {
-            pace.answered(permit.expect("two"), Outcome::Throttled, start + 3 * SECOND);
+            pace.answered(permit.expect("two"), RequestOutcome::Throttled, start + 3 * SECOND);
         }
         assert_eq!(pace.requests_per_minute(), AUTO_START / 4, "another burst");
         let (_, throttled_at) = pace.learned().expect("it learns");
@@ -392,7 +392,7 @@ mod tests {
             if let Ok(permit) = pace.take(now) {
                 pace.answered(
                     permit,
-                    if second % 2 == 0 { Outcome::Throttled } else { Outcome::Accepted },
+                    if second % 2 == 0 { RequestOutcome::Throttled } else { RequestOutcome::Accepted },
                     now,
                 );
             }
@@ -412,7 +412,7 @@ mod tests {
         for second in 0..600 {
             let now = start + second * SECOND;
             let permit = pace.take(now).expect("one a second is no backlog");
-            pace.answered(permit, Outcome::Accepted, now);
+            pace.answered(permit, RequestOutcome::Accepted, now);
         }
         assert_eq!(pace.learned(), Some((AUTO_START, None)));
         let made = requests_within(&mut pace, start + 600 * SECOND, 60 * SECOND);

@@ -5,8 +5,8 @@ use std::net::{IpAddr, ToSocketAddrs};
 
 use jiff::SignedDuration;
 
-use super::{Client, Failure, client::clock_ahead};
-use crate::network::trouble::Trouble;
+use super::{ApiError, Client, client::clock_ahead};
+use crate::network::error::NetworkError;
 
 impl Client {
     /// The name or address that is connected to for this URL: its host's, or that of the proxy on the way.
@@ -20,19 +20,20 @@ impl Client {
     }
 
     /// An address of what is connected to for this URL. Takes as long as the system's resolver does.
-    pub fn look_up(&self, url: &str) -> Result<IpAddr, Failure> {
+    pub fn look_up(&self, url: &str) -> Result<IpAddr, ApiError> {
         let (host, port) = self.agents.first_hop(url);
         let found = (host.as_str(), port).to_socket_addrs();
-        let first = found.map_err(|error| Trouble::from_ureq(&host, error.into()))?.next();
-        let address = first.ok_or_else(|| Trouble::Silent(format!("{host}: the name has no address")))?;
+        let first = found.map_err(|error| NetworkError::from_ureq(&host, error.into()))?.next();
+        let address =
+            first.ok_or_else(|| NetworkError::Unreachable(format!("{host}: the name has no address")))?;
         Ok(address.ip())
     }
 
     /// Asks for the root of this server. Whatever the answer, somebody is there, and under TLS it is who it should be.
     /// Returns how far that clock is ahead of this machine's, if it is told.
-    pub fn reach(&self, origin: &str) -> Result<Option<SignedDuration>, Failure> {
+    pub fn reach(&self, origin: &str) -> Result<Option<SignedDuration>, ApiError> {
         let answer = self.agents.agent_for(origin).get(format!("{origin}/")).call();
-        let answer = answer.map_err(|error| Trouble::from_ureq(&self.agents.peer(origin), error))?;
+        let answer = answer.map_err(|error| NetworkError::from_ureq(&self.agents.peer(origin), error))?;
         Ok(clock_ahead(answer.headers()))
     }
 }

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use super::Failure;
-use crate::network::trouble::Trouble;
+use super::ApiError;
+use crate::network::error::NetworkError;
 
 /// What to do about a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub enum RequestKind {
 /// | everything else | [`Verdict::GiveUp`] | the item |
 ///
 /// An *item* is what the request was for: a blob, a window, a subscription, or a tenant's list of subscriptions.
-pub fn judge(failure: &Failure, request: RequestKind) -> Verdict {
+pub fn judge(failure: &ApiError, request: RequestKind) -> Verdict {
     if request == RequestKind::Login {
         return judge_login(failure);
     }
@@ -77,7 +77,7 @@ pub fn judge(failure: &Failure, request: RequestKind) -> Verdict {
         return stop;
     }
     match failure {
-        Failure::Refused { status, code, retry_after, .. } => match &**code {
+        ApiError::Refused { status, code, retry_after, .. } => match &**code {
             "AF429" => Verdict::Throttled { after: *retry_after },
             "AF10001" => Verdict::Stop,
             "AF20024" => Verdict::Done,
@@ -91,10 +91,12 @@ pub fn judge(failure: &Failure, request: RequestKind) -> Verdict {
             "AF50000" | "AF50005" | "AF50006" => Verdict::TryAgain,
             _ => judge_status(*status, *retry_after),
         },
-        Failure::Network(trouble) if trouble.is_passing() => Verdict::TryAgain,
-        Failure::Malformed(_) => Verdict::TryAgain,
-        Failure::TooLarge { .. } | Failure::ForeignUrl { .. } | Failure::Redirected { .. } => Verdict::GiveUp,
-        Failure::Credential(_) | Failure::Network(_) => stop,
+        ApiError::Network(error) if error.is_transient() => Verdict::TryAgain,
+        ApiError::Malformed(_) => Verdict::TryAgain,
+        ApiError::TooLarge { .. } | ApiError::ForeignUrl { .. } | ApiError::Redirected { .. } => {
+            Verdict::GiveUp
+        }
+        ApiError::Credential(_) | ApiError::Network(_) => stop,
     }
 }
 
@@ -109,28 +111,28 @@ fn judge_status(status: u16, retry_after: Option<Duration>) -> Verdict {
 }
 
 /// A login is worth another try, or not.
-fn judge_login(failure: &Failure) -> Verdict {
+fn judge_login(failure: &ApiError) -> Verdict {
     match failure {
-        Failure::Refused { status: 429, retry_after, .. } => Verdict::Throttled { after: *retry_after },
-        Failure::Refused { status: 408 | 500.., .. } | Failure::Malformed(_) => Verdict::TryAgain,
-        Failure::Refused { status: 200..300, .. } if failure.is_page() => Verdict::TryAgain,
-        Failure::Network(trouble) if trouble.is_passing() => Verdict::TryAgain,
+        ApiError::Refused { status: 429, retry_after, .. } => Verdict::Throttled { after: *retry_after },
+        ApiError::Refused { status: 408 | 500.., .. } | ApiError::Malformed(_) => Verdict::TryAgain,
+        ApiError::Refused { status: 200..300, .. } if failure.is_page() => Verdict::TryAgain,
+        ApiError::Network(error) if error.is_transient() => Verdict::TryAgain,
         _ => Verdict::GiveUp,
     }
 }
 
 /// Whether a request that failed for so many `tries` is best made again without any wait. A connection kept for the
 /// next request may have been closed while it was idle, which says nothing about the request nor about the other side.
-pub fn is_due_at_once(failure: &Failure, tries: u32) -> bool {
-    tries == 1 && matches!(failure, Failure::Network(Trouble::Disconnected(_)))
+pub fn is_due_at_once(failure: &ApiError, tries: u32) -> bool {
+    tries == 1 && matches!(failure, ApiError::Network(NetworkError::Disconnected(_)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refused(status: u16, code: &str) -> Failure {
-        Failure::Refused {
+    fn refused(status: u16, code: &str) -> ApiError {
+        ApiError::Refused {
             status,
             code: code.to_owned(),
             message: String::new(),
@@ -139,8 +141,8 @@ mod tests {
         }
     }
 
-    fn silent() -> Failure {
-        Failure::Network(Trouble::Silent("no answer".to_owned()))
+    fn silent() -> ApiError {
+        ApiError::Network(NetworkError::Unreachable("no answer".to_owned()))
     }
 
     #[test]
@@ -184,7 +186,7 @@ mod tests {
 
     #[test]
     fn wrong_credentials_are_not_tried_again() {
-        let login = |failure: &Failure| judge(failure, RequestKind::Login);
+        let login = |failure: &ApiError| judge(failure, RequestKind::Login);
         assert_eq!(login(&refused(401, "AADSTS7000215")), Verdict::GiveUp);
         assert_eq!(login(&refused(503, "")), Verdict::TryAgain);
         assert_eq!(login(&silent()), Verdict::TryAgain);
@@ -192,8 +194,8 @@ mod tests {
 
     #[test]
     fn a_server_that_cannot_be_trusted_is_not_asked_again() {
-        let untrusted = Failure::Network(Trouble::Untrusted("expired".to_owned()));
-        let no_passage = Failure::Network(Trouble::NoPassage("407".to_owned()));
+        let untrusted = ApiError::Network(NetworkError::UntrustedCertificate("expired".to_owned()));
+        let no_passage = ApiError::Network(NetworkError::ProxyRefused("407".to_owned()));
         for failure in [&untrusted, &no_passage] {
             assert_eq!(judge(failure, RequestKind::Login), Verdict::GiveUp);
             assert_eq!(judge(failure, RequestKind::ListContent), Verdict::Stop);
@@ -203,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_was_gone_is_made_anew_at_once_and_once_only() {
-        let gone = Failure::Network(Trouble::Disconnected("reset".to_owned()));
+        let gone = ApiError::Network(NetworkError::Disconnected("reset".to_owned()));
         for request in [RequestKind::Login, RequestKind::FetchBlob] {
             assert_eq!(judge(&gone, request), Verdict::TryAgain);
         }

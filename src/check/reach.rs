@@ -12,7 +12,7 @@ use crate::{
     config::Tenant,
     exit::Exit,
     limits::{CHECK_WAIT_MAX, CLOCK_TOLERANCE},
-    output::Patience,
+    output::CancelToken,
 };
 
 /// Who has answered.
@@ -79,10 +79,10 @@ fn check_name(client: &Client, origin: &str, name: &str, lines: &mut Lines) -> b
     if name.parse::<IpAddr>().is_ok() {
         return true;
     }
-    let patience = Patience::default();
-    patience.end_at(Instant::now() + CHECK_WAIT_MAX);
+    let cancel = CancelToken::default();
+    cancel.cancel_at(Instant::now() + CHECK_WAIT_MAX);
     let (client, origin) = (client.clone(), origin.to_owned());
-    match patience.attempt(move || client.look_up(&origin)) {
+    match cancel.attempt(move || client.look_up(&origin)) {
         Ok(Ok(address)) => {
             lines.good(format_args!("DNS: {name} is {address}"));
             return true;

@@ -10,7 +10,7 @@ use crate::{
     exit::Exit,
     limits::CHECK_WAIT_MAX,
     log,
-    output::{self, Output, Patience},
+    output::{self, CancelToken, Output},
     state::{self, StateError},
 };
 
@@ -48,7 +48,7 @@ pub fn check_outputs(config: &Config, lines: &mut Lines) {
             expiry::check("output.http", &app.credential, lines);
         }
     }
-    for mut output in output::open(&config, &Patience::default()) {
+    for mut output in output::open(&config, &CancelToken::default()) {
         check_output(output.as_mut(), lines);
     }
 }
@@ -78,7 +78,7 @@ pub fn check_log(path: Option<&Path>, lines: &mut Lines) {
         Ok(()) => lines.good(format_args!("log.path: {} can be written", path.display())),
         Err(error) => lines.bad(
             Exit::Storage,
-            format_args!("log.path: cannot write {}: {error}; {}", path.display(), disk::mend(&error)),
+            format_args!("log.path: cannot write {}: {error}; {}", path.display(), disk::hint(&error)),
         ),
     }
 }
@@ -90,7 +90,7 @@ pub fn check_metrics(path: Option<&Path>, lines: &mut Lines) {
         Ok(()) => lines.good(format_args!("metrics.path: {} can be replaced", path.display())),
         Err(error) => lines.bad(
             Exit::Storage,
-            format_args!("metrics.path: cannot replace {}: {error}; {}", path.display(), disk::mend(&error)),
+            format_args!("metrics.path: cannot replace {}: {error}; {}", path.display(), disk::hint(&error)),
         ),
     }
 }

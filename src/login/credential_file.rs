@@ -79,7 +79,7 @@ pub enum Fault {
 
 impl Fault {
     /// What a person can do about it.
-    pub fn mend(&self) -> &'static str {
+    pub fn hint(&self) -> &'static str {
         match self {
             Self::Missing => "check the path",
             Self::Unreadable(_) => "let the user that runs the collector read it",

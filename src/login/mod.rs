@@ -156,7 +156,7 @@ fn is_code(text: &str) -> bool {
 ///
 /// Source: "Microsoft Entra authentication and authorization error codes"; for 900439 also "Azure Government AAD
 /// authority endpoint update".
-pub fn mend(code: &str) -> &'static str {
+pub fn hint(code: &str) -> &'static str {
     match code {
         "AADSTS7000215" => {
             "the client secret is wrong: copy the secret's Value (not its Secret ID) from Certificates & secrets"

@@ -10,8 +10,8 @@ use ureq::{
 };
 
 use super::{
-    Addresses, Routes, Unusable, alias::Alias, encoding, receiver_tls::ReceiverTls, speed::MinimumSpeed,
-    tls::TlsSettings, trouble::Trouble,
+    Addresses, Routes, Unusable, alias::Alias, encoding, error::NetworkError, receiver_tls::ReceiverTls,
+    speed::MinimumSpeed, tls::TlsSettings,
 };
 use crate::{config::Network, limits};
 
@@ -142,7 +142,7 @@ pub fn read_answer(
     peer: &str,
     answer: Result<Response<Body>, ureq::Error>,
     bytes_max: usize,
-) -> Result<(u16, HeaderMap, Vec<u8>), Trouble> {
+) -> Result<(u16, HeaderMap, Vec<u8>), NetworkError> {
     let (status, headers, body, cut) = read_even_if_cut(peer, answer, bytes_max)?;
     cut.map_or(Ok((status, headers, body)), Err)
 }
@@ -152,8 +152,8 @@ pub fn read_even_if_cut(
     peer: &str,
     answer: Result<Response<Body>, ureq::Error>,
     bytes_max: usize,
-) -> Result<(u16, HeaderMap, Vec<u8>, Option<Trouble>), Trouble> {
-    let (head, body) = answer.map_err(|error| Trouble::from_ureq(peer, error))?.into_parts();
+) -> Result<(u16, HeaderMap, Vec<u8>, Option<NetworkError>), NetworkError> {
+    let (head, body) = answer.map_err(|error| NetworkError::from_ureq(peer, error))?.into_parts();
     let status = head.status.as_u16();
     if !head.status.is_success() {
         let reason = read_refusal(&head.headers, body);
@@ -161,6 +161,6 @@ pub fn read_even_if_cut(
     }
     let mut bytes = Vec::new();
     let read = encoding::reader(&head.headers, body)?.take(bytes_max as u64).read_to_end(&mut bytes);
-    let cut = read.err().map(|error| Trouble::from_body(peer, error));
+    let cut = read.err().map(|error| NetworkError::from_body(peer, error));
     Ok((status, head.headers, bytes, cut))
 }

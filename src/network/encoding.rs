@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use flate2::read::MultiGzDecoder;
 use ureq::{Body, http::HeaderMap};
 
-use super::trouble::Trouble;
+use super::error::NetworkError;
 
 /// More codings than this on one body are not meant seriously.
 const CODINGS_MAX: usize = 4;
@@ -20,7 +20,7 @@ const CODINGS_MAX: usize = 4;
 /// # Errors
 ///
 /// The body has a coding that was not asked for.
-pub fn reader(headers: &HeaderMap, body: Body) -> Result<Box<dyn Read>, Trouble> {
+pub fn reader(headers: &HeaderMap, body: Body) -> Result<Box<dyn Read>, NetworkError> {
     let gzips = codings(headers)?;
     let mut reader: Box<dyn Read> = Box::new(body.into_reader());
     for _ in 0..gzips {
@@ -30,14 +30,14 @@ pub fn reader(headers: &HeaderMap, body: Body) -> Result<Box<dyn Read>, Trouble>
 }
 
 /// How many times the body is compressed.
-fn codings(headers: &HeaderMap) -> Result<usize, Trouble> {
+fn codings(headers: &HeaderMap) -> Result<usize, NetworkError> {
     let mut gzips = 0;
     for value in headers.get_all("content-encoding") {
         for coding in value.to_str().unwrap_or("?").split(',').map(str::trim) {
             match coding.to_ascii_lowercase().as_str() {
                 "" | "identity" => {}
                 "gzip" | "x-gzip" if gzips < CODINGS_MAX => gzips += 1,
-                _ => return Err(Trouble::Malformed("compressed in a way that was not asked for")),
+                _ => return Err(NetworkError::Malformed("compressed in a way that was not asked for")),
             }
         }
     }

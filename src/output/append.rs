@@ -34,7 +34,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{OutputError, Patience, Settled, special::Special};
+use super::{CancelToken, OutputError, Settled, special::Special};
 use crate::{
     disk::{self, Position},
     limits::{FILE_TIME_STEP, OUTPUT_BUFFER_BYTES},
@@ -51,7 +51,7 @@ const COMPRESSED: [&str; 10] = ["gz", "bz2", "xz", "zst", "lz4", "lzma", "zip", 
 pub struct Files {
     open: Vec<Target>,
     is_whole: IsWhole,
-    patience: Patience,
+    cancel: CancelToken,
 }
 
 /// A file that is written to.
@@ -105,8 +105,8 @@ enum Place {
 
 impl Files {
     /// None yet: a file is created when there is something to write into it.
-    pub fn new(is_whole: IsWhole, patience: &Patience) -> Self {
-        Self { open: Vec::new(), is_whole, patience: patience.clone() }
+    pub fn new(is_whole: IsWhole, cancel: &CancelToken) -> Self {
+        Self { open: Vec::new(), is_whole, cancel: cancel.clone() }
     }
 
     /// Opens a file, unless it is open. At the beginning of a batch a file that was rotated meanwhile is closed, and the
@@ -121,7 +121,7 @@ impl Files {
             log::debug!("{} was rotated: what follows is written to a new file", path.display());
             self.open.remove(place);
         }
-        let mut target = Target::open(path.to_owned(), self.is_whole, &self.patience)?;
+        let mut target = Target::open(path.to_owned(), self.is_whole, &self.cancel)?;
         target.begin_batch()?;
         let position = target.position()?;
         self.open.push(target);
@@ -163,7 +163,7 @@ impl Files {
                         "{path} was {how} while records were written to it: they are written again to a new file, and \
                          a rotated copy may have them too"
                     );
-                    let new = Target::open(target.path.clone(), target.is_whole, &self.patience)?;
+                    let new = Target::open(target.path.clone(), target.is_whole, &self.cancel)?;
                     reopened.push(new.position()?);
                     let old = std::mem::replace(target, new);
                     let (begin, end) = (old.begin, old.begin + old.written);
@@ -176,7 +176,7 @@ impl Files {
                         problem: "was truncated by a rotation while records were written to it; they are collected \
                                   again, and those in the rotated copy are delivered twice"
                             .to_owned(),
-                        mend: "rotate by renaming, without copytruncate".to_owned(),
+                        hint: "rotate by renaming, without copytruncate".to_owned(),
                     });
                 }
             }
@@ -219,9 +219,9 @@ impl Files {
 
 impl Target {
     /// Opens a file for appending, created with its folder if it does not exist, and repairs an incomplete end.
-    fn open(path: PathBuf, is_whole: IsWhole, patience: &Patience) -> Result<Self, OutputError> {
+    fn open(path: PathBuf, is_whole: IsWhole, cancel: &CancelToken) -> Result<Self, OutputError> {
         let (is_dirty, is_in_batch, since) = (false, false, SystemTime::UNIX_EPOCH);
-        if let Some((file, special)) = Special::open(&path, patience)? {
+        if let Some((file, special)) = Special::open(&path, cancel)? {
             let special = Some(special);
             return Ok(Self {
                 path,

@@ -1,6 +1,6 @@
 //! A connection to a receiver: TCP, or TLS over it.
 //!
-//! Every wait has an end: the one that the caller gives, and that of the pass ([`Patience`]).
+//! Every wait has an end: the one that the caller gives, and that of the pass ([`CancelToken`]).
 
 use std::{
     io::{self, Read, Write},
@@ -12,10 +12,10 @@ use std::{
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring};
 use rustls_pki_types::ServerName;
 
-use super::{OutputError, Over, Patience};
+use super::{CancelToken, Cancelled, OutputError};
 use crate::{
     config::Tls,
-    limits::{ADDRESS_WAIT_MAX, CONNECT_TIMEOUT, PATIENCE_STEP, TLS_HANDSHAKE_WAIT, TLS_PROBE_WAIT},
+    limits::{ADDRESS_WAIT_MAX, CANCEL_POLL_INTERVAL, CONNECT_TIMEOUT, TLS_HANDSHAKE_WAIT, TLS_PROBE_WAIT},
     log::one_line,
     network::tls::{self, TlsProblem, TlsSettings},
 };
@@ -32,7 +32,7 @@ pub struct Endpoint {
     first_address: usize,
     /// Whether it was found out already whether this receiver expects TLS.
     is_probed: bool,
-    patience: Patience,
+    cancel: CancelToken,
 }
 
 /// Why a receiver did not accept records.
@@ -56,7 +56,7 @@ impl From<ReceiverError> for OutputError {
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
-    patience: Patience,
+    cancel: CancelToken,
 }
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ enum Stream {
 
 impl Endpoint {
     /// Connects to nobody yet. Nobody waits for this receiver when `patience` is over.
-    pub fn new(host: &str, port: u16, tls: Option<&Tls>, patience: &Patience) -> Self {
+    pub fn new(host: &str, port: u16, tls: Option<&Tls>, cancel: &CancelToken) -> Self {
         Self {
             host: host.to_owned(),
             port,
@@ -75,7 +75,7 @@ impl Endpoint {
             client: None,
             first_address: 0,
             is_probed: false,
-            patience: patience.clone(),
+            cancel: cancel.clone(),
         }
     }
 
@@ -97,14 +97,14 @@ impl Endpoint {
                 Stream::Tls(Box::new(StreamOwned::new(session, socket)))
             }
         };
-        let mut connection = Connection { stream, patience: self.patience.clone() };
+        let mut connection = Connection { stream, cancel: self.cancel.clone() };
         connection.shake_hands().map_err(|error| self.handshake_failure(&error))?;
         Ok(connection)
     }
 
     fn dial(&self) -> io::Result<TcpStream> {
         let (host, port, first) = (self.host.clone(), self.port, self.first_address);
-        self.patience.attempt(move || dial(&host, port, first)).unwrap_or_else(|over| Err(over.into()))
+        self.cancel.attempt(move || dial(&host, port, first)).unwrap_or_else(|over| Err(over.into()))
     }
 
     /// Lets the next connection begin with another of the host's addresses, because this one is silent.
@@ -119,7 +119,7 @@ impl Endpoint {
             return None;
         }
         let (host, port) = (self.host.clone(), self.port);
-        let answers = self.patience.attempt(move || answers_tls(&host, port));
+        let answers = self.cancel.attempt(move || answers_tls(&host, port));
         answers.is_ok_and(|answers| answers.unwrap_or(false)).then(|| {
             ReceiverError::Permanent(self.error(
                 "it speaks TLS on this port, and tls is not configured",
@@ -129,13 +129,13 @@ impl Endpoint {
     }
 
     /// That this receiver does not take records.
-    pub fn error(&self, problem: impl Into<String>, mend: impl Into<String>) -> OutputError {
-        OutputError::Receiver { receiver: self.name(), problem: problem.into(), mend: mend.into() }
+    pub fn error(&self, problem: impl Into<String>, hint: impl Into<String>) -> OutputError {
+        OutputError::Receiver { receiver: self.name(), problem: problem.into(), hint: hint.into() }
     }
 
     /// What an error on a connection to this receiver means for a person.
     pub fn failure(&self, error: &io::Error) -> ReceiverError {
-        if Over::is_behind(error) {
+        if Cancelled::is_behind(error) {
             let error = self.error(error.to_string(), "the next pass goes on from here");
             return ReceiverError::Permanent(error);
         }
@@ -218,8 +218,8 @@ fn dial(host: &str, port: u16, first: usize) -> io::Result<TcpStream> {
     }
     let socket = first_that_answers(&addresses, TcpStream::connect_timeout)?;
     socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE_STEP))?;
-    socket.set_write_timeout(Some(PATIENCE_STEP))?;
+    socket.set_read_timeout(Some(CANCEL_POLL_INTERVAL))?;
+    socket.set_write_timeout(Some(CANCEL_POLL_INTERVAL))?;
     Ok(socket)
 }
 
@@ -231,7 +231,7 @@ fn first_that_answers<Socket>(
     let until = Instant::now() + CONNECT_TIMEOUT;
     let mut failure = io::Error::other("the name has no address");
     for (place, address) in addresses.iter().enumerate() {
-        let left = until.saturating_duration_since(Instant::now()).max(PATIENCE_STEP);
+        let left = until.saturating_duration_since(Instant::now()).max(CANCEL_POLL_INTERVAL);
         let is_last = place + 1 == addresses.len();
         match connect(address, if is_last { left } else { left.min(ADDRESS_WAIT_MAX) }) {
             Ok(socket) => return Ok(socket),
@@ -266,7 +266,7 @@ impl Connection {
         let mut rest = bytes;
         let mut until = Instant::now() + silence_max;
         while !rest.is_empty() {
-            self.patience.check()?;
+            self.cancel.check()?;
             match self.stream.write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
@@ -326,7 +326,7 @@ impl Connection {
     fn drop_what_it_said(&mut self) -> io::Result<()> {
         let mut bytes = [0; 4096];
         loop {
-            self.patience.check()?;
+            self.cancel.check()?;
             match self.stream.read(&mut bytes) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
@@ -340,7 +340,7 @@ impl Connection {
     /// it does when it has read everything. If it has not within `silence_max`, [`io::ErrorKind::TimedOut`].
     ///
     /// Whoever closes with something unread, or gets something after that, answers with a reset (RFC 9293, section
-    /// 3.6.1), which is an error here, unless it comes later than [`PATIENCE_STEP`] after the close.
+    /// 3.6.1), which is an error here, unless it comes later than [`CANCEL_POLL_INTERVAL`] after the close.
     pub fn close(mut self, silence_max: Duration) -> io::Result<()> {
         self.ensure_open()?;
         if let Stream::Tls(stream) = &mut self.stream {
@@ -357,7 +357,7 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        self.patience.sleep(PATIENCE_STEP)?;
+        self.cancel.sleep(CANCEL_POLL_INTERVAL)?;
         self.stream.socket().take_error()?.map_or(Ok(()), Err)
     }
 
@@ -380,7 +380,7 @@ impl Connection {
         if !is_pause(&error) {
             return Err(error);
         }
-        self.patience.check()?;
+        self.cancel.check()?;
         if Instant::now() >= until { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 }
@@ -448,16 +448,16 @@ mod tests {
     use super::*;
 
     /// A connection and its other side.
-    fn connected(patience: &Patience) -> (Connection, TcpStream) {
+    fn connected(cancel: &CancelToken) -> (Connection, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let connection = Endpoint::new("127.0.0.1", port, None, patience).connect().expect("a listener");
+        let connection = Endpoint::new("127.0.0.1", port, None, cancel).connect().expect("a listener");
         (connection, listener.accept().expect("a connection").0)
     }
 
     #[test]
     fn a_receiver_that_has_closed_is_noticed_whatever_it_said_before() {
-        let (mut connection, mut receiver) = connected(&Patience::default());
+        let (mut connection, mut receiver) = connected(&CancelToken::default());
         for _ in 0..2 {
             connection.ensure_open().expect("an open connection");
             receiver.write_all(b"nobody asked").expect("an open connection");
@@ -475,16 +475,18 @@ mod tests {
 
     #[test]
     fn a_silent_receiver_is_waited_for_no_longer_than_told_and_none_beyond_the_end() {
-        let patience = Patience::default();
-        let (mut connection, receiver) = connected(&patience);
-        let silence = connection.receive(&mut [0; 64], PATIENCE_STEP).expect_err("silence");
+        let cancel = CancelToken::default();
+        let (mut connection, receiver) = connected(&cancel);
+        let silence = connection.receive(&mut [0; 64], CANCEL_POLL_INTERVAL).expect_err("silence");
         assert_eq!(silence.kind(), io::ErrorKind::TimedOut);
         let much = vec![0; 64 * 1024 * 1024];
-        let silence = connection.send(&much, PATIENCE_STEP).expect_err("nobody who reads");
+        let silence = connection.send(&much, CANCEL_POLL_INTERVAL).expect_err("nobody who reads");
         assert_eq!(silence.kind(), io::ErrorKind::TimedOut);
-        patience.end_at(Instant::now());
-        assert!(Over::is_behind(&connection.receive(&mut [0; 64], CONNECT_TIMEOUT).expect_err("an end")));
-        assert!(Over::is_behind(&connection.send(b"1", CONNECT_TIMEOUT).expect_err("an end")));
+        cancel.cancel_at(Instant::now());
+        assert!(Cancelled::is_behind(
+            &connection.receive(&mut [0; 64], CONNECT_TIMEOUT).expect_err("an end")
+        ));
+        assert!(Cancelled::is_behind(&connection.send(b"1", CONNECT_TIMEOUT).expect_err("an end")));
         drop(receiver);
     }
 
@@ -504,7 +506,7 @@ mod tests {
 
     #[test]
     fn a_receiver_is_named_by_host_and_port() {
-        let name = |host| Endpoint::new(host, 1, None, &Patience::default()).name();
+        let name = |host| Endpoint::new(host, 1, None, &CancelToken::default()).name();
         assert_eq!(name("logs.example"), "logs.example:1");
         assert_eq!(name("2001:db8::1"), "[2001:db8::1]:1");
     }

@@ -10,7 +10,7 @@
 use std::{collections::HashMap, fs::File, io, path::PathBuf};
 
 use super::{
-    Output, OutputError, Patience, Settled, Source,
+    CancelToken, Output, OutputError, Settled, Source,
     append::{Files, Opened, Target, storage},
     special,
 };
@@ -43,11 +43,11 @@ enum Head {
 
 impl CsvOutput {
     /// Opens nothing yet. The reader of a pipe is waited for until `patience` is over.
-    pub fn new(settings: &config::FileOutput, patience: &Patience) -> Self {
+    pub fn new(settings: &config::FileOutput, cancel: &CancelToken) -> Self {
         Self {
             settings: settings.clone(),
             // A line that is not ended can be a whole row or not: nobody can tell.
-            files: Files::new(|_| false, patience),
+            files: Files::new(|_| false, cancel),
             heads: HashMap::new(),
         }
     }
@@ -202,7 +202,7 @@ mod tests {
 
     fn output(path: &Path, separate_by_content_type: bool, separator: char) -> CsvOutput {
         let settings = config::FileOutput { path: path.to_owned(), separate_by_content_type, separator };
-        CsvOutput::new(&settings, &Patience::default())
+        CsvOutput::new(&settings, &CancelToken::default())
     }
 
     fn write(output: &mut CsvOutput, body: &str) -> Result<(), OutputError> {

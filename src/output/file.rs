@@ -1,7 +1,7 @@
 //! Records to files, one line of JSON each, appended.
 
 use super::{
-    Output, OutputError, Patience, Settled, Source,
+    CancelToken, Output, OutputError, Settled, Source,
     append::{Files, Opened},
     special,
 };
@@ -25,10 +25,10 @@ pub struct FileOutput {
 
 impl FileOutput {
     /// Opens nothing yet. The reader of a pipe is waited for until `patience` is over.
-    pub fn new(settings: &config::FileOutput, patience: &Patience) -> Self {
+    pub fn new(settings: &config::FileOutput, cancel: &CancelToken) -> Self {
         Self {
             settings: settings.clone(),
-            files: Files::new(records::is_whole_line, patience),
+            files: Files::new(records::is_whole_line, cancel),
             lines: Vec::with_capacity(OUTPUT_BUFFER_BYTES),
         }
     }
@@ -95,7 +95,7 @@ mod tests {
     fn output(path: &Path, separate_by_content_type: bool) -> FileOutput {
         let separator = ';';
         let settings = config::FileOutput { path: path.to_owned(), separate_by_content_type, separator };
-        FileOutput::new(&settings, &Patience::default())
+        FileOutput::new(&settings, &CancelToken::default())
     }
 
     fn write(output: &mut FileOutput, body: &str) -> Result<(), OutputError> {

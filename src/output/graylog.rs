@@ -13,7 +13,7 @@
 use std::io;
 
 use super::{
-    Connection, Endpoint, Output, OutputError, Patience, ReceiverError, Source, connection::is_closed,
+    CancelToken, Connection, Endpoint, Output, OutputError, ReceiverError, Source, connection::is_closed,
     gelf::Gelf, retries::Retries,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 #[derive(Debug)]
 pub struct GraylogOutput {
     endpoint: Endpoint,
-    patience: Patience,
+    cancel: CancelToken,
     retries: Retries,
     /// Whether the receiver's closing is waited for.
     confirm: bool,
@@ -48,11 +48,11 @@ pub struct GraylogOutput {
 
 impl GraylogOutput {
     /// Connects to nobody yet. Nobody waits for this receiver when `patience` is over.
-    pub fn new(settings: &config::GraylogOutput, patience: &Patience) -> Self {
+    pub fn new(settings: &config::GraylogOutput, cancel: &CancelToken) -> Self {
         let config::GraylogOutput { address, port, confirm, retry_timeout, tls } = settings;
         Self {
-            endpoint: Endpoint::new(address, *port, tls.as_ref(), patience),
-            patience: patience.clone(),
+            endpoint: Endpoint::new(address, *port, tls.as_ref(), cancel),
+            cancel: cancel.clone(),
             retries: Retries::new(*retry_timeout),
             confirm: *confirm,
             connection: None,
@@ -88,7 +88,7 @@ impl GraylogOutput {
                 log::warn!("Output graylog sends again what was not confirmed: {text}");
                 logged = text;
             }
-            if self.patience.sleep(delay).is_err() {
+            if self.cancel.sleep(delay).is_err() {
                 return Err(error);
             }
         }
@@ -191,7 +191,7 @@ mod tests {
             retry_timeout: Duration::ZERO,
             tls: None,
         };
-        let mut output = GraylogOutput::new(&settings, &Patience::default());
+        let mut output = GraylogOutput::new(&settings, &CancelToken::default());
         output.confirmed_ids = vec![1, 2];
         assert_eq!(output.take_safe_ids(), [1, 2]);
         assert_eq!(output.take_safe_ids(), [0; 0]);

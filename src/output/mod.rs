@@ -4,6 +4,7 @@
 //! beside this one, and a line in [`open`]. Outputs know nothing of the API or of the state.
 
 mod append;
+mod cancel;
 mod connection;
 mod csv;
 mod file;
@@ -11,7 +12,6 @@ pub mod fluentd;
 pub mod gelf;
 mod graylog;
 mod http;
-mod patience;
 mod retries;
 mod special;
 mod stdout;
@@ -27,13 +27,13 @@ use crate::{
     records::{Record, RecordId},
 };
 
+pub use cancel::{CancelToken, Cancelled};
 pub use connection::{Connection, Endpoint, ReceiverError};
 pub use csv::CsvOutput;
 pub use file::FileOutput;
 pub use fluentd::FluentdOutput;
 pub use graylog::GraylogOutput;
 pub use http::HttpOutput;
-pub use patience::{Over, Patience};
 pub use stdout::Stdout;
 
 /// Takes records and says when they are safe. Used by the writer thread alone. After an error it is not used again in
@@ -164,7 +164,7 @@ impl RefusedRecord {
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// A file or its folder cannot be written.
-    #[error("cannot {action} {path}: {source}; {}", disk::mend(.source))]
+    #[error("cannot {action} {path}: {source}; {}", disk::hint(.source))]
     Storage {
         /// What was tried: `write`, `open`, …
         action: &'static str,
@@ -174,14 +174,14 @@ pub enum OutputError {
         source: io::Error,
     },
     /// A receiver cannot be reached, or does not take records.
-    #[error("{receiver}: {problem}; {mend}")]
+    #[error("{receiver}: {problem}; {hint}")]
     Receiver {
         /// Host and port, or a URL; never with a password.
         receiver: String,
         /// What went wrong, in words.
         problem: String,
         /// What a person can do about it.
-        mend: String,
+        hint: String,
     },
     /// Whoever read our standard output has gone.
     #[error("standard output was closed by its reader")]
@@ -196,26 +196,26 @@ impl OutputError {
 }
 
 /// The enabled outputs. Those that wait for a receiver do so only until `patience` is over, and fail then.
-pub fn open(config: &Config, patience: &Patience) -> Vec<Box<dyn Output>> {
+pub fn open(config: &Config, cancel: &CancelToken) -> Vec<Box<dyn Output>> {
     let mut outputs: Vec<Box<dyn Output>> = Vec::new();
     if let Some(file) = &config.output.file {
         if crate::csv::is_csv(&file.path) {
-            outputs.push(Box::new(CsvOutput::new(file, patience)));
+            outputs.push(Box::new(CsvOutput::new(file, cancel)));
         } else {
-            outputs.push(Box::new(FileOutput::new(file, patience)));
+            outputs.push(Box::new(FileOutput::new(file, cancel)));
         }
     }
     if let Some(fluentd) = &config.output.fluentd {
-        outputs.push(Box::new(FluentdOutput::new(fluentd, patience)));
+        outputs.push(Box::new(FluentdOutput::new(fluentd, cancel)));
     }
     if let Some(http) = &config.output.http {
-        outputs.push(Box::new(HttpOutput::new(http, &config.network, patience)));
+        outputs.push(Box::new(HttpOutput::new(http, &config.network, cancel)));
     }
     if let Some(graylog) = &config.output.graylog {
-        outputs.push(Box::new(GraylogOutput::new(graylog, patience)));
+        outputs.push(Box::new(GraylogOutput::new(graylog, cancel)));
     }
     if config.output.stdout {
-        outputs.push(Box::new(Stdout::new(patience)));
+        outputs.push(Box::new(Stdout::new(cancel)));
     }
     outputs
 }

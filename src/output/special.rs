@@ -22,10 +22,10 @@ use rustix::{
     io::{Errno, ioctl_fionread},
 };
 
-use super::{OutputError, Patience, append::storage};
+use super::{CancelToken, OutputError, append::storage};
 use crate::{
     disk,
-    limits::{PATIENCE_STEP, READER_STALL_MAX},
+    limits::{CANCEL_POLL_INTERVAL, READER_STALL_MAX},
 };
 
 /// A file that has a reader instead of a disk.
@@ -36,12 +36,12 @@ pub struct Special {
     /// Whether a write to it can block.
     can_block: bool,
     is_pipe: bool,
-    patience: Patience,
+    cancel: CancelToken,
 }
 
 impl Special {
     /// Opens what the path names if it exists and is not a regular file.
-    pub fn open(path: &Path, patience: &Patience) -> Result<Option<(File, Self)>, OutputError> {
+    pub fn open(path: &Path, cancel: &CancelToken) -> Result<Option<(File, Self)>, OutputError> {
         let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
         if metadata.is_file() || metadata.is_dir() {
             return Ok(None);
@@ -52,8 +52,7 @@ impl Special {
         };
         let is_pipe = metadata.file_type().is_fifo();
         let clone = file.try_clone().map_err(|error| storage("open", path, error))?;
-        let special =
-            Self { path: path.to_owned(), file: clone, can_block, is_pipe, patience: patience.clone() };
+        let special = Self { path: path.to_owned(), file: clone, can_block, is_pipe, cancel: cancel.clone() };
         Ok(Some((file, special)))
     }
 
@@ -65,7 +64,7 @@ impl Special {
     fn write_in_a_thread(&self, lines: &[u8]) -> Result<(), OutputError> {
         let mut file = self.file.try_clone().map_err(|error| self.error(error))?;
         let lines = lines.to_vec();
-        let written = self.patience.attempt(move || file.write_all(&lines));
+        let written = self.cancel.attempt(move || file.write_all(&lines));
         written.map_err(|over| self.unread(&over.to_string()))?.map_err(|error| self.error(error))
     }
 
@@ -113,7 +112,7 @@ impl Special {
     /// Waits a moment for an event. Errors are reported without being asked for.
     fn poll(&self, events: PollFlags) -> Result<PollFlags, OutputError> {
         let mut descriptors = [PollFd::new(&self.file, events)];
-        let step = if events.is_empty() { Duration::from_millis(2) } else { PATIENCE_STEP };
+        let step = if events.is_empty() { Duration::from_millis(2) } else { CANCEL_POLL_INTERVAL };
         let step = Timespec::try_from(step).expect("a moment");
         match poll(&mut descriptors, Some(&step)) {
             Ok(_) | Err(Errno::INTR) => Ok(descriptors[0].revents()),
@@ -123,7 +122,7 @@ impl Special {
 
     /// An error if the pass has to end, or if nothing was read for too long.
     fn check(&self, stall: Instant) -> Result<(), OutputError> {
-        self.patience.check().map_err(|over| self.unread(&over.to_string()))?;
+        self.cancel.check().map_err(|over| self.unread(&over.to_string()))?;
         if stall.elapsed() < READER_STALL_MAX {
             return Ok(());
         }
@@ -144,7 +143,7 @@ impl Special {
 
 /// Finds out whether lines could be appended to a file, and changes nothing.
 pub fn try_append(path: &Path) -> Result<(), OutputError> {
-    match Special::open(path, &Patience::default())? {
+    match Special::open(path, &CancelToken::default())? {
         Some(_) => Ok(()),
         None => disk::try_append(path).map_err(|error| storage("write", path, error)),
     }
@@ -154,7 +153,7 @@ fn reader_error(path: &Path, problem: &str) -> OutputError {
     OutputError::Receiver {
         receiver: path.display().to_string(),
         problem: problem.to_owned(),
-        mend: "see to the program that reads it; its records are collected again by the next pass".to_owned(),
+        hint: "see to the program that reads it; its records are collected again by the next pass".to_owned(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{Output, OutputError, Patience, Source};
+use super::{CancelToken, Output, OutputError, Source};
 use crate::{delivery::OutputName, limits::OUTPUT_BUFFER_BYTES, records::Record};
 
 /// Standard output. What is written ends with a record's end, and counts as safe when the system has taken it: of what
@@ -10,13 +10,13 @@ use crate::{delivery::OutputName, limits::OUTPUT_BUFFER_BYTES, records::Record};
 #[derive(Debug)]
 pub struct Stdout {
     lines: Vec<u8>,
-    patience: Patience,
+    cancel: CancelToken,
 }
 
 impl Stdout {
     /// A reader that stands still is waited for until `patience` is over.
-    pub fn new(patience: &Patience) -> Self {
-        Self { lines: Vec::new(), patience: patience.clone() }
+    pub fn new(cancel: &CancelToken) -> Self {
+        Self { lines: Vec::new(), cancel: cancel.clone() }
     }
 
     fn pass_on(&mut self) -> Result<(), OutputError> {
@@ -24,7 +24,7 @@ impl Stdout {
             return Ok(());
         }
         let lines = std::mem::take(&mut self.lines);
-        let passed_on = self.patience.attempt(move || {
+        let passed_on = self.cancel.attempt(move || {
             let mut stdout = io::stdout().lock();
             stdout.write_all(&lines).and_then(|()| stdout.flush())
         });
@@ -36,7 +36,7 @@ impl Stdout {
             Err(over) => Err(OutputError::Receiver {
                 receiver: standard_output(),
                 problem: over.to_string(),
-                mend: "read it faster".to_owned(),
+                hint: "read it faster".to_owned(),
             }),
         }
     }

@@ -11,10 +11,10 @@
 mod feeds;
 mod memory;
 mod plan;
-mod schedule;
+mod scheduler;
 mod signals;
-mod work;
-mod write;
+mod worker;
+mod writer;
 
 use std::{
     collections::HashMap,
@@ -28,23 +28,23 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::{
-    api::{Client, Failure, Token},
+    api::{ApiError, Client, Token},
     clock::Clock,
     config::{self, Config, Tenant},
-    delivery::{OutputSet, Wanted},
+    delivery::{OutputSet, PendingBlob},
     filter::Filter,
     limits::{RECEIVERS_LAST_WAIT_MIN, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     network,
-    output::{self, Output, OutputError, Patience, Stdout},
+    output::{self, CancelToken, Output, OutputError, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
     state::{self, KnownBlobs, Ledger, Progress, StateError, Waiting},
 };
 use feeds::{FeedIndex, Feeds, TenantIndex};
 use memory::Memory;
-use plan::Reach;
-use schedule::{Attempt, Schedule};
-use work::{Answer, Tools};
-use write::{Closed, Delivered, Incoming, Writer};
+use plan::LookBack;
+use scheduler::{Attempt, Scheduler};
+use worker::{Outcome, Worker};
+use writer::{Closed, CommittedBlob, Writer, WriterMessage};
 
 /// What is asked of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub enum Mode {
 
 /// How a pass is made this once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct PassOptions {
     /// What is asked of it.
     pub mode: Mode,
     /// Look back this far, instead of `hoursToCollect`.
@@ -71,9 +71,9 @@ pub struct Order {
 /// What brings the main thread on.
 pub enum Event {
     /// A pool thread is done with an attempt.
-    Worked(Box<Attempt>, Result<Answer, Failure>),
+    Worked(Box<Attempt>, Result<Outcome, ApiError>),
     /// The writer has committed a batch.
-    Delivered(Vec<Delivered>),
+    Committed(Vec<CommittedBlob>),
     /// An output has failed; these still take records.
     OutputsLeft(OutputSet),
     /// Somebody wants the program to end.
@@ -101,7 +101,7 @@ pub enum PassError {
 
 /// What a pass did, and how its outputs fared.
 #[derive(Debug)]
-pub struct Ended {
+pub struct PassOutcome {
     /// The blobs, feeds and tenants.
     pub summary: Summary,
     /// Why outputs failed; each was said in the log.
@@ -109,27 +109,27 @@ pub struct Ended {
 }
 
 /// What a pass remembers from earlier ones, and where it writes.
-struct Ends {
+struct Opened {
     known: KnownBlobs,
     progress: Progress,
     ledger: Option<Ledger>,
     outputs: Vec<Box<dyn Output>>,
 }
 
-impl Ends {
-    fn open(config: &Config, mode: Mode, clock: &Clock, patience: &Patience) -> Result<Self, StateError> {
+impl Opened {
+    fn open(config: &Config, mode: Mode, clock: &Clock, cancel: &CancelToken) -> Result<Self, StateError> {
         let collect = &config.collect;
         let (ledger, known, progress, outputs) = match mode {
             Mode::Collect => {
                 let (ledger, known, progress) = state::open(&collect.working_dir, collect.dedup, clock)?;
-                (Some(ledger), known, progress, output::open(config, patience))
+                (Some(ledger), known, progress, output::open(config, cancel))
             }
             Mode::DryRun => {
                 let (known, progress) = state::peek(&collect.working_dir)?;
                 (None, known, progress, Vec::new())
             }
             Mode::Retrieve => {
-                let stdout: Box<dyn Output> = Box::new(Stdout::new(patience));
+                let stdout: Box<dyn Output> = Box::new(Stdout::new(cancel));
                 (None, KnownBlobs::default(), Progress::default(), vec![stdout])
             }
         };
@@ -141,8 +141,8 @@ impl Ends {
 /// Makes one pass over these tenants of the configuration.
 ///
 /// A blob, feed, tenant or output that failed is no error but a part of what is returned.
-pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended, PassError> {
-    let mode = order.mode;
+pub fn run(config: &Config, tenants: Vec<Tenant>, options: &PassOptions) -> Result<PassOutcome, PassError> {
+    let mode = options.mode;
     let feeds = Arc::new(Feeds::new(tenants));
     let (collect, clock) = (&config.collect, Clock::start());
     log::info!(
@@ -150,20 +150,20 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
         feeds.tenants().count(),
         feeds.feeds().count()
     );
-    let patience = Patience::default();
+    let cancel = CancelToken::default();
     if let Some(deadline) = collect.deadline {
-        patience.end_at(Instant::now() + deadline + STOP_LEAVE_AFTER);
+        cancel.cancel_at(Instant::now() + deadline + STOP_LEAVE_AFTER);
     }
-    let Ends { known, progress, ledger, outputs } = Ends::open(config, mode, &clock, &patience)?;
+    let Opened { known, progress, ledger, outputs } = Opened::open(config, mode, &clock, &cancel)?;
     log::debug!("{} known blobs, {} waiting blobs", known.len(), progress.waiting.len());
     let client = Client::new(&config.network, collect, clock.clone())?;
-    let reach = Reach {
-        look_back: order.look_back.unwrap_or(collect.look_back),
-        is_whole: order.look_back.is_some(),
+    let look_back = LookBack {
+        duration: options.look_back.unwrap_or(collect.look_back),
+        is_whole: options.look_back.is_some(),
         only_future: config.only_future_events && mode != Mode::Retrieve,
     };
-    let mut schedule = Schedule::new(&feeds, mode, reach, collect, known, &progress, clock);
-    let rest = resume(&mut schedule, &feeds, progress);
+    let mut scheduler = Scheduler::new(&feeds, mode, look_back, collect, known, &progress, clock);
+    let rest = resume(&mut scheduler, &feeds, progress);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(collect.threads)
         .thread_name(|number| format!("download-{number}"))
@@ -180,7 +180,7 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
     let memory = Memory::new(collect.held_bytes_max, collect.held_records_max);
     let filter =
         |(content_type, filter): &(_, config::Filter)| (*content_type, Filter::new(&filter.conditions));
-    let tools = Tools {
+    let worker = Worker {
         client: client.clone(),
         feeds: Arc::clone(&feeds),
         filters: collect.filters.iter().map(filter).collect(),
@@ -188,56 +188,56 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, order: &Order) -> Result<Ended
         memory,
     };
     let (attempts, attempts_received) = crossbeam_channel::bounded(collect.threads);
-    let worked = events.clone();
+    let finished = events.clone();
     // One job for each thread, which takes attempts until no more come. A job for each attempt would cost more than a
     // small blob does: idle threads would look for it in each other's queues.
     pool.spawn_broadcast(move |_| {
         for Next { attempt, token } in &attempts_received {
-            let result = tools.run(&attempt.task, token.as_deref(), attempt.salvages);
+            let result = worker.run(&attempt.task, token.as_deref(), attempt.salvages);
             // Nobody waits for an attempt that hangs when the pass ends.
-            let _ = worked.send(Event::Worked(Box::new(attempt), result));
+            let _ = finished.send(Event::Worked(Box::new(attempt), result));
         }
     });
-    let signals = signals::listen(events, patience.clone());
+    let signals = signals::listen(events, cancel.clone());
     let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
-    let bar = Bar::start(order.show_progress && !prints_lines);
+    let bar = Bar::start(options.show_progress && !prints_lines);
 
-    let mut course = Course {
+    let mut event_loop = EventLoop {
         feeds: &feeds,
-        schedule,
+        scheduler,
         client,
         events: &events_received,
         blobs,
         bar: &bar,
         stopped_at: None,
     };
-    course.run(&attempts);
+    event_loop.run(&attempts);
     // Nothing more comes: the writer commits what it has. No receiver keeps the lock for much longer.
-    patience.end_at(Instant::now() + config.interval.max(RECEIVERS_LAST_WAIT_MIN));
+    cancel.cancel_at(Instant::now() + config.interval.max(RECEIVERS_LAST_WAIT_MIN));
     drop(close);
     let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    course.take_rest();
+    event_loop.take_rest();
     match &written {
         Ok(Closed { failures, .. }) => {
             if let Some(why) = failures.first() {
-                course.schedule.output_failed(why.to_string());
+                event_loop.scheduler.output_failed(why.to_string());
             }
         }
-        Err(error) => course.schedule.output_failed(error.to_string()),
+        Err(error) => event_loop.scheduler.output_failed(error.to_string()),
     }
     drop(signals);
-    let (summary, found) = course.schedule.finish();
+    let (summary, found) = event_loop.scheduler.finish();
     drop(bar);
     summary.log();
     let Closed { ledger, files_are_whole, failures } = written?;
     if let Some(ledger) = ledger {
         ledger.finish(&rest.followed_by(found), files_are_whole)?;
     }
-    Ok(Ended { summary, failures })
+    Ok(PassOutcome { summary, failures })
 }
 
 /// Gives the schedule the blobs that wait from earlier passes. Returns the progress of feeds that are not in this pass.
-fn resume(schedule: &mut Schedule<'_>, feeds: &Feeds, mut progress: Progress) -> Progress {
+fn resume(scheduler: &mut Scheduler<'_>, feeds: &Feeds, mut progress: Progress) -> Progress {
     let named = |feed| {
         let (tenant, content_type) = feeds.feed(feed);
         ((tenant.tenant_id.as_str(), content_type), feed)
@@ -249,7 +249,7 @@ fn resume(schedule: &mut Schedule<'_>, feeds: &Feeds, mut progress: Progress) ->
             continue;
         };
         let Waiting { blob, delivered_to, has_failed, failed_passes, .. } = waiting;
-        schedule.resume(feed, Wanted { blob, delivered_to, has_failed, failed_passes });
+        scheduler.resume(feed, PendingBlob { blob, delivered_to, has_failed, failed_passes });
     }
     progress
 }
@@ -261,32 +261,32 @@ struct Next {
 }
 
 /// The main thread's part of a pass.
-struct Course<'a, 's> {
+struct EventLoop<'a, 's> {
     feeds: &'a Feeds,
-    schedule: Schedule<'s>,
+    scheduler: Scheduler<'s>,
     client: Client,
     events: &'a Receiver<Event>,
-    blobs: Sender<Incoming>,
+    blobs: Sender<WriterMessage>,
     bar: &'a Bar,
     stopped_at: Option<Instant>,
 }
 
-impl Course<'_, '_> {
+impl EventLoop<'_, '_> {
     /// Hands out what may run, and waits for what comes of it, until the schedule is over; or, if that was stopped,
     /// until nobody waits any more.
     fn run(&mut self, attempts: &Sender<Next>) {
         let mut is_cut = false;
         loop {
-            while let Some((attempt, token)) = self.schedule.next(Instant::now()) {
+            while let Some((attempt, token)) = self.scheduler.next(Instant::now()) {
                 attempts
                     .send(Next { attempt, token })
                     .expect("the threads take attempts as long as there may be some");
             }
-            if self.schedule.is_over() {
+            if self.scheduler.is_over() {
                 return;
             }
-            let mut wake_at = self.schedule.next_at();
-            if self.schedule.stopped().is_some() {
+            let mut wake_at = self.scheduler.next_at();
+            if self.scheduler.stopped().is_some() {
                 let stopped_at = *self.stopped_at.get_or_insert_with(Instant::now);
                 if stopped_at.elapsed() >= STOP_LEAVE_AFTER {
                     return;
@@ -311,8 +311,8 @@ impl Course<'_, '_> {
     fn take_rest(&mut self) {
         while let Ok(event) = self.events.try_recv() {
             match event {
-                Event::Delivered(blobs) => self.schedule.delivered(&blobs),
-                Event::Signal(stop) => self.schedule.stop(stop),
+                Event::Committed(blobs) => self.scheduler.delivered(&blobs),
+                Event::Signal(stop) => self.scheduler.stop(stop),
                 Event::Worked(..) | Event::OutputsLeft(_) => {}
             }
         }
@@ -321,33 +321,33 @@ impl Course<'_, '_> {
     fn take(&mut self, event: Event) {
         match event {
             Event::Worked(attempt, result) => {
-                let would_download = self.schedule.done(*attempt, result, Instant::now());
+                let would_download = self.scheduler.done(*attempt, result, Instant::now());
                 self.print(&would_download);
-                for (feed, wanted) in self.schedule.take_gone() {
+                for (feed, wanted) in self.scheduler.take_gone() {
                     self.send_gone(feed, wanted);
                 }
-                for (feed, at) in self.schedule.take_started() {
+                for (feed, at) in self.scheduler.take_started() {
                     // If the writer has failed, the next pass starts the subscription once more.
-                    let _ = self.blobs.send(Incoming::Started(feed, at));
+                    let _ = self.blobs.send(WriterMessage::Started(feed, at));
                 }
             }
-            Event::Delivered(blobs) => self.schedule.delivered(&blobs),
-            Event::OutputsLeft(left) => self.schedule.outputs_left(left),
-            Event::Signal(stop) => self.schedule.stop(stop),
+            Event::Committed(blobs) => self.scheduler.delivered(&blobs),
+            Event::OutputsLeft(left) => self.scheduler.outputs_left(left),
+            Event::Signal(stop) => self.scheduler.stop(stop),
         }
         if self.bar.is_shown() {
-            let (delivered, found, records) = self.schedule.progress();
+            let (delivered, found, records) = self.scheduler.progress();
             self.bar.show(delivered, found, records);
         }
     }
 
     /// Lets a gone blob be remembered, by the one who remembers. If that one has failed, a later pass finds out again.
-    fn send_gone(&self, feed: FeedIndex, wanted: Wanted) {
-        let _ = self.blobs.send(Incoming::Gone(feed, wanted));
+    fn send_gone(&self, feed: FeedIndex, wanted: PendingBlob) {
+        let _ = self.blobs.send(WriterMessage::Gone(feed, wanted));
     }
 
     /// What a dry run has to say: a line a blob, tab-separated: tenant, content type, when it became available, id.
-    fn print(&self, blobs: &[(FeedIndex, crate::feed::Blob)]) {
+    fn print(&self, blobs: &[(FeedIndex, crate::feed::ListedBlob)]) {
         if blobs.is_empty() {
             return; // standard output may be locked by an output that waits for its reader
         }

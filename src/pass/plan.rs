@@ -25,9 +25,9 @@ pub struct Window {
 
 /// How far back a pass looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reach {
+pub struct LookBack {
     /// `hoursToCollect`, or what was asked for this once.
-    pub look_back: Duration,
+    pub duration: Duration,
     /// Whether all of that is looked at in any case, whatever it costs.
     pub is_whole: bool,
     /// `only_future_events`
@@ -53,22 +53,22 @@ impl FeedPlan {
     ///
     /// How far back a pass looks ends within an hour, which is listed whole. If that is more than one request can list,
     /// that hour is looked at by one pass of each hour only, so that a quiet feed costs one request.
-    pub fn new(now: Timestamp, reach: Reach, before: Option<&FeedProgress>) -> Self {
+    pub fn new(now: Timestamp, look_back: LookBack, before: Option<&FeedProgress>) -> Self {
         let oldest = oldest(now);
         // What a clock that was ahead has written says nothing of how far the feed really was listed.
         let listed_until = before.and_then(|before| before.listed_until);
         let is_wrong = |until: Timestamp| until.duration_since(now) > CLOCK_TOLERANCE * 2;
         let listed_until = listed_until.map(|until| if is_wrong(until) { oldest } else { until.min(now) });
-        let wanted_from = reach.only_future.then(|| match before {
+        let wanted_from = look_back.only_future.then(|| match before {
             Some(before) if listed_until.is_some() => before.wanted_from.unwrap_or(Timestamp::MIN).min(now),
             _ => now,
         });
-        let back = now - reach.look_back;
+        let back = now - look_back.duration;
         let listed_from = before.and_then(|before| before.listed_from);
         let is_looked_at = listed_until.is_some_and(|until| whole_hour(until) == whole_hour(now))
             && listed_from.is_some_and(|from| from <= whole_hour(back));
-        let is_one_request = reach.look_back + HOUR <= WINDOW_MAX;
-        let is_whole = is_one_request || !is_looked_at || reach.is_whole;
+        let is_one_request = look_back.duration + HOUR <= WINDOW_MAX;
+        let is_whole = is_one_request || !is_looked_at || look_back.is_whole;
         let edge = if is_whole { whole_hour(back) } else { whole_hour_after(back) };
         let start = listed_until.map_or(edge, |until| whole_hour(until).min(edge));
         let is_oldest_listed = listed_until.is_some_and(|until| until >= whole_hour_after(oldest));
@@ -76,7 +76,7 @@ impl FeedPlan {
         let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour)).max(oldest_start);
         let missed =
             listed_until.filter(|&until| until < oldest).map(|until| Window { start: until, end: oldest });
-        let is_first = reach.only_future && listed_until.is_none();
+        let is_first = look_back.only_future && listed_until.is_none();
         let windows = if is_first { Vec::new() } else { windows(start, now) };
         Self { windows, wanted_from, missed, listed_until }
     }
@@ -174,13 +174,13 @@ mod tests {
         HOUR * hours
     }
 
-    fn reach(look_back: Duration) -> Reach {
-        Reach { look_back, is_whole: false, only_future: false }
+    fn within(duration: Duration) -> LookBack {
+        LookBack { duration, is_whole: false, only_future: false }
     }
 
     /// The windows of a feed's first pass.
-    fn first(now: Timestamp, look_back: Duration) -> Vec<Window> {
-        FeedPlan::new(now, reach(look_back), None).windows
+    fn first(now: Timestamp, duration: Duration) -> Vec<Window> {
+        FeedPlan::new(now, within(duration), None).windows
     }
 
     fn listed_until(text: &str) -> FeedProgress {
@@ -210,10 +210,10 @@ mod tests {
     #[test]
     fn downtime_is_caught_up_and_what_it_cost_is_told() {
         let now = at("2026-11-22T10:15:30Z");
-        let plan = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-19T07:31:00Z")));
+        let plan = FeedPlan::new(now, within(hours(24)), Some(&listed_until("2026-11-19T07:31:00Z")));
         assert_eq!(plan.windows[0].start, at("2026-11-19T07:00:00Z"));
         assert_eq!((plan.windows.len(), plan.missed), (4, None));
-        let plan = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-12T07:31:00Z")));
+        let plan = FeedPlan::new(now, within(hours(24)), Some(&listed_until("2026-11-12T07:31:00Z")));
         assert_eq!(plan.windows[0].start, at("2026-11-15T10:19:30Z"));
         assert_eq!(
             plan.missed,
@@ -227,11 +227,11 @@ mod tests {
         let whole_week =
             ["2026-11-15T10:19:30Z 2026-11-16T10:00:00Z", "2026-11-16T10:00:00Z 2026-11-17T10:00:00Z"];
         assert_eq!(shown(&first(now, hours(168)))[..2], whole_week);
-        let behind = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-14T00:00:00Z")));
+        let behind = FeedPlan::new(now, within(hours(24)), Some(&listed_until("2026-11-14T00:00:00Z")));
         assert_eq!(shown(&behind.windows)[..2], whole_week);
-        let listed = FeedPlan::new(now, reach(hours(168)), Some(&listed_until("2026-11-22T10:10:30Z")));
+        let listed = FeedPlan::new(now, within(hours(168)), Some(&listed_until("2026-11-22T10:10:30Z")));
         assert_eq!(shown(&listed.windows)[0], "2026-11-15T11:00:00Z 2026-11-16T11:00:00Z");
-        let barely = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-15T10:50:00Z")));
+        let barely = FeedPlan::new(now, within(hours(24)), Some(&listed_until("2026-11-15T10:50:00Z")));
         assert_eq!(shown(&barely.windows)[..2], whole_week);
     }
 
@@ -240,18 +240,18 @@ mod tests {
         let now = at("2026-11-22T10:15:30Z");
         let before =
             |from: &str| FeedProgress { listed_from: Some(at(from)), ..listed_until("2026-11-22T10:10:25Z") };
-        let plan = FeedPlan::new(now, reach(hours(24)), Some(&before("2026-11-21T10:00:00Z")));
+        let plan = FeedPlan::new(now, within(hours(24)), Some(&before("2026-11-21T10:00:00Z")));
         assert_eq!(shown(&plan.windows), ["2026-11-21T11:00:00Z 2026-11-22T10:15:25Z"]);
         let again =
             plan.listed_from(&before("2026-11-21T10:00:00Z"), Some(at("2026-11-22T10:15:25Z")), |_| true);
         assert_eq!(again, Some(at("2026-11-21T10:00:00Z")));
-        let plan = FeedPlan::new(now, reach(hours(24)), Some(&before("2026-11-21T10:15:00Z")));
+        let plan = FeedPlan::new(now, within(hours(24)), Some(&before("2026-11-21T10:15:00Z")));
         assert_eq!(plan.windows, first(now, hours(24)), "the earlier pass looked back less far");
-        let plan = FeedPlan::new(now, reach(hours(24)), Some(&listed_until("2026-11-22T09:58:25Z")));
+        let plan = FeedPlan::new(now, within(hours(24)), Some(&listed_until("2026-11-22T09:58:25Z")));
         assert_eq!(plan.windows, first(now, hours(24)));
-        let plan = FeedPlan::new(now, reach(hours(1)), Some(&listed_until("2026-11-22T10:10:25Z")));
+        let plan = FeedPlan::new(now, within(hours(1)), Some(&listed_until("2026-11-22T10:10:25Z")));
         assert_eq!(plan.windows, first(now, hours(1)), "an hour back is an hour back at every pass");
-        let whole = Reach { is_whole: true, ..reach(hours(24)) };
+        let whole = LookBack { is_whole: true, ..within(hours(24)) };
         let plan = FeedPlan::new(now, whole, Some(&listed_until("2026-11-22T10:10:25Z")));
         assert_eq!(plan.windows, first(now, hours(24)));
     }
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn only_what_is_yet_to_come_is_taken_if_that_is_asked_for() {
         let now = at("2026-11-22T10:15:30Z");
-        let future = Reach { only_future: true, ..reach(hours(24)) };
+        let future = LookBack { only_future: true, ..within(hours(24)) };
         let plan = FeedPlan::new(now, future, None);
         assert_eq!((plan.windows.len(), plan.wanted_from), (0, Some(now)));
         assert_eq!(plan.listed_until(now, |_| true), Some(now));
@@ -303,12 +303,12 @@ mod tests {
     #[test]
     fn a_feed_is_listed_as_far_as_its_windows_are_without_a_gap() {
         let now = at("2026-11-22T10:15:30Z");
-        let plan = FeedPlan::new(now, reach(hours(72)), None);
+        let plan = FeedPlan::new(now, within(hours(72)), None);
         assert_eq!(plan.windows.len(), 4);
         assert_eq!(plan.listed_until(now, |_| false), None);
         assert_eq!(plan.listed_until(now, |window| window != 2), Some(plan.windows[1].end));
         assert_eq!(plan.listed_until(now, |_| true), Some(plan.windows[3].end));
-        let plan = FeedPlan::new(now, reach(hours(72)), Some(&listed_until("2026-11-21T00:00:00Z")));
+        let plan = FeedPlan::new(now, within(hours(72)), Some(&listed_until("2026-11-21T00:00:00Z")));
         assert_eq!(plan.listed_until(now, |window| window < 1), Some(at("2026-11-21T00:00:00Z")));
     }
 
@@ -339,7 +339,7 @@ mod tests {
     fn what_a_clock_that_was_ahead_wrote_hides_nothing() {
         let now = at("2026-11-22T10:15:30Z");
         for until in ["2026-11-22T13:00:00Z", "2027-11-22T10:15:30Z", "9999-12-30T22:00:00Z"] {
-            let plan = FeedPlan::new(now, reach(hours(1)), Some(&listed_until(until)));
+            let plan = FeedPlan::new(now, within(hours(1)), Some(&listed_until(until)));
             assert_eq!(
                 plan.windows[0].start,
                 at("2026-11-15T10:19:30Z"),
@@ -351,7 +351,7 @@ mod tests {
         }
         let later = Some(now + hours(9));
         let before = FeedProgress { listed_until: later, wanted_from: later, ..FeedProgress::default() };
-        let future = Reach { only_future: true, ..reach(hours(1)) };
+        let future = LookBack { only_future: true, ..within(hours(1)) };
         let plan = FeedPlan::new(now, future, Some(&before));
         assert_eq!(plan.wanted_from, Some(now), "what comes from now on is wanted");
     }
@@ -361,7 +361,7 @@ mod tests {
         let earliest = Some(Timestamp::MIN);
         let before =
             FeedProgress { listed_until: earliest, wanted_from: earliest, ..FeedProgress::default() };
-        let future = Reach { only_future: true, ..reach(hours(1)) };
+        let future = LookBack { only_future: true, ..within(hours(1)) };
         let plan = FeedPlan::new(at("2026-11-22T10:15:30Z"), future, Some(&before));
         assert_eq!(plan.windows[0].start, at("2026-11-15T10:19:30Z"));
     }

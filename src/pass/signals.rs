@@ -9,7 +9,7 @@ use signal_hook::{
 };
 
 use super::Event;
-use crate::{exit::Exit, limits::STOP_LEAVE_AFTER, output::Patience, report::Stop};
+use crate::{exit::Exit, limits::STOP_LEAVE_AFTER, output::CancelToken, report::Stop};
 
 /// Listens as long as it lives.
 pub struct Listening(Option<Handle>);
@@ -25,7 +25,7 @@ impl Drop for Listening {
 /// Tells the main thread of signals, and ends the patience with receivers by itself: the main thread may be waiting for
 /// the writer, and that for one of them. If the system does not let us listen, signals end the program as they always
 /// do, which the state survives.
-pub fn listen(events: Sender<Event>, patience: Patience) -> Listening {
+pub fn listen(events: Sender<Event>, cancel: CancelToken) -> Listening {
     let mut signals = match Signals::new([SIGINT, SIGTERM]) {
         Ok(signals) => signals,
         Err(error) => {
@@ -43,7 +43,7 @@ pub fn listen(events: Sender<Event>, patience: Patience) -> Listening {
             if number > 0 {
                 std::process::exit(exit.code().into());
             }
-            patience.end_at(Instant::now() + STOP_LEAVE_AFTER);
+            cancel.cancel_at(Instant::now() + STOP_LEAVE_AFTER);
             // The main thread may be past listening; then the pass is over anyway.
             let _ = events.send(Event::Signal(stop));
         }

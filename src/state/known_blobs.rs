@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     disk,
-    feed::{Blob, ContentType},
+    feed::{ContentType, ListedBlob},
     limits, time,
 };
 
@@ -288,14 +288,14 @@ impl KnownBlobsFile {
 }
 
 /// The line that makes a blob known: `contentId,contentExpiration,tenantId,contentType`.
-pub fn line_of(tenant_id: &str, content_type: ContentType, blob: &Blob) -> String {
+pub fn line_of(tenant_id: &str, content_type: ContentType, blob: &ListedBlob) -> String {
     let (content_id, until) = (&blob.content_id, known_until(blob));
     format!("{content_id},{until},{tenant_id},{content_type}")
 }
 
 /// Until when a blob is known: its expiration as the API wrote it; or another time, if that cannot be read, if the blob
 /// can still be listed after it, or if it is so far away that the line would stay for ever.
-fn known_until(blob: &Blob) -> String {
+fn known_until(blob: &ListedBlob) -> String {
     let after = |time: Duration| blob.created.saturating_add(time).unwrap_or(Timestamp::MAX);
     let (earliest, latest) = (after(limits::RETENTION), after(limits::KNOWN_MAX));
     let is_usual = |time: &Timestamp| *time >= earliest - limits::EXPIRATION_GRACE && *time <= latest;
@@ -503,8 +503,8 @@ mod tests {
         "2026-11-22T10:00:00Z".parse().expect("a time of the test")
     }
 
-    fn blob(content_id: &str) -> Blob {
-        Blob {
+    fn blob(content_id: &str) -> ListedBlob {
+        ListedBlob {
             content_id: content_id.to_owned(),
             content_uri: String::new(),
             created: now(),
@@ -625,7 +625,7 @@ mod tests {
     fn an_expiration_with_a_comma_is_read_as_it_is_written() {
         let folder = folder("");
         let (mut file, _) = KnownBlobsFile::open(folder.path()).expect("a usable state");
-        let blob = Blob { expiration: "2026-11-29T10:00:00,000Z".to_owned(), ..blob("a") };
+        let blob = ListedBlob { expiration: "2026-11-29T10:00:00,000Z".to_owned(), ..blob("a") };
         file.append(&[line_of(TENANT, FEED, &blob)]).expect("room");
         drop(file);
         let (_, known) = KnownBlobsFile::open(folder.path()).expect("a usable state");
@@ -644,12 +644,12 @@ mod tests {
             ("9999-12-31T23:59:59.9999999Z", "2026-12-22T10:00:00Z"),
             ("soon, or later", "2026-11-29T10:00:00Z"),
         ] {
-            let blob = Blob { expiration: written.to_owned(), ..blob("a") };
+            let blob = ListedBlob { expiration: written.to_owned(), ..blob("a") };
             let line = line_of(TENANT, FEED, &blob);
             assert_eq!(line, format!("a,{expected},{TENANT},Audit.General"));
             assert_eq!(key_of(&line), Some(BlobKey::new(TENANT, FEED, "a")));
         }
-        let last = Blob { created: Timestamp::MAX, ..blob("a") };
+        let last = ListedBlob { created: Timestamp::MAX, ..blob("a") };
         assert!(key_of(&line_of(TENANT, FEED, &last)).is_some());
     }
 

@@ -64,14 +64,14 @@ pub enum StateError {
         path: String,
     },
     /// A file of the state, or its folder, cannot be read or written.
-    #[error("cannot {action} {path}: {source}; {mend}")]
+    #[error("cannot {action} {path}: {source}; {hint}")]
     Storage {
         /// What was tried: `read`, `write`, …
         action: &'static str,
         /// The file or folder.
         path: String,
         /// What a person can do.
-        mend: &'static str,
+        hint: &'static str,
         /// What the system says.
         #[source]
         source: io::Error,
@@ -80,8 +80,8 @@ pub enum StateError {
 
 impl StateError {
     fn storage(action: &'static str, path: &Path, source: io::Error) -> Self {
-        let mend = disk::mend(&source);
-        Self::Storage { action, path: path.display().to_string(), mend, source }
+        let hint = disk::hint(&source);
+        Self::Storage { action, path: path.display().to_string(), hint, source }
     }
 }
 
@@ -299,7 +299,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        feed::{Blob, ContentType},
+        feed::{ContentType, ListedBlob},
         limits,
     };
 
@@ -382,8 +382,8 @@ mod tests {
             self.folder.path().join(known_blobs::FILE_NAME)
         }
 
-        fn blob(&self, number: u32) -> Blob {
-            Blob {
+        fn blob(&self, number: u32) -> ListedBlob {
+            ListedBlob {
                 content_id: format!("blob${number}"),
                 content_uri: "https://manage.office.com/blob".to_owned(),
                 created: self.now,

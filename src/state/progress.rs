@@ -19,7 +19,7 @@ use super::StateError;
 use crate::{
     delivery::OutputSet,
     disk,
-    feed::{Blob, ContentType},
+    feed::{ContentType, ListedBlob},
     limits::STATE_BUFFER_BYTES,
     redact,
 };
@@ -82,7 +82,7 @@ pub struct Waiting {
     /// Of which feed.
     pub content_type: ContentType,
     /// As it was listed.
-    pub blob: Blob,
+    pub blob: ListedBlob,
     /// Outputs that have its records already.
     pub delivered_to: OutputSet,
     /// Whether it failed when it was tried last; otherwise it was not tried.
@@ -149,7 +149,7 @@ impl WaitingLine {
         Some(Waiting {
             tenant_id: self.tenant_id,
             content_type: ContentType::from_name(&self.content_type)?,
-            blob: Blob {
+            blob: ListedBlob {
                 content_id: redact::content_id(self.content_id),
                 content_uri: self.content_uri,
                 created: self.content_created,
@@ -300,7 +300,7 @@ mod tests {
         progress.waiting.push(Waiting {
             tenant_id: "a".to_owned(),
             content_type: ContentType::AuditGeneral,
-            blob: Blob {
+            blob: ListedBlob {
                 content_id: "x,\"y\"$".to_owned(),
                 content_uri: "https://a/b".to_owned(),
                 created: time,

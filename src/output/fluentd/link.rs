@@ -14,7 +14,7 @@ use super::session::Session;
 use crate::{
     config,
     limits::{FLUENT_BIT_MESSAGE_BYTES_MAX, FORWARD_CHUNKS_IN_FLIGHT_MAX},
-    output::{Endpoint, OutputError, Patience, ReceiverError, retries::Retries},
+    output::{CancelToken, Endpoint, OutputError, ReceiverError, retries::Retries},
 };
 
 /// The way to a receiver.
@@ -22,7 +22,7 @@ use crate::{
 pub struct Link {
     settings: config::FluentdOutput,
     endpoint: Endpoint,
-    patience: Patience,
+    cancel: CancelToken,
     session: Option<Session>,
     /// How many chunks were acknowledged in it.
     session_acks: usize,
@@ -54,11 +54,11 @@ pub struct Chunk {
 
 impl Link {
     /// Connects to nothing yet.
-    pub fn new(settings: &config::FluentdOutput, patience: &Patience) -> Self {
+    pub fn new(settings: &config::FluentdOutput, cancel: &CancelToken) -> Self {
         Self {
-            endpoint: Endpoint::new(&settings.address, settings.port, settings.tls.as_ref(), patience),
+            endpoint: Endpoint::new(&settings.address, settings.port, settings.tls.as_ref(), cancel),
             settings: settings.clone(),
-            patience: patience.clone(),
+            cancel: cancel.clone(),
             session: None,
             session_acks: 0,
             chunks: VecDeque::new(),
@@ -115,9 +115,9 @@ impl Link {
                 continue;
             }
             let delay = self.retries.next_delay();
-            let Some(delay) = delay.filter(|_| self.patience.check().is_ok()) else { return Err(error) };
+            let Some(delay) = delay.filter(|_| self.cancel.check().is_ok()) else { return Err(error) };
             self.log_retry_once(&error);
-            if self.patience.sleep(delay).is_err() {
+            if self.cancel.sleep(delay).is_err() {
                 return Err(error);
             }
         }
@@ -218,12 +218,12 @@ impl Link {
             (OutputError::Receiver { receiver, problem, .. }, Some(chunk))
                 if chunk.entry_bytes > FLUENT_BIT_MESSAGE_BYTES_MAX =>
             {
-                let mend = format!(
+                let hint = format!(
                     "it was sent one record of {} bytes; if it is Fluent Bit, raise buffer_max_size of its forward \
                      input beyond that",
                     chunk.entry_bytes
                 );
-                OutputError::Receiver { receiver, problem, mend }
+                OutputError::Receiver { receiver, problem, hint }
             }
             (error, _) => error,
         }

@@ -37,7 +37,7 @@ use self::{
     },
     tag::Tag,
 };
-use super::{Output, OutputError, Patience, Source};
+use super::{CancelToken, Output, OutputError, Source};
 use crate::{
     config,
     delivery::OutputName,
@@ -76,9 +76,9 @@ struct Scratch {
 
 impl FluentdOutput {
     /// Connects to nobody yet.
-    pub fn new(settings: &config::FluentdOutput, patience: &Patience) -> Self {
+    pub fn new(settings: &config::FluentdOutput, cancel: &CancelToken) -> Self {
         Self {
-            link: Link::new(settings, patience),
+            link: Link::new(settings, cancel),
             tag: Tag::new(&settings.tag, settings.tenant_name.as_deref()),
             gzip: settings.gzip,
             filling: BTreeMap::new(),

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     config,
     limits::{
-        CONNECT_TIMEOUT, FORWARD_ANSWER_BYTES_MAX, FORWARD_CHECK_WAIT, FORWARD_CLOSE_WAIT, FORWARD_HELO_WAIT,
-        PATIENCE_STEP,
+        CANCEL_POLL_INTERVAL, CONNECT_TIMEOUT, FORWARD_ANSWER_BYTES_MAX, FORWARD_CHECK_WAIT,
+        FORWARD_CLOSE_WAIT, FORWARD_HELO_WAIT,
     },
     log::one_line,
     output::{Connection, Endpoint, OutputError, ReceiverError, connection::is_closed},
@@ -118,7 +118,7 @@ impl Session {
     pub fn last_acks(&mut self, endpoint: &mut Endpoint) -> Result<Vec<Vec<u8>>, ReceiverError> {
         let mut ids = Vec::new();
         loop {
-            match self.answer(endpoint, PATIENCE_STEP) {
+            match self.answer(endpoint, CANCEL_POLL_INTERVAL) {
                 Ok(Some(answer)) => ids.push(ack_in(endpoint, answer)?),
                 Err(ReceiverError::Permanent(error)) => return Err(ReceiverError::Permanent(error)),
                 Ok(None) | Err(ReceiverError::Transient(_)) => return Ok(ids),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use ureq::http::HeaderMap;
 
 use super::{batch::Batch, mask};
-use crate::{limits::REASON_CHARACTERS_MAX, log::one_line, network::trouble::Trouble, time};
+use crate::{limits::REASON_CHARACTERS_MAX, log::one_line, network::error::NetworkError, time};
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -41,9 +41,9 @@ pub struct Refusal {
     /// What happened, in words.
     pub problem: String,
     /// What the administrator can do about it.
-    pub mend: String,
+    pub hint: String,
     /// Whether it may be over the next time.
-    pub is_passing: bool,
+    pub is_transient: bool,
     /// Whether the connection was cut: perhaps one that was idle for too long, or because the batch is too large.
     pub is_cut: bool,
     /// Whether the receiver met an error of its own, which one record may have caused.
@@ -54,11 +54,11 @@ pub struct Refusal {
 
 impl Refusal {
     /// One that another try cannot help.
-    pub fn new(problem: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub fn new(problem: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             problem: problem.into(),
-            mend: mend.into(),
-            is_passing: false,
+            hint: hint.into(),
+            is_transient: false,
             is_cut: false,
             is_internal: false,
             after: None,
@@ -66,22 +66,24 @@ impl Refusal {
     }
 
     /// One that may be over the next time.
-    pub fn passing(problem: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { is_passing: true, ..Self::new(problem, mend) }
+    pub fn transient(problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { is_transient: true, ..Self::new(problem, hint) }
     }
 
     /// No answer came from this peer.
-    pub fn of_trouble(peer: &str, trouble: &Trouble) -> Self {
-        let text = trouble.to_string();
+    pub fn of_network_error(peer: &str, error: &NetworkError) -> Self {
+        let text = error.to_string();
         let problem = text.strip_prefix(&format!("{peer}: ")).unwrap_or(&text);
-        let mend = match trouble {
-            Trouble::Tls(problem) => problem.hint.as_str(),
-            Trouble::Silent(_) | Trouble::NoPassage(_) | Trouble::Untrusted(_) => trouble.mend(),
-            Trouble::Disconnected(_) => CERTIFICATE_MEND,
-            Trouble::Malformed(_) => "look into the receiver's log",
+        let hint = match error {
+            NetworkError::Tls(problem) => problem.hint.as_str(),
+            NetworkError::Unreachable(_)
+            | NetworkError::ProxyRefused(_)
+            | NetworkError::UntrustedCertificate(_) => error.hint(),
+            NetworkError::Disconnected(_) => CERTIFICATE_MEND,
+            NetworkError::Malformed(_) => "look into the receiver's log",
         };
-        let is_cut = matches!(trouble, Trouble::Disconnected(_));
-        Self { is_passing: trouble.is_passing(), is_cut, ..Self::new(problem, mend) }
+        let is_cut = matches!(error, NetworkError::Disconnected(_));
+        Self { is_transient: error.is_transient(), is_cut, ..Self::new(problem, hint) }
     }
 
     /// Reads an answer that is no success. `words`: the receiver's own and what can be done about them, if its format
@@ -94,17 +96,17 @@ impl Refusal {
         now: Timestamp,
     ) -> Self {
         let after = time::retry_after(headers, now);
-        let words = words.map(|(words, mend)| (short(&words), mend));
-        let (problem, mend) = words.unwrap_or_else(|| {
+        let words = words.map(|(words, hint)| (short(&words), hint));
+        let (problem, hint) = words.unwrap_or_else(|| {
             let reason = reason(body);
             let problem =
                 if reason.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {reason}") };
-            (problem, mend(status))
+            (problem, hint(status))
         });
-        let is_passing = matches!(status, 408 | 429 | 500..);
+        let is_transient = matches!(status, 408 | 429 | 500..);
         // 503 and 507 say that there is no room now, for no record.
         let is_internal = status >= 500 && !matches!(status, 503 | 507) && after.is_none();
-        Self { is_passing, is_internal, after, ..Self::new(problem, mend) }
+        Self { is_transient, is_internal, after, ..Self::new(problem, hint) }
     }
 
     /// A response of success that is not what the receiver answers to records.
@@ -145,7 +147,7 @@ pub fn is_web_page(status: u16, headers: &HeaderMap, body: &[u8]) -> bool {
 const CERTIFICATE_MEND: &str =
     "look into the receiver's log; over TLS it may want a certificate of ours: give it in tls.cert_file";
 
-fn mend(status: u16) -> &'static str {
+fn hint(status: u16) -> &'static str {
     match status {
         300..=399 => {
             "give the URL that it redirects to as url: a redirect is not followed, because the headers would go along"
@@ -206,10 +208,10 @@ mod tests {
     #[test]
     fn only_what_may_be_over_the_next_time_is_tried_again() {
         for status in [408, 429, 500, 502, 503, 504, 507] {
-            assert!(refusal(status, &[], "").is_passing, "{status}");
+            assert!(refusal(status, &[], "").is_transient, "{status}");
         }
         for status in [301, 302, 400, 401, 403, 404, 405, 409, 410, 411, 415, 422] {
-            assert!(!refusal(status, &[], "").is_passing, "{status}");
+            assert!(!refusal(status, &[], "").is_transient, "{status}");
         }
     }
 

@@ -62,23 +62,23 @@ impl Azure {
         let app = App { login_url, tenant_id, client_id, credential };
         let url = app.token_url();
         let form = app.form(resource).map_err(|unusable| {
-            Refusal::new(format!("the login of output.http.azure: {unusable}"), unusable.fault.mend())
+            Refusal::new(format!("the login of output.http.azure: {unusable}"), unusable.fault.hint())
         })?;
         let answer = agents.agent_for(&url).post(&url).send_form(form.fields());
         let (status, _, body) = agents::read_answer(&agents.peer(&url), answer, limits::ERROR_BODY_BYTES_MAX)
-            .map_err(|trouble| Refusal::of_trouble(&agents.peer(&url), &trouble))?;
+            .map_err(|error| Refusal::of_network_error(&agents.peer(&url), &error))?;
         if status != 200 {
             let page = || (String::new(), page::described(&body).unwrap_or_default());
             let (code, message) = login::refusal(&body).unwrap_or_else(page);
-            let mend = match login::mend(&code) {
+            let hint = match login::hint(&code) {
                 "" => "check tenant_id, client_id and credential in output.http.azure",
-                mend => mend,
+                hint => hint,
             };
             let (code, message) = (one_line(&code), one_line(&message));
             let problem = format!("the login of output.http.azure: HTTP {status} {code} {message}");
             return Err(Refusal {
-                is_passing: matches!(status, 408 | 429 | 500..),
-                ..Refusal::new(problem.trim_end(), mend)
+                is_transient: matches!(status, 408 | 429 | 500..),
+                ..Refusal::new(problem.trim_end(), hint)
             });
         }
         let answer: login::Answer = serde_json::from_slice(&body).map_err(|_| {
@@ -119,7 +119,7 @@ impl Format for Azure {
 
     fn explain(&self, status: u16, body: &[u8]) -> Option<(String, &'static str)> {
         let Error { code, message } = error_of(body)?;
-        let mend = match status {
+        let hint = match status {
             401 => "the token is not for this cloud: check url, and azure.tenant_id",
             403 => {
                 "give the app the role Monitoring Metrics Publisher on the data collection rule, and half an hour"
@@ -132,7 +132,7 @@ impl Format for Azure {
             429 => "lower connections; a rule takes 12,000 requests and 2 GB a minute",
             _ => "compare the stream's declaration in the data collection rule with what is sent",
         };
-        Some((format!("HTTP {status}: {code} {message}"), mend))
+        Some((format!("HTTP {status}: {code} {message}"), hint))
     }
 
     fn too_large(&self) -> &'static str {

@@ -130,7 +130,7 @@ impl Format for Elastic {
 
     fn explain(&self, status: u16, body: &[u8]) -> Option<(String, &'static str)> {
         let error = error_of(body)?;
-        let mend = match status {
+        let hint = match status {
             401 => "give the header Authorization: ApiKey KEY, for example in header_files",
             403 => "give the key the privileges create_doc and auto_configure on the index",
             404 => "check url and elastic.index: there is no such index",
@@ -138,7 +138,7 @@ impl Format for Elastic {
             _ => "look into the log of Elasticsearch",
         };
         let quoted = if error.is_about_the_index() { format!(", {}", error.reason) } else { String::new() };
-        Some((format!("HTTP {status}: {}{quoted}", one_line(&error.r#type)), mend))
+        Some((format!("HTTP {status}: {}{quoted}", one_line(&error.r#type)), hint))
     }
 
     fn blames_records(&self, status: u16, body: &[u8]) -> bool {
@@ -167,7 +167,7 @@ impl Format for Elastic {
         }
         if items.len() != batch.len() {
             let problem = "the answer does not name each record";
-            return Outcome::Failed(Refusal::passing(problem, "look into the log of Elasticsearch"));
+            return Outcome::Failed(Refusal::transient(problem, "look into the log of Elasticsearch"));
         }
         let (mut sorted, mut busy, mut as_text) = (Sorted::default(), None, Vec::new());
         for (entry, BulkItem { create }) in batch.entries(FRAME).zip(items) {
@@ -197,7 +197,7 @@ impl Format for Elastic {
         sorted.failure = busy.map(|why| {
             let count = sorted.rest.len() - as_text.len();
             let problem = format!("{count} of {} records are not taken: {}", batch.len(), one_line(&why));
-            Refusal::passing(problem, "give the cluster time, or lower connections")
+            Refusal::transient(problem, "give the cluster time, or lower connections")
         });
         Outcome::Sorted(sorted)
     }

@@ -15,8 +15,8 @@ use super::{
     sending::{Delivery, Receipt},
 };
 use crate::{
-    limits::PATIENCE_STEP,
-    output::{OutputError, Over, Patience, RefusedRecord},
+    limits::CANCEL_POLL_INTERVAL,
+    output::{CancelToken, Cancelled, OutputError, RefusedRecord},
 };
 
 /// The threads that send, and what is on its way.
@@ -37,7 +37,7 @@ pub struct Lanes {
     /// What the receiver answered to one of them.
     refusal: Option<OutputError>,
     threads: Vec<JoinHandle<()>>,
-    patience: Patience,
+    cancel: CancelToken,
 }
 
 /// Why a batch cannot be given, or waited for.
@@ -45,12 +45,12 @@ pub enum Stuck {
     /// A batch was not taken.
     Failed(OutputError),
     /// The pass has to end.
-    Over(Over),
+    Cancelled(Cancelled),
 }
 
 impl Lanes {
     /// Starts so many threads.
-    pub fn new(post: &Arc<Post>, count: usize, patience: &Patience) -> Self {
+    pub fn new(post: &Arc<Post>, count: usize, cancel: &CancelToken) -> Self {
         let (batches, to_send) = crossbeam_channel::bounded::<Batch>(0);
         let (sent, results) = crossbeam_channel::unbounded();
         let lane = || {
@@ -74,7 +74,7 @@ impl Lanes {
             refused: Vec::new(),
             refusal: None,
             threads,
-            patience: patience.clone(),
+            cancel: cancel.clone(),
         }
     }
 
@@ -84,7 +84,7 @@ impl Lanes {
             while let Ok(delivery) = self.results.try_recv() {
                 self.take(delivery)?;
             }
-            match self.batches.send_timeout(batch, PATIENCE_STEP) {
+            match self.batches.send_timeout(batch, CANCEL_POLL_INTERVAL) {
                 Ok(()) => break,
                 Err(SendTimeoutError::Timeout(back) | SendTimeoutError::Disconnected(back)) => batch = back,
             }
@@ -97,7 +97,7 @@ impl Lanes {
     /// Waits until all is accepted that the receiver does not refuse record by record.
     pub fn settle(&mut self) -> Result<(), Stuck> {
         while self.under_way > 0 {
-            match self.results.recv_timeout(PATIENCE_STEP) {
+            match self.results.recv_timeout(CANCEL_POLL_INTERVAL) {
                 Ok(delivery) => self.take(delivery)?,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => self.look_around()?,
             }
@@ -108,7 +108,7 @@ impl Lanes {
     /// After a failure: waits for what is under way.
     pub fn settle_rest(&mut self) {
         while self.under_way > 0 {
-            match self.results.recv_timeout(PATIENCE_STEP) {
+            match self.results.recv_timeout(CANCEL_POLL_INTERVAL) {
                 Ok(delivery) => drop(self.take(delivery)), // the first failure was reported
                 Err(_) if self.look_around().is_err() => break,
                 Err(_) => {}
@@ -170,7 +170,7 @@ impl Lanes {
             let ended = self.threads.swap_remove(place).join();
             panic::resume_unwind(ended.expect_err("a lane ends only with its sender, or by a panic"));
         }
-        self.patience.check().map_err(Stuck::Over)
+        self.cancel.check().map_err(Stuck::Cancelled)
     }
 }
 

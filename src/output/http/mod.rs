@@ -36,7 +36,7 @@ use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use ureq::http::Uri;
 
-use super::{Mark, Output, OutputError, Patience, Refused, Source};
+use super::{CancelToken, Mark, Output, OutputError, Refused, Source};
 use crate::{
     config::{self, HttpFormat, Network},
     delivery::OutputName,
@@ -62,7 +62,7 @@ use splunk::Splunk;
 pub struct HttpOutput {
     settings: config::HttpOutput,
     network: Network,
-    patience: Patience,
+    cancel: CancelToken,
     format: Arc<dyn Format>,
     /// Records that are not on their way yet.
     batch: Batch,
@@ -75,7 +75,7 @@ pub struct HttpOutput {
 
 impl HttpOutput {
     /// Connects to nobody yet. Nobody waits for this receiver when `patience` is over.
-    pub fn new(settings: &config::HttpOutput, network: &Network, patience: &Patience) -> Self {
+    pub fn new(settings: &config::HttpOutput, network: &Network, cancel: &CancelToken) -> Self {
         let format: Arc<dyn Format> = match &settings.format {
             HttpFormat::Ndjson => Arc::new(Lines::Ndjson),
             HttpFormat::Array => Arc::new(Lines::Array),
@@ -86,7 +86,7 @@ impl HttpOutput {
         Self {
             settings: settings.clone(),
             network: network.clone(),
-            patience: patience.clone(),
+            cancel: cancel.clone(),
             format,
             batch: Batch::default(),
             record: Vec::new(),
@@ -104,7 +104,7 @@ impl HttpOutput {
         let unusable = |problem: String| OutputError::Receiver {
             receiver: "output.http".to_owned(),
             problem,
-            mend: "nothing was sent".to_owned(),
+            hint: "nothing was sent".to_owned(),
         };
         let uri: Uri = settings.url.parse().expect("the configuration was checked");
         let server_name = settings.tls.as_ref().and_then(|tls| tls.server_name.clone());
@@ -124,7 +124,7 @@ impl HttpOutput {
                 "tls.server_name has no effect through a proxy, which looks up the name of url itself";
             return Err(unusable(problem.to_owned()));
         }
-        let post = Arc::new(Post::new(settings, agents, Arc::clone(&self.format), &self.patience));
+        let post = Arc::new(Post::new(settings, agents, Arc::clone(&self.format), &self.cancel));
         self.post = Some(Arc::clone(&post));
         Ok(post)
     }
@@ -135,8 +135,8 @@ impl HttpOutput {
             return Ok(());
         }
         let post = self.post()?;
-        let (connections, patience) = (self.settings.connections, &self.patience);
-        let lanes = self.lanes.get_or_insert_with(|| Lanes::new(&post, connections, patience));
+        let (connections, cancel) = (self.settings.connections, &self.cancel);
+        let lanes = self.lanes.get_or_insert_with(|| Lanes::new(&post, connections, cancel));
         lanes.put(std::mem::take(&mut self.batch)).map_err(|stuck| error_of(stuck, &post))
     }
 
@@ -149,7 +149,7 @@ impl HttpOutput {
         }
         let ids = receipts.iter().map(|receipt| receipt.id).collect();
         let (asking, ack_timeout) = (Arc::clone(post), self.ack_timeout());
-        let answered = self.patience.attempt(move || asking.confirm(ids, ack_timeout));
+        let answered = self.cancel.attempt(move || asking.confirm(ids, ack_timeout));
         let (confirmed, result) = answered.unwrap_or_else(|over| (Vec::new(), Err(post.over(over))));
         let confirmed: HashSet<_> = confirmed.into_iter().collect();
         let lanes = self.lanes.as_mut().expect("they gave the receipts");
@@ -188,7 +188,7 @@ impl HttpOutput {
 fn error_of(stuck: Stuck, post: &Post) -> OutputError {
     match stuck {
         Stuck::Failed(error) => error,
-        Stuck::Over(over) => post.over(over),
+        Stuck::Cancelled(over) => post.over(over),
     }
 }
 

@@ -24,9 +24,9 @@ use crate::{
     network::{
         agents::{self, Agents},
         alias::with_host,
-        trouble::{self, Trouble},
+        error::{self, NetworkError},
     },
-    output::{OutputError, Over, Patience},
+    output::{CancelToken, Cancelled, OutputError},
     redact,
 };
 
@@ -43,7 +43,7 @@ pub struct Post {
     headers: Vec<(String, Secret)>,
     gzip: bool,
     retry_timeout: Duration,
-    patience: Patience,
+    cancel: CancelToken,
     /// The size of the smallest batch that was too large for the receiver, in bytes.
     too_large_bytes: AtomicUsize,
     /// How many records were left out because the receiver refuses them.
@@ -87,7 +87,7 @@ impl Post {
         settings: &config::HttpOutput,
         agents: Agents,
         format: Arc<dyn Format>,
-        patience: &Patience,
+        cancel: &CancelToken,
     ) -> Self {
         let uri: Uri = settings.url.parse().expect("the configuration was checked");
         let mut headers = settings.headers.clone();
@@ -111,7 +111,7 @@ impl Post {
             headers,
             gzip: settings.gzip,
             retry_timeout: settings.retry_timeout,
-            patience: patience.clone(),
+            cancel: cancel.clone(),
             too_large_bytes: AtomicUsize::new(usize::MAX),
             left_out: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
@@ -137,7 +137,7 @@ impl Post {
 
     /// An error once the pass has to end, or once another batch has failed.
     pub fn check(&self) -> Result<(), OutputError> {
-        self.patience.check().map_err(|over| self.over(over))?;
+        self.cancel.check().map_err(|over| self.over(over))?;
         if self.is_given_up() {
             return Err(
                 self.error(Refusal::new("another batch failed", "the next pass sends this one again"))
@@ -173,12 +173,12 @@ impl Post {
         if left_out <= limits::HTTP_REFUSED_RECORDS_MAX && !is_nothing_accepted {
             return Ok(());
         }
-        let mend = format!(
+        let hint = format!(
             "{}; that many records are not at fault, but the receiver or how it is configured",
-            refusal.mend
+            refusal.hint
         );
         let problem = format!("{left_out} records were refused, the last one with {}", refusal.problem);
-        Err(self.error(Refusal { problem, mend, ..refusal.clone() }))
+        Err(self.error(Refusal { problem, hint, ..refusal.clone() }))
     }
 
     /// Whether no batch of this size is to be sent as a whole.
@@ -241,7 +241,7 @@ impl Post {
                      sticky sessions on; the next pass sends them again",
                 )));
             }
-            self.patience.sleep(step).map_err(|over| self.over(over))?;
+            self.cancel.sleep(step).map_err(|over| self.over(over))?;
             step = (step * 2).min(limits::SPLUNK_ACK_STEP_MAX);
         }
         Ok(())
@@ -336,9 +336,9 @@ impl Post {
             request = request.header(name, value);
         }
         let peer = self.agents.peer(&url);
-        let refusal = |trouble: &Trouble| Refusal::of_trouble(&peer, trouble);
+        let refusal = |error: &NetworkError| Refusal::of_network_error(&peer, error);
         let response = agents::read_even_if_cut(&peer, request.send(body), limits::HTTP_ANSWER_BYTES_MAX);
-        let (status, headers, body, cut) = response.map_err(|trouble| refusal(&trouble))?;
+        let (status, headers, body, cut) = response.map_err(|error| refusal(&error))?;
         self.cookies().read(&headers);
         Ok(HttpResponse { status, headers, body, cut: cut.as_ref().map(refusal) })
     }
@@ -361,17 +361,17 @@ impl Post {
 
     /// Waits before another try. Returns the refusal if no try is left.
     pub fn wait(&self, tries: &mut Tries, refusal: Refusal) -> Result<Option<Refusal>, OutputError> {
-        if !refusal.is_passing || self.is_given_up() {
+        if !refusal.is_transient || self.is_given_up() {
             return Err(self.error(refusal));
         }
         let now = Instant::now();
         let until = *tries.until.get_or_insert(now + self.retry_timeout);
         tries.failed += 1;
         tries.cut = if refusal.is_cut { tries.cut + 1 } else { 0 };
-        let back_off = trouble::delay(limits::HTTP_RETRY_DELAY, tries.failed, fastrand::f64());
+        let back_off = error::delay(limits::HTTP_RETRY_DELAY, tries.failed, fastrand::f64());
         let delay = match refusal.after {
             _ if refusal.is_cut && tries.failed == 1 => Duration::ZERO,
-            Some(after) => trouble::delay_as_asked(after, fastrand::f64()).max(back_off),
+            Some(after) => error::delay_as_asked(after, fastrand::f64()).max(back_off),
             None => back_off,
         };
         let left = until.saturating_duration_since(now);
@@ -391,19 +391,19 @@ impl Post {
     }
 
     /// Sleeps for so long, or until there is nothing to wait for any more.
-    fn rest(&self, time: Duration) -> Result<(), Over> {
+    fn rest(&self, time: Duration) -> Result<(), Cancelled> {
         let until = Instant::now() + time;
         while Instant::now() < until && !self.is_given_up() {
             let left = until.saturating_duration_since(Instant::now());
-            self.patience.sleep(left.min(limits::PATIENCE_STEP))?;
+            self.cancel.sleep(left.min(limits::CANCEL_POLL_INTERVAL))?;
         }
         Ok(())
     }
 
     /// That the pass had to end.
-    pub fn over(&self, over: Over) -> OutputError {
-        let mend = "the next pass goes on from here".to_owned();
-        OutputError::Receiver { receiver: self.name.clone(), problem: over.to_string(), mend }
+    pub fn over(&self, over: Cancelled) -> OutputError {
+        let hint = "the next pass goes on from here".to_owned();
+        OutputError::Receiver { receiver: self.name.clone(), problem: over.to_string(), hint }
     }
 
     /// That batches have been sent too often because their receipts were given out twice.
@@ -416,6 +416,6 @@ impl Post {
 
     pub fn error(&self, refusal: Refusal) -> OutputError {
         let problem = redact::secrets(&refusal.problem).into_owned();
-        OutputError::Receiver { receiver: self.name.clone(), problem, mend: refusal.mend }
+        OutputError::Receiver { receiver: self.name.clone(), problem, hint: refusal.hint }
     }
 }

@@ -142,8 +142,8 @@ impl<'a> Sending<'a> {
                     Ok(()) => self.post.is_too_large(bytes, &refusal.problem),
                     Err(single) => {
                         let problem = format!("{} for a single record of {bytes} bytes", refusal.problem);
-                        let mend = self.post.format().too_large().to_owned();
-                        self.leave_out(&single, Refusal { problem, mend, ..refusal })?;
+                        let hint = self.post.format().too_large().to_owned();
+                        self.leave_out(&single, Refusal { problem, hint, ..refusal })?;
                     }
                 }
                 Ok(())

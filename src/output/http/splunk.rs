@@ -107,7 +107,7 @@ impl Format for Splunk {
 
     fn explain(&self, status: u16, body: &[u8]) -> Option<(String, &'static str)> {
         let HecResponse { code, text, .. } = serde_json::from_slice(body).ok()?;
-        let mend = match code? {
+        let hint = match code? {
             1 => "enable the token under Settings, Data inputs, HTTP Event Collector",
             2 | 3 => "give the header Authorization: Splunk TOKEN, for example in header_files",
             4 => "the token is not one of this Splunk's: compare it under Data inputs, HTTP Event Collector",
@@ -121,7 +121,7 @@ impl Format for Splunk {
             23 => "it is shutting down: give it time",
             _ => "look into splunkd.log for HttpInputDataHandler",
         };
-        Some((format!("HTTP {status}: {text}"), mend))
+        Some((format!("HTTP {status}: {text}"), hint))
     }
 
     fn blames_records(&self, status: u16, body: &[u8]) -> bool {
@@ -150,7 +150,7 @@ impl Format for Splunk {
     }
 
     fn settle(&self, _: &Batch, status: u16, body: &[u8]) -> Outcome {
-        let failed = |problem: String, mend| Outcome::Failed(Refusal::new(problem, mend));
+        let failed = |problem: String, hint| Outcome::Failed(Refusal::new(problem, hint));
         let Some(HecResponse { code: Some(code), ack_id, .. }) = HecResponse::read(body) else {
             let problem = format!("HTTP {status} without the code by which Splunk accepts events");
             return failed(problem, "check that url is that of an HTTP Event Collector");
@@ -158,12 +158,12 @@ impl Format for Splunk {
         match (code, ack_id) {
             (0, receipt) if receipt.is_some() || !self.has_receipts() => Outcome::Accepted(receipt),
             (0, _) => {
-                let mend = "turn indexer acknowledgement on for the token, or remove splunk.channel";
-                failed("it does not acknowledge what it indexes".to_owned(), mend)
+                let hint = "turn indexer acknowledgement on for the token, or remove splunk.channel";
+                failed("it does not acknowledge what it indexes".to_owned(), hint)
             }
             _ => {
-                let (problem, mend) = self.explain(status, body).unwrap_or_default();
-                failed(problem, mend)
+                let (problem, hint) = self.explain(status, body).unwrap_or_default();
+                failed(problem, hint)
             }
         }
     }

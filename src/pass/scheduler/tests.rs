@@ -37,7 +37,7 @@ pub(super) fn feeds(tenants: usize, subscriptions: &[ContentType]) -> Feeds {
 }
 
 /// A pass that looks back an hour: one window a feed.
-fn begin<'a>(feeds: &'a Feeds, settings: &Collect, now: Instant) -> Schedule<'a> {
+fn begin<'a>(feeds: &'a Feeds, settings: &Collect, now: Instant) -> Scheduler<'a> {
     begin_after(feeds, settings, &Progress::default(), now)
 }
 
@@ -47,10 +47,10 @@ pub(super) fn begin_after<'a>(
     settings: &Collect,
     before: &Progress,
     now: Instant,
-) -> Schedule<'a> {
-    let reach = Reach { look_back: HOUR, is_whole: true, only_future: false };
+) -> Scheduler<'a> {
+    let look_back = LookBack { duration: HOUR, is_whole: true, only_future: false };
     let known = KnownBlobs::default();
-    Schedule::new(feeds, Mode::Collect, reach, settings, known, before, Clock::begun(now, pass_start()))
+    Scheduler::new(feeds, Mode::Collect, look_back, settings, known, before, Clock::begun(now, pass_start()))
 }
 
 pub(super) fn collect(threads: usize) -> Collect {
@@ -73,8 +73,8 @@ pub(super) fn collect(threads: usize) -> Collect {
     }
 }
 
-pub(super) fn blobs(name: &str, count: usize) -> Vec<Blob> {
-    let blob = |number| Blob {
+pub(super) fn blobs(name: &str, count: usize) -> Vec<ListedBlob> {
+    let blob = |number| ListedBlob {
         content_id: format!("{name}${number}"),
         content_uri: String::new(),
         created: pass_start(),
@@ -83,8 +83,8 @@ pub(super) fn blobs(name: &str, count: usize) -> Vec<Blob> {
     (0..count).map(blob).collect()
 }
 
-pub(super) fn refused(status: u16, retry_after: Option<Duration>) -> Failure {
-    Failure::Refused { status, code: String::new(), message: String::new(), retry_after, server_time: None }
+pub(super) fn refused(status: u16, retry_after: Option<Duration>) -> ApiError {
+    ApiError::Refused { status, code: String::new(), message: String::new(), retry_after, server_time: None }
 }
 
 fn tenant(task: &Task, feeds: &Feeds) -> usize {
@@ -92,26 +92,30 @@ fn tenant(task: &Task, feeds: &Feeds) -> usize {
 }
 
 /// What the API answers when all is well: each feed has these blobs, on one page.
-pub(super) fn good_answer(feeds: &Feeds, task: &Task, blobs: &dyn Fn(FeedIndex) -> Vec<Blob>) -> Answer {
+pub(super) fn good_answer(
+    feeds: &Feeds,
+    task: &Task,
+    blobs: &dyn Fn(FeedIndex) -> Vec<ListedBlob>,
+) -> Outcome {
     match task {
-        Task::LogIn(_) => Answer::Token(Token::of_a_test(HOUR)),
+        Task::LogIn(_) => Outcome::Token(Token::of_a_test(HOUR)),
         Task::ListSubscriptions(tenant) => {
             let running = |feed| Subscription { content_type: Some(feeds.feed(feed).1), enabled: true };
-            Answer::Subscriptions(feeds.feeds_of(*tenant).map(running).collect())
+            Outcome::Subscriptions(feeds.feeds_of(*tenant).map(running).collect())
         }
-        Task::Subscribe(_) => Answer::Subscribed,
+        Task::Subscribe(_) => Outcome::Subscribed,
         Task::ListPage(feed, _) => {
-            Answer::Page(Page { blobs: blobs(*feed), next: None, unreadable: None, is_blank: false })
+            Outcome::Page(Page { blobs: blobs(*feed), next: None, unreadable: None, is_blank: false })
         }
-        Task::Download(..) => Answer::Handed(1),
+        Task::Download(..) => Outcome::Handed(1),
     }
 }
 
 /// What the writer says once it has a blob safe.
-pub(super) fn delivered(schedule: &mut Schedule<'_>, feed: FeedIndex, wanted: &Wanted) {
-    let key = schedule.key(feed, wanted);
+pub(super) fn delivered(scheduler: &mut Scheduler<'_>, feed: FeedIndex, wanted: &PendingBlob) {
+    let key = scheduler.key(feed, wanted);
     let has = OutputSet::EMPTY;
-    let delivered = Delivered {
+    let delivered = CommittedBlob {
         key,
         feed,
         has,
@@ -122,32 +126,32 @@ pub(super) fn delivered(schedule: &mut Schedule<'_>, feed: FeedIndex, wanted: &W
         dead_letters: 0,
         salvaged: None,
     };
-    schedule.delivered(&[delivered]);
+    scheduler.delivered(&[delivered]);
 }
 
 /// Does all that is handed out, well, until only downloads are; gives back those that were.
 fn until_downloads(
-    schedule: &mut Schedule<'_>,
+    scheduler: &mut Scheduler<'_>,
     feeds: &Feeds,
     now: Instant,
-    blobs: &dyn Fn(FeedIndex) -> Vec<Blob>,
+    blobs: &dyn Fn(FeedIndex) -> Vec<ListedBlob>,
 ) -> Vec<Attempt> {
     let mut downloads = Vec::new();
-    while let Some((attempt, _)) = schedule.next(now) {
+    while let Some((attempt, _)) = scheduler.next(now) {
         if matches!(attempt.task, Task::Download(..)) {
             downloads.push(attempt);
         } else {
             let answer = good_answer(feeds, &attempt.task, blobs);
-            schedule.done(attempt, Ok(answer), now);
+            scheduler.done(attempt, Ok(answer), now);
         }
     }
     downloads
 }
 
-fn download_well(schedule: &mut Schedule<'_>, attempt: Attempt, now: Instant) {
+fn download_well(scheduler: &mut Scheduler<'_>, attempt: Attempt, now: Instant) {
     let Task::Download(feed, wanted) = attempt.task.clone() else { panic!("no download: {attempt:?}") };
-    schedule.done(attempt, Ok(Answer::Handed(1)), now);
-    delivered(schedule, feed, &wanted);
+    scheduler.done(attempt, Ok(Outcome::Handed(1)), now);
+    delivered(scheduler, feed, &wanted);
 }
 
 fn total(summary: &Summary) -> Counts {
@@ -159,16 +163,16 @@ fn total(summary: &Summary) -> Counts {
 fn the_deadline_stops_new_work_and_what_is_left_is_counted() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let settings = Collect { deadline: Some(Duration::from_secs(60)), ..collect(2) };
-    let mut schedule = begin(&feeds, &settings, start);
-    let mut running = until_downloads(&mut schedule, &feeds, start, &|_| blobs("a", 5));
+    let mut scheduler = begin(&feeds, &settings, start);
+    let mut running = until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 5));
     assert_eq!(running.len(), 2);
     let deadline = start + Duration::from_secs(60);
-    download_well(&mut schedule, running.pop().expect("two"), deadline);
-    assert!(schedule.next(deadline).is_none() && !schedule.is_over());
-    assert_eq!(schedule.stopped(), Some(Stop::Deadline));
-    download_well(&mut schedule, running.pop().expect("two"), deadline);
-    assert!(schedule.is_over());
-    let (summary, progress) = schedule.finish();
+    download_well(&mut scheduler, running.pop().expect("two"), deadline);
+    assert!(scheduler.next(deadline).is_none() && !scheduler.is_over());
+    assert_eq!(scheduler.stopped(), Some(Stop::Deadline));
+    download_well(&mut scheduler, running.pop().expect("two"), deadline);
+    assert!(scheduler.is_over());
+    let (summary, progress) = scheduler.finish();
     let counts = total(&summary);
     assert_eq!((counts.listed, counts.delivered, counts.left), (5, 2, 3));
     assert_eq!(progress.waiting.len(), 3);
@@ -177,49 +181,49 @@ fn the_deadline_stops_new_work_and_what_is_left_is_counted() {
 #[test]
 fn a_throttled_tenant_waits_while_another_goes_on() {
     let (feeds, start) = (feeds(2, &[ContentType::DlpAll]), Instant::now());
-    let mut schedule = begin(&feeds, &collect(2), start);
-    let running = until_downloads(&mut schedule, &feeds, start, &|_| blobs("a", 20));
+    let mut scheduler = begin(&feeds, &collect(2), start);
+    let running = until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 20));
     let pause = Duration::from_secs(30);
     for attempt in running {
         if tenant(&attempt.task, &feeds) == 0 {
-            schedule.done(attempt, Err(refused(429, Some(pause))), start);
+            scheduler.done(attempt, Err(refused(429, Some(pause))), start);
         } else {
-            download_well(&mut schedule, attempt, start);
+            download_well(&mut scheduler, attempt, start);
         }
     }
     let mut others = 0;
-    while let Some((attempt, _)) = schedule.next(start + pause / 2) {
+    while let Some((attempt, _)) = scheduler.next(start + pause / 2) {
         assert_eq!(tenant(&attempt.task, &feeds), 1, "the throttled tenant waits");
         others += 1;
-        download_well(&mut schedule, attempt, start + pause / 2);
+        download_well(&mut scheduler, attempt, start + pause / 2);
     }
     assert!(others >= 18, "the other one goes on");
-    let after = schedule.next_at().expect("the end of the pause");
+    let after = scheduler.next_at().expect("the end of the pause");
     assert!((start + pause..=start + pause * 5 / 4).contains(&after), "{:?}", after - start);
     let mut throttled = 0;
-    while let Some((attempt, _)) = schedule.next(after) {
+    while let Some((attempt, _)) = scheduler.next(after) {
         throttled += usize::from(tenant(&attempt.task, &feeds) == 0);
-        download_well(&mut schedule, attempt, after);
+        download_well(&mut scheduler, attempt, after);
     }
-    assert!(throttled >= 18 && schedule.is_over());
+    assert!(throttled >= 18 && scheduler.is_over());
 }
 
 #[test]
 fn a_burst_of_throttling_answers_is_one_pause() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
-    let mut schedule = begin(&feeds, &collect(20), start);
-    let running = until_downloads(&mut schedule, &feeds, start, &|_| blobs("a", 40));
+    let mut scheduler = begin(&feeds, &collect(20), start);
+    let running = until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 40));
     assert_eq!(running.len(), 20);
     for attempt in running {
-        schedule.done(attempt, Err(refused(429, None)), start);
+        scheduler.done(attempt, Err(refused(429, None)), start);
     }
-    let pause = schedule.next_at().expect("a pause") - start;
+    let pause = scheduler.next_at().expect("a pause") - start;
     assert!(pause <= Duration::from_secs(4), "{pause:?} after one burst, for delays of 2 s at first");
     let after = start + pause;
     let mut again = 0;
-    while let Some((attempt, _)) = schedule.next(after) {
+    while let Some((attempt, _)) = scheduler.next(after) {
         again += 1;
-        download_well(&mut schedule, attempt, after);
+        download_well(&mut scheduler, attempt, after);
     }
     assert_eq!(again, 40);
 }
@@ -228,19 +232,19 @@ fn a_burst_of_throttling_answers_is_one_pause() {
 fn a_tenant_that_is_throttled_for_ever_is_left_to_the_next_pass() {
     for retry_after in [None, Some(Duration::from_secs(60)), Some(Duration::from_secs(3600))] {
         let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
-        let mut schedule = begin(&feeds, &collect(5), start);
+        let mut scheduler = begin(&feeds, &collect(5), start);
         let mut now = start;
-        for attempt in until_downloads(&mut schedule, &feeds, now, &|_| blobs("a", 20)) {
-            schedule.done(attempt, Err(refused(429, retry_after)), now);
+        for attempt in until_downloads(&mut scheduler, &feeds, now, &|_| blobs("a", 20)) {
+            scheduler.done(attempt, Err(refused(429, retry_after)), now);
         }
-        while !schedule.is_over() {
-            now = schedule.next_at().expect("something to wait for").max(now);
-            while let Some((attempt, _)) = schedule.next(now) {
-                schedule.done(attempt, Err(refused(429, retry_after)), now);
+        while !scheduler.is_over() {
+            now = scheduler.next_at().expect("something to wait for").max(now);
+            while let Some((attempt, _)) = scheduler.next(now) {
+                scheduler.done(attempt, Err(refused(429, retry_after)), now);
             }
         }
         assert!(now - start <= THROTTLED_MAX, "{:?}", now - start);
-        let (summary, progress) = schedule.finish();
+        let (summary, progress) = scheduler.finish();
         assert_eq!(total(&summary).failed, 20, "{retry_after:?}");
         assert_eq!(progress.waiting.len(), 20);
     }
@@ -249,26 +253,26 @@ fn a_tenant_that_is_throttled_for_ever_is_left_to_the_next_pass() {
 #[test]
 fn what_no_working_output_lacks_is_not_downloaded_and_what_all_lack_goes_first() {
     let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
-    let mut schedule = begin(&feeds, &collect(1), now);
+    let mut scheduler = begin(&feeds, &collect(1), now);
     let feed = feeds.feeds().next().expect("a feed");
     let file = OutputSet::EMPTY.with(OutputName::File);
     for blob in blobs("waiting", 3) {
-        schedule.resume(feed, Wanted { blob, delivered_to: file, has_failed: true, failed_passes: 0 });
+        scheduler.resume(feed, PendingBlob { blob, delivered_to: file, has_failed: true, failed_passes: 0 });
     }
     let both = || blobs("waiting", 3).into_iter().chain(blobs("new", 3)).collect();
     let mut order = Vec::new();
-    let mut running = until_downloads(&mut schedule, &feeds, now, &|_| both());
-    while let Some(attempt) = running.pop().or_else(|| Some(schedule.next(now)?.0)) {
+    let mut running = until_downloads(&mut scheduler, &feeds, now, &|_| both());
+    while let Some(attempt) = running.pop().or_else(|| Some(scheduler.next(now)?.0)) {
         let Task::Download(_, wanted) = &attempt.task else { panic!("{attempt:?}") };
         order.push(wanted.blob.content_id.clone());
-        download_well(&mut schedule, attempt, now);
+        download_well(&mut scheduler, attempt, now);
         if order.len() == 4 {
-            schedule.outputs_left(file);
+            scheduler.outputs_left(file);
         }
     }
     assert_eq!(order, ["new$0", "new$1", "new$2", "waiting$0"]);
-    assert!(schedule.is_over());
-    let (summary, progress) = schedule.finish();
+    assert!(scheduler.is_over());
+    let (summary, progress) = scheduler.finish();
     assert_eq!(total(&summary).left, 2);
     assert!(progress.waiting.iter().all(|waiting| waiting.delivered_to == file), "{progress:?}");
 }
@@ -278,29 +282,29 @@ fn an_output_that_fails_is_told_of_every_feed_that_it_keeps_back_and_of_no_other
     let why = OutputError::Receiver {
         receiver: "logs.example:1".to_owned(),
         problem: "it is down".to_owned(),
-        mend: "start it".to_owned(),
+        hint: "start it".to_owned(),
     };
     for (stop, told) in [(None, 1), (Some(Stop::Writer), 2), (Some(Stop::Deadline), 0)] {
         let (feeds, now) = (feeds(1, &[ContentType::DlpAll, ContentType::AuditGeneral]), Instant::now());
-        let mut schedule = begin(&feeds, &collect(1), now);
+        let mut scheduler = begin(&feeds, &collect(1), now);
         let [first, second] = [0, 1].map(|place| feeds.feeds().nth(place).expect("two feeds"));
         let of_both = |feed| blobs(if feed == first { "a" } else { "b" }, 1);
-        let mut running = until_downloads(&mut schedule, &feeds, now, &of_both);
+        let mut running = until_downloads(&mut scheduler, &feeds, now, &of_both);
         while let Some(attempt) = running.pop() {
             let Task::Download(feed, wanted) = attempt.task.clone() else { panic!("{attempt:?}") };
-            schedule.done(attempt, Ok(Answer::Handed(1)), now);
+            scheduler.done(attempt, Ok(Outcome::Handed(1)), now);
             if stop.is_none() {
-                running.extend(schedule.next(now).map(|(attempt, _)| attempt));
+                running.extend(scheduler.next(now).map(|(attempt, _)| attempt));
                 if feed == second {
-                    delivered(&mut schedule, feed, &wanted);
+                    delivered(&mut scheduler, feed, &wanted);
                 }
             }
         }
         if let Some(stop) = stop {
-            schedule.stop(stop);
+            scheduler.stop(stop);
         }
-        schedule.output_failed(why.to_string());
-        let (_, progress) = schedule.finish();
+        scheduler.output_failed(why.to_string());
+        let (_, progress) = scheduler.finish();
         let errors: Vec<_> = progress.feeds.values().filter_map(|feed| feed.last_error.as_ref()).collect();
         let of_the_output = errors.iter().filter(|error| error.contains("it is down")).count();
         assert_eq!(of_the_output, told, "{stop:?}: {errors:?}");
@@ -311,24 +315,24 @@ fn an_output_that_fails_is_told_of_every_feed_that_it_keeps_back_and_of_no_other
 /// when so many blobs of tenant 0 wait. `None` if that never comes.
 fn attempts_before_a_newcomer(backlog: usize) -> Option<usize> {
     let (feeds, now) = (feeds(2, &[ContentType::DlpAll]), Instant::now());
-    let mut schedule = begin(&feeds, &collect(4), now);
+    let mut scheduler = begin(&feeds, &collect(4), now);
     let has = |feed: FeedIndex| if feed.place() == 0 { blobs("a", backlog) } else { blobs("b", 1) };
     let mut newcomer = None;
     let mut running = Vec::new();
-    while let Some((attempt, _)) = schedule.next(now) {
+    while let Some((attempt, _)) = scheduler.next(now) {
         match attempt.task {
             Task::LogIn(tenant) if tenant.place() == 1 => newcomer = Some(attempt),
             Task::Download(..) => running.push(attempt),
             _ => {
                 let answer = good_answer(&feeds, &attempt.task, &has);
-                schedule.done(attempt, Ok(answer), now);
+                scheduler.done(attempt, Ok(answer), now);
             }
         }
     }
-    schedule.done(newcomer?, Ok(Answer::Token(Token::of_a_test(HOUR))), now);
+    scheduler.done(newcomer?, Ok(Outcome::Token(Token::of_a_test(HOUR))), now);
     let mut before = 0;
     while before < 100 {
-        while let Some((attempt, _)) = schedule.next(now) {
+        while let Some((attempt, _)) = scheduler.next(now) {
             if tenant(&attempt.task, &feeds) == 0 {
                 before += 1;
             } else if matches!(attempt.task, Task::Download(..)) {
@@ -338,10 +342,10 @@ fn attempts_before_a_newcomer(backlog: usize) -> Option<usize> {
         }
         let attempt = running.remove(0);
         if matches!(attempt.task, Task::Download(..)) {
-            download_well(&mut schedule, attempt, now);
+            download_well(&mut scheduler, attempt, now);
         } else {
             let answer = good_answer(&feeds, &attempt.task, &has);
-            schedule.done(attempt, Ok(answer), now);
+            scheduler.done(attempt, Ok(answer), now);
         }
     }
     None
@@ -356,22 +360,22 @@ fn a_tenant_with_a_thousand_blobs_does_not_hold_up_another_ones_single_blob() {
 #[test]
 fn a_token_is_renewed_once_for_many_tasks() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
-    let mut schedule = begin(&feeds, &collect(10), start);
-    let running = until_downloads(&mut schedule, &feeds, start, &|_| blobs("a", 100));
+    let mut scheduler = begin(&feeds, &collect(10), start);
+    let running = until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 100));
     assert_eq!(running.len(), 10);
     let later = start + HOUR;
     for attempt in running {
-        schedule.done(attempt, Err(refused(401, None)), later);
+        scheduler.done(attempt, Err(refused(401, None)), later);
     }
-    let (login, token) = schedule.next(later).expect("a login");
+    let (login, token) = scheduler.next(later).expect("a login");
     assert!(matches!(login.task, Task::LogIn(_)) && token.is_none());
-    assert!(schedule.next(later).is_none(), "everything else waits for it");
-    schedule.done(login, Ok(Answer::Token(Token::of_a_test(HOUR))), later);
+    assert!(scheduler.next(later).is_none(), "everything else waits for it");
+    scheduler.done(login, Ok(Outcome::Token(Token::of_a_test(HOUR))), later);
     let mut downloads = 0;
-    while let Some((attempt, token)) = schedule.next(later) {
+    while let Some((attempt, token)) = scheduler.next(later) {
         assert!(token.is_some());
         downloads += 1;
-        download_well(&mut schedule, attempt, later);
+        download_well(&mut scheduler, attempt, later);
     }
     assert_eq!(downloads, 100);
 }
@@ -379,50 +383,50 @@ fn a_token_is_renewed_once_for_many_tasks() {
 #[test]
 fn a_login_that_fails_in_passing_is_tried_again_later_and_the_rest_of_the_tenant_waits() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
-    let mut schedule = begin(&feeds, &collect(10), start);
+    let mut scheduler = begin(&feeds, &collect(10), start);
     let mut now = start;
     for failures in 0..3_u32 {
-        let (login, _) = schedule.next(now).expect("a login");
+        let (login, _) = scheduler.next(now).expect("a login");
         assert!(matches!(login.task, Task::LogIn(_)), "{failures} failures");
-        assert!(schedule.next(now).is_none());
-        schedule.done(login, Err(refused(503, None)), now);
-        assert!(schedule.next(now).is_none() && !schedule.is_over());
-        let at = schedule.next_at().expect("another try");
+        assert!(scheduler.next(now).is_none());
+        scheduler.done(login, Err(refused(503, None)), now);
+        assert!(scheduler.next(now).is_none() && !scheduler.is_over());
+        let at = scheduler.next_at().expect("another try");
         assert!(at >= now + Duration::from_secs(1 << failures), "the wait doubles");
         now = at;
     }
-    assert_eq!(until_downloads(&mut schedule, &feeds, now, &|_| blobs("a", 3)).len(), 3);
+    assert_eq!(until_downloads(&mut scheduler, &feeds, now, &|_| blobs("a", 3)).len(), 3);
 }
 
 #[test]
 fn a_tenant_whose_tokens_are_all_refused_is_given_up_after_a_few() {
     let (feeds, now) = (feeds(1, &ContentType::ALL), Instant::now());
     for accepted in [0, 1, 6] {
-        let mut schedule = begin(&feeds, &collect(10), now);
+        let mut scheduler = begin(&feeds, &collect(10), now);
         let (mut logins, mut requests) = (0, 0);
-        while let Some((attempt, _)) = schedule.next(now) {
+        while let Some((attempt, _)) = scheduler.next(now) {
             if matches!(attempt.task, Task::LogIn(_)) {
                 logins += 1;
-                schedule.done(attempt, Ok(Answer::Token(Token::of_a_test(HOUR))), now);
+                scheduler.done(attempt, Ok(Outcome::Token(Token::of_a_test(HOUR))), now);
             } else if requests < accepted {
                 requests += 1;
                 let answer =
                     good_answer(&feeds, &attempt.task, &|feed| blobs(&feed.place().to_string(), 100));
-                schedule.done(attempt, Ok(answer), now);
+                scheduler.done(attempt, Ok(answer), now);
             } else {
                 requests += 1;
-                schedule.done(attempt, Err(refused(401, None)), now);
+                scheduler.done(attempt, Err(refused(401, None)), now);
             }
         }
-        assert!(schedule.is_over());
+        assert!(scheduler.is_over());
         assert!(logins <= 1 + REFUSED_TOKENS_MAX, "{logins} logins");
         assert!(requests <= accepted + 10, "{requests} requests");
-        schedule.finish();
+        scheduler.finish();
     }
 }
 
-fn failure(random: &mut fastrand::Rng) -> Failure {
-    let code = |status, code: &str| Failure::Refused {
+fn failure(random: &mut fastrand::Rng) -> ApiError {
+    let code = |status, code: &str| ApiError::Refused {
         status,
         code: code.to_owned(),
         message: String::new(),
@@ -440,7 +444,7 @@ fn failure(random: &mut fastrand::Rng) -> Failure {
         7 => code(400, "AF20020"),
         8 => code(403, "AF10001"),
         9 => refused(403, None),
-        10 => Failure::Malformed("cut short".to_owned()),
+        10 => ApiError::Malformed("cut short".to_owned()),
         _ => refused(503, None),
     }
 }
@@ -461,7 +465,7 @@ fn any_pass(seed: u64) {
         ..collect(random.usize(1..6))
     };
     let failures_of_hundred = [0, 5, 50, 100][random.usize(..4)];
-    let mut schedule = begin(&feeds, &settings, start);
+    let mut scheduler = begin(&feeds, &settings, start);
     let pages = Cell::new(0_usize);
     let mut running: Vec<Attempt> = Vec::new();
     let mut with_writer = Vec::new();
@@ -471,21 +475,21 @@ fn any_pass(seed: u64) {
     loop {
         steps += 1;
         assert!(steps < 20_000, "the pass never ends");
-        while let Some((attempt, token)) = schedule.next(now) {
+        while let Some((attempt, token)) = scheduler.next(now) {
             assert_eq!(token.is_none(), matches!(attempt.task, Task::LogIn(_)));
             assert!(running.iter().all(|other| other.task != attempt.task), "{attempt:?} runs twice");
             if let Task::Download(feed, wanted) = &attempt.task {
-                let key = schedule.key(*feed, wanted);
+                let key = scheduler.key(*feed, wanted);
                 assert!(!safe.contains(&key) && !gone.contains(&key), "{attempt:?} comes again");
             }
             running.push(attempt);
             assert!(running.len() <= settings.threads);
         }
-        if schedule.is_over() {
+        if scheduler.is_over() {
             break;
         }
         if running.is_empty() {
-            now = schedule.next_at().expect("something to wait for").max(now);
+            now = scheduler.next_at().expect("something to wait for").max(now);
             continue;
         }
         now += Duration::from_millis(random.u64(..2000));
@@ -498,13 +502,13 @@ fn any_pass(seed: u64) {
                 blobs(&format!("page {}", pages.get() / 2), 7) // some are listed again
             };
             let mut answer = good_answer(&feeds, &attempt.task, &fresh);
-            if let (Answer::Page(page), Task::ListPage(feed, page_of)) = (&mut answer, &attempt.task) {
+            if let (Outcome::Page(page), Task::ListPage(feed, page_of)) = (&mut answer, &attempt.task) {
                 let (tenant, content_type) = feeds.feed(*feed);
-                let key = |blob: &Blob| BlobKey::new(&tenant.tenant_id, content_type, &blob.content_id);
+                let key = |blob: &ListedBlob| BlobKey::new(&tenant.tenant_id, content_type, &blob.content_id);
                 listed.extend(page.blobs.iter().map(key));
                 page.next = (random.u8(..3) > 0 && page_of.number < 5).then(|| format!("{}", pages.get()));
             }
-            if let (Answer::Token(token), true) = (&mut answer, random.bool()) {
+            if let (Outcome::Token(token), true) = (&mut answer, random.bool()) {
                 *token = Token::of_a_test(Duration::from_secs(random.u64(60..100)));
             }
             if let Task::Download(feed, wanted) = &attempt.task {
@@ -512,18 +516,18 @@ fn any_pass(seed: u64) {
             }
             Ok(answer)
         };
-        schedule.done(attempt, result, now);
-        for (feed, wanted) in schedule.take_gone() {
-            assert!(gone.insert(schedule.key(feed, &wanted)), "gone twice");
+        scheduler.done(attempt, result, now);
+        for (feed, wanted) in scheduler.take_gone() {
+            assert!(gone.insert(scheduler.key(feed, &wanted)), "gone twice");
         }
         if random.u8(..3) == 0 {
             for (feed, wanted) in std::mem::take(&mut with_writer) {
-                assert!(safe.insert(schedule.key(feed, &wanted)), "delivered twice");
-                delivered(&mut schedule, feed, &wanted);
+                assert!(safe.insert(scheduler.key(feed, &wanted)), "delivered twice");
+                delivered(&mut scheduler, feed, &wanted);
             }
         }
     }
-    let (_, Progress { waiting, .. }) = schedule.finish(); // which holds the balance
+    let (_, Progress { waiting, .. }) = scheduler.finish(); // which holds the balance
     let mut accounted: HashSet<_> = safe.union(&gone).copied().collect();
     assert_eq!(accounted.len(), safe.len() + gone.len());
     for waiting in waiting {
@@ -537,33 +541,33 @@ fn any_pass(seed: u64) {
 fn the_deadline_is_met_even_while_every_request_hangs() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let settings = Collect { deadline: Some(Duration::from_secs(60)), ..collect(2) };
-    let mut schedule = begin(&feeds, &settings, start);
-    until_downloads(&mut schedule, &feeds, start, &|_| blobs("a", 5));
-    assert_eq!(schedule.next_at(), Some(start + Duration::from_secs(60)));
-    assert!(schedule.next(start + Duration::from_secs(60)).is_none());
-    assert_eq!((schedule.stopped(), schedule.next_at()), (Some(Stop::Deadline), None));
+    let mut scheduler = begin(&feeds, &settings, start);
+    until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 5));
+    assert_eq!(scheduler.next_at(), Some(start + Duration::from_secs(60)));
+    assert!(scheduler.next(start + Duration::from_secs(60)).is_none());
+    assert_eq!((scheduler.stopped(), scheduler.next_at()), (Some(Stop::Deadline), None));
 }
 
 #[test]
 fn a_page_token_that_is_always_invalid_does_not_list_its_window_for_ever() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
-    let mut schedule = begin(&feeds, &collect(2), start);
+    let mut scheduler = begin(&feeds, &collect(2), start);
     let (mut now, mut pages) = (start, 0);
-    while !schedule.is_over() {
+    while !scheduler.is_over() {
         assert!(pages < 50, "the window is listed for ever");
-        let Some((attempt, _)) = schedule.next(now) else {
-            now = schedule.next_at().expect("something to wait for");
+        let Some((attempt, _)) = scheduler.next(now) else {
+            now = scheduler.next_at().expect("something to wait for");
             continue;
         };
         let result = match &attempt.task {
-            Task::ListPage(_, page) if page.number == 2 => Err(Failure::Refused {
+            Task::ListPage(_, page) if page.number == 2 => Err(ApiError::Refused {
                 status: 400,
                 code: "AF20031".to_owned(),
                 message: String::new(),
                 retry_after: None,
                 server_time: None,
             }),
-            Task::ListPage(..) => Ok(Answer::Page(Page {
+            Task::ListPage(..) => Ok(Outcome::Page(Page {
                 blobs: Vec::new(),
                 next: Some("2".to_owned()),
                 unreadable: None,
@@ -572,9 +576,9 @@ fn a_page_token_that_is_always_invalid_does_not_list_its_window_for_ever() {
             task => Ok(good_answer(&feeds, task, &|_| Vec::new())),
         };
         pages += u32::from(matches!(attempt.task, Task::ListPage(..)));
-        schedule.done(attempt, result, now);
+        scheduler.done(attempt, result, now);
     }
-    let (summary, _) = schedule.finish();
+    let (summary, _) = scheduler.finish();
     assert!(!summary.feeds[0].is_listed);
 }
 
@@ -582,16 +586,16 @@ fn a_page_token_that_is_always_invalid_does_not_list_its_window_for_ever() {
 fn a_token_of_any_lifetime_is_used_and_ends_in_no_storm_of_logins() {
     let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     for lifetime in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-        let mut schedule = begin(&feeds, &collect(2), now);
+        let mut scheduler = begin(&feeds, &collect(2), now);
         for _ in 0..2 {
-            let Some((attempt, _)) = schedule.next(now) else { break };
+            let Some((attempt, _)) = scheduler.next(now) else { break };
             let answer = match attempt.task {
-                Task::LogIn(_) => Answer::Token(Token::of_a_test(lifetime)),
+                Task::LogIn(_) => Outcome::Token(Token::of_a_test(lifetime)),
                 _ => good_answer(&feeds, &attempt.task, &|_| Vec::new()),
             };
-            schedule.done(attempt, Ok(answer), now);
+            scheduler.done(attempt, Ok(answer), now);
         }
-        let (attempt, _) = schedule.next(now).expect("the listing");
+        let (attempt, _) = scheduler.next(now).expect("the listing");
         assert!(!matches!(attempt.task, Task::LogIn(_)), "{lifetime:?}");
     }
 }
@@ -605,15 +609,15 @@ fn a_backlog_of_any_size_does_not_keep_another_tenant_from_being_listed() {
 #[test]
 fn a_tenant_whose_requests_hang_leaves_threads_to_another() {
     let (feeds, now) = (feeds(2, &[ContentType::DlpAll]), Instant::now());
-    let mut schedule = begin(&feeds, &collect(8), now);
+    let mut scheduler = begin(&feeds, &collect(8), now);
     let mut running =
-        until_downloads(&mut schedule, &feeds, now, &|feed| blobs(&feed.place().to_string(), 100));
+        until_downloads(&mut scheduler, &feeds, now, &|feed| blobs(&feed.place().to_string(), 100));
     let mut of_the_other = 0;
     while let Some(place) = running.iter().position(|attempt| tenant(&attempt.task, &feeds) == 1) {
         let attempt = running.swap_remove(place); // those of tenant 0 never come back
         of_the_other += 1;
-        download_well(&mut schedule, attempt, now);
-        while let Some((attempt, _)) = schedule.next(now) {
+        download_well(&mut scheduler, attempt, now);
+        while let Some((attempt, _)) = scheduler.next(now) {
             running.push(attempt);
         }
     }
@@ -625,40 +629,42 @@ fn a_tenant_whose_requests_hang_leaves_threads_to_another() {
 fn a_blob_that_waits_for_one_feed_and_is_listed_in_another_is_two_blobs() {
     for listed_first in [0, 1] {
         let (feeds, now) = (feeds(1, &[ContentType::AuditGeneral, ContentType::DlpAll]), Instant::now());
-        let mut schedule = begin(&feeds, &collect(8), now);
+        let mut scheduler = begin(&feeds, &collect(8), now);
         let [waits, lists] = [0, 1].map(|place| feeds.feeds().nth(place).expect("two feeds"));
         let blob = blobs("a", 1).remove(0);
         let delivered_to = OutputSet::EMPTY.with(OutputName::File);
-        schedule
-            .resume(waits, Wanted { blob: blob.clone(), delivered_to, has_failed: false, failed_passes: 0 });
+        scheduler.resume(
+            waits,
+            PendingBlob { blob: blob.clone(), delivered_to, has_failed: false, failed_passes: 0 },
+        );
         let mut pages = Vec::new();
         let mut downloads = Vec::new();
-        while let Some((attempt, _)) = schedule.next(now) {
+        while let Some((attempt, _)) = scheduler.next(now) {
             if matches!(attempt.task, Task::ListPage(..)) {
                 pages.push(attempt);
             } else {
                 let answer = good_answer(&feeds, &attempt.task, &|_| Vec::new());
-                schedule.done(attempt, Ok(answer), now);
+                scheduler.done(attempt, Ok(answer), now);
             }
         }
         pages.sort_by_key(|page| page.task.feed() != Some(feeds.feeds().nth(listed_first).expect("two")));
         for page in pages {
             let listed = if page.task.feed() == Some(lists) { vec![blob.clone()] } else { Vec::new() };
-            schedule.done(
+            scheduler.done(
                 page,
-                Ok(Answer::Page(Page { blobs: listed, next: None, unreadable: None, is_blank: false })),
+                Ok(Outcome::Page(Page { blobs: listed, next: None, unreadable: None, is_blank: false })),
                 now,
             );
-            downloads.extend(std::iter::from_fn(|| schedule.next(now)).map(|(attempt, _)| attempt));
+            downloads.extend(std::iter::from_fn(|| scheduler.next(now)).map(|(attempt, _)| attempt));
         }
         assert_eq!(downloads.len(), 2, "{downloads:?}");
         for attempt in downloads {
             let Task::Download(feed, wanted) = &attempt.task else { panic!("not a download") };
             let expected = if *feed == waits { delivered_to } else { OutputSet::EMPTY };
             assert_eq!(wanted.delivered_to, expected, "an output has one of them only");
-            download_well(&mut schedule, attempt, now);
+            download_well(&mut scheduler, attempt, now);
         }
-        schedule.finish();
+        scheduler.finish();
     }
 }
 

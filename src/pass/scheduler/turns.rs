@@ -2,19 +2,19 @@
 
 use std::{cmp::Reverse, sync::Arc, time::Instant};
 
-use super::{Attempt, Download, Later, Schedule, TenantState, Undelivered, is_of_use, tenant_of};
+use super::{Attempt, Download, Later, Scheduler, TenantState, Undelivered, is_of_use, tenant_of};
 use crate::{
     api::Token,
-    delivery::Wanted,
+    delivery::PendingBlob,
     limits::WAITING_BLOBS_MAX,
     pass::{
         feeds::{FeedIndex, TenantIndex},
-        work::Task,
+        worker::Task,
     },
     report::Stop,
 };
 
-impl Schedule<'_> {
+impl Scheduler<'_> {
     /// Moves what has come to its time.
     pub(super) fn wake(&mut self, now: Instant) {
         while self.later.peek().is_some_and(|Reverse(later)| later.order.0 <= now) {
@@ -140,7 +140,7 @@ impl Schedule<'_> {
     pub(super) fn leave(&mut self, attempt: &Attempt) {
         if let Task::Download(feed, wanted) = &attempt.task {
             let is_failed = self.feed_states[feed.place()].is_stopped && self.stop.is_none();
-            self.in_hand.remove(&self.key(*feed, wanted));
+            self.in_flight.remove(&self.key(*feed, wanted));
             if self.stop == Some(Stop::Stragglers) {
                 self.report_straggler(*feed, wanted, false);
             }
@@ -148,7 +148,7 @@ impl Schedule<'_> {
         }
     }
 
-    pub(super) fn leave_blob(&mut self, feed: FeedIndex, wanted: &Wanted, is_failed: bool) {
+    pub(super) fn leave_blob(&mut self, feed: FeedIndex, wanted: &PendingBlob, is_failed: bool) {
         let counts = &mut self.feed_states[feed.place()].counts;
         if is_failed {
             counts.failed += 1;

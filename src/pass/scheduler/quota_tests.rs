@@ -83,7 +83,7 @@ fn run(before: &Progress, backlog: usize, quota: &mut Quota, start: Instant) -> 
         retry_delay: Duration::from_secs(1),
         ..collect(50)
     };
-    let mut schedule = begin_after(&feeds, &settings, before, start);
+    let mut scheduler = begin_after(&feeds, &settings, before, start);
     let mut random = fastrand::Rng::with_seed(7);
     let mut now = start;
     let (mut requests, mut throttled) = (0, 0);
@@ -92,18 +92,18 @@ fn run(before: &Progress, backlog: usize, quota: &mut Quota, start: Instant) -> 
     let mut answered = BinaryHeap::new();
     let mut attempts: Vec<(Attempt, bool)> = Vec::new();
     loop {
-        while let Some((attempt, token)) = schedule.next(now) {
+        while let Some((attempt, token)) = scheduler.next(now) {
             requests += u32::from(token.is_some());
             let on_the_way = Duration::from_millis(random.u64(25..125));
             arriving.push(Reverse((now + on_the_way, attempts.len(), on_the_way)));
             attempts.push((attempt, token.is_none()));
         }
-        if schedule.is_over() {
+        if scheduler.is_over() {
             break;
         }
         let arrives = arriving.peek().map(|Reverse((at, ..))| *at);
         let answers = answered.peek().map(|Reverse((at, _))| *at);
-        let events = [arrives, answers, schedule.next_at()];
+        let events = [arrives, answers, scheduler.next_at()];
         now = events.into_iter().flatten().min().expect("something to wait for").max(now);
         if arrives == Some(now) {
             let Some(Reverse((_, place, on_the_way))) = arriving.pop() else { continue };
@@ -116,17 +116,17 @@ fn run(before: &Progress, backlog: usize, quota: &mut Quota, start: Instant) -> 
             if is_accepted {
                 let answer = good_answer(&feeds, &attempt.task, &|_| blobs("a", backlog));
                 let task = attempt.task.clone();
-                schedule.done(attempt, Ok(answer), now);
+                scheduler.done(attempt, Ok(answer), now);
                 if let Task::Download(feed, wanted) = task {
-                    delivered(&mut schedule, feed, &wanted);
+                    delivered(&mut scheduler, feed, &wanted);
                 }
             } else {
                 throttled += 1;
-                schedule.done(attempt, Err(refused(429, None)), now);
+                scheduler.done(attempt, Err(refused(429, None)), now);
             }
         }
     }
-    let (summary, progress) = schedule.finish();
+    let (summary, progress) = scheduler.finish();
     assert_eq!(summary.feeds[0].counts.delivered, backlog as u64);
     let learned = progress.tenants.into_values().next();
     Outcome { lasted: now - start, requests, throttled, learned }

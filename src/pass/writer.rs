@@ -20,7 +20,7 @@ use jiff::Timestamp;
 
 use super::{Event, FeedIndex, Feeds, memory::Share};
 use crate::{
-    delivery::{OutputName, OutputSet, Wanted},
+    delivery::{OutputName, OutputSet, PendingBlob},
     disk::Position,
     limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX, RECORDS_AT_ONCE, REWRITES_MAX},
     log::one_line,
@@ -31,11 +31,11 @@ use crate::{
 
 /// What the writer is given.
 #[derive(Debug)]
-pub enum Incoming {
+pub enum WriterMessage {
     /// A blob's records, for the outputs.
-    Downloaded(Downloaded),
+    FetchedBlob(FetchedBlob),
     /// A blob that nobody can fetch any more: nothing to write, but to be known.
-    Gone(FeedIndex, Wanted),
+    Gone(FeedIndex, PendingBlob),
     /// A feed's subscription was started at that time, which is remembered at once: another start within 15 minutes is
     /// not allowed, also after a pass that was killed.
     Started(FeedIndex, Timestamp),
@@ -43,11 +43,11 @@ pub enum Incoming {
 
 /// A blob's records on their way to the outputs.
 #[derive(Debug)]
-pub struct Downloaded {
+pub struct FetchedBlob {
     /// Where it comes from.
     pub feed: FeedIndex,
     /// As it was listed, and who has it already.
-    pub wanted: Wanted,
+    pub wanted: PendingBlob,
     /// What is in it.
     pub records: Records,
     /// How many more the filter kept back.
@@ -71,7 +71,7 @@ pub struct Salvaged {
 
 /// What became of a blob in a batch that was committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivered {
+pub struct CommittedBlob {
     /// Which one.
     pub key: BlobKey,
     /// Where it comes from.
@@ -145,7 +145,7 @@ struct Lacking {
 #[derive(Default)]
 struct Batch {
     blobs: Vec<Written>,
-    gone: Vec<(FeedIndex, Wanted)>,
+    gone: Vec<(FeedIndex, PendingBlob)>,
     /// The keys of its records, the outputs that they were written to, and the content that they came with.
     ids: HashMap<u128, (OutputSet, Content)>,
     adopted: Vec<u128>,
@@ -155,7 +155,7 @@ struct Batch {
 
 struct Written {
     feed: FeedIndex,
-    wanted: Wanted,
+    wanted: PendingBlob,
     /// The outputs that it was written to, or that had it.
     to: OutputSet,
     records: u64,
@@ -191,7 +191,11 @@ impl Writer {
     /// committed by then is not known, and will be collected again.
     ///
     /// `close` is told by its other end being dropped; what is in `blobs` then is still written.
-    pub fn run(mut self, blobs: &Receiver<Incoming>, close: &Receiver<()>) -> Result<Closed, StateError> {
+    pub fn run(
+        mut self,
+        blobs: &Receiver<WriterMessage>,
+        close: &Receiver<()>,
+    ) -> Result<Closed, StateError> {
         let mut told = self.all;
         loop {
             let timer = self.batch.ends.map_or_else(crossbeam_channel::never, crossbeam_channel::at);
@@ -233,11 +237,11 @@ impl Writer {
         left.map(|slot| slot.output.name()).collect()
     }
 
-    fn take(&mut self, incoming: Incoming) -> Result<(), StateError> {
+    fn take(&mut self, incoming: WriterMessage) -> Result<(), StateError> {
         match incoming {
-            Incoming::Downloaded(downloaded) => self.write(downloaded)?,
-            Incoming::Gone(feed, wanted) => self.batch.gone.push((feed, wanted)),
-            Incoming::Started(feed, at) => {
+            WriterMessage::FetchedBlob(downloaded) => self.write(downloaded)?,
+            WriterMessage::Gone(feed, wanted) => self.batch.gone.push((feed, wanted)),
+            WriterMessage::Started(feed, at) => {
                 let (tenant, content_type) = self.feeds.feed(feed);
                 if let Some(ledger) = &mut self.ledger {
                     ledger.subscription_started(&tenant.tenant_id, content_type, at)?;
@@ -252,8 +256,8 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, downloaded: Downloaded) -> Result<(), StateError> {
-        let Downloaded { feed, wanted, records, filtered, share, salvaged } = downloaded;
+    fn write(&mut self, downloaded: FetchedBlob) -> Result<(), StateError> {
+        let FetchedBlob { feed, wanted, records, filtered, share, salvaged } = downloaded;
         let feeds = Arc::clone(&self.feeds);
         let (tenant, content_type) = feeds.feed(feed);
         let (tenant_id, tenant_name) = (&*tenant.tenant_id, tenant.name.as_deref());
@@ -435,7 +439,7 @@ impl Writer {
             let (records, duplicates, filtered) =
                 if is_new { (records, duplicates, filtered) } else { (0, 0, 0) };
             let dead_letters = dead_letters.get(&place).copied().unwrap_or_default();
-            delivered.push(Delivered {
+            delivered.push(CommittedBlob {
                 key,
                 feed,
                 has,
@@ -465,7 +469,7 @@ impl Writer {
             ledger.commit(&batch, &ids)?;
         }
         // The main thread may be gone already, if it panicked; then nobody counts.
-        let _ = self.events.send(Event::Delivered(delivered));
+        let _ = self.events.send(Event::Committed(delivered));
         Ok(())
     }
 
@@ -474,7 +478,7 @@ impl Writer {
         &self,
         batch: &mut state::Batch,
         feed: FeedIndex,
-        wanted: Wanted,
+        wanted: PendingBlob,
         has: OutputSet,
         is_complete: bool,
     ) -> BlobKey {
@@ -498,7 +502,7 @@ impl Writer {
         key
     }
 
-    fn key(&self, feed: FeedIndex, wanted: &Wanted) -> BlobKey {
+    fn key(&self, feed: FeedIndex, wanted: &PendingBlob) -> BlobKey {
         let (tenant, content_type) = self.feeds.feed(feed);
         BlobKey::new(&tenant.tenant_id, content_type, &wanted.blob.content_id)
     }
@@ -595,7 +599,7 @@ impl Slot {
         self.fail(OutputError::Receiver {
             receiver: format!("output.{}", self.output.name()),
             problem: format!("its files were removed {REWRITES_MAX} times while a batch was written"),
-            mend: "find out which program removes them".to_owned(),
+            hint: "find out which program removes them".to_owned(),
         });
         Ok(None)
     }

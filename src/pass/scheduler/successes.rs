@@ -8,11 +8,11 @@ use std::{
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Attempt, CurrentToken, Schedule, feed_name};
+use super::{Attempt, CurrentToken, Scheduler, feed_name};
 use crate::{
-    api::{Client, Failure, Page, Subscription, Token},
-    delivery::{OutputSet, Wanted},
-    feed::Blob,
+    api::{ApiError, Client, Page, Subscription, Token},
+    delivery::{OutputSet, PendingBlob},
+    feed::ListedBlob,
     limits::{
         CLOCK_TOLERANCE, EXPIRATION_GRACE, PAGES_BEFORE_SPLIT, PAGES_MAX, SUBSCRIPTION_START_INTERVAL,
         TOKEN_LIFETIME, TOKEN_MARGIN,
@@ -21,47 +21,47 @@ use crate::{
         Mode,
         feeds::{FeedIndex, TenantIndex},
         plan::{FeedPlan, Window},
-        work::{Answer, PageOf, Task},
+        worker::{Outcome, PageOf, Task},
     },
     report::Stop,
     state::BlobKey,
 };
 
-impl Schedule<'_> {
+impl Scheduler<'_> {
     pub(super) fn succeeded(
         &mut self,
         attempt: Attempt,
-        answer: Answer,
+        answer: Outcome,
         now: Instant,
-    ) -> Vec<(FeedIndex, Blob)> {
-        if let Answer::Page(Page { is_blank: true, .. }) = answer
+    ) -> Vec<(FeedIndex, ListedBlob)> {
+        if let Outcome::Page(Page { is_blank: true, .. }) = answer
             && attempt.tries < self.settings.retries
         {
-            self.try_again(attempt, &Failure::Malformed("empty".to_owned()), now);
+            self.try_again(attempt, &ApiError::Malformed("empty".to_owned()), now);
             return Vec::new();
         }
         match (attempt.task, answer) {
-            (Task::LogIn(tenant), Answer::Token(token)) => self.logged_in(tenant, token, now),
-            (Task::ListSubscriptions(tenant), Answer::Subscriptions(running)) => {
+            (Task::LogIn(tenant), Outcome::Token(token)) => self.logged_in(tenant, token, now),
+            (Task::ListSubscriptions(tenant), Outcome::Subscriptions(running)) => {
                 self.subscriptions_listed(tenant, &running, now);
             }
-            (Task::Subscribe(feed), Answer::Subscribed) => {
+            (Task::Subscribe(feed), Outcome::Subscribed) => {
                 let suffix = self.feeds.suffix(self.feeds.tenant_of(feed));
                 log::info!("Subscribed to feed {}{suffix}", feed_name(self.feeds, feed));
                 self.subscribed(feed, now);
             }
-            (Task::ListPage(feed, page_of), Answer::Page(page)) => {
+            (Task::ListPage(feed, page_of), Outcome::Page(page)) => {
                 return self.page_listed(feed, page_of, page);
             }
-            (Task::Download(feed, wanted), Answer::Handed(bytes)) => {
+            (Task::Download(feed, wanted), Outcome::Handed(bytes)) => {
                 self.feed_states[feed.place()].counts.bytes += bytes as u64;
                 log::debug!("Downloaded blob {} of {}", wanted.blob.content_id, self.feeds.label(feed));
                 let key = self.key(feed, &wanted);
-                if let Some(in_hand) = self.in_hand.get_mut(&key) {
-                    in_hand.is_downloaded = true;
+                if let Some(in_flight) = self.in_flight.get_mut(&key) {
+                    in_flight.is_downloaded = true;
                 }
             }
-            (Task::Download(..), Answer::WriterGone) => self.stop(Stop::Writer),
+            (Task::Download(..), Outcome::WriterGone) => self.stop(Stop::Writer),
             (task, answer) => unreachable!("{answer:?} does not answer {task:?}"),
         }
         Vec::new()
@@ -164,7 +164,7 @@ impl Schedule<'_> {
             self.give_up_expired(feed, their_now);
         }
         let state = &mut self.feed_states[feed.place()];
-        let plan = FeedPlan::new(their_now, self.reach, state.before.as_ref());
+        let plan = FeedPlan::new(their_now, self.look_back, state.before.as_ref());
         if let Some(missed) = plan.missed {
             log::error!(
                 "Content lost for {}: what became available from {} to {} was not listed in time, and the API lists \
@@ -188,7 +188,7 @@ impl Schedule<'_> {
 
     /// Gives up the blobs that wait and have expired by Microsoft's clock.
     fn give_up_expired(&mut self, feed: FeedIndex, their_now: Timestamp) {
-        let is_expired = |wanted: &Wanted| {
+        let is_expired = |wanted: &PendingBlob| {
             wanted.blob.expires().is_some_and(|expires| expires < their_now - EXPIRATION_GRACE)
         };
         let state = &mut self.feed_states[feed.place()];
@@ -229,7 +229,7 @@ impl Schedule<'_> {
 
     /// A part is listed to its end, or given up. After the last one, what waits from earlier passes and was not listed
     /// is wanted as it was listed then.
-    pub(super) fn part_ended(&mut self, feed: FeedIndex) -> Vec<Wanted> {
+    pub(super) fn part_ended(&mut self, feed: FeedIndex) -> Vec<PendingBlob> {
         let state = &mut self.feed_states[feed.place()];
         state.running_parts -= 1;
         if state.running_parts == 0 { self.take_waiting(feed).collect() } else { Vec::new() }
@@ -240,7 +240,7 @@ impl Schedule<'_> {
         feed: FeedIndex,
         mut page_of: PageOf,
         page: Page,
-    ) -> Vec<(FeedIndex, Blob)> {
+    ) -> Vec<(FeedIndex, ListedBlob)> {
         if let Some(id) = &page.unreadable {
             // The other blobs are taken; but the window is not listed, so that the next pass finds out again.
             page_of.is_readable = false;
@@ -271,7 +271,7 @@ impl Schedule<'_> {
                 state.counts.listed += 1;
                 state.counts.known += 1;
             } else {
-                wanted.push(Wanted { blob, delivered_to, has_failed, failed_passes });
+                wanted.push(PendingBlob { blob, delivered_to, has_failed, failed_passes });
             }
         }
         page_of.seen.push(xxh3_64(page_of.url.as_bytes()));
@@ -322,7 +322,7 @@ impl Schedule<'_> {
     }
 
     /// A window that cannot be listed to its end is given up in this pass. Returns what [`Self::part_ended`] does.
-    fn pages_never_end(&mut self, feed: FeedIndex, page_of: &PageOf, why: &str) -> Vec<Wanted> {
+    fn pages_never_end(&mut self, feed: FeedIndex, page_of: &PageOf, why: &str) -> Vec<PendingBlob> {
         log::error!(
             "Listing failed for {}: {why}, seen after page {}; what was listed is collected, and the next pass lists the \
              period again",
@@ -334,14 +334,14 @@ impl Schedule<'_> {
     }
 
     /// The blobs that wait for a feed and were not listed; from now on they count as listed.
-    pub(super) fn take_waiting(&mut self, feed: FeedIndex) -> impl Iterator<Item = Wanted> + use<> {
+    pub(super) fn take_waiting(&mut self, feed: FeedIndex) -> impl Iterator<Item = PendingBlob> + use<> {
         let waiting = std::mem::take(&mut self.feed_states[feed.place()].waiting);
         self.listed.extend(waiting.keys());
         waiting.into_values()
     }
 
     /// Queues blobs for their download. In a dry run they are returned instead.
-    pub(super) fn want(&mut self, feed: FeedIndex, wanted: Vec<Wanted>) -> Vec<(FeedIndex, Blob)> {
+    pub(super) fn want(&mut self, feed: FeedIndex, wanted: Vec<PendingBlob>) -> Vec<(FeedIndex, ListedBlob)> {
         let counts = &mut self.feed_states[feed.place()].counts;
         counts.listed += wanted.len() as u64;
         if self.mode == Mode::DryRun {

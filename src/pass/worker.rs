@@ -9,12 +9,12 @@ use super::{
     FeedIndex, Feeds, TenantIndex,
     memory::Memory,
     plan::Window,
-    write::{Downloaded, Incoming, Salvaged},
+    writer::{FetchedBlob, Salvaged, WriterMessage},
 };
 use crate::{
-    api::{Client, Failure, Page, Subscription, Token},
+    api::{ApiError, Client, Page, Subscription, Token},
     body::Body,
-    delivery::Wanted,
+    delivery::PendingBlob,
     feed::ContentType,
     filter::Filter,
     records::Records,
@@ -32,7 +32,7 @@ pub enum Task {
     /// List one page of a window.
     ListPage(FeedIndex, PageOf),
     /// Fetch a blob and hand its records to the writer.
-    Download(FeedIndex, Wanted),
+    Download(FeedIndex, PendingBlob),
 }
 
 impl Task {
@@ -74,7 +74,7 @@ pub struct PageOf {
 
 /// What came of a task.
 #[derive(Debug)]
-pub enum Answer {
+pub enum Outcome {
     /// A token.
     Token(Token),
     /// The tenant's subscriptions.
@@ -90,7 +90,7 @@ pub enum Answer {
 }
 
 /// What the threads of the pool share, all of it read only.
-pub struct Tools {
+pub struct Worker {
     /// The way to Microsoft.
     pub client: Client,
     /// Who is collected from.
@@ -98,31 +98,31 @@ pub struct Tools {
     /// Which records are wanted, where not all of them are.
     pub filters: HashMap<ContentType, Filter>,
     /// The way to the writer.
-    pub blobs: Sender<Incoming>,
+    pub blobs: Sender<WriterMessage>,
     /// The room for blobs on their way.
     pub memory: Arc<Memory>,
 }
 
-impl Tools {
+impl Worker {
     /// Does one task. `token` is the tenant's; only a login goes without. With `in_part`, a blob that cannot be read as
     /// a whole is delivered as far as it can be.
-    pub fn run(&self, task: &Task, token: Option<&Token>, in_part: bool) -> Result<Answer, Failure> {
+    pub fn run(&self, task: &Task, token: Option<&Token>, in_part: bool) -> Result<Outcome, ApiError> {
         if let Task::LogIn(tenant) = task {
-            return self.client.log_in(self.feeds.tenant(*tenant)).map(Answer::Token);
+            return self.client.log_in(self.feeds.tenant(*tenant)).map(Outcome::Token);
         }
         let token = token.expect("the schedule hands out nothing but logins before there is a token");
         match task {
             Task::LogIn(_) => unreachable!("done above"),
             Task::ListSubscriptions(tenant) => {
-                self.client.subscriptions(self.feeds.tenant(*tenant), token).map(Answer::Subscriptions)
+                self.client.subscriptions(self.feeds.tenant(*tenant), token).map(Outcome::Subscriptions)
             }
             Task::Subscribe(feed) => {
                 let (tenant, content_type) = self.feeds.feed(*feed);
-                self.client.start_subscription(tenant, token, content_type).map(|()| Answer::Subscribed)
+                self.client.start_subscription(tenant, token, content_type).map(|()| Outcome::Subscribed)
             }
             Task::ListPage(feed, page) => {
                 let (tenant, _) = self.feeds.feed(*feed);
-                self.client.list_page(tenant, token, &page.url, page.period.end).map(Answer::Page)
+                self.client.list_page(tenant, token, &page.url, page.period.end).map(Outcome::Page)
             }
             Task::Download(feed, wanted) => self.download(*feed, wanted, token, in_part),
         }
@@ -131,10 +131,10 @@ impl Tools {
     fn download(
         &self,
         feed: FeedIndex,
-        wanted: &Wanted,
+        wanted: &PendingBlob,
         token: &Token,
         in_part: bool,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Outcome, ApiError> {
         let (tenant, content_type) = self.feeds.feed(feed);
         let origin = self.feeds.origin(feed);
         let mut share = self.memory.share();
@@ -143,7 +143,7 @@ impl Tools {
             self.client.download(tenant, token, &wanted.blob, &mut body, |bytes| share.grow_bytes(bytes));
         let split = match read {
             Ok(()) => Records::split_within(body, origin, |bytes| share.grow_bytes(bytes))
-                .map_err(|(malformed, body)| (Failure::Malformed(malformed.to_string()), body)),
+                .map_err(|(malformed, body)| (ApiError::Malformed(malformed.to_string()), body)),
             Err(failure) => Err((failure, body)),
         };
         let (mut records, salvaged) = match split {
@@ -159,8 +159,8 @@ impl Tools {
         let filtered = self.filters.get(&content_type).map_or(0, |filter| filter.apply(&mut records));
         share.grow_records(records.len());
         let bytes = records.bytes();
-        let downloaded = Downloaded { feed, wanted: wanted.clone(), records, filtered, share, salvaged };
-        let handed = self.blobs.send(Incoming::Downloaded(downloaded));
-        Ok(if handed.is_ok() { Answer::Handed(bytes) } else { Answer::WriterGone })
+        let downloaded = FetchedBlob { feed, wanted: wanted.clone(), records, filtered, share, salvaged };
+        let handed = self.blobs.send(WriterMessage::FetchedBlob(downloaded));
+        Ok(if handed.is_ok() { Outcome::Handed(bytes) } else { Outcome::WriterGone })
     }
 }

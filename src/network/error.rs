@@ -10,19 +10,19 @@ use crate::{
 
 /// Why no answer came, or none that could be read to its end. Each says with whom.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
+pub enum NetworkError {
     /// No connection, or one that fell silent.
     #[error("{0}")]
-    Silent(String),
+    Unreachable(String),
     /// A connection that the other side, or something on the way, closed before the answer was here.
     #[error("{0}")]
     Disconnected(String),
     /// The proxy does not let the request through.
     #[error("{0}")]
-    NoPassage(String),
+    ProxyRefused(String),
     /// The other side's certificate is not trusted.
     #[error("the server's certificate is not trusted: {0}")]
-    Untrusted(String),
+    UntrustedCertificate(String),
     /// TLS to a receiver failed.
     #[error("{0}")]
     Tls(TlsProblem),
@@ -36,39 +36,39 @@ const STD_UNRESOLVED: &str = "failed to lookup address information";
 /// … how we say it.
 const UNRESOLVED: &str = "the name cannot be resolved";
 
-impl Trouble {
+impl NetworkError {
     /// What happened, without the peer and the details.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Silent(_) => "no answer",
+            Self::Unreachable(_) => "no answer",
             Self::Disconnected(_) => "the connection was closed",
-            Self::NoPassage(_) => "the proxy refuses the request",
-            Self::Untrusted(_) => "an untrusted certificate",
+            Self::ProxyRefused(_) => "the proxy refuses the request",
+            Self::UntrustedCertificate(_) => "an untrusted certificate",
             Self::Tls(_) => "TLS failed",
             Self::Malformed(what) => what,
         }
     }
 
     /// Whether it may be over the next time.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
-            Self::Silent(_) | Self::Disconnected(_) | Self::Malformed(_) => true,
-            Self::NoPassage(_) | Self::Untrusted(_) => false,
+            Self::Unreachable(_) | Self::Disconnected(_) | Self::Malformed(_) => true,
+            Self::ProxyRefused(_) | Self::UntrustedCertificate(_) => false,
             Self::Tls(problem) => problem.is_transient,
         }
     }
 
     /// What a person can do about it; empty where only waiting helps, and for TLS to a receiver, whose problem has its
     /// own hint.
-    pub fn mend(&self) -> &'static str {
+    pub fn hint(&self) -> &'static str {
         match self {
-            Self::Silent(_) | Self::Disconnected(_) => {
+            Self::Unreachable(_) | Self::Disconnected(_) => {
                 "check DNS, the firewall, and the proxy setting if there is one"
             }
-            Self::NoPassage(_) => {
+            Self::ProxyRefused(_) => {
                 "give the proxy's user and password as http://user:password@host:port, and have it let this host through"
             }
-            Self::Untrusted(_) => {
+            Self::UntrustedCertificate(_) => {
                 "if a proxy opens TLS on the way, give its root certificate in ca_file; otherwise check this machine's \
                  clock and its root certificates, or somebody listens in"
             }
@@ -80,25 +80,27 @@ impl Trouble {
     pub fn from_ureq(peer: &str, error: ureq::Error) -> Self {
         let about_peer = |problem: &str| format!("{peer}: {}", one_line(problem));
         match error {
-            ureq::Error::Timeout(which) => Self::Silent(about_peer(&format!("no answer in time ({which})"))),
-            ureq::Error::HostNotFound => Self::Silent(about_peer(UNRESOLVED)),
+            ureq::Error::Timeout(which) => {
+                Self::Unreachable(about_peer(&format!("no answer in time ({which})")))
+            }
+            ureq::Error::HostNotFound => Self::Unreachable(about_peer(UNRESOLVED)),
             ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
                 Some(error) => Self::from_tls(peer, error),
                 None => Self::from_io(peer, &error),
             },
             ureq::Error::Rustls(error) => Self::from_tls(peer, &error),
             ureq::Error::ConnectProxyFailed(answer) if is_refusal_of_proxy(&answer) => {
-                Self::NoPassage(about_peer(&answer))
+                Self::ProxyRefused(about_peer(&answer))
             }
             ureq::Error::Other(error) => match error.downcast::<TlsProblem>() {
                 Ok(problem) => Self::Tls(*problem),
-                Err(error) => Self::Silent(about_peer(&error.to_string())),
+                Err(error) => Self::Unreachable(about_peer(&error.to_string())),
             },
             ureq::Error::Decompress(_, error) if error.kind() == io::ErrorKind::ConnectionReset => {
                 Self::from_io(peer, &error)
             }
             ureq::Error::Decompress(_, _) => Self::Malformed("not the gzip that it claims to be"),
-            other => Self::Silent(about_peer(&other.to_string())),
+            other => Self::Unreachable(about_peer(&other.to_string())),
         }
     }
 
@@ -117,7 +119,7 @@ impl Trouble {
             None => text,
         };
         let message = format!("{peer}: {}", one_line(&problem));
-        if is_disconnection(error.kind()) { Self::Disconnected(message) } else { Self::Silent(message) }
+        if is_disconnection(error.kind()) { Self::Disconnected(message) } else { Self::Unreachable(message) }
     }
 
     /// A certificate that is not trusted is no passing trouble; everything else about TLS can be one.
@@ -126,11 +128,11 @@ impl Trouble {
         match error {
             rustls::Error::InvalidCertificate(_)
             | rustls::Error::NoCertificatesPresented
-            | rustls::Error::General(_) => Self::Untrusted(message), // General: the system has no roots at all
+            | rustls::Error::General(_) => Self::UntrustedCertificate(message), // General: the system has no roots at all
             rustls::Error::InvalidMessage(_) => {
-                Self::Silent(format!("{peer}: what is spoken there is no TLS"))
+                Self::Unreachable(format!("{peer}: what is spoken there is no TLS"))
             }
-            _ => Self::Silent(message),
+            _ => Self::Unreachable(message),
         }
     }
 }

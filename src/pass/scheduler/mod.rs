@@ -1,6 +1,6 @@
 //! What is to be done next: the pass's whole state, owned by the main thread.
 //!
-//! A state machine: [`Schedule::next`] hands out the task that may run now, [`Schedule::done`] takes what came of it.
+//! A state machine: [`Scheduler::next`] hands out the task that may run now, [`Scheduler::done`] takes what came of it.
 //! The time is passed in, so every policy here can be tested without a network or a clock: whose turn it is, what is
 //! tried again and when, how many requests a tenant may make, what is given up.
 //!
@@ -9,7 +9,7 @@
 //! - Within a tenant, first what everything else waits for (login, subscriptions), then pages, then blobs: new ones
 //!   before those that failed in an earlier pass, and oldest first. While many blobs wait for their download no further page is listed, so a backlog costs no memory.
 //! - A tenant that is throttled, paced, or without a token leaves the round until it can go on; no thread waits for it.
-//! - Each listed blob ends up in exactly one of [`Counts`]' fields; [`Schedule::finish`] asserts it.
+//! - Each listed blob ends up in exactly one of [`Counts`]' fields; [`Scheduler::finish`] asserts it.
 //!
 //! Here stands the state, and what begins and ends a pass. Whose turn it is, what comes of a success, and what comes of
 //! a failure stand in files of their own.
@@ -35,19 +35,19 @@ use log::Level;
 use super::{
     Mode,
     feeds::{FeedIndex, Feeds, TenantIndex},
-    plan::{FeedPlan, Reach},
-    work::{Answer, Task},
-    write::Delivered,
+    plan::{FeedPlan, LookBack},
+    worker::{Outcome, Task},
+    writer::CommittedBlob,
 };
 use crate::{
     api::{
-        Failure, Token,
+        ApiError, Token,
         pace::{Learned, Pace, Permit},
     },
     clock::Clock,
     config::Collect,
-    delivery::{OutputSet, Wanted},
-    feed::Blob,
+    delivery::{OutputSet, PendingBlob},
+    feed::ListedBlob,
     limits::{AUTO_REMEMBERED, AUTO_START, QUIET_FEED_NOTICE, SALVAGE_LAST_HOURS, SALVAGE_PASSES},
     report::{
         Counts, FeedReport, Stop, Summary,
@@ -57,9 +57,9 @@ use crate::{
 };
 
 /// The state of a pass.
-pub struct Schedule<'a> {
+pub struct Scheduler<'a> {
     feeds: &'a Feeds,
-    reach: Reach,
+    look_back: LookBack,
     /// Microsoft's time.
     clock: Clock,
     mode: Mode,
@@ -81,11 +81,11 @@ pub struct Schedule<'a> {
     waiting_blobs: usize,
     /// Blobs that a pool thread or the writer has. The writer may say that one is delivered before the thread that
     /// handed it over says that it is done.
-    in_hand: HashMap<BlobKey, InHand>,
+    in_flight: HashMap<BlobKey, InFlight>,
     /// Blobs that are not delivered everywhere when the pass ends.
     undelivered: Vec<Undelivered>,
     /// Blobs that are gone, to be remembered.
-    gone: Vec<(FeedIndex, Wanted)>,
+    gone: Vec<(FeedIndex, PendingBlob)>,
     stop: Option<Stop>,
     /// The outputs that have not failed, once one has.
     outputs_left: Option<OutputSet>,
@@ -101,9 +101,9 @@ pub struct Schedule<'a> {
 }
 
 /// A blob that a pool thread or the writer has.
-struct InHand {
+struct InFlight {
     feed: FeedIndex,
-    wanted: Wanted,
+    wanted: PendingBlob,
     /// Whether the writer has it.
     is_downloaded: bool,
 }
@@ -172,19 +172,19 @@ struct FeedState {
     refused_items: u32,
     /// When the newest blob that was ever listed became available.
     last_blob: Option<Timestamp>,
-    /// Why something of the feed was left undone; set by [`Schedule::report_failure`] and by what ends a whole tenant or
+    /// Why something of the feed was left undone; set by [`Scheduler::report_failure`] and by what ends a whole tenant or
     /// pass.
     last_error: Option<String>,
     /// Pages that wait for the subscription.
     pages: Vec<Attempt>,
     /// Blobs that wait from earlier passes and are not yet listed in this one.
-    waiting: HashMap<BlobKey, Wanted>,
+    waiting: HashMap<BlobKey, PendingBlob>,
 }
 
 /// A blob that is not delivered everywhere.
 struct Undelivered {
     feed: FeedIndex,
-    wanted: Wanted,
+    wanted: PendingBlob,
     has_failed: bool,
 }
 
@@ -261,12 +261,12 @@ macro_rules! ordered_by_order {
 }
 ordered_by_order!(Download, Later);
 
-impl<'a> Schedule<'a> {
+impl<'a> Scheduler<'a> {
     /// A pass that starts now: each tenant's first task is its login.
     pub fn new(
         feeds: &'a Feeds,
         mode: Mode,
-        reach: Reach,
+        look_back: LookBack,
         collect: &Collect,
         known: KnownBlobs,
         before: &Progress,
@@ -296,9 +296,9 @@ impl<'a> Schedule<'a> {
             }
         };
         let tenants = feeds.tenants().map(tenant).collect();
-        let mut schedule = Self {
+        let mut scheduler = Self {
             feeds,
-            reach,
+            look_back,
             clock,
             mode,
             settings: Settings {
@@ -326,7 +326,7 @@ impl<'a> Schedule<'a> {
             sleeping: BinaryHeap::new(),
             running: 0,
             waiting_blobs: 0,
-            in_hand: HashMap::new(),
+            in_flight: HashMap::new(),
             undelivered: Vec::new(),
             gone: Vec::new(),
             stop: None,
@@ -339,9 +339,9 @@ impl<'a> Schedule<'a> {
             started: Vec::new(),
         };
         for tenant in feeds.tenants() {
-            schedule.push(Attempt::new(Task::ListSubscriptions(tenant)));
+            scheduler.push(Attempt::new(Task::ListSubscriptions(tenant)));
         }
-        schedule
+        scheduler
     }
 
     /// The next attempt that may run now, with the token to run it with.
@@ -367,8 +367,8 @@ impl<'a> Schedule<'a> {
                 }
                 if let Task::Download(feed, wanted) = &attempt.task {
                     attempt.salvages = self.salvages(*feed, wanted, attempt.tries, now);
-                    let in_hand = InHand { feed: *feed, wanted: wanted.clone(), is_downloaded: false };
-                    self.in_hand.insert(self.key(*feed, wanted), in_hand);
+                    let in_flight = InFlight { feed: *feed, wanted: wanted.clone(), is_downloaded: false };
+                    self.in_flight.insert(self.key(*feed, wanted), in_flight);
                 }
                 if attempt.is_fresh() {
                     self.fresh_work_at = now;
@@ -428,7 +428,7 @@ impl<'a> Schedule<'a> {
 
     /// A blob that waits from an earlier pass. It is wanted when the feed is listed: as it is listed then, or, if it is
     /// not listed any more, as it was.
-    pub fn resume(&mut self, feed: FeedIndex, wanted: Wanted) {
+    pub fn resume(&mut self, feed: FeedIndex, wanted: PendingBlob) {
         let key = self.key(feed, &wanted);
         self.feed_states[feed.place()].waiting.insert(key, wanted);
     }
@@ -447,9 +447,9 @@ impl<'a> Schedule<'a> {
     }
 
     /// A batch was committed.
-    pub fn delivered(&mut self, blobs: &[Delivered]) {
+    pub fn delivered(&mut self, blobs: &[CommittedBlob]) {
         for delivered in blobs {
-            let Some(InHand { feed, wanted, .. }) = self.in_hand.remove(&delivered.key) else { continue };
+            let Some(InFlight { feed, wanted, .. }) = self.in_flight.remove(&delivered.key) else { continue };
             let counts = &mut self.feed_states[feed.place()].counts;
             counts.records += delivered.records;
             counts.duplicates += delivered.duplicates;
@@ -467,7 +467,7 @@ impl<'a> Schedule<'a> {
                 }
             } else {
                 counts.failed += 1;
-                let wanted = Wanted { delivered_to: delivered.has, ..wanted };
+                let wanted = PendingBlob { delivered_to: delivered.has, ..wanted };
                 self.undelivered.push(Undelivered { feed, wanted, has_failed: true });
             }
         }
@@ -484,9 +484,9 @@ impl<'a> Schedule<'a> {
     pub fn done(
         &mut self,
         mut attempt: Attempt,
-        result: Result<Answer, Failure>,
+        result: Result<Outcome, ApiError>,
         now: Instant,
-    ) -> Vec<(FeedIndex, Blob)> {
+    ) -> Vec<(FeedIndex, ListedBlob)> {
         self.running -= 1;
         let tenant = self.tenant_of(&attempt.task);
         self.tenants[tenant.place()].running -= 1;
@@ -521,7 +521,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// The blobs that turned out to be gone since this was last asked.
-    pub fn take_gone(&mut self) -> Vec<(FeedIndex, Wanted)> {
+    pub fn take_gone(&mut self) -> Vec<(FeedIndex, PendingBlob)> {
         std::mem::take(&mut self.gone)
     }
 
@@ -534,7 +534,7 @@ impl<'a> Schedule<'a> {
     /// what is to be remembered of its feeds: up to when each is listed, and the pending blobs.
     pub fn finish(mut self) -> (Summary, Progress) {
         let is_failed = self.stop.is_none_or(|stop| stop == Stop::Writer);
-        for InHand { feed, wanted, is_downloaded } in std::mem::take(&mut self.in_hand).into_values() {
+        for InFlight { feed, wanted, is_downloaded } in std::mem::take(&mut self.in_flight).into_values() {
             if self.stop == Some(Stop::Stragglers) {
                 self.report_straggler(feed, &wanted, is_downloaded);
             }
@@ -595,7 +595,7 @@ impl<'a> Schedule<'a> {
         for Undelivered { feed, wanted, has_failed } in self.undelivered {
             let (tenant, content_type) = self.feeds.feed(feed);
             let tenant_id = tenant.tenant_id.clone();
-            let Wanted { blob, delivered_to, failed_passes, .. } = wanted;
+            let PendingBlob { blob, delivered_to, failed_passes, .. } = wanted;
             progress.waiting.push(Waiting {
                 tenant_id,
                 content_type,
@@ -646,7 +646,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Reports a blob that kept the pass from ending.
-    pub(super) fn report_straggler(&mut self, feed: FeedIndex, wanted: &Wanted, is_downloaded: bool) {
+    pub(super) fn report_straggler(&mut self, feed: FeedIndex, wanted: &PendingBlob, is_downloaded: bool) {
         let what =
             if is_downloaded { "its output has not confirmed it" } else { "its download is not finished" };
         let advice = format!(
@@ -663,7 +663,7 @@ impl<'a> Schedule<'a> {
 
     /// Whether this try is the last one that a blob gets before it is salvaged: all tries of earlier passes have failed,
     /// or a later pass may come too late.
-    fn salvages(&self, feed: FeedIndex, wanted: &Wanted, tries: u32, now: Instant) -> bool {
+    fn salvages(&self, feed: FeedIndex, wanted: &PendingBlob, tries: u32, now: Instant) -> bool {
         let is_last_day = || {
             let tenant = self.feeds.tenant_of(feed);
             let last_hours = self.microsoft_now(tenant, now) + SALVAGE_LAST_HOURS;
@@ -675,7 +675,7 @@ impl<'a> Schedule<'a> {
             && (wanted.failed_passes + 1 >= SALVAGE_PASSES || is_last_day())
     }
 
-    fn key(&self, feed: FeedIndex, wanted: &Wanted) -> BlobKey {
+    fn key(&self, feed: FeedIndex, wanted: &PendingBlob) -> BlobKey {
         let (tenant, content_type) = self.feeds.feed(feed);
         BlobKey::new(&tenant.tenant_id, content_type, &wanted.blob.content_id)
     }
@@ -694,10 +694,10 @@ impl TenantState {
 
     /// Whether there is work that was not tried before and can be expected to get done: a tenant that is throttled, or
     /// has had no good answer for this long, does not keep a pass going.
-    fn has_fresh_work(&self, now: Instant, patience: Duration) -> bool {
+    fn has_fresh_work(&self, now: Instant, cancel: Duration) -> bool {
         let is_fresh = self.first.iter().chain(&self.pages).any(Attempt::is_fresh)
             || self.downloads.iter().any(|Reverse(download)| download.attempt.is_fresh());
-        is_fresh && self.pace.paused_until(now).is_none() && now < self.succeeded_at + patience
+        is_fresh && self.pace.paused_until(now).is_none() && now < self.succeeded_at + cancel
     }
 }
 

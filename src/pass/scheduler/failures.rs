@@ -1,29 +1,29 @@
 //! What follows from a failed request: another try, a wait, or the end of a blob, a window, a feed or a tenant.
 //!
 //! A failure stops what its request was about, and nothing else ([`retry::judge`]). Whatever a pass leaves undone has
-//! its cause in the log and in the feed's `last_error`: the two are written by [`Schedule::report_failure`] alone, and
-//! [`Schedule::finish`] asserts that no failed blob and no unlisted feed is without one.
+//! its cause in the log and in the feed's `last_error`: the two are written by [`Scheduler::report_failure`] alone, and
+//! [`Scheduler::finish`] asserts that no failed blob and no unlisted feed is without one.
 
 use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::{Attempt, Schedule, feed_name};
+use super::{Attempt, Scheduler, feed_name};
 use crate::{
     api::{
-        Client, Failure,
-        pace::Outcome,
+        ApiError, Client,
+        pace::RequestOutcome,
         retry::{self, RequestKind, Verdict},
     },
     limits::{
         REFUSED_ITEMS_MAX, REFUSED_TOKENS_MAX, RETRY_AFTER_MIN, THROTTLE_PAUSE_MAX, THROTTLED_MAX,
         THROTTLES_MAX,
     },
-    network::trouble,
+    network::error,
     pass::{
         Mode,
         feeds::{FeedIndex, TenantIndex},
-        work::{Answer, PageOf, Task},
+        worker::{Outcome, PageOf, Task},
     },
     report::line_limit::Key,
 };
@@ -39,8 +39,8 @@ pub(super) enum Scope {
     Tenant,
 }
 
-impl Schedule<'_> {
-    pub(super) fn failed(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
+impl Scheduler<'_> {
+    pub(super) fn failed(&mut self, mut attempt: Attempt, failure: &ApiError, now: Instant) {
         if self.stop.is_some() {
             return self.leave(&attempt); // its connection may have been cut because of that
         }
@@ -81,8 +81,8 @@ impl Schedule<'_> {
 
     /// Lists the period again as far as the server's clock allows. If that clock is unknown, or this was tried, or
     /// nothing of the period is left, the feed cannot be listed.
-    fn correct_times(&mut self, mut attempt: Attempt, failure: &Failure) {
-        if let (Task::ListPage(feed, page), Failure::Refused { server_time: Some(theirs), .. }) =
+    fn correct_times(&mut self, mut attempt: Attempt, failure: &ApiError) {
+        if let (Task::ListPage(feed, page), ApiError::Refused { server_time: Some(theirs), .. }) =
             (&mut attempt.task, failure)
             && let Some(period) = page.period.as_of(*theirs).filter(|_| !page.is_corrected)
         {
@@ -97,7 +97,7 @@ impl Schedule<'_> {
         self.give_up(&attempt, failure, Scope::Feed);
     }
 
-    pub(super) fn try_again(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
+    pub(super) fn try_again(&mut self, mut attempt: Attempt, failure: &ApiError, now: Instant) {
         attempt.tries += 1;
         if attempt.tries > self.settings.retries {
             if let Task::Download(_, wanted) = &mut attempt.task {
@@ -108,7 +108,7 @@ impl Schedule<'_> {
         let delay = if retry::is_due_at_once(failure, attempt.tries) {
             Duration::ZERO
         } else {
-            trouble::delay(self.settings.retry_delay, attempt.tries, fastrand::f64())
+            error::delay(self.settings.retry_delay, attempt.tries, fastrand::f64())
         };
         let (what, of) = match &attempt.task {
             Task::LogIn(_) => ("login", String::new()),
@@ -133,7 +133,7 @@ impl Schedule<'_> {
 
     /// Makes the request again with a new token. If several fresh tokens in a row are refused, with no request accepted
     /// between them, or several items of a feed are refused with fresh tokens, then the token is not the cause.
-    fn renew_token(&mut self, mut attempt: Attempt, failure: &Failure, now: Instant) {
+    fn renew_token(&mut self, mut attempt: Attempt, failure: &ApiError, now: Instant) {
         let tenant = self.tenant_of(&attempt.task);
         let state = &mut self.tenants[tenant.place()];
         let current = state.token.as_mut().filter(|token| token.generation == attempt.token_generation);
@@ -164,7 +164,7 @@ impl Schedule<'_> {
     pub(super) fn throttled(
         &mut self,
         mut attempt: Attempt,
-        failure: &Failure,
+        failure: &ApiError,
         after: Option<Duration>,
         now: Instant,
     ) {
@@ -185,11 +185,11 @@ impl Schedule<'_> {
             (_, Some(until)) if now + asked.unwrap_or_default() <= until + RETRY_AFTER_MIN => {
                 until.max(now + asked.unwrap_or_default())
             }
-            (Some(asked), _) => now + trouble::delay_as_asked(asked, fastrand::f64()),
+            (Some(asked), _) => now + error::delay_as_asked(asked, fastrand::f64()),
             (None, _) => {
                 state.throttles += 1;
-                let delay = trouble::delay(self.settings.retry_delay, state.throttles, fastrand::f64());
-                now + trouble::delay_as_asked(delay.max(RETRY_AFTER_MIN), fastrand::f64())
+                let delay = error::delay(self.settings.retry_delay, state.throttles, fastrand::f64());
+                now + error::delay_as_asked(delay.max(RETRY_AFTER_MIN), fastrand::f64())
             }
         };
         if until > since + THROTTLED_MAX {
@@ -208,7 +208,7 @@ impl Schedule<'_> {
     }
 
     /// Lets the page wait until the subscription is started; at most once in 15 minutes, as Microsoft asks.
-    fn subscribe_first(&mut self, attempt: Attempt, failure: &Failure, now: Instant) {
+    fn subscribe_first(&mut self, attempt: Attempt, failure: &ApiError, now: Instant) {
         let Task::ListPage(feed, _) = attempt.task else {
             return self.give_up(&attempt, failure, Scope::Item);
         };
@@ -232,12 +232,12 @@ impl Schedule<'_> {
     }
 
     /// Reports a blob that can no longer be fetched, once, and has it remembered, so that it is not asked for again.
-    fn gone(&mut self, attempt: &Attempt, failure: &Failure) {
+    fn gone(&mut self, attempt: &Attempt, failure: &ApiError) {
         let Task::Download(feed, wanted) = &attempt.task else {
             return self.give_up(attempt, failure, Scope::Item);
         };
         self.feed_states[feed.place()].counts.gone += 1;
-        self.in_hand.remove(&self.key(*feed, wanted));
+        self.in_flight.remove(&self.key(*feed, wanted));
         let what = format!("Blob gone for {}", self.feeds.label(*feed));
         let (id, advice) = (&wanted.blob.content_id, failure.advice());
         let key = Key { level: Level::Error, what, cause: failure.kind() };
@@ -246,7 +246,7 @@ impl Schedule<'_> {
     }
 
     /// Reports a failure, and ends what it ends.
-    pub(super) fn give_up(&mut self, attempt: &Attempt, failure: &Failure, scope: Scope) {
+    pub(super) fn give_up(&mut self, attempt: &Attempt, failure: &ApiError, scope: Scope) {
         self.give_up_with(attempt, &failure.advice(), failure.kind(), scope);
     }
 
@@ -275,7 +275,7 @@ impl Schedule<'_> {
                 self.want(*feed, wanted);
             }
             Task::Download(feed, wanted) => {
-                self.in_hand.remove(&self.key(*feed, wanted));
+                self.in_flight.remove(&self.key(*feed, wanted));
                 self.leave_blob(*feed, wanted, true);
             }
         }
@@ -332,13 +332,13 @@ impl Schedule<'_> {
 }
 
 /// What came of a request to the API, as far as the tenant's pace goes.
-pub(super) fn outcome(task: &Task, result: &Result<Answer, Failure>) -> Outcome {
+pub(super) fn outcome(task: &Task, result: &Result<Outcome, ApiError>) -> RequestOutcome {
     match result {
         Err(failure) if matches!(retry::judge(failure, kind_of(task)), Verdict::Throttled { .. }) => {
-            Outcome::Throttled
+            RequestOutcome::Throttled
         }
-        Err(Failure::Network(_) | Failure::Credential(_)) => Outcome::Unknown,
-        Ok(_) | Err(_) => Outcome::Accepted,
+        Err(ApiError::Network(_) | ApiError::Credential(_)) => RequestOutcome::Unknown,
+        Ok(_) | Err(_) => RequestOutcome::Accepted,
     }
 }
 
