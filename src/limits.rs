@@ -209,6 +209,9 @@ pub const SALVAGE_PASSES: u32 = 3;
 /// … or when it expires within this time: then a later pass may come too late.
 pub const SALVAGE_LAST_HOURS: SignedDuration = SignedDuration::from_hours(24);
 
+/// A compressed body that is broken is decompressed in steps of this size: at most so much before the break is lost.
+pub const SALVAGE_READ_BYTES: usize = 256;
+
 /// The bodies of salvaged blobs take at most this much room; the oldest ones are removed.
 pub const QUARANTINE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 

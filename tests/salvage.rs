@@ -3,10 +3,13 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::Write,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
-use simulator::{Blob, Fault, NewBlob, Operation, Requests, id_of, record};
+use flate2::{Compression, write::GzEncoder};
+use simulator::{Answer, Blob, Fault, NewBlob, Operation, Requests, id_of, record};
 
 use crate::support::{
     CONTOSO, Installation, Run,
@@ -138,6 +141,59 @@ fn a_blob_whose_transfer_breaks_off_every_time_is_salvaged() {
         assert!(delivered.keys().eq(ids(&blob.records()[..delivered.len()]).iter()), "{name}");
         let [kept] = &quarantined(&installation, "body")[..] else { panic!("one body is kept") };
         assert!(blob.body().starts_with(&fs::read(kept).expect("a body")), "{name}");
+        assert_done(&installation, &blob);
+    }
+}
+
+/// Makes the body that is sent instead of an answer's own.
+type BodyOf = fn(Answer) -> Vec<u8>;
+
+#[test]
+fn a_blob_whose_compression_is_broken_is_salvaged_and_kept_as_it_arrived() {
+    // Half of the records, then a block of a kind that does not exist; flushing makes it begin at a byte.
+    let damaged = |answer: Answer| {
+        let body = answer.plain_body();
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&body[..body.len() / 2]).and_then(|()| encoder.flush()).expect("memory");
+        [encoder.get_ref(), &[0xff; 1_000][..]].concat()
+    };
+    let with_wrong_checksum = |answer: Answer| {
+        let mut body = answer.compressed().body;
+        let place = body.len() - 8;
+        body[place] ^= 1;
+        body
+    };
+    let nothing_of_gzip = |_: Answer| b"nothing of gzip".to_vec();
+    let no_gzip = "not the gzip that it claims to be";
+    let body_of: [(_, BodyOf, _, _); 4] = [
+        ("gzip", damaged, 190..210, no_gzip),
+        ("GZIP", with_wrong_checksum, 400..401, no_gzip),
+        ("gzip", nothing_of_gzip, 0..1, no_gzip),
+        ("br", nothing_of_gzip, 0..1, "compressed in a way that was not asked for"),
+    ];
+    for (coding, body_of, expected, cause) in body_of {
+        let installation = Installation::new().collect("retries: 0");
+        let blob = installation.contoso.add_blob(FEED, NewBlob::records(400).created(hours_ago(3)));
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&sent);
+        let fault = Fault::alter("broken compression", move |_, answer| {
+            let body = body_of(answer.clone());
+            seen.lock().expect("a lock of the test").clone_from(&body);
+            answer.with_compressed_body(body).with_header("Content-Encoding", coding)
+        });
+        installation.simulator.fault(Requests::to(Operation::FetchBlob).always(), fault);
+        salvage(&installation, &blob).assert_line_with(&["[ERROR] Blob salvaged", cause]);
+        let delivered = installation.delivered_ids();
+        assert!(expected.contains(&delivered.len()), "{coding}: {} of {expected:?}", delivered.len());
+        assert!(delivered.values().all(|count| *count == 1));
+        assert!(delivered.keys().eq(ids(&blob.records()[..delivered.len()]).iter()), "{coding}");
+        let [kept] = &quarantined(&installation, "encoded")[..] else { panic!("{coding}: it is kept") };
+        let sent = sent.lock().expect("a lock of the test").clone();
+        assert_eq!(fs::read(kept).expect("a body"), sent);
+        assert_eq!(mode(kept), 0o600);
+        assert_eq!(line(&installation)["bytesEncoded"], sent.len());
+        let [kept] = &quarantined(&installation, "body")[..] else { panic!("{coding}: one body is kept") };
+        assert!(blob.body().starts_with(&fs::read(kept).expect("a body")), "{coding}");
         assert_done(&installation, &blob);
     }
 }

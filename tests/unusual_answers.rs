@@ -236,14 +236,37 @@ fn a_body_that_breaks_in_a_coding_of_another_name_is_tried_again() {
     });
     installation.simulator.fault(Requests::to(Operation::FetchBlob), broken);
     let never_gzip = Fault::alter("no gzip", |_, answer| {
-        let body = answer.plain_body();
-        answer.with_body(body).with_header("Content-Encoding", "GZIP")
+        answer.with_body("nothing of gzip").with_header("Content-Encoding", "GZIP")
     });
     installation.simulator.fault(Requests::to(Operation::FetchBlob), never_gzip);
     let run = installation.run(&[]);
     run.assert_code(0)
         .assert_line_with(&["[WARN] Retrying blob download", "not the gzip that it claims to be"]);
     installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
+fn a_body_that_claims_to_be_compressed_and_is_text_is_read_as_it_is() {
+    let installation = installation();
+    let claim = || {
+        Fault::alter("text that claims to be gzip", |_, answer| {
+            let body = answer.plain_body();
+            answer.with_body(body).with_header("Content-Encoding", "gzip")
+        })
+    };
+    installation.simulator.fault(Requests::any().always(), claim());
+    let run = installation.run(&[]);
+    run.assert_code(0);
+    assert!(!run.stderr.contains("Retrying"), "{run}");
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+
+    let page = Fault::instead("a page that claims to be gzip", |_| {
+        let page = "<!DOCTYPE html><html><head><title>Guest Wi-Fi</title></head></html>";
+        Answer::json(200, page).with_header("Content-Encoding", "gzip")
+    });
+    installation.simulator.heal();
+    installation.simulator.fault(Requests::to(Operation::Login).always(), page);
+    installation.run(&[]).assert_code(77).assert_line_with(&["answered with the page \"Guest Wi-Fi\""]);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! is followed.
 
 use std::{
-    io::Read,
+    io::{self, Read},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use ureq::{
-    http::{HeaderMap, Response, Uri},
+    http::{HeaderMap, Response, Uri, response::Parts},
     tls::TlsConfig,
 };
 
@@ -208,7 +208,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The answer is not a whole body. What arrived of one that breaks off is in `body`.
+    /// The answer is not a whole body.
     pub fn download(
         &self,
         tenant: &Tenant,
@@ -221,6 +221,46 @@ impl Client {
         self.get(tenant, &with_publisher(&blob.content_uri, tenant), token, body, room).map(drop)
     }
 
+    /// The same for a blob that other attempts could not read: of a compressed body that cannot be read to its end,
+    /// `encoded` is what arrived, and `body` what could be decompressed of it.
+    ///
+    /// Both bodies together take at most twice the limit of one.
+    ///
+    /// # Errors
+    ///
+    /// The answer is not a whole body.
+    pub fn download_in_part(
+        &self,
+        tenant: &Tenant,
+        token: &Token,
+        blob: &ListedBlob,
+        body: &mut Body,
+        encoded: &mut Body,
+        mut room: impl FnMut(usize),
+    ) -> Result<(), ApiError> {
+        check_origin(tenant, "contentUri", &blob.content_uri)?;
+        let url = with_publisher(&blob.content_uri, tenant);
+        let (head, sent) = self.accept(tenant, &url, self.request(&url, token))?;
+        if !encoding::is_encoded(&head.headers) {
+            self.fill(&url, &mut sent.into_reader(), body, room)?;
+            return check_success(&head, body);
+        }
+        let arrived = self.fill(&url, &mut sent.into_reader(), encoded, &mut room);
+        if arrived.as_ref().is_err_and(|failure| !failure.is_unreadable_body()) {
+            return arrived;
+        }
+        let mut reader = SmallReads(encoding::reader(&head.headers, encoded.bytes())?);
+        let decoded = self.fill(&url, &mut reader, body, &mut room);
+        drop(reader);
+        arrived.and(decoded)?;
+        *encoded = Body::default();
+        check_success(&head, body)
+    }
+
+    fn request(&self, url: &str, token: &Token) -> Result<Response<ureq::Body>, ureq::Error> {
+        self.agents.agent_for(url).get(url).header("Authorization", token.authorization.reveal()).call()
+    }
+
     fn get(
         &self,
         tenant: &Tenant,
@@ -229,9 +269,7 @@ impl Client {
         body: &mut Body,
         room: impl FnMut(usize),
     ) -> Result<HeaderMap, ApiError> {
-        let request =
-            self.agents.agent_for(url).get(url).header("Authorization", token.authorization.reveal());
-        self.read_body(tenant, url, request.call(), body, room)
+        self.read_body(tenant, url, self.request(url, token), body, room)
     }
 
     /// Reads an answer's body whole, or fails with what the answer says. The connection goes back to the pool only if
@@ -242,23 +280,46 @@ impl Client {
         url: &str,
         response: Result<Response<ureq::Body>, ureq::Error>,
         body: &mut Body,
-        mut room: impl FnMut(usize),
+        room: impl FnMut(usize),
     ) -> Result<HeaderMap, ApiError> {
-        let peer = || self.agents.peer(url);
-        let (head, sent) = response.map_err(|error| NetworkError::from_ureq(&peer(), error))?.into_parts();
+        let (head, sent) = self.accept(tenant, url, response)?;
+        let mut reader = encoding::reader(&head.headers, sent.into_reader())?;
+        self.fill(url, &mut reader, body, room)?;
+        check_success(&head, body)?;
+        Ok(head.headers)
+    }
+
+    /// Returns the answer if its status is one of success.
+    fn accept(
+        &self,
+        tenant: &Tenant,
+        url: &str,
+        response: Result<Response<ureq::Body>, ureq::Error>,
+    ) -> Result<(Parts, ureq::Body), ApiError> {
+        let response = response.map_err(|error| NetworkError::from_ureq(&self.agents.peer(url), error))?;
+        let (head, sent) = response.into_parts();
         if let Some(date) = date(&head.headers) {
             self.clock.note(&tenant.tenant_id, date, Instant::now());
         }
-        let status = head.status.as_u16();
         if !head.status.is_success() {
             let reason = agents::read_refusal(&head.headers, sent);
+            let status = head.status.as_u16();
             return Err(ApiError::from_answer(status, &head.headers, &reason, Timestamp::now()));
         }
-        let too_large = ApiError::TooLarge { limit_bytes: self.body_bytes_max };
         if sent.content_length().is_some_and(|length| length > self.body_bytes_max as u64) {
-            return Err(too_large);
+            return Err(ApiError::TooLarge { limit_bytes: self.body_bytes_max });
         }
-        let mut reader = encoding::reader(&head.headers, sent)?;
+        Ok((head, sent))
+    }
+
+    /// Reads to the end, within the limit.
+    fn fill(
+        &self,
+        url: &str,
+        reader: &mut dyn Read,
+        body: &mut Body,
+        mut room: impl FnMut(usize),
+    ) -> Result<(), ApiError> {
         loop {
             if body.len() == body.capacity() {
                 let step = body.capacity().clamp(limits::BODY_STEP_BYTES, limits::BODY_GROWTH_BYTES_MAX);
@@ -266,17 +327,29 @@ impl Client {
                 body.grow(step);
             }
             let read = body.fill(|rest| reader.read(rest));
-            if read.map_err(|error| NetworkError::from_body(&peer(), error))? == 0 {
-                break;
+            if read.map_err(|error| NetworkError::from_body(&self.agents.peer(url), error))? == 0 {
+                return Ok(());
             }
             if body.len() > self.body_bytes_max {
-                return Err(too_large);
+                return Err(ApiError::TooLarge { limit_bytes: self.body_bytes_max });
             }
         }
-        match ApiError::in_success(status, &head.headers, body.bytes(), Timestamp::now()) {
-            Some(failure) => Err(failure),
-            None => Ok(head.headers),
-        }
+    }
+}
+
+/// Checks that a body is not an error in spite of the answer's status.
+fn check_success(head: &Parts, body: &Body) -> Result<(), ApiError> {
+    let failure = ApiError::in_success(head.status.as_u16(), &head.headers, body.bytes(), Timestamp::now());
+    failure.map_or(Ok(()), Err)
+}
+
+/// Reads in small steps. A decoder that meets broken data discards what it has decoded in the same step.
+struct SmallReads<R>(R);
+
+impl<R: Read> Read for SmallReads<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = buffer.len().min(limits::SALVAGE_READ_BYTES);
+        self.0.read(&mut buffer[..length])
     }
 }
 

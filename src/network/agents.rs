@@ -62,6 +62,7 @@ impl Agents {
         let agent = |proxy: Option<Proxy>| {
             let settings = Agent::config_builder()
                 .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+                .accept_encoding(encoding::ACCEPTED)
                 .http_status_as_error(false) // an error's body and its Retry-After are read here
                 .max_redirects(0)
                 .max_idle_connections(idle_connections_max)
@@ -131,7 +132,7 @@ impl Agents {
 /// end. A body that breaks off takes nothing from what the status says.
 pub fn read_refusal(headers: &HeaderMap, body: Body) -> Vec<u8> {
     let mut reason = Vec::new();
-    if let Ok(reader) = encoding::reader(headers, body) {
+    if let Ok(reader) = encoding::reader(headers, body.into_reader()) {
         let _ = reader.take(limits::ERROR_BODY_BYTES_MAX as u64).read_to_end(&mut reason);
     }
     reason
@@ -160,7 +161,8 @@ pub fn read_even_if_cut(
         return Ok((status, head.headers, reason, None));
     }
     let mut bytes = Vec::new();
-    let read = encoding::reader(&head.headers, body)?.take(bytes_max as u64).read_to_end(&mut bytes);
+    let read =
+        encoding::reader(&head.headers, body.into_reader())?.take(bytes_max as u64).read_to_end(&mut bytes);
     let cut = read.err().map(|error| NetworkError::from_body(peer, error));
     Ok((status, head.headers, bytes, cut))
 }

@@ -1,35 +1,43 @@
-//! Compressed bodies: what ureq leaves compressed because it knows one spelling of one name.
+//! Decompresses the bodies of answers.
 //!
-//! ureq decompresses a body whose `Content-Encoding` is exactly `gzip`, and removes the header then. Coding names are
-//! case-insensitive, `x-gzip` means `gzip`, and several can be listed.
+//! ureq's own decompression is not used: it knows one spelling of one coding, and a body that it cannot decompress is
+//! lost. Coding names are case-insensitive, `x-gzip` means `gzip`, and several can be listed.
 //!
 //! Source: RFC 9110, sections 8.4 and 8.4.1.3.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
-use flate2::read::MultiGzDecoder;
-use ureq::{Body, http::HeaderMap};
+use flate2::bufread::MultiGzDecoder;
+use ureq::http::HeaderMap;
 
 use super::error::NetworkError;
 
-/// More codings than this on one body are not meant seriously.
+/// The value of `Accept-Encoding`.
+pub const ACCEPTED: &str = "gzip";
+
+/// A body with more codings than this is refused.
 const CODINGS_MAX: usize = 4;
 
-/// The reader of a body as it was before it was encoded.
+/// Returns a reader of the body as it was before it was encoded.
 ///
 /// # Errors
 ///
 /// The body has a coding that was not asked for.
-pub fn reader(headers: &HeaderMap, body: Body) -> Result<Box<dyn Read>, NetworkError> {
+pub fn reader<'a>(headers: &HeaderMap, body: impl Read + 'a) -> Result<Box<dyn Read + 'a>, NetworkError> {
     let gzips = codings(headers)?;
-    let mut reader: Box<dyn Read> = Box::new(body.into_reader());
+    let mut reader: Box<dyn Read + 'a> = Box::new(body);
     for _ in 0..gzips {
-        reader = Box::new(Decoder(MultiGzDecoder::new(reader)));
+        reader = Box::new(Decoder::Unread(Some(BufReader::new(reader))));
     }
     Ok(reader)
 }
 
-/// How many times the body is compressed.
+/// Returns whether the headers name a coding, known or not.
+pub fn is_encoded(headers: &HeaderMap) -> bool {
+    codings(headers) != Ok(0)
+}
+
+/// Returns the number of times that the body is compressed.
 fn codings(headers: &HeaderMap) -> Result<usize, NetworkError> {
     let mut gzips = 0;
     for value in headers.get_all("content-encoding") {
@@ -44,29 +52,85 @@ fn codings(headers: &HeaderMap) -> Result<usize, NetworkError> {
     Ok(gzips)
 }
 
-/// Reports broken data as ureq's own decoder does.
-struct Decoder<R>(MultiGzDecoder<R>);
+/// Data that is not gzip.
+#[derive(Debug, thiserror::Error)]
+#[error("not the gzip that it claims to be")]
+pub(super) struct NotGzip;
+
+/// Reads a body that is compressed by its headers. A body that begins as JSON or a page in HTML does is read as it is,
+/// and so is an empty one: gateways were seen to decompress a body and to keep its headers.
+enum Decoder<R> {
+    /// `None` only while the first byte is looked at.
+    Unread(Option<BufReader<R>>),
+    Text(BufReader<R>),
+    Gzip(Box<MultiGzDecoder<BufReader<R>>>),
+}
 
 impl<R: Read> Read for Decoder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
-                if error.get_ref().is_none_or(is_not_ureqs) =>
-            {
-                ureq::Error::Decompress("gzip", error).into_io()
-            }
-            _ => error,
-        })
+        if let Self::Unread(reader) = self
+            && let Some(mut reader) = reader.take()
+        {
+            let is_text = match reader.fill_buf() {
+                Ok(bytes) => bytes.first().is_none_or(|&byte| can_begin_text(byte)),
+                Err(error) => {
+                    *self = Self::Unread(Some(reader));
+                    return Err(error);
+                }
+            };
+            *self =
+                if is_text { Self::Text(reader) } else { Self::Gzip(Box::new(MultiGzDecoder::new(reader))) };
+        }
+        match self {
+            Self::Unread(_) => unreachable!("the reader is put back or moved on"),
+            Self::Text(reader) => reader.read(buffer),
+            Self::Gzip(decoder) => decoder
+                .read(buffer)
+                .map_err(|error| if is_of_decoder(&error) { io::Error::other(NotGzip) } else { error }),
+        }
     }
 }
 
-fn is_not_ureqs(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    !error.is::<ureq::Error>()
+/// Whether JSON or HTML can begin with this byte, a byte order mark included. Gzip begins with 0x1f.
+fn can_begin_text(byte: u8) -> bool {
+    matches!(byte, b'[' | b'{' | b'<' | b' ' | b'\t' | b'\r' | b'\n' | 0xef)
+}
+
+/// Whether an error is about the compressed data, and not about the connection that it came from.
+fn is_of_decoder(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+        && error.get_ref().is_none_or(|inner| !inner.is::<ureq::Error>() && !inner.is::<rustls::Error>())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
     use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append("content-encoding", value.parse().expect("a header's value"));
+        }
+        headers
+    }
+
+    fn compressed(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    /// What can be read of a body, and the error that ends it.
+    fn read(codings: &[&str], body: &[u8]) -> (Vec<u8>, Option<String>) {
+        let mut text = Vec::new();
+        let mut reader = reader(&headers(codings), body).expect("a known coding");
+        let error = reader.read_to_end(&mut text).err();
+        (text, error.map(|error| error.to_string()))
+    }
 
     #[test]
     fn a_coding_is_known_by_every_name() {
@@ -81,11 +145,36 @@ mod tests {
             (&["br"], Err(())),
             (&["gzip,gzip,gzip,gzip,gzip"], Err(())),
         ] {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append("content-encoding", value.parse().expect("a header's value"));
-            }
-            assert_eq!(codings(&headers).map_err(drop), expected, "{values:?}");
+            assert_eq!(codings(&headers(values)).map_err(drop), expected, "{values:?}");
         }
+    }
+
+    #[test]
+    fn a_body_is_decompressed_as_often_as_it_was_compressed() {
+        let text = b"[{\"Id\":1}]".repeat(10_000);
+        assert_eq!(read(&[], &text), (text.clone(), None));
+        assert_eq!(read(&["gzip"], &compressed(&text)), (text.clone(), None));
+        assert_eq!(read(&["gzip, gzip"], &compressed(&compressed(&text))), (text.clone(), None));
+        let two_members = [compressed(&text[..100]), compressed(&text[100..])].concat();
+        assert_eq!(read(&["gzip"], &two_members), (text, None));
+    }
+
+    #[test]
+    fn text_that_claims_to_be_compressed_is_read_as_it_is() {
+        for text in ["", "[{}]", "{\"error\":{}}", "\u{feff}[]", "\r\n <html>", "<!DOCTYPE html>"] {
+            assert_eq!(read(&["gzip"], text.as_bytes()), (text.as_bytes().to_vec(), None));
+        }
+    }
+
+    #[test]
+    fn broken_data_is_reported_after_what_could_be_read() {
+        let text = b"[{\"Id\":1}]".repeat(10_000);
+        let mut wrong_checksum = compressed(&text);
+        let place = wrong_checksum.len() - 8;
+        wrong_checksum[place] ^= 1;
+        let error = Some(NotGzip.to_string());
+        assert_eq!(read(&["gzip"], &wrong_checksum), (text, error.clone()));
+        assert_eq!(read(&["gzip"], b"\x1f\x8bnothing of gzip"), (Vec::new(), error.clone()));
+        assert_eq!(read(&["gzip"], b"nothing of gzip"), (Vec::new(), error));
     }
 }

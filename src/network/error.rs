@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use super::tls::TlsProblem;
+use super::{encoding::NotGzip, tls::TlsProblem};
 use crate::{
     limits::{RETRY_AFTER_JITTER_MAX, RETRY_DELAY_MAX},
     log::one_line,
@@ -96,16 +96,15 @@ impl NetworkError {
                 Ok(problem) => Self::Tls(*problem),
                 Err(error) => Self::Unreachable(about_peer(&error.to_string())),
             },
-            ureq::Error::Decompress(_, error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                Self::from_io(peer, &error)
-            }
-            ureq::Error::Decompress(_, _) => Self::Malformed("not the gzip that it claims to be"),
             other => Self::Unreachable(about_peer(&other.to_string())),
         }
     }
 
     /// What went wrong while a body was read.
     pub fn from_body(peer: &str, error: io::Error) -> Self {
+        if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NotGzip>) {
+            return Self::Malformed("not the gzip that it claims to be");
+        }
         match ureq::Error::from(error) {
             ureq::Error::Io(error) if is_disconnection(error.kind()) => Self::Malformed("cut short"),
             other => Self::from_ureq(peer, other),

@@ -139,20 +139,27 @@ impl Worker {
         let origin = self.feeds.origin(feed);
         let mut share = self.memory.share();
         let mut body = Body::new(share.buffer());
-        let read =
-            self.client.download(tenant, token, &wanted.blob, &mut body, |bytes| share.grow_bytes(bytes));
+        let mut encoded = Body::default();
+        let mut room = |bytes| share.grow_bytes(bytes);
+        let read = if in_part {
+            self.client.download_in_part(tenant, token, &wanted.blob, &mut body, &mut encoded, &mut room)
+        } else {
+            self.client.download(tenant, token, &wanted.blob, &mut body, &mut room)
+        };
         let split = match read {
-            Ok(()) => Records::split_within(body, origin, |bytes| share.grow_bytes(bytes))
+            Ok(()) => Records::split_within(body, origin, &mut room)
                 .map_err(|(malformed, body)| (ApiError::Malformed(malformed.to_string()), body)),
             Err(failure) => Err((failure, body)),
         };
+        let has_arrived = |body: &Body| !body.is_empty() || !encoded.is_empty();
         let (mut records, salvaged) = match split {
             Ok(records) => (records, None),
-            Err((failure, body)) if in_part && failure.is_unreadable_body() && !body.is_empty() => {
-                share.grow_bytes(body.len());
+            Err((failure, body)) if in_part && failure.is_unreadable_body() && has_arrived(&body) => {
+                room(body.len());
                 let raw = body.bytes().to_vec();
-                let (records, unreadable) = Records::salvage(body, origin, |bytes| share.grow_bytes(bytes));
-                (records, Some(Box::new(Salvaged { raw, cause: failure.to_string(), unreadable })))
+                let (records, unreadable) = Records::salvage(body, origin, &mut room);
+                let encoded = Some(encoded).filter(|encoded| !encoded.is_empty());
+                (records, Some(Box::new(Salvaged { raw, encoded, cause: failure.to_string(), unreadable })))
             }
             Err((failure, _)) => return Err(failure),
         };

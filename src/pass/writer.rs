@@ -20,6 +20,7 @@ use jiff::Timestamp;
 
 use super::{Event, FeedIndex, Feeds, memory::Share};
 use crate::{
+    body::Body,
     delivery::{OutputName, OutputSet, PendingBlob},
     disk::Position,
     limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX, RECORDS_AT_ONCE, REWRITES_MAX},
@@ -61,8 +62,10 @@ pub struct FetchedBlob {
 /// A body that could be read in part only.
 #[derive(Debug)]
 pub struct Salvaged {
-    /// The body as it arrived.
+    /// The body as it arrived, decompressed as far as possible.
     pub raw: Vec<u8>,
+    /// The body before it was decompressed, if it could not be decompressed to its end.
+    pub encoded: Option<Body>,
     /// Why it cannot be read as a whole, in words.
     pub cause: String,
     /// What is not among its records.
@@ -298,7 +301,8 @@ impl Writer {
     /// what is to be said of it.
     fn quarantine(&self, written: &Written, salvaged: Salvaged) -> Result<String, StateError> {
         let Written { feed, wanted, records, duplicates, filtered, .. } = written;
-        let Salvaged { raw, cause, unreadable } = salvaged;
+        let Salvaged { raw, encoded, cause, unreadable } = salvaged;
+        let encoded = encoded.as_ref().map(Body::bytes);
         let (tenant, content_type) = self.feeds.feed(*feed);
         let blob = &wanted.blob;
         let entry = quarantine::Entry {
@@ -310,6 +314,7 @@ impl Writer {
             content_expiration: one_line(&blob.expiration),
             cause,
             bytes: raw.len() as u64,
+            bytes_encoded: encoded.map(|encoded| encoded.len() as u64),
             records_delivered: *records,
             records_duplicate: *duplicates,
             records_filtered: *filtered,
@@ -318,7 +323,7 @@ impl Writer {
             is_cut_short: unreadable.is_cut,
         };
         let ledger = self.ledger.as_ref().expect("only a pass that remembers blobs salvages some");
-        let body = ledger.quarantine(self.key(*feed, wanted), &entry, &raw)?;
+        let body = ledger.quarantine(self.key(*feed, wanted), &entry, &raw, encoded)?;
         Ok(format!(
             "{}; {records} of its records are delivered, and its body is kept in {}",
             entry.cause,

@@ -245,14 +245,16 @@ impl Ledger {
         dead_letters::path(&self.working_dir, output)
     }
 
-    /// Keeps the body of a blob that could not be read as a whole; it is durable when this returns. Returns its file.
+    /// Keeps the body of a blob that could not be read as a whole, and what it was decompressed from if that is broken.
+    /// Both are durable when this returns. Returns the body's file.
     pub fn quarantine(
         &self,
         key: BlobKey,
         entry: &quarantine::Entry,
         body: &[u8],
+        encoded: Option<&[u8]>,
     ) -> Result<PathBuf, StateError> {
-        quarantine::add(&self.working_dir, key, entry, body)
+        quarantine::add(&self.working_dir, key, entry, body, encoded)
     }
 
     /// Commits a batch that is durable in the outputs.

@@ -1,8 +1,9 @@
 //! `quarantine/`: the bodies of blobs that could be delivered in part only, or not at all.
 //!
-//! Two files a blob, named after a hash of its identity, so that a blob that is salvaged again replaces its own files:
-//! `….body`, the body as it arrived, decompressed as far as possible, and `….json`, one line of JSON ([`Entry`]). Both
-//! are durable before the blob is known. The body comes first: a line without a body never exists.
+//! Two files per blob, named after a hash of its identity, so that a blob that is salvaged again replaces its own files:
+//! `….body`, the body as it arrived, decompressed as far as possible, and `….json`, one line of JSON ([`Entry`]). A body
+//! that cannot be decompressed to its end has a third one: `….encoded`, the body before that. All are durable before
+//! the blob is known. The line comes last: a line without a body never exists.
 //!
 //! Nothing here is read by a pass. The administrator may remove files at any time; a pass removes the oldest ones when
 //! the folder holds more than [`QUARANTINE_BYTES_MAX`], and those that are older than [`QUARANTINE_AGE_MAX`].
@@ -26,6 +27,7 @@ use crate::{
 pub const FOLDER_NAME: &str = "quarantine";
 
 const BODY: &str = "body";
+const ENCODED: &str = "encoded";
 const LINE: &str = "json";
 
 /// What is known of a blob in quarantine.
@@ -48,6 +50,9 @@ pub struct Entry {
     pub cause: String,
     /// The length of the body.
     pub bytes: u64,
+    /// The length of the body as it arrived, if it cannot be decompressed to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_encoded: Option<u64>,
     /// Records that were delivered.
     pub records_delivered: u64,
     /// Records that were delivered before, from this blob or another one.
@@ -71,7 +76,7 @@ pub struct Quarantined {
     pub body: PathBuf,
 }
 
-/// Both files of a blob.
+/// The files of a blob.
 #[derive(Debug, Default)]
 struct Files {
     paths: Vec<PathBuf>,
@@ -80,23 +85,32 @@ struct Files {
     time: Timestamp,
 }
 
-/// Puts a blob into quarantine; when this returns, both files are durable. Returns where its body is.
+/// Puts a blob into quarantine; when this returns, its files are durable. Returns where its body is.
 pub(super) fn add(
     working_dir: &Path,
     key: BlobKey,
     entry: &Entry,
     body: &[u8],
+    encoded: Option<&[u8]>,
 ) -> Result<PathBuf, StateError> {
     let folder = working_dir.join(FOLDER_NAME);
     disk::make_folder(&folder, 0o700)
         .map_err(|error| StateError::storage("make the folder", &folder, error))?;
     let line = serde_json::to_string(entry).expect("what is written is text, numbers and times") + "\n";
+    let path = |extension: &str| folder.join(key.to_string()).with_extension(extension);
     let replace = |extension: &str, bytes: &[u8]| {
-        let path = folder.join(key.to_string()).with_extension(extension);
+        let path = path(extension);
         disk::replace(&path, 0o600, |to| to.write_all(bytes), |_| Ok(()))
             .map_err(|error| StateError::storage("write", &path, error))?;
         Ok(path)
     };
+    match encoded {
+        Some(encoded) => drop(replace(ENCODED, encoded)?),
+        None => {
+            // An earlier salvage of the blob can have left one. It is harmless if it stays.
+            let _ = fs::remove_file(path(ENCODED));
+        }
+    }
     let body = replace(BODY, body)?;
     replace(LINE, line.as_bytes())?;
     if let Err(error) = remove_oldest(&folder, QUARANTINE_BYTES_MAX) {
@@ -245,6 +259,7 @@ mod tests {
             content_expiration: "2026-11-29T10:00:00Z".to_owned(),
             cause: "the answer is cut short".to_owned(),
             bytes: 1_000,
+            bytes_encoded: None,
             records_delivered: 3,
             records_duplicate: 0,
             records_filtered: 0,
@@ -260,7 +275,7 @@ mod tests {
         assert_eq!(read(folder.path()).expect("nothing yet"), []);
         assert_eq!(size(folder.path()).expect("nothing yet"), (0, 0));
         for number in [2, 1, 2] {
-            add(folder.path(), key(number), &entry(number), &[b'['; 1_000]).expect("room");
+            add(folder.path(), key(number), &entry(number), &[b'['; 1_000], None).expect("room");
         }
         let there = read(folder.path()).expect("a folder");
         let entries: Vec<_> = there.iter().map(|quarantined| quarantined.entry.clone()).collect();
@@ -278,7 +293,7 @@ mod tests {
             there.into_iter().map(|quarantined| quarantined.entry.content_id).collect::<Vec<_>>()
         };
         for number in 0..4 {
-            add(folder.path(), key(number), &entry(number), &[b'['; 1_000]).expect("room");
+            add(folder.path(), key(number), &entry(number), &[b'['; 1_000], None).expect("room");
         }
         let (_, bytes) = size(folder.path()).expect("a folder");
         remove_oldest(&quarantine, bytes).expect("a folder");
