@@ -15,8 +15,10 @@ use std::{
 
 use flate2::read::GzDecoder;
 use rustls::{
-    HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned, crypto::ring,
+    HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    crypto::ring,
     server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
@@ -210,8 +212,10 @@ fn tls(name: &str, demands_certificate: bool) -> Arc<ServerConfig> {
     } else {
         config.with_no_client_auth()
     };
-    let config = config.with_single_cert(read(name), key);
-    Arc::new(config.expect("a certificate and its key"))
+    let key = ring::sign::any_supported_type(&key).expect("a key that ring knows");
+    // Without a look at the certificate: rustls would refuse one of version 1.
+    let identity = SingleCertAndKey::from(CertifiedKey::new(read(name), key));
+    Arc::new(config.with_cert_resolver(Arc::new(identity)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
