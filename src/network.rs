@@ -8,6 +8,7 @@ pub mod agents;
 pub mod alias;
 pub mod encoding;
 pub mod error;
+mod first_address;
 pub mod page;
 mod receiver_tls;
 mod speed;
@@ -17,7 +18,10 @@ use std::{
     collections::HashMap,
     fs,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -188,14 +192,36 @@ fn bare(host: &str) -> String {
 pub struct Addresses {
     /// A host that is found at the addresses of another.
     alias: Option<Alias>,
+    /// Which of a host's addresses comes first.
+    first: Arc<AtomicUsize>,
     system: DefaultResolver,
     known: Mutex<HashMap<String, (ResolvedSocketAddrs, Instant)>>,
 }
 
 impl Addresses {
-    /// Knows none yet.
-    pub fn new(alias: Option<Alias>) -> Self {
-        Self { alias, ..Self::default() }
+    /// Knows none yet. `first` counts up to give each of a host's addresses the first place in turn.
+    pub fn new(alias: Option<Alias>, first: Arc<AtomicUsize>) -> Self {
+        Self { alias, first, ..Self::default() }
+    }
+
+    fn in_turn(&self, addresses: &ResolvedSocketAddrs) -> ResolvedSocketAddrs {
+        let mut addresses = addresses.clone();
+        let first = self.first.load(Ordering::Relaxed) % addresses.len().max(1);
+        addresses.rotate_left(first);
+        addresses
+    }
+}
+
+#[cfg(test)]
+impl Addresses {
+    /// Knows these addresses of the host of a URL.
+    pub fn of_a_test(url: &str, addresses: &[std::net::SocketAddr], first: Arc<AtomicUsize>) -> Self {
+        let mut resolved = ResolvedSocketAddrs::from_fn(|place| addresses[place % addresses.len()]);
+        for address in addresses {
+            resolved.push(*address);
+        }
+        let known = HashMap::from([(url.trim_end_matches('/').to_owned(), (resolved, Instant::now()))]);
+        Self { first, known: Mutex::new(known), ..Self::default() }
     }
 }
 
@@ -217,11 +243,11 @@ impl Resolver for Addresses {
         if let Some((addresses, since)) = known().get(&name)
             && since.elapsed() < ADDRESS_AGE_MAX
         {
-            return Ok(addresses.clone());
+            return Ok(self.in_turn(addresses));
         }
         let addresses = self.system.resolve(uri, config, timeout)?;
         known().insert(name, (addresses.clone(), Instant::now()));
-        Ok(addresses)
+        Ok(self.in_turn(&addresses))
     }
 }
 

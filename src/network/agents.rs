@@ -1,6 +1,15 @@
 //! Who makes requests: over connections that are used again, each the way that its URL takes.
 
-use std::{env, io::Read, iter, sync::Arc, time::Duration};
+use std::{
+    env,
+    io::Read,
+    iter,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use ureq::{
     Agent, Body, Proxy,
@@ -10,8 +19,8 @@ use ureq::{
 };
 
 use super::{
-    Addresses, Routes, Unusable, alias::Alias, encoding, error::NetworkError, receiver_tls::ReceiverTls,
-    speed::MinimumSpeed, tls::TlsSettings,
+    Addresses, Routes, Unusable, alias::Alias, encoding, error::NetworkError, first_address::FirstAddress,
+    receiver_tls::ReceiverTls, speed::MinimumSpeed, tls::TlsSettings,
 };
 use crate::{config::Network, limits};
 
@@ -21,6 +30,8 @@ pub struct Agents {
     straight: Agent,
     proxied: Option<Agent>,
     routes: Arc<Routes>,
+    /// Which of a host's addresses is connected to first, modulo their number.
+    first_address: Arc<AtomicUsize>,
 }
 
 /// How requests are made.
@@ -49,6 +60,15 @@ impl Agents {
     /// Connects to nothing yet. Redirects are never followed, because credentials would go along, and no status is an
     /// error by itself.
     pub fn new(network: &Network, manner: &Manner) -> Result<Self, Unusable> {
+        Self::with_addresses(network, manner, |first| Addresses::new(manner.alias.clone(), Arc::clone(first)))
+    }
+
+    fn with_addresses(
+        network: &Network,
+        manner: &Manner,
+        addresses: impl Fn(&Arc<AtomicUsize>) -> Addresses,
+    ) -> Result<Self, Unusable> {
+        let first_address = Arc::default();
         let routes = Routes::new(network, |name| {
             let value = env::var_os(name)?;
             Some(value.to_string_lossy().into_owned())
@@ -79,7 +99,7 @@ impl Agents {
                 })
                 .proxy(proxy) // `None` too: else ureq would look into the environment by itself
                 .build();
-            let addresses = Addresses::new(manner.alias.clone());
+            let addresses = addresses(&first_address);
             let period = limits::BODY_SPEED_PERIOD.min(manner.silence_max);
             let speed = MinimumSpeed { period };
             match &receiver_tls {
@@ -87,7 +107,8 @@ impl Agents {
                 Some(receiver_tls) => {
                     // As ureq's own chain: the proxy's tunnel, else a socket, and TLS over either.
                     let sockets = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
-                    let connector = sockets.chain(receiver_tls.clone()).chain(speed);
+                    let inner = sockets.chain(receiver_tls.clone());
+                    let connector = FirstAddress { inner }.chain(speed);
                     Agent::with_parts(settings, connector, addresses)
                 }
             }
@@ -96,6 +117,7 @@ impl Agents {
             straight: agent(None),
             proxied: routes.proxy().map(|proxy| agent(Some(proxy.clone()))),
             routes: Arc::new(routes),
+            first_address,
         })
     }
 
@@ -118,6 +140,18 @@ impl Agents {
     /// Whether requests to this URL go through a proxy.
     pub fn is_proxied(&self, url: &str) -> bool {
         self.routes.proxy_for(url).is_some()
+    }
+
+    /// Returns which of a host's addresses is connected to first, for [`Self::avoid_address`].
+    pub fn first_address(&self) -> usize {
+        self.first_address.load(Ordering::Relaxed)
+    }
+
+    /// Lets further connections begin with the next address after one that accepted a connection and did not answer.
+    /// Several requests that began with the same one count as one.
+    pub fn avoid_address(&self, first: usize) {
+        let next = first.wrapping_add(1);
+        let _ = self.first_address.compare_exchange(first, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Cuts every connection, in all threads: requests that run fail at once, and so does each one after.
@@ -165,4 +199,125 @@ pub fn read_even_if_cut(
         encoding::reader(&head.headers, body.into_reader())?.take(bytes_max as u64).read_to_end(&mut bytes);
     let cut = read.err().map(|error| NetworkError::from_body(peer, error));
     Ok((status, head.headers, bytes, cut))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader, Write},
+        net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+        path::PathBuf,
+        thread,
+        time::Instant,
+    };
+
+    use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring};
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+    use super::*;
+    use crate::config::Tls;
+
+    fn certificate(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/tls").join(name)
+    }
+
+    fn listen() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port on the loopback");
+        let address = listener.local_addr().expect("an address");
+        (listener, address)
+    }
+
+    /// Answers each request with 204, under TLS or not.
+    fn answering(has_tls: bool) -> SocketAddr {
+        let (listener, address) = listen();
+        let chain = CertificateDer::pem_file_iter(certificate("here.pem")).expect("a file of the tests");
+        let chain = chain.collect::<Result<_, _>>().expect("certificates");
+        let key = PrivateKeyDer::from_pem_file(certificate("server.key")).expect("a key");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions that ring knows")
+            .with_no_client_auth()
+            .with_single_cert(chain, key);
+        let config = Arc::new(config.expect("a certificate and its key"));
+        thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                if has_tls {
+                    let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
+                    answer(StreamOwned::new(session, socket));
+                } else {
+                    answer(socket);
+                }
+            }
+        });
+        address
+    }
+
+    fn answer(stream: impl Read + Write) {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        while stream.read_line(&mut line).is_ok_and(|length| length > 2) {
+            line.clear();
+        }
+        let _ = stream.get_mut().write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+    }
+
+    /// Agents for a receiver whose host has these addresses.
+    fn agents(url: &str, addresses: &[SocketAddr]) -> Agents {
+        let tls = Tls { ca_file: Some(certificate("private_root.pem")), ..Tls::default() };
+        let manner = Manner {
+            at_once: 1,
+            silence_max: Duration::from_millis(600),
+            tls: TlsChoice::Receiver(TlsSettings { shared_roots: None, tls }),
+            alias: None,
+        };
+        let network = Network { proxy: None, ca_file: None };
+        Agents::with_addresses(&network, &manner, |first| {
+            Addresses::of_a_test(url, addresses, Arc::clone(first))
+        })
+        .expect("a usable network")
+    }
+
+    fn status(agents: &Agents, url: &str) -> Result<u16, ureq::Error> {
+        agents.straight.get(url).call().map(|response| response.status().as_u16())
+    }
+
+    #[test]
+    fn the_next_address_is_tried_when_the_first_one_is_silent() {
+        let (silent, silent_address) = listen();
+        for (url, has_tls) in [("http://localhost:9/", false), ("https://localhost:9/", true)] {
+            let addresses = [silent_address, answering(has_tls)];
+            let agents = agents(url, &addresses);
+            if !has_tls {
+                // The request may have been accepted, so another address is left to another try.
+                let first = agents.first_address();
+                status(&agents, url).expect_err("a time-out");
+                agents.avoid_address(first);
+                agents.avoid_address(first);
+            }
+            assert_eq!(status(&agents, url).expect("an answer"), 204, "{url}");
+        }
+        drop(silent);
+    }
+
+    #[test]
+    fn the_next_address_is_tried_when_the_first_one_accepts_no_connection() {
+        let (full, full_address) = listen();
+        let bound = Duration::from_millis(50);
+        // Beyond a full backlog the kernel drops what would open another connection.
+        let waiting: Vec<_> = std::iter::from_fn(|| TcpStream::connect_timeout(&full_address, bound).ok())
+            .take(10_000)
+            .collect();
+        assert!(waiting.len() < 10_000, "the backlog has a bound");
+        let (closed, closed_address) = listen();
+        drop(closed);
+        for (url, has_tls) in [("http://localhost:9/", false), ("https://localhost:9/", true)] {
+            for silent_address in [full_address, closed_address] {
+                let agents = agents(url, &[silent_address, answering(has_tls)]);
+                let begun = Instant::now();
+                assert_eq!(status(&agents, url).expect("an answer"), 204, "{url}");
+                assert!(begun.elapsed() < Duration::from_secs(10));
+            }
+        }
+        drop((full, waiting));
+    }
 }

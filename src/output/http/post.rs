@@ -337,7 +337,11 @@ impl Post {
         }
         let peer = self.agents.peer(&url);
         let refusal = |error: &NetworkError| Refusal::of_network_error(&peer, error);
+        let first_address = self.agents.first_address();
         let response = agents::read_even_if_cut(&peer, request.send(body), limits::HTTP_ANSWER_BYTES_MAX);
+        if matches!(response, Err(NetworkError::Unreachable(_))) {
+            self.agents.avoid_address(first_address);
+        }
         let (status, headers, body, cut) = response.map_err(|error| refusal(&error))?;
         self.cookies().read(&headers);
         Ok(HttpResponse { status, headers, body, cut: cut.as_ref().map(refusal) })
