@@ -49,13 +49,15 @@ fn the_short_one_lacks_exactly_three_values() {
 fn the_short_one_works_with_three_values_filled_in() {
     let config = Trial::new(&filled_in(CONFIG)).config();
     assert!(config.enabled);
-    assert_eq!(config.output.file.unwrap().path, Path::new("audit.json"));
+    assert_eq!(config.output.file.unwrap().path, Path::new("data/audit.json"));
+    assert_eq!(config.collect.working_dir, Path::new("data"));
 }
 
 #[test]
 fn the_template_says_the_defaults() {
     let template = Trial::new(&filled_in(TEMPLATE)).config();
-    let least = Trial::new(&filled_in(CONFIG)).config();
+    let mut least = Trial::new(&filled_in(CONFIG)).config();
+    least.collect.working_dir.clone_from(&template.collect.working_dir);
     assert_eq!(format!("{:?}", template.collect), format!("{:?}", least.collect));
     assert_eq!(format!("{:?}", template.tenants), format!("{:?}", least.tenants));
     assert_eq!(template.interval, least.interval);
