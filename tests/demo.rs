@@ -111,17 +111,17 @@ fn show() -> io::Result<bool> {
     let second = pass(&config);
     let is_unchanged = self::files(&output)? == files;
 
-    println!("\n6. Held against what the tenant served, Id by Id\n");
+    println!("\n6. Compared with what the tenant served, Id by Id\n");
     let delivered = count(files.values().flat_map(|text| text.lines()));
     let missing = served.iter().filter(|id| !delivered.contains_key(*id)).count();
     let repeated = delivered.values().filter(|count| **count > 1).count();
-    let strange = delivered.keys().filter(|id| !served.contains(*id)).count();
+    let unexpected = delivered.keys().filter(|id| !served.contains(*id)).count();
     let fetched = simulator.count(Operation::FetchBlob);
     let violations = simulator.violations();
     checks.hold(
-        missing == 0 && repeated == 0 && strange == 0,
+        missing == 0 && repeated == 0 && unexpected == 0,
         &format!(
-            "{} records served, {} delivered: {missing} missing, {repeated} more than once, {strange} strange",
+            "{} records served, {} delivered: {missing} missing, {repeated} more than once, {unexpected} unexpected",
             served.len(),
             delivered.len()
         ),
@@ -132,7 +132,7 @@ fn show() -> io::Result<bool> {
         (first, second) == (Exit::Complete, Exit::Complete),
         &format!("exit codes {} and {}", first.code(), second.code()),
     );
-    checks.hold(violations.is_empty(), &format!("{} requests against the API's rules", violations.len()));
+    checks.hold(violations.is_empty(), &format!("{} requests that break the API's rules", violations.len()));
     Ok(checks.all_hold)
 }
 

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use crate::support::{
     Installation, Run,
     documents::{self, PROGRAM, Page, shell},
+    picture,
 };
 
 /// What a reader is told to type that a test cannot run: `.ci/run` does.
@@ -51,10 +52,29 @@ fn its_shell_commands_run_one_after_the_other() {
     }
     assert_eq!(cargo_commands, CARGO_COMMANDS);
     let text = |name| fs::read_to_string(installation.path(name)).expect("a file");
-    assert_eq!(text("audit.json").lines().count(), 25);
-    assert_eq!(text("last-hours.json").lines().count(), 25);
-    assert_eq!(text("known_blobs").lines().count(), 5);
+    assert_eq!(text("data/audit.json").lines().count(), 25);
+    assert_eq!(text("data/last-hours.json").lines().count(), 25);
+    assert_eq!(text("data/known_blobs").lines().count(), 5);
     installation.assert_good_manners();
+    assert_only_ignored_files_are_new(&installation);
+}
+
+/// Checks that the commands of the README leave nothing in a clone that git would add: no secret and no record.
+fn assert_only_ignored_files_are_new(installation: &Installation) {
+    let ignored = fs::read_to_string(documents::repository(".gitignore")).expect("a file");
+    assert!(ignored.lines().any(|line| line == "/config/local*"), "{ignored}");
+    assert!(ignored.lines().any(|line| line == "/data/"), "{ignored}");
+    let names = |folder: &str| -> BTreeSet<String> {
+        let entries = fs::read_dir(installation.path(folder)).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").file_name().display().to_string()).collect()
+    };
+    assert_eq!(names("config"), BTreeSet::from(["config.yaml", "local.yaml"].map(str::to_owned)));
+    assert_eq!(
+        names("").into_iter().filter(|name| !["config", "data"].contains(&name.as_str())).count(),
+        0,
+        "{:?}",
+        names("")
+    );
 }
 
 #[test]
@@ -156,7 +176,24 @@ fn every_file_that_it_links_to_is_there() {
 }
 
 #[test]
-fn the_demo_holds_what_it_shows() {
+fn it_leads_to_the_pages_for_contributors_and_what_they_name_exists() {
+    let readme = readme();
+    for name in ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE.md", ".ci/run"] {
+        assert!(readme.text.contains(&format!("({name})")), "no link to {name}");
+    }
+    for name in ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"] {
+        let page = Page::read(name);
+        page.assert_links_lead_somewhere();
+        let folders = ["src/", "tests/", "config/", "docs/", "man/", "completions/"];
+        for quoted in page.quoted() {
+            let is_path = folders.iter().any(|folder| quoted.starts_with(folder)) && !quoted.contains("NAME");
+            assert!(!is_path || documents::repository(&quoted).exists(), "{name}: no {quoted}");
+        }
+    }
+}
+
+#[test]
+fn the_demo_and_its_picture_hold_what_they_show() {
     let output = Command::new(demo()).env("CLIENT_SECRET", "not-for-the-demo").output().expect("a program");
     let run = Run::from(output);
     assert_eq!(run.code, Some(0), "{run}");
@@ -164,6 +201,81 @@ fn the_demo_holds_what_it_shows() {
     assert!(!run.stdout.contains('✗'), "{run}");
     run.assert_line("[INFO] Done! Blobs found: 100 | Blobs successful: 100 | Logs saved: 4000")
         .assert_line("[WARN] No new blobs found");
+
+    if picture::is_asked_for() {
+        let both = Command::new("sh").args(["-c", "exec \"$0\" 2>&1"]).arg(demo()).output().expect("a shell");
+        let lines = shown(&String::from_utf8(both.stdout).expect("the demo writes UTF-8"));
+        let lines: Vec<_> = lines.iter().map(|line| (colour(line), line.as_str())).collect();
+        picture::replace(PICTURE, &picture::draw(DEMO, &lines));
+    }
+    let shape = |line: &str| without_numbers(line.split_once("{\"").map_or(line, |(indent, _)| indent));
+    let printed = steady(&run.stdout) + &steady(&run.stderr);
+    let printed: BTreeSet<_> = printed.lines().map(shape).collect();
+    let pictured = picture::lines_of(&Page::read(PICTURE).text);
+    assert_eq!(pictured[0], format!("$ {DEMO}"));
+    assert!(pictured.iter().filter(|line| line.contains('✓')).count() > 4, "{pictured:#?}");
+    for line in &pictured[1..] {
+        let is_printed = line == LEFT_OUT || printed.contains(&shape(line));
+        assert!(
+            is_printed,
+            "DRAW=1 cargo test picture draws {PICTURE} again; the demo does not print {line:?}: {run}"
+        );
+    }
+}
+
+const DEMO: &str = "cargo run --release --example demo";
+const PICTURE: &str = "docs/demo.svg";
+/// Takes the place of a section that the picture leaves out.
+const LEFT_OUT: &str = "   …";
+
+/// The demo's output with a port and a folder that do not change from run to run.
+fn steady(output: &str) -> String {
+    let between = |before: &str, after: &str| {
+        let (_, rest) = output.split_once(before)?;
+        Some(rest.split_once(after)?.0.to_owned())
+    };
+    let mut steady = output.to_owned();
+    for (changing, fixed) in
+        [(between("--config=", "/config.yaml"), "/tmp/demo"), (between("http://127.0.0.1:", ": "), "8365")]
+    {
+        steady = changing.map_or_else(|| steady.clone(), |changing| steady.replace(&changing, fixed));
+    }
+    steady
+}
+
+/// The lines that the picture shows: the sections about the tenant, the first pass, its files and the comparison.
+fn shown(output: &str) -> Vec<String> {
+    let mut lines = vec![format!("$ {DEMO}"), String::new()];
+    let (mut is_shown, mut records) = (false, 0);
+    for line in steady(output).lines() {
+        if is_heading(line) {
+            is_shown = line.starts_with(['1', '3', '4', '6']);
+            if !is_shown {
+                lines.extend([LEFT_OUT.to_owned(), String::new()]);
+            }
+        }
+        records += usize::from(line.contains("{\""));
+        let is_repeated =
+            line.is_empty() && lines.last().is_some_and(|last| last.is_empty() || is_heading(last));
+        if is_shown && !is_repeated && !(line.contains("{\"") && records > 2) {
+            lines.push(line.to_owned());
+        }
+    }
+    lines
+}
+
+fn is_heading(line: &str) -> bool {
+    line.starts_with(|digit: char| digit.is_ascii_digit()) && line.get(1..3) == Some(". ")
+}
+
+fn colour(line: &str) -> &'static str {
+    match line.trim_start() {
+        text if text.starts_with('$') => picture::PROMPT,
+        text if text.starts_with('✓') => picture::GOOD,
+        text if text.starts_with('…') || text.starts_with("exit code") => picture::DIM,
+        _ if is_heading(line) => picture::HEADING,
+        _ => picture::PLAIN,
+    }
 }
 
 /// The demo's program, which `cargo test` builds beside the collector's.

@@ -1,11 +1,11 @@
 //! Metrics, and who watches them: alerts, the dashboard, the picture of `status`.
 
-use std::{collections::BTreeSet, env, fmt::Write, fs};
+use std::{collections::BTreeSet, fmt::Write, fs};
 
 use simulator::{LoginError, NewBlob};
 
 use super::{path, text, tool};
-use crate::support::{Installation, hours_ago};
+use crate::support::{Installation, hours_ago, picture};
 
 const PREFIX: &str = "office365_collector_";
 const PICTURE: &str = "docs/monitoring/status.svg";
@@ -118,47 +118,30 @@ fn status() -> String {
     steady
 }
 
-/// A terminal that shows this text, as SVG.
-fn draw(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    let letters = lines.iter().map(|line| line.chars().count()).max().unwrap_or_default();
-    let (width, height) = (letters * 8 + 40, lines.len() * 20 + 36);
-    let mut picture = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-         viewBox=\"0 0 {width} {height}\" role=\"img\">\n\
-         <title>office_audit_log_collector status</title>\n\
-         <rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#16191d\"/>\n\
-         <g font-family=\"ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace\" font-size=\"13\" \
-         xml:space=\"preserve\">\n"
-    );
-    for (number, line) in lines.iter().enumerate() {
-        let colour = match number {
-            0 => "#8ab4f8",
-            1 => "#9aa0a6",
-            _ if line.ends_with(" -") => "#e8eaed",
-            _ => "#f6aea9",
-        };
-        let line = line.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        let length = lines[number].chars().count() * 8;
-        let y = number * 20 + 32;
-        let _ = writeln!(
-            picture,
-            "<text x=\"20\" y=\"{y}\" fill=\"{colour}\" textLength=\"{length}\" lengthAdjust=\"spacingAndGlyphs\">{line}</text>"
-        );
-    }
-    picture + "</g>\n</svg>\n"
+/// The picture of a terminal in which `status` printed this.
+fn draw(printed: &str) -> String {
+    let lines = printed.lines().enumerate().map(|(number, line)| match number {
+        0 => (picture::DIM, line),
+        _ if line.ends_with(" -") => (picture::PLAIN, line),
+        _ => (picture::BAD, line),
+    });
+    let command = (picture::PROMPT, "$ office_audit_log_collector status");
+    picture::draw(
+        "office_audit_log_collector status",
+        &[command].into_iter().chain(lines).collect::<Vec<_>>(),
+    )
 }
 
 #[test]
 fn the_picture_shows_what_status_prints() {
     let shown: String =
         status().lines().map(|line| line.chars().take(COLUMNS).collect::<String>() + "\n").collect();
-    let picture = draw(&format!("$ office_audit_log_collector status\n{shown}"));
-    if env::var_os("DRAW").is_some() {
-        fs::write(path(PICTURE), &picture).expect("a writable folder");
+    let picture = draw(&shown);
+    if picture::is_asked_for() {
+        picture::replace(PICTURE, &picture);
     }
     assert!(
         text(PICTURE) == picture,
-        "DRAW=1 cargo test the_picture draws {PICTURE} anew; it should show\n{shown}"
+        "DRAW=1 cargo test the_picture draws {PICTURE} again; it should show\n{shown}"
     );
 }

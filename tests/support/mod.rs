@@ -3,6 +3,7 @@
 pub mod documents;
 pub mod forward;
 pub mod gelf;
+pub mod picture;
 pub mod proxy;
 pub mod receiver;
 
