@@ -40,10 +40,15 @@ impl Body {
         self.buffer.len()
     }
 
-    /// Takes so much more memory.
+    /// Adds this many bytes of memory to the buffer.
     pub fn grow(&mut self, bytes: usize) {
-        self.buffer.reserve_exact(bytes);
-        self.buffer.resize(self.buffer.len() + bytes, 0);
+        if self.buffer.is_empty() {
+            // The system clears a page when it is first written to: a short body then costs one page, not all of them.
+            self.buffer = vec![0; bytes];
+        } else {
+            self.buffer.reserve_exact(bytes);
+            self.buffer.resize(self.buffer.len() + bytes, 0);
+        }
     }
 
     /// Lengthens the body by as much as `read` writes at the start of what it is given, which is the rest of the

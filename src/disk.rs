@@ -336,7 +336,7 @@ pub fn write_in_place(file: &File, mut part: Range<u64>) -> io::Result<()> {
 /// Returns when what was written to the file is on the disk.
 pub fn sync(file: &File) -> io::Result<()> {
     fault::before(Step::Sync)?;
-    match file.sync_data() {
+    match fault::sync(file, File::sync_data) {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {} // a pipe or a device: there is no disk
         synced => synced?,
     }
@@ -502,8 +502,11 @@ impl Write for Appending<'_> {
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     fault::before(Step::SyncFolder)?;
     let folder = File::open(folder_of(path))?;
-    let synced =
-        if fault::lacks("folder-sync") { Err(io::ErrorKind::InvalidInput.into()) } else { folder.sync_all() };
+    let synced = if fault::lacks("folder-sync") {
+        Err(io::ErrorKind::InvalidInput.into())
+    } else {
+        fault::sync(&folder, File::sync_all)
+    };
     match synced {
         // CIFS and some FUSE file systems: fsync(2), EINVAL.
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {

@@ -23,12 +23,13 @@ fn run_with_fault(installation: &Installation, fault: &str) -> (bool, Run) {
     (fs::remove_file(mark).is_ok(), run)
 }
 
-/// The steps of the disk that a pass takes, a line each.
+/// The steps of the disk that a pass takes, a line each. This pass waits for the disk.
 fn steps_of_a_pass(installation: &Installation) -> (Run, Vec<String>) {
     let steps = installation.path("steps");
     let config = installation.config_file();
     let mut command = installation.command(&["-c", config.to_str().expect("text")]);
-    let run = Run::from(command.env("COLLECTOR_DISK_STEPS", &steps).output().expect("a program"));
+    command.env("COLLECTOR_DISK_STEPS", &steps).env_remove("COLLECTOR_DISK_SYNC");
+    let run = Run::from(command.output().expect("a program"));
     let text = fs::read_to_string(steps).expect("steps");
     (run, text.lines().map(str::to_owned).collect())
 }

@@ -195,10 +195,12 @@ impl Installation {
         Run::from(self.command(arguments).output().expect("a program"))
     }
 
-    /// The program, not started yet: in the installation's folder, with an empty environment.
+    /// The program, not started yet: in the installation's folder, and with nothing in its environment but that it does
+    /// not wait for the disk.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_office_audit_log_collector"));
-        command.args(arguments).current_dir(self.folder.path()).env_clear().stdin(Stdio::null());
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.env_clear().env("COLLECTOR_DISK_SYNC", "skip");
         command
     }
 
