@@ -3,10 +3,10 @@
 use std::fs;
 
 use serde_json::Value;
-use simulator::NewBlob;
+use simulator::{NewBlob, id_of, record};
 
 use crate::support::{
-    Installation, hours_ago, mode,
+    CONTOSO, Installation, Run, hours_ago, mode,
     receiver::{Receiver, Reply},
 };
 
@@ -126,4 +126,49 @@ fn more_than_a_hundred_refused_records_are_a_misconfigured_receiver() {
     ]);
     assert!(letters(&installation).is_empty());
     assert!(installation.known_blobs().is_empty());
+}
+
+#[test]
+fn a_pass_that_is_killed_around_a_dead_letter_keeps_it_once_and_loses_nothing() {
+    let mut kept_before_commit = 0;
+    for step in 1.. {
+        let receiver = Receiver::start(|request, _| {
+            Reply::status(if request.body.contains("unwanted") { 400 } else { 200 })
+        });
+        let installation = Installation::new()
+            .setting("subscriptions: [ Audit.General ]")
+            .with_output(&format!("  http: {{ url: '{}' }}", receiver.url("/in")));
+        installation.contoso.subscribe(FEED);
+        let refused = format!(r#"{{"Id":"{REFUSED}","x":"unwanted"}}"#);
+        let nameless = r#"{"x":"unwanted"}"#.to_owned();
+        let accepted = record(FEED, CONTOSO, hours_ago(3), 1);
+        let accepted_id = id_of(&accepted).expect("an Id");
+        let texts = [refused, accepted, nameless.clone(), nameless];
+        installation.contoso.add_blob(FEED, NewBlob::texts(texts).created(hours_ago(1)));
+
+        let config = installation.config_file();
+        let mut command = installation.command(&["-c", config.to_str().expect("text")]);
+        command.env("COLLECTOR_DISK_FAULT", format!("{step}:kill-before"));
+        let run = Run::from(command.output().expect("a program"));
+        assert_eq!(run.code, None, "killed at step {step}, before the blob is committed: {run}");
+        let is_committed = !installation.known_blobs().is_empty();
+        kept_before_commit += usize::from(!letters(&installation).is_empty() && !is_committed);
+
+        // Only a receiver that accepts something in a pass gets its other records refused for good.
+        installation.contoso.add_blob(FEED, NewBlob::records(1).created(hours_ago(2)));
+        installation.run(&[]).assert_code(0);
+        let letters = letters(&installation);
+        let mut ids: Vec<_> = letters.iter().map(|letter| letter["recordId"].as_str()).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [None, None, Some(REFUSED)], "killed at step {step}");
+        let requests = receiver.taken();
+        let deliveries = requests.iter().filter(|request| request.body.contains(&accepted_id)).count();
+        assert!((1..=2).contains(&deliveries), "killed at step {step}: delivered {deliveries} times");
+        installation.assert_lines_delivered_once([(&installation.contoso, FEED)]);
+        if is_committed {
+            installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
+            break;
+        }
+    }
+    assert!(kept_before_commit > 0, "no kill between a dead letter and its blob's commit");
 }

@@ -1,10 +1,11 @@
 //! `dead-letters/<output>.json`: records that a receiver refuses whatever is done, each with the reason.
 //!
 //! A line of JSON each: `refusedAt`, `output`, `tenantId`, `tenantName`, `contentType`, `contentId`, `recordId`, `reason`,
-//! and `record`, the record as a file output would have it. Lines are durable before the record's blob is committed, so a
-//! crash in between repeats a line, and none is lost. The administrator may move or delete the files at any time.
+//! and `record`, the record as a file output would have it. Lines are durable before the record's blob is committed. After a crash
+//! in between, the record is refused again, and the line that is there already is not repeated. The administrator may move or delete the files at any time.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     fs::File,
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
@@ -13,6 +14,8 @@ use std::{
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::StateError;
 use crate::{
@@ -49,6 +52,11 @@ pub struct DeadLetter<'a> {
 }
 
 impl DeadLetter<'_> {
+    /// Returns what tells it from others: its record and where that came from, whatever the receiver answered.
+    fn key(&self) -> u128 {
+        key([self.tenant_id, self.content_type, self.content_id].map(str::as_bytes), self.record)
+    }
+
     /// Appends its line.
     fn append_to(&self, lines: &mut Vec<u8>) {
         let head = serde_json::to_string(self).expect("texts and times are written without fail");
@@ -57,6 +65,10 @@ impl DeadLetter<'_> {
         lines.extend_from_slice(self.record);
         lines.extend_from_slice(b"}\n");
     }
+}
+
+fn key(origin: [&[u8]; 3], record: &[u8]) -> u128 {
+    xxh3_128(&[&origin.join(&0)[..], record].join(&0))
 }
 
 /// The dead letters of one output.
@@ -77,8 +89,8 @@ pub fn path(working_dir: &Path, output: OutputName) -> PathBuf {
     working_dir.join(FOLDER_NAME).join(format!("{output}.json"))
 }
 
-/// Adds dead letters of an output, durably. Returns whether there was room: a file of [`DEAD_LETTERS_BYTES_MAX`] bytes
-/// takes no more.
+/// Adds those dead letters of an output that its file does not contain yet, durably. Returns whether there was room: a
+/// file of [`DEAD_LETTERS_BYTES_MAX`] bytes accepts no more.
 ///
 /// # Errors
 ///
@@ -89,28 +101,60 @@ pub(super) fn add(
     letters: &[DeadLetter<'_>],
 ) -> Result<bool, StateError> {
     let path = path(working_dir, output);
-    let mut lines = Vec::new();
-    for letter in letters {
-        letter.append_to(&mut lines);
-    }
-    append(&path, &lines).map_err(|error| StateError::storage("write", &path, error))
+    append(&path, letters).map_err(|error| StateError::storage("write", &path, error))
 }
 
-fn append(path: &Path, lines: &[u8]) -> io::Result<bool> {
+fn append(path: &Path, letters: &[DeadLetter<'_>]) -> io::Result<bool> {
     disk::make_folder(disk::folder_of(path), 0o700)?;
     let mut file = disk::open_for_append(path, 0o600)?;
     let before = end_of_lines(&mut file)?;
     if file.metadata()?.len() > before {
         disk::cut(&file, before)?; // half a line, of a pass that was cut off
     }
+    if before >= DEAD_LETTERS_BYTES_MAX {
+        return Ok(false);
+    }
+    let mut there = present(File::open(path)?, letters)?;
+    let mut lines = Vec::new();
+    for letter in letters {
+        match there.get_mut(&letter.key()) {
+            Some(count) if *count > 0 => *count -= 1,
+            _ => letter.append_to(&mut lines),
+        }
+    }
     if before.saturating_add(lines.len() as u64) > DEAD_LETTERS_BYTES_MAX {
         return Ok(false);
     }
-    let appended = disk::append(&mut file, lines).and_then(|()| disk::sync(&file));
+    // A line of a pass that was killed can be in the file and not on the disk: it is synced with the others.
+    let appended = disk::append(&mut file, &lines).and_then(|()| disk::sync(&file));
     if appended.is_err() {
         let _ = disk::cut(&file, before);
     }
     appended.map(|()| true)
+}
+
+/// Returns how often each of these dead letters is in the file. Equal records of one blob are a line each.
+fn present(file: File, letters: &[DeadLetter<'_>]) -> io::Result<HashMap<u128, usize>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Origin<'a> {
+        tenant_id: Cow<'a, str>,
+        content_type: Cow<'a, str>,
+        content_id: Cow<'a, str>,
+        #[serde(borrow)]
+        record: &'a RawValue,
+    }
+    let mut counts: HashMap<_, _> = letters.iter().map(|letter| (letter.key(), 0)).collect();
+    let (mut lines, mut line) = (BufReader::with_capacity(STATE_BUFFER_BYTES, file), Vec::new());
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        if let Ok(Origin { tenant_id, content_type, content_id, record }) = serde_json::from_slice(&line) {
+            let origin = [tenant_id, content_type, content_id];
+            let key = key(origin.each_ref().map(|part| part.as_bytes()), record.get().as_bytes());
+            counts.entry(key).and_modify(|count| *count += 1);
+        }
+        line.clear();
+    }
+    Ok(counts)
 }
 
 /// Where the last whole line ends.
@@ -213,8 +257,9 @@ mod tests {
     fn half_a_line_is_removed_and_whole_lines_are_counted() {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(read(folder.path()).expect("nothing"), []);
-        for _ in 0..2 {
-            assert!(add(folder.path(), OutputName::Http, &[letter(b"{}"), letter(b"{}")]).expect("room"));
+        for records in [["{}", "{}"], ["{\"y\":1}", "{\"y\":2}"]] {
+            let letters = records.map(|record| letter(record.as_bytes()));
+            assert!(add(folder.path(), OutputName::Http, &letters).expect("room"));
         }
         let path = path(folder.path(), OutputName::Http);
         let whole = fs::read_to_string(&path).expect("a file");
@@ -223,10 +268,27 @@ mod tests {
         let found = read(folder.path()).expect("a file");
         assert_eq!(found[0].count, 4);
         assert_eq!(found[0].of_feeds, HashMap::from([(("t".to_owned(), ContentType::DlpAll), 4)]));
-        assert!(add(folder.path(), OutputName::Http, &[letter(b"{}")]).expect("room"));
+        assert!(add(folder.path(), OutputName::Http, &[letter(b"[]")]).expect("room"));
         let then = fs::read_to_string(&path).expect("a file");
         assert!(then.starts_with(&whole) && !then.contains('x'), "{then}");
         assert_eq!(then.lines().count(), 5);
+    }
+
+    #[test]
+    fn a_line_that_is_there_is_not_repeated() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let count = || read(folder.path()).expect("a file")[0].count;
+        let (nameless, other_blob) = (letter(b"{}"), DeadLetter { content_id: "blob$2", ..letter(b"{}") });
+        for (letters, expected) in [
+            (&[nameless, nameless, letter(b"{\"Id\":\"a\"}")][..], 3),
+            (&[nameless, nameless, letter(b"{\"Id\":\"a\"}")], 3),
+            (&[DeadLetter { reason: "HTTP 500", ..nameless }], 3),
+            (&[other_blob, nameless], 4),
+            (&[nameless, nameless, nameless], 5),
+        ] {
+            assert!(add(folder.path(), OutputName::Http, letters).expect("room"));
+            assert_eq!(count(), expected);
+        }
     }
 
     #[test]
