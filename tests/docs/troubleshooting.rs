@@ -1,25 +1,30 @@
 //! The messages that `docs/TROUBLESHOOTING.md` quotes are those of the program: nearly all of them are brought about
 //! here.
 
-use std::{collections::BTreeSet, fs, fs::File, time::Duration};
+use std::{collections::BTreeSet, fs, fs::File, thread, time::Duration};
 
 use fs2::FileExt;
 use jiff::SignedDuration;
-use simulator::{ApiError, Fault, Identity, LoginError, NewBlob, Operation, Requests, RetryAfter, Simulator};
+use simulator::{
+    Answer, ApiError, Fault, Identity, LoginError, NewBlob, Operation, Requests, RetryAfter, Simulator,
+};
 
 use crate::support::{
     Installation, Run,
     documents::{Page, repository},
     forward::{Door, Receiver},
-    hours_ago, set_mode,
+    hours_ago,
+    receiver::{self, Reply},
+    set_mode,
 };
 
 const FEED: &str = "Audit.Exchange";
 
-/// What a message says that no test can bring about here, because root may do everything or seven days have to pass; it
-/// has to be in the source.
-const ONLY_IN_THE_SOURCE: [&str; 5] = [
+/// What a message says that no test can bring about here, because root may do everything, only root can change owners, or
+/// seven days have to pass; it has to be in the source.
+const ONLY_IN_THE_SOURCE: [&str; 6] = [
     "let the collector's user read and write it",
+    " and the others",
     "the file system is read-only: use another folder, or mount it writable",
     "was truncated by a rotation; the records of a pass that was cut off may be delivered twice",
     "was rotated and is not to be found; the records of a pass that was cut off may be delivered twice",
@@ -138,6 +143,55 @@ fn troubles_of_microsoft() -> Vec<Trouble> {
     ]
 }
 
+fn troubles_of_odd_answers() -> Vec<Trouble> {
+    let html = "<!DOCTYPE html><html><head><title>Guest Wi-Fi</title></head></html>";
+    let page = Fault::instead("a sign-in page", move |_| Answer::json(200, html));
+    let looping = installation();
+    looping.contoso.settings(|settings| settings.page_size = 1);
+    looping.simulator.fault(Requests::to(Operation::ListContent).always(), Fault::endless_paging());
+    let quiet = installation();
+    quiet.run(&[]).assert_code(0);
+    quiet.simulator.set_clock_skew(SignedDuration::from_hours(26));
+    let disabled = filled(Installation::new().setting("subscriptions: [ Audit.Exchange ]"));
+    disabled.simulator.fault(Requests::to(Operation::ListSubscriptions).always(), Fault::json(200, "[]"));
+    let error = Fault::api_error(ApiError::SubscriptionDisabled);
+    disabled.simulator.fault(Requests::to(Operation::ListContent).always(), error);
+    vec![
+        request(77, Operation::Login, page),
+        trouble(1, &looping, &[]),
+        trouble(0, &quiet, &[]),
+        trouble(1, &disabled, &[]),
+    ]
+}
+
+fn troubles_of_slow_servers() -> Vec<Trouble> {
+    let slow = Installation::new().collect("retries: 0").collect("requestTimeout: 1s");
+    slow.contoso.add_blob(FEED, NewBlob::records(200).created(hours_ago(2)));
+    let drip = Fault::drip(300, Duration::from_millis(400)); // its headers are as many bytes
+    slow.simulator.fault(Requests::to(Operation::FetchBlob).times(1), drip);
+    let hanging = filled(Installation::new().setting("interval: 1s"));
+    hanging.contoso.subscribe("Audit.General");
+    hanging.simulator.fault(Requests::to(Operation::FetchBlob).times(1), Fault::stall(None));
+    let listing = Requests::to(Operation::ListContent).of_content_type("Audit.General");
+    hanging.simulator.fault(listing.times(1), Fault::stall(None));
+    vec![trouble(1, &slow, &[]), trouble(1, &hanging, &[])]
+}
+
+fn troubles_of_files_and_records() -> Vec<Trouble> {
+    let stuck = with_state("nonsense\n");
+    fs::create_dir(stuck.path("state/known_blobs.new")).expect("a folder");
+    let receiver = receiver::Receiver::start(|request, _| {
+        if request.body.contains("unwanted") {
+            return Reply::json(400, r#"{"message":"no such field"}"#);
+        }
+        Reply::status(200)
+    });
+    let refused = installation().with_output(&format!("  http: {{ url: '{}' }}", receiver.url("/in")));
+    let record = r#"{"Id":"0000aaaa-0000-4000-8000-000000000001","x":"unwanted"}"#;
+    refused.contoso.add_blob(FEED, NewBlob::texts([record]).created(hours_ago(1)));
+    vec![trouble(0, &stuck, &[]), trouble(0, &refused, &[])]
+}
+
 fn troubles_of_this_machine() -> Vec<Trouble> {
     let locked = with_state("");
     let lock = File::open(locked.path("state/known_blobs")).expect("a file");
@@ -225,7 +279,17 @@ fn every_message_is_one_of_the_programs() {
         page.blocks("log").into_iter().flat_map(str::lines).chain(in_tables).collect();
     assert!(messages.len() > 30, "{messages:?}");
 
-    let troubles: Vec<_> = troubles_of_microsoft().into_iter().chain(troubles_of_this_machine()).collect();
+    let kinds = [
+        troubles_of_microsoft,
+        troubles_of_odd_answers,
+        troubles_of_slow_servers,
+        troubles_of_files_and_records,
+        troubles_of_this_machine,
+    ];
+    let troubles: Vec<_> = thread::scope(|scope| {
+        let threads = kinds.map(|troubles| scope.spawn(troubles));
+        threads.into_iter().flat_map(|thread| thread.join().expect("a thread of the test")).collect()
+    });
     for Trouble { code, run } in &troubles {
         run.assert_code(*code);
     }
