@@ -263,7 +263,7 @@ fn troubles(setup: &Setup, arguments: &Arguments, scheduler: Scheduler) -> Vec<S
 }
 
 /// The configuration's file, and what it says. What does not log in needs no secret, and runs where there is none.
-fn load(arguments: &Arguments) -> Result<(PathBuf, Loaded), config::Unusable> {
+fn load(arguments: &Arguments) -> Result<(PathBuf, Loaded), config::ConfigError> {
     let file: PathBuf = match &arguments.config {
         Some(file) => file.clone(),
         None => config::find_default()?,

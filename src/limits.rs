@@ -1,5 +1,5 @@
-//! Every bound in one place: those that hold for everybody, and the ranges of the settings. What relates them is
-//! asserted when the program is compiled.
+//! The bounds that several modules share. Their relations are asserted when the program is compiled. The ranges of the
+//! options are in the configuration's schema.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -344,79 +344,8 @@ pub const CONTENT_ID_CHARACTERS_KEPT: usize = 100;
 /// The longest `contentUri` that is fetched and remembered. Common servers refuse request lines beyond 8 to 16 KB.
 pub const CONTENT_URI_BYTES_MAX: usize = 16 * 1024;
 
-/// Has room for 20,000 tenants with every key; what is larger is another file by mistake.
-pub const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// Levels of lists and maps in a configuration file, which needs five.
-pub const CONFIG_DEPTH_MAX: usize = 100;
-
-/// Values in a configuration file, aliases resolved: a few nested aliases can stand for billions of values.
-pub const CONFIG_VALUES_MAX: usize = 1_000_000;
-
 /// A secret, a token or a header's value in a file of its own.
 pub const SECRET_BYTES_MAX: u64 = 64 * 1024;
-
-/// Mistakes listed before the rest is only counted: each costs a second look at the file.
-pub const MISTAKES_MAX: usize = 50;
-
-/// `interval` in seconds: content expires after seven days, so a longer cadence would lose records.
-pub const INTERVAL_SECONDS: RangeInclusive<u64> = 1..=7 * 24 * 3600;
-
-/// `collect.cacheSize` in records: at least one has to fit, and more than this cannot be meant.
-pub const HELD_RECORDS: RangeInclusive<u64> = 1..=1_000_000_000;
-
-/// `collect.maxMemory` in bytes.
-pub const HELD_BYTES: RangeInclusive<u64> = 1024..=2 * 1024 * 1024 * 1024;
-
-/// `curl_max_size` in bytes: one response body.
-pub const BODY_BYTES: RangeInclusive<u64> = 1024..=2 * 1024 * 1024 * 1024;
-
-/// `collect.maxThreads`: beyond it, threads cost memory and the API only throttles.
-pub const THREADS: RangeInclusive<u64> = 1..=512;
-
-/// `collect.maxRequestsPerMinute`: the upper end stands for "as many as possible", and is the fixed alternative to `auto`.
-pub const REQUESTS_PER_MINUTE: RangeInclusive<u64> = 1..=1_000_000;
-
-/// `collect.retries`: with a doubling delay, twenty of them already last days.
-pub const RETRIES: RangeInclusive<u64> = 0..=20;
-
-/// `collect.retryDelay` in seconds.
-pub const RETRY_DELAY_SECONDS: RangeInclusive<u64> = 0..=3600;
-
-/// `collect.requestTimeout` in seconds.
-pub const REQUEST_TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=3600;
-
-/// `collect.dedupHours`: content can be listed for seven days, so no record comes again later.
-pub const DEDUP_HOURS: RangeInclusive<u64> = 0..=168;
-
-/// `collect.hoursToCollect`: the API lists the last seven days.
-///
-/// Source: "Office 365 Management Activity API reference", section "List available content".
-pub const LOOK_BACK_HOURS: RangeInclusive<u64> = 1..=168;
-
-/// `collect.globalTimeout` in minutes: up to seven days, 0 for none.
-pub const DEADLINE_MINUTES: RangeInclusive<u64> = 0..=7 * 24 * 60;
-
-/// A TCP port that can be connected to.
-pub const PORT: RangeInclusive<u64> = 1..=65_535;
-
-/// `output.fluentd.ackTimeout` in seconds.
-pub const ACK_TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=3600;
-
-/// `output.http.batchSize` in bytes.
-pub const HTTP_BATCH_BYTES: RangeInclusive<u64> = 1024..=512 * 1024 * 1024;
-
-/// `output.http.batchRecords`
-pub const HTTP_BATCH_RECORDS: RangeInclusive<u64> = 1..=1_000_000;
-
-/// `output.http.connections`: each holds a batch in memory, and its compressed form.
-pub const HTTP_CONNECTIONS: RangeInclusive<u64> = 1..=64;
-
-/// `output.http.timeout` in seconds.
-pub const HTTP_TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=600;
-
-/// `retryTimeout` of an output, in seconds: while a receiver is waited for, the other outputs wait as well.
-pub const RETRY_TIMEOUT_SECONDS: RangeInclusive<u64> = 0..=3600;
 
 /// How often a batch is tried again within `output.http.retryTimeout`.
 pub const HTTP_RETRIES_MAX: u32 = 20;
@@ -475,9 +404,6 @@ pub const SPLUNK_ACK_STEP: Duration = Duration::from_millis(200);
 
 /// … at first; the wait doubles up to this.
 pub const SPLUNK_ACK_STEP_MAX: Duration = Duration::from_secs(5);
-
-/// A tenant's `name` in characters: it becomes part of tags, labels and log lines.
-pub const TENANT_NAME_CHARS: RangeInclusive<usize> = 1..=64;
 
 const _: () = {
     assert!(WINDOW_MIN.as_secs() < WINDOW_MAX.as_secs());

@@ -88,7 +88,7 @@ impl Routes {
         let proxy = match configured.or_else(|| first_of(&PROXY_VARIABLES)) {
             Some((setting, url)) => {
                 redact::register_url(&url);
-                Some(config::proxy_of(&url).ok_or(Unusable::Proxy { setting })?)
+                Some(proxy_of(&url).ok_or(Unusable::Proxy { setting })?)
             }
             None => None,
         };
@@ -126,6 +126,11 @@ impl Routes {
             None => host.to_owned(),
         }
     }
+}
+
+/// The proxy at this URL.
+fn proxy_of(url: &str) -> Option<Proxy> {
+    config::is_proxy(url).then(|| Proxy::new(url.trim()).ok())?
 }
 
 /// An entry of `NO_PROXY`: `*`, `host`, `.suffix` or `*.suffix`, each with `:port` or without. A suffix does not stand

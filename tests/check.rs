@@ -357,7 +357,7 @@ fn a_configuration_with_mistakes_is_told_and_one_with_warnings_is_tried() {
 
     set_mode(&installation.config_file(), 0o644);
     let run = check(&installation, 0);
-    assert_shown(&run, "! ", &["config.yaml", "can be read by others", "chmod 600"]);
+    assert_shown(&run, "! ", &["config.yaml", "other users can read it", "chmod 600"]);
     assert_shown(&run, "✓ contoso: logged in", &[]);
     assert_eq!(run.stderr, "", "what is shown is not logged as well");
 

@@ -261,7 +261,7 @@ fn what_is_read_or_kept_is_not_written_to() {
         let config = format!("{}metrics: {{ path: {path} }}\n", installation.config());
         fs::write(installation.path("with.yaml"), &config).expect("a file");
         let run = installation.run_bare(&["--config", "with.yaml"]);
-        run.assert_code(78).assert_line_with(&["metrics.path", path, &format!("is a file of {owner} too")]);
+        run.assert_code(78).assert_line_with(&["metrics.path", path, &format!("is also a file of {owner}")]);
         assert_eq!(fs::read_to_string(installation.path("with.yaml")).expect("a file"), config);
     }
     let config = format!(
@@ -271,7 +271,7 @@ fn what_is_read_or_kept_is_not_written_to() {
     fs::write(installation.path("secret"), "a-secret").expect("a file");
     fs::write(installation.path("with.yaml"), config).expect("a file");
     let run = installation.run_bare(&["--config", "with.yaml"]);
-    run.assert_code(78).assert_line_with(&["log.path", "is a file of tenants[0].client_secret_file too"]);
+    run.assert_code(78).assert_line_with(&["log.path", "is also a file of tenants[0].client_secret_file"]);
     assert_eq!(fs::read_to_string(installation.path("secret")).expect("a file"), "a-secret");
 }
 

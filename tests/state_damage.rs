@@ -130,7 +130,7 @@ fn no_file_of_the_state_can_be_an_outputs_too() {
         let config = format!("{}metrics: {{ path: {} }}\n", installation.config(), entry.path().display());
         fs::write(installation.path("shared.yaml"), config).expect("a file");
         let run = installation.run_bare(&["-c", "shared.yaml"]);
-        run.assert_code(78).assert_line_with(&["metrics.path", "is a file of the state too"]);
+        run.assert_code(78).assert_line_with(&["metrics.path", "is also a file of the state"]);
         names.push(entry.file_name());
     }
     assert_eq!(names.len(), 3, "{names:?}");

@@ -4,8 +4,8 @@ use std::{fmt, path::Path};
 
 use super::{DEFAULT_PATHS, yaml::Document};
 
-/// The longest key there is has half as many characters.
-const KEY_CHARS_MAX: usize = 40;
+/// A longer text is not a key: the longest key has half as many characters.
+const KEY_CHARACTERS_MAX: usize = 40;
 
 /// A place in a file as an editor shows it: both numbers begin at 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,16 +16,16 @@ pub struct Position {
     pub column: usize,
 }
 
-/// One thing that is wrong, and how to fix it. Shows the given value, unless that is or could be a secret.
+/// One thing that is wrong, and its fix. Shows the given value unless that is a secret or could be one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mistake {
     /// The file's path as it was given, or `environment`.
     pub source: String,
-    /// Where in the file; `None` if it concerns the file as a whole.
+    /// `None` if the mistake concerns the file as a whole.
     pub position: Option<Position>,
     /// The path of the key, e.g. `tenants[0].client_id`; empty if it concerns no key.
     pub key: String,
-    /// What is wrong; then, after a semicolon, the mend.
+    /// What is wrong; then, after a semicolon, the fix.
     pub text: String,
 }
 
@@ -48,22 +48,22 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Why there is no configuration. Prints every mistake, one a line.
+/// An error returned when there is no configuration without mistakes. Prints every mistake, one a line.
 #[derive(Debug, thiserror::Error)]
-pub enum Unusable {
-    /// No file was named and none is at a default path.
+pub enum ConfigError {
+    /// No file was named, and none of the default paths exists.
     #[error(
         "no configuration: neither {} nor {} exists; create one of them or name a file with --config",
         DEFAULT_PATHS[0],
         DEFAULT_PATHS[1]
     )]
     Missing,
-    /// At least one.
+    /// At least one mistake.
     #[error("{}", lines(listed, *omitted))]
     Mistakes {
         /// In the order of files and lines.
         listed: Vec<Mistake>,
-        /// How many more there are than were looked up.
+        /// The number of further mistakes.
         omitted: usize,
     },
 }
@@ -71,17 +71,17 @@ pub enum Unusable {
 fn lines(listed: &[Mistake], omitted: usize) -> String {
     let mut lines: Vec<_> = listed.iter().map(Mistake::to_string).collect();
     if omitted > 0 {
-        lines.push(format!("and {omitted} more; mend these first"));
+        lines.push(format!("and {omitted} more; fix these first"));
     }
     lines.join("\n")
 }
 
-/// One step from a map or list of a file to what is in it.
+/// A step from a map or a list to a value in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// The key of that name; the `nth` of them, from 0, where it is repeated.
+    /// The key of that name. `nth`: which of them, from 0, if it is repeated.
     Key { name: String, nth: usize },
-    /// The item of a list, from 0.
+    /// An item of a list, from 0.
     Item(usize),
 }
 
@@ -91,15 +91,15 @@ impl Step {
     }
 }
 
-/// Where something was written.
+/// The source of a value.
 #[derive(Clone, Copy)]
 pub(super) enum Origin<'a> {
     File(&'a Document),
-    /// A variable named like the key, in capitals, behind this prefix.
+    /// The variable whose name is this prefix and the key in capitals.
     Environment(&'static str),
 }
 
-/// A key or an item, there or missing, and the file in which it belongs.
+/// The place of a key or an item, present or missing.
 #[derive(Clone)]
 pub(super) struct Place<'a> {
     pub(super) origin: Origin<'a>,
@@ -141,12 +141,16 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Looks it up in the file; that of the closest thing around it if it is missing.
+    /// Looks it up in the file. The position of a missing key is that of the map in which it belongs.
     pub(super) fn position(&self) -> Option<Position> {
         match self.origin {
             Origin::File(document) => document.locate(&self.steps),
             Origin::Environment(_) => None,
         }
+    }
+
+    pub(super) fn is_environment(&self) -> bool {
+        matches!(self.origin, Origin::Environment(_))
     }
 
     pub(super) fn mistake(&self, text: impl Into<String>) -> Mistake {
@@ -158,10 +162,10 @@ impl<'a> Place<'a> {
     }
 }
 
-/// A key if it looks like one. What does not can hold a secret, as in `{client_secret:abc}`, which is one key.
+/// A key if it looks like one. Other texts can be secrets: `{client_secret:abc}` is one key.
 pub(super) fn shown(key: &str) -> &str {
     let is_part = |character: char| character.is_alphanumeric() || "_-.<".contains(character);
-    let is_name = !key.is_empty() && key.chars().count() <= KEY_CHARS_MAX && key.chars().all(is_part);
+    let is_name = !key.is_empty() && key.chars().count() <= KEY_CHARACTERS_MAX && key.chars().all(is_part);
     if is_name { key } else { "…" }
 }
 
@@ -182,7 +186,7 @@ mod tests {
     #[test]
     fn a_missing_configuration_names_both_paths_and_the_option() {
         assert_eq!(
-            Unusable::Missing.to_string(),
+            ConfigError::Missing.to_string(),
             "no configuration: neither config/config.yaml nor /etc/office365-collector/config.yaml exists; \
              create one of them or name a file with --config"
         );

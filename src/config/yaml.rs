@@ -16,7 +16,15 @@ use serde::de::{
 };
 
 use super::mistake::{Mistake, Position, Step};
-use crate::limits::{CONFIG_BYTES_MAX, CONFIG_DEPTH_MAX, CONFIG_VALUES_MAX};
+
+/// Maximum size of a file. It has room for 20,000 tenants with every key; a larger one is another file by mistake.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Maximum depth of lists and maps. A configuration needs five levels.
+const DEPTH_MAX: usize = 100;
+
+/// Maximum number of values, aliases resolved: a few nested aliases can mean billions of values.
+const VALUES_MAX: usize = 1_000_000;
 
 /// What a YAML file holds. Anchors are resolved, quotes and comments gone.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,10 +81,10 @@ impl Document {
             None => text,
         };
         if let Some(position) = too_deep(&text) {
-            let text = format!("is nested more than {CONFIG_DEPTH_MAX} levels deep; check the brackets");
+            let text = format!("is nested more than {DEPTH_MAX} levels deep; check the brackets");
             return Err(Mistake::of_file(path, Some(position), text));
         }
-        let values_left = Cell::new(CONFIG_VALUES_MAX);
+        let values_left = Cell::new(VALUES_MAX);
         let tree = Tree { values_left: &values_left };
         let entries = match tree.deserialize(serde_yaml::Deserializer::from_str(&text)) {
             Ok(Node::Map(entries)) => entries,
@@ -114,10 +122,10 @@ fn read_bounded(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     let file = fs::File::open(path)?;
     let mode = file.metadata()?.permissions().mode();
     let mut bytes = Vec::new();
-    file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
         let text =
-            format!("it is larger than {}M, the most that a configuration may have", CONFIG_BYTES_MAX >> 20);
+            format!("it is larger than {}M, the most that a configuration may have", FILE_BYTES_MAX >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
     Ok((bytes, mode))
@@ -141,7 +149,7 @@ fn too_deep(text: &str) -> Option<Position> {
                 '-' | '?' | ':' if may_begin => dashes += 1,
                 _ => {}
             }
-            if depth + dashes > CONFIG_DEPTH_MAX {
+            if depth + dashes > DEPTH_MAX {
                 return Some(Position { line: number + 1, column: column + 1 });
             }
             may_begin = match character {

@@ -250,16 +250,20 @@ const OLDER_KEYS: [&str; 8] = [
 fn the_migration_tells_of_every_older_key() {
     let page = Page::read("docs/MIGRATION.md");
     let (quoted, source) =
-        (page.quoted(), fs::read_to_string(repository("src/config/older.rs")).expect("a file"));
+        (page.quoted(), fs::read_to_string(repository("src/config/schema.rs")).expect("a file"));
     let older = |text: &'static str| text.split('.').next_back().expect("a key");
     let mut keys: BTreeSet<_> = OLDER_KEYS.into_iter().map(older).map(str::to_owned).collect();
+    let quoted_after = |text: &str| {
+        let rests = source.split(text).skip(1).filter_map(|rest| rest.split('"').next());
+        rests.map(str::to_owned).collect::<Vec<_>>()
+    };
+    keys.extend(quoted_after("gone(\""));
+    let newer = |line: &&str| line.contains(".newer(\"");
     keys.extend(
         source
             .lines()
-            .filter_map(|line| Some(line.trim().strip_prefix("(\"")?.split('"').next()?.to_owned())),
-    );
-    keys.extend(
-        source.split(".older(\"").skip(1).filter_map(|rest| Some(rest.split('"').next()?.to_owned())),
+            .filter(newer)
+            .filter_map(|line| Some(line.split_once("key(\"")?.1.split('"').next()?.to_owned())),
     );
     assert!(keys.len() > 12, "{keys:?}");
     for key in keys {

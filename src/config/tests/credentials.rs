@@ -59,13 +59,13 @@ tenants:
         [
             "config.yaml:2:5: tenants[0]: has no credential; add one of client_secret, client_secret_file, \
                  certificate, federated_token_file",
-            "credentials.yaml:1:1: enabled: is no known key; known here are tenants",
-            "credentials.yaml:3:5: tenants[0].tenant_id: is no tenant of the configuration; list it there as well",
-            "credentials.yaml:5:5: tenants[1].tenant_id: is missing; say which tenant of the configuration is meant",
-            "credentials.yaml:7:5: tenants[2].client_secert: is no known key; did you mean `client_secret`?",
-            "credentials.yaml:8:5: tenants[2].certificate: is one credential too many; keep either it or \
+            "credentials.yaml:1:1: enabled: unknown key \"enabled\"; known keys here: tenants",
+            "credentials.yaml:3:5: tenants[0].tenant_id: is not a tenant of the configuration; list it there too",
+            "credentials.yaml:5:5: tenants[1].tenant_id: is missing; name the tenant of the configuration that is meant",
+            "credentials.yaml:7:5: tenants[2].client_secert: unknown key \"client_secert\"; did you mean \"client_secret\"?",
+            "credentials.yaml:8:5: tenants[2].certificate: is a second credential; keep either it or \
                  tenants[1].client_secret",
-            "credentials.yaml:9:5: tenants[3].tenant_id: is the same tenant as one above; keep one of them",
+            "credentials.yaml:9:5: tenants[3].tenant_id: repeats a tenant; keep one of them",
         ]
     );
 }
@@ -77,8 +77,8 @@ fn a_second_file_that_cannot_be_read_leaves_no_false_mistakes() {
     assert_eq!(
         trial.mistakes(),
         [
-            "config.yaml:8:1: colour: is no known key; known here are ca_file, collect, curl_max_size, enabled, \
-                 interval, log, metrics, only_future_events, output, proxy, subscriptions, tenants",
+            "config.yaml:8:1: colour: unknown key \"colour\"; known keys here: enabled, interval, only_future_events, tenants, \
+                 subscriptions, collect, curl_max_size, output, log, metrics, proxy, ca_file",
             "credentials.yaml: cannot be read: No such file or directory (os error 2); check the path",
         ]
     );

@@ -72,7 +72,7 @@ fn several_tenants_cannot_be_overridden() {
 fn mistakes_of_the_environment_name_the_variable() {
     assert_eq!(
         Trial::new(&whole("")).set("TENANT_ID", "contoso").mistakes(),
-        ["environment: TENANT_ID: must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill in the \
+        ["environment: TENANT_ID: is not a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill in the \
              tenant_id: Entra admin center, Overview, Tenant ID"]
     );
     assert_eq!(
@@ -135,7 +135,7 @@ fn a_workload_identity_that_is_not_whole_says_what_lacks() {
     assert_eq!(
         trial.set("AZURE_CLIENT_ID", CLIENT).mistakes(),
         [
-            "environment: AZURE_TENANT_ID: must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill in the \
+            "environment: AZURE_TENANT_ID: is not a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill in the \
              tenant_id: Entra admin center, Overview, Tenant ID"
         ]
     );

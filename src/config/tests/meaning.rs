@@ -286,7 +286,7 @@ fn azure_gets_records_from_the_single_tenants_app_unless_another_is_named() {
     assert_mistakes(
         &format!("{BEGIN}{second}{http}"),
         &[
-            "config.yaml:6:11: output.http.azure: is missing; with several tenants, say which app sends: tenant_id, client_id \
+            "config.yaml:6:11: output.http.azure: is missing; with several tenants, name the app that sends: tenant_id, client_id \
            and a credential",
         ],
     );
@@ -298,8 +298,7 @@ fn headers_on_an_open_way_are_reported() {
         let http = format!("http: {{ url: '{url}', headers: {{ a: '${{B}}' }} }}");
         Trial::new(&format!("{BEGIN}output: {{ {http} }}\n")).set("B", "c").warnings()
     };
-    let expected = "config.yaml:5:19: output.http.url: begins with http://, so that whoever is on the way can read the \
-                    headers; use https://";
+    let expected = "config.yaml:5:19: output.http.url: begins with http://, so that the headers are sent unencrypted; use https://";
     assert_eq!(warnings("http://logs.example/"), [expected]);
     for url in ["https://logs.example/", "http://localhost/", "http://[::1]:80/"] {
         assert_eq!(warnings(url), [""; 0], "{url}");

@@ -14,46 +14,49 @@ fn assert_lines(cases: &[(&str, &str)]) {
 #[test]
 fn keys() {
     assert_lines(&[
-        ("intervall: 5m", "config.yaml:5:1: intervall: is no known key; did you mean `interval`?"),
+        (
+            "intervall: 5m",
+            "config.yaml:5:1: intervall: unknown key \"intervall\"; did you mean \"interval\"?",
+        ),
         (
             "collect: { max_threads: 5 }",
-            "config.yaml:5:12: collect.max_threads: is no known key; it is written `maxThreads`",
+            "config.yaml:5:12: collect.max_threads: unknown key \"max_threads\"; it is spelled \"maxThreads\"",
         ),
         (
             "maxThreads: 5",
-            "config.yaml:5:1: maxThreads: is no known key here; `maxThreads` belongs under `collect`",
+            "config.yaml:5:1: maxThreads: unknown key \"maxThreads\"; it belongs under \"collect\"",
         ),
         (
             "collect: { interval: 5m }",
-            "config.yaml:5:12: collect.interval: is no known key here; `interval` belongs at the top level",
+            "config.yaml:5:12: collect.interval: unknown key \"interval\"; it belongs at the top level",
         ),
         (
             "address: a",
-            "config.yaml:5:1: address: is no known key here; `address` belongs under `output.fluentd`, or `address` \
-             belongs under `output.graylog`",
+            "config.yaml:5:1: address: unknown key \"address\"; it belongs under \"output.fluentd\" or under \
+             \"output.graylog\"",
         ),
         (
             "client_id: 5",
-            "config.yaml:5:1: client_id: is no known key here; `client_id` belongs under `tenants[]`",
+            "config.yaml:5:1: client_id: unknown key \"client_id\"; it belongs under \"tenants[]\"",
         ),
-        ("log: { colour: red }", "config.yaml:5:8: log.colour: is no known key; known here are debug, path"),
         (
-            "log: { debug:true }",
-            "config.yaml:5:8: log.…: is no known key; a space is missing behind `debug:`",
+            "log: { colour: red }",
+            "config.yaml:5:8: log.colour: unknown key \"colour\"; known keys here: path, debug",
         ),
+        ("log: { debug:true }", "config.yaml:5:8: log.…: unknown key \"…\"; write a space after \"debug:\""),
         (
             "log: { debug: true, debug: false }",
-            "config.yaml:5:21: log.debug: is there twice, first in line 5; keep one of them",
+            "config.yaml:5:21: log.debug: repeats a key, first in line 5; keep one of them",
         ),
-        ("log: { 1: true }", "config.yaml:5:8: log.1: is no known key; known here are debug, path"),
-        ("log: { ~: true }", "config.yaml:5:8: log.…: is no known key; known here are debug, path"),
+        ("log: { 1: true }", "config.yaml:5:8: log.1: unknown key \"1\"; known keys here: path, debug"),
+        ("log: { ~: true }", "config.yaml:5:8: log.…: unknown key \"…\"; known keys here: path, debug"),
         (
             "log: &l { path: a }\nmetrics: { <<: *l }",
-            "config.yaml:6:12: metrics.<<: merge keys (`<<`) have no meaning here; write the keys out",
+            "config.yaml:6:12: metrics.<<: merge keys (\"<<\") are not supported; write the keys out",
         ),
         (
             "    loginurl: x",
-            "config.yaml:5:5: tenants[0].loginurl: is no known key; it is written `login_url`",
+            "config.yaml:5:5: tenants[0].loginurl: unknown key \"loginurl\"; it is spelled \"login_url\"",
         ),
     ]);
 }
@@ -63,9 +66,9 @@ fn types() {
     assert_lines(&[
         (
             "enabled: yes",
-            "config.yaml:5:1: enabled: \"yes\" is not true or false; write one of them, without quotes",
+            "config.yaml:5:1: enabled: \"yes\" is not true or false; write one of them without quotes",
         ),
-        ("enabled: 1", "config.yaml:5:1: enabled: 1 is not true or false; write one of them, without quotes"),
+        ("enabled: 1", "config.yaml:5:1: enabled: 1 is not true or false; write one of them without quotes"),
         (
             "    name: 7",
             "config.yaml:5:5: tenants[0].name: must be a text, but is a number; put it in quotes",
@@ -76,16 +79,16 @@ fn types() {
         ),
         (
             "    name: [a]",
-            "config.yaml:5:5: tenants[0].name: must be a text, but is a list; write it behind the colon",
+            "config.yaml:5:5: tenants[0].name: must be a text, but is a list; write it after the colon",
         ),
         ("log: { path: '' }", "config.yaml:5:8: log.path: is empty; fill it in or remove the line"),
         (
             "log: a.log",
-            "config.yaml:5:1: log: must have keys below it, but is a text; indent them by two spaces",
+            "config.yaml:5:1: log: must be a map of keys, but is a text; write the keys below it, indented by two spaces",
         ),
         (
             "collect: [1]",
-            "config.yaml:5:1: collect: must have keys below it, but is a list; indent them by two spaces",
+            "config.yaml:5:1: collect: must be a map of keys, but is a list; write the keys below it, indented by two spaces",
         ),
         (
             "subscriptions: DLP.All",
@@ -107,7 +110,7 @@ fn types() {
     );
     assert_mistakes(
         &format!("tenants: [ contoso ]\n{END}"),
-        &["config.yaml:1:12: tenants[0]: must have keys, but is a text; write them as `key: value`"],
+        &["config.yaml:1:12: tenants[0]: must be a map of keys, but is a text; write them as `key: value`"],
     );
 }
 
@@ -206,7 +209,7 @@ fn tenants() {
     assert_lines(&[
         (
             "    api_type: gcchigh",
-            "config.yaml:5:5: tenants[0].api_type: \"gcchigh\" is not one of commercial, gcc, gcc-high, dod; did you mean gcc-high?",
+            "config.yaml:5:5: tenants[0].api_type: \"gcchigh\" is not one of commercial, gcc, gcc-high, dod; did you mean \"gcc-high\"?",
         ),
         (
             "    api_type: moon",
@@ -214,7 +217,7 @@ fn tenants() {
         ),
         (
             "    publisher_id: contoso",
-            "config.yaml:5:5: tenants[0].publisher_id: must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill \
+            "config.yaml:5:5: tenants[0].publisher_id: is not a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill \
              in the publisher_id or remove the line for the tenant's own",
         ),
         (
@@ -243,16 +246,16 @@ fn tenants() {
         ),
         (
             "    api_url: https://me:pass@manage.example",
-            "config.yaml:5:5: tenants[0].api_url: must not hold a user or password; remove what stands before the @",
+            "config.yaml:5:5: tenants[0].api_url: must not have a user or password; remove what precedes the @",
         ),
         (
-            "    client_secret_file: /a",
-            "config.yaml:5:5: tenants[0].client_secret_file: is one credential too many; keep either it or \
+            "    federated_token_file: /a",
+            "config.yaml:5:5: tenants[0].federated_token_file: is a second credential; keep either it or \
              tenants[0].client_secret",
         ),
         (
             "    subscriptions: []",
-            "config.yaml:5:5: tenants[0].subscriptions: is empty; name at least one content type or remove the line for all five",
+            "config.yaml:5:5: tenants[0].subscriptions: is empty; name at least one content type, or remove the line for all five",
         ),
         (
             "  - tenant_id: 0A1B2C3D-0000-4000-8000-00000000000A\n    client_id: 0a1b2c3d-0000-4000-8000-0000000000c1\n    \
@@ -271,6 +274,7 @@ fn tenants() {
             "config.yaml:3:5: tenants[1].tenant_id: is missing; fill in the tenant_id: Entra admin center, Overview, Tenant ID",
             "config.yaml:4:5: tenants[1].client_id: is still a placeholder; fill in the client_id: App registrations, \
              your app, Application (client) ID",
+            "config.yaml:6:5: tenants[1].name: is also the name of tenants[0]; give each tenant its own",
             "config.yaml:7:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout",
         ],
     );
@@ -279,7 +283,7 @@ fn tenants() {
     );
     assert_lines(&[(
         &second,
-        "config.yaml:9:5: tenants[1].name: is the same name as that of tenants[0]; give each tenant its own",
+        "config.yaml:9:5: tenants[1].name: is also the name of tenants[0]; give each tenant its own",
     )]);
 }
 
@@ -288,7 +292,7 @@ fn no_tenant() {
     assert_mistakes(
         &format!("client_id: x\n{END}"),
         &[
-            "config.yaml:1:1: client_id: is no known key here; `client_id` belongs under `tenants[]`",
+            "config.yaml:1:1: client_id: unknown key \"client_id\"; it belongs under \"tenants[]\"",
             "config.yaml:1:1: tenants: is missing; list a tenant, or set TENANT_ID, CLIENT_ID, CLIENT_SECRET in the \
              environment",
         ],
@@ -302,7 +306,10 @@ fn files_of_root_certificates() {
             "/nowhere/ca.pem",
             "config.yaml:5:1: ca_file: the file \"/nowhere/ca.pem\" cannot be read: No such file or directory (os error 2); check the path",
         ),
-        ("/", "config.yaml:5:1: ca_file: \"/\" is not a regular file; name a PEM file"),
+        (
+            "/",
+            "config.yaml:5:1: ca_file: the file \"/\" cannot be read: it is not a regular file; choose another path",
+        ),
     ] {
         assert_mistakes(&whole(&format!("ca_file: {path}")), &[expected]);
     }
@@ -325,7 +332,7 @@ fn certificates() {
         ),
         (
             "app.pem",
-            "config.yaml:4:5: tenants[0].certificate: must have keys below it, but is a text; indent them by two spaces",
+            "config.yaml:4:5: tenants[0].certificate: must be a map of keys, but is a text; write the keys below it, indented by two spaces",
         ),
     ] {
         assert_mistakes(&format!("{begin}    certificate: {certificate}\n{END}"), &[expected]);
@@ -337,11 +344,11 @@ fn subscriptions_and_filters() {
     assert_lines(&[
         (
             "subscriptions: [ Audit.Exchnge ]",
-            "config.yaml:5:18: subscriptions[0]: unknown content type \"Audit.Exchnge\"; did you mean Audit.Exchange?",
+            "config.yaml:5:18: subscriptions[0]: unknown content type \"Audit.Exchnge\"; did you mean \"Audit.Exchange\"?",
         ),
         (
             "subscriptions: [ DLP.All, x ]",
-            "config.yaml:5:27: subscriptions[1]: unknown content type \"x\"; there are DLP.All, Audit.Exchange, Audit.SharePoint, Audit.AzureActiveDirectory, Audit.General",
+            "config.yaml:5:27: subscriptions[1]: unknown content type \"x\"; known are DLP.All, Audit.Exchange, Audit.SharePoint, Audit.AzureActiveDirectory, Audit.General",
         ),
         (
             "subscriptions: [ 1 ]",
@@ -349,11 +356,11 @@ fn subscriptions_and_filters() {
         ),
         (
             "collect: { filter: { Audit.Genral: { A: b } } }",
-            "config.yaml:5:22: collect.filter.Audit.Genral: unknown content type \"Audit.Genral\"; did you mean Audit.General?",
+            "config.yaml:5:22: collect.filter.Audit.Genral: unknown content type \"Audit.Genral\"; did you mean \"Audit.General\"?",
         ),
         (
             "collect: { filter: { DLP.All: { A: b }, dlp.all: { A: c } } }",
-            "config.yaml:5:41: collect.filter.dlp.all: is the same content type as one above; put all fields under one of them",
+            "config.yaml:5:41: collect.filter.dlp.all: repeats a content type; write all fields under one of them",
         ),
         (
             "collect: { filter: { DLP.All: { A: [] } } }",
@@ -361,16 +368,13 @@ fn subscriptions_and_filters() {
         ),
         (
             "collect: { filter: { DLP.All: { A..b: c } } }",
-            "config.yaml:5:33: collect.filter.DLP.All.A..b: is no name of a field; write Field or Outer.Inner",
+            "config.yaml:5:33: collect.filter.DLP.All.A..b: is not the name of a field; write Field or Outer.Inner",
         ),
         (
             "collect: { filter: { DLP.All: { A: [ { b: c } ] } } }",
-            "config.yaml:5:38: collect.filter.DLP.All.A[0]: must be one value, but is a map of keys",
+            "config.yaml:5:38: collect.filter.DLP.All.A[0]: must be a single value, but is a map of keys",
         ),
-        (
-            "collect: { filter: [] }",
-            "config.yaml:5:12: collect.filter: must have keys below it, but is a list",
-        ),
+        ("collect: { filter: [] }", "config.yaml:5:12: collect.filter: must be a map of keys, but is a list"),
     ]);
 }
 
@@ -388,7 +392,7 @@ fn files_and_fluentd() {
         ("file: {}", "config.yaml:6:3: output.file.path: is missing; name the file to append to"),
         (
             "file: { path: logs/ }",
-            "config.yaml:6:11: output.file.path: \"logs/\" names a folder; add a file's name, such as audit.json",
+            "config.yaml:6:11: output.file.path: \"logs/\" names a folder; add a file name, such as audit.json",
         ),
         (
             "file: { path: a.csv, separator: ;; }",
@@ -404,19 +408,19 @@ fn files_and_fluentd() {
         ),
         (
             "fluentd: { address: 'a:24224' }",
-            "config.yaml:6:14: output.fluentd.address: \"a:24224\" is not a host's name or address; the port has a key of its own",
+            "config.yaml:6:14: output.fluentd.address: \"a:24224\" is not a host name or address; the port has its own key",
         ),
         (
             "fluentd: { address: a, tag: '{tenannt}' }",
-            "config.yaml:6:26: output.fluentd.tag: \"{tenannt}\" must have no spaces and no braces but {tenant}, {contentType}, {workload}",
+            "config.yaml:6:26: output.fluentd.tag: \"{tenannt}\" must not have spaces, or braces other than {tenant}, {contentType}, {workload}",
         ),
         (
             "fluentd: { address: a, username: b }",
-            "config.yaml:6:26: output.fluentd.username: is nothing without password; add it",
+            "config.yaml:6:26: output.fluentd.username: requires password; add it",
         ),
         (
             "fluentd: { address: a, password: b }",
-            "config.yaml:6:26: output.fluentd.password: is nothing without username; add it",
+            "config.yaml:6:26: output.fluentd.password: requires username; add it",
         ),
         (
             "fluentd: { address: a, tls: }",
@@ -424,11 +428,11 @@ fn files_and_fluentd() {
         ),
         (
             "fluentd: { address: a, tls: true }",
-            "config.yaml:6:26: output.fluentd.tls: must have keys below it, but is true or false; indent them by two spaces",
+            "config.yaml:6:26: output.fluentd.tls: must be a map of keys, but is true or false; write the keys below it, indented by two spaces",
         ),
         (
             "fluentd: { address: a, compress: zip }",
-            "config.yaml:6:26: output.fluentd.compress: \"zip\" is not one of gzip, none; did you mean gzip?",
+            "config.yaml:6:26: output.fluentd.compress: \"zip\" is not one of gzip, none; did you mean \"gzip\"?",
         ),
         (
             "fluentd: { address: a, retryTimeout: 2h }",
@@ -436,7 +440,7 @@ fn files_and_fluentd() {
         ),
         (
             "graylog: { address: a, confirm: maybe, retryTimeout: 2h }",
-            "config.yaml:6:26: output.graylog.confirm: \"maybe\" is not true or false; write one of them, without quotes\n\
+            "config.yaml:6:26: output.graylog.confirm: \"maybe\" is not true or false; write one of them without quotes\n\
              config.yaml:6:42: output.graylog.retryTimeout: \"2h\" is not a duration from 0s to 1h; write 30s, 5m, 1h or 1d",
         ),
         (
@@ -456,8 +460,7 @@ fn the_raw_endpoint_of_splunk_and_dead_letters() {
         ),
         (
             "http: { url: 'https://a', deadLetters: maybe }",
-            "config.yaml:6:29: output.http.deadLetters: \"maybe\" is not true or false; write one of them, without \
-             quotes",
+            "config.yaml:6:29: output.http.deadLetters: \"maybe\" is not true or false; write one of them without quotes",
         ),
     ]);
 }
@@ -471,7 +474,7 @@ fn other_outputs() {
         ),
         (
             "graylog: { address: a, tls: { key_file: /nowhere } }",
-            "config.yaml:6:33: output.graylog.tls.key_file: is nothing without cert_file; add it\n\
+            "config.yaml:6:33: output.graylog.tls.key_file: requires cert_file; add it\n\
              config.yaml:6:33: output.graylog.tls.key_file: the file \"/nowhere\" cannot be read: No such file or directory (os error 2); check the path",
         ),
         ("http: {}", "config.yaml:6:3: output.http.url: is missing; name the receiver's URL"),
@@ -481,11 +484,11 @@ fn other_outputs() {
         ),
         (
             "http: { url: 'https://a:b@c' }",
-            "config.yaml:6:11: output.http.url: must not hold a user or password; remove what stands before the @",
+            "config.yaml:6:11: output.http.url: must not have a user or password; remove what precedes the @",
         ),
         (
             "http: { url: 'http://a', tls: {} }",
-            "config.yaml:6:28: output.http.tls: needs a URL that begins with https://",
+            "config.yaml:6:28: output.http.tls: requires a url that begins with https://; change the url or remove tls",
         ),
         (
             "http: { url: 'https://a', format: json }",
@@ -497,17 +500,17 @@ fn other_outputs() {
         ),
         (
             "http: { url: 'https://a', format: splunk-hec, splunk: { ackTimeout: 5s } }",
-            "config.yaml:6:59: output.http.splunk.ackTimeout: is nothing without channel; add the GUID of one, made with \
+            "config.yaml:6:59: output.http.splunk.ackTimeout: requires channel; add the GUID of one, made with \
              uuidgen",
         ),
         (
             "http: { url: 'https://a', format: splunk-hec, splunk: { channel: mine } }",
-            "config.yaml:6:59: output.http.splunk.channel: must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; \
+            "config.yaml:6:59: output.http.splunk.channel: is not a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; \
              make one with uuidgen",
         ),
         (
             "http: { url: 'https://a', format: azure-logs-ingestion, batchSize: 1M }",
-            "config.yaml:6:59: output.http.batchSize: \"1M\" is larger than 1000000, the largest body that azure-logs-ingestion accepts",
+            "config.yaml:6:59: output.http.batchSize: 1048576 bytes are more than azure-logs-ingestion accepts; write at most 1000000",
         ),
         (
             "http: { url: 'http://a', format: azure-logs-ingestion }",
@@ -529,15 +532,15 @@ fn other_outputs() {
         ),
         (
             "http: { url: 'https://a', headers: { 'a b': c } }",
-            "config.yaml:6:40: output.http.headers.…: is no header's name; use letters, digits and -",
+            "config.yaml:6:40: output.http.headers.…: is not the name of a header; use letters, digits and -",
         ),
         (
             "http: { url: 'https://a', headers: { a: c, A: d } }",
-            "config.yaml:6:46: output.http.headers.A: is the same header as one above; keep one of them",
+            "config.yaml:6:46: output.http.headers.A: repeats a header; keep one of them",
         ),
         (
             "http: { url: 'https://a', headers: { a: \"b\\nc\" } }",
-            "config.yaml:6:40: output.http.headers.a: has a character that no header can carry; keep to one line of text",
+            "config.yaml:6:40: output.http.headers.a: has a character that a header cannot have; write one line of ASCII text",
         ),
         (
             "http: { url: 'https://a', header_files: { a: /nowhere } }",
@@ -550,7 +553,7 @@ fn other_outputs() {
         (
             "stdot: {}",
             "config.yaml:5:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout\n\
-             config.yaml:6:3: output.stdot: is no known key; did you mean `stdout`?",
+             config.yaml:6:3: output.stdot: unknown key \"stdot\"; did you mean \"stdout\"?",
         ),
     ]);
     assert_mistakes(
@@ -563,7 +566,7 @@ fn other_outputs() {
 fn what_is_switched_off_is_checked_too() {
     assert_mistakes(
         &whole("enabled: false\nlog: { debug: maybe }"),
-        &["config.yaml:6:8: log.debug: \"maybe\" is not true or false; write one of them, without quotes"],
+        &["config.yaml:6:8: log.debug: \"maybe\" is not true or false; write one of them without quotes"],
     );
     assert_mistakes(
         &format!(
@@ -590,16 +593,16 @@ output:
   file: { path: ~ }
 ",
         &[
-            "config.yaml:1:1: enabled: \"maybe\" is not true or false; write one of them, without quotes",
+            "config.yaml:1:1: enabled: \"maybe\" is not true or false; write one of them without quotes",
             "config.yaml:3:5: tenants[0].client_id: is missing; fill in the client_id: App registrations, your app, \
              Application (client) ID",
-            "config.yaml:3:5: tenants[0].tenant_id: must be a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill in \
+            "config.yaml:3:5: tenants[0].tenant_id: is not a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill in \
              the tenant_id: Entra admin center, Overview, Tenant ID",
-            "config.yaml:4:5: tenants[0].cleint_id: is no known key; did you mean `client_id`?",
+            "config.yaml:4:5: tenants[0].cleint_id: unknown key \"cleint_id\"; did you mean \"client_id\"?",
             "config.yaml:5:5: tenants[0].client_secret: is empty; fill it in or remove the line",
-            "config.yaml:6:1: maxThreads: is no known key here; `maxThreads` belongs under `collect`",
+            "config.yaml:6:1: maxThreads: unknown key \"maxThreads\"; it belongs under \"collect\"",
             "config.yaml:8:3: collect.retries: 99 is not a whole number from 0 to 20",
-            "config.yaml:9:3: collect.retries: is there twice, first in line 8; keep one of them",
+            "config.yaml:9:3: collect.retries: repeats a key, first in line 8; keep one of them",
             "config.yaml:11:11: output.file.path: is missing; name the file to append to",
         ],
     );
@@ -610,7 +613,7 @@ fn beyond_fifty_mistakes_are_counted() {
     let many: Vec<_> = (0..80).map(|number| format!("k{number}: x")).collect();
     let mistakes = Trial::new(&whole(&many.join("\n"))).mistakes();
     assert_eq!(mistakes.len(), 51);
-    assert_eq!(mistakes[50], "and 30 more; mend these first");
+    assert_eq!(mistakes[50], "and 30 more; fix these first");
 }
 
 #[test]
@@ -767,21 +770,25 @@ fn files_that_would_destroy_each_other_are_refused() {
         (
             "path: /o/a.json",
             "metrics: { path: /o/a.json }",
-            "metrics.path: /o/a.json is a file of output.file too",
+            "metrics.path: /o/a.json is also a file of output.file",
         ),
-        ("path: /o/a.json", "log: { path: /o/./a.json }", "log.path: /o/a.json is a file of output.file too"),
-        ("path: /s/journal", "", "output.file.path: /s/journal is a file of the state too"),
+        (
+            "path: /o/a.json",
+            "log: { path: /o/./a.json }",
+            "log.path: /o/a.json is also a file of output.file",
+        ),
+        ("path: /s/journal", "", "output.file.path: /s/journal is also a file of the state"),
         (
             "path: /o/a.json",
             "log: { path: /s/known_blobs }",
-            "log.path: /s/known_blobs is a file of the state too",
+            "log.path: /s/known_blobs is also a file of the state",
         ),
         (
             "path: /o/a.json, separateByContentType: true",
             "metrics: { path: /o/AuditExchange.json }",
-            "metrics.path: /o/AuditExchange.json is a file of output.file too",
+            "metrics.path: /o/AuditExchange.json is also a file of output.file",
         ),
-        ("path: /o/a", "log: { path: /x }\nmetrics: { path: /x }", "metrics.path: /x is a file of log too"),
+        ("path: /o/a", "log: { path: /x }\nmetrics: { path: /x }", "metrics.path: /x is also a file of log"),
     ] {
         let mistakes = Trial::new(&with(file, rest)).mistakes();
         assert!(mistakes.len() == 1 && mistakes[0].contains(part), "{file} {rest}: {mistakes:?}");
@@ -841,21 +848,19 @@ fn a_path_that_only_a_shell_understands_is_refused() {
     assert_lines(&[
         (
             "log: { path: ~/collector.log }",
-            "config.yaml:5:8: log.path: \"~/collector.log\" begins with ~, which only a shell replaces; write the folder \
-             out, or use ${HOME}",
+            "config.yaml:5:8: log.path: \"~/collector.log\" begins with ~, which only a shell replaces; write the whole path, or use ${HOME}",
         ),
         (
             "metrics: { path: /srv/$HOST/a.prom }",
-            "config.yaml:5:12: metrics.path: \"/srv/$HOST/a.prom\" holds $HOST; write the value out, or use ${HOST}",
+            "config.yaml:5:12: metrics.path: \"/srv/$HOST/a.prom\" contains $HOST, which only a shell replaces; write the value, or use ${HOST}",
         ),
         (
             "collect: { workingDir: $STATE_DIRECTORY }",
-            "config.yaml:5:12: collect.workingDir: \"$STATE_DIRECTORY\" holds $STATE_DIRECTORY; write the value out, or \
-             use ${STATE_DIRECTORY}",
+            "config.yaml:5:12: collect.workingDir: \"$STATE_DIRECTORY\" contains $STATE_DIRECTORY, which only a shell replaces; write the value, or use ${STATE_DIRECTORY}",
         ),
         (
             "ca_file: ~me/ca.pem",
-            "config.yaml:5:1: ca_file: \"~me/ca.pem\" begins with ~, which only a shell replaces; write the folder out, \
+            "config.yaml:5:1: ca_file: \"~me/ca.pem\" begins with ~, which only a shell replaces; write the whole path, \
              or use ${HOME}",
         ),
     ]);
@@ -908,7 +913,7 @@ fn a_file_that_is_read_or_kept_is_not_written_to() {
             );
             trial.file("config.yaml", text, 0o600);
             let mistakes = trial.mistakes();
-            let expected = format!("is a file of {owner} too; give each its own");
+            let expected = format!("is also a file of {owner}; give each its own");
             assert!(mistakes.len() == 1 && mistakes[0].ends_with(&expected), "{key} {path}: {mistakes:?}");
         }
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::*;
+use crate::feed::ContentType;
 
 mod credentials;
 mod environment;
@@ -75,7 +76,7 @@ impl Trial {
         self
     }
 
-    fn load(&self) -> Result<Loaded, Unusable> {
+    fn load(&self) -> Result<Loaded, ConfigError> {
         let credentials = self.folder.path().join("credentials.yaml");
         let find =
             |name: &str| self.environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());

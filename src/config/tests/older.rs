@@ -79,17 +79,16 @@ output:
              speed; each record is now delivered once; remove it",
             "config.yaml:5:3: collect.schedule: has no meaning any more: run the collector from a systemd \
              timer or from cron; remove it",
-            "config.yaml:6:3: collect.autoSubscribe: has no meaning any more: subscriptions that are missing are always \
-             started; remove it",
+            "config.yaml:6:3: collect.autoSubscribe: has no meaning any more: missing subscriptions are always started; remove it",
             "config.yaml:7:3: collect.resume: has no meaning any more: each feed is resumed where it was last listed \
              completely; remove it",
             "config.yaml:8:3: collect.rustEngine: has no meaning any more: there is only one engine; remove it",
+            "config.yaml:11:41: output.file.cacheSize: has no meaning any more: `collect.cacheSize` holds for all \
+             outputs; remove it",
             "config.yaml:12:3: output.azureLogAnalytics: has no meaning any more: use output.http with `format: \
              azure-logs-ingestion`; remove it",
             "config.yaml:14:3: output.prtg: has no meaning any more: use `metrics.path`, or count in the system that \
              receives the records; remove it",
-            "config.yaml:11:41: output.file.cacheSize: has no meaning any more: `collect.cacheSize` holds for all \
-             outputs; remove it",
             "config.yaml:11:25: output.file.separator: has no effect: records are written as JSON lines unless the path \
              ends in .csv",
         ]
@@ -107,8 +106,8 @@ fn an_older_key_beside_its_successor_is_a_mistake() {
              collect: { contentTypes: { DLP.All: true }, filter: { DLP.All: { A: b } } }",
         ),
         &[
-            "config.yaml:6:1: filter: says the same as collect.filter; keep only that",
-            "config.yaml:7:12: collect.contentTypes: says the same as subscriptions; keep only that",
+            "config.yaml:6:1: filter: has the same meaning as collect.filter; keep only that",
+            "config.yaml:7:12: collect.contentTypes: has the same meaning as subscriptions; keep only that",
         ],
     );
 }
@@ -118,10 +117,10 @@ fn mistakes_within_older_keys() {
     assert_mistakes(
         &whole("collect: { contentTypes: { Audit.Generl: true, DLP.All: no } }"),
         &[
-            "config.yaml:5:12: collect.contentTypes: has no content type that is true; set one of them or remove the key \
+            "config.yaml:5:12: collect.contentTypes: sets no content type to true; set one of them, or remove the key \
              for all five",
-            "config.yaml:5:28: collect.contentTypes.Audit.Generl: unknown content type \"Audit.Generl\"; did you mean Audit.General?",
-            "config.yaml:5:48: collect.contentTypes.DLP.All: \"no\" is not true or false; write one of them, without quotes",
+            "config.yaml:5:28: collect.contentTypes.Audit.Generl: unknown content type \"Audit.Generl\"; did you mean \"Audit.General\"?",
+            "config.yaml:5:48: collect.contentTypes.DLP.All: \"no\" is not true or false; write one of them without quotes",
         ],
     );
 }

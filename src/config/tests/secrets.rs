@@ -32,7 +32,7 @@ fn a_secret_file_without_a_secret_is_a_mistake() {
     for (content, expected) in [
         (&b""[..], "the file is empty; write the secret into it"),
         (b" \n\n", "the file is empty; write the secret into it"),
-        (&large, "the file is too large to hold a secret; check the path"),
+        (&large, "the file … cannot be read: it is too large for a secret; check the path"),
         (b"\xef\xbb\xbf\n", "the file is empty; write the secret into it"),
         (b"\xff", "the file … cannot be read: stream did not contain valid UTF-8; name a text file"),
     ] {
@@ -62,7 +62,7 @@ fn a_pipe_holds_no_secret_and_is_not_waited_for() {
     assert_mistakes(
         &text,
         &[&format!(
-            "{place}: the file \"{path}\" cannot be read: it is not a regular file; name a text file"
+            "{place}: the file \"{path}\" cannot be read: it is not a regular file; choose another path"
         )],
     );
 }
@@ -91,7 +91,7 @@ fn files_that_others_can_read_are_reported() {
     assert_eq!(
         with_secret_file(b"hunter2~", 0o644).warnings(),
         [
-            "config.yaml:4:5: tenants[0].client_secret_file: the file can be read by others; run chmod 600 on it"
+            "config.yaml:4:5: tenants[0].client_secret_file: other users can read the file; run chmod 600 on it"
         ]
     );
     for (mode, lines, expected) in [
@@ -104,7 +104,7 @@ fn files_that_others_can_read_are_reported() {
         trial.file("config.yaml", whole(lines), mode);
         let expected: Vec<_> = expected
             .map(|key| {
-                format!("config.yaml: holds a secret ({key}) and can be read by others; run chmod 600 on it")
+                format!("config.yaml: has a secret ({key}) and other users can read it; run chmod 600 on it")
             })
             .into_iter()
             .collect();
@@ -114,7 +114,7 @@ fn files_that_others_can_read_are_reported() {
         (
             "",
             &[
-                "config.yaml:4:20: tenants[0].certificate.file: the file can be read by others; run chmod 600 on it",
+                "config.yaml:4:20: tenants[0].certificate.file: other users can read the file; run chmod 600 on it",
             ][..],
         ),
         (", key_file: app.key", &[]),
@@ -135,7 +135,7 @@ fn files_that_others_can_read_are_reported() {
     assert_eq!(
         trial.warnings(),
         [
-            "credentials.yaml: holds a secret (tenants[0].client_secret) and can be read by others; run chmod 600 on it"
+            "credentials.yaml: has a secret (tenants[0].client_secret) and other users can read it; run chmod 600 on it"
         ]
     );
 }
@@ -154,8 +154,7 @@ fn each_kind_of_secret_counts_and_a_variable_does_not() {
         let end = if lines.starts_with("output") { "" } else { END };
         let trial = Trial::new("").set("SECRET", "x");
         trial.file("config.yaml", format!("{tenant}{lines}\n{end}"), 0o644);
-        let found =
-            trial.warnings().iter().any(|warning| warning.contains(&format!("holds a secret ({key})")));
+        let found = trial.warnings().iter().any(|warning| warning.contains(&format!("has a secret ({key})")));
         assert_eq!(found, !key.is_empty(), "{lines}");
     }
 }
@@ -164,7 +163,9 @@ fn each_kind_of_secret_counts_and_a_variable_does_not() {
 fn a_secret_that_looks_like_its_id_is_reported() {
     assert_eq!(
         Trial::new(&whole("").replace("hunter2~", OTHER)).warnings(),
-        ["config.yaml:4:5: tenants[0].client_secret: looks like the secret's ID; logging in takes its Value"]
+        [
+            "config.yaml:4:5: tenants[0].client_secret: looks like the secret's ID, but logging in needs its Value"
+        ]
     );
 }
 

@@ -1,0 +1,640 @@
+//! The configuration as the program reads it.
+//!
+//! Each part is read from the typed values of its section by a `read` function, which cannot fail: until every mistake
+//! has been excluded, wrong values are their defaults.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use super::{schema::APP, url::Url, values::Section};
+use crate::{
+    csv,
+    disk::{self, ForeignFiles},
+    feed::ContentType,
+    limits::AZURE_BODY_BYTES_MAX,
+};
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `false`: a pass logs that, does nothing and exits with 0.
+    pub enabled: bool,
+    /// The interval at which the scheduler starts passes.
+    pub interval: Duration,
+    /// The first pass of a feed collects nothing that is older than now.
+    pub only_future_events: bool,
+    /// One or more.
+    pub tenants: Vec<Tenant>,
+    /// How a pass collects.
+    pub collect: Collect,
+    /// Where records go: one or more.
+    pub output: Output,
+    /// Where the log goes.
+    pub log: Log,
+    /// The Prometheus textfile, replaced at the end of each pass.
+    pub metrics_path: Option<PathBuf>,
+    /// The way to Microsoft.
+    pub network: Network,
+}
+
+impl Config {
+    pub(super) fn read(
+        root: &Section,
+        tenants: &[Section],
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Self {
+        let collect = root.section("collect");
+        let subscriptions = root.find("subscriptions").or_else(|| collect.find("contentTypes"));
+        let subscriptions = subscriptions.unwrap_or_else(|| ContentType::ALL.to_vec());
+        let tenants: Vec<_> = tenants.iter().map(|tenant| Tenant::read(tenant, &subscriptions)).collect();
+        let log = root.section("log");
+        Self {
+            enabled: root.get("enabled"),
+            interval: root.get("interval"),
+            only_future_events: root.get("only_future_events"),
+            collect: Collect::read(root, &collect, environment),
+            output: Output::read(&root.section("output"), &tenants),
+            tenants,
+            log: Log { path: log.find("path"), debug: log.get("debug") },
+            metrics_path: root.section("metrics").find("path"),
+            network: Network { proxy: root.find("proxy"), ca_file: root.find("ca_file") },
+        }
+    }
+
+    /// Files of the state, the output and the log that root owns in the folders of other users, by folder.
+    pub fn foreign_files(&self) -> Vec<ForeignFiles> {
+        let mut found: Vec<_> = ForeignFiles::find_all(&self.collect.working_dir).into_iter().collect();
+        let outputs =
+            self.output.file.iter().flat_map(|file| ContentType::ALL.map(|feed| file.path_of(feed)));
+        let mut by_folder = BTreeMap::<_, Vec<_>>::new();
+        for path in outputs.chain(self.log.path.clone()).filter(|path| path.is_file()) {
+            let files = by_folder.entry(disk::folder_of(&path).to_owned()).or_default();
+            if !files.contains(&path) {
+                files.push(path);
+            }
+        }
+        found.extend(by_folder.into_iter().filter_map(|(folder, files)| ForeignFiles::find(&folder, files)));
+        found
+    }
+}
+
+/// One Microsoft 365 tenant and how to log in to it.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// A GUID, in lower case.
+    pub tenant_id: String,
+    /// The app registration's GUID.
+    pub client_id: String,
+    /// The credential of the app.
+    pub credential: Credential,
+    /// Used in tags, in `TenantName`, in the log and in metrics.
+    pub name: Option<String>,
+    /// The GUID whose quota the requests count against: by default the tenant's own.
+    pub publisher_id: String,
+    /// The tenant's cloud.
+    pub cloud: Cloud,
+    /// Without a slash at the end, e.g. `https://login.microsoftonline.com`.
+    pub login_url: String,
+    /// Without a slash at the end, e.g. `https://manage.office.com`. The token goes to this origin only.
+    pub api_url: String,
+    /// Each at most once, in the order of [`ContentType::ALL`].
+    pub subscriptions: Vec<ContentType>,
+}
+
+impl Tenant {
+    fn read(tenant: &Section, subscriptions: &[ContentType]) -> Self {
+        let tenant_id: String = tenant.get("tenant_id");
+        let cloud = Cloud::named(&tenant.get::<String>("api_type"));
+        Self {
+            client_id: tenant.get("client_id"),
+            credential: Credential::read(tenant),
+            name: tenant.find("name"),
+            publisher_id: tenant.find("publisher_id").unwrap_or_else(|| tenant_id.clone()),
+            cloud,
+            login_url: tenant.find("login_url").unwrap_or_else(|| cloud.login_url().to_owned()),
+            api_url: tenant.find("api_url").unwrap_or_else(|| cloud.api_url().to_owned()),
+            subscriptions: tenant.find("subscriptions").unwrap_or_else(|| subscriptions.to_vec()),
+            tenant_id,
+        }
+    }
+
+    /// The name, else the id.
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.tenant_id)
+    }
+}
+
+/// Microsoft's national clouds.
+///
+/// Source: "Office 365 Management Activity API reference", section "Activity API operations".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    /// `commercial`
+    Commercial,
+    /// `gcc`
+    Gcc,
+    /// `gcc-high`
+    GccHigh,
+    /// `dod`
+    Dod,
+}
+
+impl Cloud {
+    fn named(api_type: &str) -> Self {
+        match api_type {
+            "gcc" => Self::Gcc,
+            "gcc-high" => Self::GccHigh,
+            "dod" => Self::Dod,
+            _ => Self::Commercial,
+        }
+    }
+
+    /// The API's root, which is also the resource of its tokens.
+    pub fn api_url(self) -> &'static str {
+        match self {
+            Self::Commercial => "https://manage.office.com",
+            Self::Gcc => "https://manage-gcc.office.com",
+            Self::GccHigh => "https://manage.office365.us",
+            Self::Dod => "https://manage.protection.apps.mil",
+        }
+    }
+
+    /// The root of the login endpoint.
+    pub fn login_url(self) -> &'static str {
+        match self {
+            Self::Commercial | Self::Gcc => "https://login.microsoftonline.com",
+            Self::GccHigh | Self::Dod => "https://login.microsoftonline.us",
+        }
+    }
+}
+
+/// The credential of an app registration.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// `client_secret`, or the content of `client_secret_file`.
+    Secret(Secret),
+    /// A certificate registered with the app. Its files are read at each login.
+    Certificate {
+        /// PEM.
+        file: PathBuf,
+        /// PEM; the same file as the certificate if `None`.
+        key_file: Option<PathBuf>,
+    },
+    /// A token that another identity provider signed, as Kubernetes mounts it. Read at each login, since it rotates.
+    FederatedTokenFile(PathBuf),
+}
+
+impl Credential {
+    fn read(app: &Section) -> Self {
+        if app.has("client_secret") {
+            Self::Secret(app.get("client_secret"))
+        } else if app.has("client_secret_file") {
+            Self::Secret(app.get("client_secret_file"))
+        } else if app.has("certificate") {
+            let certificate = app.section("certificate");
+            Self::Certificate { file: certificate.get("file"), key_file: certificate.find("key_file") }
+        } else {
+            Self::FederatedTokenFile(app.get("federated_token_file"))
+        }
+    }
+}
+
+/// A text that no log line, no panic message and no `Debug` output shows.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps the text as it is.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
+/// `maxRequestsPerMinute`: the maximum number of requests of a tenant in a minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestsPerMinute {
+    /// The tenant's quota, which is learned from the API's answers.
+    #[default]
+    Auto,
+    /// At most this number.
+    Fixed(u32),
+}
+
+/// How a pass collects.
+#[derive(Clone, Debug)]
+pub struct Collect {
+    /// The folder of the state.
+    pub working_dir: PathBuf,
+    /// `cacheSize`: maximum number of records held in memory between download and output.
+    pub held_records_max: usize,
+    /// `maxMemory`: maximum number of bytes of blobs held in memory.
+    pub held_bytes_max: usize,
+    /// `curl_max_size`: the largest response body accepted, in bytes after decompression.
+    pub body_bytes_max: usize,
+    /// `maxThreads`: concurrent requests.
+    pub threads: usize,
+    /// `maxRequestsPerMinute`, per tenant.
+    pub requests_per_minute: RequestsPerMinute,
+    /// `retries`: maximum number of retries of a failed request.
+    pub retries: u32,
+    /// `retryDelay`: the delay before the first retry. It doubles with each retry.
+    pub retry_delay: Duration,
+    /// `requestTimeout`: a request fails when no data arrives for this duration.
+    pub request_timeout: Duration,
+    /// `skipKnownLogs`: skip blobs already in `known_blobs`.
+    pub skip_known: bool,
+    /// `dedupHours`: drop a record whose Id was delivered within this duration; zero: off.
+    pub dedup: Duration,
+    /// `hoursToCollect`: the duration that each pass looks back, 1 to 168 hours.
+    pub look_back: Duration,
+    /// `globalTimeout`: the duration after which a pass starts nothing new.
+    pub deadline: Option<Duration>,
+    /// `interval` of the configuration: the maximum wait for a pass's last requests once everything else is done.
+    pub straggler_wait: Duration,
+    /// `filter`: at most one for each content type.
+    pub filters: Vec<(ContentType, Filter)>,
+}
+
+impl Collect {
+    fn read(root: &Section, collect: &Section, environment: &dyn Fn(&str) -> Option<String>) -> Self {
+        let skip_known = collect.get("skipKnownLogs");
+        let older_retry_delay = collect.find("retryCooldown").map(Duration::from_secs);
+        let retry_delay = older_retry_delay.unwrap_or_else(|| collect.get("retryDelay"));
+        let deadline_minutes: u64 = collect.get("globalTimeout");
+        Self {
+            working_dir: collect.find("workingDir").unwrap_or_else(|| state_directory(environment)),
+            held_records_max: collect.get("cacheSize"),
+            held_bytes_max: collect.get("maxMemory"),
+            body_bytes_max: root.get("curl_max_size"),
+            threads: collect.get("maxThreads"),
+            requests_per_minute: collect.get("maxRequestsPerMinute"),
+            retries: collect.get("retries"),
+            retry_delay,
+            request_timeout: collect.get("requestTimeout"),
+            skip_known,
+            dedup: if skip_known { hours(collect.get("dedupHours")) } else { Duration::ZERO },
+            look_back: hours(collect.get("hoursToCollect")),
+            deadline: (deadline_minutes > 0).then(|| Duration::from_secs(deadline_minutes * 60)),
+            straggler_wait: root.get("interval"),
+            filters: collect.find("filter").or_else(|| root.find("filter")).unwrap_or_default(),
+        }
+    }
+}
+
+/// The folder that a service manager provides for the state, else the current folder.
+fn state_directory(environment: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let folders = environment("STATE_DIRECTORY").unwrap_or_default();
+    folders.split(':').find(|folder| !folder.is_empty()).unwrap_or(".").into()
+}
+
+fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 60 * 60)
+}
+
+/// The conditions on records of a content type. Those for which all of them hold are delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// The name of a field, with dots that reach into objects, and the texts of which it must have one.
+    pub conditions: Vec<(String, Vec<String>)>,
+}
+
+/// The outputs. Each record goes to all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    /// JSON lines in files.
+    pub file: Option<FileOutput>,
+    /// The forward protocol of Fluentd, Fluent Bit and Vector.
+    pub fluentd: Option<FluentdOutput>,
+    /// GELF over TCP.
+    pub graylog: Option<GraylogOutput>,
+    /// Batches over HTTP.
+    pub http: Option<HttpOutput>,
+    /// Standard output.
+    pub stdout: bool,
+}
+
+impl Output {
+    fn read(output: &Section, tenants: &[Tenant]) -> Self {
+        let enabled = |name: &str| Some(output.section(name)).filter(Section::is_enabled);
+        Self {
+            file: enabled("file").as_ref().map(FileOutput::read),
+            fluentd: enabled("fluentd").as_ref().map(FluentdOutput::read),
+            graylog: enabled("graylog").as_ref().map(GraylogOutput::read),
+            http: enabled("http").map(|http| HttpOutput::read(&http, tenants)),
+            stdout: enabled("stdout").is_some(),
+        }
+    }
+}
+
+/// `output.file`
+#[derive(Clone, Debug)]
+pub struct FileOutput {
+    /// The file, or a name in the folder of the content types' files.
+    pub path: PathBuf,
+    /// One file for each content type.
+    pub separate_by_content_type: bool,
+    /// Between the columns of a `.csv` path.
+    pub separator: char,
+}
+
+impl FileOutput {
+    fn read(file: &Section) -> Self {
+        Self {
+            path: file.get("path"),
+            separate_by_content_type: file.get("separateByContentType"),
+            separator: file.get("separator"),
+        }
+    }
+
+    /// The file of a content type: `DLP.All` → `DLPAll.json` in the folder of `path`; with `audit.csv`,
+    /// `audit_DLPAll.csv`, as the older tool named its files but for the date.
+    pub fn path_of(&self, content_type: ContentType) -> PathBuf {
+        let Self { path, separate_by_content_type, .. } = self;
+        let stem = content_type.file_stem();
+        match (separate_by_content_type, csv::is_csv(path)) {
+            (false, _) => path.clone(),
+            (true, false) => path.with_file_name(format!("{stem}.json")),
+            (true, true) => {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                path.with_file_name(format!("{name}_{stem}.csv"))
+            }
+        }
+    }
+}
+
+/// `output.fluentd`
+#[derive(Clone, Debug)]
+pub struct FluentdOutput {
+    /// `{tenant}` in the tag for a tenant without a name.
+    pub tenant_name: Option<String>,
+    /// Host name or address.
+    pub address: String,
+    /// The port of the receiver.
+    pub port: u16,
+    /// With `{tenant}`, `{contentType}` and `{workload}`.
+    pub tag: String,
+    /// `shared_key` of the receiver's `<security>`.
+    pub shared_key: Option<Secret>,
+    /// With `password`.
+    pub username: Option<String>,
+    /// With `username`.
+    pub password: Option<Secret>,
+    /// `compress: gzip`
+    pub gzip: bool,
+    /// The maximum wait for an acknowledgement.
+    pub ack_timeout: Duration,
+    /// `retryTimeout`: the duration for which chunks are sent again.
+    pub retry_timeout: Duration,
+    /// TLS if present.
+    pub tls: Option<Tls>,
+}
+
+impl FluentdOutput {
+    fn read(fluentd: &Section) -> Self {
+        Self {
+            tenant_name: fluentd.find("tenantName"),
+            address: fluentd.get("address"),
+            port: fluentd.get("port"),
+            tag: fluentd.get("tag"),
+            shared_key: fluentd.find("sharedKey"),
+            username: fluentd.find("username"),
+            password: fluentd.find("password"),
+            gzip: is_gzip(fluentd),
+            ack_timeout: fluentd.get("ackTimeout"),
+            retry_timeout: fluentd.get("retryTimeout"),
+            tls: Tls::read(fluentd),
+        }
+    }
+}
+
+fn is_gzip(output: &Section) -> bool {
+    output.get::<String>("compress") == "gzip"
+}
+
+/// `output.graylog`
+#[derive(Clone, Debug)]
+pub struct GraylogOutput {
+    /// Host name or address.
+    pub address: String,
+    /// The port of the receiver.
+    pub port: u16,
+    /// Records count as delivered when the receiver has closed the connection after we have; otherwise when this machine
+    /// has sent them.
+    pub confirm: bool,
+    /// `retryTimeout`: the duration for which messages are sent again.
+    pub retry_timeout: Duration,
+    /// TLS if present.
+    pub tls: Option<Tls>,
+}
+
+impl GraylogOutput {
+    fn read(graylog: &Section) -> Self {
+        Self {
+            address: graylog.get("address"),
+            port: graylog.get("port"),
+            confirm: graylog.get("confirm"),
+            retry_timeout: graylog.get("retryTimeout"),
+            tls: Tls::read(graylog),
+        }
+    }
+}
+
+/// `output.http`
+#[derive(Clone, Debug)]
+pub struct HttpOutput {
+    /// The URL to which batches are posted.
+    pub url: String,
+    /// The form of a batch.
+    pub format: HttpFormat,
+    /// Sent with each batch; values can be secrets.
+    pub headers: Vec<(String, Secret)>,
+    /// `compress: gzip`
+    pub gzip: bool,
+    /// `batchSize`: maximum number of bytes of a batch before compression.
+    pub batch_bytes_max: usize,
+    /// `batchRecords`: maximum number of records of a batch.
+    pub batch_records_max: usize,
+    /// `connections`: maximum number of batches that are sent at the same time.
+    pub connections: usize,
+    /// `timeout`: a request fails when no data arrives for this duration.
+    pub timeout: Duration,
+    /// `retryTimeout`: the duration for which a batch is sent again.
+    pub retry_timeout: Duration,
+    /// `deadLetters`: whether a record that is rejected in every form is kept in a file instead of being sent again.
+    pub dead_letters: bool,
+    /// Private roots and client certificates.
+    pub tls: Option<Tls>,
+}
+
+impl HttpOutput {
+    fn read(http: &Section, tenants: &[Tenant]) -> Self {
+        let format = HttpFormat::read(http, tenants);
+        let bytes_max =
+            if matches!(format, HttpFormat::AzureLogs(_)) { AZURE_BODY_BYTES_MAX } else { usize::MAX };
+        let headers = ["headers", "header_files"].map(|key| http.get::<Vec<_>>(key)).concat();
+        Self {
+            url: http.get("url"),
+            format,
+            headers,
+            gzip: is_gzip(http),
+            batch_bytes_max: bytes_max.min(http.get("batchSize")),
+            batch_records_max: http.get("batchRecords"),
+            connections: http.get("connections"),
+            timeout: http.get("timeout"),
+            retry_timeout: http.get("retryTimeout"),
+            dead_letters: http.get("deadLetters"),
+            tls: Tls::read(http),
+        }
+    }
+}
+
+/// The form of a batch for an HTTP receiver.
+#[derive(Clone, Debug)]
+pub enum HttpFormat {
+    /// `ndjson`
+    Ndjson,
+    /// `array`
+    Array,
+    /// `splunk-hec`
+    SplunkHec(SplunkHec),
+    /// `elastic-bulk`
+    ElasticBulk {
+        /// A data stream or an index; that of the URL if `None`.
+        index: Option<String>,
+    },
+    /// `azure-logs-ingestion`
+    AzureLogs(AzureLogs),
+}
+
+impl HttpFormat {
+    fn read(http: &Section, tenants: &[Tenant]) -> Self {
+        match http.get::<String>("format").as_str() {
+            "array" => Self::Array,
+            "splunk-hec" => Self::SplunkHec(SplunkHec::read(&http.section("splunk"))),
+            "elastic-bulk" => Self::ElasticBulk { index: http.section("elastic").find("index") },
+            "azure-logs-ingestion" => Self::AzureLogs(AzureLogs::read(http, tenants)),
+            _ => Self::Ndjson,
+        }
+    }
+}
+
+/// `output.http.splunk`
+#[derive(Clone, Debug)]
+pub struct SplunkHec {
+    /// The token's own if `None`.
+    pub index: Option<String>,
+    /// `source` of the events.
+    pub source: String,
+    /// `sourcetype` of the events.
+    pub sourcetype: String,
+    /// The tenant's name, else its id, if `None`.
+    pub host: Option<String>,
+    /// A GUID. With it, events count as delivered only when they are indexed.
+    pub channel: Option<String>,
+    /// The maximum wait for the index.
+    pub ack_timeout: Duration,
+}
+
+impl SplunkHec {
+    fn read(splunk: &Section) -> Self {
+        Self {
+            index: splunk.find("index"),
+            source: splunk.get("source"),
+            sourcetype: splunk.get("sourcetype"),
+            host: splunk.find("host"),
+            channel: splunk.find("channel"),
+            ack_timeout: splunk.get("ackTimeout"),
+        }
+    }
+}
+
+/// `output.http.azure`: the app that sends to Azure Monitor.
+#[derive(Clone, Debug)]
+pub struct AzureLogs {
+    /// A GUID, in lower case.
+    pub tenant_id: String,
+    /// The app registration's GUID.
+    pub client_id: String,
+    /// The credential of the app.
+    pub credential: Credential,
+    /// The resource of its tokens: `https://monitor.azure.com`, or the government's.
+    pub resource: String,
+    /// Without a slash at the end.
+    pub login_url: String,
+}
+
+impl AzureLogs {
+    /// The app in `azure`, else that of the single tenant.
+    fn read(http: &Section, tenants: &[Tenant]) -> Self {
+        let azure = http.section("azure");
+        let (tenant_id, client_id, credential) = match tenants {
+            [tenant] if !azure.has_any(&APP) => {
+                (tenant.tenant_id.clone(), tenant.client_id.clone(), tenant.credential.clone())
+            }
+            _ => (azure.get("tenant_id"), azure.get("client_id"), Credential::read(&azure)),
+        };
+        let url: String = http.get("url");
+        let is_government =
+            Url::parse(&url).is_some_and(|url| url.host.to_ascii_lowercase().ends_with(".azure.us"));
+        let (resource, login_url) = if is_government {
+            ("https://monitor.azure.us", Cloud::GccHigh.login_url())
+        } else {
+            ("https://monitor.azure.com", Cloud::Commercial.login_url())
+        };
+        let login_url = azure.find("login_url").unwrap_or_else(|| login_url.to_owned());
+        Self { tenant_id, client_id, credential, resource: resource.to_owned(), login_url }
+    }
+}
+
+/// The `tls` block of a network output.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Additional root certificates, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate, PEM.
+    pub cert_file: Option<PathBuf>,
+    /// Its key, PEM.
+    pub key_file: Option<PathBuf>,
+    /// The name to verify instead of the address.
+    pub server_name: Option<String>,
+}
+
+impl Tls {
+    fn read(output: &Section) -> Option<Self> {
+        let tls = Some(output.section("tls")).filter(|tls| tls.is_map)?;
+        Some(Self {
+            ca_file: tls.find("ca_file"),
+            cert_file: tls.find("cert_file"),
+            key_file: tls.find("key_file"),
+            server_name: tls.find("server_name"),
+        })
+    }
+}
+
+/// Where the log goes.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// Standard error if `None`.
+    pub path: Option<PathBuf>,
+    /// Log also what helps to find the cause of a problem.
+    pub debug: bool,
+}
+
+/// The way to Microsoft.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    /// A proxy's URL, which can hold a password; the environment's if `None`.
+    pub proxy: Option<Secret>,
+    /// Additional root certificates, PEM.
+    pub ca_file: Option<PathBuf>,
+}
