@@ -1,7 +1,7 @@
 //! What the parts of a pass cost, each by itself: `cargo bench --bench parts`.
 //!
-//! Throughputs are to be compared with each other, in one run. The splitter stands beside what a copy of the same bytes
-//! takes, and beside `serde_json` reading them into values and into raw texts.
+//! Throughputs are to be compared with each other, in one run. For comparison there are a copy of the same bytes,
+//! and `serde_json` reading them into values and into raw texts.
 
 use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
@@ -17,7 +17,7 @@ use office_audit_log_collector::{
     feed::ContentType,
     filter::Filter,
     output::{Source, fluentd::message_pack, gelf::Gelf},
-    records::{Origin, Records},
+    records::{BlobRecords, Origin, Record, RecordBatch},
     state::{Content, KnownBlobs, Progress, record_ids::RecordIds},
 };
 use serde_json::value::RawValue;
@@ -44,19 +44,26 @@ fn with_body<T>(bencher: Bencher, act: impl Fn(Vec<u8>) -> T + Sync) {
 }
 
 #[divan::bench]
-fn split_a_blob(bencher: Bencher) {
+fn parse_a_blob(bencher: Bencher) {
     let origin = Origin::new(CONTENT_TYPE, Some("contoso"));
-    with_body(bencher, |body| Records::split(body, &origin).expect("a whole array"));
+    with_body(bencher, |body| BlobRecords::parse(body, &origin).expect("a whole array"));
 }
 
 #[divan::bench]
-fn split_and_write_a_blob(bencher: Bencher) {
+fn parse_and_render_a_blob(bencher: Bencher) {
     let origin = Origin::new(CONTENT_TYPE, Some("contoso"));
     with_body(bencher, |body| {
-        let records = Records::split(body, &origin).expect("a whole array");
-        let mut lines = Vec::with_capacity(records.bytes() * 2);
-        records.iter().for_each(|record| record.append_line(&mut lines));
-        lines
+        let records = BlobRecords::parse(body, &origin).expect("a whole array");
+        let mut batch = RecordBatch::default();
+        let mut rendered = 0;
+        for record in records.iter() {
+            batch.push(&record);
+            if batch.is_full() {
+                rendered += black_box(&batch).text().len();
+                batch.clear();
+            }
+        }
+        rendered + black_box(&batch).text().len()
     });
 }
 
@@ -66,23 +73,22 @@ fn filter_a_blob(bencher: Bencher) {
     let filter = Filter::new(&[wanted("Operation", "File*"), wanted("UserId", "!*@fabrikam.com")]);
     let origin = Origin::new(CONTENT_TYPE, Some("contoso"));
     let body = body();
-    let records = || Records::split(body.clone(), &origin).expect("a whole array");
+    let records = || BlobRecords::parse(body.clone(), &origin).expect("a whole array");
     bencher
         .counter(BytesCount::new(body.len()))
         .with_inputs(records)
         .bench_local_values(|mut records| (filter.apply(&mut records), records));
 }
 
-/// Measures the conversion of a blob's records, line by line.
-fn convert(bencher: Bencher, mut append: impl FnMut(&str, &mut Vec<u8>)) {
-    let records = Records::split(body(), &Origin::new(CONTENT_TYPE, Some("contoso"))).expect("a whole array");
-    let mut lines = Vec::new();
-    records.iter().for_each(|record| record.append_line(&mut lines));
-    let lines = String::from_utf8(lines).expect("UTF-8");
-    let mut converted = Vec::with_capacity(2 * lines.len());
-    bencher.counter(BytesCount::new(lines.len())).bench_local(|| {
+/// Measures the conversion of a blob's records, one by one.
+fn convert(bencher: Bencher, mut append: impl FnMut(Record<'_>, &mut Vec<u8>)) {
+    let records =
+        BlobRecords::parse(body(), &Origin::new(CONTENT_TYPE, Some("contoso"))).expect("a whole array");
+    let batch: RecordBatch = records.iter().collect();
+    let mut converted = Vec::with_capacity(2 * batch.text().len());
+    bencher.counter(BytesCount::new(batch.text().len())).bench_local(|| {
         converted.clear();
-        lines.lines().for_each(|line| append(line, &mut converted));
+        batch.iter().for_each(|record| append(record, &mut converted));
         black_box(converted.len())
     });
 }
@@ -90,7 +96,7 @@ fn convert(bencher: Bencher, mut append: impl FnMut(&str, &mut Vec<u8>)) {
 #[divan::bench]
 fn convert_a_blob_to_message_pack(bencher: Bencher) {
     convert(bencher, |record, to| {
-        message_pack::append_object(record.as_bytes(), to);
+        message_pack::append_object(record.line(), to);
     });
 }
 
@@ -106,8 +112,8 @@ fn convert_a_blob_to_gelf(bencher: Bencher) {
 fn convert_a_blob_to_csv(bencher: Bencher) {
     let mut columns = Columns::common(';');
     convert(bencher, |record, to| {
-        columns.unite(record); // as for the first batch of a file
-        columns.append_row(record, to);
+        columns.unite(record.line()); // as for the first batch of a file
+        columns.append_row(record.line(), to);
     });
 }
 
@@ -166,7 +172,7 @@ fn read_record_ids(bencher: Bencher, remembered: u128) {
     remembered_ids(folder.path(), remembered);
     bencher.counter(ItemsCount::new(remembered as usize)).bench_local(|| {
         let mut ids = remembered_ids(folder.path(), 0);
-        ids.contains(OutputName::File, spread(0), None).expect("a readable state")
+        ids.outputs_with(spread(0), None).expect("a readable state")
     });
 }
 
@@ -177,7 +183,7 @@ fn look_an_id_up(bencher: Bencher, remembered: u128) {
     let mut ids = remembered_ids(folder.path(), remembered);
     bencher.counter(ItemsCount::new(LOOKED_UP as usize)).bench_local(|| {
         let known = (0..LOOKED_UP).filter(|number| {
-            ids.contains(OutputName::File, spread(number * 1_999), None).expect("a readable state")
+            !ids.outputs_with(spread(number * 1_999), None).expect("a readable state").is_empty()
         });
         known.count()
     });

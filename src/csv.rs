@@ -29,7 +29,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::{
     json,
     limits::{CSV_COLUMNS_MAX, CSV_HEADER_BYTES_MAX, CSV_NAME_BYTES_MAX},
-    records::{LineIdentity, Record},
+    records::LineIdentity,
 };
 
 /// The first columns of every file.
@@ -216,12 +216,10 @@ impl Columns {
     }
 }
 
-/// What tells a record from others where it stands in a row: its Id and its tenant, or else what its fields say.
-pub fn key_of(record: &Record<'_>) -> u128 {
-    let mut line = Vec::new();
-    record.append_line(&mut line);
+/// Returns what identifies a record in a row, given as a line of JSON: its Id and its tenant, or else its fields.
+pub fn key_of(record: &str) -> u128 {
     let mut key = Key::default();
-    json::each_field(&String::from_utf8_lossy(&line), |name, value| {
+    json::each_field(record, |name, value| {
         key.add(&on_one_line(name), &said(value));
     });
     key.finish()
@@ -287,7 +285,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::records::{Origin, Records};
+    use crate::records::{BlobRecords, Origin, RecordBatch};
 
     /// The columns that these records need, and each one's row.
     fn rows(separator: char, records: &[&str]) -> (Columns, Vec<String>) {
@@ -419,16 +417,14 @@ mod tests {
                 format!("{{{}}}", fields.join(","))
             };
             let origin = Origin::new("DLP.All", Some("a;b"));
-            let records = Records::split(format!("[{}]", object(&fields)).into_bytes(), &origin).expect("an array");
-            let record = records.iter().next().expect("a record");
-            let mut line = Vec::new();
-            record.append_line(&mut line);
-            let line = String::from_utf8(line).expect("UTF-8");
+            let body = format!("[{}]", object(&fields)).into_bytes();
+            let batch: RecordBatch = BlobRecords::parse(body, &origin).expect("an array").iter().collect();
+            let line = batch.iter().next().expect("a record").line().to_owned();
             for columns_of in [&line, &object(&others)] {
                 let (columns, _) = rows(separator, &[columns_of]);
                 let row = row(&columns, &line);
                 prop_assert_eq!(columns.cells(&row).len(), columns.names.len() + 1, "{}", row);
-                prop_assert_eq!(columns.key_of_row(&row), key_of(&record), "{} as {}", line, row);
+                prop_assert_eq!(columns.key_of_row(&row), key_of(&line), "{} as {}", line, row);
                 let header = header(&columns);
                 prop_assert_eq!(Columns::of_header(&header), Some(columns), "{}", header);
             }

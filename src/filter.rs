@@ -16,7 +16,7 @@
 //!
 //! The record is read once for all conditions, and no tree of values is made of it.
 
-use crate::{json, records::Records};
+use crate::{json, records::BlobRecords};
 
 /// The conditions on the records of one content type.
 #[derive(Clone, Debug)]
@@ -56,13 +56,13 @@ impl Filter {
         Self { conditions: conditions.iter().map(condition).collect() }
     }
 
-    /// Drops the records for which not all conditions hold; returns how many those were.
-    pub fn apply(&self, records: &mut Records) -> u64 {
-        let mut line = Vec::new();
+    /// Drops the records for which not all conditions hold; returns their number.
+    pub fn apply(&self, records: &mut BlobRecords) -> u64 {
+        let mut line = String::new();
         let dropped = records.retain(|record| {
             line.clear();
-            record.append_line(&mut line);
-            std::str::from_utf8(&line).is_ok_and(|line| self.holds_for(line))
+            record.render(&mut line);
+            self.holds_for(&line)
         });
         dropped as u64
     }
@@ -158,7 +158,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::records::Origin;
+    use crate::records::{Origin, RecordBatch};
 
     fn filter(conditions: &[(&str, &[&str])]) -> Filter {
         let owned = |(field, entries): &(&str, &[&str])| {
@@ -279,10 +279,12 @@ mod tests {
     #[test]
     fn records_that_are_not_kept_are_counted() {
         let body = br#"[ {"a" : 1}, {"a" : 2}, {"b" : 1} ]"#.to_vec();
-        let mut records = Records::split(body, &Origin::new("DLP.All", Some("contoso"))).expect("an array");
+        let mut records =
+            BlobRecords::parse(body, &Origin::new("DLP.All", Some("contoso"))).expect("an array");
         let conditions = filter(&[("a", &["1"]), ("OriginFeed", &["DLP.*"]), ("TenantName", &["contoso"])]);
         assert_eq!((conditions.apply(&mut records), records.len()), (2, 1));
-        assert!(records.iter().next().expect("one").fields.starts_with(b"{\"a\":1"));
+        let kept: RecordBatch = records.iter().collect();
+        assert!(kept.text().starts_with("{\"a\":1"));
         assert_eq!(conditions.apply(&mut records), 0);
     }
 

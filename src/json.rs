@@ -1,33 +1,33 @@
-//! One scan over a JSON text: checks that it is one, and finds where its parts stand. Nothing is decoded, copied or
-//! kept; [`text_of`] decodes the values that somebody asks for.
+//! A scanner for JSON: checks the syntax of a text and finds where its parts are. It decodes, copies and stores nothing;
+//! [`text_of`] decodes a single value.
 //!
-//! Follows RFC 8259 to the letter, with two freedoms that it leaves to a reader: nesting may be as deep as the text is
-//! long, and an escape may stand for half of a surrogate pair.
+//! Follows RFC 8259 strictly, with two liberties that it grants to a parser: the depth of nesting is unlimited, and an
+//! escape can stand for half of a surrogate pair.
 
 use std::borrow::Cow;
 
 use serde::de::{Deserializer as _, Error, Visitor};
 
-/// Where in a text what was expected of it did not come.
+/// An error returned when a text is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// In bytes from the text's start.
+pub struct SyntaxError {
+    /// The number of bytes before the first that is wrong.
     pub at: usize,
     /// Whether the text ends there.
     pub is_end: bool,
 }
 
-/// A field's name.
+/// The name of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name<'a> {
-    /// As it stands between its quotes.
+    /// The text between its quotes, escapes included.
     written: &'a [u8],
     has_escapes: bool,
 }
 
 impl<'a> Name<'a> {
-    /// What it stands for. A name that stands for no text, because half of a surrogate pair is missing, stays as it is
-    /// written.
+    /// Returns the name with its escapes decoded. A name with half of a surrogate pair, which no text can hold, is
+    /// returned as it is written.
     pub fn text(self) -> Cow<'a, [u8]> {
         if self.has_escapes { self.unescaped() } else { Cow::Borrowed(self.written) }
     }
@@ -40,83 +40,99 @@ impl<'a> Name<'a> {
     }
 }
 
-/// A text, and how far it was read.
+/// A text, and the position up to which it was read.
 #[derive(Debug)]
 pub struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
-    /// What closes the arrays and objects that are open, outermost first.
+    /// The brackets that close the open arrays and objects, outermost first.
     closers: Vec<u8>,
-    /// Whether there was whitespace between tokens since this was last set to `false`.
-    pub saw_whitespace: bool,
+    /// The number of bytes of whitespace between the tokens that were read since the caller last set this to 0.
+    pub whitespace_bytes: usize,
 }
 
 impl<'a> Scanner<'a> {
-    /// At the start of a text.
+    /// Returns a scanner at the start of a text.
     pub fn new(text: &'a str) -> Self {
         Self::over(text.as_bytes())
     }
 
-    /// At the start of bytes that may not be UTF-8: strings are read all the same, and the caller checks them.
+    /// Returns a scanner at the start of bytes that may not be UTF-8. It reads any string; the caller checks the encoding.
     pub fn over(bytes: &'a [u8]) -> Self {
-        Self { text: bytes, at: 0, closers: Vec::new(), saw_whitespace: false }
+        Self { text: bytes, at: 0, closers: Vec::new(), whitespace_bytes: 0 }
     }
 
-    /// Goes on at this place, where a value or the end of one is expected.
+    /// Moves to this position, outside of any array or object.
     pub fn go_to(&mut self, at: usize) {
         self.at = at;
         self.closers.clear();
     }
 
-    /// How many bytes were read.
+    /// Returns the number of bytes that were read.
     pub fn at(&self) -> usize {
         self.at
     }
 
-    /// The first byte of the next token, not yet read; `None` at the text's end.
+    /// Returns the first byte of the next token without reading it; `None` at the end of the text.
     pub fn peek(&mut self) -> Option<u8> {
         match self.text.get(self.at) {
             Some(&byte) if byte > b' ' => Some(byte),
-            _ => self.peek_behind_whitespace(),
+            _ => self.peek_after_whitespace(),
         }
     }
 
     #[cold]
-    fn peek_behind_whitespace(&mut self) -> Option<u8> {
+    fn peek_after_whitespace(&mut self) -> Option<u8> {
         while matches!(self.text.get(self.at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
             self.at += 1;
-            self.saw_whitespace = true;
+            self.whitespace_bytes += 1;
         }
         self.text.get(self.at).copied()
     }
 
-    /// Reads a token of one byte, if that is what comes next.
+    /// Reads this token of one byte if it comes next, and returns whether it does.
     pub fn take(&mut self, expected: u8) -> bool {
         let comes = self.peek() == Some(expected);
         self.at += usize::from(comes);
         comes
     }
 
-    /// Reads a token of one byte.
-    pub fn expect(&mut self, expected: u8) -> Result<(), Fault> {
-        if self.take(expected) { Ok(()) } else { Err(self.fault()) }
+    /// Reads this token of one byte.
+    ///
+    /// # Errors
+    ///
+    /// Another one comes next.
+    pub fn expect(&mut self, expected: u8) -> Result<(), SyntaxError> {
+        if self.take(expected) { Ok(()) } else { Err(self.error()) }
     }
 
-    /// Makes sure that nothing follows.
-    pub fn end(&mut self) -> Result<(), Fault> {
-        if self.peek().is_some() { Err(self.fault()) } else { Ok(()) }
+    /// Checks that only whitespace follows.
+    ///
+    /// # Errors
+    ///
+    /// Something else follows.
+    pub fn end(&mut self) -> Result<(), SyntaxError> {
+        if self.peek().is_some() { Err(self.error()) } else { Ok(()) }
     }
 
-    /// Reads a field's name and its colon.
-    pub fn name(&mut self) -> Result<Name<'a>, Fault> {
+    /// Reads the name of a field and the colon after it.
+    ///
+    /// # Errors
+    ///
+    /// Something else comes next.
+    pub fn name(&mut self) -> Result<Name<'a>, SyntaxError> {
         self.expect(b'"')?;
         let name = self.string()?;
         self.expect(b':')?;
         Ok(name)
     }
 
-    /// Reads a value of any kind; gives its text.
-    pub fn value(&mut self) -> Result<&'a [u8], Fault> {
+    /// Reads a value of any kind, and returns its text.
+    ///
+    /// # Errors
+    ///
+    /// Something else comes next.
+    pub fn value(&mut self) -> Result<&'a [u8], SyntaxError> {
         self.peek();
         let start = self.at;
         loop {
@@ -148,9 +164,9 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads what follows a value within a value: a comma and perhaps a name, or what closes an array or object, which
-    /// is the end of a value again. Whether the outermost one has ended.
-    fn ends_with_this_value(&mut self) -> Result<bool, Fault> {
+    /// Reads what follows a value inside of an array or object: a comma and a name, or closing brackets. Returns whether
+    /// the outermost value has ended.
+    fn ends_with_this_value(&mut self) -> Result<bool, SyntaxError> {
         loop {
             let Some(&closer) = self.closers.last() else { return Ok(true) };
             if self.take(b',') {
@@ -164,8 +180,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads a string from behind its first quote to its last one.
-    fn string(&mut self) -> Result<Name<'a>, Fault> {
+    /// Reads a string from after its first quote to its last one.
+    fn string(&mut self) -> Result<Name<'a>, SyntaxError> {
         let start = self.at;
         let mut has_escapes = false;
         loop {
@@ -179,12 +195,12 @@ impl<'a> Scanner<'a> {
                     has_escapes = true;
                     self.escape()?;
                 }
-                _ => return Err(self.fault()), // a control character, or the end
+                _ => return Err(self.error()), // a control character, or the end
             }
         }
     }
 
-    fn escape(&mut self) -> Result<(), Fault> {
+    fn escape(&mut self) -> Result<(), SyntaxError> {
         self.at += 1;
         match self.text.get(self.at) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
@@ -192,17 +208,17 @@ impl<'a> Scanner<'a> {
                 self.at += 1;
                 for _ in 0..4 {
                     if !self.text.get(self.at).is_some_and(u8::is_ascii_hexdigit) {
-                        return Err(self.fault());
+                        return Err(self.error());
                     }
                     self.at += 1;
                 }
             }
-            _ => return Err(self.fault()),
+            _ => return Err(self.error()),
         }
         Ok(())
     }
 
-    fn number_or_word(&mut self) -> Result<(), Fault> {
+    fn number_or_word(&mut self) -> Result<(), SyntaxError> {
         let rest = &self.text[self.at..];
         for word in [b"null".as_slice(), b"true", b"false"] {
             if rest.starts_with(word) {
@@ -211,7 +227,7 @@ impl<'a> Scanner<'a> {
             }
             if !rest.is_empty() && word.starts_with(rest) {
                 self.at = self.text.len();
-                return Err(self.fault());
+                return Err(self.error());
             }
         }
         self.skip_if(|byte| byte == b'-');
@@ -228,9 +244,9 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn digits(&mut self) -> Result<(), Fault> {
+    fn digits(&mut self) -> Result<(), SyntaxError> {
         if !self.skip_if(|byte| byte.is_ascii_digit()) {
-            return Err(self.fault());
+            return Err(self.error());
         }
         while self.skip_if(|byte| byte.is_ascii_digit()) {}
         Ok(())
@@ -242,13 +258,13 @@ impl<'a> Scanner<'a> {
         is_there
     }
 
-    fn fault(&self) -> Fault {
-        Fault { at: self.at, is_end: self.at >= self.text.len() }
+    fn error(&self) -> SyntaxError {
+        SyntaxError { at: self.at, is_end: self.at >= self.text.len() }
     }
 }
 
-/// Visits the fields of an object in their order: each name, and each value's text. Nothing is visited in what is no
-/// object, and nothing behind a mistake.
+/// Visits the fields of an object in their order: the decoded name and the text of the value. Stops at the first syntax
+/// error; visits nothing in a text that is not an object.
 pub fn each_field<'a>(object: &'a str, mut visit: impl FnMut(Cow<'a, str>, &'a str)) {
     let mut scanner = Scanner::new(object);
     let mut next = |opening| {
@@ -259,7 +275,7 @@ pub fn each_field<'a>(object: &'a str, mut visit: impl FnMut(Cow<'a, str>, &'a s
         scanner.peek();
         let start = scanner.at();
         scanner.value()?;
-        Ok::<_, Fault>((name, &object[start..scanner.at()]))
+        Ok::<_, SyntaxError>((name, &object[start..scanner.at()]))
     };
     let mut opening = b'{';
     while let Ok((name, value)) = next(opening) {
@@ -268,8 +284,8 @@ pub fn each_field<'a>(object: &'a str, mut visit: impl FnMut(Cow<'a, str>, &'a s
     }
 }
 
-/// Visits the elements of an array in their order: each one's text. Nothing is visited in what is no array, and nothing
-/// behind a mistake.
+/// Visits the texts of the elements of an array in their order. Stops at the first syntax error; visits nothing in a text
+/// that is not an array.
 pub fn each_element<'a>(array: &'a str, mut visit: impl FnMut(&'a str)) {
     let mut scanner = Scanner::new(array);
     let mut next = |opening| {
@@ -277,7 +293,7 @@ pub fn each_element<'a>(array: &'a str, mut visit: impl FnMut(&'a str)) {
         scanner.peek();
         let start = scanner.at();
         scanner.value()?;
-        Ok::<_, Fault>(&array[start..scanner.at()])
+        Ok::<_, SyntaxError>(&array[start..scanner.at()])
     };
     let mut opening = b'[';
     while let Ok(element) = next(opening) {
@@ -286,8 +302,8 @@ pub fn each_element<'a>(array: &'a str, mut visit: impl FnMut(&'a str)) {
     }
 }
 
-/// What a value says: of a string, given in its quotes, the text that it stands for; of anything else, its JSON text. A
-/// lone surrogate, which no text can hold, becomes U+FFFD.
+/// Returns the text of a value: of a string, given with its quotes, the decoded text; of any other value, its JSON text.
+/// Half of a surrogate pair, which no text can hold, becomes U+FFFD.
 pub fn text_of(value: &str) -> Cow<'_, str> {
     match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         None => Cow::Borrowed(value),
@@ -299,7 +315,7 @@ pub fn text_of(value: &str) -> Cow<'_, str> {
     }
 }
 
-/// A string's text, from bytes in which `serde_json` leaves lone surrogates as they are.
+/// Decodes a string from bytes in which `serde_json` leaves half surrogate pairs as they are.
 struct Decoded;
 
 impl Visitor<'_> for Decoded {
@@ -314,9 +330,9 @@ impl Visitor<'_> for Decoded {
     }
 }
 
-/// How many bytes from the start on need no second look within a string: neither a quote nor a backslash nor a control
-/// character. Eight at a time, by arithmetic on them as one number: a byte's top bit is left in the result if the byte
-/// is special, and the lowest such bit is right even where a borrow has set higher ones.
+/// Returns the number of bytes before the first quote, backslash or control character. Reads eight bytes at a time, as
+/// one number: the top bit of a byte is set in the result if the byte is special. A borrow can set the bits of higher
+/// bytes too, but the lowest set bit is right.
 fn plain_length(text: &[u8]) -> usize {
     const fn all(byte: u8) -> u64 {
         u64::from_le_bytes([byte; 8])
@@ -325,8 +341,7 @@ fn plain_length(text: &[u8]) -> usize {
     let (words, rest) = text.as_chunks::<8>();
     for (place, bytes) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*bytes);
-        // With its second lowest bit turned over, a quote (22) comes to stand right behind the control characters (00
-        // to 1f), where the blank (20) was.
+        // Flipping the second lowest bit moves the quote (22) to 20, right after the control characters (00 to 1f).
         let special = is_below(word ^ all(0x02), 0x21) | is_below(word ^ all(b'\\'), 1);
         if special != 0 {
             return place * 8 + special.trailing_zeros() as usize / 8;
@@ -350,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_json_and_what_is_not() {
+    fn valid_texts_are_accepted_and_others_are_not() {
         for text in [
             "0",
             "-0",
@@ -422,16 +437,16 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_says_where_it_is() {
-        let fault_of = |text| Scanner::new(text).value().expect_err("no value");
-        assert_eq!(fault_of("[1, x]"), Fault { at: 4, is_end: false });
-        assert_eq!(fault_of("[\"ab\n\"]"), Fault { at: 4, is_end: false });
-        assert_eq!(fault_of("{\"a\":tr"), Fault { at: 7, is_end: true });
-        assert_eq!(fault_of("{\"abcdefghij"), Fault { at: 12, is_end: true });
+    fn an_error_has_the_position_of_the_first_wrong_byte() {
+        let error_of = |text| Scanner::new(text).value().expect_err("no value");
+        assert_eq!(error_of("[1, x]"), SyntaxError { at: 4, is_end: false });
+        assert_eq!(error_of("[\"ab\n\"]"), SyntaxError { at: 4, is_end: false });
+        assert_eq!(error_of("{\"a\":tr"), SyntaxError { at: 7, is_end: true });
+        assert_eq!(error_of("{\"abcdefghij"), SyntaxError { at: 12, is_end: true });
     }
 
     #[test]
-    fn what_is_special_in_a_string_is_found_at_any_place() {
+    fn special_bytes_in_a_string_are_found_at_any_position() {
         for special in ['"', '\\', '\u{0}', '\n', '\u{1f}'] {
             for place in 0..40 {
                 for around in ["a", " ", "\u{7f}", "ÿ", "!", "#", "[", "]"] {
@@ -444,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_and_elements_are_visited_as_they_stand() {
+    fn fields_and_elements_are_visited_in_order() {
         let mut seen = Vec::new();
         let object = r#" {"a":1e400,"\u0061" : [1, {}] ,"s":"\u0041","a":null}"#;
         each_field(object, |name, value| seen.push(format!("{name}={value}")));
@@ -461,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_says_its_text() {
+    fn the_text_of_a_value_is_decoded() {
         for (value, text) in [
             ("\"plain\"", "plain"),
             (r#""\u0041\n\"\\\/""#, "A\n\"\\/"),
@@ -479,7 +494,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_is_taken_exactly_when_another_reader_takes_it(
+        fn a_text_is_accepted_exactly_when_serde_json_accepts_it(
             text in "[\\[\\]{}\",:0-9eE+\\-. \\\\untrfalsé\u{1}\n]{0,16}",
         ) {
             let reads = serde_json::from_str::<&RawValue>(&text).is_ok();

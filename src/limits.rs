@@ -221,8 +221,12 @@ pub const QUARANTINE_AGE_MAX: SignedDuration = SignedDuration::from_hours(90 * 2
 /// `status` lists at most this number of blobs in quarantine in its table.
 pub const QUARANTINED_SHOWN_MAX: usize = 50;
 
-/// Records are handed to an output in groups of at most this number: a group takes 64 bytes a record.
-pub const RECORDS_AT_ONCE: usize = 4_096;
+/// Records are rendered for the outputs in groups of about this number of bytes: about as much as is written to a file at
+/// once, and little enough to stay in a processor's cache.
+pub const RENDERED_BYTES: usize = OUTPUT_BUFFER_BYTES;
+
+/// The maximum number of records that are rendered at once: each takes about 150 bytes besides its text.
+pub const RENDERED_RECORDS_MAX: usize = 4_096;
 
 /// A buffer of at most this size is kept for the next blob; a larger one is the exception and goes back to the system.
 pub const SPARE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -173,7 +173,7 @@ fn a_receiver_with_a_shared_key_lets_us_in() {
     ] {
         let receiver = Receiver::start(door);
         let installation = installation(&receiver, keys);
-        output_of(&installation).try_out().expect("a receiver that lets us in");
+        output_of(&installation).check().expect("a receiver that lets us in");
         assert_eq!(receiver.chunks().len(), 0);
         installation.run(&[]).assert_code(0);
         assert_arrived_once(&receiver, &installation);
@@ -206,7 +206,7 @@ fn a_receiver_that_does_not_let_us_in_is_named_with_the_mend_and_without_the_sec
             !["wrong-key", "sesame", "hunter2", "wrong-password"].iter().any(|key| run.stderr.contains(key))
         );
         assert_eq!(receiver.chunks().len(), 0);
-        let refused = output_of(&installation).try_out().expect_err("no entry").to_string();
+        let refused = output_of(&installation).check().expect_err("no entry").to_string();
         assert!(refused.contains(problem) && !refused.contains("tls"), "{refused}");
         installation.assert_delivered_once([(&installation.contoso, FEED)]);
     }
@@ -241,7 +241,7 @@ fn records_go_through_tls_and_it_ends_in_order() {
         let keys = keys.replace("HERE", &certificate("here.pem")).replace("KEY", &certificate("server.key"));
         let keys = format!("tls: {{ ca_file: {}{keys} }}", certificate("private_root.pem"));
         let installation = installation(&receiver, &keys);
-        output_of(&installation).try_out().expect("a receiver that lets us in");
+        output_of(&installation).check().expect("a receiver that lets us in");
         installation.run(&[]).assert_code(0);
         assert_arrived_once(&receiver, &installation);
         assert_eq!(receiver.cut_off(2), 0);
@@ -279,7 +279,7 @@ fn trouble_with_tls_is_named_with_the_mend() {
     ] {
         let installation = installation(&receiver, &format!("tls: {{ {tls} }}"));
         let begun = Instant::now();
-        let failure = output_of(&installation).try_out().expect_err("trouble").to_string();
+        let failure = output_of(&installation).check().expect_err("trouble").to_string();
         assert!(begun.elapsed() < Duration::from_secs(10), "{failure}");
         assert!(failure.starts_with("127.0.0.1:"), "{failure}");
         assert!(said.iter().all(|part| failure.contains(part)), "{failure}");
@@ -291,7 +291,7 @@ fn trouble_with_the_connection_is_named_with_the_mend() {
     let closed = Receiver::plain();
     closed.always(Fault::Closed);
     let installation = installation(&closed, "");
-    let failure = output_of(&installation).try_out().expect_err("trouble").to_string();
+    let failure = output_of(&installation).check().expect_err("trouble").to_string();
     assert!(failure.contains("it closed the connection; look into the receiver's log"), "{failure}");
     assert!(!failure.contains("tls"), "{failure}");
     let installation = Installation::new()
@@ -468,7 +468,7 @@ fn tls_and_keys_that_do_not_match_are_told_apart_within_ten_seconds() {
             let receiver = Receiver::start(door);
             let installation = installation(&receiver, &keys);
             let begun = Instant::now();
-            let failure = output_of(&installation).try_out().expect_err(said).to_string();
+            let failure = output_of(&installation).check().expect_err(said).to_string();
             assert!(failure.contains(said), "{failure} instead of {said}");
             assert!(begun.elapsed() < Duration::from_secs(10), "{said} came after {:?}", begun.elapsed());
             if failure.contains("within") || failure.contains("HELO") {

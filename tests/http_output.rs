@@ -1068,7 +1068,7 @@ fn try_out(installation: &Installation) -> Option<String> {
     let config = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config;
     let mut outputs = output::open(&config, &CancelToken::default());
     let http = outputs.iter_mut().find(|output| output.name() == OutputName::Http).expect("an output");
-    http.try_out().err().map(|error| error.to_string())
+    http.check().err().map(|error| error.to_string())
 }
 
 #[test]

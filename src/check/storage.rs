@@ -5,7 +5,6 @@ use std::path::Path;
 use super::{expiry, lines::Lines};
 use crate::{
     config::{Config, HttpFormat},
-    delivery::OutputName,
     disk,
     exit::Exit,
     limits::CHECK_WAIT_MAX,
@@ -55,15 +54,8 @@ pub fn check_outputs(config: &Config, lines: &mut Lines) {
 
 fn check_output(output: &mut dyn Output, lines: &mut Lines) {
     let name = output.name();
-    match output.try_out() {
-        Ok(()) => {
-            let found = match name {
-                OutputName::File => "can be written",
-                OutputName::Fluentd | OutputName::Graylog | OutputName::Http => "can be reached",
-                OutputName::Stdout => "needs nothing",
-            };
-            lines.good(format_args!("output.{name}: {found}"));
-        }
+    match output.check() {
+        Ok(found) => lines.good(format_args!("output.{name}: {found}")),
         Err(error) => {
             let exit = if error.is_storage() { Exit::Storage } else { Exit::TryAgain };
             lines.bad(exit, format_args!("output.{name}: {error}"));

@@ -10,9 +10,9 @@
 //! A file that is open can be renamed, compressed, deleted or truncated at any time. What is written to it then may be
 //! lost, although each write and each fsync succeeds. Two checks prevent that:
 //!
-//! - When a batch begins, [`Files::open`] compares each open file with what its path names, and leaves a file that was
+//! - When a batch begins, [`Files::open`] compares each open file with what its path names, and closes a file that was
 //!   rotated. A batch lasts a second.
-//! - After the fsync and before the commit, [`Files::settle`] looks for the file. Under its own name, or under another
+//! - After the fsync and before the commit, [`Files::flush`] looks for the file. Under its own name, or under another
 //!   one that no compressor works on, the batch is safe. Otherwise the batch is copied out of the file, which is still
 //!   open, to a new file at the path. Its records can then be in the compressed file as well.
 //!
@@ -26,6 +26,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File, Metadata},
     io::{self, Read, Seek, SeekFrom},
+    mem,
     os::{
         fd::AsRawFd,
         unix::fs::{FileExt, MetadataExt},
@@ -34,10 +35,10 @@ use std::{
     time::SystemTime,
 };
 
-use super::{CancelToken, OutputError, Settled, special::Special};
+use super::{CancelToken, DeliveryError, OnOpen, OutputError, special::Special};
 use crate::{
     disk::{self, Position},
-    limits::{FILE_TIME_STEP, OUTPUT_BUFFER_BYTES},
+    limits::{FILE_TIME_STEP, OUTPUT_BUFFER_BYTES, REWRITES_MAX},
 };
 
 /// Returns whether a last line without a line break, which another program must have written, is a whole one.
@@ -63,38 +64,30 @@ pub struct Target {
     special: Option<Special>,
     is_whole: IsWhole,
     is_dirty: bool,
-    /// Whether the batch that is being written uses it.
-    is_in_batch: bool,
-    /// When the batch began.
-    since: SystemTime,
-    /// The file's length when the batch began.
-    begin: u64,
-    /// The number of bytes written in the batch.
-    written: u64,
-    /// Where the batch is, if it has to be written again to this file.
-    lost: Option<Lost>,
+    batch: Option<Batch>,
 }
 
-/// A batch in a file that is not to be found under any name.
+/// What was written to a file since the last commit.
 #[derive(Debug)]
-struct Lost {
+struct Batch {
+    /// When the batch began.
+    since: SystemTime,
+    /// The length of the file when the batch began.
+    begin: u64,
+    /// The number of bytes written.
+    written: u64,
+}
+
+/// A batch in a file that is not found under any name.
+struct LostBatch {
     file: File,
     begin: u64,
     end: u64,
 }
 
-/// What [`Files::open`] did.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// The file was open.
-    Before,
-    /// It is open now, and ends there; a pipe or device has no end.
-    Now(Option<Position>),
-}
-
 /// Where a batch is after its fsync.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+enum Location {
     /// In a file that has a name and keeps its contents.
     Safe,
     /// In a file that was removed, or that a compressor reads.
@@ -104,38 +97,70 @@ enum Place {
 }
 
 impl Files {
-    /// None yet: a file is created when there is something to write into it.
+    /// Opens nothing yet: a file is created when there is something to write into it.
     pub fn new(is_whole: IsWhole, cancel: &CancelToken) -> Self {
         Self { open: Vec::new(), is_whole, cancel: cancel.clone() }
     }
 
-    /// Opens a file, unless it is open. At the beginning of a batch a file that was rotated meanwhile is closed, and the
-    /// one that has its name now is opened.
-    pub fn open(&mut self, path: &Path) -> Result<Opened, OutputError> {
-        if let Some(place) = self.open.iter().position(|target| target.path == path) {
-            let target = &mut self.open[place];
-            if target.is_in_batch || target.has_its_name() {
-                target.begin_batch()?;
-                return Ok(Opened::Before);
-            }
+    /// Returns an open file; if it is opened now, also what `inspect` returns for it. At the beginning of a batch a file
+    /// that was rotated meanwhile is closed, and the one that has its name now is opened.
+    pub fn open<T>(
+        &mut self,
+        path: &Path,
+        on_open: &mut OnOpen<'_>,
+        inspect: impl FnOnce(&mut File) -> io::Result<T>,
+    ) -> Result<(&mut Target, Option<T>), OutputError> {
+        let mut place = self.open.iter().position(|target| target.path == path);
+        if let Some(rotated) = place.filter(|&place| !self.open[place].is_current()) {
             log::debug!("{} was rotated: what follows is written to a new file", path.display());
-            self.open.remove(place);
+            self.open.remove(rotated);
+            place = None;
         }
-        let mut target = Target::open(path.to_owned(), self.is_whole, &self.cancel)?;
+        let mut inspected = None;
+        if place.is_none() {
+            let mut target = Target::open(path.to_owned(), self.is_whole, &self.cancel)?;
+            inspected = Some(target.read(inspect)?);
+            target.report(on_open)?;
+            self.open.push(target);
+        }
+        let last = self.open.len() - 1;
+        let target = &mut self.open[place.unwrap_or(last)];
         target.begin_batch()?;
-        let position = target.position()?;
-        self.open.push(target);
-        Ok(Opened::Now(position))
+        Ok((target, inspected))
     }
 
-    /// Returns a file that was opened.
-    pub fn get(&mut self, path: &Path) -> &mut Target {
-        let target = self.open.iter_mut().find(|target| target.path == path);
-        target.expect("a feed is written only after it was prepared")
+    /// Returns a file that is open.
+    pub fn get(&mut self, path: &Path) -> Option<&mut Target> {
+        self.open.iter_mut().find(|target| target.path == path)
     }
 
-    /// Returns when everything in them is on the disk.
-    pub fn make_durable(&mut self) -> Result<(), OutputError> {
+    /// Returns when the batch is on the disk, in files that have a name. Returns where the files end. Writes a batch again
+    /// whose file was removed meanwhile; `head_of` returns what a file that is new begins with.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be written, or a rotation has truncated one; in the second case the files are still usable.
+    pub fn flush(
+        &mut self,
+        on_open: &mut OnOpen<'_>,
+        mut head_of: impl FnMut(&Path, &mut File) -> io::Result<Vec<u8>>,
+    ) -> Result<Vec<Position>, DeliveryError> {
+        for _ in 0..=REWRITES_MAX {
+            self.sync()?;
+            let (lost, truncated) = self.reopen_lost(on_open)?;
+            if lost.is_empty() {
+                return self.end_batch(truncated.as_deref());
+            }
+            for (place, batch) in lost {
+                self.open[place].write_again(&batch, &mut head_of)?;
+            }
+        }
+        let problem = format!("its files were removed {REWRITES_MAX} times while a batch was written");
+        let hint = "find out which program removes them".to_owned();
+        Err(OutputError::Receiver { receiver: "output.file".to_owned(), problem, hint }.into())
+    }
+
+    fn sync(&mut self) -> Result<(), OutputError> {
         for target in self.open.iter_mut().filter(|target| target.is_dirty) {
             match &target.special {
                 Some(special) => special.drain()?,
@@ -146,126 +171,76 @@ impl Files {
         Ok(())
     }
 
-    /// Finds out where the batch is that was just made durable, and opens a new file where it has to be written again.
-    pub fn settle(&mut self) -> Result<Settled, OutputError> {
+    /// Opens a new file for each batch that is not found after its fsync. Returns these batches with the places of their
+    /// new files, and the path of a file that was truncated.
+    #[expect(clippy::type_complexity, reason = "two results of one step")]
+    fn reopen_lost(
+        &mut self,
+        on_open: &mut OnOpen<'_>,
+    ) -> Result<(Vec<(usize, LostBatch)>, Option<PathBuf>), OutputError> {
         let ours: Vec<_> = self.open.iter().map(|target| target.path.clone()).collect();
-        let (mut reopened, mut truncated) = (Vec::new(), None);
-        for target in &mut self.open {
-            if target.written == 0 {
-                continue;
-            }
-            let place = target.place(&ours).map_err(|error| storage("look for", &target.path, error))?;
-            let path = target.path.display();
-            match place {
-                Place::Safe => {}
-                Place::Lost(how) => {
-                    log::warn!(
-                        "{path} was {how} while records were written to it: they are written again to a new file, and \
-                         a rotated copy may have them too"
-                    );
-                    let new = Target::open(target.path.clone(), target.is_whole, &self.cancel)?;
-                    reopened.push(new.position()?);
-                    let old = std::mem::replace(target, new);
-                    let (begin, end) = (old.begin, old.begin + old.written);
-                    target.begin_batch()?;
-                    target.lost = Some(Lost { file: old.file, begin, end });
+        let (mut lost, mut truncated) = (Vec::new(), None);
+        for (place, target) in self.open.iter_mut().enumerate() {
+            let how = match target.location(&ours)? {
+                Location::Safe => continue,
+                Location::Truncated => {
+                    truncated = Some(target.path.clone());
+                    continue;
                 }
-                Place::Truncated => {
-                    truncated = Some(OutputError::Receiver {
-                        receiver: path.to_string(),
-                        problem: "was truncated by a rotation while records were written to it; they are collected \
-                                  again, and those in the rotated copy are delivered twice"
-                            .to_owned(),
-                        hint: "rotate by renaming, without copytruncate".to_owned(),
-                    });
-                }
+                Location::Lost(how) => how,
+            };
+            log::warn!(
+                "{} was {how} while records were written to it: they are written again to a new file, and a rotated copy \
+                 may have them too",
+                target.path.display()
+            );
+            let new = Target::open(target.path.clone(), target.is_whole, &self.cancel)?;
+            new.report(on_open)?;
+            let old = mem::replace(target, new);
+            target.begin_batch()?;
+            if let Some(Batch { begin, written, .. }) = old.batch {
+                lost.push((place, LostBatch { file: old.file, begin, end: begin + written }));
             }
         }
-        if !reopened.is_empty() {
-            return Ok(Settled::Reopened(reopened.into_iter().flatten().collect()));
-        }
-        self.open.iter_mut().for_each(Target::end_batch);
-        if let Some(why) = truncated {
-            return Ok(Settled::Truncated(why));
-        }
-        let positions = self.open.iter().filter_map(|target| target.position().transpose());
-        positions.collect::<Result<_, _>>().map(Settled::Safe)
+        Ok((lost, truncated))
     }
 
-    /// Writes a batch again to the files that [`Self::settle`] has opened. `head_of` returns what a file that is new
-    /// begins with.
-    pub fn write_again(
-        &mut self,
-        mut head_of: impl FnMut(&Path, &mut File) -> io::Result<Vec<u8>>,
-    ) -> Result<(), OutputError> {
-        for target in &mut self.open {
-            let Some(Lost { file, mut begin, end }) = target.lost.take() else { continue };
-            if begin > 0 {
-                let head = target.read_with_path(&mut head_of)?;
-                target.append(&head)?;
-            }
-            let mut piece = vec![0; OUTPUT_BUFFER_BYTES];
-            while begin < end {
-                let length = usize::try_from(end - begin).unwrap_or(usize::MAX).min(piece.len());
-                let read = file.read_exact_at(&mut piece[..length], begin);
-                read.map_err(|error| storage("read again", &target.path, error))?;
-                target.append(&piece[..length])?;
-                begin += length as u64;
-            }
-        }
-        Ok(())
+    /// Ends a batch that is durable. Returns where the files end.
+    fn end_batch(&mut self, truncated: Option<&Path>) -> Result<Vec<Position>, DeliveryError> {
+        self.open.iter_mut().for_each(|target| target.batch = None);
+        let Some(path) = truncated else {
+            let positions = self.open.iter().filter_map(|target| target.position().transpose());
+            return Ok(positions.collect::<Result<_, _>>()?);
+        };
+        let error = OutputError::Receiver {
+            receiver: path.display().to_string(),
+            problem: "was truncated by a rotation while records were written to it; they are collected again, and those \
+                      in the rotated copy are delivered twice"
+                .to_owned(),
+            hint: "rotate by renaming, without copytruncate".to_owned(),
+        };
+        Err(DeliveryError { error, accepted_ids: Vec::new(), is_usable: true })
     }
 }
 
 impl Target {
     /// Opens a file for appending, created with its folder if it does not exist, and repairs an incomplete end.
     fn open(path: PathBuf, is_whole: IsWhole, cancel: &CancelToken) -> Result<Self, OutputError> {
-        let (is_dirty, is_in_batch, since) = (false, false, SystemTime::UNIX_EPOCH);
-        if let Some((file, special)) = Special::open(&path, cancel)? {
-            let special = Some(special);
-            return Ok(Self {
-                path,
-                file,
-                special,
-                is_whole,
-                is_dirty,
-                is_in_batch,
-                since,
-                begin: 0,
-                written: 0,
-                lost: None,
-            });
-        }
-        if let Some(folder) = path.parent() {
-            disk::make_folder(folder, 0o750).map_err(|error| storage("make the folder", folder, error))?;
-        }
-        let mut file = disk::open_for_append(&path, 0o640).map_err(|error| storage("open", &path, error))?;
-        mend_end(&mut file, is_whole).map_err(|error| storage("mend", &path, error))?;
-        let special = None;
-        Ok(Self {
-            path,
-            file,
-            special,
-            is_whole,
-            is_dirty,
-            is_in_batch,
-            since,
-            begin: 0,
-            written: 0,
-            lost: None,
-        })
+        let (file, special) = match Special::open(&path, cancel)? {
+            Some((file, special)) => (file, Some(special)),
+            None => (open_regular(&path, is_whole)?, None),
+        };
+        Ok(Self { path, file, special, is_whole, is_dirty: false, batch: None })
     }
 
-    /// Reads from it.
+    /// Reports where the file ends, if it is a regular one.
+    fn report(&self, on_open: &mut OnOpen<'_>) -> Result<(), OutputError> {
+        self.position()?.map_or(Ok(()), on_open)
+    }
+
+    /// Reads from the file.
     pub fn read<T>(&mut self, read: impl FnOnce(&mut File) -> io::Result<T>) -> Result<T, OutputError> {
         read(&mut self.file).map_err(|error| storage("append to", &self.path, error))
-    }
-
-    fn read_with_path<T>(
-        &mut self,
-        read: impl FnOnce(&Path, &mut File) -> io::Result<T>,
-    ) -> Result<T, OutputError> {
-        read(&self.path, &mut self.file).map_err(|error| storage("append to", &self.path, error))
     }
 
     /// Returns whether it is a regular file and empty: a rotation may have just truncated it.
@@ -273,7 +248,7 @@ impl Target {
         self.read(|file| file.metadata().map(|metadata| metadata.is_file() && metadata.len() == 0))
     }
 
-    /// Returns where it ends, if it is a regular file.
+    /// Returns where the file ends, if it is a regular one.
     fn position(&self) -> Result<Option<Position>, OutputError> {
         if self.special.is_some() {
             return Ok(None);
@@ -283,18 +258,15 @@ impl Target {
     }
 
     fn begin_batch(&mut self) -> Result<(), OutputError> {
-        if !self.is_in_batch {
-            (self.is_in_batch, self.since, self.written) = (true, SystemTime::now(), 0);
-            self.begin = self.position()?.map_or(0, |position| position.length);
+        if self.batch.is_none() {
+            let since = SystemTime::now();
+            let begin = self.position()?.map_or(0, |position| position.length);
+            self.batch = Some(Batch { since, begin, written: 0 });
         }
         Ok(())
     }
 
-    fn end_batch(&mut self) {
-        (self.is_in_batch, self.written) = (false, 0);
-    }
-
-    /// Appends whole lines. If that fails midway, the part of a line that was written is cut off again.
+    /// Appends whole lines, in a batch. If that fails midway, the part of a line that was written is cut off again.
     pub fn append(&mut self, lines: &[u8]) -> Result<(), OutputError> {
         if lines.is_empty() {
             return Ok(());
@@ -305,33 +277,66 @@ impl Target {
         }
         disk::append(&mut self.file, lines).map_err(|error| {
             // If this fails too, the next pass repairs the file when it opens it.
-            let _ = mend_end(&mut self.file, self.is_whole);
+            let _ = repair_end(&mut self.file, self.is_whole);
             storage("write", &self.path, error)
         })?;
-        self.written += lines.len() as u64;
+        if let Some(batch) = &mut self.batch {
+            batch.written += lines.len() as u64;
+        }
         Ok(())
     }
 
-    /// Returns whether its path still names this file.
-    fn has_its_name(&self) -> bool {
-        self.special.is_some() || self.file.metadata().is_ok_and(|metadata| is_named(&self.path, &metadata))
+    /// Copies a batch out of a file that has no name any more.
+    fn write_again(
+        &mut self,
+        lost: &LostBatch,
+        head_of: &mut impl FnMut(&Path, &mut File) -> io::Result<Vec<u8>>,
+    ) -> Result<(), OutputError> {
+        if lost.begin > 0 {
+            let head = head_of(&self.path, &mut self.file);
+            self.append(&head.map_err(|error| storage("append to", &self.path, error))?)?;
+        }
+        let (mut at, mut piece) = (lost.begin, vec![0; OUTPUT_BUFFER_BYTES]);
+        while at < lost.end {
+            let length = usize::try_from(lost.end - at).unwrap_or(usize::MAX).min(piece.len());
+            let read = lost.file.read_exact_at(&mut piece[..length], at);
+            read.map_err(|error| storage("read again", &self.path, error))?;
+            self.append(&piece[..length])?;
+            at += length as u64;
+        }
+        Ok(())
     }
 
-    /// Finds the batch that was written and made durable. `ours` are the paths of the open files.
-    fn place(&self, ours: &[PathBuf]) -> io::Result<Place> {
+    /// Returns whether a batch goes on in this file, or its path still names it.
+    fn is_current(&self) -> bool {
+        let has_its_name = || self.file.metadata().is_ok_and(|metadata| is_named(&self.path, &metadata));
+        self.batch.is_some() || self.special.is_some() || has_its_name()
+    }
+
+    /// Finds the batch after its fsync. `ours` are the paths of the open files.
+    fn location(&self, ours: &[PathBuf]) -> Result<Location, OutputError> {
+        match &self.batch {
+            Some(batch) if batch.written > 0 => {
+                self.find(batch, ours).map_err(|error| storage("look for", &self.path, error))
+            }
+            _ => Ok(Location::Safe),
+        }
+    }
+
+    fn find(&self, batch: &Batch, ours: &[PathBuf]) -> io::Result<Location> {
         let metadata = self.file.metadata()?;
-        if metadata.len() < self.begin + self.written {
-            return Ok(Place::Truncated);
+        if metadata.len() < batch.begin + batch.written {
+            return Ok(Location::Truncated);
         }
         if metadata.nlink() == 0 {
-            return Ok(Place::Lost("removed"));
+            return Ok(Location::Lost("removed"));
         }
         if is_named(&self.path, &metadata) {
-            return Ok(Place::Safe);
+            return Ok(Location::Safe);
         }
-        let Some(name) = self.name_by_now(&metadata) else { return Ok(Place::Lost("moved away")) };
-        let is_compressed = self.is_being_compressed(&name, ours);
-        Ok(if is_compressed { Place::Lost("rotated and compressed") } else { Place::Safe })
+        let Some(name) = self.name_by_now(&metadata) else { return Ok(Location::Lost("moved away")) };
+        let is_compressed = self.is_being_compressed(&name, batch.since, ours);
+        Ok(if is_compressed { Location::Lost("rotated and compressed") } else { Location::Safe })
     }
 
     /// Returns the name of a file that was renamed: one in its folder, or wherever the system says it is.
@@ -344,7 +349,7 @@ impl Target {
     /// Returns whether a compressed file is being made of this one, which is called `name` by now, or may be: next to it
     /// is a file whose name extends its name, or a compressed file that was written since the batch began and that is
     /// not of another of our files (`ours`). If the folder cannot be read, there may be one.
-    fn is_being_compressed(&self, name: &Path, ours: &[PathBuf]) -> bool {
+    fn is_being_compressed(&self, name: &Path, since: SystemTime, ours: &[PathBuf]) -> bool {
         let Some(own_name) = name.file_name().and_then(OsStr::to_str) else { return true };
         let Ok(siblings) = fs::read_dir(disk::folder_of(name)) else { return true };
         let other_stems: Vec<_> = ours
@@ -364,7 +369,7 @@ impl Target {
                 |extension: &OsStr| COMPRESSED.iter().any(|known| extension.eq_ignore_ascii_case(known));
             let written = entry.metadata().and_then(|metadata| metadata.modified());
             path.extension().is_some_and(is_known)
-                && written.is_ok_and(|written| written + FILE_TIME_STEP >= self.since)
+                && written.is_ok_and(|written| written + FILE_TIME_STEP >= since)
         })
     }
 }
@@ -374,14 +379,23 @@ fn is_named(path: &Path, file: &Metadata) -> bool {
     fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (file.dev(), file.ino()))
 }
 
-/// The error of a file or folder.
+fn open_regular(path: &Path, is_whole: IsWhole) -> Result<File, OutputError> {
+    if let Some(folder) = path.parent() {
+        disk::make_folder(folder, 0o750).map_err(|error| storage("make the folder", folder, error))?;
+    }
+    let mut file = disk::open_for_append(path, 0o640).map_err(|error| storage("open", path, error))?;
+    repair_end(&mut file, is_whole).map_err(|error| storage("repair the end of", path, error))?;
+    Ok(file)
+}
+
+/// Returns the error of a file or folder.
 pub fn storage(action: &'static str, path: &Path, source: io::Error) -> OutputError {
     OutputError::Storage { action, path: path.display().to_string(), source }
 }
 
 /// If the file's last line lacks its line break: appends one if the line is whole, and cuts the line off otherwise. A file
 /// that is not a regular one (a pipe, `/dev/stdout`) has no end to repair.
-fn mend_end(file: &mut File, is_whole: IsWhole) -> io::Result<()> {
+fn repair_end(file: &mut File, is_whole: IsWhole) -> io::Result<()> {
     let metadata = file.metadata()?;
     if !metadata.file_type().is_file() || metadata.len() == 0 {
         return Ok(());

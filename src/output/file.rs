@@ -1,17 +1,17 @@
-//! Records to files, one line of JSON each, appended.
+//! Records to files, appended: one line of JSON each, or one row of CSV if the path ends in `.csv`.
 
 use super::{
-    CancelToken, Output, OutputError, Settled, Source,
-    append::{Files, Opened},
+    CancelToken, DeliveryError, Flushed, OnOpen, Output, OutputError, Source,
+    append::{Files, storage},
+    csv::{self, Tables},
     special,
 };
 use crate::{
     config,
+    csv::{is_csv, key_of},
     delivery::OutputName,
-    disk::Position,
     feed::ContentType,
-    limits::OUTPUT_BUFFER_BYTES,
-    records::{self, Record},
+    records::{self, RecordBatch},
 };
 
 /// `output.file`: one file, or one for each content type.
@@ -19,18 +19,17 @@ use crate::{
 pub struct FileOutput {
     settings: config::FileOutput,
     files: Files,
-    /// Whole lines on their way to a file.
-    lines: Vec<u8>,
+    /// For a path that ends in `.csv`: how rows look in each file.
+    tables: Option<Tables>,
 }
 
 impl FileOutput {
-    /// Opens nothing yet. The reader of a pipe is waited for until `patience` is over.
+    /// Opens nothing yet. Stops waiting for the reader of a pipe when `cancel` says so.
     pub fn new(settings: &config::FileOutput, cancel: &CancelToken) -> Self {
-        Self {
-            settings: settings.clone(),
-            files: Files::new(records::is_whole_line, cancel),
-            lines: Vec::with_capacity(OUTPUT_BUFFER_BYTES),
-        }
+        let tables = is_csv(&settings.path).then(|| Tables::new(settings.separator));
+        // It is unknown whether a row of CSV without a line break is whole.
+        let is_whole = if tables.is_some() { |_: &[u8]| false } else { records::is_whole_line };
+        Self { settings: settings.clone(), files: Files::new(is_whole, cancel), tables }
     }
 }
 
@@ -39,42 +38,45 @@ impl Output for FileOutput {
         OutputName::File
     }
 
-    fn prepare(&mut self, from: &Source<'_>) -> Result<Option<Position>, OutputError> {
-        Ok(match self.files.open(&self.settings.path_of(from.content_type))? {
-            Opened::Before => None,
-            Opened::Now(position) => position,
-        })
+    fn write(
+        &mut self,
+        source: &Source<'_>,
+        records: &RecordBatch,
+        on_open: &mut OnOpen<'_>,
+    ) -> Result<(), DeliveryError> {
+        let path = self.settings.path_of(source.content_type);
+        if let Some(tables) = &mut self.tables {
+            tables.write(&mut self.files, &path, records, on_open)?;
+        } else {
+            let (target, _) = self.files.open(&path, on_open, |_| Ok(()))?;
+            target.append(records.text().as_bytes())?;
+        }
+        Ok(())
     }
 
-    fn write(&mut self, from: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError> {
-        let path = self.settings.path_of(from.content_type);
-        let target = self.files.get(&path);
-        self.lines.clear();
-        for record in records {
-            record.append_line(&mut self.lines);
-            if self.lines.len() >= OUTPUT_BUFFER_BYTES {
-                target.append(&self.lines)?;
-                self.lines.clear();
+    fn flush(&mut self, on_open: &mut OnOpen<'_>) -> Result<Flushed, DeliveryError> {
+        let positions = match &mut self.tables {
+            Some(tables) => {
+                tables.write_awaiting(&mut self.files)?;
+                self.files.flush(on_open, |path, file| tables.header_for(path, file))?
+            }
+            None => self.files.flush(on_open, |_, _| Ok(Vec::new()))?,
+        };
+        Ok(Flushed { rejected: None, positions })
+    }
+
+    fn check(&mut self) -> Result<&'static str, OutputError> {
+        for path in ContentType::ALL.map(|content_type| self.settings.path_of(content_type)) {
+            special::check_append(&path)?;
+            if self.tables.is_some() {
+                csv::check(&path).map_err(|error| storage("append to", &path, error))?;
             }
         }
-        target.append(&self.lines)
+        Ok("can be written")
     }
 
-    fn make_durable(&mut self) -> Result<(), OutputError> {
-        self.files.make_durable()
-    }
-
-    fn try_out(&mut self) -> Result<(), OutputError> {
-        let paths = ContentType::ALL.map(|content_type| self.settings.path_of(content_type));
-        paths.iter().try_for_each(|path| special::try_append(path))
-    }
-
-    fn settle(&mut self) -> Result<Settled, OutputError> {
-        self.files.settle()
-    }
-
-    fn write_again(&mut self) -> Result<(), OutputError> {
-        self.files.write_again(|_, _| Ok(Vec::new()))
+    fn key_in_files(&self, line: &str) -> Option<u128> {
+        Some(if self.tables.is_some() { key_of(line) } else { records::key_of_line(line) })
     }
 }
 
@@ -83,9 +85,10 @@ mod tests {
     use std::{fs, path::Path};
 
     use super::*;
-    use crate::records::{Origin, Records};
+    use crate::limits::OUTPUT_BUFFER_BYTES;
+    use crate::records::{BlobRecords, Origin};
 
-    const FROM: Source<'static> = Source {
+    const SOURCE: Source<'static> = Source {
         tenant_id: "",
         tenant_name: Some("contoso"),
         content_type: ContentType::AuditExchange,
@@ -99,10 +102,10 @@ mod tests {
     }
 
     fn write(output: &mut FileOutput, body: &str) -> Result<(), OutputError> {
-        let records = Records::split(body.as_bytes().to_vec(), &Origin::new("Audit.Exchange", None));
-        output.prepare(&FROM)?;
-        output.write(&FROM, &records.expect("a whole array").iter().collect::<Vec<_>>())?;
-        output.make_durable()
+        let records = BlobRecords::parse(body.as_bytes().to_vec(), &Origin::new("Audit.Exchange", None));
+        let batch = records.expect("a whole array").iter().collect();
+        let written = output.write(&SOURCE, &batch, &mut |_| Ok(()));
+        written.and_then(|()| output.flush(&mut |_| Ok(()))).map(drop).map_err(|failed| failed.error)
     }
 
     #[test]

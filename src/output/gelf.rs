@@ -30,7 +30,7 @@ use super::Source;
 use crate::{
     json,
     limits::{GELF_ENDING_BYTES_MAX, GELF_FIELD_BYTES_MAX, GELF_MESSAGE_BYTES_MAX, GELF_NAME_BYTES_MAX},
-    time,
+    records::{HeaderField, Record},
 };
 
 /// What ends a message on a TCP connection.
@@ -54,35 +54,31 @@ pub struct Gelf {
 
 impl Gelf {
     /// Appends the message of this record, delimiter included.
-    pub fn append(&mut self, record: &str, from: &Source<'_>, to: &mut Vec<u8>) {
+    pub fn append(&mut self, record: Record<'_>, source: &Source<'_>, to: &mut Vec<u8>) {
         self.names.clear();
         self.names.insert(CUT_FIELDS.to_owned(), 1);
         self.cut.clear();
         let start = to.len();
-        let (mut operation, mut user, mut created) = (None, None, None);
+        let mut user = None;
         to.extend_from_slice(b"{\"version\":\"1.1\"");
-        json::each_field(record, |name, value| {
-            match &*name {
-                "Operation" => operation = Some(value),
-                "UserId" => user = Some(value),
-                "CreationTime" => created = Some(value),
-                _ => {}
+        json::each_field(record.line(), |name, value| {
+            if name == "UserId" {
+                user = Some(value);
             }
             self.append_additional(&name, value, start, to);
         });
         if !self.cut.is_empty() {
             append_field(&format!("_{CUT_FIELDS}"), &self.cut, to);
         }
-        append_field("host", from.tenant_name.unwrap_or(from.tenant_id), to);
-        let mut message = operation.and_then(text_with_content).unwrap_or(from.content_type.name().into());
+        append_field("host", source.tenant_name.unwrap_or(source.tenant_id), to);
+        let operation = record.value(HeaderField::Operation).and_then(text_with_content);
+        let mut message = operation.unwrap_or(source.content_type.name().into());
         if let Some(user) = user.and_then(text_with_content) {
             message = Cow::Owned(format!("{message} by {user}"));
         }
         append_field("short_message", beginning(&message), to);
         // Graylog takes times before 1970 for none.
-        if let Some(time) =
-            created.and_then(|time| time::parse(&json::text_of(time))).filter(|time| time.as_second() > 0)
-        {
+        if let Some(time) = record.creation_time().filter(|time| time.as_second() > 0) {
             let milliseconds = time.subsec_millisecond();
             let _ = write!(to, ",\"timestamp\":{}.{milliseconds:03}", time.as_second()); // to memory: never fails
         }
@@ -188,16 +184,19 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     use super::*;
-    use crate::feed::ContentType;
+    use crate::{feed::ContentType, records::RecordBatch};
 
     fn message_from(record: &str, tenant_name: Option<&str>) -> (Map<String, Value>, usize) {
-        let from =
+        let source =
             Source { tenant_id: "1111", tenant_name, content_type: ContentType::AuditGeneral, blob: 0 };
+        let batch = RecordBatch::for_test(&[r#"{"Operation":"another"}"#, record]);
+        let mut records = batch.iter();
+        let mut next = || records.next().expect("two records");
         let mut bytes = b"before".to_vec();
         let mut gelf = Gelf::default();
-        gelf.append(r#"{"Operation":"another"}"#, &from, &mut bytes);
+        gelf.append(next(), &source, &mut bytes);
         let start = bytes.len();
-        gelf.append(record, &from, &mut bytes);
+        gelf.append(next(), &source, &mut bytes);
         let (delimiter, message) = bytes[start..].split_last().expect("a message");
         assert_eq!(*delimiter, DELIMITER);
         assert!(!message.contains(&DELIMITER));

@@ -13,14 +13,14 @@
 use std::io;
 
 use super::{
-    CancelToken, Connection, Endpoint, Output, OutputError, ReceiverError, Source, connection::is_closed,
-    gelf::Gelf, retries::Retries,
+    CancelToken, Connection, DeliveryError, Endpoint, Flushed, OnOpen, Output, OutputError, ReceiverError,
+    Source, connection::is_closed, gelf::Gelf, retries::Retries,
 };
 use crate::{
     config,
     delivery::OutputName,
     limits::{GELF_SILENCE_MAX, GELF_UNCONFIRMED_BYTES, OUTPUT_BUFFER_BYTES},
-    records::{Record, RecordId},
+    records::{RecordBatch, RecordId},
 };
 
 /// `output.graylog`
@@ -66,7 +66,17 @@ impl GraylogOutput {
     }
 
     /// Does this with everything unconfirmed; again, on a new connection, as long as `retryTimeout` allows.
-    fn persist(&mut self, act: fn(&mut Self) -> Result<(), ReceiverError>) -> Result<(), OutputError> {
+    fn retry(&mut self, act: fn(&mut Self) -> Result<(), ReceiverError>) -> Result<(), DeliveryError> {
+        self.try_until_timeout(act).map_err(|error| DeliveryError {
+            accepted_ids: std::mem::take(&mut self.confirmed_ids),
+            ..error.into()
+        })
+    }
+
+    fn try_until_timeout(
+        &mut self,
+        act: fn(&mut Self) -> Result<(), ReceiverError>,
+    ) -> Result<(), OutputError> {
         let mut logged = String::new();
         loop {
             let error = match act(self) {
@@ -141,38 +151,36 @@ impl Output for GraylogOutput {
         OutputName::Graylog
     }
 
-    fn write(&mut self, from: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError> {
-        let mut line = Vec::new();
-        for record in records {
-            line.clear();
-            record.append_line(&mut line);
-            self.gelf.append(&String::from_utf8_lossy(&line), from, &mut self.unconfirmed);
-            self.unconfirmed_ids.extend(record.id.map(RecordId::key));
+    fn write(
+        &mut self,
+        source: &Source<'_>,
+        records: &RecordBatch,
+        _: &mut OnOpen<'_>,
+    ) -> Result<(), DeliveryError> {
+        for record in records.iter() {
+            self.gelf.append(record, source, &mut self.unconfirmed);
+            self.unconfirmed_ids.extend(record.id().map(RecordId::key));
             if self.unconfirmed.len() >= GELF_UNCONFIRMED_BYTES {
-                self.persist(Self::confirm)?;
+                self.retry(Self::confirm)?;
             } else if self.unconfirmed.len() - self.sent >= OUTPUT_BUFFER_BYTES {
-                self.persist(Self::send)?;
+                self.retry(Self::send)?;
             }
         }
         Ok(())
     }
 
-    fn make_durable(&mut self) -> Result<(), OutputError> {
+    fn flush(&mut self, _: &mut OnOpen<'_>) -> Result<Flushed, DeliveryError> {
         if !self.unconfirmed.is_empty() {
-            self.persist(Self::confirm)?;
+            self.retry(Self::confirm)?;
         }
         self.confirmed_ids.clear();
-        Ok(())
+        Ok(Flushed::default())
     }
 
-    fn take_safe_ids(&mut self) -> Vec<u128> {
-        std::mem::take(&mut self.confirmed_ids)
-    }
-
-    fn try_out(&mut self) -> Result<(), OutputError> {
+    fn check(&mut self) -> Result<&'static str, OutputError> {
         self.endpoint.connect().map(drop)?;
         // A receiver that expects TLS accepts a connection without it. One that does not may log the question.
-        self.endpoint.missing_tls().map_or(Ok(()), |missing_tls| Err(missing_tls.into()))
+        self.endpoint.missing_tls().map_or(Ok("can be reached"), |missing_tls| Err(missing_tls.into()))
     }
 }
 
@@ -183,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_confirmed_is_remembered_until_everything_is() {
+    fn confirmed_records_are_reported_by_an_error_and_forgotten_after_a_flush() {
         let settings = config::GraylogOutput {
             address: "127.0.0.1".to_owned(),
             port: 1,
@@ -193,10 +201,11 @@ mod tests {
         };
         let mut output = GraylogOutput::new(&settings, &CancelToken::default());
         output.confirmed_ids = vec![1, 2];
-        assert_eq!(output.take_safe_ids(), [1, 2]);
-        assert_eq!(output.take_safe_ids(), [0; 0]);
+        output.flush(&mut |_| Ok(())).expect("nothing to send");
+        assert_eq!(output.confirmed_ids, [0; 0]);
         output.confirmed_ids = vec![3];
-        output.make_durable().expect("nothing to send");
-        assert_eq!(output.take_safe_ids(), [0; 0]);
+        output.unconfirmed = vec![0];
+        let failed = output.flush(&mut |_| Ok(())).expect_err("no receiver");
+        assert_eq!((failed.accepted_ids, failed.is_usable), (vec![3], false));
     }
 }

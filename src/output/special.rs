@@ -141,8 +141,8 @@ impl Special {
     }
 }
 
-/// Finds out whether lines could be appended to a file, and changes nothing.
-pub fn try_append(path: &Path) -> Result<(), OutputError> {
+/// Checks that lines can be appended to a file, and changes nothing.
+pub fn check_append(path: &Path) -> Result<(), OutputError> {
     match Special::open(path, &CancelToken::default())? {
         Some(_) => Ok(()),
         None => disk::try_append(path).map_err(|error| storage("write", path, error)),

@@ -60,18 +60,18 @@ impl Share {
     pub fn buffer(&mut self) -> Vec<u8> {
         let mut held = self.memory.lock();
         let buffer = held.spare.pop().unwrap_or_default();
-        held.spare_bytes -= buffer.len();
-        held.bytes += buffer.len();
-        self.bytes += buffer.len();
+        held.spare_bytes -= buffer.capacity();
+        held.bytes += buffer.capacity();
+        self.bytes += buffer.capacity();
         buffer
     }
 
     /// Gives everything back, and lets a later blob have the buffer, unless that is a large one.
     pub fn give_back(self, buffer: Vec<u8>) {
         let mut held = self.memory.lock();
-        let bytes = held.bytes - self.bytes + held.spare_bytes + buffer.len();
-        if buffer.len() <= SPARE_BUFFER_BYTES_MAX && bytes <= self.memory.bytes_max {
-            held.spare_bytes += buffer.len();
+        let bytes = held.bytes - self.bytes + held.spare_bytes + buffer.capacity();
+        if buffer.capacity() <= SPARE_BUFFER_BYTES_MAX && bytes <= self.memory.bytes_max {
+            held.spare_bytes += buffer.capacity();
             held.spare.push(buffer);
         }
     }

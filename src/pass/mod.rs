@@ -121,7 +121,8 @@ impl Opened {
         let collect = &config.collect;
         let (ledger, known, progress, outputs) = match mode {
             Mode::Collect => {
-                let (ledger, known, progress) = state::open(&collect.working_dir, collect.dedup, clock)?;
+                let (ledger, known, progress) =
+                    state::open(&collect.working_dir, collect.dedup, clock, output::recover)?;
                 (Some(ledger), known, progress, output::open(config, cancel))
             }
             Mode::DryRun => {

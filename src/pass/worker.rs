@@ -17,7 +17,7 @@ use crate::{
     delivery::PendingBlob,
     feed::ContentType,
     filter::Filter,
-    records::Records,
+    records::BlobRecords,
 };
 
 /// One request to be made.
@@ -128,6 +128,7 @@ impl Worker {
         }
     }
 
+    /// Fetches a blob, finds and filters its records, and sends them to the writer.
     fn download(
         &self,
         feed: FeedIndex,
@@ -140,34 +141,34 @@ impl Worker {
         let mut share = self.memory.share();
         let mut body = Body::new(share.buffer());
         let mut encoded = Body::default();
-        let mut room = |bytes| share.grow_bytes(bytes);
+        let mut reserve = |bytes| share.grow_bytes(bytes);
         let read = if in_part {
-            self.client.download_in_part(tenant, token, &wanted.blob, &mut body, &mut encoded, &mut room)
+            self.client.download_in_part(tenant, token, &wanted.blob, &mut body, &mut encoded, &mut reserve)
         } else {
-            self.client.download(tenant, token, &wanted.blob, &mut body, &mut room)
+            self.client.download(tenant, token, &wanted.blob, &mut body, &mut reserve)
         };
-        let split = match read {
-            Ok(()) => Records::split_within(body, origin, &mut room)
-                .map_err(|(malformed, body)| (ApiError::Malformed(malformed.to_string()), body)),
-            Err(failure) => Err((failure, body)),
+        let parsed = match read {
+            Ok(()) => BlobRecords::parse_within(body, origin, &mut reserve)
+                .map_err(|(error, body)| (ApiError::Malformed(error.to_string()), body)),
+            Err(error) => Err((error, body)),
         };
         let has_arrived = |body: &Body| !body.is_empty() || !encoded.is_empty();
-        let (mut records, salvaged) = match split {
+        let (mut records, salvaged) = match parsed {
             Ok(records) => (records, None),
-            Err((failure, body)) if in_part && failure.is_unreadable_body() && has_arrived(&body) => {
-                room(body.len());
-                let raw = body.bytes().to_vec();
-                let (records, unreadable) = Records::salvage(body, origin, &mut room);
+            Err((error, body)) if in_part && error.is_unreadable_body() && has_arrived(&body) => {
+                reserve(body.len());
+                let (records, unreadable) = BlobRecords::salvage(body.bytes(), origin, &mut reserve);
+                let raw = body.into_bytes();
                 let encoded = Some(encoded).filter(|encoded| !encoded.is_empty());
-                (records, Some(Box::new(Salvaged { raw, encoded, cause: failure.to_string(), unreadable })))
+                (records, Some(Box::new(Salvaged { raw, encoded, cause: error.to_string(), unreadable })))
             }
-            Err((failure, _)) => return Err(failure),
+            Err((error, _)) => return Err(error),
         };
         let filtered = self.filters.get(&content_type).map_or(0, |filter| filter.apply(&mut records));
         share.grow_records(records.len());
         let bytes = records.bytes();
-        let downloaded = FetchedBlob { feed, wanted: wanted.clone(), records, filtered, share, salvaged };
-        let handed = self.blobs.send(WriterMessage::FetchedBlob(downloaded));
-        Ok(if handed.is_ok() { Outcome::Handed(bytes) } else { Outcome::WriterGone })
+        let fetched = FetchedBlob { feed, wanted: wanted.clone(), records, filtered, share, salvaged };
+        let sent = self.blobs.send(WriterMessage::FetchedBlob(fetched));
+        Ok(if sent.is_ok() { Outcome::Handed(bytes) } else { Outcome::WriterGone })
     }
 }

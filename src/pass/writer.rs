@@ -1,17 +1,17 @@
-//! The single writer: takes downloaded blobs, writes their records to every output, makes that durable, and only then
-//! remembers the blobs. Nothing else touches outputs or state while a pass runs.
+//! The single writer: receives downloaded blobs, writes their records to every output, flushes the outputs, and only then
+//! commits the blobs to the state. Nothing else uses outputs or state while a pass runs.
 //!
-//! A plain thread, never a job of the pool: if all of the pool's threads waited for room in the channel, a writer
-//! among their jobs would never get to run.
+//! It is a plain thread, never a job of the pool: if all threads of the pool waited for room in the channel, a writer
+//! among their jobs would never run.
 //!
 //! Blobs are committed in batches, because each commit waits for the disk several times. A batch ends when it is large
-//! enough, old enough, or when nothing more comes.
+//! enough or old enough, or when no more blobs come.
 //!
-//! Outputs fail one by one. One that has failed is left alone for the rest of the pass; the others go on. A blob that
-//! some of them have and others do not is not known: it waits, together with who has it, and a later pass collects it
-//! again for the rest only. What a receiver acknowledged before it failed is remembered record by record, by Id, so
-//! that it is not sent there again. An output of which the receiver refuses single records goes on: they become dead
-//! letters and count as delivered there, or else only their blobs wait.
+//! Outputs fail independently. One that has failed is not used for the rest of the pass; the others continue. A blob that
+//! only some outputs have is not known: it waits, together with the names of these outputs, and a later pass collects it
+//! again for the others. Records that a receiver accepted before it failed are remembered by Id, so that they are not sent
+//! there again. An output whose receiver rejects single records continues: these become dead letters and count as
+//! delivered there, or else only their blobs wait.
 
 use std::{collections::HashMap, mem, sync::Arc, time::Instant};
 
@@ -22,74 +22,75 @@ use super::{Event, FeedIndex, Feeds, memory::Share};
 use crate::{
     body::Body,
     delivery::{OutputName, OutputSet, PendingBlob},
-    disk::Position,
-    limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX, RECORDS_AT_ONCE, REWRITES_MAX},
+    limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX},
     log::one_line,
-    output::{Mark, Output, OutputError, Refused, RefusedRecord, Settled, Source},
-    records::{self, Record, Records, Unreadable},
+    output::{
+        BlobRecord, DeliveryError, Flushed, OnOpen, Output, OutputError, Rejected, RejectedRecord, Source,
+    },
+    records::{self, BlobRecords, ParsedRecord, RecordBatch, Unreadable},
     state::{self, BlobKey, Content, DeadLetter, Ledger, StateError, Waiting, quarantine},
 };
 
-/// What the writer is given.
+/// A message to the writer.
 #[derive(Debug)]
 pub enum WriterMessage {
-    /// A blob's records, for the outputs.
+    /// The records of a blob, for the outputs.
     FetchedBlob(FetchedBlob),
-    /// A blob that nobody can fetch any more: nothing to write, but to be known.
+    /// A blob that cannot be fetched any more: there is nothing to write, but it becomes known.
     Gone(FeedIndex, PendingBlob),
-    /// A feed's subscription was started at that time, which is remembered at once: another start within 15 minutes is
-    /// not allowed, also after a pass that was killed.
+    /// The subscription of a feed was started at that time. The state remembers it at once: another start within 15 minutes
+    /// is not allowed, also after a pass that was killed.
     Started(FeedIndex, Timestamp),
 }
 
-/// A blob's records on their way to the outputs.
+/// A blob whose records are to be written.
 #[derive(Debug)]
 pub struct FetchedBlob {
-    /// Where it comes from.
+    /// The feed that listed it.
     pub feed: FeedIndex,
-    /// As it was listed, and who has it already.
+    /// The blob as it was listed, and the outputs that have it already.
     pub wanted: PendingBlob,
-    /// What is in it.
-    pub records: Records,
-    /// How many more the filter kept back.
+    /// Its records.
+    pub records: BlobRecords,
+    /// The number of other records, which the filter dropped.
     pub filtered: u64,
-    /// The memory that it holds; given back once it is written.
+    /// The memory that it uses; returned when its records are rendered.
     pub share: Share,
-    /// If the body could not be read as a whole: what is kept of it besides its records.
+    /// If the body could not be read as a whole: the body and what is wrong with it.
     pub salvaged: Option<Box<Salvaged>>,
 }
 
-/// A body that could be read in part only.
+/// A body that could only be read in part.
 #[derive(Debug)]
 pub struct Salvaged {
     /// The body as it arrived, decompressed as far as possible.
     pub raw: Vec<u8>,
     /// The body before it was decompressed, if it could not be decompressed to its end.
     pub encoded: Option<Body>,
-    /// Why it cannot be read as a whole, in words.
+    /// The reason, in words.
     pub cause: String,
-    /// What is not among its records.
+    /// The elements that are not records.
     pub unreadable: Unreadable,
 }
 
-/// What became of a blob in a batch that was committed.
+/// A blob of a batch that was committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedBlob {
-    /// Which one.
+    /// Its identity.
     pub key: BlobKey,
-    /// Where it comes from.
+    /// The feed that listed it.
     pub feed: FeedIndex,
-    /// The outputs that have its records for certain.
+    /// The outputs that have all of its records.
     pub has: OutputSet,
-    /// Whether those are all.
+    /// Whether these are all outputs.
     pub is_complete: bool,
-    /// How many of its records are new in some output.
+    /// The number of its records that are new in an output.
     pub records: u64,
-    /// How many were dropped because their Id was delivered before.
+    /// The number of its records that were dropped because they were delivered before.
     pub duplicates: u64,
-    /// How many the filter kept back.
+    /// The number of its records that the filter dropped.
     pub filtered: u64,
-    /// How many became dead letters of an output.
+    /// The number of its records that became dead letters of an output.
     pub dead_letters: u64,
     /// If its body could not be read as a whole: why, what was delivered, and where the body is, in words.
     pub salvaged: Option<String>,
@@ -100,63 +101,64 @@ pub struct Writer {
     feeds: Arc<Feeds>,
     outputs: Vec<Slot>,
     all: OutputSet,
-    /// `None` where nothing is to be remembered.
+    /// `None` in a pass that remembers nothing.
     ledger: Option<Ledger>,
     events: Sender<Event>,
     batch: Batch,
+    /// The records that are being written.
+    rendered: RecordBatch,
 }
 
-/// An output, and whether it failed.
+/// An output and its state in this pass.
 struct Slot {
     output: Box<dyn Output>,
     failure: Option<OutputError>,
-    /// The records that its receiver refused and that a later pass sends again.
-    refused: Refusals,
-    /// Those that are kept as dead letters.
-    dead: Refusals,
-    /// Why a batch was not committed although the output goes on: a rotation had truncated a file.
+    /// The identities of the records of this batch that the output has although it failed.
+    accepted_ids: Vec<u128>,
+    /// The records that its receiver rejected and that a later pass sends again.
+    rejected: RejectedLog,
+    /// The records that its receiver rejected and that are kept as dead letters.
+    dead_letters: RejectedLog,
+    /// Why a batch was not committed although the output is usable.
     truncation: Option<OutputError>,
-    /// Whether that was the last batch, so that a file can end in records that were not committed.
+    /// Whether the output has opened a file in this pass.
+    has_files: bool,
+    /// Whether a file can end in records that were not committed although the output is usable.
     is_truncated: bool,
 }
 
-/// Records that a receiver refused, for the log.
+/// Records that a receiver rejected, for the log.
 #[derive(Default)]
-struct Refusals {
+struct RejectedLog {
     count: usize,
     /// Some of them.
     named: Vec<String>,
-    /// What the receiver answered to the first.
-    why: Option<OutputError>,
+    /// The answer of the receiver to the first.
+    reason: Option<OutputError>,
 }
 
-/// Records that a receiver refused of a batch.
+/// The records that an output does not have of a batch although it has the others.
 #[derive(Default)]
-struct RefusedMarks {
-    to_be_sent_again: Vec<Mark>,
-    dead_letters: Vec<Mark>,
-}
-
-/// What outputs lack of a batch although the rest of it is safe there.
-#[derive(Default)]
-struct Lacking {
-    blobs: HashMap<usize, OutputSet>,
-    ids: HashMap<u128, OutputSet>,
+struct Missing {
+    by_blob: HashMap<usize, OutputSet>,
+    by_id: HashMap<u128, OutputSet>,
 }
 
 /// Blobs that are written but not yet committed.
 #[derive(Default)]
 struct Batch {
-    blobs: Vec<Written>,
+    blobs: Vec<WrittenBlob>,
     gone: Vec<(FeedIndex, PendingBlob)>,
-    /// The keys of its records, the outputs that they were written to, and the content that they came with.
+    /// The identities of its records, the outputs that they were written to, and the content that they came with.
     ids: HashMap<u128, (OutputSet, Content)>,
-    adopted: Vec<u128>,
+    /// The records that an output has from a pass that was cut off: the output, and what identifies them in its files.
+    adopted: Vec<(OutputName, u128)>,
     bytes: usize,
     ends: Option<Instant>,
 }
 
-struct Written {
+/// A blob that is written but not yet committed.
+struct WrittenBlob {
     feed: FeedIndex,
     wanted: PendingBlob,
     /// The outputs that it was written to, or that had it.
@@ -167,7 +169,7 @@ struct Written {
     salvaged: Option<String>,
 }
 
-/// What is left when nothing more comes.
+/// What is left when no more blobs come.
 pub struct Closed {
     /// The state, to be finished. `None` if nothing is to be remembered.
     pub ledger: Option<Ledger>,
@@ -178,7 +180,7 @@ pub struct Closed {
 }
 
 impl Writer {
-    /// A writer to these outputs.
+    /// Returns a writer to these outputs.
     pub fn new(
         feeds: Arc<Feeds>,
         outputs: Vec<Box<dyn Output>>,
@@ -187,62 +189,68 @@ impl Writer {
     ) -> Self {
         let all = outputs.iter().map(|output| output.name()).collect();
         let outputs = outputs.into_iter().map(Slot::new).collect();
-        Self { feeds, outputs, all, ledger, events, batch: Batch::default() }
+        Self {
+            feeds,
+            outputs,
+            all,
+            ledger,
+            events,
+            batch: Batch::default(),
+            rendered: RecordBatch::default(),
+        }
     }
 
-    /// Takes blobs until it is told that no more come, or until every output or the state has failed. What was not
-    /// committed by then is not known, and will be collected again.
+    /// Receives blobs until no more come, or until every output or the state has failed. Blobs that are not committed by
+    /// then are not known, and will be collected again.
     ///
-    /// `close` is told by its other end being dropped; what is in `blobs` then is still written.
+    /// When the other end of `close` is dropped, what is in `blobs` is still written.
     pub fn run(
         mut self,
         blobs: &Receiver<WriterMessage>,
         close: &Receiver<()>,
     ) -> Result<Closed, StateError> {
-        let mut told = self.all;
+        let mut reported = self.all;
         loop {
             let timer = self.batch.ends.map_or_else(crossbeam_channel::never, crossbeam_channel::at);
             select! {
-                recv(blobs) -> incoming => match incoming {
-                    Ok(incoming) => self.take(incoming)?,
+                recv(blobs) -> message => match message {
+                    Ok(message) => self.receive(message)?,
                     Err(_) => break,
                 },
                 recv(timer) -> _ => self.commit()?,
                 recv(close) -> _ => {
-                    while let Ok(incoming) = blobs.try_recv() {
-                        self.take(incoming)?;
+                    while let Ok(message) = blobs.try_recv() {
+                        self.receive(message)?;
                     }
                     break;
                 }
             }
-            let left = self.outputs_left();
-            if left.is_empty() {
+            let usable = self.usable_outputs();
+            if usable.is_empty() {
                 break;
             }
-            if left != told {
-                told = left;
-                let _ = self.events.send(Event::OutputsLeft(left));
+            if usable != reported {
+                reported = usable;
+                let _ = self.events.send(Event::OutputsLeft(usable));
             }
         }
         self.commit()?;
-        let is_whole = |slot: &Slot| slot.failure.is_none() && !slot.is_truncated;
-        let mut files = self.outputs.iter().filter(|slot| slot.output.name() == OutputName::File);
-        let files_are_whole = files.all(is_whole);
+        let is_whole = |slot: &Slot| !slot.has_files || (slot.failure.is_none() && !slot.is_truncated);
+        let files_are_whole = self.outputs.iter().all(is_whole);
         let ledger = self.ledger.as_ref();
-        let failures: Vec<_> = self.outputs.into_iter().filter_map(|slot| slot.close(ledger)).collect();
-        let failures = failures.into_iter().map(|(_, why)| why).collect();
+        let failures = self.outputs.into_iter().filter_map(|slot| slot.close(ledger)).collect();
         Ok(Closed { ledger: self.ledger, files_are_whole, failures })
     }
 
-    /// The outputs that have not failed.
-    fn outputs_left(&self) -> OutputSet {
-        let left = self.outputs.iter().filter(|slot| slot.failure.is_none());
-        left.map(|slot| slot.output.name()).collect()
+    /// Returns the outputs that have not failed.
+    fn usable_outputs(&self) -> OutputSet {
+        let usable = self.outputs.iter().filter(|slot| slot.failure.is_none());
+        usable.map(|slot| slot.output.name()).collect()
     }
 
-    fn take(&mut self, incoming: WriterMessage) -> Result<(), StateError> {
-        match incoming {
-            WriterMessage::FetchedBlob(downloaded) => self.write(downloaded)?,
+    fn receive(&mut self, message: WriterMessage) -> Result<(), StateError> {
+        match message {
+            WriterMessage::FetchedBlob(fetched) => self.write(fetched)?,
             WriterMessage::Gone(feed, wanted) => self.batch.gone.push((feed, wanted)),
             WriterMessage::Started(feed, at) => {
                 let (tenant, content_type) = self.feeds.feed(feed);
@@ -259,48 +267,99 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, downloaded: FetchedBlob) -> Result<(), StateError> {
-        let FetchedBlob { feed, wanted, records, filtered, share, salvaged } = downloaded;
+    fn write(&mut self, fetched: FetchedBlob) -> Result<(), StateError> {
+        let FetchedBlob { feed, wanted, records, filtered, share, salvaged } = fetched;
+        let (count, bytes) = (records.len() as u64, records.bytes());
+        let had = wanted.delivered_to;
+        let (to, new) = self.write_records(feed, &wanted, records, share)?;
+        let duplicates = if to.or(had).is_empty() { 0 } else { count - new };
+        self.batch.bytes += bytes;
+        let mut written =
+            WrittenBlob { feed, wanted, to: to.or(had), records: new, duplicates, filtered, salvaged: None };
+        if let Some(salvaged) = salvaged {
+            written.salvaged = Some(self.quarantine(&written, *salvaged)?);
+        }
+        self.batch.blobs.push(written);
+        Ok(())
+    }
+
+    /// Writes the records of a blob to the outputs that lack it. Returns the outputs that accepted them, and the number of
+    /// records that are new in an output.
+    fn write_records(
+        &mut self,
+        feed: FeedIndex,
+        wanted: &PendingBlob,
+        records: BlobRecords,
+        share: Share,
+    ) -> Result<(OutputSet, u64), StateError> {
         let feeds = Arc::clone(&self.feeds);
         let (tenant, content_type) = feeds.feed(feed);
         let (tenant_id, tenant_name) = (&*tenant.tenant_id, tenant.name.as_deref());
         let source = Source { tenant_id, tenant_name, content_type, blob: self.batch.blobs.len() };
         let content = Content::new(tenant_id, content_type, wanted.blob.created);
-        let mut to = wanted.delivered_to;
-        let mut is_new = vec![false; records.len()];
-        for place in 0..self.outputs.len() {
-            let name = self.outputs[place].output.name();
-            if self.outputs[place].failure.is_some() || to.contains(name) {
-                continue;
-            }
-            let (mut left, mut has_all) = (records.iter(), true);
-            for is_new in is_new.chunks_mut(RECORDS_AT_ONCE) {
-                let chosen = self.choose(place, left.by_ref(), feed, content, is_new)?;
-                has_all = self.write_to(place, &source, &chosen)?;
-                if !has_all {
+        let mut to = self.usable_outputs().without(wanted.delivered_to);
+        let mut rendered = mem::take(&mut self.rendered);
+        let (mut new, mut receivers, mut rest) = (0, Vec::new(), records.iter());
+        loop {
+            rendered.clear();
+            receivers.clear();
+            let mut is_last = to.is_empty();
+            while !is_last && !rendered.is_full() {
+                let Some(record) = rest.next() else {
+                    is_last = true;
                     break;
+                };
+                let lacking = self.outputs_without(&record, to, feed, content)?;
+                new += u64::from(!lacking.all.is_empty());
+                if !lacking.to_write.is_empty() {
+                    rendered.push(&record);
+                    receivers.push(lacking.to_write);
                 }
             }
-            if has_all {
-                to = to.with(name);
+            if is_last {
+                break;
+            }
+            to = self.write_rendered(&source, &rendered, &receivers, to)?;
+        }
+        drop(rest);
+        share.give_back(records.into_buffer());
+        to = self.write_rendered(&source, &rendered, &receivers, to)?;
+        self.rendered = rendered;
+        Ok((to, new))
+    }
+
+    /// Writes records to these outputs, each to its `receivers`. Returns the outputs that accepted them.
+    fn write_rendered(
+        &mut self,
+        source: &Source<'_>,
+        records: &RecordBatch,
+        receivers: &[OutputSet],
+        mut to: OutputSet,
+    ) -> Result<OutputSet, StateError> {
+        let Self { outputs, ledger, .. } = self;
+        for slot in outputs {
+            let name = slot.output.name();
+            let count = receivers.iter().filter(|receivers| receivers.contains(name)).count();
+            if count == 0 || !to.contains(name) {
+                continue;
+            }
+            let written = if count == records.len() {
+                slot.attempt(ledger, |output, on_open| output.write(source, records, on_open))?
+            } else {
+                let own = records.filtered(|place| receivers[place].contains(name));
+                slot.attempt(ledger, |output, on_open| output.write(source, &own, on_open))?
+            };
+            if written.is_none() {
+                to = to.without(OutputSet::EMPTY.with(name));
             }
         }
-        let new = is_new.iter().filter(|is_new| **is_new).count() as u64;
-        let duplicates = if to.is_empty() { 0 } else { records.len() as u64 - new };
-        self.batch.bytes += records.bytes();
-        let mut written = Written { feed, wanted, to, records: new, duplicates, filtered, salvaged: None };
-        if let Some(salvaged) = salvaged {
-            written.salvaged = Some(self.quarantine(&written, *salvaged)?);
-        }
-        self.batch.blobs.push(written);
-        share.give_back(records.into_buffer());
-        Ok(())
+        Ok(to)
     }
 
     /// Keeps the body of a blob of which only a part can be delivered, durably, before the blob can become known. Returns
-    /// what is to be said of it.
-    fn quarantine(&self, written: &Written, salvaged: Salvaged) -> Result<String, StateError> {
-        let Written { feed, wanted, records, duplicates, filtered, .. } = written;
+    /// a description.
+    fn quarantine(&self, written: &WrittenBlob, salvaged: Salvaged) -> Result<String, StateError> {
+        let WrittenBlob { feed, wanted, records, duplicates, filtered, .. } = written;
         let Salvaged { raw, encoded, cause, unreadable } = salvaged;
         let encoded = encoded.as_ref().map(Body::bytes);
         let (tenant, content_type) = self.feeds.feed(*feed);
@@ -331,120 +390,91 @@ impl Writer {
         ))
     }
 
-    /// Of the next records, one for each place in `is_new`, those that an output has not got yet: neither from an
-    /// earlier batch, nor from this one, nor from a pass that was cut off after it had written them. A record without an
-    /// Id is always delivered.
-    fn choose<'r>(
+    /// Returns those of the outputs `to` that do not have a record yet: neither from an earlier batch nor from this one.
+    /// Notes in the batch that they get it. A record without an Id is always delivered.
+    fn outputs_without(
         &mut self,
-        place: usize,
-        records: impl Iterator<Item = Record<'r>>,
+        record: &ParsedRecord<'_>,
+        to: OutputSet,
         feed: FeedIndex,
         content: Content,
-        is_new: &mut [bool],
-    ) -> Result<Vec<Record<'r>>, StateError> {
-        let slot = &self.outputs[place].output;
-        let output = slot.name();
-        let mut chosen = Vec::with_capacity(is_new.len());
-        let Some(ledger) = &mut self.ledger else {
-            chosen.extend(records.take(is_new.len()));
-            is_new.fill(true);
-            return Ok(chosen);
-        };
-        let origin = self.feeds.origin(feed);
-        let may_be_there = output == OutputName::File && ledger.has_orphans();
-        for (is_new, record) in is_new.iter_mut().zip(records) {
-            let guid = record.id.and_then(|id| origin.guid_of(id));
-            // Orphans that an earlier version has found are known by their GUID alone.
-            let keys = may_be_there.then(|| [Some(slot.key(&record)), guid]);
-            let adopted = keys.into_iter().flatten().flatten().find(|&key| ledger.adopt(key));
-            let is_there = adopted.is_some();
-            self.batch.adopted.extend(adopted);
-            if let Some(id) = record.id.filter(|_| ledger.knows_records()) {
-                let (batch, _) = self.batch.ids.entry(id.key()).or_insert((OutputSet::EMPTY, content));
-                if batch.contains(output) || ledger.has_record(output, id.key(), guid)? {
-                    continue;
-                }
-                *batch = batch.with(output);
-            }
-            *is_new = true;
-            if !is_there {
-                chosen.push(record);
-            }
-        }
-        Ok(chosen)
-    }
-
-    /// Whether the output took the records. One that did not is not used again.
-    fn write_to(
-        &mut self,
-        place: usize,
-        source: &Source<'_>,
-        records: &[Record<'_>],
-    ) -> Result<bool, StateError> {
-        let slot = &mut self.outputs[place];
-        if records.is_empty() {
-            return Ok(true);
-        }
-        match slot.output.prepare(source) {
-            Err(error) => {
-                slot.fail(error);
-                return Ok(false);
-            }
-            Ok(None) => {}
-            Ok(Some(position)) => {
-                if let Some(ledger) = &mut self.ledger {
-                    ledger.opened(position)?;
+    ) -> Result<Lacking, StateError> {
+        let Some(ledger) = &mut self.ledger else { return Ok(Lacking { all: to, to_write: to }) };
+        let guid = record.id.and_then(|id| self.feeds.origin(feed).guid_of(id));
+        let mut adopted = OutputSet::EMPTY;
+        if ledger.has_orphans() {
+            let mut line = String::new();
+            record.render(&mut line);
+            for output in self.outputs.iter().map(|slot| &slot.output).filter(|it| to.contains(it.name())) {
+                let Some(key) = output.key_in_files(line.trim_end_matches('\n')) else { continue };
+                // Orphans that an earlier version has found are known by their GUID alone.
+                let keys = [Some(key), guid].into_iter().flatten();
+                if let Some(key) = keys.into_iter().find(|&key| ledger.adopt(key)) {
+                    adopted = adopted.with(output.name());
+                    self.batch.adopted.push((output.name(), key));
                 }
             }
         }
-        Ok(slot.attempt(|output| output.write(source, records)).is_some())
+        let mut all = to;
+        if let Some(id) = record.id.filter(|_| ledger.knows_records()) {
+            let (in_batch, _) = self.batch.ids.entry(id.key()).or_insert((OutputSet::EMPTY, content));
+            all = to.without(*in_batch);
+            if !all.is_empty() {
+                all = all.without(ledger.outputs_with(id.key(), guid)?);
+            }
+            *in_batch = in_batch.or(all);
+        }
+        Ok(Lacking { all, to_write: all.without(adopted) })
     }
 
-    /// **Durable in the outputs, then in the state.** The order is the promise:
+    /// **Durable in the outputs, then in the state.** This order is the promise of the program:
     ///
-    /// 1. Each output makes the batch's records durable and checks that its files still have a name, and what its
-    ///    receiver refuses becomes durable as dead letters. A crash before that is over leaves blobs that are not known
-    ///    and, in files, records that are orphans: the blobs are collected again, and the orphans adopted; dead letters
-    ///    can come twice.
-    /// 2. The state is told ([`Ledger::commit`] says what a crash at each of its steps leaves).
-    /// 3. The main thread is told, and counts the blobs as delivered.
+    /// 1. Each output flushes the records of the batch, and records that its receiver rejects become durable as dead
+    ///    letters. A crash before the end of this step leaves blobs that are not known and, in files, records that are
+    ///    orphans: the blobs are collected again, and the orphans adopted; dead letters can come twice.
+    /// 2. The state commits the batch ([`Ledger::commit`] says what a crash at each of its steps leaves).
+    /// 3. The main thread counts the blobs as delivered.
     fn commit(&mut self) -> Result<(), StateError> {
         let Batch { blobs, gone, ids, adopted, .. } = mem::take(&mut self.batch);
         if blobs.is_empty() && gone.is_empty() {
             return Ok(());
         }
         let mut durable = OutputSet::EMPTY;
-        let (mut positions, mut lacking) = (Vec::new(), Lacking::default());
+        let (mut positions, mut missing) = (Vec::new(), Missing::default());
         let mut dead_letters: HashMap<usize, u64> = HashMap::new();
-        for slot in self.outputs.iter_mut().filter(|slot| slot.failure.is_none()) {
-            if let Some(ends) = slot.make_durable(self.ledger.as_mut())? {
-                durable = durable.with(slot.output.name());
-                positions.extend(ends);
-                let refused = slot.take_refused(&self.feeds, &blobs, self.ledger.as_ref())?;
-                for mark in refused.to_be_sent_again {
-                    lacking.add(mark, slot.output.name());
-                }
-                for mark in refused.dead_letters {
-                    *dead_letters.entry(mark.blob).or_default() += 1;
+        let Self { outputs, ledger, feeds, .. } = self;
+        for slot in outputs.iter_mut().filter(|slot| slot.failure.is_none()) {
+            let flushed = slot.attempt(ledger, |output, on_open| output.flush(on_open))?;
+            let Some(Flushed { rejected, positions: ends }) = flushed else { continue };
+            durable = durable.with(slot.output.name());
+            positions.extend(ends);
+            slot.is_truncated = false;
+            let Some(rejected) = rejected else { continue };
+            let records: Vec<_> = rejected.records.iter().map(|rejected| rejected.record).collect();
+            let are_dead_letters = slot.note_rejected(rejected, feeds, &blobs, ledger.as_ref())?;
+            for record in records {
+                if are_dead_letters {
+                    *dead_letters.entry(record.blob).or_default() += 1;
+                } else {
+                    missing.add(record, slot.output.name());
                 }
             }
         }
+        let adopted = adopted.into_iter().filter(|(output, _)| durable.contains(*output));
+        let adopted = adopted.map(|(_, key)| key).collect();
         let mut batch = state::Batch { positions, adopted, ..state::Batch::default() };
-        if !durable.contains(OutputName::File) {
-            batch.adopted.clear();
-        }
-        let mut delivered = Vec::new();
+        let mut committed = Vec::new();
         for (place, written) in blobs.into_iter().enumerate() {
-            let Written { feed, wanted, to, records, duplicates, filtered, salvaged } = written;
+            let WrittenBlob { feed, wanted, to, records, duplicates, filtered, salvaged } = written;
             let had = wanted.delivered_to;
-            let has = to.and(durable.without(lacking.of_blob(place)).or(had));
+            let has = to.and(durable.without(missing.of_blob(place)).or(had));
             let is_complete = self.all.without(has).is_empty();
             let key = self.remember(&mut batch, feed, wanted, has, is_complete);
             let is_new = !has.without(had).is_empty();
             let (records, duplicates, filtered) =
                 if is_new { (records, duplicates, filtered) } else { (0, 0, 0) };
             let dead_letters = dead_letters.get(&place).copied().unwrap_or_default();
-            delivered.push(CommittedBlob {
+            committed.push(CommittedBlob {
                 key,
                 feed,
                 has,
@@ -459,26 +489,26 @@ impl Writer {
         for (feed, wanted) in gone {
             self.remember(&mut batch, feed, wanted, OutputSet::EMPTY, true);
         }
-        let mut safe: HashMap<u128, OutputSet> = HashMap::new();
-        for slot in self.outputs.iter_mut().filter(|slot| slot.failure.is_some()) {
-            for id in slot.output.take_safe_ids() {
-                let outputs = safe.entry(id).or_default();
+        let mut accepted: HashMap<u128, OutputSet> = HashMap::new();
+        for slot in &mut self.outputs {
+            for id in mem::take(&mut slot.accepted_ids) {
+                let outputs = accepted.entry(id).or_default();
                 *outputs = outputs.with(slot.output.name());
             }
         }
         let have =
-            |id| safe.get(&id).map_or(durable, |outputs| durable.or(*outputs)).without(lacking.of_id(id));
+            |id| accepted.get(&id).map_or(durable, |outputs| durable.or(*outputs)).without(missing.of_id(id));
         let ids = ids.into_iter().map(|(id, (outputs, content))| (id, outputs.and(have(id)), content));
         let ids: Vec<_> = ids.collect();
         if let Some(ledger) = &mut self.ledger {
             ledger.commit(&batch, &ids)?;
         }
-        // The main thread may be gone already, if it panicked; then nobody counts.
-        let _ = self.events.send(Event::Committed(delivered));
+        // If the main thread has panicked, the event is not needed.
+        let _ = self.events.send(Event::Committed(committed));
         Ok(())
     }
 
-    /// Puts into the batch what has to be remembered of a blob: that it is known, or who has it.
+    /// Adds a blob to what the state remembers of a batch: that it is known, or the outputs that have it.
     fn remember(
         &self,
         batch: &mut state::Batch,
@@ -513,8 +543,15 @@ impl Writer {
     }
 }
 
-/// How the log names a record.
-fn name_of(feeds: &Feeds, feed: FeedIndex, record: Mark) -> String {
+/// The outputs that lack a record.
+struct Lacking {
+    all: OutputSet,
+    /// Those that do not have it in a file either, from a pass that was cut off after it had written it.
+    to_write: OutputSet,
+}
+
+/// Returns the name of a record in the log.
+fn name_of(feeds: &Feeds, feed: FeedIndex, record: BlobRecord) -> String {
     let id = match record.id.map(|id| feeds.origin(feed).guid_of(id)) {
         None => "one without an Id".to_owned(),
         Some(None) => "one whose Id is not a GUID".to_owned(),
@@ -523,41 +560,41 @@ fn name_of(feeds: &Feeds, feed: FeedIndex, record: Mark) -> String {
     format!("{id} of {}", feeds.label(feed))
 }
 
-impl Lacking {
-    fn add(&mut self, record: Mark, output: OutputName) {
-        let blob = self.blobs.entry(record.blob).or_default();
+impl Missing {
+    fn add(&mut self, record: BlobRecord, output: OutputName) {
+        let blob = self.by_blob.entry(record.blob).or_default();
         *blob = blob.with(output);
         if let Some(id) = record.id {
-            let record = self.ids.entry(id.key()).or_default();
+            let record = self.by_id.entry(id.key()).or_default();
             *record = record.with(output);
         }
     }
 
     fn of_blob(&self, place: usize) -> OutputSet {
-        self.blobs.get(&place).copied().unwrap_or_default()
+        self.by_blob.get(&place).copied().unwrap_or_default()
     }
 
     fn of_id(&self, id: u128) -> OutputSet {
-        self.ids.get(&id).copied().unwrap_or_default()
+        self.by_id.get(&id).copied().unwrap_or_default()
     }
 }
 
-impl Refusals {
-    fn add(&mut self, labels: impl ExactSizeIterator<Item = String>, why: OutputError) {
+impl RejectedLog {
+    fn add(&mut self, labels: impl ExactSizeIterator<Item = String>, reason: OutputError) {
         self.count += labels.len();
         self.named.extend(labels.take(NAMED_RECORDS_MAX.saturating_sub(self.named.len())));
-        self.why.get_or_insert(why);
+        self.reason.get_or_insert(reason);
     }
 
-    /// The records and why they are refused. `None` if there are none.
+    /// Returns the records in words, and why they are rejected. `None` if there are none.
     fn in_words(&self) -> Option<(String, &OutputError)> {
-        let why = self.why.as_ref()?;
+        let reason = self.reason.as_ref()?;
         let mut named = self.named.join(", ");
         if self.count > self.named.len() {
             named += ", …";
         }
         let records = if self.count == 1 { "record" } else { "records" };
-        Some((format!("{} {records} ({named})", self.count), why))
+        Some((format!("{} {records} ({named})", self.count), reason))
     }
 }
 
@@ -566,69 +603,73 @@ impl Slot {
         Self {
             output,
             failure: None,
-            refused: Refusals::default(),
-            dead: Refusals::default(),
+            accepted_ids: Vec::new(),
+            rejected: RejectedLog::default(),
+            dead_letters: RejectedLog::default(),
             truncation: None,
+            has_files: false,
             is_truncated: false,
         }
     }
 
-    /// Makes the batch durable, and written again where its files were removed meanwhile. Returns where the files end.
-    /// `None` if the output does not have the batch: it has failed, or a rotation has truncated a file.
-    fn make_durable(&mut self, mut ledger: Option<&mut Ledger>) -> Result<Option<Vec<Position>>, StateError> {
-        self.is_truncated = false;
-        for _ in 0..=REWRITES_MAX {
-            let settled = self.attempt(|output| {
-                output.make_durable()?;
-                output.settle()
-            });
-            match settled {
-                None => return Ok(None),
-                Some(Settled::Safe(ends)) => return Ok(Some(ends)),
-                Some(Settled::Truncated(why)) => {
-                    log::warn!("Output {}: {why}", self.output.name());
-                    self.is_truncated = true;
-                    self.truncation.get_or_insert(why);
-                    return Ok(None);
-                }
-                Some(Settled::Reopened(positions)) => {
-                    if let Some(ledger) = &mut ledger {
-                        positions.into_iter().try_for_each(|position| ledger.opened(position))?;
-                    }
-                    if self.attempt(|output| output.write_again()).is_none() {
-                        return Ok(None);
-                    }
-                }
-            }
-        }
-        self.fail(OutputError::Receiver {
-            receiver: format!("output.{}", self.output.name()),
-            problem: format!("its files were removed {REWRITES_MAX} times while a batch was written"),
-            hint: "find out which program removes them".to_owned(),
+    /// Uses the output. Returns `None` if that fails; unless the error says otherwise, the output is not used again in this
+    /// pass then.
+    fn attempt<T>(
+        &mut self,
+        ledger: &mut Option<Ledger>,
+        act: impl FnOnce(&mut dyn Output, &mut OnOpen<'_>) -> Result<T, DeliveryError>,
+    ) -> Result<Option<T>, StateError> {
+        let (mut state_error, mut has_opened) = (None, false);
+        let result = act(self.output.as_mut(), &mut |position| {
+            has_opened = true;
+            let opened = ledger.as_mut().map_or(Ok(()), |ledger| ledger.opened(position));
+            opened.map_err(|error| {
+                state_error = Some(error);
+                OutputError::Journal
+            })
         });
+        self.has_files |= has_opened;
+        if let Some(error) = state_error {
+            return Err(error);
+        }
+        let DeliveryError { error, accepted_ids, is_usable } = match result {
+            Ok(done) => return Ok(Some(done)),
+            Err(failed) => failed,
+        };
+        self.accepted_ids.extend(accepted_ids);
+        let name = self.output.name();
+        if is_usable {
+            log::warn!("Output {name}: {error}");
+            self.truncation.get_or_insert(error);
+            self.is_truncated = true;
+        } else {
+            match error {
+                OutputError::Closed => log::warn!("Output {name} ended: {error}"),
+                _ => log::error!("Output {name} failed: {error}"),
+            }
+            self.failure = Some(error);
+        }
         Ok(None)
     }
 
-    /// What its receiver refused of what was just made durable, kept as dead letters where that is to be.
-    fn take_refused(
+    /// Keeps rejected records as dead letters if that is intended and there is room; otherwise they are sent again by a
+    /// later pass. Returns whether they are kept.
+    fn note_rejected(
         &mut self,
+        rejected: Rejected,
         feeds: &Feeds,
-        blobs: &[Written],
+        blobs: &[WrittenBlob],
         ledger: Option<&Ledger>,
-    ) -> Result<RefusedMarks, StateError> {
-        let mut marks = RefusedMarks::default();
-        let Some(Refused { records, why, are_dead_letters }) = self.output.take_refused() else {
-            return Ok(marks);
-        };
-        let all = records.iter().map(|record| record.mark).collect();
+    ) -> Result<bool, StateError> {
+        let Rejected { records, reason, are_dead_letters } = rejected;
         let name = self.output.name();
-        let label = |record: &RefusedRecord| name_of(feeds, blobs[record.mark.blob].feed, record.mark);
-        let ledger = ledger.filter(|_| are_dead_letters);
-        if let Some(ledger) = ledger {
+        let label =
+            |rejected: &RejectedRecord| name_of(feeds, blobs[rejected.record.blob].feed, rejected.record);
+        if let Some(ledger) = ledger.filter(|_| are_dead_letters) {
             let (ids, refused_at) =
-                (records.iter().map(RefusedRecord::id).collect::<Vec<_>>(), Timestamp::now());
-            let letters = records.iter().zip(&ids).map(|(record, id)| {
-                let written = &blobs[record.mark.blob];
+                (records.iter().map(RejectedRecord::id).collect::<Vec<_>>(), Timestamp::now());
+            let letters = records.iter().zip(&ids).map(|(rejected, id)| {
+                let written = &blobs[rejected.record.blob];
                 let (tenant, content_type) = feeds.feed(written.feed);
                 DeadLetter {
                     refused_at,
@@ -637,53 +678,34 @@ impl Slot {
                     content_type: content_type.name(),
                     content_id: &written.wanted.blob.content_id,
                     record_id: id.as_deref(),
-                    reason: &record.reason,
-                    record: &record.record,
+                    reason: &rejected.reason,
+                    record: rejected.line.as_bytes(),
                 }
             });
             let letters: Vec<_> = letters.collect();
             if ledger.add_dead_letters(name, &letters)? {
-                self.dead.add(records.iter().map(label), why);
-                marks.dead_letters = all;
-                return Ok(marks);
+                self.dead_letters.add(records.iter().map(label), reason);
+                return Ok(true);
             }
             log::error!(
                 "{} is full: move it away; until then records that the receiver refuses are sent again by each pass",
                 ledger.dead_letters_path(name).display()
             );
         }
-        self.refused.add(records.iter().map(label), why);
-        marks.to_be_sent_again = all;
-        Ok(marks)
+        self.rejected.add(records.iter().map(label), reason);
+        Ok(false)
     }
 
-    /// The output and why it failed, if it did; reports which records were refused.
-    fn close(self, ledger: Option<&Ledger>) -> Option<(Box<dyn Output>, OutputError)> {
+    /// Reports which records were rejected. Returns why the output failed, if it did.
+    fn close(self, ledger: Option<&Ledger>) -> Option<OutputError> {
         let name = self.output.name();
-        if let Some((records, why)) = self.dead.in_words() {
+        if let Some((records, reason)) = self.dead_letters.in_words() {
             let path = ledger.map(|ledger| ledger.dead_letters_path(name)).unwrap_or_default();
-            log::warn!("Output {name} refuses {records}, kept in {}: {why}", path.display());
+            log::warn!("Output {name} refuses {records}, kept in {}: {reason}", path.display());
         }
-        if let Some((records, why)) = self.refused.in_words() {
-            log::error!("Output {name} failed for {records}: {why}; the next pass sends it again");
+        if let Some((records, reason)) = self.rejected.in_words() {
+            log::error!("Output {name} failed for {records}: {reason}; the next pass sends it again");
         }
-        let why = self.failure.or(self.refused.why).or(self.truncation)?;
-        Some((self.output, why))
-    }
-
-    /// Does something with the output, unless it fails: then it is not used again in this pass.
-    fn attempt<T>(&mut self, act: impl FnOnce(&mut dyn Output) -> Result<T, OutputError>) -> Option<T> {
-        act(self.output.as_mut()).map_err(|error| self.fail(error)).ok()
-    }
-
-    fn fail(&mut self, error: OutputError) {
-        let name = self.output.name();
-        match error {
-            OutputError::Closed => log::warn!("Output {name} ended: {error}"),
-            OutputError::Storage { .. } | OutputError::Receiver { .. } => {
-                log::error!("Output {name} failed: {error}");
-            }
-        }
-        self.failure = Some(error);
+        self.failure.or(self.rejected.reason).or(self.truncation)
     }
 }

@@ -1,33 +1,34 @@
-//! What can be delivered of a body that cannot be read as a whole.
+//! The part of a body that can be delivered although the body cannot be read as a whole.
 //!
-//! Each element that is a whole JSON object in UTF-8 is a record, whatever its neighbours are. After a mistake in the
-//! syntax it is uncertain where the next element begins: an object after it counts as a record only if it has the
-//! fields that every record has, because an object *within* a record must not be taken for one.
+//! Each element that is a whole JSON object in UTF-8 is a record, whatever its neighbours are. After a syntax error it is
+//! uncertain where the next element begins. An object after it counts as a record only if it has the fields that every
+//! record has, because an object *in* a record must not be mistaken for a record.
 
 use super::{
-    Head,
+    header::Header,
     index::{Entry, Index},
 };
-use crate::json::{Fault, Scanner};
+use crate::json::{Scanner, SyntaxError};
 
-/// A search for the next element reads at most this many times the body's length, so that no body can make it quadratic.
+/// The search for the next element reads at most this many times the length of the body, so that no body makes it
+/// quadratic.
 const SEARCH_FACTOR: usize = 8;
 
-/// What could not be delivered of a body.
+/// The part of a body that could not be delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Elements that are not objects: numbers, strings, `null`, …
+    /// The number of elements that are not objects: numbers, strings, `null`, …
     pub not_objects: u64,
-    /// Places with wrong syntax or without UTF-8, each of at least one element.
+    /// The number of places with a syntax error or without UTF-8, each of at least one element.
     pub broken: u64,
-    /// Whether the array has no end.
+    /// Whether the array is cut short.
     pub is_cut: bool,
-    /// Whether the body is not an array at all.
+    /// Whether the body is not an array.
     pub is_not_array: bool,
 }
 
-/// Adds each whole object of the array to the index. Places are counted from the body's start.
-pub(super) fn find_objects(body: &[u8], index: &mut Index, room: &mut impl FnMut(usize)) -> Unreadable {
+/// Adds each whole object of the array in a body to the index.
+pub(super) fn find_objects(body: &[u8], index: &mut Index, reserve: &mut impl FnMut(usize)) -> Unreadable {
     let start = body.len() - body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).len();
     let mut elements = Elements {
         text: &body[start..],
@@ -52,20 +53,20 @@ pub(super) fn find_objects(body: &[u8], index: &mut Index, room: &mut impl FnMut
                 continue;
             }
             b'{' => match elements.object() {
-                Ok(Some(head)) => {
+                Ok(Some(header)) => {
                     let fields = start + from..start + elements.scanner.at() - 1;
-                    let has_whitespace = elements.scanner.saw_whitespace;
-                    index.push(&Entry { fields, has_whitespace, id: head.id, ending: head.seen }, room);
+                    let whitespace_bytes = elements.scanner.whitespace_bytes;
+                    index.push(&Entry { fields, whitespace_bytes, header }, reserve);
                     continue;
                 }
                 Ok(None) => {
                     unreadable.broken += 1;
                     continue;
                 }
-                Err(fault) => unreadable.is_cut = fault.is_end,
+                Err(error) => unreadable.is_cut = error.is_end,
             },
             _ => {
-                if elements.scanner.value().is_ok() && elements.is_behind_element() {
+                if elements.scanner.value().is_ok() && elements.is_after_element() {
                     unreadable.not_objects += 1;
                     continue;
                 }
@@ -84,25 +85,25 @@ pub(super) fn find_objects(body: &[u8], index: &mut Index, room: &mut impl FnMut
 struct Elements<'a> {
     text: &'a [u8],
     scanner: Scanner<'a>,
-    /// How many bytes may still be read in the search for an element.
+    /// The number of bytes that the search for an element may still read.
     budget: usize,
 }
 
 impl Elements<'_> {
-    /// Reads an object; `None` if that is not UTF-8.
-    fn object(&mut self) -> Result<Option<Head>, Fault> {
+    /// Reads an object; `None` if it is not UTF-8.
+    fn object(&mut self) -> Result<Option<Header>, SyntaxError> {
         let from = self.scanner.at();
-        self.scanner.saw_whitespace = false;
-        let head = Head::read(&mut self.scanner)?;
-        Ok(std::str::from_utf8(&self.text[from..self.scanner.at()]).is_ok().then_some(head))
+        let header = Header::read(&mut self.scanner)?;
+        Ok(std::str::from_utf8(&self.text[from..self.scanner.at()]).is_ok().then_some(header))
     }
 
-    /// Whether what comes next can follow an element.
-    fn is_behind_element(&mut self) -> bool {
+    /// Returns whether the next token can follow an element.
+    fn is_after_element(&mut self) -> bool {
         matches!(self.scanner.peek(), None | Some(b',' | b']' | b'{'))
     }
 
-    /// Goes to the next record at or after this place. `false` if there is none, or if the search has taken too long.
+    /// Moves to the next record at or after this position. Returns `false` if there is none, or if the search has read too
+    /// much.
     fn find_record(&mut self, from: usize) -> bool {
         let mut from = from;
         while let Some(found) = self.text.get(from..).and_then(|rest| memchr::memchr(b'{', rest)) {
@@ -112,8 +113,9 @@ impl Elements<'_> {
                 continue;
             }
             self.scanner.go_to(place);
-            let is_record = self.object().is_ok_and(|head| head.is_some_and(|head| head.is_of_record()));
-            let is_record = is_record && self.is_behind_element();
+            let is_record =
+                self.object().is_ok_and(|header| header.is_some_and(|header| header.is_of_record()));
+            let is_record = is_record && self.is_after_element();
             let read = self.scanner.at() - place;
             self.scanner.go_to(place);
             if is_record {
@@ -125,13 +127,13 @@ impl Elements<'_> {
         false
     }
 
-    /// Whether what is before this place can be the end of another element, or a comma between two.
+    /// Returns whether an element can begin at this position: after another one, or after the comma between two.
     fn can_begin_element(&self, place: usize) -> bool {
         let before = self.text[..place].trim_ascii_end().last();
         before.is_none_or(|&byte| byte != b':')
     }
 
-    /// Whether the text ends as an array does.
+    /// Returns whether the text ends like an array.
     fn has_end(&self) -> bool {
         self.text.trim_ascii_end().last() == Some(&b']')
     }

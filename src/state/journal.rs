@@ -8,24 +8,14 @@
 //! What a killed pass leaves is found by [`Journal::open`]:
 //!
 //! - Blobs of committed batches enter `known_blobs` if they are not in it yet.
-//! - What is in an output file after its committed length is of an unfinished batch. Its whole records stay, because
-//!   another program may have read them already; they are **orphans**: their blobs are not known and will be collected
-//!   again, and then each orphan is adopted: the record that is it is not written a second time.
-//! - The first line that is not a whole record is cut off, with all that follows. It is a line that the pass could not
-//!   finish; or, after a power loss, a line whose pages reached the disk in part, as zero bytes. A follower can then read
-//!   some records twice.
-//! - The orphans may exist only in memory: after an fsync that failed, the system takes its pages for written, and no
-//!   later fsync writes them. So they are written again, in place, before anything relies on them. The same holds for the
-//!   lines of `known_blobs` that a pass has appended before it ended early.
-//! - A row of a CSV file is known by its Id, or else by what its fields say ([`csv`]); its header is no orphan.
-//! - A file that was renamed meanwhile is found in its folder by its number. One that has shrunk was rotated by
-//!   copytruncate, or is gone; then it cannot be told what was in it, and the records of that last batch may be
-//!   delivered twice, which is logged.
+//! - What is in an output file after its committed length is of an unfinished batch. The output that wrote it finds the
+//!   whole records in it. They are **orphans**: their blobs are not known and will be collected again, and then each
+//!   orphan is adopted: its record is not written a second time.
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, Seek, SeekFrom},
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -37,10 +27,9 @@ use super::{
     progress::{Waiting, WaitingLine},
 };
 use crate::{
-    csv::{self, Columns},
     disk::{self, Position},
     feed::ContentType,
-    limits, records,
+    limits,
 };
 
 /// The file's name in `workingDir`.
@@ -170,8 +159,12 @@ pub struct Journal {
 
 impl Journal {
     /// Opens it, and finds out what an earlier pass left. Nothing is changed in the journal until
-    /// [`Self::take_over`] says that it was dealt with.
-    pub fn open(working_dir: &Path) -> Result<(Self, Left), StateError> {
+    /// [`Self::take_over`] says that it was dealt with. `recover` returns the keys of the records that an output file
+    /// contains after a committed position.
+    pub fn open(
+        working_dir: &Path,
+        recover: impl Fn(&Position) -> io::Result<Vec<u128>>,
+    ) -> Result<(Self, Left), StateError> {
         let path = working_dir.join(FILE_NAME);
         disk::recover(&path).map_err(|error| StateError::storage("recover", &path, error))?;
         let file =
@@ -184,8 +177,11 @@ impl Journal {
         }
         let taken_over = left.orphans.count();
         for position in std::mem::take(&mut left.positions) {
-            find_orphans(&position, &mut left.orphans)
-                .map_err(|error| StateError::storage("read", &position.path, error))?;
+            let keys =
+                recover(&position).map_err(|error| StateError::storage("read", &position.path, error))?;
+            for key in keys {
+                left.orphans.add(key);
+            }
         }
         let found = left.orphans.count() - taken_over;
         if found > 0 {
@@ -346,79 +342,4 @@ impl Left {
             None => self.positions.push(position),
         }
     }
-}
-
-/// Adds the whole records after a position to the orphans, and cuts off what follows them.
-fn find_orphans(position: &Position, orphans: &mut Orphans) -> io::Result<()> {
-    let Some(mut file) = find_file(position)? else {
-        log::warn!(
-            "{} was rotated and is not to be found; the records of a pass that was cut off may be delivered twice",
-            position.path.display()
-        );
-        return Ok(());
-    };
-    let length = file.metadata()?.len();
-    if length < position.length {
-        log::warn!(
-            "{} was truncated by a rotation; the records of a pass that was cut off may be delivered twice",
-            position.path.display()
-        );
-        return Ok(());
-    }
-    let is_csv = csv::is_csv(&position.path);
-    // A header is not a row, and without one, which comes first, there are no rows.
-    let columns = if is_csv { Columns::read(&mut file)? } else { None };
-    let mut end = columns.as_ref().map_or(0, |(_, header)| *header).max(position.length);
-    file.seek(SeekFrom::Start(end))?;
-    let mut reader = BufReader::new(&file);
-    let (mut line, mut is_damaged) = (Vec::new(), false);
-    loop {
-        line.clear();
-        reader.read_until(b'\n', &mut line)?;
-        let Some(whole) = line.strip_suffix(b"\n") else { break };
-        let key = match &columns {
-            Some((columns, _)) => key_of_row(columns, whole),
-            None if is_csv => None,
-            None => records::is_whole_line(whole).then(|| records::key_of_line(whole)),
-        };
-        let Some(key) = key else {
-            is_damaged = true;
-            break;
-        };
-        orphans.add(key);
-        end += line.len() as u64;
-    }
-    if end < length {
-        if is_damaged {
-            log::warn!(
-                "{} ends in {} bytes that are not whole records, as a power loss leaves them; they are cut off, and \
-                 their records are collected again",
-                position.path.display(),
-                length - end
-            );
-        }
-        disk::cut(&file, end)?;
-    }
-    disk::write_in_place(&file, position.length..end)?;
-    // Only now anything may rely on it.
-    disk::sync(&file)
-}
-
-/// Returns the key of a row, if it is a whole one.
-fn key_of_row(columns: &Columns, row: &[u8]) -> Option<u128> {
-    let row = std::str::from_utf8(row).ok().filter(|row| columns.is_whole_row(row))?;
-    Some(columns.key_of_row(row))
-}
-
-/// The file itself, under its name or under another one in the same folder.
-fn find_file(position: &Position) -> io::Result<Option<File>> {
-    let folder =
-        position.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let siblings = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    for path in std::iter::once(position.path.clone()).chain(siblings) {
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && position.is_of(&metadata)) {
-            return OpenOptions::new().read(true).write(true).open(path).map(Some);
-        }
-    }
-    Ok(None)
 }

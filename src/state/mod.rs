@@ -88,19 +88,21 @@ impl StateError {
 /// Locks the state and reads what a pass begins with; what an earlier pass left undone is done first.
 ///
 /// `dedup` is how long records' Ids are remembered; zero for not at all. Nothing expires before `clock` knows
-/// Microsoft's time.
+/// Microsoft's time. `recover` returns the keys of the records that an output file contains after a position up to which
+/// it was committed.
 ///
 /// Errors: another pass holds the lock; or the folder or a file in it cannot be read or written.
 pub fn open(
     working_dir: &Path,
     dedup: Duration,
     clock: &Clock,
+    recover: impl Fn(&Position) -> io::Result<Vec<u128>>,
 ) -> Result<(Ledger, KnownBlobs, Progress), StateError> {
     disk::make_folder(working_dir, 0o700)
         .map_err(|error| StateError::storage("make the folder", working_dir, error))?;
     inspect(working_dir)?;
     let (mut known_blobs, mut known) = KnownBlobsFile::open(working_dir)?;
-    let (mut journal, left) = Journal::open(working_dir)?;
+    let (mut journal, left) = Journal::open(working_dir, recover)?;
     let Left { known: left_known, waiting, started, orphans, .. } = left;
     known_blobs.write_end_again(&left_known)?;
     let is_new = |line: &String| known_blobs::key_of(line).is_some_and(|key| known.insert(key));
@@ -190,14 +192,9 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Whether an output had a record with this key, or this GUID, in an earlier batch.
-    pub fn has_record(
-        &mut self,
-        output: OutputName,
-        key: u128,
-        guid: Option<u128>,
-    ) -> Result<bool, StateError> {
-        self.record_ids.as_mut().map_or(Ok(false), |ids| ids.contains(output, key, guid))
+    /// Returns the outputs that had a record with this key, or this GUID, in an earlier batch.
+    pub fn outputs_with(&mut self, key: u128, guid: Option<u128>) -> Result<OutputSet, StateError> {
+        self.record_ids.as_mut().map_or(Ok(OutputSet::EMPTY), |ids| ids.outputs_with(key, guid))
     }
 
     /// Whether records are told apart by their Ids.
@@ -465,7 +462,7 @@ mod tests {
             let clock = Clock::begun(Instant::now(), self.now);
             clock.note(TENANT, self.now, clock.began());
             let (mut ledger, known, progress) =
-                open(self.folder.path(), DEDUP, &clock).expect("a usable state");
+                open(self.folder.path(), DEDUP, &clock, |_| Ok(Vec::new())).expect("a usable state");
             self.synced = fs::metadata(self.known_blobs()).expect("a file").len();
             let is_known = |number: u32| known.contains(TENANT, FEED, &format!("blob${number}"));
             let waits = |number: u32| {
@@ -487,7 +484,7 @@ mod tests {
                 let oldest = progress.waiting.iter().map(|waiting| waiting.blob.created).min();
                 let oldest = oldest.map_or(to_list, |oldest| oldest.max(self.now - limits::KNOWN_MAX));
                 let since = to_list.min(oldest) - DEDUP;
-                let mut has = |id| ledger.has_record(OutputName::File, id, None).expect("readable files");
+                let mut has = |id| !ledger.outputs_with(id, None).expect("readable files").is_empty();
                 match self.model.records.get(&number) {
                     Some(&at) if at >= since => {
                         assert!(has(id_of(number)), "record {number} is forgotten");

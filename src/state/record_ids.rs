@@ -28,7 +28,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::{Progress, StateError, key_set::KeySet};
 use crate::{
     clock::Clock,
-    delivery::{OutputName, OutputSet},
+    delivery::OutputSet,
     disk,
     feed::ContentType,
     limits::{CLOCK_TOLERANCE, KNOWN_MAX, RETENTION, STATE_BUFFER_BYTES},
@@ -152,19 +152,16 @@ impl RecordIds {
         }
     }
 
-    /// Whether an output had a record with this key, or, before Ids were told apart by tenant, with this GUID. Reads the
-    /// files the first time.
-    pub fn contains(
-        &mut self,
-        output: OutputName,
-        key: u128,
-        guid: Option<u128>,
-    ) -> Result<bool, StateError> {
+    /// Returns the outputs that had a record with this key, or, before Ids were told apart by tenant, with this GUID.
+    /// Reads the files the first time.
+    pub fn outputs_with(&mut self, key: u128, guid: Option<u128>) -> Result<OutputSet, StateError> {
         let loaded = self.loaded()?;
-        let has = |sets: &HashMap<OutputSet, KeySet>, key| {
-            sets.iter().any(|(outputs, keys)| outputs.contains(output) && keys.contains(key))
+        let with = |sets: &HashMap<OutputSet, KeySet>, key| {
+            let with_key = sets.iter().filter(|(_, keys)| keys.contains(key));
+            with_key.fold(OutputSet::EMPTY, |all, (outputs, _)| all.or(*outputs))
         };
-        Ok(has(&loaded.sets, key) || guid.is_some_and(|guid| has(&loaded.older, guid)))
+        let of_older = guid.map_or(OutputSet::EMPTY, |guid| with(&loaded.older, guid));
+        Ok(with(&loaded.sets, key).or(of_older))
     }
 
     /// Remembers keys with the outputs that have their records, and the content that they came with, durably.
@@ -378,6 +375,7 @@ fn open_file(folder: &Path, path: &Path, end: Option<u64>) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::OutputName;
     use crate::state::FeedProgress;
 
     const TENANT: &str = "11111111-1111-4111-8111-111111111111";
@@ -418,7 +416,8 @@ mod tests {
         let all = [(1, file(), content(0)), (2, both, content(0)), (3, OutputSet::EMPTY, content(0))];
         ids(folder.path(), 0, None).append(&all).expect("room");
         let mut later = ids(folder.path(), 23, Some(23));
-        let mut has = |output, key| later.contains(output, key, None).expect("a readable folder");
+        let mut has =
+            |output, key| later.outputs_with(key, None).expect("a readable folder").contains(output);
         assert!(has(FILE, 1) && has(FILE, 2) && !has(FILE, 3));
         assert!(!has(OutputName::Stdout, 1) && has(OutputName::Stdout, 2));
     }
@@ -430,7 +429,7 @@ mod tests {
         ids(folder.path(), 0, None).append(&all).expect("room");
         let has = |now, listed_until: Option<i64>| {
             let mut ids = ids(folder.path(), now, listed_until);
-            [1, 2].map(|key| ids.contains(FILE, key, None).expect("a readable folder"))
+            [1, 2].map(|key| ids.outputs_with(key, None).expect("a readable folder").contains(FILE))
         };
         assert_eq!(has(100, Some(0)), [true, true], "a downtime forgets nothing");
         assert_eq!(has(24, Some(24)), [false, true]);
@@ -455,14 +454,14 @@ mod tests {
             fs::write(&foreign, "another version\n".repeat(9)).expect("a file");
             ids(folder.path(), 0, None).append(&[(9, file(), content(0))]).expect("room");
             let mut read = ids(folder.path(), 0, None);
-            let mut has = |key| read.contains(FILE, key, None).expect("a readable folder");
+            let mut has = |key| read.outputs_with(key, None).expect("a readable folder").contains(FILE);
             assert_eq!([has(1), has(2), has(9)], [torn > HEADER.len() + 32, false, true], "cut at {torn}");
             assert!(foreign.exists());
         }
         fs::write(&path, "another version\n".repeat(9)).expect("a file");
         ids(folder.path(), 0, None).append(&[(9, file(), content(0))]).expect("room");
         assert!(path.with_extension("unreadable").exists(), "it makes place");
-        assert!(ids(folder.path(), 0, None).contains(FILE, 9, None).expect("a readable folder"));
+        assert!(ids(folder.path(), 0, None).outputs_with(9, None).expect("a readable folder").contains(FILE));
     }
 
     #[test]
@@ -472,10 +471,10 @@ mod tests {
         fs::create_dir(folder.path().join(FOLDER_NAME)).expect("a folder");
         fs::write(&path, [OLDER_HEADER.as_slice(), &7_u128.to_be_bytes(), b"torn"].concat()).expect("a file");
         let mut read = ids(folder.path(), 30, Some(1));
-        assert!(read.contains(FILE, 1, Some(7)).expect("a readable folder"));
-        assert!(!read.contains(FILE, 7, None).expect("a readable folder"));
+        assert!(read.outputs_with(1, Some(7)).expect("a readable folder").contains(FILE));
+        assert!(!read.outputs_with(7, None).expect("a readable folder").contains(FILE));
         let mut too_late = ids(folder.path(), 30, Some(30));
-        assert!(!too_late.contains(FILE, 1, Some(7)).expect("a readable folder"));
+        assert!(!too_late.outputs_with(1, Some(7)).expect("a readable folder").contains(FILE));
         assert!(!path.exists());
     }
 }

@@ -16,15 +16,6 @@ use memchr::memchr2;
 
 use crate::limits::NESTING_MAX;
 
-/// What was seen of a record on the way: the texts of two of its fields, as they stand in the JSON.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen<'a> {
-    /// Its `CreationTime`, if that is a text.
-    pub creation_time: Option<&'a [u8]>,
-    /// Its `Workload`, if that is a text.
-    pub workload: Option<&'a [u8]>,
-}
-
 /// An object or array that is not closed yet.
 #[derive(Clone, Copy)]
 struct Level {
@@ -35,12 +26,10 @@ struct Level {
     values: usize,
 }
 
-/// Appends an object. `json` is its text, which must be valid JSON, as [`crate::json`] has checked it; what follows the
-/// object is not looked at.
-pub fn append_object<'a>(json: &'a [u8], to: &mut Vec<u8>) -> Seen<'a> {
-    let mut seen = Seen::default();
-    // The key in the record itself whose value comes next.
-    let mut key: &[u8] = b"";
+/// Appends the object of a text, which must be valid JSON, as [`crate::json`] has checked it. What follows the object in
+/// the text is ignored.
+pub fn append_object(text: &str, to: &mut Vec<u8>) {
+    let json = text.as_bytes();
     let mut levels: Vec<Level> = Vec::with_capacity(NESTING_MAX);
     let mut at = 0;
     loop {
@@ -56,7 +45,7 @@ pub fn append_object<'a>(json: &'a [u8], to: &mut Vec<u8>) -> Seen<'a> {
                     if level.is_map { Header::map(level.values / 2) } else { Header::array(level.values) };
                 header.put_before(level.header_at, to);
                 if levels.is_empty() {
-                    return seen;
+                    return;
                 }
                 at += 1;
                 continue;
@@ -64,10 +53,9 @@ pub fn append_object<'a>(json: &'a [u8], to: &mut Vec<u8>) -> Seen<'a> {
             _ => {}
         }
         let depth = levels.len();
-        let is_key = levels.last_mut().is_some_and(|level| {
+        if let Some(level) = levels.last_mut() {
             level.values += 1;
-            level.is_map && level.values % 2 == 1
-        });
+        }
         let start = at;
         match byte {
             b'{' | b'[' if depth < NESTING_MAX => {
@@ -84,16 +72,6 @@ pub fn append_object<'a>(json: &'a [u8], to: &mut Vec<u8>) -> Seen<'a> {
             b'f' => at = append_word(at, 5, 0xc2, to),
             b'n' => at = append_word(at, 4, 0xc0, to),
             _ => at = append_number(json, at, to),
-        }
-        if depth == 1 && is_key {
-            key = &json[start..at];
-        } else if depth == 1 {
-            let text = (byte == b'"').then(|| &json[start + 1..at - 1]);
-            match key {
-                b"\"CreationTime\"" => seen.creation_time = text,
-                b"\"Workload\"" => seen.workload = text,
-                _ => {}
-            }
         }
     }
 }

@@ -1,22 +1,21 @@
-//! Records to Fluentd, Fluent Bit, Vector and whoever else speaks the forward protocol, version 1.
+//! Records to Fluentd, Fluent Bit, Vector and other receivers of the forward protocol, version 1.
 //!
-//! Records become MessagePack and are sent in chunks, `PackedForward` or `CompressedPackedForward`, each of one tag. A
-//! chunk is sent when it is full, and the rest when the batch is to be durable; **an acknowledgement is always asked
-//! for**, and a record counts as delivered when that of its chunk has come. What it says is that the record is in the
-//! receiver's buffer.
+//! Records are converted to MessagePack and sent in chunks, `PackedForward` or `CompressedPackedForward`, each of one tag.
+//! A chunk is sent when it is full, and the rest at a flush. **Every chunk requests an acknowledgement**, and a record
+//! counts as delivered when its chunk is acknowledged. That means that the record is in the receiver's buffer.
 //!
-//! The time of an event is the record's `CreationTime`, which is UTC; that of a record without a usable one is the time
-//! at which it is sent.
+//! The time of an event is the record's `CreationTime`, which is UTC; for a record without a usable one it is the current
+//! time.
 //!
-//! A chunk's id is a random number. It is the same whenever the chunk is sent again within a pass, but a later pass,
-//! which cuts its chunks elsewhere, has others.
+//! The id of a chunk is a random number. It stays the same whenever the chunk is sent again in a pass. A later pass
+//! divides its records into other chunks, with other ids.
 //!
 //! Source: "Forward Protocol Specification v1",
 //! <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>.
 
-mod answer;
-mod link;
+mod chunk_sender;
 pub mod message_pack;
+mod server_message;
 mod session;
 mod tag;
 
@@ -30,31 +29,32 @@ use flate2::{Compression, write::GzEncoder};
 use jiff::Timestamp;
 
 use self::{
-    link::{Chunk, Link},
+    chunk_sender::{Chunk, ChunkSender},
     message_pack::{
         append_array_header, append_binary_header, append_map_header, append_object, append_text,
         append_unsigned,
     },
     tag::Tag,
 };
-use super::{CancelToken, Output, OutputError, Source};
+use super::{CancelToken, DeliveryError, Flushed, OnOpen, Output, OutputError, Source};
 use crate::{
     config,
     delivery::OutputName,
     limits::FORWARD_CHUNK_BYTES,
-    records::{Record, RecordId},
-    time,
+    records::{HeaderField, Record, RecordBatch, RecordId},
 };
 
 /// `output.fluentd`
 #[derive(Debug)]
 pub struct FluentdOutput {
-    link: Link,
+    chunks: ChunkSender,
     tag: Tag,
     gzip: bool,
-    /// What is not sent yet, by tag; all of it is of one batch, which bounds it.
+    /// Events that are not sent yet, by tag; all of them are of one batch, which bounds them.
     filling: BTreeMap<String, Entries>,
-    scratch: Scratch,
+    /// The entry of one record, and its tag.
+    entry: Vec<u8>,
+    entry_tag: String,
 }
 
 /// Events of one tag.
@@ -62,27 +62,20 @@ pub struct FluentdOutput {
 struct Entries {
     bytes: Vec<u8>,
     count: u64,
-    /// The Ids of those that have one.
+    /// The identities of those that have one.
     ids: Vec<u128>,
 }
 
-/// What is written anew for each record.
-#[derive(Debug, Default)]
-struct Scratch {
-    line: Vec<u8>,
-    entry: Vec<u8>,
-    tag: String,
-}
-
 impl FluentdOutput {
-    /// Connects to nobody yet.
+    /// Connects to nothing yet.
     pub fn new(settings: &config::FluentdOutput, cancel: &CancelToken) -> Self {
         Self {
-            link: Link::new(settings, cancel),
+            chunks: ChunkSender::new(settings, cancel),
             tag: Tag::new(&settings.tag, settings.tenant_name.as_deref()),
             gzip: settings.gzip,
             filling: BTreeMap::new(),
-            scratch: Scratch::default(),
+            entry: Vec::new(),
+            entry_tag: String::new(),
         }
     }
 }
@@ -92,49 +85,49 @@ impl Output for FluentdOutput {
         OutputName::Fluentd
     }
 
-    fn write(&mut self, from: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError> {
-        let Self { link, tag, gzip, filling, scratch } = self;
+    fn write(
+        &mut self,
+        source: &Source<'_>,
+        records: &RecordBatch,
+        _: &mut OnOpen<'_>,
+    ) -> Result<(), DeliveryError> {
         let now = Timestamp::now();
         for (place, record) in records.iter().enumerate() {
-            scratch.line.clear();
-            record.append_line(&mut scratch.line);
-            scratch.entry.clear();
-            let workload = append_entry(&scratch.line, now, &mut scratch.entry);
-            if place == 0 || tag.depends_on_record() {
-                tag.write(from, workload, &mut scratch.tag);
+            self.entry.clear();
+            append_entry(record, now, &mut self.entry);
+            if place == 0 || self.tag.depends_on_record() {
+                self.tag.write(source, record.value(HeaderField::Workload), &mut self.entry_tag);
             }
-            let entries = match filling.get_mut(&scratch.tag) {
+            let entries = match self.filling.get_mut(&self.entry_tag) {
                 Some(entries) => entries,
-                None => filling.entry(scratch.tag.clone()).or_default(),
+                None => self.filling.entry(self.entry_tag.clone()).or_default(),
             };
-            if !entries.bytes.is_empty() && entries.bytes.len() + scratch.entry.len() > FORWARD_CHUNK_BYTES {
-                link.send(entries.take(&scratch.tag, *gzip))?;
+            if !entries.bytes.is_empty() && entries.bytes.len() + self.entry.len() > FORWARD_CHUNK_BYTES {
+                self.chunks.send(entries.take(&self.entry_tag, self.gzip))?;
             }
-            entries.bytes.extend_from_slice(&scratch.entry);
+            entries.bytes.extend_from_slice(&self.entry);
             entries.count += 1;
-            entries.ids.extend(record.id.map(RecordId::key));
+            entries.ids.extend(record.id().map(RecordId::key));
         }
         Ok(())
     }
 
-    fn make_durable(&mut self) -> Result<(), OutputError> {
+    fn flush(&mut self, _: &mut OnOpen<'_>) -> Result<Flushed, DeliveryError> {
         for (tag, mut entries) in std::mem::take(&mut self.filling) {
-            self.link.send(entries.take(&tag, self.gzip))?;
+            self.chunks.send(entries.take(&tag, self.gzip))?;
         }
-        self.link.settle()
+        self.chunks.flush()?;
+        Ok(Flushed::default())
     }
 
-    fn take_safe_ids(&mut self) -> Vec<u128> {
-        self.link.take_acknowledged()
-    }
-
-    fn try_out(&mut self) -> Result<(), OutputError> {
-        self.link.try_out(&self.tag.for_check())
+    fn check(&mut self) -> Result<&'static str, OutputError> {
+        self.chunks.check(&self.tag.for_check())?;
+        Ok("can be reached")
     }
 }
 
-/// A message of no events in `Forward` mode, `[tag, [], {"chunk": id}]`, and its id. Fluentd and Fluent Bit acknowledge
-/// it and store nothing.
+/// Returns a message without events in `Forward` mode, `[tag, [], {"chunk": id}]`, and its id. Fluentd and Fluent Bit
+/// acknowledge it and store nothing.
 ///
 /// Source: `on_message` in Fluentd's `in_forward.rb`; `fw_prot_process` in Fluent Bit's `fw_prot.c`, "Process array".
 fn empty_message(tag: &str) -> (String, Vec<u8>) {
@@ -154,10 +147,10 @@ fn new_chunk_id() -> String {
 }
 
 impl Entries {
-    /// Makes a chunk of the events, and room for others.
+    /// Returns a chunk of the events, and removes them.
     fn take(&mut self, tag: &str, gzip: bool) -> Chunk {
         let id = new_chunk_id();
-        let compressed = gzip.then(|| compress(&self.bytes).expect("memory takes whatever is written to it"));
+        let compressed = gzip.then(|| compress(&self.bytes).expect("writing to memory does not fail"));
         let entries = compressed.as_ref().unwrap_or(&self.bytes);
         let mut message = Vec::with_capacity(entries.len() + tag.len() + 100);
         append_array_header(3, &mut message);
@@ -180,27 +173,23 @@ impl Entries {
     }
 }
 
-/// The quickest compression: audit records become a quarter of what they are.
+/// Compresses as fast as possible: audit records shrink to a quarter.
 fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
     encoder.write_all(bytes)?;
     encoder.finish()
 }
 
-/// Appends `[event time, record]`; `line` is the record's JSON. Returns the record's workload, as it stands there.
-fn append_entry<'a>(line: &'a [u8], now: Timestamp, to: &mut Vec<u8>) -> Option<&'a [u8]> {
+/// Appends `[event time, record]`.
+fn append_entry(record: Record<'_>, now: Timestamp, to: &mut Vec<u8>) {
     append_array_header(2, to);
     to.extend([0xd7, 0]);
-    let time_at = to.len();
-    to.extend([0; 8]);
-    let seen = append_object(line, to);
-    let time = seen.creation_time.and_then(|time| event_time(time::parse(std::str::from_utf8(time).ok()?)?));
-    let time = time.or_else(|| event_time(now)).unwrap_or_default();
-    to[time_at..time_at + 8].copy_from_slice(&time);
-    seen.workload
+    let time = record.creation_time().and_then(event_time).or_else(|| event_time(now));
+    to.extend(time.unwrap_or_default());
+    append_object(record.line(), to);
 }
 
-/// `EventTime`: seconds and nanoseconds, 32 bits each. `None` before 1970 and after 2106, which that cannot hold.
+/// Returns an `EventTime`: seconds and nanoseconds, 32 bits each. `None` before 1970 and after 2106, which do not fit.
 fn event_time(time: Timestamp) -> Option<[u8; 8]> {
     let seconds = u32::try_from(time.as_second()).ok()?;
     let nanoseconds = u32::try_from(time.subsec_nanosecond()).ok()?;

@@ -12,9 +12,9 @@ use ring::{
 };
 
 use super::{
-    answer::{self, Answer, Helo, NoAnswer, Pong},
     empty_message,
     message_pack::{append_array_header, append_text},
+    server_message::{self, Helo, MessageError, Pong, ServerMessage},
 };
 use crate::{
     config,
@@ -38,7 +38,7 @@ pub struct Session {
     /// What was received and not yet read as an answer.
     received: Vec<u8>,
     /// Whether the receiver has said anything at all.
-    has_answered: bool,
+    has_received: bool,
     /// Whether the receiver has closed the connection.
     is_closed: bool,
     /// The receiver announced in its HELO that it closes the connection after each acknowledgement.
@@ -51,7 +51,7 @@ impl Session {
         let mut session = Self {
             connection: endpoint.connect()?,
             received: Vec::new(),
-            has_answered: false,
+            has_received: false,
             is_closed: false,
             denies_keepalive: false,
         };
@@ -87,8 +87,8 @@ impl Session {
         endpoint: &mut Endpoint,
         time_max: Duration,
     ) -> Result<Vec<u8>, ReceiverError> {
-        match self.answer(endpoint, time_max)? {
-            Some(answer) => ack_in(endpoint, answer),
+        match self.receive(endpoint, time_max)? {
+            Some(message) => ack_in(endpoint, message),
             None => Err(ReceiverError::Transient(endpoint.error(
                 format!("no acknowledgement within {} s", time_max.as_secs()),
                 "see whether the receiver keeps up with what it gets, or raise ackTimeout",
@@ -108,8 +108,8 @@ impl Session {
             }
         }
         let mut ids = Vec::new();
-        while let Some(answer) = self.received_answer(endpoint)? {
-            ids.push(ack_in(endpoint, answer)?);
+        while let Some(message) = self.received_message(endpoint)? {
+            ids.push(ack_in(endpoint, message)?);
         }
         Ok(ids)
     }
@@ -118,8 +118,8 @@ impl Session {
     pub fn last_acks(&mut self, endpoint: &mut Endpoint) -> Result<Vec<Vec<u8>>, ReceiverError> {
         let mut ids = Vec::new();
         loop {
-            match self.answer(endpoint, CANCEL_POLL_INTERVAL) {
-                Ok(Some(answer)) => ids.push(ack_in(endpoint, answer)?),
+            match self.receive(endpoint, CANCEL_POLL_INTERVAL) {
+                Ok(Some(message)) => ids.push(ack_in(endpoint, message)?),
                 Err(ReceiverError::Permanent(error)) => return Err(ReceiverError::Permanent(error)),
                 Ok(None) | Err(ReceiverError::Transient(_)) => return Ok(ids),
             }
@@ -158,8 +158,8 @@ impl Session {
         endpoint: &mut Endpoint,
         settings: &config::FluentdOutput,
     ) -> Result<(), ReceiverError> {
-        let helo = match self.answer(endpoint, FORWARD_HELO_WAIT)? {
-            Some(Answer::Helo(helo)) => helo,
+        let helo = match self.receive(endpoint, FORWARD_HELO_WAIT)? {
+            Some(ServerMessage::Helo(helo)) => helo,
             Some(_) => return Err(ReceiverError::Permanent(not_forward(endpoint))),
             None => return Err(self.why_no_helo(endpoint)),
         };
@@ -167,8 +167,8 @@ impl Session {
         let key = settings.shared_key.as_ref().map_or("", config::Secret::reveal);
         let salt = salt().map_err(|error| endpoint.failure(&error))?;
         self.send(endpoint, &ping(settings, &helo, key, &salt), CONNECT_TIMEOUT)?;
-        let pong = match self.answer(endpoint, CONNECT_TIMEOUT) {
-            Ok(Some(Answer::Pong(pong))) => pong,
+        let pong = match self.receive(endpoint, CONNECT_TIMEOUT) {
+            Ok(Some(ServerMessage::Pong(pong))) => pong,
             Ok(Some(_)) => return Err(ReceiverError::Permanent(not_forward(endpoint))),
             Ok(None) => {
                 return Err(ReceiverError::Transient(endpoint.error("no PONG in time", CHECK_SECURITY)));
@@ -182,7 +182,7 @@ impl Session {
             }
             Err(error) => return Err(error),
         };
-        if !pong.is_let_in {
+        if !pong.is_accepted {
             return Err(not_let_in(endpoint, &pong, settings));
         }
         let expected = hexadecimal_digest(&[salt.as_bytes(), &pong.server, &helo.nonce, key.as_bytes()]);
@@ -199,9 +199,9 @@ impl Session {
         let (_, message) = empty_message(OUR_NAME);
         let sent = self.connection.send(&message, FORWARD_CHECK_WAIT);
         match sent.map_err(|error| self.failure(endpoint, &error)).and_then(|()| {
-            self.answer(endpoint, FORWARD_CHECK_WAIT)
+            self.receive(endpoint, FORWARD_CHECK_WAIT)
         }) {
-            Ok(Some(Answer::Ack(_))) => ReceiverError::Permanent(endpoint.error(
+            Ok(Some(ServerMessage::Ack(_))) => ReceiverError::Permanent(endpoint.error(
                 "it does not ask for a shared key (no HELO)",
                 "remove sharedKey, username and password from the configuration, or give the receiver a <security>",
             )),
@@ -217,15 +217,15 @@ impl Session {
     }
 
     /// The next answer; `None` if the receiver says nothing for this long.
-    fn answer(
+    fn receive(
         &mut self,
         endpoint: &mut Endpoint,
         time_max: Duration,
-    ) -> Result<Option<Answer>, ReceiverError> {
+    ) -> Result<Option<ServerMessage>, ReceiverError> {
         let until = Instant::now() + time_max;
         loop {
-            if let Some(answer) = self.received_answer(endpoint)? {
-                return Ok(Some(answer));
+            if let Some(message) = self.received_message(endpoint)? {
+                return Ok(Some(message));
             }
             let mut bytes = [0; 4096];
             let left = until.saturating_duration_since(Instant::now());
@@ -238,14 +238,14 @@ impl Session {
     }
 
     /// The next answer that was received whole.
-    fn received_answer(&mut self, endpoint: &mut Endpoint) -> Result<Option<Answer>, ReceiverError> {
-        self.has_answered |= !self.received.is_empty();
-        match answer::read(&self.received) {
-            Ok((answer, length)) => {
+    fn received_message(&mut self, endpoint: &mut Endpoint) -> Result<Option<ServerMessage>, ReceiverError> {
+        self.has_received |= !self.received.is_empty();
+        match server_message::read(&self.received) {
+            Ok((message, length)) => {
                 self.received.drain(..length);
-                Ok(Some(answer))
+                Ok(Some(message))
             }
-            Err(NoAnswer::Incomplete) if self.received.len() < FORWARD_ANSWER_BYTES_MAX => Ok(None),
+            Err(MessageError::Incomplete) if self.received.len() < FORWARD_ANSWER_BYTES_MAX => Ok(None),
             Err(_) => {
                 self.received.clear();
                 let missing_tls = endpoint.missing_tls();
@@ -258,20 +258,20 @@ impl Session {
     /// expects TLS.
     fn failure(&mut self, endpoint: &mut Endpoint, error: &io::Error) -> ReceiverError {
         self.is_closed |= is_closed(error);
-        let missing_tls = if self.is_closed && !self.has_answered { endpoint.missing_tls() } else { None };
+        let missing_tls = if self.is_closed && !self.has_received { endpoint.missing_tls() } else { None };
         missing_tls.unwrap_or_else(|| endpoint.failure(error))
     }
 }
 
 /// The id in an answer that has to be an acknowledgement.
-fn ack_in(endpoint: &Endpoint, answer: Answer) -> Result<Vec<u8>, ReceiverError> {
-    match answer {
-        Answer::Ack(id) => Ok(id),
-        Answer::Helo(_) => Err(ReceiverError::Permanent(endpoint.error(
+fn ack_in(endpoint: &Endpoint, message: ServerMessage) -> Result<Vec<u8>, ReceiverError> {
+    match message {
+        ServerMessage::Ack(id) => Ok(id),
+        ServerMessage::Helo(_) => Err(ReceiverError::Permanent(endpoint.error(
             "it demands a shared key (a HELO came where an acknowledgement was expected)",
             "give the shared_key of its <security> in sharedKey",
         ))),
-        Answer::Pong(pong) => Err(refused(endpoint, &pong, CHECK_SECURITY)),
+        ServerMessage::Pong(pong) => Err(refused(endpoint, &pong, CHECK_SECURITY)),
     }
 }
 

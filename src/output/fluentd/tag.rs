@@ -2,11 +2,11 @@
 
 use crate::{limits::TAG_PART_CHARACTERS_MAX, output::Source};
 
-/// The tag as configured: texts, and what stands for a part of the record.
+/// The template of a tag: texts and placeholders.
 #[derive(Clone, Debug)]
 pub struct Tag {
     parts: Vec<Part>,
-    /// `{tenant}` for a tenant without a name, instead of its id.
+    /// The value of `{tenant}` for a tenant without a name; without this it is the id.
     tenant_name: Option<String>,
 }
 
@@ -18,11 +18,11 @@ enum Part {
     Workload,
 }
 
-/// `{workload}` of a record that names none.
+/// The value of `{workload}` for a record without one.
 const NO_WORKLOAD: &str = "unknown";
 
 impl Tag {
-    /// The configuration has made sure that there are no other braces.
+    /// Parses a template. The configuration was checked for other braces.
     pub fn new(template: &str, tenant_name: Option<&str>) -> Self {
         let parts = template.split_inclusive('}').flat_map(|piece| {
             let (text, name) = piece.split_once('{').unwrap_or((piece, ""));
@@ -37,34 +37,35 @@ impl Tag {
         Self { parts: parts.flatten().collect(), tenant_name: tenant_name.map(str::to_owned) }
     }
 
-    /// A tag like those of records, for a message that has none.
+    /// Returns a tag like those of records, for a message without records.
     pub fn for_check(&self) -> String {
         let text = |part: &Part| if let Part::Text(text) = part { text.clone() } else { "check".to_owned() };
         self.parts.iter().map(text).collect()
     }
 
-    /// Whether records of one feed can have different tags.
+    /// Returns whether records of one feed can have different tags.
     pub fn depends_on_record(&self) -> bool {
         self.parts.contains(&Part::Workload)
     }
 
-    /// The tag of a record with this workload, as it stands in the record's JSON.
+    /// Writes the tag of a record with this workload, given as in the JSON of the record, with its quotes.
     ///
-    /// A dot separates the parts of a tag, and `*`, `{` and others mean something where a receiver matches it. So of
-    /// names and workloads only ASCII letters, digits, `-` and `_` go into it, at most [`TAG_PART_CHARACTERS_MAX`] of
-    /// them; everything else becomes `_`. A content type keeps its dot.
-    pub fn write(&self, from: &Source<'_>, workload: Option<&[u8]>, to: &mut String) {
+    /// A dot separates the parts of a tag, and `*`, `{` and others have a meaning where a receiver matches it. So of
+    /// names and workloads only ASCII letters, digits, `-` and `_` are used, at most [`TAG_PART_CHARACTERS_MAX`] of them;
+    /// everything else becomes `_`. A content type keeps its dot.
+    pub fn write(&self, source: &Source<'_>, workload: Option<&str>, to: &mut String) {
+        let workload = workload.and_then(|value| value.strip_prefix('"')?.strip_suffix('"'));
         to.clear();
         for part in &self.parts {
             match part {
                 Part::Text(text) => to.push_str(text),
                 Part::Tenant => {
-                    let name = from.tenant_name.or(self.tenant_name.as_deref()).unwrap_or(from.tenant_id);
+                    let name = source.tenant_name.or(self.tenant_name.as_deref()).unwrap_or(source.tenant_id);
                     push_clean(name.chars(), to);
                 }
-                Part::ContentType => to.push_str(from.content_type.name()),
+                Part::ContentType => to.push_str(source.content_type.name()),
                 Part::Workload => match workload.filter(|workload| !workload.is_empty()) {
-                    Some(workload) => push_clean(String::from_utf8_lossy(workload).chars(), to),
+                    Some(workload) => push_clean(workload.chars(), to),
                     None => to.push_str(NO_WORKLOAD),
                 },
             }
@@ -86,16 +87,16 @@ mod tests {
     use crate::feed::ContentType;
 
     #[track_caller]
-    fn assert_tag(template: &str, names: [Option<&str>; 2], workload: Option<&[u8]>, expected: &str) {
+    fn assert_tag(template: &str, names: [Option<&str>; 2], workload: Option<&str>, expected: &str) {
         let content_type = ContentType::ALL.into_iter().find(|one| one.name() == "Audit.Exchange");
-        let from = Source {
+        let source = Source {
             tenant_id: "11111111-1111-4111-8111-111111111111",
             tenant_name: names[0],
             content_type: content_type.expect("a content type"),
             blob: 0,
         };
         let mut tag = "left over".to_owned();
-        Tag::new(template, names[1]).write(&from, workload, &mut tag);
+        Tag::new(template, names[1]).write(&source, workload, &mut tag);
         assert_eq!(tag, expected);
     }
 
@@ -107,16 +108,22 @@ mod tests {
         assert_tag(usual, [None, Some("My Company")], None, "office365.My_Company.Audit.Exchange");
         let id = "office365.11111111-1111-4111-8111-111111111111.Audit.Exchange";
         assert_tag(usual, [None, None], None, id);
-        assert_tag("audit", [name, None], Some(b"Exchange"), "audit");
-        assert_tag("{workload}{tenant}x", [name, None], Some(b"Exchange"), "Exchangecontosox");
+        assert_tag("audit", [name, None], Some("\"Exchange\""), "audit");
+        assert_tag("{workload}{tenant}x", [name, None], Some("\"Exchange\""), "Exchangecontosox");
         assert_tag("a.{workload}", [name, None], None, "a.unknown");
-        assert_tag("a.{workload}", [name, None], Some(b""), "a.unknown");
+        assert_tag("a.{workload}", [name, None], Some("7"), "a.unknown");
+        assert_tag("a.{workload}", [name, None], Some("\"\""), "a.unknown");
     }
 
     #[test]
     fn names_and_workloads_cannot_change_the_shape_of_a_tag() {
         assert_tag("{tenant}", [Some("Contoso.Ltd **"), None], None, "Contoso_Ltd___");
-        assert_tag("{workload}", [None, None], Some("a\\nb.{é}\u{1f600}".as_bytes()), "a_nb_____");
-        assert_tag("{workload}", [None, None], Some(&[b'a'; 1000]), &"a".repeat(TAG_PART_CHARACTERS_MAX));
+        assert_tag("{workload}", [None, None], Some("\"a\\nb.{é}\u{1f600}\""), "a_nb_____");
+        assert_tag(
+            "{workload}",
+            [None, None],
+            Some(&format!("\"{}\"", "a".repeat(1000))),
+            &"a".repeat(TAG_PART_CHARACTERS_MAX),
+        );
     }
 }

@@ -122,7 +122,7 @@ impl Refusal {
     }
 
     /// The same without what the receiver's words quote of the records that it was sent.
-    pub fn without_quotes(self, status: u16, records: &[u8]) -> Self {
+    pub fn without_quotes(self, status: u16, records: &str) -> Self {
         let head = format!("HTTP {status}");
         let problem = match self.problem.strip_prefix(&head) {
             Some(reason) => head + &mask::without_values(reason, records),

@@ -21,8 +21,7 @@ use serde::Deserialize;
 use super::{
     answer::{Outcome, Refusal},
     batch::{Batch, Frame},
-    facts::{self, Facts},
-    format::Format,
+    format::{Format, append_with_time},
 };
 use crate::{
     config::{AzureLogs, Secret},
@@ -34,7 +33,7 @@ use crate::{
         page,
     },
     output::Source,
-    records::Record,
+    records::{Record, TimeField},
 };
 
 /// Azure Monitor, as configured.
@@ -92,8 +91,8 @@ impl Azure {
 }
 
 impl Format for Azure {
-    fn append(&self, _: &Source<'_>, record: &Record<'_>, to: &mut Vec<u8>) {
-        facts::append_with_time(record, &Facts::of(record, "TimeGenerated"), "TimeGenerated", to);
+    fn append(&self, _: &Source<'_>, record: Record<'_>, to: &mut String) {
+        append_with_time(record, TimeField::TimeGenerated, to);
     }
 
     fn frame(&self) -> Frame {

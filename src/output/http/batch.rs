@@ -4,7 +4,7 @@ use std::{io::Write, mem};
 
 use flate2::{Compression, write::GzEncoder};
 
-use crate::output::Mark;
+use crate::output::BlobRecord;
 
 /// What stands around and between the records of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Frame {
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Each record followed by what its frame has between two of them.
-    bytes: Vec<u8>,
+    text: String,
     items: Vec<Item>,
 }
 
@@ -30,7 +30,7 @@ pub struct Batch {
 struct Item {
     /// In the batch's bytes, what follows the record included.
     end: usize,
-    mark: Mark,
+    record: BlobRecord,
     /// The length of the record's own text, without what the format has added.
     record_bytes: usize,
 }
@@ -39,9 +39,9 @@ struct Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// Which record it is.
-    pub mark: Mark,
+    pub record: BlobRecord,
     /// As the format wrote it.
-    pub text: &'a [u8],
+    pub text: &'a str,
     /// The length of the record's own text, without what the format has added.
     pub record_bytes: usize,
 }
@@ -59,33 +59,32 @@ impl Batch {
 
     /// How many bytes they take.
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.text.len()
     }
 
-    /// They themselves, one after the other.
-    pub fn text(&self) -> &[u8] {
-        &self.bytes
+    /// Returns the records one after the other.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Adds a record, as the format writes it.
     pub fn push(&mut self, entry: Entry<'_>, frame: Frame) {
-        let Entry { mark, text, record_bytes } = entry;
-        self.bytes.extend_from_slice(text);
-        self.bytes.extend_from_slice(frame.between.as_bytes());
-        self.items.push(Item { end: self.bytes.len(), mark, record_bytes });
+        let Entry { record, text, record_bytes } = entry;
+        self.text.extend([text, frame.between]);
+        self.items.push(Item { end: self.text.len(), record, record_bytes });
     }
 
     /// The keys of its records' Ids, as far as they have any.
     pub fn ids(&self) -> impl Iterator<Item = u128> {
-        self.items.iter().filter_map(|item| Some(item.mark.id?.key()))
+        self.items.iter().filter_map(|item| Some(item.record.id?.key()))
     }
 
     /// Each record.
     pub fn entries(&self, frame: Frame) -> impl Iterator<Item = Entry<'_>> {
         let mut start = 0;
-        self.items.iter().map(move |&Item { end, mark, record_bytes }| {
+        self.items.iter().map(move |&Item { end, record, record_bytes }| {
             let text = mem::replace(&mut start, end)..end - frame.between.len();
-            Entry { mark, text: &self.bytes[text], record_bytes }
+            Entry { record, text: &self.text[text], record_bytes }
         })
     }
 
@@ -100,18 +99,19 @@ impl Batch {
     /// Its first records, this many, and the others.
     pub fn split_at(mut self, count: usize) -> (Self, Self) {
         let middle = count.checked_sub(1).map_or(0, |last| self.items[last].end);
-        let bytes = self.bytes.split_off(middle);
+        let text = self.text.split_off(middle);
         let mut items = self.items.split_off(count);
         for item in &mut items {
             item.end -= middle;
         }
-        (self, Self { bytes, items })
+        (self, Self { text, items })
     }
 
     /// The body of a request.
     pub fn body(&self, frame: Frame, gzip: bool) -> Vec<u8> {
         let last = if frame.close.is_empty() || self.is_empty() { 0 } else { frame.between.len() };
-        let parts = [frame.open.as_bytes(), &self.bytes[..self.bytes.len() - last], frame.close.as_bytes()];
+        let text = &self.text[..self.text.len() - last];
+        let parts = [frame.open, text, frame.close].map(str::as_bytes);
         if gzip { compressed(&parts) } else { parts.concat() }
     }
 }
@@ -131,9 +131,9 @@ mod tests {
     const ARRAY: Frame = Frame { open: "[", between: ",", close: "]" };
     const LINES: Frame = Frame { open: "", between: "\n", close: "" };
 
-    fn entry(record: &str) -> Entry<'_> {
-        let mark = Mark { blob: 7, id: Some(crate::records::RecordId::of_a_test(record.len() as u128)) };
-        Entry { mark, text: record.as_bytes(), record_bytes: record.len() }
+    fn entry(line: &str) -> Entry<'_> {
+        let record = BlobRecord { blob: 7, id: Some(crate::records::RecordId::for_test(line.len() as u128)) };
+        Entry { record, text: line, record_bytes: line.len() }
     }
 
     fn batch(records: &[&str], frame: Frame) -> Batch {

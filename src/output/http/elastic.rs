@@ -33,15 +33,21 @@ use serde_json::{Value, json};
 use super::{
     answer::{Outcome, Refusal, Sorted},
     batch::{Batch, Entry, Frame},
-    facts::{self, Facts},
-    format::Format,
+    format::{Format, append_with_time},
 };
-use crate::{limits::ELASTIC_ID_BYTES_MAX, log::one_line, output::Source, records::Record};
+use crate::{
+    json,
+    limits::ELASTIC_ID_BYTES_MAX,
+    log::one_line,
+    output::Source,
+    records::{HeaderField, Record, TimeField},
+    time,
+};
 
 const FRAME: Frame = Frame { open: "", between: "\n", close: "" };
 
 /// How the document begins that has a record as text.
-const TEXT: &[u8] = b"{\"event\":{\"original\":";
+const TEXT: &str = "{\"event\":{\"original\":";
 
 /// What the mapping of an index or the parser of documents says of a record. A record as text may be accepted instead.
 ///
@@ -95,25 +101,23 @@ impl Elastic {
 }
 
 impl Format for Elastic {
-    fn append(&self, _: &Source<'_>, record: &Record<'_>, to: &mut Vec<u8>) {
-        let facts = Facts::of(record, "@timestamp");
+    fn append(&self, _: &Source<'_>, record: Record<'_>, to: &mut String) {
         let index = self.index.as_ref().map(|index| format!("\"_index\":{}", Value::from(index.as_str())));
-        let id = facts.id.filter(|id| id.len() <= ELASTIC_ID_BYTES_MAX);
+        let id = record.value(HeaderField::Id);
+        let id = id.filter(|id| id.starts_with('"') && (3..=ELASTIC_ID_BYTES_MAX).contains(&id.len()));
         let id = id.map(|id| format!("\"_id\":{id}"));
         let action: Vec<_> = [index, id].into_iter().flatten().collect();
-        to.extend_from_slice(format!("{{\"create\":{{{}}}}}\n", action.join(",")).as_bytes());
-        facts::append_with_time(record, &facts, "@timestamp", to);
+        to.extend(["{\"create\":{", &action.join(","), "}}\n"]);
+        append_with_time(record, TimeField::Timestamp, to);
     }
 
-    fn record_in<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+    fn record_in<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let document = document_of(text);
         if !document.starts_with(TEXT) {
             return document.into();
         }
-        let value: Value = serde_json::from_slice(document).unwrap_or_default();
-        value["event"]["original"]
-            .as_str()
-            .map_or_else(|| document.into(), |text| text.as_bytes().to_vec().into())
+        let value: Value = serde_json::from_str(document).unwrap_or_default();
+        value["event"]["original"].as_str().map_or_else(|| document.into(), |text| text.to_owned().into())
     }
 
     fn frame(&self) -> Frame {
@@ -231,7 +235,7 @@ impl Format for Elastic {
 
 const INDEX_MEND: &str = "correct the index, its templates or the pipeline; the cluster's log has more";
 
-fn refused(record: &[u8], status: u16, error: &Error) -> Refusal {
+fn refused(record: &str, status: u16, error: &Error) -> Refusal {
     let summary = if error.is_about_the_index() { error.in_full() } else { error.summary() };
     let problem = format!("record {} is refused: status {status}, {summary}", id_of(record));
     Refusal::new(problem, refusal_mend(status, error))
@@ -259,32 +263,33 @@ fn warn_of_texts(as_text: &[String], count: usize) {
     }
 }
 
-/// The document, without its action.
-fn document_of(text: &[u8]) -> &[u8] {
-    let line_end = text.iter().position(|&byte| byte == b'\n');
-    line_end.map_or(text, |line_end| &text[line_end + 1..])
+/// Returns the document without its action.
+fn document_of(text: &str) -> &str {
+    text.split_once('\n').map_or(text, |(_, document)| document)
 }
 
-/// The action and document as text, from the record's action and document. `None` if it is text already.
-fn text_of(record: &[u8], error: &Error) -> Option<Vec<u8>> {
-    let line_end = record.iter().position(|&byte| byte == b'\n')?;
-    let (action, document) = (&record[..=line_end], &record[line_end + 1..]);
+/// Returns the action and the document as text, given the record's action and document. `None` if it is text already.
+fn text_of(record: &str, error: &Error) -> Option<String> {
+    let (action, document) = record.split_once('\n')?;
     if document.starts_with(TEXT) {
         return None;
     }
-    let fields = document.strip_suffix(b"}")?;
-    let facts = Facts::of(&Record { id: None, fields, ending: b"" }, "");
-    let time = facts.created.unwrap_or_else(Timestamp::now);
-    let original = Value::from(std::str::from_utf8(document).ok()?);
+    let mut created = None;
+    json::each_field(document, |name, value| {
+        if name == "CreationTime" {
+            created = time::parse(&json::text_of(value));
+        }
+    });
+    let time = created.unwrap_or_else(Timestamp::now);
+    let original = Value::from(document);
     let error = json!({ "type": error.r#type, "message": error.reason });
-    let end = format!("{original}}},\"error\":{error},\"@timestamp\":\"{time:.3}\"}}");
-    Some([action, TEXT, end.as_bytes()].concat())
+    Some(format!("{action}\n{TEXT}{original}}},\"error\":{error},\"@timestamp\":\"{time:.3}\"}}"))
 }
 
-/// The record's Id, out of its action.
-fn id_of(record: &[u8]) -> String {
-    let action = record.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let action: Value = serde_json::from_slice(action).unwrap_or_default();
+/// Returns the record's Id, which is in its action.
+fn id_of(record: &str) -> String {
+    let action = record.split('\n').next().unwrap_or_default();
+    let action: Value = serde_json::from_str(action).unwrap_or_default();
     action["create"]["_id"].as_str().map_or_else(|| "without an Id".to_owned(), one_line)
 }
 
@@ -354,6 +359,7 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::RecordBatch;
 
     fn error(r#type: &str, reason: &str) -> Error {
         Error { r#type: r#type.to_owned(), reason: reason.to_owned() }
@@ -378,22 +384,14 @@ mod tests {
     #[test]
     fn the_record_is_found_in_its_document_and_in_its_text() {
         let elastic = Elastic::new(None);
-        let record = Record {
-            id: None,
-            fields: br#"{"Id":"a","x":"\u0041\"" "#.trim_ascii_end(),
-            ending: b",\"OriginFeed\":\"DLP.All\"}\n",
-        };
-        let source = Source {
-            tenant_id: "t",
-            tenant_name: None,
-            content_type: crate::feed::ContentType::DlpAll,
-            blob: 0,
-        };
-        let mut action = Vec::new();
-        elastic.append(&source, &record, &mut action);
+        let batch = RecordBatch::for_test(&[r#"{"Id":"a","x":"\u0041\"","OriginFeed":"DLP.All"}"#]);
+        let record = batch.iter().next().expect("a record");
+        let content_type = crate::feed::ContentType::DlpAll;
+        let source = Source { tenant_id: "t", tenant_name: None, content_type, blob: 0 };
+        let mut action = String::new();
+        elastic.append(&source, record, &mut action);
         let text = text_of(&action, &error("t", "r")).expect("a document");
-        let mut own = record.fields.to_vec();
-        own.extend_from_slice(record.ending.trim_ascii_end());
+        let own = record.line();
         for form in [action, text] {
             let found = elastic.record_in(&form);
             assert_eq!(found[..own.len() - 1], own[..own.len() - 1]);

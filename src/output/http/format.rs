@@ -1,21 +1,28 @@
 //! How a receiver wants records, and what its responses mean.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
+
+use jiff::Timestamp;
 
 use super::{
     answer::{Outcome, Refusal},
     batch::{Batch, Frame},
 };
-use crate::{config::Secret, network::agents::Agents, output::Source, records::Record};
+use crate::{
+    config::Secret,
+    network::agents::Agents,
+    output::Source,
+    records::{Record, TimeField},
+};
 
 /// The protocol of one kind of receiver. What they have in common is in [`super::post`].
 pub trait Format: Send + Sync {
-    /// Appends one record, without what the frame has between two of them. The record's own text stays in one piece, but
-    /// for its closing brace.
-    fn append(&self, from: &Source<'_>, record: &Record<'_>, to: &mut Vec<u8>);
+    /// Appends one record, without what the frame has between two of them. The line of the record stays in one piece,
+    /// apart from its closing brace.
+    fn append(&self, source: &Source<'_>, record: Record<'_>, to: &mut String);
 
-    /// Returns what [`Format::append`] wrote from the start of the record's own text on.
-    fn record_in<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+    /// Returns what [`Format::append`] wrote from the start of the line of the record on.
+    fn record_in<'a>(&self, text: &'a str) -> Cow<'a, str> {
         text.into()
     }
 
@@ -90,5 +97,37 @@ pub trait Format: Send + Sync {
     /// status does.
     fn passes_probe(&self, status: u16, _body: &[u8]) -> Result<bool, Refusal> {
         Ok((200..300).contains(&status))
+    }
+}
+
+/// Appends a record, with a field for its time at its end unless it has that: its `CreationTime`, else the current time.
+pub fn append_with_time(record: Record<'_>, field: TimeField, to: &mut String) {
+    to.push_str(record.line());
+    if !record.has(field) {
+        to.pop(); // the closing brace
+        let time = record.creation_time().unwrap_or_else(Timestamp::now);
+        let _ = write!(to, ",\"{}\":\"{time:.3}\"}}", field.name()); // into a String: cannot fail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::RecordBatch;
+
+    fn with_time(record: &str) -> String {
+        let (batch, mut text) = (RecordBatch::for_test(&[record]), String::new());
+        append_with_time(batch.iter().next().expect("a record"), TimeField::Timestamp, &mut text);
+        text
+    }
+
+    #[test]
+    fn a_time_is_added_to_a_record_without_one() {
+        assert_eq!(
+            with_time(r#"{"CreationTime":"2026-11-22T10:15:00"}"#),
+            r#"{"CreationTime":"2026-11-22T10:15:00","@timestamp":"2026-11-22T10:15:00.000Z"}"#
+        );
+        assert_eq!(with_time(r#"{"@timestamp":1}"#), r#"{"@timestamp":1}"#);
+        assert!(with_time(r#"{"a":1,"CreationTime":"soon"}"#).contains("\"@timestamp\":\"20"));
     }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     limits::CANCEL_POLL_INTERVAL,
-    output::{CancelToken, Cancelled, OutputError, RefusedRecord},
+    output::{CancelToken, Cancelled, OutputError, RejectedRecord},
 };
 
 /// The threads that send, and what is on its way.
@@ -33,7 +33,7 @@ pub struct Lanes {
     /// The Ids of the records that are safe since everything last was.
     accepted: Vec<u128>,
     /// The records that were left out.
-    refused: Vec<RefusedRecord>,
+    refused: Vec<RejectedRecord>,
     /// What the receiver answered to one of them.
     refusal: Option<OutputError>,
     threads: Vec<JoinHandle<()>>,
@@ -137,7 +137,7 @@ impl Lanes {
     }
 
     /// The records that were left out since this was last asked, and what the receiver answered to one of them.
-    pub fn take_refused(&mut self) -> Option<(Vec<RefusedRecord>, OutputError)> {
+    pub fn take_refused(&mut self) -> Option<(Vec<RejectedRecord>, OutputError)> {
         let why = self.refusal.take()?;
         Some((std::mem::take(&mut self.refused), why))
     }

@@ -24,9 +24,8 @@ pub enum Lines {
 }
 
 impl Format for Lines {
-    fn append(&self, _: &Source<'_>, record: &Record<'_>, to: &mut Vec<u8>) {
-        record.append_line(to);
-        to.pop(); // the line break
+    fn append(&self, _: &Source<'_>, record: Record<'_>, to: &mut String) {
+        to.push_str(record.line());
     }
 
     fn frame(&self) -> Frame {

@@ -14,7 +14,7 @@
 //! - After any other response the output fails: nothing more is sent, what is under way is waited for, and a later pass
 //!   sends again what was not accepted.
 //!
-//! When [`Output::make_durable`] returns, everything was answered as a receiver of this kind answers, and acknowledged
+//! When [`Output::flush`] returns, everything was answered as a receiver of this kind answers, and acknowledged
 //! where the format has more than that. A response that is lost on the way makes its batch come twice. Batches may arrive
 //! in another order than that in which they were made. The cookies of a load balancer are sent back ([`cookies`]).
 
@@ -23,7 +23,6 @@ mod azure;
 mod batch;
 mod cookies;
 mod elastic;
-mod facts;
 mod format;
 mod lanes;
 mod lines;
@@ -36,7 +35,7 @@ use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use ureq::http::Uri;
 
-use super::{CancelToken, Mark, Output, OutputError, Refused, Source};
+use super::{BlobRecord, CancelToken, DeliveryError, Flushed, OnOpen, Output, OutputError, Rejected, Source};
 use crate::{
     config::{self, HttpFormat, Network},
     delivery::OutputName,
@@ -46,7 +45,7 @@ use crate::{
         alias::Alias,
         tls::TlsSettings,
     },
-    records::Record,
+    records::RecordBatch,
 };
 use azure::Azure;
 use batch::{Batch, Entry};
@@ -67,7 +66,7 @@ pub struct HttpOutput {
     /// Records that are not on their way yet.
     batch: Batch,
     /// One record as the format writes it.
-    record: Vec<u8>,
+    record: String,
     /// Made when they are first needed.
     post: Option<Arc<Post>>,
     lanes: Option<Lanes>,
@@ -89,7 +88,7 @@ impl HttpOutput {
             cancel: cancel.clone(),
             format,
             batch: Batch::default(),
-            record: Vec::new(),
+            record: String::new(),
             post: None,
             lanes: None,
         }
@@ -127,6 +126,54 @@ impl HttpOutput {
         let post = Arc::new(Post::new(settings, agents, Arc::clone(&self.format), &self.cancel));
         self.post = Some(Arc::clone(&post));
         Ok(post)
+    }
+
+    /// Adds records to the batch, and sends it whenever it is full.
+    fn collect(&mut self, source: &Source<'_>, records: &RecordBatch) -> Result<(), OutputError> {
+        let frame = self.format.frame();
+        for record in records.iter() {
+            self.record.clear();
+            self.format.append(source, record, &mut self.record);
+            let bytes = frame.open.len() + self.batch.bytes() + self.record.len() + frame.close.len();
+            if bytes > self.settings.batch_bytes_max || self.batch.len() >= self.settings.batch_records_max {
+                self.send()?;
+            }
+            let (text, record_bytes) = (self.record.as_str(), record.line().len());
+            let record = BlobRecord { blob: source.blob, id: record.id() };
+            self.batch.push(Entry { record, text, record_bytes }, frame);
+        }
+        Ok(())
+    }
+
+    /// Sends everything, and waits until it is safe. Forgets what was accepted.
+    fn send_all(&mut self) -> Result<(), OutputError> {
+        self.send()?;
+        let Some(post) = self.post.clone() else { return Ok(()) };
+        self.settle(&post)?;
+        if let Some(lanes) = &mut self.lanes {
+            lanes.take_accepted();
+        }
+        Ok(())
+    }
+
+    fn take_rejected(&mut self) -> Option<Rejected> {
+        let (records, reason) = self.lanes.as_mut()?.take_refused()?;
+        // A receiver that has accepted nothing may be the wrong one, or wrongly configured.
+        let has_accepted = self.post.as_ref().is_some_and(|post| post.has_accepted());
+        Some(Rejected { records, reason, are_dead_letters: self.settings.dead_letters && has_accepted })
+    }
+
+    /// Waits for what is under way when the output fails. Returns the error, with the records that were accepted.
+    fn failed(&mut self, error: OutputError) -> DeliveryError {
+        let mut failed = DeliveryError::from(error);
+        if let (Some(lanes), Some(post)) = (&mut self.lanes, self.post.clone()) {
+            lanes.settle_rest();
+            if let Err(error) = self.confirm(&post) {
+                log::debug!("Output http: not all that was accepted is safe: {error}");
+            }
+            failed.accepted_ids = self.lanes.as_mut().map_or_else(Vec::new, Lanes::take_accepted);
+        }
+        failed
     }
 
     /// Puts what was collected on its way.
@@ -203,49 +250,22 @@ impl Output for HttpOutput {
         OutputName::Http
     }
 
-    fn write(&mut self, from: &Source<'_>, records: &[Record<'_>]) -> Result<(), OutputError> {
-        for record in records {
-            self.record.clear();
-            self.format.append(from, record, &mut self.record);
-            let frame = self.format.frame();
-            let bytes = frame.open.len() + self.batch.bytes() + self.record.len() + frame.close.len();
-            if bytes > self.settings.batch_bytes_max || self.batch.len() >= self.settings.batch_records_max {
-                self.send()?;
-            }
-            let mark = Mark { blob: from.blob, id: record.id };
-            let record_bytes = record.fields.len() + record.ending.trim_ascii_end().len();
-            self.batch.push(Entry { mark, text: &self.record, record_bytes }, frame);
-        }
-        Ok(())
+    fn write(
+        &mut self,
+        source: &Source<'_>,
+        records: &RecordBatch,
+        _: &mut OnOpen<'_>,
+    ) -> Result<(), DeliveryError> {
+        self.collect(source, records).map_err(|error| self.failed(error))
     }
 
-    fn make_durable(&mut self) -> Result<(), OutputError> {
-        self.send()?;
-        let Some(post) = self.post.clone() else { return Ok(()) };
-        self.settle(&post)?;
-        if let Some(lanes) = &mut self.lanes {
-            lanes.take_accepted();
-        }
-        Ok(())
+    fn flush(&mut self, _: &mut OnOpen<'_>) -> Result<Flushed, DeliveryError> {
+        self.send_all().map_err(|error| self.failed(error))?;
+        Ok(Flushed { rejected: self.take_rejected(), positions: Vec::new() })
     }
 
-    fn take_refused(&mut self) -> Option<Refused> {
-        let (records, why) = self.lanes.as_mut()?.take_refused()?;
-        // A receiver that has accepted nothing may be the wrong one, or wrongly configured.
-        let has_accepted = self.post.as_ref().is_some_and(|post| post.has_accepted());
-        Some(Refused { records, why, are_dead_letters: self.settings.dead_letters && has_accepted })
-    }
-
-    fn take_safe_ids(&mut self) -> Vec<u128> {
-        let (Some(lanes), Some(post)) = (&mut self.lanes, self.post.clone()) else { return Vec::new() };
-        lanes.settle_rest();
-        if let Err(error) = self.confirm(&post) {
-            log::debug!("Output http: not all that was accepted is safe: {error}");
-        }
-        self.lanes.as_mut().map_or_else(Vec::new, Lanes::take_accepted)
-    }
-
-    fn try_out(&mut self) -> Result<(), OutputError> {
-        self.post()?.try_out()
+    fn check(&mut self) -> Result<&'static str, OutputError> {
+        self.post()?.check_receiver()?;
+        Ok("can be reached")
     }
 }

@@ -248,7 +248,7 @@ impl Post {
     }
 
     /// Sends a request that delivers nothing and that is otherwise like a delivery: same address, headers and encoding.
-    pub fn try_out(&self) -> Result<(), OutputError> {
+    pub fn check_receiver(&self) -> Result<(), OutputError> {
         let probe = self.format.probe();
         let body = if self.gzip { compressed(&[&probe]) } else { probe };
         let mut response = self.post_batch(&body).map_err(|refusal| self.error(refusal))?;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     limits,
-    output::{OutputError, RefusedRecord},
+    output::{OutputError, RejectedRecord},
     redact,
 };
 
@@ -25,7 +25,7 @@ pub struct Delivery {
     /// The Ids of the other records that were accepted.
     pub accepted: Vec<u128>,
     /// Those that were left out because the receiver refuses them.
-    pub refused: Vec<RefusedRecord>,
+    pub refused: Vec<RejectedRecord>,
     /// What the receiver answered to one of these.
     pub refusal: Option<OutputError>,
     /// Why not all others were accepted.
@@ -234,10 +234,9 @@ impl<'a> Sending<'a> {
         let format = self.post.format();
         for entry in single.entries(format.frame()) {
             let text = format.record_in(entry.text);
-            let fields = &text[..text.len().min(entry.record_bytes).saturating_sub(1)];
-            let record = [fields, b"}"].concat();
+            let line = text[..text.len().min(entry.record_bytes).saturating_sub(1)].to_owned() + "}";
             let reason = redact::secrets(&refusal.problem).into_owned();
-            self.delivery.refused.push(RefusedRecord { mark: entry.mark, record, reason });
+            self.delivery.refused.push(RejectedRecord { record: entry.record, line, reason });
         }
         self.delivery.refusal.get_or_insert_with(|| self.post.error(refusal));
         Ok(())

@@ -16,7 +16,7 @@
 //! "Troubleshoot HTTP Event Collector", section "Possible error codes", of Splunk's documentation; what
 //! `invalid-event-number` means for the other events was observed.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, fmt::Write as _};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -24,7 +24,6 @@ use serde::Deserialize;
 use super::{
     answer::{Outcome, Refusal, Sorted},
     batch::{Batch, Frame},
-    facts::Facts,
     format::Format,
 };
 use crate::{
@@ -37,7 +36,7 @@ use crate::{
 const FRAME: Frame = Frame { open: "", between: "\n", close: "" };
 
 /// What is before the record's own text; the texts before it are quoted, so that this is not in them.
-const EVENT: &[u8] = b",\"event\":";
+const EVENT: &str = ",\"event\":";
 
 /// The codes that are about an event, and not about the token or Splunk itself: no data, a format that is invalid, an
 /// event that is missing or blank, indexed fields.
@@ -68,23 +67,18 @@ fn quoted(text: &str) -> String {
 }
 
 impl Format for Splunk {
-    fn append(&self, from: &Source<'_>, record: &Record<'_>, to: &mut Vec<u8>) {
-        to.push(b'{');
-        let created = Facts::of(record, "").created;
-        if let Some(created) = created.filter(|created| *created >= Timestamp::UNIX_EPOCH) {
-            let (seconds, millis) = (created.as_second(), created.subsec_millisecond());
-            to.extend_from_slice(format!("\"time\":{seconds}.{millis:03},").as_bytes());
+    fn append(&self, source: &Source<'_>, record: Record<'_>, to: &mut String) {
+        to.push('{');
+        if let Some(created) = record.creation_time().filter(|created| *created >= Timestamp::UNIX_EPOCH) {
+            // into a String: cannot fail
+            let _ = write!(to, "\"time\":{}.{:03},", created.as_second(), created.subsec_millisecond());
         }
-        let host = self.settings.host.as_deref().unwrap_or(from.tenant_name.unwrap_or(from.tenant_id));
-        to.extend_from_slice(format!("\"host\":{},{}", quoted(host), self.metadata).as_bytes());
-        to.extend_from_slice(EVENT);
-        record.append_line(to);
-        to.pop(); // the line break
-        to.push(b'}');
+        let host = self.settings.host.as_deref().unwrap_or(source.tenant_name.unwrap_or(source.tenant_id));
+        to.extend(["\"host\":", &quoted(host), ",", &self.metadata, EVENT, record.line(), "}"]);
     }
 
-    fn record_in<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
-        let place = memchr::memmem::find(text, EVENT);
+    fn record_in<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let place = text.find(EVENT);
         place.map_or(text, |place| &text[place + EVENT.len()..]).into()
     }
 
@@ -267,9 +261,9 @@ mod tests {
         let splunk = Splunk::new(&settings);
         let mut batch = Batch::default();
         for id in 0..5 {
-            let id = Some(crate::records::RecordId::of_a_test(id));
-            let mark = crate::output::Mark { blob: 0, id };
-            batch.push(super::super::batch::Entry { mark, text: b"{}", record_bytes: 2 }, FRAME);
+            let id = Some(crate::records::RecordId::for_test(id));
+            let record = crate::output::BlobRecord { blob: 0, id };
+            batch.push(super::super::batch::Entry { record, text: "{}", record_bytes: 2 }, FRAME);
         }
         for (status, body, refused, rest) in [
             (400, r#"{"code":6,"invalid-event-number":2}"#, vec![2], vec![3, 4]),

@@ -1,67 +1,67 @@
-//! What a forward receiver says: HELO, PONG, and acknowledgements, in MessagePack.
+//! The messages of a forward receiver: HELO, PONG and acknowledgements, in MessagePack.
 
-/// One answer.
+/// A message of a receiver.
 ///
 /// Source: "Forward Protocol Specification v1",
 /// <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// It wants to know who we are.
+pub enum ServerMessage {
+    /// The receiver requests authentication.
     Helo(Helo),
-    /// It knows now.
+    /// The result of the authentication.
     Pong(Pong),
-    /// It has the chunk of this id.
+    /// The receiver has the chunk with this id.
     Ack(Vec<u8>),
 }
 
 /// `["HELO", {"nonce": …, "auth": …, "keepalive": …}]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Helo {
-    /// Goes into the digests of the shared key.
+    /// Part of the digests of the shared key.
     pub nonce: Vec<u8>,
-    /// Goes into the digest of the password. Fluentd and Fluent Bit send one whether or not they know users.
+    /// Part of the digest of the password. Fluentd and Fluent Bit send it even if they have no users.
     pub auth: Vec<u8>,
-    /// False if the connection is closed after each acknowledgement. Fluent Bit does not say.
+    /// `false` if the receiver closes the connection after each acknowledgement. Fluent Bit does not send this field.
     pub keeps_alive: bool,
 }
 
-/// `["PONG", is let in, reason, server's name, digest]`
+/// `["PONG", is accepted, reason, server's name, digest]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pong {
-    /// Whether we are let in.
-    pub is_let_in: bool,
-    /// If not, why.
+    /// Whether the receiver accepts the credentials.
+    pub is_accepted: bool,
+    /// Why not.
     pub reason: String,
-    /// What it calls itself.
+    /// The name of the receiver.
     pub server: Vec<u8>,
-    /// By which it proves to know the shared key.
+    /// Proves that the receiver knows the shared key.
     pub digest: Vec<u8>,
 }
 
-/// Why bytes are no answer.
+/// An error returned when bytes do not begin with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoAnswer {
-    /// Not yet: more is to come.
+pub enum MessageError {
+    /// The rest of the message is missing.
     Incomplete,
-    /// And never will be.
+    /// The bytes are not a message of the protocol.
     Malformed,
 }
 
-/// The answer that these bytes begin with, and how many of them it takes.
-pub fn read(bytes: &[u8]) -> Result<(Answer, usize), NoAnswer> {
+/// Returns the message at the start of these bytes, and its length.
+pub fn read(bytes: &[u8]) -> Result<(ServerMessage, usize), MessageError> {
     let mut reader = Reader { bytes, at: 0 };
-    let answer = match reader.value(0)? {
+    let message = match reader.value(0)? {
         Value::Array(parts) => of_array(parts),
         Value::Map(fields) => fields.into_iter().find_map(|(key, value)| match (key, value) {
-            (Value::Text(key), Value::Text(id)) if key == b"ack" => Some(Answer::Ack(id)),
+            (Value::Text(key), Value::Text(id)) if key == b"ack" => Some(ServerMessage::Ack(id)),
             _ => None,
         }),
         _ => None,
     };
-    answer.map(|answer| (answer, reader.at)).ok_or(NoAnswer::Malformed)
+    message.map(|message| (message, reader.at)).ok_or(MessageError::Malformed)
 }
 
-fn of_array(parts: Vec<Value>) -> Option<Answer> {
+fn of_array(parts: Vec<Value>) -> Option<ServerMessage> {
     let mut parts = parts.into_iter();
     match (parts.next()?.text()?.as_slice(), parts.next()?) {
         (b"HELO", Value::Map(fields)) => {
@@ -74,19 +74,19 @@ fn of_array(parts: Vec<Value>) -> Option<Answer> {
                     _ => {}
                 }
             }
-            Some(Answer::Helo(helo))
+            Some(ServerMessage::Helo(helo))
         }
-        (b"PONG", Value::Boolean(is_let_in)) => {
+        (b"PONG", Value::Boolean(is_accepted)) => {
             let mut text = || parts.next().and_then(Value::text).unwrap_or_default();
             let (reason, server, digest) = (text(), text(), text());
             let reason = String::from_utf8_lossy(&reason).into_owned();
-            Some(Answer::Pong(Pong { is_let_in, reason, server, digest }))
+            Some(ServerMessage::Pong(Pong { is_accepted, reason, server, digest }))
         }
         _ => None,
     }
 }
 
-/// As much of MessagePack as answers use.
+/// The part of MessagePack that these messages use.
 #[derive(Debug)]
 enum Value {
     /// Bytes of any kind, text or not.
@@ -94,7 +94,7 @@ enum Value {
     Boolean(bool),
     Array(Vec<Value>),
     Map(Vec<(Value, Value)>),
-    /// Nothing that an answer's meaning hangs on.
+    /// A value without meaning in these messages.
     Other,
 }
 
@@ -107,7 +107,7 @@ impl Value {
     }
 }
 
-/// No answer is deeper.
+/// The maximum depth of a message.
 const DEPTH_MAX: usize = 4;
 
 struct Reader<'a> {
@@ -116,9 +116,9 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn value(&mut self, depth: usize) -> Result<Value, NoAnswer> {
+    fn value(&mut self, depth: usize) -> Result<Value, MessageError> {
         if depth > DEPTH_MAX {
-            return Err(NoAnswer::Malformed);
+            return Err(MessageError::Malformed);
         }
         let kind = self.take(1)?[0];
         match kind {
@@ -136,33 +136,33 @@ impl Reader<'_> {
             0xcd | 0xd1 => self.skip(2),
             0xca | 0xce | 0xd2 => self.skip(4),
             0xcb | 0xcf | 0xd3 => self.skip(8),
-            _ => Err(NoAnswer::Malformed),
+            _ => Err(MessageError::Malformed),
         }
     }
 
-    fn take(&mut self, length: usize) -> Result<&[u8], NoAnswer> {
-        let taken = self.bytes[self.at..].get(..length).ok_or(NoAnswer::Incomplete)?;
+    fn take(&mut self, length: usize) -> Result<&[u8], MessageError> {
+        let taken = self.bytes[self.at..].get(..length).ok_or(MessageError::Incomplete)?;
         self.at += length;
         Ok(taken)
     }
 
-    fn length(&mut self, bytes: usize) -> Result<usize, NoAnswer> {
+    fn length(&mut self, bytes: usize) -> Result<usize, MessageError> {
         Ok(self.take(bytes)?.iter().fold(0, |length, &byte| length << 8 | usize::from(byte)))
     }
 
-    fn skip(&mut self, length: usize) -> Result<Value, NoAnswer> {
+    fn skip(&mut self, length: usize) -> Result<Value, MessageError> {
         self.take(length).map(|_| Value::Other)
     }
 
-    fn text(&mut self, length: usize) -> Result<Value, NoAnswer> {
+    fn text(&mut self, length: usize) -> Result<Value, MessageError> {
         self.take(length).map(|text| Value::Text(text.to_vec()))
     }
 
-    fn array(&mut self, length: usize, depth: usize) -> Result<Value, NoAnswer> {
+    fn array(&mut self, length: usize, depth: usize) -> Result<Value, MessageError> {
         (0..length).map(|_| self.value(depth + 1)).collect::<Result<_, _>>().map(Value::Array)
     }
 
-    fn map(&mut self, length: usize, depth: usize) -> Result<Value, NoAnswer> {
+    fn map(&mut self, length: usize, depth: usize) -> Result<Value, MessageError> {
         let pairs = (0..length).map(|_| Ok((self.value(depth + 1)?, self.value(depth + 1)?)));
         pairs.collect::<Result<_, _>>().map(Value::Map)
     }
@@ -175,25 +175,25 @@ mod tests {
     const ACK: &[u8] = b"\x81\xa3ack\xa4abc=";
 
     #[test]
-    fn answers_are_read_whether_their_texts_are_text_or_binary() {
-        assert_eq!(read(ACK), Ok((Answer::Ack(b"abc=".to_vec()), 10)));
-        assert_eq!(read(&[ACK, b"\x81"].concat()), Ok((Answer::Ack(b"abc=".to_vec()), 10)));
+    fn messages_are_read_whether_their_texts_are_text_or_binary() {
+        assert_eq!(read(ACK), Ok((ServerMessage::Ack(b"abc=".to_vec()), 10)));
+        assert_eq!(read(&[ACK, b"\x81"].concat()), Ok((ServerMessage::Ack(b"abc=".to_vec()), 10)));
         let helo = b"\x92\xa4HELO\x83\xa5nonce\xc4\x02\xff\x00\xa4auth\xd9\x01s\xa9keepalive\xc2";
         let expected = Helo { nonce: vec![0xff, 0], auth: b"s".to_vec(), keeps_alive: false };
-        assert_eq!(read(helo), Ok((Answer::Helo(expected), helo.len())));
+        assert_eq!(read(helo), Ok((ServerMessage::Helo(expected), helo.len())));
         let helo = b"\x92\xa4HELO\x81\xa5nonce\xa1n";
         let expected = Helo { nonce: b"n".to_vec(), auth: Vec::new(), keeps_alive: true };
-        assert_eq!(read(helo), Ok((Answer::Helo(expected), helo.len())));
+        assert_eq!(read(helo), Ok((ServerMessage::Helo(expected), helo.len())));
         let pong = b"\x95\xa4PONG\xc2\xa3why\xa1s\xda\x00\x02ab";
         let expected =
-            Pong { is_let_in: false, reason: "why".into(), server: b"s".to_vec(), digest: b"ab".to_vec() };
-        assert_eq!(read(pong), Ok((Answer::Pong(expected), pong.len())));
+            Pong { is_accepted: false, reason: "why".into(), server: b"s".to_vec(), digest: b"ab".to_vec() };
+        assert_eq!(read(pong), Ok((ServerMessage::Pong(expected), pong.len())));
     }
 
     #[test]
-    fn a_part_of_an_answer_is_incomplete_and_everything_else_malformed() {
+    fn a_part_of_a_message_is_incomplete_and_everything_else_malformed() {
         for end in 0..ACK.len() {
-            assert_eq!(read(&ACK[..end]), Err(NoAnswer::Incomplete), "{end}");
+            assert_eq!(read(&ACK[..end]), Err(MessageError::Incomplete), "{end}");
         }
         for other in [
             b"\x15\x03\x03\x00\x02".as_slice(), // an alert of TLS
@@ -204,7 +204,7 @@ mod tests {
             b"\x91\x91\x91\x91\x91\x91\x91\x91",
             b"\xc1",
         ] {
-            assert_eq!(read(other), Err(NoAnswer::Malformed), "{other:x?}");
+            assert_eq!(read(other), Err(MessageError::Malformed), "{other:x?}");
         }
     }
 }

@@ -1,58 +1,58 @@
-//! Chunks on their way to a forward receiver: several at a time, each held until it is acknowledged.
+//! Sends chunks to a forward receiver: several at a time, each kept until it is acknowledged.
 //!
-//! Acknowledgements may come in any order. When one does not come in time, when one is of no chunk that was sent, or
-//! when the connection ends, in the middle of a chunk or elsewhere, everything that is not acknowledged is sent again
-//! over a new connection, under the same ids. Acknowledgements that have arrived by then count. What had arrived without
-//! one is then there twice: a receiver that loses an acknowledgement cannot be told from one that loses a chunk.
+//! Acknowledgements can come in any order. Everything that is not acknowledged is sent again over a new connection, with
+//! the same ids, if an acknowledgement does not come in time or is for a chunk that was not sent, or if the connection
+//! ends. Acknowledgements that have arrived by then count. The receiver then has chunks twice whose acknowledgements were
+//! lost: a lost acknowledgement cannot be distinguished from a lost chunk.
 //!
 //! A connection begins with one chunk: a receiver that closes it after each acknowledgement (`deny_keepalive`) loses
-//! whatever else is in flight, and need not say so. From such a receiver on, each chunk gets a connection of its own.
+//! everything else in flight, and may not announce that. For such a receiver each chunk gets its own connection.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
 
 use super::session::Session;
 use crate::{
     config,
     limits::{FLUENT_BIT_MESSAGE_BYTES_MAX, FORWARD_CHUNKS_IN_FLIGHT_MAX},
-    output::{CancelToken, Endpoint, OutputError, ReceiverError, retries::Retries},
+    output::{CancelToken, DeliveryError, Endpoint, OutputError, ReceiverError, retries::Retries},
 };
 
-/// The way to a receiver.
+/// Sends chunks to one receiver.
 #[derive(Debug)]
-pub struct Link {
+pub struct ChunkSender {
     settings: config::FluentdOutput,
     endpoint: Endpoint,
     cancel: CancelToken,
     session: Option<Session>,
-    /// How many chunks were acknowledged in it.
+    /// The number of chunks that were acknowledged in this session.
     session_acks: usize,
-    /// Not acknowledged, the oldest first.
+    /// The chunks that are not acknowledged, the oldest first.
     chunks: VecDeque<Chunk>,
-    /// So many of them, from the first on, were sent in this session.
+    /// The number of these, from the first on, that were sent in this session.
     sent: usize,
-    /// The records in chunks that were acknowledged since all of them were.
+    /// The identities of the records in chunks that were acknowledged since the last flush.
     acknowledged: Vec<u128>,
-    /// The receiver closes a connection after each acknowledgement.
+    /// Whether the receiver closes a connection after each acknowledgement.
     is_one_chunk_a_connection: bool,
     retries: Retries,
-    /// The last failure that was logged since a chunk was acknowledged.
+    /// The last error that was logged since a chunk was acknowledged.
     logged: String,
 }
 
-/// A message that wants to be acknowledged.
+/// A message that requests an acknowledgement.
 #[derive(Debug)]
 pub struct Chunk {
-    /// What its acknowledgement will say.
+    /// The id, which the acknowledgement repeats.
     pub id: String,
     /// The whole message.
     pub message: Vec<u8>,
-    /// How long its entries are, before compression.
+    /// The length of its entries before compression.
     pub entry_bytes: usize,
-    /// The Ids of the records in it.
+    /// The identities of its records.
     pub record_ids: Vec<u128>,
 }
 
-impl Link {
+impl ChunkSender {
     /// Connects to nothing yet.
     pub fn new(settings: &config::FluentdOutput, cancel: &CancelToken) -> Self {
         Self {
@@ -71,36 +71,35 @@ impl Link {
     }
 
     /// Sends a chunk. Waits for an acknowledgement only if too many are due.
-    pub fn send(&mut self, chunk: Chunk) -> Result<(), OutputError> {
+    pub fn send(&mut self, chunk: Chunk) -> Result<(), DeliveryError> {
         self.chunks.push_back(chunk);
-        self.bring_down_to(FORWARD_CHUNKS_IN_FLIGHT_MAX - 1)
+        self.retry_until_in_flight(FORWARD_CHUNKS_IN_FLIGHT_MAX - 1).map_err(|error| self.failed(error))
     }
 
-    /// Returns when every chunk is acknowledged; without connecting if all of them are.
-    pub fn settle(&mut self) -> Result<(), OutputError> {
+    /// Returns when every chunk is acknowledged. Does not connect if that is so already.
+    pub fn flush(&mut self) -> Result<(), DeliveryError> {
         if !self.chunks.is_empty() {
-            self.bring_down_to(0)?;
+            self.retry_until_in_flight(0).map_err(|error| self.failed(error))?;
         }
         self.acknowledged.clear();
         Ok(())
     }
 
-    /// The Ids of the records that are acknowledged although others are not, after an error.
-    pub fn take_acknowledged(&mut self) -> Vec<u128> {
-        std::mem::take(&mut self.acknowledged)
+    fn failed(&mut self, error: OutputError) -> DeliveryError {
+        DeliveryError { accepted_ids: mem::take(&mut self.acknowledged), ..error.into() }
     }
 
-    /// Connects, shakes hands, has a message without events acknowledged, and ends the connection.
-    pub fn try_out(&mut self, tag: &str) -> Result<(), OutputError> {
+    /// Connects, authenticates, has a message without events acknowledged, and ends the connection.
+    pub fn check(&mut self, tag: &str) -> Result<(), OutputError> {
         let mut session = Session::open(&mut self.endpoint, &self.settings)?;
         Ok(session.check(&mut self.endpoint, tag)?)
     }
 
-    /// Sends what is not sent, and waits until so many chunks or fewer are not acknowledged; over as many sessions as
-    /// that takes and `retryTimeout` allows.
-    fn bring_down_to(&mut self, chunks_max: usize) -> Result<(), OutputError> {
+    /// Sends all chunks, and waits until at most this number is not acknowledged; over as many sessions as that takes and
+    /// `retryTimeout` allows.
+    fn retry_until_in_flight(&mut self, chunks_max: usize) -> Result<(), OutputError> {
         loop {
-            let error = match self.bring_down_in_session(chunks_max) {
+            let error = match self.send_in_session(chunks_max) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -111,7 +110,7 @@ impl Link {
                 ReceiverError::Transient(error) => self.with_reason(error),
             };
             if ended? {
-                self.log_retry(&error); // the receiver has closed the connection and is there: nothing to wait for
+                self.log_retry(&error); // the receiver is there and has closed the connection: nothing to wait for
                 continue;
             }
             let delay = self.retries.next_delay();
@@ -123,7 +122,7 @@ impl Link {
         }
     }
 
-    fn bring_down_in_session(&mut self, chunks_max: usize) -> Result<(), ReceiverError> {
+    fn send_in_session(&mut self, chunks_max: usize) -> Result<(), ReceiverError> {
         let ack_timeout = self.settings.ack_timeout;
         if let Some(session) = &mut self.session {
             for id in session.arrived_acks(&mut self.endpoint)? {
@@ -131,7 +130,7 @@ impl Link {
             }
         }
         while !self.chunks.is_empty() {
-            self.leave_ended_session();
+            self.drop_ended_session();
             let session = match &mut self.session {
                 Some(session) => session,
                 none => {
@@ -155,9 +154,9 @@ impl Link {
         Ok(())
     }
 
-    /// Leaves a connection with nothing in flight that the receiver has closed, or closes after each acknowledgement:
-    /// nothing is lost or sent twice by that.
-    fn leave_ended_session(&mut self) {
+    /// Drops a connection with nothing in flight that the receiver has closed, or closes after each acknowledgement.
+    /// Nothing is lost or sent twice by that.
+    fn drop_ended_session(&mut self) {
         let Some(session) = &mut self.session else { return };
         if self.sent > 0 || self.session_acks == 0 {
             return;
@@ -186,12 +185,12 @@ impl Link {
         Ok(())
     }
 
-    /// Ends the session after a failure. Acknowledgements that have arrived count. Returns whether it was the receiver
-    /// that closed the connection, after it had acknowledged something on it.
+    /// Ends the session after an error. Acknowledgements that have arrived count. Returns whether the receiver closed the
+    /// connection after it had acknowledged something on it.
     fn end_session(&mut self) -> Result<bool, OutputError> {
         let Some(mut session) = self.session.take() else { return Ok(false) };
         let acks = session.last_acks(&mut self.endpoint)?;
-        // An error says that the receiver mixes up chunks, which is why the session ends, or reason enough to end it.
+        // An error means that the receiver mixes up chunks: the session ends for that reason, or would.
         let _ = acks.iter().try_for_each(|id| self.accept_ack(id));
         self.sent = 0;
         let is_closed = session.is_closed() && self.session_acks > 0;
@@ -203,7 +202,7 @@ impl Link {
         log::warn!("Output fluentd: sending {} chunk(s) again: {error}", self.chunks.len());
     }
 
-    /// Logs a failure unless it was the last one that was logged.
+    /// Logs an error unless it was the last one that was logged.
     fn log_retry_once(&mut self, error: &OutputError) {
         let text = error.to_string();
         if text != self.logged {
@@ -212,7 +211,7 @@ impl Link {
         }
     }
 
-    /// The error, with what is known to be the reason where the receiver itself does not say it.
+    /// Adds the probable reason to an error of a receiver that gives none.
     fn with_reason(&self, error: OutputError) -> OutputError {
         match (error, self.chunks.front()) {
             (OutputError::Receiver { receiver, problem, .. }, Some(chunk))
