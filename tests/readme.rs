@@ -190,6 +190,11 @@ fn it_leads_to_the_pages_for_contributors_and_what_they_name_exists() {
             assert!(!is_path || documents::repository(&quoted).exists(), "{name}: no {quoted}");
         }
     }
+    for row in Page::read("CONTRIBUTING.md").table("| module in `src/` |") {
+        for module in row[0].split('`').skip(1).step_by(2) {
+            assert!(documents::repository("src").join(module).exists(), "CONTRIBUTING.md: no src/{module}");
+        }
+    }
 }
 
 #[test]
