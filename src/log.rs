@@ -84,7 +84,7 @@ pub fn to_file(path: &Path, detail: Detail) -> io::Result<()> {
 /// Finds out whether [`to_file`] could work, and changes nothing. Unlike an output's, the log's folder is not made.
 pub fn try_file(path: &Path) -> io::Result<()> {
     disk::folder_of(path).metadata()?;
-    disk::try_append(path)
+    disk::check_append(path)
 }
 
 /// `errors_to_stderr`: whether errors are written there too, and how.

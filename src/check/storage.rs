@@ -78,7 +78,7 @@ pub fn check_log(path: Option<&Path>, lines: &mut Lines) {
 /// Whether the metrics could be replaced, if there are any.
 pub fn check_metrics(path: Option<&Path>, lines: &mut Lines) {
     let Some(path) = path else { return };
-    match disk::try_replace(path) {
+    match disk::check_replace(path) {
         Ok(()) => lines.good(format_args!("metrics.path: {} can be replaced", path.display())),
         Err(error) => lines.bad(
             Exit::Storage,

@@ -292,7 +292,7 @@ impl Rules<'_, '_> {
 }
 
 fn unusual_kind(path: &Path) -> Option<&'static str> {
-    disk::unusual_kind(&fs::metadata(path).ok()?)
+    disk::special_kind(&fs::metadata(path).ok()?)
 }
 
 fn is_stream(path: &Path) -> bool {
@@ -326,7 +326,7 @@ impl UsedFiles {
 
 /// A path without symbolic links, as far as it exists.
 fn resolved(path: &Path) -> PathBuf {
-    let target = disk::target_of(path).unwrap_or_else(|_| path.to_owned());
+    let target = disk::resolve_links(path).unwrap_or_else(|_| path.to_owned());
     let absolute = path::absolute(&target).unwrap_or(target);
     let folder = absolute.parent().and_then(|folder| folder.canonicalize().ok());
     match (folder, absolute.file_name()) {

@@ -1,37 +1,43 @@
-//! Faults on demand: makes the n-th step that a process takes on the disk fail, or the process die there.
+//! Fault injection: makes the n-th disk operation of a process fail, or kills the process there.
 //!
-//! In debug builds only, which is what tests run; a release build has none of it. The variable
-//! `COLLECTOR_DISK_FAULT=7:full` strikes at the seventh step with one of [`KINDS`]; with `7+:full` at that one and all
-//! that follow; with `5:wait,7:full` at both. A struck step leaves `COLLECTOR_DISK_FAULT_MARK`, a file, so that a test
-//! knows whether it was reached. `COLLECTOR_DISK_LACKS=rename folder-sync` is a file system that supports neither of
-//! these.
-//! Every step is written down, a line each, in the file that `COLLECTOR_DISK_STEPS` names, for a test to count.
-//! With `COLLECTOR_DISK_SYNC=skip` no step waits for the disk: a test reads files back from the page cache, where a sync
-//! changes nothing, and hundreds of passes with forty syncs each would spend most of their time on it.
+//! Debug builds only, which tests run; a release build contains none of it.
+//!
+//! | variable | effect |
+//! | --- | --- |
+//! | `COLLECTOR_DISK_FAULT=7:full` | the seventh step fails with this one of [`KINDS`] |
+//! | `COLLECTOR_DISK_FAULT=7+:full` | so do all steps after it |
+//! | `COLLECTOR_DISK_FAULT=5:wait,7:full` | several faults |
+//! | `COLLECTOR_DISK_FAULT_MARK=FILE` | a faulty step creates the file, so that a test knows that it was reached |
+//! | `COLLECTOR_DISK_LACKS=rename folder-sync` | the file system supports neither of these |
+//! | `COLLECTOR_DISK_STEPS=FILE` | every step is appended to the file, one a line |
+//! | `COLLECTOR_DISK_SYNC=skip` | no step waits for the disk |
+//!
+//! Tests read files back from the page cache, where a sync changes nothing. Hundreds of passes with forty syncs each would
+//! spend most of their time on waiting for the disk.
 
 use std::{fs::File, io};
 
-/// What can be made to happen.
+/// The kinds of faults.
 ///
-/// `wait` lets the process wait until the mark is removed, so that a test can change files at this point.
+/// `wait` makes the process wait until the mark is removed, so that a test can change files at this point.
 pub const KINDS: [&str; 6] = ["full", "short", "broken", "kill-before", "kill-after", "wait"];
 
-/// What is done to a file.
+/// A disk operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A file is opened or made.
+    /// A file is opened or created.
     Open,
     /// Bytes are appended.
     Write,
-    /// A file is made durable.
+    /// A file is synced.
     Sync,
-    /// A file's end is cut off.
+    /// A file is truncated.
     Cut,
-    /// A file takes another's name.
+    /// A file is renamed over another one.
     Rename,
-    /// A new text is kept under a name of its own until the file is rewritten in place.
+    /// The new contents get a name of their own until the file is rewritten in place.
     Keep,
-    /// A name is made durable.
+    /// A folder is synced.
     SyncFolder,
 }
 
@@ -71,56 +77,56 @@ mod active {
 
     use super::{File, Step, io};
 
-    struct Plan {
-        strikes_at: u64,
+    struct Fault {
+        step: u64,
         and_after: bool,
         kind: String,
     }
 
-    static TAKEN: AtomicU64 = AtomicU64::new(0);
+    /// The number of the current step, from 1.
+    static STEP: AtomicU64 = AtomicU64::new(0);
 
-    fn plans() -> &'static [Plan] {
-        static PLANS: OnceLock<Vec<Plan>> = OnceLock::new();
-        let read = |text: &str| {
+    fn faults() -> &'static [Fault] {
+        static FAULTS: OnceLock<Vec<Fault>> = OnceLock::new();
+        let parse = |text: &str| {
             let (number, kind) = text.split_once(':')?;
-            let strikes_at = number.trim_end_matches('+').parse().ok()?;
-            Some(Plan { strikes_at, and_after: number.ends_with('+'), kind: kind.to_owned() })
+            let step = number.trim_end_matches('+').parse().ok()?;
+            Some(Fault { step, and_after: number.ends_with('+'), kind: kind.to_owned() })
         };
-        PLANS.get_or_init(|| {
+        FAULTS.get_or_init(|| {
             let text = std::env::var("COLLECTOR_DISK_FAULT").unwrap_or_default();
-            text.split(',').filter_map(read).collect()
+            text.split(',').filter_map(parse).collect()
         })
     }
 
-    /// The fault that strikes now, if one does.
-    fn struck() -> Option<&'static str> {
-        let taken = TAKEN.load(Ordering::SeqCst);
-        let is_struck =
-            |plan: &&Plan| taken == plan.strikes_at || (plan.and_after && taken > plan.strikes_at);
-        plans().iter().find(is_struck).map(|plan| {
+    /// Returns the kind of the current step's fault, if it has one.
+    fn current() -> Option<&'static str> {
+        let step = STEP.load(Ordering::SeqCst);
+        let is_current = |fault: &&Fault| step == fault.step || (fault.and_after && step > fault.step);
+        faults().iter().find(is_current).map(|fault| {
             if let Ok(mark) = std::env::var("COLLECTOR_DISK_FAULT_MARK") {
-                fs::write(mark, "struck").expect("the test gave a place for the mark");
+                fs::write(mark, "reached").expect("a writable mark");
             }
-            plan.kind.as_str()
+            fault.kind.as_str()
         })
     }
 
-    fn wait_for_removal_of_the_mark() {
-        let mark = std::env::var_os("COLLECTOR_DISK_FAULT_MARK").expect("the test gave a place for the mark");
+    fn wait_until_the_mark_is_removed() {
+        let mark = std::env::var_os("COLLECTOR_DISK_FAULT_MARK").expect("the variable with the mark's path");
         while std::path::Path::new(&mark).exists() {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
 
-    fn write_down(step: Step) {
+    fn record(step: Step) {
         if let Some(path) = std::env::var_os("COLLECTOR_DISK_STEPS") {
             let file = fs::OpenOptions::new().append(true).create(true).open(path);
             let written = file.and_then(|mut file| writeln!(file, "{step:?}"));
-            written.expect("the test gave a place for the steps");
+            written.expect("a writable file of steps");
         }
     }
 
-    /// Syncs a file or folder, unless the test does without. Pipes and devices are asked in any case: they refuse.
+    /// Syncs a file or folder, unless the test skips it. Pipes and devices are always synced: they return an error.
     pub(in crate::disk) fn sync(file: &File, sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
         static IS_SKIPPED: OnceLock<bool> = OnceLock::new();
         let is_skipped =
@@ -130,15 +136,15 @@ mod active {
     }
 
     pub(in crate::disk) fn before(step: Step) -> io::Result<()> {
-        TAKEN.fetch_add(1, Ordering::SeqCst);
-        write_down(step);
-        match struck() {
-            Some("full" | "short") if step == Step::Cut => Ok(()), // needs no room
+        STEP.fetch_add(1, Ordering::SeqCst);
+        record(step);
+        match current() {
+            Some("full" | "short") if step == Step::Cut => Ok(()), // needs no space
             Some("full" | "short") => Err(io::ErrorKind::StorageFull.into()),
             Some("broken") => Err(io::Error::other("Input/output error")),
             Some("kill-before") => std::process::abort(),
             Some("wait") => {
-                wait_for_removal_of_the_mark();
+                wait_until_the_mark_is_removed();
                 Ok(())
             }
             _ => Ok(()),
@@ -147,24 +153,24 @@ mod active {
 
     pub(in crate::disk) fn before_write(bytes: &[u8]) -> io::Result<&[u8]> {
         match before(Step::Write) {
-            Err(_) if struck() == Some("short") => Ok(&bytes[..bytes.len() / 2]),
+            Err(_) if current() == Some("short") => Ok(&bytes[..bytes.len() / 2]),
             Err(error) => Err(error),
             Ok(()) => Ok(bytes),
         }
     }
 
     pub(in crate::disk) fn after(_: Step) {
-        let is_due = || plans().iter().any(|plan| plan.kind == "kill-after");
-        if is_due() && struck() == Some("kill-after") {
+        let is_planned = || faults().iter().any(|fault| fault.kind == "kill-after");
+        if is_planned() && current() == Some("kill-after") {
             std::process::abort();
         }
     }
 
-    /// Whether the file system of the test lacks this feature.
+    /// Returns whether the file system of the test lacks this feature.
     pub(in crate::disk) fn lacks(feature: &str) -> bool {
-        static LACKING: OnceLock<String> = OnceLock::new();
-        let lacking = LACKING.get_or_init(|| std::env::var("COLLECTOR_DISK_LACKS").unwrap_or_default());
-        lacking.split(' ').any(|lacking| lacking == feature)
+        static LACKS: OnceLock<String> = OnceLock::new();
+        let lacks = LACKS.get_or_init(|| std::env::var("COLLECTOR_DISK_LACKS").unwrap_or_default());
+        lacks.split(' ').any(|lacking| lacking == feature)
     }
 }
 

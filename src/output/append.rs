@@ -381,7 +381,7 @@ fn is_named(path: &Path, file: &Metadata) -> bool {
 
 fn open_regular(path: &Path, is_whole: IsWhole) -> Result<File, OutputError> {
     if let Some(folder) = path.parent() {
-        disk::make_folder(folder, 0o750).map_err(|error| storage("make the folder", folder, error))?;
+        disk::create_folder(folder, 0o750).map_err(|error| storage("make the folder", folder, error))?;
     }
     let mut file = disk::open_for_append(path, 0o640).map_err(|error| storage("open", path, error))?;
     repair_end(&mut file, is_whole).map_err(|error| storage("repair the end of", path, error))?;
@@ -404,7 +404,7 @@ fn repair_end(file: &mut File, is_whole: IsWhole) -> io::Result<()> {
     if line.is_empty() {
         return Ok(());
     }
-    if is_whole(&line) { disk::append(file, b"\n") } else { disk::cut(file, start) }
+    if is_whole(&line) { disk::append(file, b"\n") } else { disk::truncate(file, start) }
 }
 
 /// Returns what is after the last line break, and where it starts.

@@ -77,9 +77,9 @@ pub fn recover(position: &Position) -> io::Result<Vec<u128>> {
                 length - end
             );
         }
-        disk::cut(&file, end)?;
+        disk::truncate(&file, end)?;
     }
-    disk::write_in_place(&file, position.length..end)?;
+    disk::rewrite_range(&file, position.length..end)?;
     disk::sync(&file)?;
     Ok(keys)
 }

@@ -145,7 +145,7 @@ impl Special {
 pub fn check_append(path: &Path) -> Result<(), OutputError> {
     match Special::open(path, &CancelToken::default())? {
         Some(_) => Ok(()),
-        None => disk::try_append(path).map_err(|error| storage("write", path, error)),
+        None => disk::check_append(path).map_err(|error| storage("write", path, error)),
     }
 }
 

@@ -105,11 +105,11 @@ pub(super) fn add(
 }
 
 fn append(path: &Path, letters: &[DeadLetter<'_>]) -> io::Result<bool> {
-    disk::make_folder(disk::folder_of(path), 0o700)?;
+    disk::create_folder(disk::folder_of(path), 0o700)?;
     let mut file = disk::open_for_append(path, 0o600)?;
     let before = end_of_lines(&mut file)?;
     if file.metadata()?.len() > before {
-        disk::cut(&file, before)?; // half a line, of a pass that was cut off
+        disk::truncate(&file, before)?; // half a line, of a pass that was cut off
     }
     if before >= DEAD_LETTERS_BYTES_MAX {
         return Ok(false);
@@ -128,7 +128,7 @@ fn append(path: &Path, letters: &[DeadLetter<'_>]) -> io::Result<bool> {
     // A line of a pass that was killed can be in the file and not on the disk: it is synced with the others.
     let appended = disk::append(&mut file, &lines).and_then(|()| disk::sync(&file));
     if appended.is_err() {
-        let _ = disk::cut(&file, before);
+        let _ = disk::truncate(&file, before);
     }
     appended.map(|()| true)
 }

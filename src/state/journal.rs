@@ -254,7 +254,7 @@ impl Journal {
             disk::append(&mut self.file, text_of(line).as_bytes()).and_then(|()| disk::sync(&self.file));
         written.map_err(|error| {
             // A torn line ends what is read, so that it may stay if it cannot be cut off.
-            let _ = disk::cut(&self.file, before);
+            let _ = disk::truncate(&self.file, before);
             StateError::storage("write", &self.path, error)
         })
     }

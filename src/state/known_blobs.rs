@@ -128,7 +128,7 @@ impl KnownBlobsFile {
     ///
     /// Errors: another pass holds the lock; or the folder or file cannot be read or written.
     pub fn open(working_dir: &Path) -> Result<(Self, KnownBlobs), StateError> {
-        disk::make_folder(working_dir, 0o700)
+        disk::create_folder(working_dir, 0o700)
             .map_err(|error| StateError::storage("make the folder", working_dir, error))?;
         let path = working_dir.join(FILE_NAME);
         let file = lock::open_locked(&path)?;
@@ -149,7 +149,7 @@ impl KnownBlobsFile {
         let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
         disk::append(&mut self.file, text.as_bytes()).map_err(|error| {
             // What is left of a failed append would be a torn line in front of the next one.
-            let _ = disk::cut(&self.file, before);
+            let _ = disk::truncate(&self.file, before);
             self.storage("write", error)
         })
     }
@@ -164,7 +164,7 @@ impl KnownBlobsFile {
         let length = self.file.metadata().map_err(|error| self.storage("look at", error))?.len();
         let opened = File::options().read(true).write(true).open(&self.path);
         let written =
-            opened.and_then(|file| disk::write_in_place(&file, length.saturating_sub(bytes)..length));
+            opened.and_then(|file| disk::rewrite_range(&file, length.saturating_sub(bytes)..length));
         written.map_err(|error| self.storage("write", error))
     }
 
@@ -227,7 +227,8 @@ impl KnownBlobsFile {
             });
         if let Err(error) = compacted {
             // Then there is no file of that name any more to append to, or only a part of it.
-            if disk::is_half_rewritten(&self.path) || !lock::is_named(&self.file, &self.path).unwrap_or(false)
+            if disk::is_rewrite_pending(&self.path)
+                || !lock::is_named(&self.file, &self.path).unwrap_or(false)
             {
                 return Err(error);
             }
@@ -242,7 +243,7 @@ impl KnownBlobsFile {
         let mended = match contents.end {
             End::Whole => return Ok(()),
             End::LacksLineBreak => disk::append(&mut self.file, b"\n"),
-            End::Torn { keep } => disk::cut(&self.file, keep),
+            End::Torn { keep } => disk::truncate(&self.file, keep),
         };
         mended.and_then(|()| disk::sync(&self.file)).map_err(|error| self.storage("mend", error))
     }

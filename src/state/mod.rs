@@ -98,7 +98,7 @@ pub fn open(
     clock: &Clock,
     recover: impl Fn(&Position) -> io::Result<Vec<u128>>,
 ) -> Result<(Ledger, KnownBlobs, Progress), StateError> {
-    disk::make_folder(working_dir, 0o700)
+    disk::create_folder(working_dir, 0o700)
         .map_err(|error| StateError::storage("make the folder", working_dir, error))?;
     inspect(working_dir)?;
     let (mut known_blobs, mut known) = KnownBlobsFile::open(working_dir)?;
@@ -131,11 +131,11 @@ pub fn try_out(working_dir: &Path) -> Result<(), StateError> {
     lock::try_out(&working_dir.join(known_blobs::FILE_NAME))?;
     for name in [known_blobs::FILE_NAME, journal::FILE_NAME] {
         let path = working_dir.join(name);
-        disk::try_append(&path).map_err(|error| StateError::storage("write", &path, error))?;
+        disk::check_append(&path).map_err(|error| StateError::storage("write", &path, error))?;
     }
     if working_dir.exists() {
         let path = working_dir.join(progress::FILE_NAME);
-        disk::try_replace(&path).map_err(|error| StateError::storage("replace", &path, error))?;
+        disk::check_replace(&path).map_err(|error| StateError::storage("replace", &path, error))?;
     }
     Ok(())
 }

@@ -94,7 +94,7 @@ pub(super) fn add(
     encoded: Option<&[u8]>,
 ) -> Result<PathBuf, StateError> {
     let folder = working_dir.join(FOLDER_NAME);
-    disk::make_folder(&folder, 0o700)
+    disk::create_folder(&folder, 0o700)
         .map_err(|error| StateError::storage("make the folder", &folder, error))?;
     let line = serde_json::to_string(entry).expect("what is written is text, numbers and times") + "\n";
     let path = |extension: &str| folder.join(key.to_string()).with_extension(extension);

@@ -357,14 +357,14 @@ fn set_of_older(paths: &[PathBuf]) -> io::Result<KeySet> {
 /// Opens a file to append blocks to. What a crash left behind its `end` is cut off; a file that is there and is not ours
 /// gets another name.
 fn open_file(folder: &Path, path: &Path, end: Option<u64>) -> io::Result<File> {
-    disk::make_folder(folder, 0o700)?;
+    disk::create_folder(folder, 0o700)?;
     disk::require_own_regular(path)?;
     if end.is_none() && path.exists() {
         fs::rename(path, path.with_extension("unreadable"))?;
     }
     let mut file = disk::open_for_append(path, 0o600)?;
     if file.seek(SeekFrom::End(0))? > end.unwrap_or_default() {
-        disk::cut(&file, end.unwrap_or_default())?;
+        disk::truncate(&file, end.unwrap_or_default())?;
     }
     if end.unwrap_or_default() == 0 {
         disk::append(&mut file, HEADER)?;

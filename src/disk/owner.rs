@@ -1,0 +1,99 @@
+//! The owners of files: what root creates must stay usable for the service's own user.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io,
+    os::unix::{self, fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use super::folder_of;
+
+/// The user id of root.
+pub const ROOT: u32 = 0;
+
+/// The maximum number of files that a message names.
+const NAMED_FILES_MAX: usize = 5;
+
+/// Gives a new file or folder of root's to the owner of its folder: a pass that root runs by hand must not leave files
+/// that the service's own passes cannot write. Does nothing on file systems without owners.
+pub fn give_to_owner(new: &File, path: &Path) -> io::Result<()> {
+    let (file, folder) = (new.metadata()?, fs::metadata(folder_of(path))?);
+    if file.uid() != ROOT || folder.uid() == ROOT {
+        return Ok(());
+    }
+    match unix::fs::fchown(new, Some(folder.uid()), Some(folder.gid())) {
+        Err(error)
+            if !matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) =>
+        {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The files in a folder that belong to another user than the folder itself. A service that owns the folder cannot write
+/// them.
+#[derive(Debug)]
+pub struct ForeignFiles {
+    folder: PathBuf,
+    /// The owner of the folder: its user and its group.
+    owner: (u32, u32),
+    files: Vec<PathBuf>,
+}
+
+impl ForeignFiles {
+    /// Returns those among the given files of the folder. `None` if root owns the folder or this process is not root's.
+    pub fn find(folder: &Path, files: Vec<PathBuf>) -> Option<Self> {
+        let metadata = fs::metadata(folder).ok()?;
+        if !rustix::process::geteuid().is_root() || metadata.uid() == ROOT {
+            return None;
+        }
+        let is_foreign = |path: &PathBuf| {
+            fs::symlink_metadata(path).is_ok_and(|file| !file.is_symlink() && file.uid() != metadata.uid())
+        };
+        let files = files.into_iter().filter(is_foreign).collect();
+        Some(Self { folder: folder.to_owned(), owner: (metadata.uid(), metadata.gid()), files })
+    }
+
+    /// Returns those among all files in the folder and in its subfolders.
+    pub fn find_all(folder: &Path) -> Option<Self> {
+        let entries =
+            |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let below = entries(folder).filter(|path| path.is_dir()).flat_map(|path| entries(&path));
+        Self::find(folder, entries(folder).chain(below).collect())
+    }
+
+    /// Returns whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Returns how to run the program as the owner of the folder.
+    pub fn advice(&self) -> String {
+        let Self { folder, owner: (user, group), .. } = self;
+        format!(
+            "{} belongs to user {user}, and this is run as root: run passes as that user, with systemctl start \
+             office365-collector or setpriv --reuid={user} --regid={group} --init-groups office_audit_log_collector",
+            folder.display()
+        )
+    }
+}
+
+impl fmt::Display for ForeignFiles {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { folder, owner: (user, group), files } = self;
+        let named: Vec<_> =
+            files.iter().take(NAMED_FILES_MAX).map(|file| file.display().to_string()).collect();
+        write!(
+            formatter,
+            "{} files in {} do not belong to its owner, user {user}, and passes as that user cannot write them; run: \
+             chown {user}:{group} {}",
+            files.len(),
+            folder.display(),
+            named.join(" ")
+        )?;
+        if files.len() > named.len() { formatter.write_str(" and the others") } else { Ok(()) }
+    }
+}
