@@ -15,6 +15,7 @@ use crate::{
     cli::{Arguments, Command, Status},
     config::{self, Config, Loaded, Sources, Tenant},
     disk,
+    error::Explain,
     exit::Exit,
     limits,
     log::{self, Detail},
@@ -114,8 +115,8 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
         Err(error) => {
             match exit_of(&error) {
                 // No failure: the work is being done, and cron need not mail that.
-                Exit::Locked => ::log::warn!("{error}"),
-                _ => ::log::error!("{error}"),
+                Exit::Locked => ::log::warn!("{}", error.explain()),
+                _ => ::log::error!("{}", error.explain()),
             }
             (exit_of(&error), None)
         }
@@ -164,7 +165,7 @@ pub fn status(setup: &Setup, asked: Status) -> Exit {
     let (progress, dead_letters, quarantine) = match read {
         Ok(read) => read,
         Err(error) => {
-            ::log::error!("{error}");
+            ::log::error!("{}", error.explain());
             return Exit::Storage;
         }
     };
@@ -328,7 +329,7 @@ fn exit_of_ended(ended: &PassOutcome, mode: Mode) -> Exit {
 fn exit_of(error: &PassError) -> Exit {
     match error {
         PassError::State(state::StateError::Locked { .. }) => Exit::Locked,
-        PassError::State(state::StateError::Storage { .. }) => Exit::Storage,
+        PassError::State(state::StateError::File(_)) => Exit::Storage,
         PassError::Client(_) | PassError::Threads { .. } => Exit::Configuration,
     }
 }

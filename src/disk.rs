@@ -18,7 +18,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{STATE_BUFFER_BYTES, SYMBOLIC_LINKS_MAX};
+use crate::{
+    error::Explain,
+    limits::{STATE_BUFFER_BYTES, SYMBOLIC_LINKS_MAX},
+};
 use fault::Step;
 
 pub use owner::{ForeignFiles, ROOT, give_to_owner};
@@ -34,15 +37,28 @@ pub struct FileError {
     source: io::Error,
 }
 
+impl FileError {
+    /// Returns the error of an operation on a file or folder. `action` is a verb such as `read`.
+    pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self { action, path: path.to_owned(), source }
+    }
+}
+
+impl Explain for FileError {
+    fn hint(&self) -> &str {
+        hint(&self.source)
+    }
+}
+
 /// Adds the operation and the path to an I/O error.
 pub trait FileContext<T> {
-    /// Turns an I/O error into a [`FileError`]. `action` is a verb such as `read`.
+    /// Turns an I/O error into a [`FileError`].
     fn context(self, action: &'static str, path: &Path) -> Result<T, FileError>;
 }
 
 impl<T> FileContext<T> for io::Result<T> {
     fn context(self, action: &'static str, path: &Path) -> Result<T, FileError> {
-        self.map_err(|source| FileError { action, path: path.to_owned(), source })
+        self.map_err(|source| FileError::new(action, path, source))
     }
 }
 

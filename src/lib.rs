@@ -34,7 +34,7 @@
 //! `main` parses the command line ([`cli`]) and calls one of the [`commands`], which may use everything; [`pass`] and
 //! [`check`] may use everything else. [`api`], [`output`] and [`state`] never use each other; [`report`] reads what
 //! [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`], [`body`], [`clock`],
-//! [`limits`], [`time`], [`disk`], [`login`], [`network`], [`redact`], [`suggest`]), [`schedule`] and [`config`] use none of these.
+//! [`limits`], [`time`], [`disk`], [`error`], [`login`], [`network`], [`redact`], [`suggest`]), [`schedule`] and [`config`] use none of these.
 //! A test holds this against the code.
 
 pub mod cli;
@@ -61,6 +61,7 @@ pub mod report;
 
 pub mod delivery;
 pub mod disk;
+pub mod error;
 pub mod exit;
 pub mod limits;
 pub mod log;

@@ -41,9 +41,6 @@ pub const SYMBOLIC_LINKS_MAX: usize = 40;
 /// Lines of the log about the same cause, before the rest is only counted.
 pub const LOGGED_LINES_MAX: usize = 5;
 
-/// Up to so many lines, a file of the state is rewritten as soon as one of them no longer counts.
-pub const SMALL_STATE_LINES: usize = 10_000;
-
 /// A clock that differs from Microsoft's by more than this is reported, and corrected for.
 pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 
@@ -212,12 +209,6 @@ pub const SALVAGE_LAST_HOURS: SignedDuration = SignedDuration::from_hours(24);
 /// A compressed body that is broken is decompressed in steps of this size: at most so much before the break is lost.
 pub const SALVAGE_READ_BYTES: usize = 256;
 
-/// The bodies of salvaged blobs take at most this much room; the oldest ones are removed.
-pub const QUARANTINE_BYTES_MAX: u64 = 256 * 1024 * 1024;
-
-/// The bodies of salvaged blobs are removed after this time.
-pub const QUARANTINE_AGE_MAX: SignedDuration = SignedDuration::from_hours(90 * 24);
-
 /// `status` lists at most this number of blobs in quarantine in its table.
 pub const QUARANTINED_SHOWN_MAX: usize = 50;
 
@@ -230,9 +221,6 @@ pub const RENDERED_RECORDS_MAX: usize = 4_096;
 
 /// A buffer of at most this size is kept for the next blob; a larger one is the exception and goes back to the system.
 pub const SPARE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// So many keys wait, 32 bytes each, until they are put into a set together.
-pub const FILLING_KEYS_MAX: usize = 1_000_000;
 
 /// So much of a file of the state is in memory at a time while it is read or rewritten.
 pub const STATE_BUFFER_BYTES: usize = 256 * 1024;

@@ -142,7 +142,7 @@ fn status_says_of_a_damaged_file_no_more_than_it_does() {
     let path = installation.path("state/progress");
     fs::write(&path, "garbage").expect("a file");
     let run = installation.run(&["status"]);
-    assert!(run.stderr.contains("is damaged; it is gone without") && path.exists(), "{run}");
+    assert!(run.stderr.contains("is damaged; it is ignored") && path.exists(), "{run}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::{expiry, lines::Lines};
 use crate::{
     config::{Config, HttpFormat},
     disk,
+    error::Explain,
     exit::Exit,
     limits::CHECK_WAIT_MAX,
     log,
@@ -16,14 +17,15 @@ use crate::{
 /// Whether a pass could keep its state here, and whether one does so now.
 pub fn check_state(working_dir: &Path, lines: &mut Lines) {
     let folder = working_dir.display();
-    match state::try_out(working_dir) {
+    match state::check(working_dir) {
         Ok(()) => lines.good(format_args!("state: can be written in {folder}")),
         Err(StateError::Locked { path }) => {
             lines.untried(format_args!(
-                "state: not tried, for a pass is running and holds the lock on {path}"
+                "state: not tried, for a pass is running and holds the lock on {}",
+                path.display()
             ));
         }
-        Err(error) => lines.bad(Exit::Storage, format_args!("state: {error}")),
+        Err(error) => lines.bad(Exit::Storage, format_args!("state: {}", error.explain())),
     }
 }
 

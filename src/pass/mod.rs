@@ -32,6 +32,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, Tenant},
     delivery::{OutputSet, PendingBlob},
+    error::Explain,
     filter::Filter,
     limits::{RECEIVERS_LAST_WAIT_MIN, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     network,
@@ -90,13 +91,23 @@ pub enum PassError {
     #[error(transparent)]
     Client(#[from] network::Unusable),
     /// The system gives no threads.
-    #[error("cannot start {threads} threads: {problem}; lower collect.maxThreads")]
+    #[error("cannot start {threads} threads: {problem}")]
     Threads {
         /// As configured.
         threads: usize,
-        /// What the system says.
+        /// The system's message. It is not a source, because rayon's error repeats its own one.
         problem: String,
     },
+}
+
+impl Explain for PassError {
+    fn hint(&self) -> &str {
+        match self {
+            Self::State(error) => error.hint(),
+            Self::Client(_) => "", // its message has one
+            Self::Threads { .. } => "lower collect.maxThreads",
+        }
+    }
 }
 
 /// What a pass did, and how its outputs fared.
@@ -224,7 +235,7 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, options: &PassOptions) -> Resu
                 event_loop.scheduler.output_failed(why.to_string());
             }
         }
-        Err(error) => event_loop.scheduler.output_failed(error.to_string()),
+        Err(error) => event_loop.scheduler.output_failed(error.explain()),
     }
     drop(signals);
     let (summary, found) = event_loop.scheduler.finish();

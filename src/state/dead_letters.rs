@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::StateError;
 use crate::{
     delivery::OutputName,
-    disk,
+    disk::{self, FileContext},
     feed::ContentType,
     limits::{DEAD_LETTERS_BYTES_MAX, STATE_BUFFER_BYTES},
 };
@@ -101,7 +101,7 @@ pub(super) fn add(
     letters: &[DeadLetter<'_>],
 ) -> Result<bool, StateError> {
     let path = path(working_dir, output);
-    append(&path, letters).map_err(|error| StateError::storage("write", &path, error))
+    Ok(append(&path, letters).context("write", &path)?)
 }
 
 fn append(path: &Path, letters: &[DeadLetter<'_>]) -> io::Result<bool> {
@@ -125,12 +125,9 @@ fn append(path: &Path, letters: &[DeadLetter<'_>]) -> io::Result<bool> {
     if before.saturating_add(lines.len() as u64) > DEAD_LETTERS_BYTES_MAX {
         return Ok(false);
     }
-    // A line of a pass that was killed can be in the file and not on the disk: it is synced with the others.
-    let appended = disk::append(&mut file, &lines).and_then(|()| disk::sync(&file));
-    if appended.is_err() {
-        let _ = disk::truncate(&file, before);
-    }
-    appended.map(|()| true)
+    // A line of a killed pass can be in the file and not on the disk: it is synced together with the others.
+    disk::append_durably(&mut file, &lines)?;
+    Ok(true)
 }
 
 /// Returns how often each of these dead letters is in the file. Equal records of one blob are a line each.
@@ -187,7 +184,7 @@ pub fn read(working_dir: &Path) -> Result<Vec<DeadLetters>, StateError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             opened => opened.and_then(|file| count(BufReader::with_capacity(STATE_BUFFER_BYTES, file))),
         };
-        let (count, of_feeds) = counted.map_err(|error| StateError::storage("read", &path, error))?;
+        let (count, of_feeds) = counted.context("read", &path)?;
         if count > 0 {
             all.push(DeadLetters { output, path, count, of_feeds });
         }

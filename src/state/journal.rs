@@ -1,16 +1,16 @@
-//! `journal`: what a pass has committed so far, so that the next one knows what a killed one left behind.
+//! `journal`: the commits of a pass, from which the next pass recovers after a kill.
 //!
-//! Lines of JSON, appended and made durable one after the other; the first names the version. A pass writes where each
-//! output file ended before it wrote to it ([`Journal::opened`]), and at each commit where the files end now and which
-//! blobs that made known ([`Journal::committed`]). That one line, written and synced at once, is what makes a batch
-//! committed: all of it or, if the line is torn, nothing. At a pass's orderly end the journal is empty again.
+//! Lines of JSON, each synced before the next one is appended; the first one is the version. Before a pass first writes to
+//! an output file, it records where the file ends ([`Journal::opened`]). Each commit records where the files end now and
+//! which blobs became known ([`Journal::committed`]). This one line commits a batch: all of it or, if the line is torn,
+//! nothing. When a pass ends in order, it empties the journal.
 //!
-//! What a killed pass leaves is found by [`Journal::open`]:
+//! [`Journal::open`] finds what a killed pass left:
 //!
-//! - Blobs of committed batches enter `known_blobs` if they are not in it yet.
-//! - What is in an output file after its committed length is of an unfinished batch. The output that wrote it finds the
-//!   whole records in it. They are **orphans**: their blobs are not known and will be collected again, and then each
-//!   orphan is adopted: its record is not written a second time.
+//! - Blobs of committed batches are added to `known_blobs` if they are missing there.
+//! - The records after the committed length of an output file are **orphans**, which the output that wrote the file finds.
+//!   Their blobs are not known, so they are collected again; then a record that is an orphan is adopted, that is, not
+//!   written a second time.
 
 use std::{
     collections::HashMap,
@@ -23,11 +23,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    StateError,
+    StateError, UNREADABLE,
     progress::{Waiting, WaitingLine},
 };
 use crate::{
-    disk::{self, Position},
+    disk::{self, FileContext, Position},
     feed::ContentType,
     limits,
 };
@@ -42,29 +42,29 @@ const VERSION: u32 = 1;
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum Line {
     Version(u32),
-    /// A file is about to be written to.
+    /// The end of a file before the pass first writes to it.
     Opened(Position),
-    /// A batch is durable in the outputs.
+    /// A batch that is durable in the outputs.
     Committed {
         positions: Vec<Position>,
         known: Vec<String>,
         waiting: Vec<WaitingLine>,
         adopted: Vec<Key>,
     },
-    /// A feed's subscription was started.
+    /// The start of a feed's subscription.
     Started {
         tenant_id: String,
         content_type: String,
         at: Timestamp,
     },
-    /// Taken over from an earlier pass.
+    /// The orphans of earlier passes.
     Orphans {
         passes: u32,
         keys: Vec<Key>,
     },
 }
 
-/// A record's key, in hexadecimal digits: JSON's numbers are too short for it.
+/// A record's key, written in hexadecimal digits because JSON numbers are too small for it.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 struct Key(u128);
@@ -122,31 +122,31 @@ impl Orphans {
     }
 }
 
-/// What a batch brings that has to be remembered.
+/// What the state records of a batch.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Where the output files end.
+    /// The ends of the output files.
     pub positions: Vec<Position>,
     /// Lines of `known_blobs`.
     pub known: Vec<String>,
-    /// Blobs that some outputs have and others do not.
+    /// Blobs that only some of the outputs have.
     pub waiting: Vec<Waiting>,
     /// Orphans that were adopted.
     pub adopted: Vec<u128>,
 }
 
-/// What an earlier pass left.
+/// What an earlier pass left behind.
 #[derive(Debug, Default)]
 pub struct Left {
-    /// Lines that belong into `known_blobs`.
+    /// Lines for `known_blobs`.
     pub known: Vec<String>,
-    /// Blobs that some outputs have and others do not.
+    /// Blobs that only some of the outputs have.
     pub waiting: Vec<Waiting>,
-    /// Subscriptions that were started: tenant, content type, when.
+    /// Started subscriptions: tenant id, content type, time.
     pub started: Vec<(String, ContentType, Timestamp)>,
     /// Records that stand in an output file although their blobs are not known.
     pub orphans: Orphans,
-    /// Where the files end as far as was committed.
+    /// The committed ends of the output files.
     positions: Vec<Position>,
 }
 
@@ -158,18 +158,16 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens it, and finds out what an earlier pass left. Nothing is changed in the journal until
-    /// [`Self::take_over`] says that it was dealt with. `recover` returns the keys of the records that an output file
-    /// contains after a committed position.
+    /// Opens the journal and finds out what an earlier pass left. The journal stays unchanged until [`Self::restart`].
+    /// `recover` returns the keys of the records that an output file contains after a committed position.
     pub fn open(
         working_dir: &Path,
         recover: impl Fn(&Position) -> io::Result<Vec<u128>>,
     ) -> Result<(Self, Left), StateError> {
         let path = working_dir.join(FILE_NAME);
-        disk::recover(&path).map_err(|error| StateError::storage("recover", &path, error))?;
-        let file =
-            disk::open_for_append(&path, 0o600).map_err(|error| StateError::storage("open", &path, error))?;
-        let bytes = fs::read(&path).map_err(|error| StateError::storage("read", &path, error))?;
+        disk::recover(&path).context("recover", &path)?;
+        let file = disk::open_for_append(&path, 0o600).context("open", &path)?;
+        let bytes = fs::read(&path).context("read", &path)?;
         let mut left = read(&path, &bytes);
         left.orphans.passes += 1;
         if left.orphans.passes > limits::ORPHANS_PASSES_MAX {
@@ -177,9 +175,7 @@ impl Journal {
         }
         let taken_over = left.orphans.count();
         for position in std::mem::take(&mut left.positions) {
-            let keys =
-                recover(&position).map_err(|error| StateError::storage("read", &position.path, error))?;
-            for key in keys {
+            for key in recover(&position).context("read", &position.path)? {
                 left.orphans.add(key);
             }
         }
@@ -192,9 +188,9 @@ impl Journal {
         Ok((Self { path, file }, left))
     }
 
-    /// Begins anew, with what is taken over from earlier passes: orphans, and blobs that wait. To be called when the
-    /// known blobs that were left are in `known_blobs`, durably.
-    pub fn take_over(
+    /// Replaces the journal by what later passes still need of it. Known blobs that an earlier pass left must be durable in
+    /// `known_blobs` by now.
+    pub fn restart(
         &mut self,
         orphans: &Orphans,
         waiting: &[Waiting],
@@ -215,19 +211,19 @@ impl Journal {
             lines.push(Line::Committed { positions, known, waiting, adopted });
         }
         let text: String = lines.iter().map(text_of).collect();
-        let replaced = disk::replace(&self.path, 0o600, |to| to.write_all(text.as_bytes()), |_| Ok(()));
-        if let Some(file) = replaced.map_err(|error| StateError::storage("replace", &self.path, error))? {
+        let replaced = disk::replace_with(&self.path, 0o600, text.as_bytes());
+        if let Some(file) = replaced.context("replace", &self.path)? {
             self.file = file;
         }
         Ok(())
     }
 
-    /// A file is about to be written to for the first time in this pass.
+    /// Records where an output file ends before this pass first writes to it.
     pub fn opened(&mut self, position: Position) -> Result<(), StateError> {
         self.append(&Line::Opened(position))
     }
 
-    /// Remembers that a feed's subscription was started.
+    /// Records that a feed's subscription was started.
     pub fn subscription_started(
         &mut self,
         tenant_id: &str,
@@ -238,7 +234,7 @@ impl Journal {
         self.append(&Line::Started { tenant_id, content_type, at })
     }
 
-    /// A batch is durable in its outputs: when this returns, it is committed.
+    /// Commits a batch that is durable in its outputs.
     pub fn committed(&mut self, batch: &Batch) -> Result<(), StateError> {
         self.append(&Line::Committed {
             positions: batch.positions.clone(),
@@ -249,14 +245,8 @@ impl Journal {
     }
 
     fn append(&mut self, line: &Line) -> Result<(), StateError> {
-        let before = self.file.metadata().map_or(0, |metadata| metadata.len());
-        let written =
-            disk::append(&mut self.file, text_of(line).as_bytes()).and_then(|()| disk::sync(&self.file));
-        written.map_err(|error| {
-            // A torn line ends what is read, so that it may stay if it cannot be cut off.
-            let _ = disk::truncate(&self.file, before);
-            StateError::storage("write", &self.path, error)
-        })
+        // A torn line that cannot be removed is harmless: reading ends there.
+        Ok(disk::append_durably(&mut self.file, text_of(line).as_bytes()).context("write", &self.path)?)
     }
 }
 
@@ -264,7 +254,7 @@ fn text_of(line: &Line) -> String {
     serde_json::to_string(line).expect("what is written is text, numbers and paths of text") + "\n"
 }
 
-/// Reads as far as whole lines go.
+/// Reads up to the first line that is not whole.
 fn read(path: &Path, bytes: &[u8]) -> Left {
     let mut left = Left::default();
     let mut lines = bytes
@@ -273,21 +263,21 @@ fn read(path: &Path, bytes: &[u8]) -> Left {
     match lines.next() {
         None | Some(Some(Line::Version(VERSION))) => {}
         Some(_) => {
-            let aside = path.with_extension("unreadable");
+            let copy = path.with_extension(UNREADABLE);
             log::warn!(
                 "{} is damaged or of a later version; it is copied to {}, and records of a pass that was cut off may be \
                  delivered twice",
                 path.display(),
-                aside.display()
+                copy.display()
             );
-            // If there is no room for the copy, it is gone without.
-            let _ = disk::replace(&aside, 0o600, |to| to.write_all(bytes), |_| Ok(()));
+            // If there is no room for the copy, the pass goes on without it.
+            let _ = disk::replace_with(&copy, 0o600, bytes);
             return left;
         }
     }
     while let Some(line) = lines.next() {
         let Some(line) = line else {
-            // A crash tears the last one; what was lost with any other was damaged.
+            // A crash tears only the last line. Before it, the file is damaged.
             if lines.next().is_some() {
                 log::warn!(
                     "{} is damaged; records of a pass that was cut off may be delivered twice",
@@ -325,8 +315,7 @@ fn read(path: &Path, bytes: &[u8]) -> Left {
 }
 
 impl Left {
-    /// A file that was opened under this name before was rotated, and left when everything in it was committed or written
-    /// again.
+    /// Records an opened file. Another file of this path was rotated, and everything in it was committed or written again.
     fn open(&mut self, position: Position) {
         self.positions.retain(|known| {
             known.path != position.path || (known.device, known.inode) == (position.device, position.inode)

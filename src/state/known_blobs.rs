@@ -1,19 +1,18 @@
-//! `known_blobs`: which blobs were delivered, so that none is delivered again.
+//! `known_blobs`: the delivered blobs, so that none is delivered again.
 //!
-//! Text, one line a blob, newest last: `contentId,contentExpiration,tenantId,contentType`. The older tool's lines end
-//! after the second column; they are read as they are and hold for every tenant and feed. Neither an id nor a time holds a
-//! comma as Microsoft writes them today; a line is taken apart from its end, so that an id may.
+//! Text, one line a blob, newest last: `contentId,contentExpiration,tenantId,contentType`. The lines of older tools end
+//! after the second column and count for every tenant and feed. Microsoft's ids and times contain no comma today; a line is
+//! parsed from its end, so that an id may contain one.
 //!
-//! Appended to by the writer; read whole when a pass starts, and then mended where that is needed:
+//! The writer appends lines. A pass reads the whole file when it starts, and repairs it if necessary:
 //!
-//! - A last line without its end is what a crash in the middle of an append leaves. If it reads as a line it is one
-//!   (the append had begun, so its blob was delivered) and gets its end; otherwise it is dropped, and its blob is
-//!   collected again.
-//! - A line that cannot be read is moved to `known_blobs.unreadable` and reported by its number.
-//! - Lines that are there again are dropped by compaction, which happens when they are many.
+//! - A crash during an append leaves a last line without a line break. If it can be parsed, it gets its line break: the
+//!   append had begun, so the blob was delivered. Otherwise the line is dropped, and its blob is collected again.
+//! - An unreadable line is moved to `known_blobs.unreadable` and reported with its number.
+//! - Repeated lines are dropped by compaction once there are many.
 //!
-//! Lines past their expiration, and a grace, are dropped the same way at the end of a pass, when Microsoft's time is
-//! known. Until then they count.
+//! Lines past their expiration and a grace period are dropped the same way at the end of a pass, when Microsoft's time is
+//! known.
 
 use std::{
     collections::HashMap,
@@ -27,18 +26,22 @@ use jiff::Timestamp;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
 use super::{
-    StateError,
-    key_set::{Filling, KeySet},
+    StateError, UNREADABLE,
+    key_set::{BulkInsert, KeySet},
     lock,
 };
 use crate::{
-    disk,
+    disk::{self, FileContext},
+    error::Explain,
     feed::{ContentType, ListedBlob},
     limits, time,
 };
 
-/// What a line usually takes, for making room for all of them at once.
-const LINE_BYTES_USUAL: usize = 150;
+/// The length of a typical line, from which the number of lines is estimated.
+const TYPICAL_LINE_BYTES: usize = 150;
+
+/// A file with at most this number of lines is compacted as soon as one line no longer counts.
+const SMALL_FILE_LINES: usize = 10_000;
 
 /// The file's name in `workingDir`.
 pub const FILE_NAME: &str = "known_blobs";
@@ -49,13 +52,13 @@ pub const FILE_NAME: &str = "known_blobs";
 pub struct BlobKey(u128);
 
 impl BlobKey {
-    /// Content ids are opaque, and nothing says that they are unique across tenants or feeds.
+    /// Returns the identity of a feed's blob. Content ids are not documented as unique across tenants or feeds.
     pub fn new(tenant_id: &str, content_type: ContentType, content_id: &str) -> Self {
         let tenant_id = tenant_id.to_ascii_lowercase();
         Self::of(tenant_id.as_bytes(), Some(content_type), content_id.as_bytes())
     }
 
-    /// Of a line that names neither a tenant nor a content type.
+    /// Returns the identity in a line without tenant and content type.
     fn of_any_feed(content_id: &[u8]) -> Self {
         Self::of(b"", None, content_id)
     }
@@ -73,107 +76,104 @@ impl std::fmt::Display for BlobKey {
     }
 }
 
-/// The blobs that are known, for looking them up.
+/// The known blobs, for look-ups.
 #[derive(Debug, Default)]
 pub struct KnownBlobs {
     keys: KeySet,
-    /// Whether the older tool's lines are among them.
+    /// Whether there are lines of older tools.
     any_feed: bool,
 }
 
 impl KnownBlobs {
-    /// Adds a blob.
+    /// Adds a blob. Returns whether it is new.
     pub(super) fn insert(&mut self, key: BlobKey) -> bool {
         self.keys.insert(key.0)
     }
 
-    /// Whether this feed's blob was delivered, or given up for good.
+    /// Returns whether this feed's blob was delivered or has become unavailable.
     pub fn contains(&self, tenant_id: &str, content_type: ContentType, content_id: &str) -> bool {
         self.keys.contains(BlobKey::new(tenant_id, content_type, content_id).0)
             || (self.any_feed && self.keys.contains(BlobKey::of_any_feed(content_id.as_bytes()).0))
     }
 
-    /// How many there are.
+    /// Returns the number of known blobs.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether no blob is known.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Reads what a pass would know, without a lock and without touching anything.
+    /// Reads the file without a lock and without changing anything.
     pub fn read(working_dir: &Path) -> Result<Self, StateError> {
         let path = working_dir.join(FILE_NAME);
-        match File::open(&path).and_then(|file| Contents::read(&file)) {
-            Ok(contents) => Ok(contents.known),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(StateError::storage("read", &path, error)),
-        }
+        let contents = disk::none_if_missing(File::open(&path).and_then(|file| Contents::read(&file)));
+        Ok(contents.context("read", &path)?.map(|contents| contents.known).unwrap_or_default())
     }
 }
 
-/// `known_blobs`, locked for this pass, open for the writer to append to.
+/// The locked file, to which the writer appends.
 #[derive(Debug)]
 pub struct KnownBlobsFile {
     path: PathBuf,
     file: File,
-    /// How many of its lines expire in each hour since 1970. Without those that were appended since it was read.
+    /// By hour since 1970: the number of lines that expire in it, without those that were appended since the file was read.
     expirations: HashMap<i64, usize>,
 }
 
 impl KnownBlobsFile {
-    /// Locks the file (made if it is not there, and its folder with it), reads it, and mends it where it must be.
+    /// Locks the file in an existing folder, reads it, and repairs it. Creates the file if it does not exist.
     ///
-    /// Errors: another pass holds the lock; or the folder or file cannot be read or written.
+    /// # Errors
+    ///
+    /// Another pass holds the lock, or the file cannot be read or written.
     pub fn open(working_dir: &Path) -> Result<(Self, KnownBlobs), StateError> {
-        disk::create_folder(working_dir, 0o700)
-            .map_err(|error| StateError::storage("make the folder", working_dir, error))?;
         let path = working_dir.join(FILE_NAME);
         let file = lock::open_locked(&path)?;
+        disk::recover(&path).context("recover", &path)?;
+        let contents = Contents::read(&file).context("read", &path)?;
         let mut opened = Self { path, file, expirations: HashMap::new() };
-        disk::recover(&opened.path).map_err(|error| opened.storage("recover", error))?;
-        let contents = Contents::read(&opened.file).map_err(|error| opened.storage("read", error))?;
-        opened.mend(&contents)?;
+        opened.repair(&contents)?;
         opened.expirations = contents.expirations;
         Ok((opened, contents.known))
     }
 
-    /// Appends lines, each as [`line_of`] makes it. Durable only after [`Self::sync`]; until then the journal has them.
+    /// Appends lines that [`line_of`] returned. They are durable after [`Self::sync`]; until then the journal has them.
     pub fn append(&mut self, lines: &[String]) -> Result<(), StateError> {
         if lines.is_empty() {
             return Ok(());
         }
-        let before = self.file.metadata().map_err(|error| self.storage("look at", error))?.len();
         let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
-        disk::append(&mut self.file, text.as_bytes()).map_err(|error| {
-            // What is left of a failed append would be a torn line in front of the next one.
-            let _ = disk::truncate(&self.file, before);
-            self.storage("write", error)
-        })
+        let length = self.file.metadata().context("inspect", &self.path)?.len();
+        let appended = disk::append(&mut self.file, text.as_bytes());
+        if appended.is_err() {
+            // Otherwise the next line would be appended to a torn one.
+            let _ = disk::truncate(&self.file, length);
+        }
+        Ok(appended.context("write", &self.path)?)
     }
 
-    /// Writes the last lines of the file again, in place: as many bytes as these lines take. An fsync that failed can have
-    /// left them in memory only, and no later one writes them.
-    pub fn write_end_again(&self, lines: &[String]) -> Result<(), StateError> {
+    /// Writes the end of the file again in place: as many bytes as these lines have. A failed fsync can have left them in
+    /// memory only, and no later one writes them ([`disk::rewrite_range`]).
+    pub fn rewrite_tail(&self, lines: &[String]) -> Result<(), StateError> {
         let bytes: u64 = lines.iter().map(|line| line.len() as u64 + 1).sum();
         if bytes == 0 {
             return Ok(());
         }
-        let length = self.file.metadata().map_err(|error| self.storage("look at", error))?.len();
+        let length = self.file.metadata().context("inspect", &self.path)?.len();
         let opened = File::options().read(true).write(true).open(&self.path);
-        let written =
-            opened.and_then(|file| disk::rewrite_range(&file, length.saturating_sub(bytes)..length));
-        written.map_err(|error| self.storage("write", error))
+        let tail = length.saturating_sub(bytes)..length;
+        Ok(opened.and_then(|file| disk::rewrite_range(&file, tail)).context("write", &self.path)?)
     }
 
-    /// Returns when everything appended is durable.
+    /// Makes all appended lines durable.
     pub fn sync(&self) -> Result<(), StateError> {
-        disk::sync(&self.file).map_err(|error| self.storage("sync", error))
+        Ok(disk::sync(&self.file).context("sync", &self.path)?)
     }
 
-    /// Drops the lines that have expired at this time of Microsoft's, if they are many.
+    /// Drops the lines that have expired at this time of Microsoft's clock, if there are many.
     pub fn forget_expired(&mut self, now: Timestamp) -> Result<(), StateError> {
         let expired_before = now - limits::EXPIRATION_GRACE;
         let latest = now.saturating_add(limits::KNOWN_MAX).unwrap_or(Timestamp::MAX);
@@ -184,7 +184,7 @@ impl KnownBlobsFile {
         }
         self.replace(|raw, to| match Line::parse(raw.text) {
             Some(line) if line.expiration < expired_before => Ok(()),
-            // The older tool's lines can hold an expiration that never comes.
+            // A line of an older tool can have an expiration that never comes.
             Some(line) if line.expiration > latest && line.content_type.is_none() => {
                 to.write_all(line.content_id)?;
                 writeln!(to, ",{latest}")
@@ -193,11 +193,7 @@ impl KnownBlobsFile {
         })
     }
 
-    fn storage(&self, action: &'static str, error: io::Error) -> StateError {
-        StateError::storage(action, &self.path, error)
-    }
-
-    fn mend(&mut self, contents: &Contents) -> Result<(), StateError> {
+    fn repair(&mut self, contents: &Contents) -> Result<(), StateError> {
         for number in contents.unreadable.iter().take(limits::LOGGED_LINES_MAX) {
             log::warn!(
                 "Line {number} of {} cannot be read; it is moved to {FILE_NAME}.unreadable, and collection goes on",
@@ -216,44 +212,44 @@ impl KnownBlobsFile {
             );
         }
         if contents.unreadable.is_empty() && !is_worth_compacting(contents.repeated, contents.lines) {
-            return self.mend_end(contents);
+            return self.repair_end(contents);
         }
         let mut dropped = contents.dropped.iter().peekable();
         let compacted =
-            self.set_aside(contents).and_then(|()| {
+            self.copy_unreadable_lines(contents).and_then(|()| {
                 self.replace(|raw, to| {
                     if dropped.next_if_eq(&&raw.number).is_some() { Ok(()) } else { raw.write_to(to) }
                 })
             });
         if let Err(error) = compacted {
-            // Then there is no file of that name any more to append to, or only a part of it.
+            // Lines must not be appended to a half-written file, or to one that is no longer named `known_blobs`.
             if disk::is_rewrite_pending(&self.path)
                 || !lock::is_named(&self.file, &self.path).unwrap_or(false)
             {
                 return Err(error);
             }
-            log::warn!("{error}; until then the file keeps lines that no longer count");
-            return self.mend_end(contents);
+            log::warn!("{}; until then the file keeps lines that no longer count", error.explain());
+            return self.repair_end(contents);
         }
         Ok(())
     }
 
-    /// Without compaction the only thing to mend is a last line without its end.
-    fn mend_end(&mut self, contents: &Contents) -> Result<(), StateError> {
-        let mended = match contents.end {
+    /// Completes or drops a last line without a line break.
+    fn repair_end(&mut self, contents: &Contents) -> Result<(), StateError> {
+        let repaired = match contents.end {
             End::Whole => return Ok(()),
             End::LacksLineBreak => disk::append(&mut self.file, b"\n"),
             End::Torn { keep } => disk::truncate(&self.file, keep),
         };
-        mended.and_then(|()| disk::sync(&self.file)).map_err(|error| self.storage("mend", error))
+        Ok(repaired.and_then(|()| disk::sync(&self.file)).context("repair", &self.path)?)
     }
 
-    /// Keeps unreadable lines where a person can look at them.
-    fn set_aside(&self, contents: &Contents) -> Result<(), StateError> {
+    /// Appends the unreadable lines to `known_blobs.unreadable`.
+    fn copy_unreadable_lines(&self, contents: &Contents) -> Result<(), StateError> {
         if contents.unreadable.is_empty() {
             return Ok(());
         }
-        let path = self.path.with_extension("unreadable");
+        let path = self.path.with_extension(UNREADABLE);
         let copy = || {
             let mut lines = Vec::new();
             for_each_line(&self.file, |line| {
@@ -266,11 +262,10 @@ impl KnownBlobsFile {
             disk::append(&mut file, &lines)?;
             disk::sync(&file)
         };
-        copy().map_err(|error| StateError::storage("write", &path, error))
+        Ok(copy().context("write", &path)?)
     }
 
-    /// Writes the lines that still count, as `write` does that with each, into a new file, locks that, and lets it take
-    /// the name. A crash in between leaves the old file as it was.
+    /// Replaces the file by what `write` writes for each line. The new file is locked before it gets the name.
     fn replace(
         &mut self,
         mut write: impl FnMut(RawLine<'_>, &mut dyn Write) -> io::Result<()>,
@@ -281,45 +276,45 @@ impl KnownBlobsFile {
             |to| for_each_line(&self.file, |line| write(line, &mut *to)),
             lock::lock,
         );
-        if let Some(file) = replaced.map_err(|error| self.storage("replace", error))? {
+        if let Some(file) = replaced.context("replace", &self.path)? {
             self.file = file;
         }
         Ok(())
     }
 }
 
-/// The line that makes a blob known: `contentId,contentExpiration,tenantId,contentType`.
+/// Returns the line that makes a blob known: `contentId,contentExpiration,tenantId,contentType`.
 pub fn line_of(tenant_id: &str, content_type: ContentType, blob: &ListedBlob) -> String {
     let (content_id, until) = (&blob.content_id, known_until(blob));
     format!("{content_id},{until},{tenant_id},{content_type}")
 }
 
-/// Until when a blob is known: its expiration as the API wrote it; or another time, if that cannot be read, if the blob
-/// can still be listed after it, or if it is so far away that the line would stay for ever.
+/// Returns until when a blob is known: its expiration as the API wrote it. Another time replaces an expiration that cannot
+/// be read, after which the blob can still be listed, or that is so far away that the line would never be dropped.
 fn known_until(blob: &ListedBlob) -> String {
     let after = |time: Duration| blob.created.saturating_add(time).unwrap_or(Timestamp::MAX);
     let (earliest, latest) = (after(limits::RETENTION), after(limits::KNOWN_MAX));
     let is_usual = |time: &Timestamp| *time >= earliest - limits::EXPIRATION_GRACE && *time <= latest;
     if time::parse(&blob.expiration).is_some_and(|time| is_usual(&time)) {
-        return blob.expiration.replace(',', "."); // ISO 8601 has both for fractions, and this line one
+        return blob.expiration.replace(',', "."); // ISO 8601 allows both before a fraction
     }
     time::expiration(&blob.expiration).unwrap_or(earliest).clamp(earliest, latest).to_string()
 }
 
-/// The key of the blob that a line makes known.
+/// Returns the key of the blob in a line.
 pub(super) fn key_of(line: &str) -> Option<BlobKey> {
     Line::parse(line.as_bytes()).map(|line| line.key())
 }
 
 /// A line of the file.
 struct RawLine<'a> {
-    /// From 1.
+    /// Counted from 1.
     number: usize,
-    /// How many bytes of the file are before it.
+    /// The offset in bytes.
     start: u64,
-    /// Without its line break.
+    /// The text without the line break.
     text: &'a [u8],
-    has_end: bool,
+    has_line_break: bool,
 }
 
 impl RawLine<'_> {
@@ -334,87 +329,87 @@ fn hour_of(time: Timestamp) -> i64 {
     time.as_second().div_euclid(60 * 60)
 }
 
-/// Whether a file is rewritten without the lines that no longer count. That costs as much as reading it: it is done at
-/// once while the file is small, and otherwise when a good part of it goes away.
+/// Returns whether a file is rewritten without its dead lines. That costs as much as reading it, so a large file is
+/// rewritten only if a quarter of its lines is dead.
 fn is_worth_compacting(dead: usize, lines: usize) -> bool {
-    dead > 0 && (lines <= limits::SMALL_STATE_LINES || dead >= lines / 4)
+    dead > 0 && (lines <= SMALL_FILE_LINES || dead >= lines / 4)
 }
 
-/// Reads a file from its start, line by line; a piece of it at a time is in memory.
+/// Reads a file from its start, line by line. Only a part of it is in memory at a time.
 fn for_each_line(mut file: &File, mut act: impl FnMut(RawLine<'_>) -> io::Result<()>) -> io::Result<()> {
     file.seek(SeekFrom::Start(0))?;
     let mut reader = BufReader::with_capacity(limits::STATE_BUFFER_BYTES, file);
     let (mut number, mut start) = (1, 0);
-    // The beginning of a line whose rest is in the next piece.
-    let mut begun = Vec::new();
+    // The beginning of a line that continues in the next chunk.
+    let mut partial = Vec::new();
     loop {
-        let piece = reader.fill_buf()?;
-        let (length, mut from) = (piece.len(), 0);
-        for line_break in memchr::memchr_iter(b'\n', piece) {
-            let rest = &piece[from..line_break];
+        let chunk = reader.fill_buf()?;
+        let (length, mut from) = (chunk.len(), 0);
+        for line_break in memchr::memchr_iter(b'\n', chunk) {
+            let rest = &chunk[from..line_break];
             from = line_break + 1;
-            let text = if begun.is_empty() {
+            let text = if partial.is_empty() {
                 rest
             } else {
-                begun.extend_from_slice(rest);
-                &begun
+                partial.extend_from_slice(rest);
+                &partial
             };
-            act(RawLine { number, start, text, has_end: true })?;
+            act(RawLine { number, start, text, has_line_break: true })?;
             number += 1;
             start += text.len() as u64 + 1;
-            begun.clear();
+            partial.clear();
         }
-        begun.extend_from_slice(&piece[from..]);
+        partial.extend_from_slice(&chunk[from..]);
         if length == 0 {
             break;
         }
         reader.consume(length);
     }
-    if !begun.is_empty() {
-        act(RawLine { number, start, text: &begun, has_end: false })?;
+    if !partial.is_empty() {
+        act(RawLine { number, start, text: &partial, has_line_break: false })?;
     }
     Ok(())
 }
 
-/// What the file says.
+/// The contents of the file.
 struct Contents {
     known: KnownBlobs,
-    /// How many lines can be read.
+    /// The number of readable lines.
     lines: usize,
-    /// How many of them are there a second time (`skipKnownLogs: false`).
+    /// The number of readable lines that repeat an earlier one (`skipKnownLogs: false`).
     repeated: usize,
-    /// How many of them expire in each hour since 1970.
+    /// By hour since 1970: the number of readable lines that expire in it.
     expirations: HashMap<i64, usize>,
-    /// Numbers of the lines that compaction leaves out, from 1, ascending.
+    /// The numbers of the lines that compaction drops, counted from 1, ascending.
     dropped: Vec<usize>,
-    /// Those of them that cannot be read.
+    /// The numbers of the unreadable lines among them.
     unreadable: Vec<usize>,
     end: End,
 }
 
-/// How the text ends.
+/// How the file ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// With a line break, or there is no text.
+    /// With a line break, or the file is empty.
     Whole,
-    /// With a line that reads well but has no line break.
+    /// With a readable line without a line break.
     LacksLineBreak,
-    /// In the middle of a line that starts at `keep`.
+    /// With an unreadable line without a line break, which starts at `keep`.
     Torn { keep: u64 },
 }
 
 impl Contents {
     fn read(file: &File) -> io::Result<Self> {
         let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-        let keys = KeySet::with_room_for(bytes / LINE_BYTES_USUAL);
+        let keys = KeySet::with_capacity(bytes / TYPICAL_LINE_BYTES);
         let mut known = KnownBlobs { keys, any_feed: false };
-        let mut filling = Filling::new(&mut known.keys);
+        let mut bulk = BulkInsert::new(&mut known.keys);
         let (mut lines, mut any_feed, mut end) = (0, false, End::Whole);
         let (mut unreadable, mut blank) = (Vec::new(), Vec::new());
-        // Neighbours expire in the same hour: they are counted before the map is asked.
+        // Neighbouring lines expire in the same hour: they are counted before the map is updated.
         let (mut expirations, mut hour, mut in_hour) = (HashMap::new(), 0, 0);
         for_each_line(file, |raw| {
-            if !raw.has_end {
+            if !raw.has_line_break {
                 end = End::LacksLineBreak;
             }
             let line = raw.text.strip_suffix(b"\r").unwrap_or(raw.text);
@@ -427,10 +422,10 @@ impl Contents {
                         hour = hour_of(line.expiration);
                     }
                     in_hour += 1;
-                    filling.add(line.key().0, raw.number);
+                    bulk.add(line.key().0, raw.number);
                 }
                 None if line.is_empty() => blank.push(raw.number),
-                None if raw.has_end => unreadable.push(raw.number),
+                None if raw.has_line_break => unreadable.push(raw.number),
                 None => {
                     end = End::Torn { keep: raw.start };
                     blank.push(raw.number);
@@ -438,7 +433,7 @@ impl Contents {
             }
             Ok(())
         })?;
-        let repeated = filling.finish();
+        let repeated = bulk.finish();
         known.any_feed = any_feed;
         *expirations.entry(hour).or_default() += in_hour;
         let mut dropped = [repeated.clone(), blank, unreadable.clone()].concat();
@@ -448,28 +443,28 @@ impl Contents {
     }
 }
 
-/// A line, taken apart.
+/// A parsed line.
 #[derive(Debug, PartialEq, Eq)]
 struct Line<'a> {
     content_id: &'a [u8],
     expiration: Timestamp,
-    /// Empty in the older tool's lines.
+    /// Empty in lines of older tools.
     tenant_id: &'a [u8],
-    /// `None` in the older tool's lines.
+    /// `None` in lines of older tools.
     content_type: Option<ContentType>,
 }
 
 impl<'a> Line<'a> {
-    /// From the line's end: a content type and before it a tenant, or neither; then a time; the rest is the id.
+    /// Parses a line from its end: a content type and a tenant, or neither; then a time; the rest is the id.
     fn parse(line: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?;
-        let (before_type, name) = at_last_comma(text)?;
+        let (before_type, name) = split_at_last_comma(text)?;
         let content_type = ContentType::from_name(name);
         let (rest, tenant_id) = match content_type {
-            Some(_) => at_last_comma(before_type)?,
+            Some(_) => split_at_last_comma(before_type)?,
             None => (text, ""),
         };
-        let (content_id, expiration) = at_last_comma(rest)?;
+        let (content_id, expiration) = split_at_last_comma(rest)?;
         let expiration = time::expiration(expiration.trim())?;
         (!content_id.is_empty()).then_some(Self {
             content_id: content_id.as_bytes(),
@@ -484,10 +479,10 @@ impl<'a> Line<'a> {
     }
 }
 
-/// What is before and behind the last comma. Several times as fast as `rsplit_once`, and there are a million lines.
-fn at_last_comma(text: &str) -> Option<(&str, &str)> {
-    let place = memchr::memrchr(b',', text.as_bytes())?;
-    Some((&text[..place], &text[place + 1..]))
+/// Splits a text at its last comma. Several times as fast as `rsplit_once`, which matters for a million lines.
+fn split_at_last_comma(text: &str) -> Option<(&str, &str)> {
+    let comma = memchr::memrchr(b',', text.as_bytes())?;
+    Some((&text[..comma], &text[comma + 1..]))
 }
 
 #[cfg(test)]
@@ -513,14 +508,14 @@ mod tests {
         }
     }
 
-    /// A folder with this `known_blobs`.
+    /// Returns a folder with this `known_blobs`.
     fn folder(text: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join(FILE_NAME), text).expect("a file");
         folder
     }
 
-    /// What is known of that text, and what the file holds after it was opened.
+    /// Returns the known blobs of a text, and the text of the file after it was opened.
     fn opened(text: &str) -> (KnownBlobs, String, tempfile::TempDir) {
         let folder = folder(text);
         let (_, known) = KnownBlobsFile::open(folder.path()).expect("a usable state");
@@ -529,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_appended_is_known_the_next_time_to_its_tenant_only() {
+    fn appended_blobs_are_known_to_their_own_feed_only() {
         let folder = folder("");
         let (mut file, known) = KnownBlobsFile::open(folder.path()).expect("a usable state");
         assert!(known.is_empty());
@@ -552,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_tools_lines_hold_for_every_tenant_and_stay_as_they_are() {
+    fn lines_of_older_tools_count_for_every_tenant_and_stay_unchanged() {
         let text = "20171014$20171014$x,2026-11-25T10:00:00.000Z\nwith,comma,2026-11-25T10:00:00Z\n";
         let (known, after, _folder) = opened(text);
         for tenant in [TENANT, OTHER_TENANT] {
@@ -563,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_without_its_end_is_completed_if_it_reads_and_dropped_if_not() {
+    fn a_last_line_without_a_line_break_is_completed_if_readable_and_dropped_otherwise() {
         let line = format!("a,2026-11-29T10:00:00Z,{TENANT},Audit.General");
         let (known, after, _folder) = opened(&line);
         assert!(known.contains(TENANT, FEED, "a"));
@@ -574,17 +569,17 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_line_is_kept_aside_and_stops_nothing() {
+    fn an_unreadable_line_is_moved_to_a_file_of_its_own() {
         let (good, bad) = ("a,2026-11-29T10:00:00Z\n", "no time in here\n");
         let (known, after, folder) = opened(&format!("{good}{bad}b,2026-11-29T10:00:00Z\n"));
         assert!(known.contains(TENANT, FEED, "a") && known.contains(TENANT, FEED, "b"));
         assert_eq!(after, format!("{good}b,2026-11-29T10:00:00Z\n"));
-        let aside = fs::read_to_string(folder.path().join("known_blobs.unreadable")).expect("a file");
-        assert_eq!(aside, bad);
+        let moved = fs::read_to_string(folder.path().join("known_blobs.unreadable")).expect("a file");
+        assert_eq!(moved, bad);
     }
 
     #[test]
-    fn expired_lines_go_when_the_time_is_known_and_those_at_the_edge_stay() {
+    fn expired_lines_are_dropped_after_the_grace_period_once_the_time_is_known() {
         let text = "gone,2026-11-01T00:00:00Z\njust,2026-11-22T09:59:00Z\nstays,2026-11-29T10:00:00Z\n\
                     never,9999-12-31T23:59:59.9999999Z\n";
         let (known, after, folder) = opened(text);
@@ -602,18 +597,18 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_outlives_a_compaction() {
+    fn the_lock_survives_a_compaction() {
         let folder = folder("gone,2026-11-01T00:00:00Z\n");
         let mut first = KnownBlobsFile::open(folder.path()).expect("a usable state");
         first.0.forget_expired(now()).expect("room");
         let second = KnownBlobsFile::open(folder.path());
         assert!(matches!(second, Err(StateError::Locked { .. })));
         drop(first);
-        KnownBlobsFile::open(folder.path()).expect("a lock that was given back");
+        KnownBlobsFile::open(folder.path()).expect("a released lock");
     }
 
     #[test]
-    fn reading_touches_nothing_and_needs_no_lock() {
+    fn reading_changes_nothing_and_needs_no_lock() {
         let folder = folder("gone,2026-11-01T00:00:00Z\nstays,2026-11-29T10:00:00Z\ntorn,2026");
         let before = fs::read(folder.path().join(FILE_NAME)).expect("a file");
         let known = KnownBlobs::read(folder.path()).expect("a readable state");
@@ -623,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiration_with_a_comma_is_read_as_it_is_written() {
+    fn an_expiration_with_a_comma_makes_a_readable_line() {
         let folder = folder("");
         let (mut file, _) = KnownBlobsFile::open(folder.path()).expect("a usable state");
         let blob = ListedBlob { expiration: "2026-11-29T10:00:00,000Z".to_owned(), ..blob("a") };
@@ -634,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn any_expiration_makes_a_line_that_reads_and_goes_some_day() {
+    fn every_expiration_makes_a_readable_line_that_expires() {
         for (written, expected) in [
             ("2026-11-29T10:00:00.0000000Z", "2026-11-29T10:00:00.0000000Z"),
             ("2026-12-12T10:00:00Z", "2026-12-12T10:00:00Z"),
@@ -655,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_there_again_and_again_goes() {
+    fn repeated_lines_are_dropped() {
         let line = format!("a,2026-11-29T10:00:00Z,{TENANT},Audit.General\n");
         let (known, after, _folder) = opened(&line.repeat(3));
         assert!(known.contains(TENANT, FEED, "a"));
@@ -664,17 +659,17 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_file_is_opened_and_a_second_opening_changes_nothing(
+        fn any_file_can_be_opened_and_opening_it_again_changes_nothing(
             text in "([a-c$,]{0,6}(,2026-11-(2[0-9])T10:00:00Z)?(,11111111-1111-4111-8111-111111111111,DLP.All)?\n?){0,8}",
         ) {
             let folder = folder(&text);
             let path = folder.path().join(FILE_NAME);
             let (file, first) = KnownBlobsFile::open(folder.path()).expect("a usable state");
             drop(file);
-            let mended = fs::read(&path).expect("a file");
-            proptest::prop_assert!(mended.is_empty() || mended.ends_with(b"\n"));
+            let repaired = fs::read(&path).expect("a file");
+            proptest::prop_assert!(repaired.is_empty() || repaired.ends_with(b"\n"));
             let (_, second) = KnownBlobsFile::open(folder.path()).expect("a usable state");
-            proptest::prop_assert_eq!(fs::read(&path).expect("a file"), mended);
+            proptest::prop_assert_eq!(fs::read(&path).expect("a file"), repaired);
             proptest::prop_assert_eq!((first.len(), first.any_feed), (second.len(), second.any_feed));
         }
     }

@@ -1,19 +1,19 @@
-//! What is remembered from pass to pass, in `workingDir`.
+//! The state that is kept from pass to pass, in `workingDir`.
 //!
-//! State says only what is certain: an entry is written after what it stands for is durable, never before. Deleting
-//! the state makes a pass collect again what is still available; it never breaks one.
+//! An entry is written only after the outputs have made its records durable. If the state is deleted, a pass collects
+//! everything again that is still available.
 //!
-//! | file | remembers | changed |
+//! | file | contents | written |
 //! | --- | --- | --- |
 //! | [`known_blobs`] | delivered blobs; also carries the lock | appended at each commit |
 //! | [`record_ids`] | Ids of delivered records, with the time of their content | appended at each commit |
-//! | [`progress`] | up to when feeds are listed, blobs that wait, rates of requests | replaced at a pass's end |
-//! | [`dead_letters`] | records that a receiver refuses | appended before the commit of their blobs |
-//! | [`quarantine`] | bodies of blobs that could not be read as a whole | a file is replaced for each such blob |
-//! | [`journal`] | what this pass has committed | appended at each commit, emptied at a pass's end |
+//! | [`progress`] | up to when feeds are listed, pending blobs, request rates | replaced at the end of a pass |
+//! | [`dead_letters`] | records that a receiver rejects | appended before the commit of their blobs |
+//! | [`quarantine`] | bodies of blobs that could not be read as a whole | two new files for each such blob |
+//! | [`journal`] | the commits of this pass | appended at each commit, emptied at the end of a pass |
 //!
-//! What cannot be read of a file is moved to `NAME.unreadable`; `NAME.new` and `NAME.rewrite` exist while a file is
-//! replaced ([`disk::replace`]).
+//! Unreadable parts of a file are moved to `NAME.unreadable`. `NAME.new` and `NAME.rewrite` exist while a file is replaced
+//! ([`disk::replace`]).
 
 pub mod dead_letters;
 pub mod journal;
@@ -41,76 +41,69 @@ pub use record_ids::Content;
 use crate::{
     clock::Clock,
     delivery::{OutputName, OutputSet},
-    disk::{self, Position},
+    disk::{self, FileContext, FileError, Position},
+    error::Explain,
     feed::ContentType,
 };
 use journal::{Journal, Left, Orphans};
 use known_blobs::KnownBlobsFile;
 use record_ids::RecordIds;
 
-/// The files in `workingDir`, its folders apart.
+/// The files in `workingDir`, without its folders.
 pub const FILE_NAMES: [&str; 3] = [known_blobs::FILE_NAME, progress::FILE_NAME, journal::FILE_NAME];
 
-/// The extension of what could not be read of a file of the state.
+/// The extension of the file that gets the unreadable parts of a file.
 const UNREADABLE: &str = "unreadable";
 
-/// The state cannot be used.
+/// An error returned when the state cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// Another pass holds the lock.
-    #[error("another pass holds the lock on {path}; it is left to finish")]
+    #[error("another pass holds the lock on {}", path.display())]
     Locked {
-        /// The file that is locked.
-        path: String,
+        /// The locked file.
+        path: PathBuf,
     },
-    /// A file of the state, or its folder, cannot be read or written.
-    #[error("cannot {action} {path}: {source}; {hint}")]
-    Storage {
-        /// What was tried: `read`, `write`, …
-        action: &'static str,
-        /// The file or folder.
-        path: String,
-        /// What a person can do.
-        hint: &'static str,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
+    /// A file of the state or its folder cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
-impl StateError {
-    fn storage(action: &'static str, path: &Path, source: io::Error) -> Self {
-        let hint = disk::hint(&source);
-        Self::Storage { action, path: path.display().to_string(), hint, source }
+impl Explain for StateError {
+    fn hint(&self) -> &str {
+        match self {
+            Self::Locked { .. } => "it is left to finish",
+            Self::File(error) => error.hint(),
+        }
     }
 }
 
-/// Locks the state and reads what a pass begins with; what an earlier pass left undone is done first.
+/// Locks the state, completes what an interrupted pass left undone, and reads what a pass starts with.
 ///
-/// `dedup` is how long records' Ids are remembered; zero for not at all. Nothing expires before `clock` knows
-/// Microsoft's time. `recover` returns the keys of the records that an output file contains after a position up to which
-/// it was committed.
+/// Record Ids are remembered for `dedup`; not at all if it is zero. Nothing expires before `clock` knows Microsoft's time.
+/// `recover` returns the keys of the records that an output file contains after a committed position.
 ///
-/// Errors: another pass holds the lock; or the folder or a file in it cannot be read or written.
+/// # Errors
+///
+/// Another pass holds the lock, or the folder or a file in it cannot be read or written.
 pub fn open(
     working_dir: &Path,
     dedup: Duration,
     clock: &Clock,
     recover: impl Fn(&Position) -> io::Result<Vec<u128>>,
 ) -> Result<(Ledger, KnownBlobs, Progress), StateError> {
-    disk::create_folder(working_dir, 0o700)
-        .map_err(|error| StateError::storage("make the folder", working_dir, error))?;
+    disk::create_folder(working_dir, 0o700).context("create the folder", working_dir)?;
     inspect(working_dir)?;
     let (mut known_blobs, mut known) = KnownBlobsFile::open(working_dir)?;
     let (mut journal, left) = Journal::open(working_dir, recover)?;
     let Left { known: left_known, waiting, started, orphans, .. } = left;
-    known_blobs.write_end_again(&left_known)?;
+    known_blobs.rewrite_tail(&left_known)?;
     let is_new = |line: &String| known_blobs::key_of(line).is_some_and(|key| known.insert(key));
     let missing: Vec<_> = left_known.into_iter().filter(is_new).collect();
     known_blobs.append(&missing)?;
     known_blobs.sync()?;
-    journal.take_over(&orphans, &waiting, &started)?;
-    let mut progress = Progress::read_or_put_aside(working_dir)?;
+    journal.restart(&orphans, &waiting, &started)?;
+    let mut progress = Progress::recover(working_dir)?;
     for (tenant_id, content_type, at) in started {
         let feed = progress.feeds.entry((tenant_id, content_type)).or_default();
         feed.subscription_started = feed.subscription_started.max(Some(at));
@@ -122,43 +115,44 @@ pub fn open(
     Ok((ledger, known, progress))
 }
 
-/// Finds out whether a pass could be made with this state, and changes nothing: it is locked for a moment, if there is
-/// any, and given back.
+/// Returns an error if a pass could not use this state. Changes nothing; an existing state is locked for a moment.
 ///
-/// Errors: those of [`open`].
-pub fn try_out(working_dir: &Path) -> Result<(), StateError> {
+/// # Errors
+///
+/// Those of [`open`].
+pub fn check(working_dir: &Path) -> Result<(), StateError> {
     inspect(working_dir)?;
-    lock::try_out(&working_dir.join(known_blobs::FILE_NAME))?;
+    lock::check(&working_dir.join(known_blobs::FILE_NAME))?;
     for name in [known_blobs::FILE_NAME, journal::FILE_NAME] {
         let path = working_dir.join(name);
-        disk::check_append(&path).map_err(|error| StateError::storage("write", &path, error))?;
+        disk::check_append(&path).context("write", &path)?;
     }
     if working_dir.exists() {
         let path = working_dir.join(progress::FILE_NAME);
-        disk::check_replace(&path).map_err(|error| StateError::storage("replace", &path, error))?;
+        disk::check_replace(&path).context("replace", &path)?;
     }
     Ok(())
 }
 
-/// Refuses files of the state that are not regular files, or links that another user has made, before one of them is
-/// opened: opening a FIFO can wait forever.
+/// Rejects state files that are not regular files, and links of other users, before one of them is opened: opening a FIFO
+/// can block forever.
 fn inspect(working_dir: &Path) -> Result<(), StateError> {
     for name in FILE_NAMES {
         let path = working_dir.join(name);
         for path in [path.clone(), path.with_extension(UNREADABLE)] {
-            disk::require_own_regular(&path).map_err(|error| StateError::storage("open", &path, error))?;
+            disk::require_own_regular(&path).context("open", &path)?;
         }
     }
     Ok(())
 }
 
-/// Reads what a pass would begin with, without a lock and without changing anything.
+/// Reads what a pass would start with, without a lock and without changing anything.
 pub fn peek(working_dir: &Path) -> Result<(KnownBlobs, Progress), StateError> {
     inspect(working_dir)?;
     Ok((KnownBlobs::read(working_dir)?, Progress::read(working_dir)?))
 }
 
-/// Each waiting blob once, with all outputs that have it, and none that is known.
+/// Returns each pending blob that is not known once, with all outputs that have it.
 fn merged(first: Vec<Waiting>, then: Vec<Waiting>, known: &KnownBlobs) -> Vec<Waiting> {
     let mut places = std::collections::HashMap::new();
     let mut merged: Vec<Waiting> = Vec::new();
@@ -179,25 +173,25 @@ fn merged(first: Vec<Waiting>, then: Vec<Waiting>, known: &KnownBlobs) -> Vec<Wa
     merged
 }
 
-/// The state as the writer changes it. Whoever has it holds the lock.
+/// The state as the writer changes it. Its owner holds the lock.
 #[derive(Debug)]
 pub struct Ledger {
     working_dir: PathBuf,
     known_blobs: KnownBlobsFile,
     journal: Journal,
-    /// `None` if records are not to be told apart by their Ids.
+    /// `None` without `dedupHours`.
     record_ids: Option<RecordIds>,
     orphans: Orphans,
     clock: Clock,
 }
 
 impl Ledger {
-    /// Returns the outputs that had a record with this key, or this GUID, in an earlier batch.
+    /// Returns the outputs that accepted a record with this key, or this GUID, in an earlier batch.
     pub fn outputs_with(&mut self, key: u128, guid: Option<u128>) -> Result<OutputSet, StateError> {
         self.record_ids.as_mut().map_or(Ok(OutputSet::EMPTY), |ids| ids.outputs_with(key, guid))
     }
 
-    /// Whether records are told apart by their Ids.
+    /// Returns whether repeated records are recognized by their Ids.
     pub fn knows_records(&self) -> bool {
         self.record_ids.is_some()
     }
@@ -213,7 +207,7 @@ impl Ledger {
         self.orphans.adopt(key)
     }
 
-    /// Remembers that a feed's subscription was started, durably.
+    /// Records durably that a feed's subscription was started.
     pub fn subscription_started(
         &mut self,
         tenant_id: &str,
@@ -223,12 +217,12 @@ impl Ledger {
         self.journal.subscription_started(tenant_id, content_type, at)
     }
 
-    /// An output file is about to be written to for the first time in this pass.
+    /// Records where an output file ends before this pass first writes to it.
     pub fn opened(&mut self, position: Position) -> Result<(), StateError> {
         self.journal.opened(position)
     }
 
-    /// Keeps records that an output refuses, durably; their blobs may be committed then. Returns whether there was room.
+    /// Keeps records that an output rejects, durably; then their blobs may be committed. Returns whether there was room.
     pub fn add_dead_letters(
         &self,
         output: OutputName,
@@ -237,7 +231,7 @@ impl Ledger {
         dead_letters::add(&self.working_dir, output, letters)
     }
 
-    /// Where these are.
+    /// Returns the file of an output's dead letters.
     pub fn dead_letters_path(&self, output: OutputName) -> PathBuf {
         dead_letters::path(&self.working_dir, output)
     }
@@ -254,13 +248,13 @@ impl Ledger {
         quarantine::add(&self.working_dir, key, entry, body, encoded)
     }
 
-    /// Commits a batch that is durable in the outputs.
+    /// Commits a batch that is durable in the outputs, in three steps:
     ///
-    /// 1. The Ids. A crash after this leaves records that are known and blobs that are not: the blobs are collected
-    ///    again, and their records dropped, which is right, for they are durable.
-    /// 2. The journal's line: with it the batch is committed, all of it. A crash in the middle of it leaves the blobs
-    ///    unknown and their records as orphans.
-    /// 3. `known_blobs`. A crash before it is durable leaves the lines in the journal, from which they are restored.
+    /// 1. Record the Ids. After a crash here the blobs are collected again and their records, which are durable, are
+    ///    dropped as known.
+    /// 2. Write the journal's line, which commits the whole batch. After a crash in the middle of it the blobs are unknown
+    ///    and their records are orphans.
+    /// 3. Append to `known_blobs`. After a crash before this is durable the lines are restored from the journal.
     pub fn commit(&mut self, batch: &Batch, ids: &[(u128, OutputSet, Content)]) -> Result<(), StateError> {
         if let Some(record_ids) = &mut self.record_ids {
             record_ids.append(ids)?;
@@ -269,20 +263,21 @@ impl Ledger {
         self.known_blobs.append(&batch.known)
     }
 
-    /// Ends a pass: makes `known_blobs` durable, then replaces `progress`, and then, when nothing needs it any more,
-    /// empties the journal; unless `files_are_whole` says that an output file may end in records that were not
-    /// committed: then the next pass finds them by the journal. At last, what has expired by Microsoft's clock is
-    /// forgotten, if that is known; if it cannot be, it is remembered for longer, which harms nothing.
+    /// Ends a pass: syncs `known_blobs`, replaces `progress`, and empties the journal, which nothing needs any more.
+    ///
+    /// Without `files_are_whole`, an output file may end in uncommitted records. Then the journal stays, so that the next
+    /// pass finds them. Last, entries that have expired by Microsoft's clock are removed; if that fails, they stay for
+    /// longer, which is harmless.
     pub fn finish(mut self, progress: &Progress, files_are_whole: bool) -> Result<(), StateError> {
         self.known_blobs.sync()?;
         progress.write(&self.working_dir)?;
         if files_are_whole {
-            self.journal.take_over(&self.orphans, &[], &[])?;
+            self.journal.restart(&self.orphans, &[], &[])?;
         }
         if let Some(now) = self.clock.earliest(Instant::now()) {
             quarantine::expire(&self.working_dir, now);
             if let Err(error) = self.known_blobs.forget_expired(now) {
-                log::warn!("The expired lines of {} stay: {error}", known_blobs::FILE_NAME);
+                log::warn!("The expired lines of {} stay: {}", known_blobs::FILE_NAME, error.explain());
             }
         }
         Ok(())
@@ -443,7 +438,7 @@ mod tests {
                     if let Ok(mut file) =
                         fs::OpenOptions::new().append(true).open(self.folder.path().join(name))
                     {
-                        io::Write::write_all(&mut file, torn).expect("room");
+                        std::io::Write::write_all(&mut file, torn).expect("room");
                     }
                     self.begin();
                 }

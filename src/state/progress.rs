@@ -1,24 +1,24 @@
-//! `progress`: up to when each feed is listed completely, which of the listed blobs still wait, and the rate of requests that
-//! works for each tenant.
+//! `progress`: up to when each feed is listed completely, the pending blobs, and the request rate that works for each
+//! tenant.
 //!
-//! A line of JSON each, after a first one that names the version; replaced as a whole at each pass's end, so it is
-//! always of one moment. Without it, a pass lists what `hoursToCollect` says and nothing is lost but the memory of what
-//! waits beyond that.
+//! Lines of JSON, of which the first one is the version. The file is replaced at the end of each pass, so it describes one
+//! moment. Without it a pass lists what `hoursToCollect` says; only pending blobs that are older are lost.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, BufRead, BufReader},
+    iter,
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::StateError;
+use super::{StateError, UNREADABLE};
 use crate::{
     delivery::OutputSet,
-    disk,
+    disk::{self, FileContext},
     feed::{ContentType, ListedBlob},
     limits::STATE_BUFFER_BYTES,
     redact,
@@ -29,52 +29,52 @@ pub const FILE_NAME: &str = "progress";
 
 const VERSION: u32 = 1;
 
-/// What is remembered of feeds and of blobs that wait.
+/// The progress of feeds and tenants, and the pending blobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// By tenant id and content type.
     pub feeds: BTreeMap<(String, ContentType), FeedProgress>,
-    /// By tenant id: the rate of requests that was learned.
+    /// By tenant id.
     pub tenants: BTreeMap<String, TenantProgress>,
-    /// Listed, but not delivered everywhere.
+    /// Listed blobs that not every output has.
     pub waiting: Vec<Waiting>,
 }
 
-/// How far a feed is, and how it fares.
+/// The progress of a feed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FeedProgress {
-    /// Everything before is listed, and known or waiting.
+    /// All content before this time is listed, and known or pending.
     pub listed_until: Option<Timestamp>,
-    /// From when on: the earliest start of the passes within the hour that `listed_until` is in.
+    /// The earliest start of the passes within the hour that `listed_until` is in.
     #[serde(default)]
     pub listed_from: Option<Timestamp>,
-    /// Nothing before is wanted (`only_future_events`).
+    /// Content before this time is not collected (`only_future_events`).
     pub wanted_from: Option<Timestamp>,
-    /// When a pass last listed it to the end and delivered every blob that it found.
+    /// When a pass last listed the feed to the end and delivered every blob that it found.
     pub last_success: Option<Timestamp>,
-    /// What went wrong with it in the last pass.
+    /// The error of the last pass.
     pub last_error: Option<String>,
-    /// When its subscription was last started.
+    /// When the subscription was last started.
     #[serde(default)]
     pub subscription_started: Option<Timestamp>,
-    /// When the newest blob that was ever listed became available.
+    /// When the newest listed blob became available.
     #[serde(default)]
     pub last_blob: Option<Timestamp>,
 }
 
-/// What is remembered of a tenant.
+/// The progress of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantProgress {
-    /// The rate of requests that works, as far as is known.
+    /// The request rate that works, as far as is known.
     pub requests_per_minute: u32,
     /// When Microsoft last throttled the tenant.
     #[serde(default)]
     pub throttled_at: Option<Timestamp>,
 }
 
-/// A blob that waits.
+/// A pending blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// Whose it is.
@@ -110,7 +110,7 @@ enum Line {
     Waiting(WaitingLine),
 }
 
-/// How a blob that waits is written, here and in the journal.
+/// The form in which a pending blob is written, here and in the journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WaitingLine {
@@ -163,63 +163,59 @@ impl WaitingLine {
 }
 
 impl Progress {
-    /// Reads it. A file of a later version, or one that is no such file, is said so and gone without.
+    /// Reads the file without changing anything. A damaged file, or one of a later version, is reported and ignored.
     pub fn read(working_dir: &Path) -> Result<Self, StateError> {
-        Self::read_or(working_dir, |_| "it is")
+        Self::read_or(working_dir, |_| "it is ignored")
     }
 
-    /// The same, but such a file is put aside as `progress.unreadable`.
-    pub fn read_or_put_aside(working_dir: &Path) -> Result<Self, StateError> {
+    /// Completes an interrupted replacement and reads the file. A damaged file, or one of a later version, is reported and
+    /// renamed to `progress.unreadable`.
+    pub fn recover(working_dir: &Path) -> Result<Self, StateError> {
         let path = path(working_dir);
-        disk::recover(&path).map_err(|error| StateError::storage("recover", &path, error))?;
+        disk::recover(&path).context("recover", &path)?;
         Self::read_or(working_dir, |path| {
-            // If it stays where it is, it is replaced at the pass's end.
-            let _ = fs::rename(path, path.with_extension("unreadable"));
-            "it is put aside, and"
+            // If this fails, the file is replaced at the end of the pass.
+            let _ = fs::rename(path, path.with_extension(UNREADABLE));
+            "it is renamed to progress.unreadable and ignored"
         })
     }
 
-    fn read_or(
-        working_dir: &Path,
-        put_aside: impl FnOnce(&Path) -> &'static str,
-    ) -> Result<Self, StateError> {
+    fn read_or(working_dir: &Path, dismiss: impl FnOnce(&Path) -> &'static str) -> Result<Self, StateError> {
         let path = path(working_dir);
-        disk::require_own_regular(&path).map_err(|error| StateError::storage("read", &path, error))?;
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            opened => opened,
-        };
-        let parsed = file.and_then(|file| Self::parse(BufReader::with_capacity(STATE_BUFFER_BYTES, file)));
-        let parsed = parsed.map_err(|error| StateError::storage("read", &path, error))?;
+        disk::require_own_regular(&path).context("read", &path)?;
+        let file = disk::none_if_missing(File::open(&path)).context("read", &path)?;
+        let Some(file) = file else { return Ok(Self::default()) };
+        let parsed =
+            Self::parse(BufReader::with_capacity(STATE_BUFFER_BYTES, file)).context("read", &path)?;
         Ok(parsed.unwrap_or_else(|problem| {
-            let and_so = put_aside(&path);
-            log::warn!("{} is {problem}; {and_so} gone without", path.display());
+            let consequence = dismiss(&path);
+            log::warn!("{} is {problem}; {consequence}", path.display());
             Self::default()
         }))
     }
 
-    /// Reads line by line, because there can be many blobs that wait. The inner error is what is wrong with the text.
+    /// Parses line by line, because there can be many pending blobs. The inner error says what is wrong with the text.
     fn parse(text: impl BufRead) -> io::Result<Result<Self, &'static str>> {
         let mut progress = Self::default();
-        for (place, line) in text.lines().enumerate() {
+        for (index, line) in text.lines().enumerate() {
             let line = match line {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(Err("damaged")),
                 line => serde_json::from_str(&line?),
             };
-            let taken = match (place, line) {
+            let added = match (index, line) {
                 (0, Ok(Line::Version(VERSION))) => Ok(()),
                 (0, Ok(Line::Version(_))) => Err("of a later version"),
                 (0, _) | (_, Err(_)) => Err("damaged"),
-                (_, Ok(line)) => progress.take(line),
+                (_, Ok(line)) => progress.add(line),
             };
-            if let Err(problem) = taken {
+            if let Err(problem) = added {
                 return Ok(Err(problem));
             }
         }
         Ok(Ok(progress))
     }
 
-    fn take(&mut self, line: Line) -> Result<(), &'static str> {
+    fn add(&mut self, line: Line) -> Result<(), &'static str> {
         match line {
             Line::Version(_) => return Err("damaged"),
             Line::Feed { tenant_id, content_type, progress } => {
@@ -234,7 +230,7 @@ impl Progress {
         Ok(())
     }
 
-    /// What a pass found out about its feeds, in place of what was known of them; what it had nothing to do with stays.
+    /// Returns this progress with the feeds and tenants of a later one replaced, and its pending blobs added.
     #[must_use]
     pub fn followed_by(mut self, mut later: Self) -> Self {
         self.feeds.append(&mut later.feeds);
@@ -243,7 +239,7 @@ impl Progress {
         self
     }
 
-    /// Replaces the file, durably and at one stroke.
+    /// Replaces the file durably.
     pub fn write(&self, working_dir: &Path) -> Result<(), StateError> {
         let feeds = self.feeds.iter().map(|((tenant_id, content_type), feed)| Line::Feed {
             tenant_id: tenant_id.clone(),
@@ -260,8 +256,7 @@ impl Progress {
             &path,
             0o600,
             |to| {
-                for line in std::iter::once(Line::Version(VERSION)).chain(feeds).chain(tenants).chain(waiting)
-                {
+                for line in iter::once(Line::Version(VERSION)).chain(feeds).chain(tenants).chain(waiting) {
                     serde_json::to_writer(&mut *to, &line)?;
                     to.write_all(b"\n")?;
                 }
@@ -269,7 +264,7 @@ impl Progress {
             },
             |_| Ok(()),
         );
-        written.map(drop).map_err(|error| StateError::storage("write", &path, error))
+        Ok(written.map(drop).context("write", &path)?)
     }
 }
 
@@ -283,7 +278,7 @@ mod tests {
     use crate::delivery::OutputName;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn progress_is_read_as_it_was_written() {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(Progress::read(folder.path()).expect("nothing yet"), Progress::default());
         let time: Timestamp = "2026-11-22T10:00:00Z".parse().expect("a time of the test");
@@ -315,16 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_put_aside() {
+    fn an_unreadable_file_is_renamed_by_a_pass_only() {
         let folder = tempfile::tempdir().expect("a folder");
         for text in ["{\"version\":2}\n", "garbage", "{\"version\":1}\n{\"feed\":{}}\n"] {
             fs::write(path(folder.path()), text).expect("a file");
-            assert_eq!(Progress::read(folder.path()).expect("gone without"), Progress::default());
-            assert!(path(folder.path()).exists(), "whoever only looks changes nothing");
-            assert_eq!(
-                Progress::read_or_put_aside(folder.path()).expect("gone without"),
-                Progress::default()
-            );
+            assert_eq!(Progress::read(folder.path()).expect("an ignored file"), Progress::default());
+            assert!(path(folder.path()).exists());
+            assert_eq!(Progress::recover(folder.path()).expect("an ignored file"), Progress::default());
             assert!(!path(folder.path()).exists());
             assert_eq!(fs::read_to_string(folder.path().join("progress.unreadable")).expect("a file"), text);
         }

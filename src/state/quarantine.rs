@@ -2,11 +2,11 @@
 //!
 //! Two files per blob, named after a hash of its identity, so that a blob that is salvaged again replaces its own files:
 //! `….body`, the body as it arrived, decompressed as far as possible, and `….json`, one line of JSON ([`Entry`]). A body
-//! that cannot be decompressed to its end has a third one: `….encoded`, the body before that. All are durable before
-//! the blob is known. The line comes last: a line without a body never exists.
+//! that cannot be decompressed to its end has a third one: `….encoded`, the body before decompression. All are durable
+//! before the blob is known. The line is written last, so there is no line without a body.
 //!
-//! Nothing here is read by a pass. The administrator may remove files at any time; a pass removes the oldest ones when
-//! the folder holds more than [`QUARANTINE_BYTES_MAX`], and those that are older than [`QUARANTINE_AGE_MAX`].
+//! No pass uses these files. The administrator may remove them at any time. A pass removes the oldest ones when the folder
+//! has more than [`BYTES_MAX`], and those that are older than [`AGE_MAX`].
 
 use std::{
     collections::BTreeMap,
@@ -14,27 +14,30 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{BlobKey, StateError};
-use crate::{
-    disk,
-    limits::{QUARANTINE_AGE_MAX, QUARANTINE_BYTES_MAX},
-};
+use crate::disk::{self, FileContext};
 
 /// The folder's name in `workingDir`.
 pub const FOLDER_NAME: &str = "quarantine";
+
+/// The maximum size of all files together.
+const BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// The age at which files are removed.
+const AGE_MAX: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 const BODY: &str = "body";
 const ENCODED: &str = "encoded";
 const LINE: &str = "json";
 
-/// What is known of a blob in quarantine.
+/// The description of a blob in quarantine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// When it was put there. Not before it became available, whatever this machine's clock says.
+    /// When the blob was put into quarantine; not before it became available, even if this machine's clock is wrong.
     pub time: Timestamp,
     /// The tenant's GUID.
     pub tenant_id: String,
@@ -44,9 +47,9 @@ pub struct Entry {
     pub content_id: String,
     /// When the blob became available.
     pub content_created: Timestamp,
-    /// Until when it can be fetched, as the API wrote it.
+    /// Until when the blob can be fetched, as the API wrote it.
     pub content_expiration: String,
-    /// Why the body cannot be read as a whole, in words.
+    /// Why the body cannot be read as a whole.
     pub cause: String,
     /// The length of the body.
     pub bytes: u64,
@@ -61,18 +64,18 @@ pub struct Entry {
     pub records_filtered: u64,
     /// Elements of the array that are not objects.
     pub elements_not_objects: u64,
-    /// Places of the body that are not valid JSON in UTF-8, each of at least one record.
+    /// Places of the body that are not valid JSON in UTF-8; each has cost at least one record.
     pub places_broken: u64,
     /// Whether the end of the body is missing.
     pub is_cut_short: bool,
 }
 
-/// An entry, and the file with its body.
+/// A blob in quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
-    /// What is known of the blob.
+    /// The description of the blob.
     pub entry: Entry,
-    /// The body.
+    /// The file with the body.
     pub body: PathBuf,
 }
 
@@ -81,11 +84,13 @@ pub struct Quarantined {
 struct Files {
     paths: Vec<PathBuf>,
     bytes: u64,
-    /// When they were put there; for a body whose line was not written, when it was changed last.
+    /// `None` if the line was not written or cannot be read.
+    entry: Option<Entry>,
+    /// The time of the entry, otherwise the modification time of a file.
     time: Timestamp,
 }
 
-/// Puts a blob into quarantine; when this returns, its files are durable. Returns where its body is.
+/// Puts a blob into quarantine, durably. Returns the file with its body.
 pub(super) fn add(
     working_dir: &Path,
     key: BlobKey,
@@ -94,83 +99,71 @@ pub(super) fn add(
     encoded: Option<&[u8]>,
 ) -> Result<PathBuf, StateError> {
     let folder = working_dir.join(FOLDER_NAME);
-    disk::create_folder(&folder, 0o700)
-        .map_err(|error| StateError::storage("make the folder", &folder, error))?;
+    disk::create_folder(&folder, 0o700).context("create the folder", &folder)?;
     let line = serde_json::to_string(entry).expect("what is written is text, numbers and times") + "\n";
     let path = |extension: &str| folder.join(key.to_string()).with_extension(extension);
     let replace = |extension: &str, bytes: &[u8]| {
         let path = path(extension);
-        disk::replace(&path, 0o600, |to| to.write_all(bytes), |_| Ok(()))
-            .map_err(|error| StateError::storage("write", &path, error))?;
-        Ok(path)
+        disk::replace_with(&path, 0o600, bytes).context("write", &path)?;
+        Ok::<_, StateError>(path)
     };
     match encoded {
         Some(encoded) => drop(replace(ENCODED, encoded)?),
         None => {
-            // An earlier salvage of the blob can have left one. It is harmless if it stays.
+            // An earlier salvage of the blob can have left one. If it stays, it is harmless.
             let _ = fs::remove_file(path(ENCODED));
         }
     }
     let body = replace(BODY, body)?;
     replace(LINE, line.as_bytes())?;
-    if let Err(error) = remove_oldest(&folder, QUARANTINE_BYTES_MAX) {
+    if let Err(error) = remove_oldest(&folder, BYTES_MAX) {
         log::warn!("{} cannot be kept within its bound: {error}; check the folder", folder.display());
     }
     Ok(body)
 }
 
-/// What is in quarantine, oldest first. A line that cannot be read is left out.
+/// Returns the blobs in quarantine, oldest first, without those whose line cannot be read.
 pub fn read(working_dir: &Path) -> Result<Vec<Quarantined>, StateError> {
     let folder = working_dir.join(FOLDER_NAME);
-    let read = || {
-        let mut entries = Vec::new();
-        for path in paths(&folder)?.into_iter().filter(|path| has_extension(path, LINE)) {
-            if let Some(entry) = fs::read(&path).ok().and_then(|line| serde_json::from_slice(&line).ok()) {
-                entries.push(Quarantined { entry, body: path.with_extension(BODY) });
-            }
-        }
-        entries.sort_by_key(|quarantined: &Quarantined| quarantined.entry.time);
-        Ok(entries)
-    };
-    read().map_err(|error| StateError::storage("read", &folder, error))
+    let blobs = blobs(&folder).context("read", &folder)?;
+    let quarantined = blobs.into_iter().filter_map(|files| {
+        Some(Quarantined { entry: files.entry?, body: files.paths.first()?.with_extension(BODY) })
+    });
+    Ok(quarantined.collect())
 }
 
-/// How many blobs are in quarantine, and how many bytes they take.
+/// Returns the number of blobs in quarantine, and the size of their files in bytes.
 pub fn size(working_dir: &Path) -> io::Result<(u64, u64)> {
-    let groups = groups(&working_dir.join(FOLDER_NAME))?;
-    Ok((groups.len() as u64, groups.iter().map(|files| files.bytes).sum()))
+    let blobs = blobs(&working_dir.join(FOLDER_NAME))?;
+    Ok((blobs.len() as u64, blobs.iter().map(|files| files.bytes).sum()))
 }
 
-/// Removes what is older than [`QUARANTINE_AGE_MAX`] at this time of Microsoft's.
+/// Removes the files that are older than [`AGE_MAX`] at this time of Microsoft's clock.
 pub(super) fn expire(working_dir: &Path, now: Timestamp) {
     let folder = working_dir.join(FOLDER_NAME);
     let expired = || -> io::Result<usize> {
-        let groups = groups(&folder)?;
-        let is_old = |files: &&Files| now.duration_since(files.time) > QUARANTINE_AGE_MAX;
-        groups.iter().filter(is_old).try_fold(0, |count, files| files.remove().map(|()| count + 1))
+        let blobs = blobs(&folder)?;
+        let is_old = |files: &&Files| now.duration_since(files.time) > AGE_MAX;
+        blobs.iter().filter(is_old).try_fold(0, |count, files| files.remove().map(|()| count + 1))
     };
     match expired() {
         Ok(0) => {}
         Ok(count) => {
-            let days = QUARANTINE_AGE_MAX.as_hours() / 24;
+            let days = AGE_MAX.as_hours() / 24;
             log::info!("Removed {count} bodies from {}: they were there for {days} days", folder.display());
         }
         Err(error) => log::warn!("{} cannot be cleaned up: {error}; check the folder", folder.display()),
     }
 }
 
-/// Removes the oldest blobs until the others take at most so many bytes. The newest one stays in any case.
+/// Removes the oldest blobs until the files of the others have at most this size. The newest blob always stays.
 fn remove_oldest(folder: &Path, bytes_max: u64) -> io::Result<()> {
-    let groups = groups(folder)?;
-    let mut bytes: u64 = groups.iter().map(|files| files.bytes).sum();
-    let others = groups.len().saturating_sub(1);
+    let blobs = blobs(folder)?;
+    let mut bytes: u64 = blobs.iter().map(|files| files.bytes).sum();
     let mut removed = 0;
-    for files in groups.iter().take(others).take_while(|files| {
-        let is_over = bytes > bytes_max;
-        bytes -= files.bytes;
-        is_over
-    }) {
-        files.remove()?;
+    while bytes > bytes_max && removed + 1 < blobs.len() {
+        blobs[removed].remove()?;
+        bytes -= blobs[removed].bytes;
         removed += 1;
     }
     if removed > 0 {
@@ -184,48 +177,28 @@ fn remove_oldest(folder: &Path, bytes_max: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The files of each blob, oldest blob first.
-fn groups(folder: &Path) -> io::Result<Vec<Files>> {
-    let mut groups: BTreeMap<PathBuf, Files> = BTreeMap::new();
-    for path in paths(folder)? {
-        let metadata = match fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // removed by the administrator
-            metadata => metadata?,
-        };
+/// Returns the files of each blob, oldest blob first; none if there is no folder.
+fn blobs(folder: &Path) -> io::Result<Vec<Files>> {
+    let mut blobs: BTreeMap<PathBuf, Files> = BTreeMap::new();
+    for file in disk::none_if_missing(fs::read_dir(folder))?.into_iter().flatten() {
+        let path = file?.path();
+        // The administrator may remove a file at any time.
+        let Some(metadata) = disk::none_if_missing(fs::symlink_metadata(&path))? else { continue };
         if !metadata.is_file() {
             continue;
         }
-        let line = has_extension(&path, LINE).then(|| fs::read(&path)).transpose()?;
-        let entry = line.and_then(|line| serde_json::from_slice::<Entry>(&line).ok());
-        let changed = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
-        let files = groups.entry(path.with_extension("")).or_default();
+        let files = blobs.entry(path.with_extension("")).or_default();
         files.bytes += metadata.len();
-        if let Some(entry) = entry {
-            files.time = entry.time;
-        } else if files.paths.is_empty() {
-            files.time = changed.unwrap_or_default();
+        if path.extension().is_some_and(|extension| extension == LINE) {
+            files.entry = fs::read(&path).ok().and_then(|line| serde_json::from_slice(&line).ok());
         }
+        let modified = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+        files.time = files.entry.as_ref().map_or(modified.unwrap_or_default(), |entry| entry.time);
         files.paths.push(path);
     }
-    let mut groups: Vec<_> = groups.into_values().collect();
-    groups.sort_by_key(|files| files.time);
-    Ok(groups)
-}
-
-/// The files in the folder, in the order of their names; none if there is no folder.
-fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut paths: Vec<_> =
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
-    paths.sort();
-    Ok(paths)
-}
-
-fn has_extension(path: &Path, extension: &str) -> bool {
-    path.extension().is_some_and(|found| found == extension)
+    let mut blobs: Vec<_> = blobs.into_values().collect();
+    blobs.sort_by_key(|files| files.time);
+    Ok(blobs)
 }
 
 impl Files {
@@ -270,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_is_read_and_replaced_by_the_same_blob() {
+    fn a_blob_that_is_added_again_replaces_its_files() {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(read(folder.path()).expect("nothing yet"), []);
         assert_eq!(size(folder.path()).expect("nothing yet"), (0, 0));
@@ -285,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_when_they_take_too_much_or_are_too_old() {
+    fn the_oldest_blobs_are_removed_beyond_the_maximum_size_or_age() {
         let folder = tempfile::tempdir().expect("a folder");
         let quarantine = folder.path().join(FOLDER_NAME);
         let ids = || {
@@ -302,7 +275,7 @@ mod tests {
         assert_eq!(ids(), ["blob$1", "blob$2", "blob$3"]);
         remove_oldest(&quarantine, 0).expect("a folder");
         assert_eq!(ids(), ["blob$3"], "the newest one stays");
-        let at_its_end = entry(3).time + QUARANTINE_AGE_MAX;
+        let at_its_end = entry(3).time + AGE_MAX;
         expire(folder.path(), at_its_end);
         assert_eq!(ids().len(), 1);
         expire(folder.path(), at_its_end + jiff::SignedDuration::from_secs(1));

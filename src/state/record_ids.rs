@@ -1,23 +1,22 @@
 //! `record_ids/`: the Ids of delivered records, because the API repeats records by design.
 //!
-//! Ids are remembered by the time of the content that they came with, not by when they were delivered: for `dedupHours`
-//! before the oldest content of their feed that is still to be listed or that waits. So a downtime forgets nothing.
+//! Ids are remembered by the time of their content, not by the time of delivery: for `dedupHours` before the oldest content
+//! of their feed that is pending or not listed yet. So no downtime makes a pass forget Ids that it still needs.
 //!
-//! A file holds the Ids that went to the same outputs within the same hour, e.g. `2026-11-22T10.file+stdout.v2`: the
+//! A file contains the Ids that the same outputs accepted within the same hour, e.g. `2026-11-22T10.file+stdout.v2`: the
 //! line `office365-collector record ids 2`, then blocks. A block is a feed (8 bytes, a hash), an hour of content since
-//! 1970 (4 bytes) and the number of its keys (4 bytes), and then the keys, 16 bytes each; all numbers are big-endian. A
-//! key is that of [`crate::records::RecordId`]. A pass only appends to the file of its hour, so a pass with one new
-//! blob writes only that blob's keys. A file goes when none of its blocks is needed any more.
+//! 1970 (4 bytes), the number of its keys (4 bytes), and the keys, 16 bytes each; all numbers are big-endian. The keys are
+//! those of [`crate::records::RecordId`]. A pass only appends to the file of its hour, so a pass with one new blob writes
+//! only that blob's keys. A file is removed when none of its blocks is needed any more.
 //!
-//! Files of version 1 (without `.v2`) hold GUIDs without a tenant; they count for every tenant until they are too old.
+//! Files of version 1 (without `.v2`) contain GUIDs without a tenant; they count for every tenant until they are too old.
 //!
-//! In memory there are sets of keys, loaded when the first record comes, so a pass that finds nothing new does not read
-//! them.
+//! The keys are loaded when the first record arrives, so a pass that finds nothing new does not read them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     fs::{self, File},
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -25,11 +24,11 @@ use std::{
 use jiff::Timestamp;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::{Progress, StateError, key_set::KeySet};
+use super::{Progress, StateError, UNREADABLE, key_set::KeySet};
 use crate::{
     clock::Clock,
     delivery::OutputSet,
-    disk,
+    disk::{self, FileContext},
     feed::ContentType,
     limits::{CLOCK_TOLERANCE, KNOWN_MAX, RETENTION, STATE_BUFFER_BYTES},
 };
@@ -43,17 +42,17 @@ const SUFFIX: &str = ".v2";
 const KEY_BYTES: usize = 16;
 const BLOCK_HEAD_BYTES: usize = 16;
 
-/// Which content a record came with.
+/// The hour of a feed's content in which a record's blob became available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Content {
     /// A hash of the tenant and the content type.
     feed: u64,
-    /// When its blob became available, in hours since 1970.
+    /// The hour since 1970.
     hour: u32,
 }
 
 impl Content {
-    /// That of a blob of this feed.
+    /// Returns the content hour of a blob of this feed.
     pub fn new(tenant_id: &str, content_type: ContentType, created: Timestamp) -> Self {
         Self { feed: feed_key(tenant_id, content_type), hour: hour_of(created) }
     }
@@ -67,93 +66,94 @@ fn hour_of(time: Timestamp) -> u32 {
     u32::try_from((time.as_second() / (60 * 60)).max(0)).unwrap_or(u32::MAX)
 }
 
-/// What is still to be collected of a feed.
+/// What remains to be collected of a feed.
 #[derive(Clone, Copy, Debug, Default)]
-struct Rest {
+struct Remaining {
     listed_until: Option<Timestamp>,
-    oldest_waiting: Option<Timestamp>,
+    oldest_pending: Option<Timestamp>,
 }
 
-impl Rest {
-    /// The oldest content that is still to be listed or that waits. Not older than what the API lists, or keeps.
+impl Remaining {
+    /// Returns the time of the oldest content that is pending or not listed yet, within what the API lists and keeps.
     fn oldest(self, now: Timestamp) -> Timestamp {
         let is_possible = |until: &Timestamp| until.duration_since(now) <= CLOCK_TOLERANCE * 2;
         let oldest_listed = now - RETENTION;
         let to_list = self.listed_until.filter(is_possible).map_or(oldest_listed, |at| at.max(oldest_listed));
-        let waiting = self.oldest_waiting.map_or(to_list, |waiting| waiting.max(now - KNOWN_MAX));
-        to_list.min(waiting)
+        let pending = self.oldest_pending.map_or(to_list, |pending| pending.max(now - KNOWN_MAX));
+        to_list.min(pending)
     }
 }
 
-/// From which hour of content on the Ids of each feed are needed.
+/// The first hour of content whose Ids are needed, by feed.
 #[derive(Debug, Default)]
 struct Needed {
     by_feed: HashMap<u64, u32>,
-    /// Of a feed that no pass has listed to an end.
+    /// For feeds that were never listed to the end.
     others: u32,
 }
 
 impl Needed {
-    fn needs(&self, content: Content) -> bool {
+    fn includes(&self, content: Content) -> bool {
         content.hour >= *self.by_feed.get(&content.feed).unwrap_or(&self.others)
     }
 
-    /// From which hour on any is needed of the feeds that are known.
+    /// Returns the first hour that any known feed needs.
     fn first(&self) -> u32 {
         self.by_feed.values().copied().min().unwrap_or(self.others)
     }
 }
 
-/// The Ids that are remembered, and where more of them go.
+/// The remembered Ids, and the files to which new ones are appended.
 #[derive(Debug)]
 pub struct RecordIds {
     folder: PathBuf,
-    /// Of this pass: the name that its files begin with.
+    /// The beginning of the names of this pass's files.
     hour: String,
     remembered: Duration,
-    rests: HashMap<u64, Rest>,
+    remaining: HashMap<u64, Remaining>,
     clock: Clock,
-    /// Loaded when first asked for.
+    /// `None` until the first look-up.
     loaded: Option<Loaded>,
     open: HashMap<OutputSet, File>,
 }
 
 #[derive(Debug, Default)]
 struct Loaded {
-    /// By the outputs that have them.
+    /// By the outputs that accepted their records.
     sets: HashMap<OutputSet, KeySet>,
-    /// GUIDs without a tenant, of files of version 1.
+    /// GUIDs from files of version 1.
     older: HashMap<OutputSet, KeySet>,
-    /// Where the last whole block of each file ends.
+    /// The end of the last whole block of each file.
     ends: HashMap<PathBuf, u64>,
 }
 
 impl RecordIds {
-    /// Remembers Ids for so long before the oldest content that each feed has still to collect. Reads nothing yet.
+    /// Remembers Ids for this duration before the oldest content that remains to be collected of each feed. Reads no file
+    /// yet.
     pub fn new(working_dir: &Path, remembered: Duration, progress: &Progress, clock: &Clock) -> Self {
-        let mut rests: HashMap<u64, Rest> = HashMap::new();
+        let mut remaining: HashMap<u64, Remaining> = HashMap::new();
         for ((tenant_id, content_type), feed) in &progress.feeds {
-            rests.entry(feed_key(tenant_id, *content_type)).or_default().listed_until = feed.listed_until;
+            remaining.entry(feed_key(tenant_id, *content_type)).or_default().listed_until = feed.listed_until;
         }
         for waiting in &progress.waiting {
-            let rest = rests.entry(feed_key(&waiting.tenant_id, waiting.content_type)).or_default();
+            let feed = remaining.entry(feed_key(&waiting.tenant_id, waiting.content_type)).or_default();
             let created = waiting.blob.created;
-            rest.oldest_waiting = Some(rest.oldest_waiting.map_or(created, |oldest| oldest.min(created)));
+            feed.oldest_pending = Some(feed.oldest_pending.map_or(created, |oldest| oldest.min(created)));
         }
         Self {
             folder: working_dir.join(FOLDER_NAME),
-            // Any name will do: what is in a file says how old it is.
+            // The name need not be exact: the age of a file's Ids is in its blocks.
             hour: clock.at("", clock.began()).strftime("%Y-%m-%dT%H").to_string(),
             remembered,
-            rests,
+            remaining,
             clock: clock.clone(),
             loaded: None,
             open: HashMap::new(),
         }
     }
 
-    /// Returns the outputs that had a record with this key, or, before Ids were told apart by tenant, with this GUID.
-    /// Reads the files the first time.
+    /// Returns the outputs that accepted a record with this key, or, in files of version 1, with this GUID. The first call
+    /// reads the files.
     pub fn outputs_with(&mut self, key: u128, guid: Option<u128>) -> Result<OutputSet, StateError> {
         let loaded = self.loaded()?;
         let with = |sets: &HashMap<OutputSet, KeySet>, key| {
@@ -164,9 +164,8 @@ impl RecordIds {
         Ok(with(&loaded.sets, key).or(of_older))
     }
 
-    /// Remembers keys with the outputs that have their records, and the content that they came with, durably.
-    ///
-    /// To be called only when their records are durable in these outputs.
+    /// Remembers keys durably, with the outputs that accepted their records and the content of their blobs. The records
+    /// must be durable in these outputs.
     pub fn append(&mut self, ids: &[(u128, OutputSet, Content)]) -> Result<(), StateError> {
         let mut files: HashMap<OutputSet, BTreeMap<Content, Vec<u128>>> = HashMap::new();
         let sets = &mut self.loaded()?.sets;
@@ -187,45 +186,40 @@ impl RecordIds {
                 }
             }
             let path = self.folder.join(format!("{}.{outputs}{SUFFIX}", self.hour));
-            let storage = |error| StateError::storage("write", &path, error);
-            if !self.open.contains_key(&outputs) {
-                let end = self.loaded.as_ref().and_then(|loaded| loaded.ends.get(&path)).copied();
-                self.open.insert(outputs, open_file(&self.folder, &path, end).map_err(storage)?);
-            }
-            let file = self.open.get_mut(&outputs).expect("opened above");
-            disk::append(file, &bytes).and_then(|()| disk::sync(file)).map_err(storage)?;
+            let file = match self.open.entry(outputs) {
+                Entry::Occupied(open) => open.into_mut(),
+                Entry::Vacant(place) => {
+                    let end = self.loaded.as_ref().and_then(|loaded| loaded.ends.get(&path)).copied();
+                    place.insert(open_file(&self.folder, &path, end).context("write", &path)?)
+                }
+            };
+            disk::append_durably(file, &bytes).context("write", &path)?;
         }
         Ok(())
     }
 
     fn loaded(&mut self) -> Result<&mut Loaded, StateError> {
         if self.loaded.is_none() {
-            let loaded = self.load().map_err(|error| StateError::storage("read", &self.folder, error))?;
-            self.loaded = Some(loaded);
+            self.loaded = Some(self.load().context("read", &self.folder)?);
         }
         Ok(self.loaded.as_mut().expect("loaded above"))
     }
 
-    /// What is needed by Microsoft's time: everything, if that is not known.
+    /// Returns which Ids are needed at this time of Microsoft's clock: all of them if it is unknown.
     fn needed(&self, now: Option<Timestamp>) -> Needed {
         let Some(now) = now else { return Needed::default() };
         let since = |oldest: Timestamp| hour_of(oldest - self.remembered);
-        let by_feed = self.rests.iter().map(|(&feed, rest)| (feed, since(rest.oldest(now)))).collect();
-        Needed { by_feed, others: since(Rest::default().oldest(now)) }
+        let by_feed = self.remaining.iter().map(|(&feed, remaining)| (feed, since(remaining.oldest(now))));
+        Needed { by_feed: by_feed.collect(), others: since(Remaining::default().oldest(now)) }
     }
 
-    /// Reads what is needed, one file after the other, and removes the files of which nothing is.
+    /// Reads the needed Ids, and removes the files without any.
     fn load(&self) -> io::Result<Loaded> {
-        let now = self.clock.earliest(Instant::now());
-        let needed = self.needed(now);
+        let needed = self.needed(self.clock.earliest(Instant::now()));
         let first = Timestamp::from_second(i64::from(needed.first()) * 60 * 60).unwrap_or(Timestamp::MIN);
         let first_name = first.strftime("%Y-%m-%dT%H").to_string();
         let (mut loaded, mut files, mut older) = (Loaded::default(), HashMap::new(), HashMap::new());
-        let entries = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(loaded),
-            entries => entries?,
-        };
-        for entry in entries {
+        for entry in disk::none_if_missing(fs::read_dir(&self.folder))?.into_iter().flatten() {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let (name, is_older) = name.strip_suffix(SUFFIX).map_or((name, true), |name| (name, false));
@@ -246,7 +240,7 @@ impl RecordIds {
         }
         for (outputs, files) in files {
             let counts = files.iter().flat_map(|(_, spans)| spans).map(|(_, keys)| keys);
-            let mut set = KeySet::with_room_for(counts.sum());
+            let mut set = KeySet::with_capacity(counts.sum());
             for (path, spans) in files {
                 read_keys(&path, &spans, |key| set.insert(key))?;
             }
@@ -259,18 +253,18 @@ impl RecordIds {
     }
 }
 
-/// What a file holds.
+/// The blocks of a file.
 struct Blocks {
-    /// Of the blocks that are needed: where their keys begin, and how many they are.
+    /// The offset of the keys and their number, of each needed block.
     spans: Vec<(u64, usize)>,
-    /// How many blocks there are.
+    /// The number of all blocks.
     all: usize,
-    /// Where the last whole one ends; what a crash has left behind it is none.
+    /// The end of the last whole block; a crash can leave a part of a block after it.
     end: u64,
 }
 
 impl Blocks {
-    /// `None` if the file is not one of this version.
+    /// Finds the blocks of a file. `None` if it is not a file of this version.
     fn find(path: &Path, needed: &Needed) -> io::Result<Option<Self>> {
         disk::require_own_regular(path)?;
         let file = File::open(path)?;
@@ -283,15 +277,15 @@ impl Blocks {
         let mut header = *HEADER;
         reader.read_exact(&mut header)?;
         if header != *HEADER {
-            warn_of_foreign(path);
+            warn_of_other_version(path);
             return Ok(None);
         }
         blocks.end = HEADER.len() as u64;
         while blocks.end + (BLOCK_HEAD_BYTES as u64) < length {
             let (mut feed, mut hour, mut count) = ([0; 8], [0; 4], [0; 4]);
-            reader.read_exact(&mut feed)?;
-            reader.read_exact(&mut hour)?;
-            reader.read_exact(&mut count)?;
+            for number in [feed.as_mut_slice(), &mut hour, &mut count] {
+                reader.read_exact(number)?;
+            }
             let keys = u64::from(u32::from_be_bytes(count));
             let start = blocks.end + BLOCK_HEAD_BYTES as u64;
             let end = start + keys * KEY_BYTES as u64;
@@ -299,7 +293,7 @@ impl Blocks {
                 break;
             }
             let content = Content { feed: u64::from_be_bytes(feed), hour: u32::from_be_bytes(hour) };
-            if needed.needs(content) {
+            if needed.includes(content) {
                 blocks.spans.push((start, usize::try_from(keys).unwrap_or(usize::MAX)));
             }
             blocks.all += 1;
@@ -310,14 +304,14 @@ impl Blocks {
     }
 }
 
-fn warn_of_foreign(path: &Path) {
+fn warn_of_other_version(path: &Path) {
     log::warn!(
         "{} is of another version or damaged; it is left alone, and records that the API repeats may be delivered again",
         path.display()
     );
 }
 
-/// Hands over the keys in these parts of a file.
+/// Passes the keys in these parts of a file to `insert`.
 fn read_keys(path: &Path, spans: &[(u64, usize)], mut insert: impl FnMut(u128) -> bool) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(STATE_BUFFER_BYTES, File::open(path)?);
     let mut at = 0;
@@ -326,7 +320,7 @@ fn read_keys(path: &Path, spans: &[(u64, usize)], mut insert: impl FnMut(u128) -
         for _ in 0..keys {
             let mut key = [0; KEY_BYTES];
             reader.read_exact(&mut key)?;
-            // Zero is not a key: it is a page that never reached the disk.
+            // Zero is not a key but part of a page that never reached the disk.
             let _ = key == [0; KEY_BYTES] || insert(u128::from_be_bytes(key));
         }
         at = start + (keys * KEY_BYTES) as u64;
@@ -334,7 +328,7 @@ fn read_keys(path: &Path, spans: &[(u64, usize)], mut insert: impl FnMut(u128) -
     Ok(())
 }
 
-/// All GUIDs in these files of version 1.
+/// Returns all GUIDs in these files of version 1.
 fn set_of_older(paths: &[PathBuf]) -> io::Result<KeySet> {
     let mut set = KeySet::default();
     for path in paths {
@@ -347,26 +341,27 @@ fn set_of_older(paths: &[PathBuf]) -> io::Result<KeySet> {
                     set.insert(guid);
                 }
             }
-            None if bytes.len() >= OLDER_HEADER.len() => warn_of_foreign(path),
+            None if bytes.len() >= OLDER_HEADER.len() => warn_of_other_version(path),
             None => {}
         }
     }
     Ok(set)
 }
 
-/// Opens a file to append blocks to. What a crash left behind its `end` is cut off; a file that is there and is not ours
-/// gets another name.
+/// Opens a file for appending blocks. `end` is the end of its last whole block, after which it is truncated. A file without
+/// an `end` is not one of this program and is renamed to `*.unreadable`.
 fn open_file(folder: &Path, path: &Path, end: Option<u64>) -> io::Result<File> {
     disk::create_folder(folder, 0o700)?;
     disk::require_own_regular(path)?;
     if end.is_none() && path.exists() {
-        fs::rename(path, path.with_extension("unreadable"))?;
+        fs::rename(path, path.with_extension(UNREADABLE))?;
     }
+    let end = end.unwrap_or_default();
     let mut file = disk::open_for_append(path, 0o600)?;
-    if file.seek(SeekFrom::End(0))? > end.unwrap_or_default() {
-        disk::truncate(&file, end.unwrap_or_default())?;
+    if file.metadata()?.len() > end {
+        disk::truncate(&file, end)?;
     }
-    if end.unwrap_or_default() == 0 {
+    if end == 0 {
         disk::append(&mut file, HEADER)?;
     }
     Ok(file)
@@ -391,7 +386,7 @@ mod tests {
         Content::new(TENANT, FEED, at(hours))
     }
 
-    /// At this hour, of a feed that is listed up to that one.
+    /// Returns the Ids at hour `now` of a feed that is listed up to hour `listed_until`.
     fn ids(folder: &Path, now: i64, listed_until: Option<i64>) -> RecordIds {
         let clock = Clock::begun(Instant::now(), at(now));
         clock.note(TENANT, at(now), clock.began());
@@ -410,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_remembered_by_the_outputs_that_have_them() {
+    fn ids_are_remembered_for_the_outputs_that_accepted_the_records() {
         let folder = tempfile::tempdir().expect("a folder");
         let both = file().with(OutputName::Stdout);
         let all = [(1, file(), content(0)), (2, both, content(0)), (3, OutputSet::EMPTY, content(0))];
@@ -423,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_remembered_by_their_content_for_as_long_as_their_feed_needs_them() {
+    fn ids_are_remembered_by_content_time_for_as_long_as_their_feed_needs_them() {
         let folder = tempfile::tempdir().expect("a folder");
         let all = [(1, file(), content(-10)), (2, file(), content(0))];
         ids(folder.path(), 0, None).append(&all).expect("room");
@@ -433,15 +428,15 @@ mod tests {
         };
         assert_eq!(has(100, Some(0)), [true, true], "a downtime forgets nothing");
         assert_eq!(has(24, Some(24)), [false, true]);
-        assert_eq!(has(0, Some(5000)), [true, true], "that is no time of this feed");
-        assert_eq!(has(100, None), [true, true], "it was never listed to an end");
+        assert_eq!(has(0, Some(5000)), [true, true], "an impossible time is ignored");
+        assert_eq!(has(100, None), [true, true], "it was never listed to the end");
         assert_eq!(files(folder.path()), 1);
         assert_eq!(has(7 * 24 + 25, Some(0)), [false, false], "nothing older can be listed");
         assert_eq!(files(folder.path()), 0);
     }
 
     #[test]
-    fn a_torn_block_is_cut_off_and_what_is_foreign_is_left_alone() {
+    fn a_torn_block_is_cut_off_and_other_versions_stay_unchanged() {
         let folder = tempfile::tempdir().expect("a folder");
         ids(folder.path(), 0, None).append(&[(1, file(), content(0))]).expect("room");
         ids(folder.path(), 0, None).append(&[(2, file(), content(0))]).expect("room");
@@ -460,12 +455,12 @@ mod tests {
         }
         fs::write(&path, "another version\n".repeat(9)).expect("a file");
         ids(folder.path(), 0, None).append(&[(9, file(), content(0))]).expect("room");
-        assert!(path.with_extension("unreadable").exists(), "it makes place");
+        assert!(path.with_extension("unreadable").exists(), "the file is renamed");
         assert!(ids(folder.path(), 0, None).outputs_with(9, None).expect("a readable folder").contains(FILE));
     }
 
     #[test]
-    fn guids_of_the_earlier_version_count_for_every_tenant_until_they_are_too_old() {
+    fn guids_of_version_1_count_for_every_tenant_until_they_are_too_old() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join(FOLDER_NAME).join("2026-11-22T10.file");
         fs::create_dir(folder.path().join(FOLDER_NAME)).expect("a folder");
