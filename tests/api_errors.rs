@@ -2,7 +2,7 @@
 
 use simulator::{ApiError, Fault, LoginError, NewBlob, Operation, Requests, RetryAfter};
 
-use crate::support::{Installation, Run, hours_ago};
+use crate::support::{Installation, Run, hours_ago, process::at_once};
 
 const FEED: &str = "Audit.General";
 
@@ -149,7 +149,7 @@ fn each_refused_login_says_what_it_means() {
 
 #[test]
 fn a_throttled_tenant_waits_as_long_as_it_is_told() {
-    for retry_after in [RetryAfter::Seconds(2), RetryAfter::Date(jiff::SignedDuration::from_secs(2))] {
+    at_once([RetryAfter::Seconds(2), RetryAfter::Date(jiff::SignedDuration::from_secs(2))], |retry_after| {
         let installation = installation();
         let fault = Fault::throttled(429, Some(retry_after));
         installation.simulator.fault(Requests::to(Operation::ListSubscriptions).times(1), fault);
@@ -159,7 +159,7 @@ fn a_throttled_tenant_waits_as_long_as_it_is_told() {
         let throttled = seen.iter().position(|seen| seen.status == Some(429)).expect("the throttled request");
         let waited = seen[throttled + 1].request.at.duration_since(seen[throttled].request.at);
         assert!(waited >= jiff::SignedDuration::from_millis(900), "the next request came after {waited}");
-    }
+    });
 }
 
 #[test]

@@ -4,19 +4,19 @@ use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
     path::Path,
-    process::Stdio,
 };
 
 use fs2::FileExt;
 use jiff::SignedDuration;
+use rustix::process::Signal;
 use simulator::{LoginError, Operation, Subscription};
 
 use crate::{
-    exactly_once::signal,
     network::{behind_a_proxy, secure},
     support::{
         FABRIKAM, Installation, Run,
         forward::{Door, Receiver},
+        process::signal,
         proxy::{Manner, Proxy},
         receiver::{self, certificate, port_of_nobody},
         set_mode,
@@ -180,7 +180,7 @@ fn the_way_through_a_proxy_is_the_one_that_is_tried() {
         let arguments = ["--config", config.to_str().expect("text"), "check"];
         let mut command = installation.command(&arguments);
         command.env("HTTPS_PROXY", proxy.url("collector:hunter2"));
-        let run = Run::from(command.output().expect("a program"));
+        let run = Run::of(&mut command);
         assert!(!run.to_string().contains("hunter2"), "{run}");
         run.assert_code(code);
         run
@@ -398,16 +398,16 @@ fn a_shard_without_tenants_still_tries_its_storage() {
 
 #[test]
 fn a_host_that_says_nothing_is_not_waited_for_after_a_signal() {
-    for (name, code) in [("-INT", 130), ("-TERM", 143)] {
+    for (name, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let installation = Installation::new().at(&url);
         let config = installation.config_file();
         let mut command = installation.command(&["--config", config.to_str().expect("text"), "check"]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a program");
+        let child = command.spawn().expect("the program starts");
         let connection = listener.accept().expect("a client");
         signal(&child, name);
-        assert_eq!(child.wait().expect("a program").code(), Some(code));
+        Run::finish(child).assert_code(code);
         drop(connection);
     }
 }

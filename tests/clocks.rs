@@ -1,11 +1,11 @@
 //! Wrong clocks, expiry, and the identity of records and blobs.
 
-use std::{collections::BTreeSet, fs, process::Stdio};
+use std::{collections::BTreeSet, fs};
 
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use simulator::{Answer, Fault, NewBlob, Operation, Requests, record};
 
-use crate::support::{CONTOSO, Installation, hours_ago};
+use crate::support::{CONTOSO, Installation, hours_ago, process::disk_steps};
 
 const FEED: &str = "Audit.General";
 
@@ -241,11 +241,8 @@ fn what_a_killed_pass_left_of_one_tenant_is_not_taken_for_another_tenants() {
     let contoso = &installation.contoso;
     let event = record(FEED, CONTOSO, hours_ago(5), 1);
     contoso.add_blob(FEED, NewBlob::texts([&event]).created(hours_ago(3)));
-    let config = installation.config_file();
-    for step in 1.. {
-        let mut command = installation.command(&["-c", config.to_str().expect("text")]);
-        command.env("COLLECTOR_DISK_FAULT", format!("{step}:kill-before")).stderr(Stdio::null());
-        command.status().expect("a program");
+    for step in disk_steps() {
+        installation.run_with_fault(&format!("{step}:kill-before"));
         if installation.output().values().any(|lines| !lines.is_empty()) {
             break;
         }

@@ -40,7 +40,7 @@ fn an_argument_that_is_no_utf_8_is_told_like_any_other() {
     let installation = Installation::new();
     let mut command = installation.command(&[]);
     command.arg(std::ffi::OsStr::from_bytes(b"--dry\xffrun"));
-    let run = Run::from(command.output().expect("a program"));
+    let run = Run::of(&mut command);
     assert!(run.code == Some(64) && run.stderr.contains("--dry\u{fffd}run"), "{run}");
 }
 
@@ -178,7 +178,7 @@ fn what_could_not_be_printed_is_no_success() {
         let config = installation.config_file();
         let mut command =
             installation.command(&[&["-c", config.to_str().expect("text")], arguments].concat());
-        let run = Run::from(command.stdout(full).output().expect("a program"));
+        let run = Run::of(command.stdout(full));
         assert!(run.code == Some(74) && run.stderr.contains("cannot write to standard output"), "{run}");
     }
 }

@@ -46,9 +46,7 @@ fn the_disk_is_waited_for_by_the_batch_and_not_by_the_blob() {
         installation.contoso.add_blobs(content_type, 60, 2, hours_ago(20)..hours_ago(1));
     }
     let steps = installation.path("steps");
-    let config = installation.config_file();
-    let mut command = installation.command(&["-c", config.to_str().expect("a path of text")]);
-    let run = Run::from(command.env("COLLECTOR_DISK_STEPS", &steps).output().expect("a program"));
+    let run = Run::of(installation.pass().env("COLLECTOR_DISK_STEPS", &steps));
     run.assert_code(0).assert_line_with(&["Blobs found: 300 | Blobs successful: 300"]);
     let steps = fs::read_to_string(steps).expect("steps");
     let syncs = steps.lines().filter(|step| step.starts_with("Sync")).count();

@@ -244,7 +244,7 @@ fn a_workload_identity_is_taken_from_the_environment() {
             ("AZURE_CLIENT_ID", &client_id),
             ("AZURE_FEDERATED_TOKEN_FILE", "token"),
         ]);
-        Run::from(command.envs(variables.iter().copied()).output().expect("a program"))
+        Run::of(command.envs(variables.iter().copied()))
     };
     run(&[]).assert_code(0).assert_line(LOGGED_IN);
     installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);

@@ -1,11 +1,15 @@
 //! CSV as the older tool's users know it: columns united over a batch, nothing lost, nothing twice, every row whole.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Stdio, thread, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, thread, time::Duration};
 
 use serde_json::{Map, Value};
 use simulator::{NewBlob, record};
 
-use crate::support::{CONTOSO, Installation, Run, hours_ago, records_of, whole_lines};
+use crate::support::{
+    CONTOSO, Installation, hours_ago,
+    process::{disk_steps, kill},
+    records_of, whole_lines,
+};
 
 const FEEDS: [&str; 2] = ["Audit.General", "DLP.All"];
 
@@ -157,7 +161,7 @@ fn a_file_with_another_header_is_left_as_it_is_and_the_mend_is_told() {
 /// Strikes at each step on the disk in turn.
 fn strike_everywhere(kind: &str) {
     let mut struck = 0;
-    for step in 1.. {
+    for step in disk_steps() {
         let installation = Installation::new().setting("subscriptions: [ Audit.General, DLP.All ]");
         let contoso = &installation.contoso;
         let config = csv(&installation);
@@ -170,12 +174,9 @@ fn strike_everywhere(kind: &str) {
             contoso.add_blob(feed, NewBlob::texts(records).created(hours_ago(3)));
             contoso.add_blob(feed, NewBlob::texts(NAMELESS).created(hours_ago(3)));
         }
-        let mark = installation.path("struck");
-        let mut command = installation.command(&["-c", &config]);
         let fault = format!("{step}:{kind}");
-        command.env("COLLECTOR_DISK_FAULT", &fault).env("COLLECTOR_DISK_FAULT_MARK", &mark);
-        let run = Run::from(command.output().expect("a program"));
-        if !mark.exists() {
+        let (is_struck, run) = installation.strike(&mut installation.command(&["-c", &config]), &fault);
+        if !is_struck {
             run.assert_code(0);
             break;
         }
@@ -204,7 +205,7 @@ fn random_kills_and_rotations_lose_no_row_and_double_none() {
     let mut random = fastrand::Rng::with_seed(seed);
     let installation = Installation::new();
     let config = csv(&installation);
-    for kill in 0..20 {
+    for round in 0..20 {
         for feed in FEEDS {
             for _ in 0..random.usize(0..4) {
                 let blob = NewBlob::records(random.usize(1..20)).plain();
@@ -214,14 +215,12 @@ fn random_kills_and_rotations_lose_no_row_and_double_none() {
         if random.u8(..4) == 0 {
             installation.contoso.add_blob(FEEDS[0], NewBlob::texts(NAMELESS).created(hours_ago(3)));
         }
-        let mut command = installation.command(&["-c", &config]);
-        let mut child = command.stderr(Stdio::null()).spawn().expect("a program");
+        let child = installation.command(&["-c", &config]).spawn().expect("the program starts");
         thread::sleep(Duration::from_millis(random.u64(0..60)));
-        child.kill().expect("a program of ours");
-        child.wait().expect("a program of ours");
+        kill(child);
         let path = installation.path("output/audit_AuditGeneral.csv");
         if random.u8(..4) == 0 && path.exists() {
-            fs::rename(&path, path.with_extension(format!("csv.{kill}"))).expect("a file");
+            fs::rename(&path, path.with_extension(format!("csv.{round}"))).expect("a file");
         }
     }
     installation.run_bare(&["-c", &config]).assert_code(0);

@@ -6,7 +6,8 @@ use serde_json::Value;
 use simulator::{NewBlob, id_of, record};
 
 use crate::support::{
-    CONTOSO, Installation, Run, hours_ago, mode,
+    CONTOSO, Installation, hours_ago, mode,
+    process::disk_steps,
     receiver::{Receiver, Reply},
 };
 
@@ -131,7 +132,7 @@ fn more_than_a_hundred_refused_records_are_a_misconfigured_receiver() {
 #[test]
 fn a_pass_that_is_killed_around_a_dead_letter_keeps_it_once_and_loses_nothing() {
     let mut kept_before_commit = 0;
-    for step in 1.. {
+    for step in disk_steps() {
         let receiver = Receiver::start(|request, _| {
             Reply::status(if request.body.contains("unwanted") { 400 } else { 200 })
         });
@@ -146,10 +147,7 @@ fn a_pass_that_is_killed_around_a_dead_letter_keeps_it_once_and_loses_nothing() 
         let texts = [refused, accepted, nameless.clone(), nameless];
         installation.contoso.add_blob(FEED, NewBlob::texts(texts).created(hours_ago(1)));
 
-        let config = installation.config_file();
-        let mut command = installation.command(&["-c", config.to_str().expect("text")]);
-        command.env("COLLECTOR_DISK_FAULT", format!("{step}:kill-before"));
-        let run = Run::from(command.output().expect("a program"));
+        let (_, run) = installation.run_with_fault(&format!("{step}:kill-before"));
         assert_eq!(run.code, None, "killed at step {step}, before the blob is committed: {run}");
         let is_committed = !installation.known_blobs().is_empty();
         kept_before_commit += usize::from(!letters(&installation).is_empty() && !is_committed);

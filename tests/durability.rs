@@ -9,27 +9,15 @@ use std::{
 
 use simulator::NewBlob;
 
-use crate::support::{Installation, Run, hours_ago, whole_lines};
+use crate::support::{Installation, Run, hours_ago, process::disk_steps, whole_lines};
 
 const FEED: &str = "Audit.General";
-
-/// Runs a pass with this fault on the disk. Returns whether it struck, and what the pass came to.
-fn run_with_fault(installation: &Installation, fault: &str) -> (bool, Run) {
-    let mark = installation.path("mark");
-    let config = installation.config_file();
-    let mut command = installation.command(&["-c", config.to_str().expect("text")]);
-    command.env("COLLECTOR_DISK_FAULT", fault).env("COLLECTOR_DISK_FAULT_MARK", &mark);
-    let run = Run::from(command.output().expect("a program"));
-    (fs::remove_file(mark).is_ok(), run)
-}
 
 /// The steps of the disk that a pass takes, a line each. This pass waits for the disk.
 fn steps_of_a_pass(installation: &Installation) -> (Run, Vec<String>) {
     let steps = installation.path("steps");
-    let config = installation.config_file();
-    let mut command = installation.command(&["-c", config.to_str().expect("text")]);
-    command.env("COLLECTOR_DISK_STEPS", &steps).env_remove("COLLECTOR_DISK_SYNC");
-    let run = Run::from(command.output().expect("a program"));
+    let mut pass = installation.pass();
+    let run = Run::of(pass.env("COLLECTOR_DISK_STEPS", &steps).env_remove("COLLECTOR_DISK_SYNC"));
     let text = fs::read_to_string(steps).expect("steps");
     (run, text.lines().map(str::to_owned).collect())
 }
@@ -37,11 +25,11 @@ fn steps_of_a_pass(installation: &Installation) -> (Run, Vec<String>) {
 /// An installation whose only pass was killed, or met a fault of this kind, after it wrote its batch and before that was
 /// synced.
 fn struck_at_the_sync(output: &str, kind: &str) -> (Installation, PathBuf) {
-    for step in 1.. {
+    for step in disk_steps() {
         let installation = Installation::new().output_file(output);
         installation.contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(5)));
         installation.contoso.add_blob(FEED, NewBlob::records(4).created(hours_ago(2)));
-        let (is_struck, _) = run_with_fault(&installation, &format!("{step}:{kind}"));
+        let (is_struck, _) = installation.run_with_fault(&format!("{step}:{kind}"));
         assert!(is_struck, "a pass writes within {step} steps");
         if let Some((name, _)) = installation.output().into_iter().find(|(_, lines)| lines.len() >= 7) {
             let path = installation.path("output").join(name);

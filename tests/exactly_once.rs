@@ -2,16 +2,20 @@
 
 use std::{
     fs,
-    io::Read,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     thread,
     time::Duration,
 };
 
 use jiff::{Timestamp, ToSpan};
+use rustix::process::Signal;
 use simulator::{Fault, NewBlob, Operation, Requests, record, reordered};
 
-use crate::support::{CONTOSO, Installation, Run, hours_ago, whole_lines};
+use crate::support::{
+    CONTOSO, Installation, Run, hours_ago,
+    process::{WAIT_MAX, at_once, disk_steps, kill, signal},
+    whole_lines,
+};
 
 const FEED: &str = "Audit.General";
 
@@ -83,7 +87,7 @@ fn an_output_that_fails_is_served_later_and_the_other_one_sees_nothing_again() {
     let mut closed = installation.command(&["-c", &config]);
     let mut child = closed.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program");
     drop(child.stdout.take());
-    let run = finish(child);
+    let run = Run::finish(child);
     run.assert_code(1)
         .assert_line_with(&["[WARN] Output stdout ended", "closed by its reader"])
         .assert_line_with(&["Blobs found: 1 | Blobs successful: 0 | Blobs failed: 1 |", "Logs saved: 3"]);
@@ -224,27 +228,13 @@ fn nobody_asks_twice_for_a_blob_that_is_gone() {
     assert_eq!(installation.simulator.count(Operation::FetchBlob), 1);
 }
 
-fn finish(mut child: Child) -> Run {
-    let mut stderr = String::new();
-    child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("UTF-8");
-    let code = child.wait().expect("a program of ours").code();
-    Run { code, stdout: String::new(), stderr }
-}
-
 fn start(installation: &Installation) -> Child {
-    let config = installation.config_file();
-    let mut command = installation.command(&["-c", config.to_str().expect("text")]);
-    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a program")
-}
-
-pub fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill").args([name, &child.id().to_string()]).status();
-    assert!(status.expect("the kill command").success());
+    installation.pass().spawn().expect("the program starts")
 }
 
 #[test]
 fn a_signal_ends_a_pass_in_order_even_when_requests_hang() {
-    for (name, code) in [("-TERM", 143), ("-INT", 130)] {
+    at_once([(Signal::TERM, 143), (Signal::INT, 130)], |(name, code)| {
         let installation = Installation::new();
         let contoso = &installation.contoso;
         contoso.add_blobs(FEED, 10, 3, hours_ago(20)..hours_ago(2));
@@ -252,9 +242,9 @@ fn a_signal_ends_a_pass_in_order_even_when_requests_hang() {
         let requests = Requests::to(Operation::FetchBlob).of_blob(hanging.content_id());
         installation.simulator.fault(requests.always(), Fault::stall(None));
         let child = start(&installation);
-        assert!(installation.simulator.wait_for(10, Operation::FetchBlob, Duration::from_secs(60)));
+        assert!(installation.simulator.wait_for(10, Operation::FetchBlob, WAIT_MAX));
         signal(&child, name);
-        let run = finish(child);
+        let run = Run::finish(child);
         run.assert_code(code).assert_line_with(&["Blobs successful: 9 |", "| Blobs left for later: 1"]);
         assert_eq!(installation.delivered_ids().len(), 27);
         assert_eq!(installation.known_blobs().len(), 9);
@@ -262,7 +252,7 @@ fn a_signal_ends_a_pass_in_order_even_when_requests_hang() {
         installation.simulator.heal();
         installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 1 | Blobs successful: 1"]);
         installation.assert_delivered_once([(contoso, FEED)]);
-    }
+    });
 }
 
 #[test]
@@ -271,7 +261,7 @@ fn two_passes_at_once_deliver_everything_once() {
     for round in 0..20 {
         installation.contoso.add_blobs(FEED, 5, 3, hours_ago(20)..hours_ago(2));
         let passes = [start(&installation), start(&installation)];
-        let mut codes = passes.map(|child| finish(child).code);
+        let mut codes = passes.map(|child| Run::finish(child).code);
         codes.sort_unstable();
         assert!(matches!(codes, [Some(0), Some(0 | 75)]), "round {round}: {codes:?}");
         installation.assert_delivered_once([(&installation.contoso, FEED)]);
@@ -285,7 +275,7 @@ fn kill_loop(kills: u32, seed: u64) {
     let installation = Installation::new();
     let contoso = &installation.contoso;
     let feeds = ["Audit.General", "DLP.All"];
-    for kill in 0..kills {
+    for round in 0..kills {
         for feed in feeds {
             contoso.add_blobs(feed, random.usize(0..4), random.usize(1..30), hours_ago(20)..hours_ago(2));
         }
@@ -294,14 +284,13 @@ fn kill_loop(kills: u32, seed: u64) {
             contoso.add_blob(FEED, NewBlob::texts(nameless).created(hours_ago(3)));
         }
         installation.simulator.set_latency(Duration::from_millis(random.u64(0..3)));
-        let mut child = start(&installation);
+        let child = start(&installation);
         thread::sleep(Duration::from_millis(random.u64(0..60)));
-        child.kill().expect("a program of ours");
-        child.wait().expect("a program of ours");
+        kill(child);
         if random.u8(..4) == 0 {
             let path = installation.path("output/AuditGeneral.json");
             if path.exists() {
-                fs::rename(&path, installation.path(&format!("output/AuditGeneral.json.{kill}")))
+                fs::rename(&path, installation.path(&format!("output/AuditGeneral.json.{round}")))
                     .expect("a file");
             }
         }
@@ -330,11 +319,8 @@ fn a_thousand_random_kills_lose_nothing_and_double_nothing() {
 /// A pass that is killed after it has written and before it has committed.
 fn killed_before_commit(installation: &Installation) {
     // Of the steps on the disk, the first sync after the first record is written is an output's.
-    for step in 1.. {
-        let config = installation.config_file();
-        let mut command = installation.command(&["-c", config.to_str().expect("text")]);
-        command.env("COLLECTOR_DISK_FAULT", format!("{step}:kill-before")).stderr(Stdio::null());
-        command.status().expect("a program");
+    for step in disk_steps() {
+        installation.run_with_fault(&format!("{step}:kill-before"));
         let lines: usize = installation.output().values().map(Vec::len).sum();
         if lines > 0 {
             assert_eq!(installation.known_blobs(), [""; 0]);
@@ -366,11 +352,8 @@ fn a_file_truncated_after_a_kill_loses_nothing_and_says_what_may_be_doubled() {
     let path = installation.path("output/AuditGeneral.json");
     add(&installation, &some_records(4)[1..]);
     let known = installation.known_blobs();
-    for step in 1.. {
-        let config = installation.config_file();
-        let mut command = installation.command(&["-c", config.to_str().expect("text")]);
-        command.env("COLLECTOR_DISK_FAULT", format!("{step}:kill-before")).stderr(Stdio::null());
-        command.status().expect("a program");
+    for step in disk_steps() {
+        installation.run_with_fault(&format!("{step}:kill-before"));
         if whole_lines(&path).len() > 1 {
             break;
         }
@@ -397,10 +380,9 @@ fn what_a_killed_pass_listed_is_not_forgotten_however_long_ago() {
     let blob = contoso.add_blob(FEED, NewBlob::records(2).created(Timestamp::now() - 29.hours()));
     let requests = Requests::to(Operation::FetchBlob).of_blob(blob.content_id());
     installation.simulator.fault(requests.always(), Fault::stall(None));
-    let mut child = start(&installation);
-    assert!(installation.simulator.wait_for(1, Operation::FetchBlob, Duration::from_secs(60)));
-    child.kill().expect("a program of ours");
-    child.wait().expect("a program of ours");
+    let child = start(&installation);
+    assert!(installation.simulator.wait_for(1, Operation::FetchBlob, WAIT_MAX));
+    kill(child);
     installation.simulator.heal();
     installation.run(&[]).assert_code(0);
     installation.assert_delivered_once([(contoso, FEED)]);

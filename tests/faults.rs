@@ -6,15 +6,15 @@ use std::fs;
 
 use simulator::{NewBlob, record};
 
-use crate::support::{CONTOSO, Installation, Run, hours_ago};
+use crate::support::{CONTOSO, Installation, hours_ago, process::disk_steps};
 
 const FEEDS: [&str; 2] = ["Audit.General", "DLP.All"];
 
 /// Strikes at each step in turn. `and_after` strikes at all later steps too.
 fn strike_everywhere(kind: &str, and_after: bool) {
     let mut struck = 0;
-    for step in 1.. {
-        let installation = Installation::new();
+    for step in disk_steps() {
+        let installation = Installation::new().collect("maxThreads: 4");
         let contoso = &installation.contoso;
         let records: Vec<_> = (0..9).map(|seed| record(FEEDS[0], CONTOSO, hours_ago(5), seed)).collect();
         contoso.add_blob(FEEDS[0], NewBlob::texts(&records[..3]).created(hours_ago(4)));
@@ -24,13 +24,9 @@ fn strike_everywhere(kind: &str, and_after: bool) {
         contoso.add_blob(FEEDS[0], NewBlob::texts(&records[3..6]).created(hours_ago(3)));
         contoso.add_blob(FEEDS[1], NewBlob::texts(&records[6..]).created(hours_ago(3)));
 
-        let mark = installation.path("struck");
-        let config = installation.config_file();
-        let mut command = installation.command(&["-c", config.to_str().expect("text")]);
         let fault = format!("{step}{}:{kind}", if and_after { "+" } else { "" });
-        command.env("COLLECTOR_DISK_FAULT", &fault).env("COLLECTOR_DISK_FAULT_MARK", &mark);
-        let run = Run::from(command.output().expect("a program"));
-        if !mark.exists() {
+        let (is_struck, run) = installation.run_with_fault(&fault);
+        if !is_struck {
             run.assert_code(0);
             break;
         }
@@ -43,7 +39,6 @@ fn strike_everywhere(kind: &str, and_after: bool) {
             _ => panic!("{fault}: {run}"),
         }
         installation.output(); // every line is whole
-        fs::remove_file(&mark).expect("the mark");
 
         let after = installation.run(&[]);
         assert_eq!(after.code, Some(0), "the pass after {fault}: {after}");
@@ -86,16 +81,11 @@ fn a_disk_that_is_broken_once_or_for_good_loses_nothing_and_doubles_nothing() {
 
 #[test]
 fn what_a_killed_pass_left_is_told_once_and_then_forgotten() {
-    for step in 1.. {
-        let installation = Installation::new();
+    for step in disk_steps() {
+        let installation = Installation::new().collect("maxThreads: 4");
         installation.contoso.add_blob(FEEDS[0], NewBlob::records(3).created(hours_ago(3)));
-        let (mark, config) = (installation.path("struck"), installation.config_file());
-        let mut command = installation.command(&["-c", config.to_str().expect("text")]);
-        command
-            .env("COLLECTOR_DISK_FAULT", format!("{step}:kill-after"))
-            .env("COLLECTOR_DISK_FAULT_MARK", &mark);
-        command.output().expect("a program");
-        if !mark.exists() {
+        let (is_struck, _) = installation.run_with_fault(&format!("{step}:kill-after"));
+        if !is_struck {
             break;
         }
         installation.run(&[]).assert_code(0);

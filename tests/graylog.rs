@@ -3,15 +3,13 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::Read,
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
-    thread,
-    time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use rustls::{ServerConfig, crypto::ring};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Map, Value};
@@ -20,13 +18,12 @@ use simulator::{NewBlob, Operation};
 use crate::support::{
     Installation, Run,
     gelf::{GelfReceiver, Manner},
-    hours_ago, set_mode,
+    hours_ago,
+    process::{WAIT_MAX, at_once, signal, wait_until},
+    set_mode,
 };
 
 const FEED: &str = "Audit.General";
-
-/// The longest wait for another program.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// The configuration with Graylog at this port beside the files, and these further keys of it. Without `retryTimeout`
 /// among them it is short.
@@ -110,7 +107,7 @@ fn an_outage_of_two_passes_loses_nothing_and_repeats_nothing_in_the_files() {
 
 #[test]
 fn a_connection_that_breaks_off_is_made_anew_and_everything_unconfirmed_is_sent_again() {
-    for read in [0, 1, 5_000, 200_000] {
+    at_once([0, 1, 5_000, 200_000], |read| {
         let installation = Installation::new();
         let contoso = &installation.contoso;
         contoso.add_blobs(FEED, 10, 60, hours_ago(20)..hours_ago(2));
@@ -124,7 +121,7 @@ fn a_connection_that_breaks_off_is_made_anew_and_everything_unconfirmed_is_sent_
         let ids: BTreeSet<_> = receiver.ids().into_keys().collect();
         assert_eq!(ids, contoso.ids(FEED), "broken off after {read} bytes");
         installation.assert_delivered_once([(contoso, FEED)]);
-    }
+    });
 }
 
 #[test]
@@ -176,22 +173,10 @@ fn a_receiver_that_stands_still_does_not_keep_a_pass_from_ending() {
     let receiver = GelfReceiver::start();
     receiver.behave(&[Manner::Stand]);
     let config = config(&installation, receiver.port(), "");
-    let mut command = installation.command(&["-c", &config]);
-    let mut child = command.stderr(Stdio::piped()).spawn().expect("a program");
+    let child = installation.command(&["-c", &config]).spawn().expect("the program starts");
     assert!(installation.simulator.wait_for(2, Operation::FetchBlob, WAIT_MAX));
-    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-    assert!(status.expect("the kill command").success());
-    let until = Instant::now() + WAIT_MAX;
-    while child.try_wait().expect("a program of ours").is_none() {
-        if Instant::now() > until {
-            child.kill().expect("a program of ours");
-            panic!("the pass does not end");
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    let mut stderr = String::new();
-    child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("UTF-8");
-    let run = Run { code: child.wait().expect("a program of ours").code(), stdout: String::new(), stderr };
+    signal(&child, Signal::TERM);
+    let run = Run::finish(child);
     run.assert_code(143).assert_line_with(&["[ERROR] Output graylog failed", "the pass had to end"]);
     assert_eq!(installation.known_blobs(), [""; 0]);
     pass(&installation, receiver.port()).assert_code(0);
@@ -312,31 +297,23 @@ impl Peer {
             .port();
         let received = installation.path("received");
         let child = command(port, &received).stdin(Stdio::null()).spawn().expect("the receiver is installed");
-        let until = Instant::now() + WAIT_MAX;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < until, "the receiver does not listen");
-            thread::sleep(Duration::from_millis(20));
-        }
+        wait_until("the receiver listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Self { child, port, received }
     }
 
     /// Waits until so many messages are in its file, each ended by this byte, and gives the Id of each.
     fn ids(&self, count: usize, delimiter: u8) -> Vec<String> {
-        let until = Instant::now() + WAIT_MAX;
-        loop {
-            assert!(Instant::now() < until, "{count} messages do not come");
-            let bytes = fs::read(&self.received).unwrap_or_default();
-            let messages: Vec<_> = bytes.split_inclusive(|&byte| byte == delimiter).collect();
-            if messages.len() >= count && bytes.ends_with(&[delimiter]) {
-                let id = |message: &[u8]| {
-                    let message: Map<String, Value> =
-                        serde_json::from_slice(&message[..message.len() - 1]).expect("an object");
-                    message["_Id"].as_str().expect("an Id").to_owned()
-                };
-                return messages.into_iter().map(id).collect();
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        let mut bytes = Vec::new();
+        wait_until("every message is received", || {
+            bytes = fs::read(&self.received).unwrap_or_default();
+            bytes.split_inclusive(|&byte| byte == delimiter).count() >= count && bytes.ends_with(&[delimiter])
+        });
+        let id = |message: &[u8]| {
+            let message: Map<String, Value> =
+                serde_json::from_slice(&message[..message.len() - 1]).expect("an object");
+            message["_Id"].as_str().expect("an Id").to_owned()
+        };
+        bytes.split_inclusive(|&byte| byte == delimiter).map(id).collect()
     }
 }
 

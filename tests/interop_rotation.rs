@@ -11,20 +11,17 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use simulator::{Fault, NewBlob, Operation, Requests};
 
 use crate::{
-    rotation::{finish, rotate_in_a_batch, start},
-    support::{Installation, Run, hours_ago, set_mode},
+    rotation::{rotate_in_a_batch, start},
+    support::{Installation, Run, hours_ago, process::wait_until, set_mode},
 };
 
 const FEED: &str = "Audit.General";
-
-/// The longest wait for a follower.
-const WAIT: Duration = Duration::from_secs(20);
 
 /// Options of logrotate that rename a file and leave it readable.
 const BY_RENAMING: [&str; 5] = [
@@ -125,7 +122,7 @@ fn passes(installation: &Installation, mut during: impl FnMut(u32) -> bool) -> V
                 calls += 1;
                 thread::sleep(Duration::from_millis(20));
             }
-            finish(child)
+            Run::finish(child)
         })
         .collect()
 }
@@ -214,16 +211,12 @@ impl Follower {
     /// Waits until it has received each record, and compares.
     #[track_caller]
     fn assert_each_once(&self, installation: &Installation) {
-        let (begun, served) = (Instant::now(), installation.contoso.ids(FEED).len());
-        loop {
-            let text = fs::read_to_string(&self.received).unwrap_or_default();
-            if text.lines().count() >= served || begun.elapsed() > WAIT {
-                let mut ids = BTreeMap::new();
-                count_ids(&text, &mut ids);
-                return assert_each(installation, &ids, 1, "the follower");
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
+        let served = installation.contoso.ids(FEED).len();
+        let text = || fs::read_to_string(&self.received).unwrap_or_default();
+        wait_until("the follower has received every record", || text().lines().count() >= served);
+        let mut ids = BTreeMap::new();
+        count_ids(&text(), &mut ids);
+        assert_each(installation, &ids, 1, "the follower");
     }
 }
 

@@ -162,7 +162,7 @@ fn under_journald_the_priority_stands_where_the_time_was() {
     assert!(lines.iter().all(|line| line.starts_with('<')), "{lines:?}");
 
     let mut command = installation.command(&["--config", config.to_str().expect("text")]);
-    let run = Run::from(command.env("JOURNAL_STREAM", "1:2").output().expect("a program"));
+    let run = Run::of(command.env("JOURNAL_STREAM", "1:2"));
     run.assert_line("[WARN] No new blobs found");
 }
 

@@ -7,7 +7,6 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, TcpListener},
     path::Path,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 
 use simulator::{Fault, Identity, NewBlob, Operation, Requests, Simulator};
@@ -286,11 +285,9 @@ fn a_name_that_does_not_resolve_is_named_and_tried_again() {
 #[test]
 fn a_connection_that_was_gone_costs_no_wait() {
     for fault in [Fault::close(), Fault::reset()] {
-        let installation = at(Simulator::start()).collect("retryDelay: 60s");
+        let installation = at(Simulator::start()).collect("retryDelay: 3600s");
         installation.simulator.fault(Requests::to(Operation::FetchBlob).times(1), fault);
-        let begun = Instant::now();
         installation.run(&[]).assert_code(0).assert_line_with(&["Blobs retried: 1"]);
-        assert!(begun.elapsed() < Duration::from_secs(20));
         installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use simulator::NewBlob;
 
-use crate::support::{Installation, Run, hours_ago, set_mode};
+use crate::support::{Installation, Run, hours_ago, process::disk_steps, set_mode};
 
 const FEED: &str = "Audit.General";
 
@@ -99,18 +99,17 @@ fn files_that_cannot_be_replaced_are_rewritten_in_place() {
 #[test]
 fn a_kill_while_a_file_is_rewritten_in_place_loses_nothing_and_doubles_nothing() {
     let mut struck = 0;
-    for step in 1.. {
+    for step in disk_steps() {
         let installation = installation();
         installation.run(&[]).assert_code(0);
         let path = installation.path("state/known_blobs");
         let known = fs::read_to_string(&path).expect("a file");
         fs::write(&path, format!("{EXPIRED}{known}{EXPIRED}")).expect("a file");
         add_blob(&installation);
-        let mark = installation.path("struck");
-        let (fault, mark_text) = (format!("{step}:kill-after"), mark.to_str().expect("text"));
-        let faults = [("COLLECTOR_DISK_FAULT", fault.as_str()), ("COLLECTOR_DISK_FAULT_MARK", mark_text)];
-        let run = run_lacking(&installation, "rename", &faults);
-        if !mark.exists() {
+        let fault = format!("{step}:kill-after");
+        let mut pass = installation.pass();
+        let (is_struck, run) = installation.strike(pass.env("COLLECTOR_DISK_LACKS", "rename"), &fault);
+        if !is_struck {
             run.assert_code(0);
             break;
         }

@@ -7,41 +7,25 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Mutex, OnceLock, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use rustix::process::Signal;
 use simulator::{Fault, NewBlob, Operation, Requests};
 
-use crate::support::{Installation, Run, hours_ago, whole_lines};
+use crate::support::{
+    Installation, Run, hours_ago,
+    process::{WAIT_MAX, disk_steps, kill, signal, wait_until},
+    whole_lines,
+};
 
 const FEED: &str = "Audit.General";
 
-/// The longest wait for something that a pass does.
-const WAIT: Duration = Duration::from_secs(60);
-
-/// Waits until something holds.
-#[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < WAIT, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
+/// Starts a pass with this fault of the disk.
 pub fn start(installation: &Installation, fault: &str) -> Child {
-    let config = installation.config_file();
-    let mut command = installation.command(&["-c", config.to_str().expect("text")]);
-    command
-        .env("COLLECTOR_DISK_FAULT", fault)
-        .env("COLLECTOR_DISK_FAULT_MARK", installation.path("mark"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command.spawn().expect("a program")
-}
-
-pub fn finish(child: Child) -> Run {
-    Run::from(child.wait_with_output().expect("a program of ours"))
+    let mut pass = installation.pass();
+    pass.env("COLLECTOR_DISK_FAULT", fault).env("COLLECTOR_DISK_FAULT_MARK", installation.path("mark"));
+    pass.spawn().expect("the program starts")
 }
 
 /// An installation with two blobs, of which a pass has delivered one.
@@ -61,12 +45,11 @@ fn step_before_sync() -> u32 {
         let path = installation.path("output/AuditGeneral.json");
         let written = fs::metadata(&path).expect("a file").len();
         let (child, mark) = (start(&installation, "1+:wait"), installation.path("mark"));
-        for step in 1.. {
-            until("the pass waits at its next step", || mark.exists());
+        for step in disk_steps() {
+            wait_until("the pass waits at its next step", || mark.exists());
             let is_written = fs::metadata(&path).expect("a file").len() > written;
             if is_written {
-                let mut child = child;
-                child.kill().and_then(|()| child.wait()).expect("a program of ours");
+                kill(child);
                 return step;
             }
             fs::remove_file(&mark).expect("the mark");
@@ -84,10 +67,10 @@ pub fn rotate_in_a_batch(output: &str, change: impl Fn(&Installation, &Path)) ->
             let installation = after_a_pass(output);
             let child = start(&installation, &format!("{}:wait", step_before_sync() + later));
             let mark = installation.path("mark");
-            until("the pass waits", || mark.exists());
+            wait_until("the pass waits", || mark.exists());
             change(&installation, &installation.path("output").join(name));
             fs::remove_file(&mark).expect("the mark");
-            (installation, finish(child))
+            (installation, Run::finish(child))
         })
         .collect()
 }
@@ -222,13 +205,13 @@ fn a_pass_that_is_killed_after_it_has_written_a_batch_again_doubles_nothing() {
         let installation = after_a_pass("audit.json");
         let (step, mark) = (step_before_sync(), installation.path("mark"));
         let child = start(&installation, &format!("{step}:wait,{}:kill-before", step + after));
-        until("the pass waits", || mark.exists());
+        wait_until("the pass waits", || mark.exists());
         let path = installation.path("output/AuditGeneral.json");
         let before = whole_lines(&path)[..3].join("\n") + "\n";
         fs::remove_file(&path).expect("a file");
         fs::write(path.with_file_name("AuditGeneral.json.1.gz"), before).expect("a file");
         fs::remove_file(&mark).expect("the mark");
-        finish(child);
+        Run::finish(child);
         installation.run(&[]).assert_code(0);
         eprintln!("killed {after} steps later");
         installation.assert_lines_delivered_once([(&installation.contoso, FEED)]);
@@ -245,19 +228,19 @@ fn a_file_rotated_between_batches_is_left_within_a_second() {
     let (open, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
     let wait = Fault::alter("a gate", move |_, answer| {
-        let _ = gate.lock().expect("no panic").recv_timeout(WAIT);
+        let _ = gate.lock().expect("no panic").recv_timeout(WAIT_MAX);
         answer
     });
     installation.simulator.fault(requests.always(), wait);
     let child = start(&installation, "");
-    until("the first batch is committed", || installation.known_blobs().len() == 1);
+    wait_until("the first batch is committed", || installation.known_blobs().len() == 1);
     let path = installation.path("output/AuditGeneral.json");
     let renamed = rename(&path, "AuditGeneral.json.1");
     fs::write(path.with_file_name("AuditGeneral.json.1.gz"), fs::read(&renamed).expect("a file"))
         .expect("a file");
     fs::remove_file(&renamed).expect("a file");
     drop(open);
-    let run = finish(child);
+    let run = Run::finish(child);
     run.assert_code(0);
     assert!(!run.stderr.contains("written again"), "{run}");
     installation.assert_lines_delivered_once([(contoso, FEED)]);
@@ -298,7 +281,7 @@ fn a_pipe_without_a_reader_is_an_error_and_its_records_come_later() {
         File::open(&pipe).and_then(|mut pipe| pipe.read_to_string(&mut text)).expect("a pipe");
         text
     });
-    until("the reader is there", || {
+    wait_until("the reader is there", || {
         let run = installation.run_bare(&["-c", &config]);
         run.code == Some(0)
     });
@@ -327,15 +310,13 @@ fn a_reader_of_a_pipe_that_goes_away_leaves_its_records_to_the_next_pass() {
 fn a_signal_ends_a_pass_whose_pipe_is_not_read() {
     let (installation, config, pipe) = into_pipe();
     let reader = thread::spawn(move || File::open(&pipe).expect("a pipe"));
-    let mut command = installation.command(&["-c", &config]);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a program");
+    let child = installation.command(&["-c", &config]).spawn().expect("the program starts");
     let reader = reader.join().expect("no panic");
     thread::sleep(Duration::from_millis(300));
-    let begun = Instant::now();
-    crate::exactly_once::signal(&child, "-TERM");
-    let run = finish(child);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}: {run}", begun.elapsed());
-    run.assert_code(143);
+    signal(&child, Signal::TERM);
+    Run::finish(child)
+        .assert_code(143)
+        .assert_line_with(&["[ERROR] Output file failed", "the pass had to end"]);
     drop(reader);
     assert_eq!(installation.known_blobs(), [""; 0]);
 }
@@ -356,7 +337,7 @@ fn standard_output_as_a_file_is_written_whatever_it_is() {
     drop(command); // it holds the socket's other end
     let mut text = String::new();
     ours.read_to_string(&mut text).expect("a socket");
-    let run = finish(child);
+    let run = Run::finish(child);
     assert_eq!(text.lines().count(), 1_000, "{run}");
 
     let (installation, config) = into(Path::new("/dev/null"));

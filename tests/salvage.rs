@@ -15,6 +15,7 @@ use crate::support::{
     CONTOSO, Installation, Run,
     gelf::{GelfReceiver, Manner},
     hours_ago, mode,
+    process::disk_steps,
 };
 
 const FEED: &str = "Audit.General";
@@ -290,7 +291,7 @@ fn an_output_that_fails_gets_the_records_later_and_no_other_gets_them_twice() {
     let blob = installation.contoso.add_blob(FEED, new);
     let receiver = GelfReceiver::start();
     receiver.behave(&[Manner::BreakOffAfter(0); 1_000]);
-    let lines = format!("  graylog: {{ address: 127.0.0.1, port: {} }}", receiver.port());
+    let lines = format!("  graylog: {{ address: 127.0.0.1, port: {}, retryTimeout: 1s }}", receiver.port());
     let installation = installation.with_output(&lines);
     installation.run(&[]).assert_code(1);
     assert_eq!(delivered(&installation), ids(&all));
@@ -307,18 +308,15 @@ fn an_output_that_fails_gets_the_records_later_and_no_other_gets_them_twice() {
 
 #[test]
 fn a_pass_that_is_killed_while_it_salvages_loses_nothing_and_doubles_nothing() {
-    for step in 1.. {
+    for step in disk_steps() {
         let all = records(2);
         let body = format!("[{},null,{}]", all[0], all[1]);
         let installation = Installation::new().collect("retries: 0");
         let new = NewBlob::body(&*body).created(hours_ago(3)).expiring(hours_ago(-20));
         let blob = installation.contoso.add_blob(FEED, new);
-        let (mark, config) = (installation.path("struck"), installation.config_file());
-        let mut command = installation.command(&["-c", config.to_str().expect("a path of text")]);
         let fault = format!("{step}:kill-before");
-        command.env("COLLECTOR_DISK_FAULT", &fault).env("COLLECTOR_DISK_FAULT_MARK", &mark);
-        let run = Run::from(command.output().expect("a program"));
-        if !mark.exists() {
+        let (is_struck, run) = installation.run_with_fault(&fault);
+        if !is_struck {
             run.assert_code(0);
             break;
         }

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Read},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout},
     time::Duration,
 };
 
+use rustix::process::Signal;
 use simulator::NewBlob;
 
-use crate::support::{Installation, Run, hours_ago};
+use crate::support::{Installation, Run, hours_ago, process::signal};
 
 const FEED: &str = "Audit.General";
 
@@ -19,16 +20,10 @@ const MANY: usize = 400;
 /// A pass that writes to standard output and nowhere else, and what it writes.
 fn start(installation: &Installation, arguments: &[&str]) -> (Child, BufReader<ChildStdout>) {
     let config = installation.config_with_output("  stdout: { enabled: true }");
-    let mut command = installation.command(&[&["-c", &config], arguments].concat());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program");
+    let mut child =
+        installation.command(&[&["-c", &config], arguments].concat()).spawn().expect("the program starts");
     let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
     (child, stdout)
-}
-
-fn finish(mut child: Child) -> Run {
-    let mut stderr = String::new();
-    child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("UTF-8");
-    Run { code: child.wait().expect("a program of ours").code(), stdout: String::new(), stderr }
 }
 
 /// The next line, whole.
@@ -57,7 +52,7 @@ fn a_reader_that_has_seen_enough_ends_the_pass_in_order() {
         let (child, mut stdout) = start(&installation, arguments);
         assert!(simulator::id_of(&line_of(&mut stdout)).is_some());
         drop(stdout);
-        finish(child)
+        Run::finish(child)
             .assert_code(code)
             .assert_line_with(&["[WARN] Output stdout ended: standard output was closed by its reader"])
             .assert_line_with(&["Blobs successful: 0 |", "Logs saved: 0"]);
@@ -66,7 +61,7 @@ fn a_reader_that_has_seen_enough_ends_the_pass_in_order() {
     let (child, mut stdout) = start(&installation, &[]);
     let mut lines = String::new();
     stdout.read_to_string(&mut lines).expect("UTF-8");
-    finish(child).assert_code(0);
+    Run::finish(child).assert_code(0);
     assert_eq!(lines.lines().count(), 5 * MANY);
     assert_eq!(ids_of(&lines), installation.contoso.ids(FEED));
 }
@@ -78,9 +73,8 @@ fn a_reader_that_stands_still_does_not_keep_a_pass_from_ending() {
     let (child, mut stdout) = start(&installation, &[]);
     // By now the pipe is full, or will be in a moment.
     let mut lines = line_of(&mut stdout);
-    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-    assert!(status.expect("the kill command").success());
-    finish(child)
+    signal(&child, Signal::TERM);
+    Run::finish(child)
         .assert_code(143)
         .assert_line_with(&["[ERROR] Output stdout failed: standard output: the pass had to end"])
         .assert_line_with(&["Blobs successful: 0 |"]);
@@ -102,7 +96,7 @@ fn what_is_known_when_a_pass_is_killed_was_written() {
     }
     child.kill().expect("a program of ours");
     stdout.read_to_string(&mut lines).expect("UTF-8");
-    finish(child);
+    Run::finish(child);
     let known: BTreeSet<_> = installation.known_blobs().into_iter().collect();
     let known_ids: BTreeSet<_> = installation
         .contoso
@@ -117,6 +111,6 @@ fn what_is_known_when_a_pass_is_killed_was_written() {
     installation.simulator.set_latency(Duration::ZERO);
     let (child, mut stdout) = start(&installation, &[]);
     stdout.read_to_string(&mut lines).expect("UTF-8");
-    finish(child).assert_code(0);
+    Run::finish(child).assert_code(0);
     assert_eq!(ids_of(&lines), installation.contoso.ids(FEED));
 }

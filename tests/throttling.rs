@@ -16,6 +16,7 @@ use simulator::{Fault, NewBlob, Operation, Quota, Requests, RetryAfter, Seen};
 
 use crate::support::{
     CONTOSO, Installation, hours_ago,
+    process::at_once,
     receiver::{Receiver, Reply},
 };
 
@@ -53,14 +54,14 @@ fn learned_rate(installation: &Installation) -> Option<Value> {
 #[test]
 fn a_wait_of_no_time_is_a_second() {
     let past = RetryAfter::Date(SignedDuration::from_hours(-1));
-    for retry_after in [Some(RetryAfter::Seconds(0)), Some(RetryAfter::Text("-5")), Some(past), None] {
+    at_once([Some(RetryAfter::Seconds(0)), Some(RetryAfter::Text("-5")), Some(past), None], |retry_after| {
         let installation = installation(2);
         throttle_once(&installation, retry_after);
         installation.run(&[]).assert_code(0);
         let waited = wait_after_throttling(&installation.simulator.requests());
         assert!(waited >= SignedDuration::from_millis(990), "{retry_after:?}: {waited}");
         installation.assert_delivered_once([(&installation.contoso, FEED)]);
-    }
+    });
 }
 
 #[test]
@@ -69,9 +70,7 @@ fn a_date_to_wait_for_is_read_by_the_clock_of_its_answer() {
     let skew = SignedDuration::from_hours(2);
     installation.simulator.set_clock_skew(skew);
     throttle_once(&installation, Some(RetryAfter::Date(skew + SignedDuration::from_secs(2))));
-    let begun = Instant::now();
-    installation.run(&[]).assert_code(0);
-    assert!(begun.elapsed() < Duration::from_secs(60), "two hours are not waited for");
+    installation.run(&[]).assert_code(0); // a run that waits for two hours fails
     let waited = wait_after_throttling(&installation.simulator.requests());
     assert!(waited >= SignedDuration::from_millis(990), "{waited}");
 }

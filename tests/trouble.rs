@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use simulator::{ApiError, CONTENT_TYPES, Fault, LoginError, NewBlob, Operation, Requests};
 
-use crate::support::{Installation, hours_ago};
+use crate::support::{Installation, hours_ago, process::at_once};
 
 /// Contoso with some blobs of Audit.General.
 fn one_feed() -> Installation {
@@ -16,7 +16,7 @@ fn one_feed() -> Installation {
 
 #[test]
 fn each_transient_fault_is_tried_again_until_it_passes() {
-    for fault in Fault::transient() {
+    at_once(Fault::transient(), |fault| {
         let name = fault.name().to_owned();
         let installation = one_feed();
         let mut operations = vec![Operation::ListSubscriptions, Operation::ListContent, Operation::FetchBlob];
@@ -31,14 +31,14 @@ fn each_transient_fault_is_tried_again_until_it_passes() {
         installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
         if name.to_lowercase().contains("throttled") {
             run.assert_line_with(&["[WARN] Throttled: contoso makes no request for"]);
-            continue;
+            return;
         }
         run.assert_line_with(&[
             "[WARN] Retrying blob download for contoso audit.general blob",
             "(try 2 of 4)",
         ]);
         run.assert_line_with(&["Blobs successful: 6 |", "Blobs retried: 1 |"]);
-    }
+    });
 }
 
 #[test]
@@ -158,8 +158,8 @@ fn a_token_that_is_refused_on_the_way_is_renewed() {
 fn a_pass_that_outlives_its_tokens_renews_each_before_it_expires() {
     let installation = Installation::new().collect("maxThreads: 4");
     let contoso = &installation.contoso;
-    contoso.settings(|settings| settings.token_lifetime = Duration::from_secs(4));
-    contoso.add_blobs("Audit.General", 80, 1, hours_ago(20)..hours_ago(2));
+    contoso.settings(|settings| settings.token_lifetime = Duration::from_secs(3));
+    contoso.add_blobs("Audit.General", 36, 1, hours_ago(20)..hours_ago(2));
     installation.simulator.set_latency(Duration::from_millis(400));
     installation.run(&[]).assert_code(0);
     installation.assert_delivered_once([(contoso, "Audit.General")]);
@@ -183,7 +183,7 @@ fn a_tenant_whose_tokens_are_all_refused_is_given_up_without_a_storm_of_logins()
 
 #[test]
 fn a_throttled_tenant_waits_and_then_goes_on() {
-    for status in [403, 429] {
+    at_once([403, 429], |status| {
         let installation = one_feed();
         let fault = installation
             .simulator
@@ -191,7 +191,7 @@ fn a_throttled_tenant_waits_and_then_goes_on() {
         installation.run(&[]).assert_code(0).assert_line_with(&["[WARN] Throttled: contoso"]);
         assert_eq!(fault.fired(), 2);
         installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
-    }
+    });
 }
 
 #[test]

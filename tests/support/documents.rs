@@ -186,12 +186,14 @@ pub fn reader(config: &str) -> Installation {
 pub fn shell(installation: &Installation, script: &str) -> Output {
     let program = Path::new(env!("CARGO_BIN_EXE_office_audit_log_collector"));
     let folder = program.parent().expect("a folder").display();
-    Command::new("sh")
+    let shell = Command::new("sh")
         .args(["-ec", script])
         .current_dir(installation.path(""))
         .env_clear()
         .env("PATH", format!("{folder}:/usr/bin:/bin"))
         .stdin(Stdio::null())
-        .output()
-        .expect("a shell")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    super::process::output_of(shell.expect("a shell"))
 }

@@ -4,6 +4,7 @@ pub mod documents;
 pub mod forward;
 pub mod gelf;
 pub mod picture;
+pub mod process;
 pub mod proxy;
 pub mod receiver;
 
@@ -11,11 +12,13 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
 use jiff::{Timestamp, ToSpan};
 use simulator::{Simulator, Tenant, TenantSettings};
+
+pub use process::Run;
 
 /// The tenant that most tests collect from.
 pub const CONTOSO: &str = "11111111-1111-4111-8111-111111111111";
@@ -34,14 +37,6 @@ pub struct Installation {
     outermost: String,
     outputs: String,
     output_file: String,
-}
-
-/// What a run of the program came to.
-#[derive(Debug)]
-pub struct Run {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
 }
 
 impl Installation {
@@ -185,21 +180,38 @@ impl Installation {
 
     /// Runs the program with this configuration, and these variables in its environment.
     pub fn run_in(&self, environment: &[(&str, &str)]) -> Run {
-        let config = self.config_file();
-        let mut command = self.command(&["--config", config.to_str().expect("a path of text")]);
-        Run::from(command.envs(environment.iter().copied()).output().expect("a program"))
+        Run::of(self.pass().envs(environment.iter().copied()))
+    }
+
+    /// Runs a pass with this fault of the disk. Returns whether the fault struck, and the outcome.
+    pub fn run_with_fault(&self, fault: &str) -> (bool, Run) {
+        self.strike(&mut self.pass(), fault)
+    }
+
+    /// Runs this command with a fault of the disk, as [`Installation::run_with_fault`] does.
+    pub fn strike(&self, command: &mut Command, fault: &str) -> (bool, Run) {
+        let mark = self.path("struck");
+        let run = Run::of(command.env("COLLECTOR_DISK_FAULT", fault).env("COLLECTOR_DISK_FAULT_MARK", &mark));
+        (fs::remove_file(mark).is_ok(), run)
     }
 
     /// Runs the program with nothing but these arguments.
     pub fn run_bare(&self, arguments: &[&str]) -> Run {
-        Run::from(self.command(arguments).output().expect("a program"))
+        Run::of(&mut self.command(arguments))
+    }
+
+    /// A pass with this configuration, not started yet.
+    pub fn pass(&self) -> Command {
+        let config = self.config_file();
+        self.command(&["--config", config.to_str().expect("a path of text")])
     }
 
     /// The program, not started yet: in the installation's folder, and with nothing in its environment but that it does
     /// not wait for the disk.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_office_audit_log_collector"));
-        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.args(arguments).current_dir(self.folder.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env_clear().env("COLLECTOR_DISK_SYNC", "skip");
         command
     }
@@ -282,48 +294,6 @@ impl Installation {
     #[track_caller]
     pub fn assert_good_manners(&self) {
         assert_eq!(self.simulator.violations(), [""; 0]);
-    }
-}
-
-impl From<Output> for Run {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
-        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
-    }
-}
-
-impl Run {
-    #[track_caller]
-    pub fn assert_code(&self, code: i32) -> &Self {
-        assert_eq!(self.code, Some(code), "{self}");
-        assert!(!self.stderr.contains(SECRET), "the log holds the secret: {self}");
-        self
-    }
-
-    /// The log, without its times.
-    pub fn log(&self) -> Vec<&str> {
-        self.stderr.lines().map(|line| line.split_once(' ').map_or(line, |(_, rest)| rest)).collect()
-    }
-
-    /// Whether the log has exactly this line.
-    #[track_caller]
-    pub fn assert_line(&self, line: &str) -> &Self {
-        assert!(self.log().contains(&line), "no line {line:?} in {self}");
-        self
-    }
-
-    /// Whether one line of the log holds all of these.
-    #[track_caller]
-    pub fn assert_line_with(&self, parts: &[&str]) -> &Self {
-        let holds = |line: &&str| parts.iter().all(|part| line.contains(part));
-        assert!(self.log().iter().any(holds), "no line with {parts:?} in {self}");
-        self
-    }
-}
-
-impl std::fmt::Display for Run {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "exit {:?}\n{}{}", self.code, self.stdout, self.stderr)
     }
 }
 
