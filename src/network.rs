@@ -1,22 +1,22 @@
-//! The network between here and everybody else: which way a request takes, and whose certificates are trusted at its
-//! end.
+//! The network: routes (direct or through a proxy), name resolution, TLS, and network errors.
 //!
-//! The choice of the way is made here and not left to ureq, which would take any proxy of the environment for any
-//! target, drop a malformed one without a word, and know neither ports nor blanks in `NO_PROXY`.
+//! This module chooses the route itself. ureq would use any proxy of the environment for any target, ignore a malformed
+//! one silently, and support neither ports nor spaces in `NO_PROXY`.
 
 pub mod agents;
 pub mod alias;
+pub mod backoff;
 pub mod encoding;
 pub mod error;
 mod first_address;
 pub mod page;
+pub mod pem;
 mod receiver_tls;
 mod speed;
 pub mod tls;
 
 use std::{
     collections::HashMap,
-    fs,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -28,7 +28,7 @@ use std::{
 use ureq::{
     Proxy,
     http::Uri,
-    tls::{Certificate, PemItem, RootCerts},
+    tls::{Certificate, RootCerts},
     unversioned::{
         resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
         transport::NextTimeout,
@@ -41,84 +41,85 @@ use crate::{
     redact,
 };
 use alias::Alias;
+use pem::PemError;
 
-/// Where a proxy is taken from if the configuration names none. The first that is set counts.
+/// The environment variables that name a proxy if the configuration does not. The first that is set is used.
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-/// Where the exceptions from a proxy are listed, whether it is the configuration's or the environment's.
+/// The environment variables that list hosts reached without a proxy, wherever the proxy is configured.
 const EXCEPTION_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// The network cannot be used as configured.
+/// An error returned when the network cannot be used as configured.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
-    /// `ca_file` cannot be read.
-    #[error("ca_file {path}: {problem}; give a readable PEM file")]
+pub enum SetupError {
+    /// `ca_file` cannot be used.
+    #[error("ca_file {path}: {error}; {}", .error.hint())]
     Roots {
-        /// As configured.
+        /// The path as configured.
         path: String,
         /// What is wrong with it.
-        problem: String,
+        error: PemError,
     },
-    /// A setting is no proxy's URL. Its text is not repeated: it can hold a password.
+    /// A setting is not the URL of a proxy. Its value is not repeated because it can contain a password.
     #[error("{setting}: {}", config::NOT_A_PROXY)]
     Proxy {
-        /// `proxy`, or the environment's variable.
+        /// `proxy`, or the environment variable.
         setting: &'static str,
     },
 }
 
-/// Which way requests take: straight, or through a proxy.
+/// The route of each request: direct, or through a proxy.
 #[derive(Debug)]
 pub struct Routes {
     proxy: Option<Proxy>,
-    /// A proxy that was not configured for this program is not meant for this machine's own services.
-    spares_loopback: bool,
+    /// Whether loopback is reached directly: a proxy of the environment is not meant for services of this machine.
+    bypasses_loopback: bool,
     exceptions: Vec<Exception>,
 }
 
 impl Routes {
-    /// As configured, else as the environment says.
-    pub fn new(network: &Network, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Unusable> {
+    /// Reads the proxy from the configuration, else from the environment.
+    pub fn new(network: &Network, environment: impl Fn(&str) -> Option<String>) -> Result<Self, SetupError> {
         let first_of = |names: &[&'static str]| {
             let values = names.iter().map(|&name| (name, environment(name).unwrap_or_default()));
             values.into_iter().find(|(_, value)| !value.trim().is_empty())
         };
         let configured = network.proxy.as_ref().map(|proxy| ("proxy", proxy.reveal().to_owned()));
-        let spares_loopback = configured.is_none();
+        let bypasses_loopback = configured.is_none();
         let proxy = match configured.or_else(|| first_of(&PROXY_VARIABLES)) {
             Some((setting, url)) => {
                 redact::register_url(&url);
-                Some(proxy_of(&url).ok_or(Unusable::Proxy { setting })?)
+                Some(proxy_of(&url).ok_or(SetupError::Proxy { setting })?)
             }
             None => None,
         };
         let list = first_of(&EXCEPTION_VARIABLES).map(|(_, list)| list).unwrap_or_default();
         let exceptions = list.split([',', ' ', '\t']).filter_map(Exception::new).collect();
-        Ok(Self { proxy, spares_loopback, exceptions })
+        Ok(Self { proxy, bypasses_loopback, exceptions })
     }
 
-    /// The proxy for all that does not go straight.
+    /// Returns the proxy of all requests that are not direct.
     pub fn proxy(&self) -> Option<&Proxy> {
         self.proxy.as_ref()
     }
 
-    /// The proxy through which this URL is reached; `None`: straight.
+    /// Returns the proxy for this URL; `None` if its route is direct.
     pub fn proxy_for(&self, url: &str) -> Option<&Proxy> {
         let (host, port) = host_and_port(url)?;
-        let goes_straight = (self.spares_loopback && config::is_loopback(&host))
-            || self.exceptions.iter().any(|exception| exception.holds_for(&host, port));
-        self.proxy.as_ref().filter(|_| !goes_straight)
+        let is_direct = (self.bypasses_loopback && config::is_loopback(&host))
+            || self.exceptions.iter().any(|exception| exception.matches(&host, port));
+        self.proxy.as_ref().filter(|_| !is_direct)
     }
 
-    /// Host and port that are connected to for this URL: its own, or those of the proxy on the way.
+    /// Returns the host and port to which a request for this URL connects: its own, or those of the proxy.
     pub fn first_hop(&self, url: &str) -> (String, u16) {
         match self.proxy_for(url) {
             Some(proxy) => (bare(proxy.host()), proxy.port()),
-            None => host_and_port(url).expect("a URL of the configuration was checked when that was read"),
+            None => host_and_port(url).expect("URLs are validated with the configuration"),
         }
     }
 
-    /// What is connected to for this URL, in words.
+    /// Describes the peer of a request for this URL, for messages.
     pub fn peer(&self, url: &str) -> String {
         let host = url.split('/').nth(2).unwrap_or(url);
         match self.proxy_for(url) {
@@ -128,17 +129,17 @@ impl Routes {
     }
 }
 
-/// The proxy at this URL.
+/// Returns the proxy with this URL; `None` if the URL is not valid.
 fn proxy_of(url: &str) -> Option<Proxy> {
     config::is_proxy(url).then(|| Proxy::new(url.trim()).ok())?
 }
 
-/// An entry of `NO_PROXY`: `*`, `host`, `.suffix` or `*.suffix`, each with `:port` or without. A suffix does not stand
-/// for the domain itself.
+/// An entry of `NO_PROXY`: `*`, `host`, `.suffix` or `*.suffix`, each optionally with `:port`. A suffix does not match the
+/// domain itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Exception {
     hosts: Hosts,
-    /// Any if `None`.
+    /// `None` matches any port.
     port: Option<u16>,
 }
 
@@ -150,7 +151,7 @@ enum Hosts {
 }
 
 impl Exception {
-    /// Reads an entry; nothing for an empty one.
+    /// Parses an entry. `None` if it is empty.
     fn new(entry: &str) -> Option<Self> {
         let is_bare_v6 = !entry.contains(']') && entry.matches(':').count() > 1;
         let with_port = entry.rsplit_once(':').filter(|_| !is_bare_v6);
@@ -168,8 +169,8 @@ impl Exception {
         Some(Self { hosts, port })
     }
 
-    /// Whether it holds for a host as [`bare`] gives it.
-    fn holds_for(&self, host: &str, port: u16) -> bool {
+    /// Returns whether the entry matches a host in the form of [`bare`].
+    fn matches(&self, host: &str, port: u16) -> bool {
         let is_host = match &self.hosts {
             Hosts::All => true,
             Hosts::One(name) => host == name,
@@ -179,23 +180,23 @@ impl Exception {
     }
 }
 
-/// Those of a URL, the host as [`bare`] gives it; nothing for what is no URL.
+/// Returns the host, in the form of [`bare`], and the port of a URL. `None` if the text is not a URL.
 fn host_and_port(url: &str) -> Option<(String, u16)> {
     let uri: Uri = url.parse().ok()?;
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
     Some((bare(uri.host()?), port))
 }
 
-/// A host as it is compared: in lower case, an IPv6 address without its brackets.
+/// Returns a host in the form that is compared: lower case, an IPv6 address without brackets.
 fn bare(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
 }
 
-/// Looks the addresses of a host up once and remembers them for a while. Without it ureq would look them up for each
-/// request, even for one on a connection that is there already, and start a thread for that.
+/// A resolver that caches the addresses of a host for [`ADDRESS_AGE_MAX`]. ureq itself resolves for each request, even
+/// on an open connection, and starts a thread for that.
 #[derive(Debug, Default)]
 pub struct Addresses {
-    /// A host that is found at the addresses of another.
+    /// A name that is resolved as another host.
     alias: Option<Alias>,
     /// Which of a host's addresses comes first.
     first: Arc<AtomicUsize>,
@@ -204,7 +205,7 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Knows none yet. `first` counts up to give each of a host's addresses the first place in turn.
+    /// Returns an empty cache. Each value of `first` puts another address of a host in the first place.
     pub fn new(alias: Option<Alias>, first: Arc<AtomicUsize>) -> Self {
         Self { alias, first, ..Self::default() }
     }
@@ -219,7 +220,7 @@ impl Addresses {
 
 #[cfg(test)]
 impl Addresses {
-    /// Knows these addresses of the host of a URL.
+    /// Returns a cache with these addresses for the host of a URL.
     pub fn of_a_test(url: &str, addresses: &[std::net::SocketAddr], first: Arc<AtomicUsize>) -> Self {
         let mut resolved = ResolvedSocketAddrs::from_fn(|place| addresses[place % addresses.len()]);
         for address in addresses {
@@ -237,7 +238,7 @@ impl Resolver for Addresses {
         config: &ureq::config::Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let real = self.alias.as_ref().and_then(|alias| alias.real(uri));
+        let real = self.alias.as_ref().and_then(|alias| alias.resolved(uri));
         let uri = real.as_ref().unwrap_or(uri);
         let name = format!(
             "{}://{}",
@@ -256,29 +257,19 @@ impl Resolver for Addresses {
     }
 }
 
-/// The system's trust store, and the roots in this file in addition. There is no way to trust every certificate.
-pub fn roots(file: Option<&Path>) -> Result<RootCerts, Unusable> {
-    let mut certificates = Vec::new();
-    if let Some(path) = file {
-        let unusable = |problem: String| Unusable::Roots { path: path.display().to_string(), problem };
-        let pem = fs::read(path).map_err(|error| unusable(error.to_string()))?;
-        for item in ureq::tls::parse_pem(&pem) {
-            if let PemItem::Certificate(certificate) =
-                item.map_err(|_| unusable("not a PEM file".to_owned()))?
-            {
-                certificates.push(certificate);
-            }
-        }
-        if certificates.is_empty() {
-            return Err(unusable("holds no certificate".to_owned()));
-        }
-    }
-    if certificates.is_empty() {
-        return Ok(RootCerts::PlatformVerifier);
-    }
+/// Returns the system's trust store and, in addition, the certificates of `file`. There is no way to trust every
+/// certificate.
+///
+/// # Errors
+///
+/// The file cannot be used.
+pub fn roots(file: Option<&Path>) -> Result<RootCerts, SetupError> {
+    let Some(path) = file else { return Ok(RootCerts::PlatformVerifier) };
+    let roots = pem::certificates_of(path)
+        .map_err(|error| SetupError::Roots { path: path.display().to_string(), error })?;
     let system = rustls_native_certs::load_native_certs().certs;
-    certificates.extend(system.iter().map(|certificate| Certificate::from_der(certificate).to_owned()));
-    Ok(RootCerts::Specific(Arc::new(certificates)))
+    let all = roots.iter().chain(&system).map(|certificate| Certificate::from_der(certificate).to_owned());
+    Ok(RootCerts::Specific(Arc::new(all.collect())))
 }
 
 #[cfg(test)]
@@ -288,7 +279,7 @@ mod tests {
 
     const API: &str = "https://manage.office.com/api/v1.0/x";
 
-    fn routes(proxy: Option<&str>, variables: &[(&str, &str)]) -> Result<Routes, Unusable> {
+    fn routes(proxy: Option<&str>, variables: &[(&str, &str)]) -> Result<Routes, SetupError> {
         let network = Network { proxy: proxy.map(Secret::new), ca_file: None };
         Routes::new(&network, |name| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
@@ -302,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configured_proxy_comes_first_then_the_environments() {
+    fn the_configured_proxy_precedes_those_of_the_environment() {
         let all = ("all_proxy", "http://proxy.example:4");
         assert_eq!(port_for(API, None, &[]), None);
         assert_eq!(port_for(API, None, &[all]), Some(4));
@@ -321,8 +312,8 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_from_the_proxy_go_straight() {
-        for (list, url, goes_straight) in [
+    fn exceptions_are_reached_without_the_proxy() {
+        for (list, url, is_direct) in [
             ("*", API, true),
             ("manage.office.com", API, true),
             (" one.example ,\tManage.Office.Com , ", API, true),
@@ -343,7 +334,7 @@ mod tests {
         ] {
             for variable in EXCEPTION_VARIABLES {
                 let proxy = "http://proxy.example:3";
-                let expected = (!goes_straight).then_some(3);
+                let expected = (!is_direct).then_some(3);
                 assert_eq!(port_for(url, Some(proxy), &[(variable, list)]), expected, "{list}: {url}");
             }
         }
@@ -356,7 +347,7 @@ mod tests {
         {
             for setting in PROXY_VARIABLES {
                 let problem = routes(None, &[(setting, url)]).expect_err(url);
-                assert_eq!(problem, Unusable::Proxy { setting });
+                assert_eq!(problem, SetupError::Proxy { setting });
                 assert!(problem.to_string().starts_with(setting) && !problem.to_string().contains("hunter2"));
             }
         }
@@ -372,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_behind_a_proxy_is_called_by_both_names() {
+    fn a_peer_behind_a_proxy_is_described_by_both_names() {
         let peer =
             routes(Some("http://u:hunter2@proxy.example:3128"), &[]).expect("a usable proxy").peer(API);
         assert_eq!(peer, "manage.office.com through the proxy proxy.example:3128");

@@ -171,7 +171,7 @@ fn a_file_that_cannot_be_used_is_named_with_what_is_wrong_and_the_mend() {
         (apart("certificate", "key-pkcs1-encrypted"), ["the private key is encrypted", "openssl pkey"]),
         (
             combined(pem("certificate")),
-            ["certificate.pem: holds no readable PEM private key", "certificate.key_file"],
+            ["certificate.pem: contains no readable PEM private key", "certificate.key_file"],
         ),
         (apart("certificate", "key-elliptic"), ["the private key is not an RSA key", "RSA key of 2048"]),
         (apart("certificate", "other-key"), ["other-key.pem: the private key does not belong", "made with"]),
@@ -179,19 +179,31 @@ fn a_file_that_cannot_be_used_is_named_with_what_is_wrong_and_the_mend() {
             apart("expired", "key"),
             ["expired.pem: the certificate expired at 2021-01-01T00:00:00Z", "make a new one"],
         ),
-        (apart("key", "key"), ["key.pem: holds no readable PEM certificate", "-----BEGIN CERTIFICATE-----"]),
+        (
+            apart("key", "key"),
+            ["key.pem: contains no readable PEM certificate", "-----BEGIN CERTIFICATE-----"],
+        ),
         (
             combined(&garbage),
-            ["garbage.pem: holds no readable PEM certificate", "-----BEGIN CERTIFICATE-----"],
+            ["garbage.pem: contains no readable PEM certificate", "-----BEGIN CERTIFICATE-----"],
         ),
-        (combined(&broken), ["broken.pem: holds no readable PEM certificate", "-----BEGIN CERTIFICATE-----"]),
+        (
+            combined(&broken),
+            ["broken.pem: contains no readable PEM certificate", "-----BEGIN CERTIFICATE-----"],
+        ),
         (combined(&binary), ["binary.pem: is a binary file", "openssl pkcs12 -in app.pfx"]),
         (combined(&large), ["large.pem: the file is too large", "check the path"]),
-        (combined(&folder), ["is no regular file", "check the path"]),
+        (combined(&folder), ["not a regular file", "check the path"]),
         (combined(&missing), ["certificate.file /", "/missing: there is no such file; check the path"]),
         (token_file(&missing), ["federated_token_file /", "/missing: there is no such file; check the path"]),
-        (token_file(&empty), ["empty: holds no token", "check what writes the token there"]),
-        (token_file(&two_lines), ["two-lines: holds no token", "check what writes the token there"]),
+        (
+            token_file(&empty),
+            ["empty: contains no token", "check the path, and the program that writes the token"],
+        ),
+        (
+            token_file(&two_lines),
+            ["two-lines: contains no token", "check the path, and the program that writes the token"],
+        ),
         (token_file(&large), ["large.pem: the file is too large", "check the path"]),
     ] {
         let run = run_with(&installation, &credential, &[]);

@@ -1041,8 +1041,8 @@ fn what_is_wrong_with_tls_to_a_receiver_is_named_with_a_hint() {
             &root,
             ["of an authority (CA:TRUE)", "put this very certificate into tls.ca_file"],
         ),
-        ("version_1.pem", &root, ["X.509 version 1", "make one of version 3"]),
-        ("here.pem", &no_key, ["tls.cert_file", "certificate and key belong together"]),
+        ("version_1.pem", &root, ["X.509 version 1", "create one of version 3"]),
+        ("here.pem", &no_key, ["tls.cert_file", "-----BEGIN PRIVATE KEY-----"]),
         ("here.pem", &encrypted, ["the key is encrypted", "openssl pkey -in"]),
     ] {
         let receiver = Receiver::certified(name);

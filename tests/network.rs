@@ -228,7 +228,7 @@ fn a_server_without_tls_behind_an_https_url_is_called_that() {
     let installation = at(Simulator::start()).at(&url).collect("retries: 0");
     installation.run(&[]).assert_code(77).assert_line_with(&[
         "[ERROR] Authentication failed for contoso: 127.0.0.1:",
-        "what is spoken there is no TLS",
+        "the port does not speak TLS",
     ]);
 }
 

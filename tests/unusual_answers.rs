@@ -119,7 +119,7 @@ fn a_page_of_a_gateway_is_named_by_its_title() {
         run.assert_code(code).assert_line_with(&[
             "[ERROR]",
             &format!("HTTP {status} a proxy or gateway answered with the page \"Guest Wi-Fi & you\""),
-            "check what is between this machine and Microsoft",
+            "check the proxy, firewall or network sign-in page between this machine and Microsoft",
         ]);
         installation.simulator.heal();
         installation.run(&[]).assert_code(0);

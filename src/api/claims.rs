@@ -1,10 +1,9 @@
-//! What a token says of itself (RFC 7519). Read for whoever wants to know why the API refuses it, and not verified:
-//! that is for the API to do.
+//! The claims of an access token (RFC 7519), read without verification to explain why the API refuses the token.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
-/// The claims that tell what a token is good for.
+/// The claims that decide whether the API accepts a token.
 ///
 /// Source: "Access token claims reference", Microsoft identity platform.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -12,16 +11,16 @@ pub struct Claims {
     /// The application permissions that were granted.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// Whom it is for: a URL or an application's id.
+    /// The API that the token is for: a URL or an application id.
     #[serde(rename = "aud")]
     pub audience: Option<String>,
-    /// Whose it is.
+    /// The tenant that issued it.
     #[serde(rename = "tid")]
     pub tenant_id: Option<String>,
 }
 
 impl Claims {
-    /// Those of a signed JWT. A token is free to be anything else, or encrypted.
+    /// Reads the claims of a signed JWT. `None` for any other token: the format of a token is not guaranteed.
     pub(super) fn of(token: &str) -> Option<Self> {
         let parts: Vec<_> = token.split('.').collect();
         let [_, payload, _] = parts[..] else { return None };
@@ -39,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn the_claims_stand_in_the_second_part() {
+    fn claims_are_read_from_the_second_part() {
         let claims = Claims::of(&token(r#"{"aud":"a","tid":"t","roles":["r"],"exp":1}"#)).expect("a JWT");
         let expected =
             Claims { roles: vec!["r".to_owned()], audience: Some("a".into()), tenant_id: Some("t".into()) };
@@ -48,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_jwt_says_nothing() {
+    fn other_tokens_have_no_claims() {
         for token in ["", "opaque", "a.b", "a.%.c", "e30.e30.a.b.c", &token("[]"), &token(r#"{"roles":7}"#)] {
             assert_eq!(Claims::of(token), None, "{token}");
         }

@@ -26,7 +26,7 @@ use crate::{
     json, limits,
     login::{self, App},
     network::{
-        self, Unusable,
+        self, SetupError,
         agents::{self, Agents, Manner, TlsChoice},
         encoding,
         error::NetworkError,
@@ -91,7 +91,7 @@ pub struct Page {
 
 impl Client {
     /// Makes the client; connects to nothing yet.
-    pub fn new(network: &Network, collect: &Collect, clock: Clock) -> Result<Self, Unusable> {
+    pub fn new(network: &Network, collect: &Collect, clock: Clock) -> Result<Self, SetupError> {
         let manner = Manner {
             at_once: collect.threads,
             silence_max: collect.request_timeout,
@@ -118,7 +118,7 @@ impl Client {
         let response = self.agents.agent_for(&url).post(&url).send_form(form.fields());
         let mut body = Body::default();
         self.read_body(tenant, &url, response, &mut body, |_| ())?;
-        let answer: login::Answer = parse(body.bytes(), "a token")?;
+        let answer: login::TokenResponse = parse(body.bytes(), "a token")?;
         Ok(Token { authorization: answer.authorization(), lifetime: answer.lifetime() })
     }
 
@@ -304,7 +304,7 @@ impl Client {
         if !head.status.is_success() {
             let reason = agents::read_refusal(&head.headers, sent);
             let status = head.status.as_u16();
-            return Err(ApiError::from_answer(status, &head.headers, &reason, Timestamp::now()));
+            return Err(ApiError::from_response(status, &head.headers, &reason, Timestamp::now()));
         }
         if sent.content_length().is_some_and(|length| length > self.body_bytes_max as u64) {
             return Err(ApiError::TooLarge { limit_bytes: self.body_bytes_max });
@@ -339,7 +339,7 @@ impl Client {
 
 /// Checks that a body is not an error in spite of the answer's status.
 fn check_success(head: &Parts, body: &Body) -> Result<(), ApiError> {
-    let failure = ApiError::in_success(head.status.as_u16(), &head.headers, body.bytes(), Timestamp::now());
+    let failure = ApiError::from_success(head.status.as_u16(), &head.headers, body.bytes(), Timestamp::now());
     failure.map_or(Ok(()), Err)
 }
 

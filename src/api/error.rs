@@ -1,5 +1,5 @@
-//! Why a request brought nothing usable, typed: two decisions hang on it, "try again?" ([`super::retry`]) and what a
-//! person is told to do about it ([`ApiError::hint`]).
+//! Errors of requests to Microsoft. Two decisions depend on them: whether to retry ([`super::retry`]) and what to advise
+//! the administrator ([`ApiError::hint`]).
 
 use std::time::Duration;
 
@@ -10,64 +10,64 @@ use ureq::http::HeaderMap;
 use crate::{
     limits::ERROR_BODY_BYTES_MAX,
     log::one_line,
-    login::{self, credential_file},
+    login::{self, credential_file::CredentialError},
     network::{error::NetworkError, page},
     time,
 };
 
-/// What came instead of the answer that was asked for.
+/// An error returned when a request brings no usable response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// The other side answered, and said no.
-    #[error("{}", refusal(*.status, .code, .message))]
+    /// An error response.
+    #[error("{}", status_and_code(*.status, .code, .message))]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// `AF20022`, `AADSTS7000215`, or empty where the answer named none.
+        /// `AF20022`, `AADSTS7000215`, or empty if the response has no code.
         code: String,
-        /// The answer's own words: one line, cut to a sensible length.
+        /// The message of the response: one line of bounded length, redacted.
         message: String,
-        /// How long it asks us to wait.
+        /// The delay that `Retry-After` asks for.
         retry_after: Option<Duration>,
-        /// The server's clock, by the answer's `Date`.
+        /// The server's clock, from the `Date` of the response.
         server_time: Option<Timestamp>,
     },
-    /// No answer came, or none that could be read.
+    /// No complete response arrived.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// An answer that is not what this request's answers are.
+    /// A response of another form than this request has.
     #[error("the answer is {0}")]
     Malformed(String),
-    /// A body beyond `curl_max_size`.
+    /// A body larger than `curl_max_size`.
     #[error("the body is larger than curl_max_size ({limit_bytes} bytes)")]
     TooLarge {
-        /// The limit that it passed.
+        /// The limit in bytes.
         limit_bytes: usize,
     },
-    /// A URL that is not on the API's own host: the token is not sent there.
+    /// A URL on another host than the API: the token is not sent there.
     #[error("{what} {url} is not on the API's host {api_url}: no token was sent there")]
     ForeignUrl {
         /// `contentUri` or `NextPageUri`.
         what: &'static str,
-        /// As it came, without its query.
+        /// The URL without its query.
         url: String,
         /// The configured origin.
         api_url: String,
     },
-    /// A redirect: never followed, because a token would go along.
+    /// A redirect. It is not followed because the token would be sent along.
     #[error("HTTP {status}: the API redirects to {location}, which is not followed")]
     Redirected {
         /// The HTTP status.
         status: u16,
-        /// Where it points, without its query.
+        /// Its target, without the query.
         location: String,
     },
-    /// The file of the tenant's credential cannot be used: nothing was asked.
+    /// The file of the tenant's credential cannot be used; no request was sent.
     #[error(transparent)]
-    Credential(#[from] credential_file::Unusable),
+    Credential(#[from] CredentialError),
 }
 
-fn refusal(status: u16, code: &str, message: &str) -> String {
+fn status_and_code(status: u16, code: &str, message: &str) -> String {
     let mut words = Vec::new();
     if !code.starts_with(ENTRA) {
         words.push(format!("HTTP {status}"));
@@ -76,14 +76,14 @@ fn refusal(status: u16, code: &str, message: &str) -> String {
     words.join(" ")
 }
 
-/// How a code of the login endpoint begins.
+/// The prefix of codes of the login endpoint.
 const ENTRA: &str = "AADSTS";
 
-/// The code that Microsoft documents only as a sentence: auditing is not turned on in the tenant.
+/// The end of the sentence that Microsoft returns in place of a code while auditing is off in the tenant.
 const AUDITING_OFF: &str = "does not exist";
 
 impl ApiError {
-    /// The code that Microsoft gave, empty if none.
+    /// Returns Microsoft's error code; empty if there is none.
     pub fn code(&self) -> &str {
         match self {
             Self::Refused { code, .. } => code,
@@ -91,10 +91,10 @@ impl ApiError {
         }
     }
 
-    /// What failures of the same cause have in common, whatever blob or connection they met: `HTTP 503`, say.
+    /// Returns what errors of the same cause have in common, whatever blob or connection they concern: `HTTP 503`.
     pub fn kind(&self) -> String {
         match self {
-            Self::Refused { status, code, .. } => refusal(*status, code, ""),
+            Self::Refused { status, code, .. } => status_and_code(*status, code, ""),
             Self::Network(error) => error.kind().to_owned(),
             Self::Malformed(_) => "an unreadable body".to_owned(),
             Self::ForeignUrl { what, .. } => format!("{what} on another host"),
@@ -103,12 +103,12 @@ impl ApiError {
         }
     }
 
-    /// Whether the answer's body is damaged, or not what such an answer is: what can be read of it may be of use.
+    /// Returns whether a body arrived that is damaged or of another form, so that a part of it may be readable.
     pub fn is_unreadable_body(&self) -> bool {
         matches!(self, Self::Malformed(_) | Self::Network(NetworkError::Malformed(_)))
     }
 
-    /// Whether the tenant's unified audit log was never turned on.
+    /// Returns whether the unified audit log of the tenant is off.
     ///
     /// Source: "Office 365 Management APIs troubleshooting": a `DataServiceException` "Tenant … does not exist"; the
     /// sentence can be in `code`, with a stack trace in `message`.
@@ -116,37 +116,37 @@ impl ApiError {
         matches!(self, Self::Refused { message, .. } if message.contains("Tenant") && message.contains(AUDITING_OFF))
     }
 
-    /// Whether a proxy or gateway answered with a page for a browser.
+    /// Returns whether a proxy or gateway responded with an HTML page.
     pub fn is_page(&self) -> bool {
         matches!(self, Self::Refused { code, message, .. } if code.is_empty() && message.starts_with(page::ANSWERED))
     }
 
-    /// What a person can do about it; empty where only waiting helps.
+    /// Returns what the administrator can do about it; empty where only waiting helps.
     ///
     /// Source of the codes: "Microsoft Entra authentication and authorization error codes" and "Office 365 Management
     /// Activity API reference", section "Errors".
     pub fn hint(&self) -> &'static str {
         if self.is_auditing_off() {
             return "turn auditing on: Set-AdminAuditLogConfig -UnifiedAuditLogIngestionEnabled $true in Exchange \
-                    Online PowerShell; it takes up to 60 minutes, and nothing from before that is collected";
+                    Online PowerShell; it takes up to 60 minutes, and earlier events are not collected";
         }
         if self.is_page() {
-            return "check what is between this machine and Microsoft: a proxy, a firewall, a sign-in page of the network";
+            return "check the proxy, firewall or network sign-in page between this machine and Microsoft";
         }
         match self {
-            Self::Refused { status, code, .. } => mend_of_code(code, *status),
+            Self::Refused { status, code, .. } => hint_for_code(code, *status),
             Self::Network(error) => error.hint(),
             Self::TooLarge { .. } => "raise curl_max_size",
             Self::ForeignUrl { .. } | Self::Redirected { .. } => {
-                "check api_type, login_url and api_url of the tenant, and what stands between here and Microsoft"
+                "check api_type, login_url and api_url of the tenant, and the proxy if there is one"
             }
-            Self::Credential(unusable) => unusable.fault.hint(),
+            Self::Credential(error) => error.hint(),
             Self::Malformed(_) => "",
         }
     }
 
-    /// All that an administrator needs to hear: what happened, and what to do. Where a login failed for a reason that
-    /// is known, that reason in our own words.
+    /// Returns the whole message for the administrator: what happened, and what to do. For a login error that is known,
+    /// the hint replaces Microsoft's sentence.
     pub fn advice(&self) -> String {
         match (self.code(), self.hint()) {
             (code, "") if code.starts_with(ENTRA) => {
@@ -161,15 +161,15 @@ impl ApiError {
         }
     }
 
-    /// Reads an answer with an error status. The body can be an error of the API or of the login endpoint in any shape,
-    /// a page of a gateway, plain text, or empty.
-    pub(super) fn from_answer(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Self {
+    /// Reads a response with an error status. The body can be an error of the API or of the login endpoint in any shape,
+    /// an HTML page, plain text, or empty.
+    pub(super) fn from_response(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Self {
         let location = headers.get("location").and_then(|value| value.to_str().ok());
         if (300..400).contains(&status) {
             let location = without_query(location.unwrap_or("nowhere"));
             return Self::Redirected { status, location };
         }
-        let said = said(body).unwrap_or_else(|| match body.trim_ascii() {
+        let error = error_in_body(body).unwrap_or_else(|| match body.trim_ascii() {
             [] => (String::new(), "without a body".to_owned()),
             text if is_plain(text) => {
                 (String::new(), format!("{:?}", one_line(&String::from_utf8_lossy(text))))
@@ -179,20 +179,25 @@ impl ApiError {
                 format!("with a body of {} bytes that is not an error of the API", body.len()),
             ),
         });
-        Self::refused(status, headers, said, now)
+        Self::refused(status, headers, error, now)
     }
 
-    /// Looks at an answer with a success status that may not be one: an error of the API, of the login endpoint or of
-    /// a gateway can come with HTTP 200. `None` if it is not an error.
-    pub(super) fn in_success(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Option<Self> {
-        let text = without_mark(body).trim_ascii_start();
+    /// Reads an error from a response with a success status: errors of the API, of the login endpoint or of a gateway can
+    /// arrive with HTTP 200. `None` if the body is not an error.
+    pub(super) fn from_success(
+        status: u16,
+        headers: &HeaderMap,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Option<Self> {
+        let text = without_byte_order_mark(body).trim_ascii_start();
         let is_short = body.len() <= ERROR_BODY_BYTES_MAX;
-        let said = match text.first()? {
-            b'<' => said(body),
-            b'{' if is_short => said_in(&serde_json::from_slice(text).ok()?),
+        let error = match text.first()? {
+            b'<' => error_in_body(body),
+            b'{' if is_short => error_in(&serde_json::from_slice(text).ok()?),
             _ => None,
         };
-        Some(Self::refused(status, headers, said?, now))
+        Some(Self::refused(status, headers, error?, now))
     }
 
     fn refused(status: u16, headers: &HeaderMap, (code, message): (String, String), now: Timestamp) -> Self {
@@ -203,28 +208,28 @@ impl ApiError {
     }
 }
 
-/// The code and the words of a body that is an error: of the API, of the login endpoint, or of a gateway.
-fn said(body: &[u8]) -> Option<(String, String)> {
+/// Returns the code and the message of a body that is an error of the API, of the login endpoint or of a gateway.
+fn error_in_body(body: &[u8]) -> Option<(String, String)> {
     if let Some(page) = page::described(body) {
         return Some((String::new(), page));
     }
-    let text = without_mark(body);
+    let text = without_byte_order_mark(body);
     match serde_json::from_slice(text) {
-        Ok(value) => said_in(&value),
-        // XML, or JSON that is cut off: the code still counts.
+        Ok(value) => error_in(&value),
+        // XML, or truncated JSON: the code still counts.
         Err(_) => code_in(&String::from_utf8_lossy(text)).map(|code| (code, String::new())),
     }
 }
 
-fn said_in(value: &Value) -> Option<(String, String)> {
+fn error_in(value: &Value) -> Option<(String, String)> {
     let is_of_login = ["error_description", "error_codes"].iter().any(|name| field(value, name).is_some());
-    if is_of_login { login::refusal_in(value) } else { said_by_api(value) }
+    if is_of_login { login::error_in(value) } else { api_error_in(value) }
 }
 
-/// The code and the words of an error of the API: `{"error":{"code":"AF20022","message":"…"}}`. Seen as well: the object
+/// Returns the code and the message of an error of the API: `{"error":{"code":"AF20022","message":"…"}}`. Seen as well: the object
 /// under `Error` or `odata.error`, or at top level; a `message` that is null, missing, or an object with the text in
 /// `value`; a `code` that is a number, or a sentence.
-fn said_by_api(value: &Value) -> Option<(String, String)> {
+fn api_error_in(value: &Value) -> Option<(String, String)> {
     let value = match value {
         Value::String(quoted) => &serde_json::from_str(quoted).ok()?,
         Value::Array(_) => return None,
@@ -233,11 +238,11 @@ fn said_by_api(value: &Value) -> Option<(String, String)> {
     let error = ["error", "odata.error"].iter().find_map(|name| field(value, name));
     let error = error.filter(|error| !error.is_null());
     let (code, message) = match error {
-        Some(Value::String(text)) => (Some(text.clone()), field(value, "message").map(words)),
-        Some(error) => (field(error, "code").map(words), field(error, "message").map(words)),
+        Some(Value::String(text)) => (Some(text.clone()), field(value, "message").map(text_of)),
+        Some(error) => (field(error, "code").map(text_of), field(error, "message").map(text_of)),
         // A record has an Id, and can have a Message.
         None if field(value, "id").is_some() => return None,
-        None => (field(value, "code").map(words), field(value, "message").map(words)),
+        None => (field(value, "code").map(text_of), field(value, "message").map(text_of)),
     };
     if code.is_none() && message.is_none() && error.is_none() {
         return None;
@@ -245,24 +250,24 @@ fn said_by_api(value: &Value) -> Option<(String, String)> {
     Some(code_and_message(&code.unwrap_or_default(), &message.unwrap_or_default()))
 }
 
-/// A field of an object, whatever the letter case of its name.
+/// Returns a field of an object; the letter case of its name does not matter.
 fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     value.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
-/// The text of a value that should be one.
-fn words(value: &Value) -> String {
+/// Returns the text of a value that should be a string.
+fn text_of(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.trim().to_owned(),
         Value::Object(_) => {
-            field(value, "value").or_else(|| field(value, "message")).map(words).unwrap_or_default()
+            field(value, "value").or_else(|| field(value, "message")).map(text_of).unwrap_or_default()
         }
         other => other.to_string(),
     }
 }
 
-/// Separates what is a code from what is a sentence, wherever each of them is.
+/// Separates the code from the sentence, whichever field contains which.
 fn code_and_message(code: &str, message: &str) -> (String, String) {
     let is_number = !code.is_empty() && code.bytes().all(|digit| digit.is_ascii_digit());
     // A number below a thousand is the HTTP status again; only 429 is also a code.
@@ -287,10 +292,10 @@ fn code_and_message(code: &str, message: &str) -> (String, String) {
     (if found.is_empty() { code_in(code).unwrap_or_default() } else { found }, message)
 }
 
-/// A longer code is a sentence or worse.
+/// The maximum length of a code, in bytes; anything longer is a sentence.
 const CODE_BYTES_MAX: usize = 64;
 
-/// The first code of the API in a text: `AF` and two to six digits that stand alone, in any letter case.
+/// Returns the first code of the API in a text: `AF` and two to six digits as a word of its own, in any letter case.
 fn code_in(text: &str) -> Option<String> {
     let is_part_of_word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = text.as_bytes();
@@ -310,16 +315,16 @@ fn code_in(text: &str) -> Option<String> {
     None
 }
 
-/// Text that a server writes for an administrator: neither markup nor JSON nor binary.
+/// Returns whether the text is neither markup nor JSON nor binary.
 fn is_plain(text: &[u8]) -> bool {
     !matches!(text.first(), Some(b'<' | b'{' | b'[')) && str::from_utf8(text).is_ok()
 }
 
-fn without_mark(body: &[u8]) -> &[u8] {
+fn without_byte_order_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
-fn mend_of_code(code: &str, status: u16) -> &'static str {
+fn hint_for_code(code: &str, status: u16) -> &'static str {
     match code {
         "AADSTS500011" | "AADSTS650052" => {
             "the tenant does not know Office 365 Management APIs: add ActivityFeed.Read of that API to the app under API \
@@ -337,22 +342,22 @@ fn mend_of_code(code: &str, status: u16) -> &'static str {
              Management APIs under API permissions, then Grant admin consent"
         }
         "AF20010" | "AF20011" | "AF20012" | "AF20013" => "check tenant_id and api_type",
-        "AF20020" => "take this content type out of subscriptions",
-        "AF20001" | "AF20002" | "AF20003" => "this is a fault of this program: please report it",
+        "AF20020" => "remove this content type from subscriptions",
+        "AF20001" | "AF20002" | "AF20003" => "this is a bug of this program: please report it",
         "AF20030" | "AF20055" => "check this machine's clock",
-        "AF20050" | "AF20051" | "AF20052" => "nobody can fetch it any more",
+        "AF20050" | "AF20051" | "AF20052" => "it cannot be fetched any more",
         "AF429" => {
             "another program may use the same quota: set a lower maxRequestsPerMinute if this persists"
         }
         _ if status == 401 => "the token was not accepted: check api_type and the app's permissions",
         _ if status == 403 => {
-            "check the app's permission ActivityFeed.Read and its admin consent, and what stands between here and Microsoft"
+            "check the app's permission ActivityFeed.Read and its admin consent, and the proxy if there is one"
         }
         _ => "",
     }
 }
 
-/// A URL without what may be secret in it.
+/// Returns a URL without its query and fragment, which may contain secrets.
 pub(super) fn without_query(url: &str) -> String {
     one_line(url.split(['?', '#']).next().unwrap_or_default())
 }
@@ -362,11 +367,11 @@ mod tests {
     use super::*;
 
     fn read(status: u16, body: &str) -> ApiError {
-        ApiError::from_answer(status, &HeaderMap::new(), body.as_bytes(), Timestamp::UNIX_EPOCH)
+        ApiError::from_response(status, &HeaderMap::new(), body.as_bytes(), Timestamp::UNIX_EPOCH)
     }
 
     #[test]
-    fn the_code_counts_whatever_the_shape_of_the_body() {
+    fn the_code_is_found_in_every_shape_of_the_body() {
         for (body, code, message) in [
             (r#"{"error":{"code":"AF20022","message":"No subscription."}}"#, "AF20022", "No subscription."),
             (r#"{"error":{"code":"AF20024"}}"#, "AF20024", ""),
@@ -409,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn auditing_that_is_off_is_known_wherever_the_sentence_is() {
+    fn auditing_off_is_recognized_wherever_the_sentence_is() {
         for body in [
             r#"{"error":{"code":"StartSubscription [CorrelationId=1]","message":"DataServiceException: Tenant x does not exist.\r\n at A"}}"#,
             r#"{"error":{"code":"Microsoft.Office.Compliance.Audit.DataServiceException: Tenant x does not exist.\r\n at A","message":"at B"}}"#,
@@ -422,9 +427,10 @@ mod tests {
     }
 
     #[test]
-    fn an_error_in_a_success_is_told_from_what_was_asked_for() {
-        let in_success =
-            |body: &str| ApiError::in_success(200, &HeaderMap::new(), body.as_bytes(), Timestamp::UNIX_EPOCH);
+    fn an_error_with_a_success_status_is_recognized() {
+        let from_success = |body: &str| {
+            ApiError::from_success(200, &HeaderMap::new(), body.as_bytes(), Timestamp::UNIX_EPOCH)
+        };
         for body in [
             "",
             "[]",
@@ -433,7 +439,7 @@ mod tests {
             r#"{"token_type":"Bearer","expires_in":3599,"access_token":"x"}"#,
             r#"{"Id":"1","Message":"a record, not an error"}"#,
         ] {
-            assert_eq!(in_success(body), None, "{body}");
+            assert_eq!(from_success(body), None, "{body}");
         }
         for (body, code) in [
             (r#" {"error":{"code":"AF20022"}}"#, "AF20022"),
@@ -441,13 +447,13 @@ mod tests {
             (r#"{"Message":"Authorization has been denied."}"#, ""),
             ("<html><title>Sign in</title>", ""),
         ] {
-            assert_eq!(in_success(body).expect(body).code(), code);
+            assert_eq!(from_success(body).expect(body).code(), code);
         }
-        assert!(in_success("<html>").expect("a page").is_page());
+        assert!(from_success("<html>").expect("a page").is_page());
     }
 
     #[test]
-    fn a_code_of_the_login_that_is_not_known_comes_with_microsofts_sentence() {
+    fn an_unknown_login_code_comes_with_microsofts_sentence() {
         let failure =
             read(400, r#"{"error":"x","error_description":"AADSTS9999999: Something new.\r\nTrace ID: 1"}"#);
         let advice = failure.advice();

@@ -1,7 +1,7 @@
-//! Microsoft: the login endpoint and the Office 365 Management Activity API.
+//! The client for Microsoft's login endpoint and the Office 365 Management Activity API.
 //!
-//! One call here is one HTTP request. What to do about a failure is decided by [`retry`], and when the next request may
-//! be made by [`pace`]; both are pure. Which way it takes is [`crate::network`]'s. Nothing here knows of outputs or
+//! Each method of [`Client`] makes one HTTP request. [`retry`] decides what to do about a failure, and [`pace`] when the
+//! next request may be made; both are pure. [`crate::network`] chooses the route. This module knows neither outputs nor
 //! state.
 
 mod claims;

@@ -1,5 +1,4 @@
-//! Whether Microsoft can be reached at all, step by step: the name, then the connection, with nothing to prove who
-//! asks.
+//! Steps that test whether a server can be reached, without credentials: name resolution, then a request.
 
 use std::net::{IpAddr, ToSocketAddrs};
 
@@ -9,17 +8,17 @@ use super::{ApiError, Client, client::clock_ahead};
 use crate::network::error::NetworkError;
 
 impl Client {
-    /// The name or address that is connected to for this URL: its host's, or that of the proxy on the way.
+    /// Returns the name or address to which a request for this URL connects: its host, or the proxy.
     pub fn first_hop(&self, url: &str) -> String {
         self.agents.first_hop(url).0
     }
 
-    /// Whom a request to this URL is made to, in words.
+    /// Returns the description of the peer of a request to this URL, for messages.
     pub fn peer(&self, url: &str) -> String {
         self.agents.peer(url)
     }
 
-    /// An address of what is connected to for this URL. Takes as long as the system's resolver does.
+    /// Resolves the name of [`Self::first_hop`]. Blocks as long as the system's resolver does.
     pub fn look_up(&self, url: &str) -> Result<IpAddr, ApiError> {
         let (host, port) = self.agents.first_hop(url);
         let found = (host.as_str(), port).to_socket_addrs();
@@ -29,8 +28,8 @@ impl Client {
         Ok(address.ip())
     }
 
-    /// Asks for the root of this server. Whatever the answer, somebody is there, and under TLS it is who it should be.
-    /// Returns how far that clock is ahead of this machine's, if it is told.
+    /// Requests the root of this server; any response shows that it can be reached, and that its certificate is trusted.
+    /// Returns how far its clock is ahead of this machine's, if the response has a `Date`.
     pub fn reach(&self, origin: &str) -> Result<Option<SignedDuration>, ApiError> {
         let answer = self.agents.agent_for(origin).get(format!("{origin}/")).call();
         let answer = answer.map_err(|error| NetworkError::from_ureq(&self.agents.peer(origin), error))?;

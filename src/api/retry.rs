@@ -1,4 +1,4 @@
-//! A failure → what to do about it. Pure, and exhaustive: every failure has one verdict.
+//! The verdict on a failed request. Pure and exhaustive: each error has one verdict for each kind of request.
 //!
 //! Source of the codes: "Office 365 Management Activity API reference", section "Errors", and what was observed beyond.
 
@@ -7,36 +7,37 @@ use std::time::Duration;
 use super::ApiError;
 use crate::network::error::NetworkError;
 
-/// What to do about a failed request.
+/// What the scheduler does about a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may work the next time: try again after a while, a bounded number of times.
-    TryAgain,
-    /// Too many requests: all of this tenant's wait, and the request does not count as a try.
+    /// The error may be transient: retry after a delay, at most `retries` times.
+    Retry,
+    /// Too many requests: all requests of the tenant wait, and this one does not count as an attempt.
     Throttled {
-        /// What the answer asked for.
+        /// The delay that the response asks for.
         after: Option<Duration>,
     },
-    /// The token is no longer accepted: log in again, once, then try again.
+    /// The token is no longer accepted: log in again and retry, once.
     RenewToken,
-    /// The feed has no subscription: start it, once, then try again.
+    /// The feed has no subscription: start one and retry, once.
     Subscribe,
-    /// The page's token is invalid: list its window again from the start.
-    ListAgain,
-    /// What was asked for is done already.
-    Done,
-    /// The blob is gone for good.
+    /// The token of the page is invalid: list its window again from the first page.
+    RestartListing,
+    /// The requested state holds already.
+    AlreadyDone,
+    /// The blob has expired or was removed, for good.
     Gone,
-    /// Another try within this pass cannot help what the request was for.
-    GiveUp,
-    /// The times asked for are not acceptable: correct them by the server's clock, once.
+    /// Another attempt in this pass cannot help this item.
+    FailItem,
+    /// The requested times are not acceptable: correct them by the server's clock and retry, once.
     CorrectTimes,
-    /// Nothing of the feed can work in this pass; nothing of the tenant, if the request was about all of it.
-    Stop,
+    /// No request of the same scope can succeed in this pass: stop the feed, or the tenant where the request was about the
+    /// whole tenant.
+    StopScope,
 }
 
-/// What a request is about. **A failure stops what its request was about, and nothing else**: a request for one feed
-/// says nothing about the tenant's other feeds, whatever its error code claims.
+/// The kind of a request, which determines its scope. **A failure affects the scope of its request and nothing else**: a
+/// request for one feed says nothing about the other feeds of the tenant, whatever the error code claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
     /// A login: the tenant.
@@ -53,50 +54,50 @@ pub enum RequestKind {
 
 /// Returns what to do about a failed request.
 ///
-/// | failure | verdict | what stops |
+/// | error | verdict | what stops |
 /// | --- | --- | --- |
-/// | AF10001 (permission), auditing off | [`Verdict::Stop`] | the feed; the tenant if its subscriptions were listed |
-/// | AF20001–AF20003, AF20010–AF20013, AF20020 | [`Verdict::Stop`], for a blob [`Verdict::GiveUp`] | the same; for a blob, that blob: its URL came from the API and can be the only odd one |
+/// | AF10001 (permission), auditing off | [`Verdict::StopScope`] | the feed; the tenant if its subscriptions were listed |
+/// | AF20001–AF20003, AF20010–AF20013, AF20020 | [`Verdict::StopScope`], for a blob [`Verdict::FailItem`] | the same; for a blob, that blob only: its URL came from the API and may be the only wrong one |
 /// | AF20022, AF20023 | [`Verdict::Subscribe`] | the feed, if it was started within the last 15 minutes |
-/// | AF20024 | [`Verdict::Done`] | nothing |
+/// | AF20024 | [`Verdict::AlreadyDone`] | nothing |
 /// | AF20030, AF20055 | [`Verdict::CorrectTimes`] | the feed, if the correction does not help |
-/// | AF20031 | [`Verdict::ListAgain`] | the window, after `retries` |
+/// | AF20031 | [`Verdict::RestartListing`] | the window, after `retries` |
 /// | AF20050–AF20052 | [`Verdict::Gone`] | the blob, for good |
-/// | AF429, HTTP 429 | [`Verdict::Throttled`] | all of the tenant's requests wait, because the quota is the tenant's |
+/// | AF429, HTTP 429 | [`Verdict::Throttled`] | nothing; all requests of the tenant wait, because the quota is per tenant |
 /// | HTTP 401 | [`Verdict::RenewToken`] | the item; the feed if fresh tokens are refused too |
-/// | AF50000 and others, HTTP 408 and 5xx, network, unreadable bodies | [`Verdict::TryAgain`] | the item, after `retries` |
-/// | everything else | [`Verdict::GiveUp`] | the item |
+/// | AF50000 and others, HTTP 408 and 5xx, network, unreadable bodies | [`Verdict::Retry`] | the item, after `retries` |
+/// | everything else | [`Verdict::FailItem`] | the item |
 ///
-/// An *item* is what the request was for: a blob, a window, a subscription, or a tenant's list of subscriptions.
-pub fn judge(failure: &ApiError, request: RequestKind) -> Verdict {
+/// An *item* is a blob, a window, a subscription, or the list of a tenant's subscriptions.
+pub fn judge(error: &ApiError, request: RequestKind) -> Verdict {
     if request == RequestKind::Login {
-        return judge_login(failure);
+        return judge_login(error);
     }
-    let stop = if request == RequestKind::FetchBlob { Verdict::GiveUp } else { Verdict::Stop };
-    if failure.is_auditing_off() {
-        return stop;
+    let stop_scope = if request == RequestKind::FetchBlob { Verdict::FailItem } else { Verdict::StopScope };
+    if error.is_auditing_off() {
+        return stop_scope;
     }
-    match failure {
+    match error {
         ApiError::Refused { status, code, retry_after, .. } => match &**code {
             "AF429" => Verdict::Throttled { after: *retry_after },
-            "AF10001" => Verdict::Stop,
-            "AF20024" => Verdict::Done,
+            "AF10001" => Verdict::StopScope,
+            "AF20024" => Verdict::AlreadyDone,
             "AF20022" | "AF20023" => Verdict::Subscribe,
-            "AF20031" => Verdict::ListAgain,
+            "AF20031" => Verdict::RestartListing,
             "AF20050" | "AF20051" | "AF20052" => Verdict::Gone,
             "AF20001" | "AF20002" | "AF20003" | "AF20010" | "AF20011" | "AF20012" | "AF20013" | "AF20020" => {
-                stop
+                stop_scope
             }
             "AF20030" | "AF20055" => Verdict::CorrectTimes,
-            "AF50000" | "AF50005" | "AF50006" => Verdict::TryAgain,
+            "AF50000" | "AF50005" | "AF50006" => Verdict::Retry,
             _ => judge_status(*status, *retry_after),
         },
-        ApiError::Network(error) if error.is_transient() => Verdict::TryAgain,
-        ApiError::Malformed(_) => Verdict::TryAgain,
+        ApiError::Network(network) if network.is_transient() => Verdict::Retry,
+        ApiError::Malformed(_) => Verdict::Retry,
         ApiError::TooLarge { .. } | ApiError::ForeignUrl { .. } | ApiError::Redirected { .. } => {
-            Verdict::GiveUp
+            Verdict::FailItem
         }
-        ApiError::Credential(_) | ApiError::Network(_) => stop,
+        ApiError::Credential(_) | ApiError::Network(_) => stop_scope,
     }
 }
 
@@ -104,27 +105,27 @@ fn judge_status(status: u16, retry_after: Option<Duration>) -> Verdict {
     match status {
         401 => Verdict::RenewToken,
         429 => Verdict::Throttled { after: retry_after },
-        // A success that is none: of a proxy's sign-in page, or of an error without a code.
-        200..300 | 408 | 500.. => Verdict::TryAgain,
-        _ => Verdict::GiveUp,
+        // Not a real success: a sign-in page of a proxy, or an error without a code.
+        200..300 | 408 | 500.. => Verdict::Retry,
+        _ => Verdict::FailItem,
     }
 }
 
-/// A login is worth another try, or not.
-fn judge_login(failure: &ApiError) -> Verdict {
-    match failure {
+/// A login is either retried or not: it affects the whole tenant.
+fn judge_login(error: &ApiError) -> Verdict {
+    match error {
         ApiError::Refused { status: 429, retry_after, .. } => Verdict::Throttled { after: *retry_after },
-        ApiError::Refused { status: 408 | 500.., .. } | ApiError::Malformed(_) => Verdict::TryAgain,
-        ApiError::Refused { status: 200..300, .. } if failure.is_page() => Verdict::TryAgain,
-        ApiError::Network(error) if error.is_transient() => Verdict::TryAgain,
-        _ => Verdict::GiveUp,
+        ApiError::Refused { status: 408 | 500.., .. } | ApiError::Malformed(_) => Verdict::Retry,
+        ApiError::Refused { status: 200..300, .. } if error.is_page() => Verdict::Retry,
+        ApiError::Network(network) if network.is_transient() => Verdict::Retry,
+        _ => Verdict::FailItem,
     }
 }
 
-/// Whether a request that failed for so many `tries` is best made again without any wait. A connection kept for the
-/// next request may have been closed while it was idle, which says nothing about the request nor about the other side.
-pub fn is_due_at_once(failure: &ApiError, tries: u32) -> bool {
-    tries == 1 && matches!(failure, ApiError::Network(NetworkError::Disconnected(_)))
+/// Returns whether a request that failed `failures` times is retried without a delay. An idle connection may have been
+/// closed by the peer, which says nothing about the request or the server.
+pub fn retries_without_delay(error: &ApiError, failures: u32) -> bool {
+    failures == 1 && matches!(error, ApiError::Network(NetworkError::Disconnected(_)))
 }
 
 #[cfg(test)]
@@ -141,37 +142,37 @@ mod tests {
         }
     }
 
-    fn silent() -> ApiError {
+    fn no_answer() -> ApiError {
         ApiError::Network(NetworkError::Unreachable("no answer".to_owned()))
     }
 
     #[test]
-    fn each_documented_error_has_its_verdict_for_each_kind_of_request() {
+    fn each_documented_error_has_a_verdict_for_each_kind_of_request() {
         use RequestKind::{FetchBlob, ListContent, ListSubscriptions, StartSubscription};
         for (status, code, verdict, for_a_blob) in [
-            (403, "AF10001", Verdict::Stop, Verdict::Stop),
-            (400, "AF20001", Verdict::Stop, Verdict::GiveUp),
-            (400, "AF20010", Verdict::Stop, Verdict::GiveUp),
-            (400, "AF20020", Verdict::Stop, Verdict::GiveUp),
+            (403, "AF10001", Verdict::StopScope, Verdict::StopScope),
+            (400, "AF20001", Verdict::StopScope, Verdict::FailItem),
+            (400, "AF20010", Verdict::StopScope, Verdict::FailItem),
+            (400, "AF20020", Verdict::StopScope, Verdict::FailItem),
             (400, "AF20022", Verdict::Subscribe, Verdict::Subscribe),
             (400, "AF20023", Verdict::Subscribe, Verdict::Subscribe),
-            (400, "AF20024", Verdict::Done, Verdict::Done),
+            (400, "AF20024", Verdict::AlreadyDone, Verdict::AlreadyDone),
             (400, "AF20030", Verdict::CorrectTimes, Verdict::CorrectTimes),
             (400, "AF20055", Verdict::CorrectTimes, Verdict::CorrectTimes),
-            (400, "AF20031", Verdict::ListAgain, Verdict::ListAgain),
+            (400, "AF20031", Verdict::RestartListing, Verdict::RestartListing),
             (404, "AF20050", Verdict::Gone, Verdict::Gone),
             (400, "AF20051", Verdict::Gone, Verdict::Gone),
             (400, "AF20052", Verdict::Gone, Verdict::Gone),
             (403, "AF429", Verdict::Throttled { after: None }, Verdict::Throttled { after: None }),
             (429, "", Verdict::Throttled { after: None }, Verdict::Throttled { after: None }),
-            (500, "AF50000", Verdict::TryAgain, Verdict::TryAgain),
-            (503, "", Verdict::TryAgain, Verdict::TryAgain),
-            (408, "", Verdict::TryAgain, Verdict::TryAgain),
-            (200, "", Verdict::TryAgain, Verdict::TryAgain),
+            (500, "AF50000", Verdict::Retry, Verdict::Retry),
+            (503, "", Verdict::Retry, Verdict::Retry),
+            (408, "", Verdict::Retry, Verdict::Retry),
+            (200, "", Verdict::Retry, Verdict::Retry),
             (200, "AF20022", Verdict::Subscribe, Verdict::Subscribe),
             (401, "", Verdict::RenewToken, Verdict::RenewToken),
-            (403, "", Verdict::GiveUp, Verdict::GiveUp),
-            (404, "", Verdict::GiveUp, Verdict::GiveUp),
+            (403, "", Verdict::FailItem, Verdict::FailItem),
+            (404, "", Verdict::FailItem, Verdict::FailItem),
         ] {
             for request in [ListSubscriptions, StartSubscription, ListContent] {
                 assert_eq!(
@@ -185,31 +186,31 @@ mod tests {
     }
 
     #[test]
-    fn wrong_credentials_are_not_tried_again() {
-        let login = |failure: &ApiError| judge(failure, RequestKind::Login);
-        assert_eq!(login(&refused(401, "AADSTS7000215")), Verdict::GiveUp);
-        assert_eq!(login(&refused(503, "")), Verdict::TryAgain);
-        assert_eq!(login(&silent()), Verdict::TryAgain);
+    fn wrong_credentials_are_not_retried() {
+        let login = |error: &ApiError| judge(error, RequestKind::Login);
+        assert_eq!(login(&refused(401, "AADSTS7000215")), Verdict::FailItem);
+        assert_eq!(login(&refused(503, "")), Verdict::Retry);
+        assert_eq!(login(&no_answer()), Verdict::Retry);
     }
 
     #[test]
-    fn a_server_that_cannot_be_trusted_is_not_asked_again() {
+    fn an_untrusted_server_is_not_asked_again() {
         let untrusted = ApiError::Network(NetworkError::UntrustedCertificate("expired".to_owned()));
-        let no_passage = ApiError::Network(NetworkError::ProxyRefused("407".to_owned()));
-        for failure in [&untrusted, &no_passage] {
-            assert_eq!(judge(failure, RequestKind::Login), Verdict::GiveUp);
-            assert_eq!(judge(failure, RequestKind::ListContent), Verdict::Stop);
-            assert_eq!(judge(failure, RequestKind::FetchBlob), Verdict::GiveUp);
+        let refused_by_proxy = ApiError::Network(NetworkError::ProxyRefused("407".to_owned()));
+        for failure in [&untrusted, &refused_by_proxy] {
+            assert_eq!(judge(failure, RequestKind::Login), Verdict::FailItem);
+            assert_eq!(judge(failure, RequestKind::ListContent), Verdict::StopScope);
+            assert_eq!(judge(failure, RequestKind::FetchBlob), Verdict::FailItem);
         }
     }
 
     #[test]
-    fn a_connection_that_was_gone_is_made_anew_at_once_and_once_only() {
-        let gone = ApiError::Network(NetworkError::Disconnected("reset".to_owned()));
+    fn a_closed_connection_is_reopened_without_delay_once() {
+        let closed = ApiError::Network(NetworkError::Disconnected("reset".to_owned()));
         for request in [RequestKind::Login, RequestKind::FetchBlob] {
-            assert_eq!(judge(&gone, request), Verdict::TryAgain);
+            assert_eq!(judge(&closed, request), Verdict::Retry);
         }
-        assert!(is_due_at_once(&gone, 1) && !is_due_at_once(&gone, 2));
-        assert!(!is_due_at_once(&silent(), 1));
+        assert!(retries_without_delay(&closed, 1) && !retries_without_delay(&closed, 2));
+        assert!(!retries_without_delay(&no_answer(), 1));
     }
 }

@@ -1,5 +1,5 @@
-//! What proves to the login endpoint that we are the app where there is no secret: a token signed here with the app's
-//! certificate, or one that another identity provider signed.
+//! Client assertions, with which an app without a client secret proves its identity to the login endpoint: a token
+//! signed with the certificate of the app, or one that another identity provider signed.
 //!
 //! Source: "Microsoft identity platform application authentication certificate credentials" and "Microsoft identity
 //! platform and the OAuth 2.0 client credentials flow", third case.
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     certificate::Certificate,
-    credential_file::{CredentialFile, Fault, Unusable},
+    credential_file::{CredentialError, CredentialFile, CredentialProblem},
 };
 use crate::{config::Secret, limits::ASSERTION_LIFETIME_SECONDS};
 
@@ -38,7 +38,7 @@ struct Claims<'a> {
     exp: i64,
 }
 
-/// A JWT, good for this app at this login endpoint, for a few minutes from `now` on.
+/// Returns a JWT for this app and this login endpoint, valid for [`ASSERTION_LIFETIME_SECONDS`] from `now`.
 pub fn signed(certificate: &Certificate, client_id: &str, token_url: &str, now: Timestamp) -> Secret {
     let header =
         Header { alg: "PS256", typ: "JWT", thumbprint: URL_SAFE_NO_PAD.encode(certificate.thumbprint()) };
@@ -46,30 +46,30 @@ pub fn signed(certificate: &Certificate, client_id: &str, token_url: &str, now: 
         aud: token_url,
         iss: client_id,
         sub: client_id,
-        jti: fresh_guid(),
+        jti: random_guid(),
         nbf: now.as_second(),
         exp: now.as_second() + ASSERTION_LIFETIME_SECONDS,
     };
-    let message = format!("{}.{}", part(&header), part(&claims));
+    let message = format!("{}.{}", encoded(&header), encoded(&claims));
     let signature = URL_SAFE_NO_PAD.encode(certificate.sign(message.as_bytes()));
     Secret::new(format!("{message}.{signature}"))
 }
 
-/// The token in a file that its issuer renews from time to time.
-pub fn federated(path: &Path) -> Result<Secret, Unusable> {
+/// Reads the federated token from a file that its issuer renews from time to time.
+pub fn federated(path: &Path) -> Result<Secret, CredentialError> {
     let file = CredentialFile::new("federated_token_file", path);
     let bytes = file.read()?;
     let token = str::from_utf8(&bytes).unwrap_or_default().trim();
     let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_token { Ok(Secret::new(token)) } else { Err(file.unusable(Fault::NoToken)) }
+    if is_token { Ok(Secret::new(token)) } else { Err(file.error(CredentialProblem::NoToken)) }
 }
 
-fn part(json: &impl Serialize) -> String {
+fn encoded(json: &impl Serialize) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(json).expect("texts and numbers are JSON"))
 }
 
-/// A GUID of random bits (RFC 9562, section 5.4).
-fn fresh_guid() -> String {
+/// Returns a random GUID (version 4; RFC 9562, section 5.4).
+fn random_guid() -> String {
     let mut bytes = [0; 16];
     SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
     bytes[6] = bytes[6] & 0x0f | 0x40; // version 4
@@ -83,12 +83,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guids_are_random_ones_of_the_usual_form() {
-        let guid = fresh_guid();
+    fn random_guids_have_version_four() {
+        let guid = random_guid();
         let groups: Vec<_> = guid.split('-').map(str::len).collect();
         assert_eq!(groups, [8, 4, 4, 4, 12]);
         assert_eq!(&guid[14..15], "4");
         assert!(["8", "9", "a", "b"].contains(&&guid[19..20]), "{guid}");
-        assert_ne!(guid, fresh_guid());
+        assert_ne!(guid, random_guid());
     }
 }

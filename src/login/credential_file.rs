@@ -1,144 +1,98 @@
-//! The files that a credential is kept in: what they hold, or what is wrong with them, in words for whoever can mend
-//! it.
+//! The files that hold a credential: an app certificate, its private key, or a federated token.
 //!
-//! They are read at each login and not with the configuration: one tenant's file takes down no other tenant, what is
-//! renewed while a pass runs is taken up by its next login, and no key is kept from one login to the next.
+//! The program reads them at each login and not with the configuration. So one tenant's unusable file stops no other
+//! tenant, a login in mid-pass uses a renewed file, and no key stays in memory between logins.
 
 use std::{
-    fmt, fs,
-    io::{self, Read},
+    fmt,
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
 
-use crate::limits::SECRET_BYTES_MAX;
+use crate::{
+    limits::SECRET_BYTES_MAX,
+    network::pem::{self, PemError},
+};
 
-/// A credential's file: the key of the configuration that names it, and its path.
+/// The file of a credential: the configuration key that names it, and its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialFile {
     /// E.g. `certificate.key_file`.
     pub key: &'static str,
-    /// As configured.
+    /// The path as configured.
     pub path: PathBuf,
 }
 
-/// A credential's file cannot be used: nothing was sent. Nothing of what it holds is repeated.
+/// An error returned when the file of a credential cannot be used. No request was sent. It repeats nothing that the
+/// file contains.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {fault}")]
-pub struct Unusable {
-    /// Which one.
+#[error("{file}: {problem}")]
+pub struct CredentialError {
+    /// The file.
     pub file: CredentialFile,
     /// What is wrong with it.
-    pub fault: Fault,
+    pub problem: CredentialProblem,
 }
 
-/// What is wrong with a credential's file.
+/// What is wrong with the file of a credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// There is none.
-    #[error("there is no such file")]
-    Missing,
-    /// The system does not give it.
-    #[error("the file cannot be read: {0}")]
-    Unreadable(String),
-    /// A folder, or whatever else cannot be read again at the next login.
-    #[error("is no regular file")]
-    NoFile,
-    /// More than [`SECRET_BYTES_MAX`].
-    #[error("the file is too large")]
-    TooLarge,
-    /// No text of one line.
-    #[error("holds no token")]
+pub enum CredentialProblem {
+    /// The file cannot be read, or is not a PEM file with the item that is needed.
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    /// The file does not contain exactly one line of printable ASCII.
+    #[error("contains no token")]
     NoToken,
-    /// ASN.1 without PEM's text around it.
-    #[error("is a binary file, but PEM is needed")]
-    Binary,
-    /// No certificate in it, or none that can be read.
-    #[error("holds no readable PEM certificate")]
-    NoCertificate,
-    /// No key in it, or none that can be read.
-    #[error("holds no readable PEM private key")]
-    NoKey,
-    /// The key asks for a passphrase.
-    #[error("the private key is encrypted")]
-    EncryptedKey,
-    /// An elliptic one, for example.
+    /// The private key is of another kind, such as an elliptic-curve key.
     #[error("the private key is not an RSA key")]
     NotRsa,
     /// An RSA key that cannot sign.
     #[error("the private key cannot sign ({0})")]
     UnfitKey(String),
-    /// None of the certificates has this key's public half.
+    /// None of the certificates has the public half of this key.
     #[error("the private key does not belong to the certificate")]
     AnotherKey,
-    /// It is no longer valid, by this machine's clock.
+    /// The certificate has expired, by this machine's clock.
     #[error("the certificate expired at {0}")]
     Expired(Timestamp),
 }
 
-impl Fault {
-    /// What a person can do about it.
+impl CredentialError {
+    /// Returns what the administrator can do about it.
     pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Missing => "check the path",
-            Self::Unreadable(_) => "let the user that runs the collector read it",
-            Self::NoFile | Self::TooLarge => "check the path, and name the file itself",
-            Self::NoToken => "check what writes the token there, and the path",
-            Self::Binary => {
-                "convert a PFX: openssl pkcs12 -in app.pfx -out app.pem -nodes; a certificate: openssl x509 -inform DER \
-                 -in app.cer -out app.pem"
-            }
-            Self::NoCertificate => {
-                "name the PEM file that begins its certificate with -----BEGIN CERTIFICATE-----"
-            }
-            Self::NoKey => {
+        match &self.problem {
+            CredentialProblem::Pem(PemError::NoKey) => {
                 "put the key, from -----BEGIN PRIVATE KEY----- to its end, into this file, or name its own file in \
                  certificate.key_file"
             }
-            Self::EncryptedKey => {
-                "nobody is there to type its passphrase: decrypt it with openssl pkey -in app.key -out decrypted.key, \
-                 and let only the collector's user read it"
+            CredentialProblem::Pem(error) => error.hint(),
+            CredentialProblem::NoToken => "check the path, and the program that writes the token",
+            CredentialProblem::NotRsa | CredentialProblem::UnfitKey(_) => {
+                "create a certificate with an RSA key of 2048 to 4096 bits, and register it with the app"
             }
-            Self::NotRsa | Self::UnfitKey(_) => {
-                "make a certificate with an RSA key of 2048 to 4096 bits, and register it with the app"
-            }
-            Self::AnotherKey => "name the key that the certificate was made with",
-            Self::Expired(_) => {
-                "make a new one and register it with the app under Certificates & secrets, or check this machine's clock"
+            CredentialProblem::AnotherKey => "name the key that the certificate was created with",
+            CredentialProblem::Expired(_) => {
+                "create a new one and register it with the app under Certificates & secrets, or check this machine's clock"
             }
         }
     }
 }
 
 impl CredentialFile {
-    /// The file that this key of the configuration names.
+    /// Returns the file at `path` that the configuration names under `key`.
     pub fn new(key: &'static str, path: &Path) -> Self {
         Self { key, path: path.to_owned() }
     }
 
-    /// All that it holds.
-    pub fn read(&self) -> Result<Vec<u8>, Unusable> {
-        let unreadable = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => self.unusable(Fault::Missing),
-            _ => self.unusable(Fault::Unreadable(error.to_string())),
-        };
-        // Asked first: opening a pipe that nobody writes to would wait for ever.
-        if !fs::metadata(&self.path).map_err(unreadable)?.is_file() {
-            return Err(self.unusable(Fault::NoFile));
-        }
-        let mut bytes = Vec::new();
-        let file = fs::File::open(&self.path).map_err(unreadable)?;
-        file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.len() as u64 > SECRET_BYTES_MAX {
-            return Err(self.unusable(Fault::TooLarge));
-        }
-        Ok(bytes)
+    /// Reads the whole file, at most [`SECRET_BYTES_MAX`] bytes.
+    pub fn read(&self) -> Result<Vec<u8>, CredentialError> {
+        pem::read(&self.path, SECRET_BYTES_MAX).map_err(|error| self.error(error))
     }
 
-    /// That it cannot be used.
-    pub fn unusable(&self, fault: Fault) -> Unusable {
-        Unusable { file: self.clone(), fault }
+    /// Returns the error that this file has the given problem.
+    pub fn error(&self, problem: impl Into<CredentialProblem>) -> CredentialError {
+        CredentialError { file: self.clone(), problem: problem.into() }
     }
 }
 

@@ -1,6 +1,5 @@
-//! Logging in to Microsoft as an app: what is asked of the login endpoint, with whose proof, and how its answers are
-//! read. Who sends the request, and what is made of a failure, is for the callers to say: the API's client and the
-//! output to Azure Monitor.
+//! Logins to Microsoft as an app: the form that asks for a token, and how the response is read. This module sends
+//! nothing and retries nothing; its callers, the API client and the output to Azure Monitor, do.
 //!
 //! Source: "Microsoft identity platform and the OAuth 2.0 client credentials flow".
 
@@ -19,10 +18,10 @@ use crate::{
     redact,
 };
 use certificate::Certificate;
-use credential_file::Unusable;
+use credential_file::CredentialError;
 
-/// When a credential expires. Known of certificates only: a secret does not say, and the token of a workload identity
-/// is renewed by whoever mounts it.
+/// Returns when a credential expires. Only a certificate contains its expiry; a federated token is renewed by the
+/// program that mounts it.
 pub fn expiry(credential: &Credential) -> Option<Timestamp> {
     match credential {
         Credential::Certificate { file, key_file } => Certificate::expiry(file, key_file.as_deref()),
@@ -39,19 +38,23 @@ pub struct App<'a> {
     pub tenant_id: &'a str,
     /// The app registration's GUID.
     pub client_id: &'a str,
-    /// What proves that we are this app.
+    /// The credential that proves the identity of the app.
     pub credential: &'a Credential,
 }
 
 impl App<'_> {
-    /// Where its tokens come from.
+    /// Returns the URL of the token endpoint.
     pub fn token_url(&self) -> String {
         format!("{}/{}/oauth2/v2.0/token", self.login_url, self.tenant_id)
     }
 
-    /// The form that asks for a token for this resource, such as `https://manage.office.com`. A certificate or a
-    /// federated token is read from its file for that.
-    pub fn form(&self, resource: &str) -> Result<Form, Unusable> {
+    /// Returns the form that asks for a token for this resource, such as `https://manage.office.com`. Reads the file of a
+    /// certificate or of a federated token.
+    ///
+    /// # Errors
+    ///
+    /// The file of the credential cannot be used.
+    pub fn form(&self, resource: &str) -> Result<Form, CredentialError> {
         let open = |text: &str| Secret::new(text);
         let mut fields = vec![
             ("grant_type", open("client_credentials")),
@@ -76,32 +79,32 @@ impl App<'_> {
     }
 }
 
-/// What is posted to the login endpoint.
+/// The body of a login request.
 #[derive(Clone, Debug)]
 pub struct Form(Vec<(&'static str, Secret)>);
 
 impl Form {
-    /// Its fields, for the one place that sends them.
+    /// Returns the names and values of its fields. The values contain secrets.
     pub fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().map(|(name, value)| (*name, value.reveal()))
     }
 }
 
-/// What the login endpoint answers.
+/// The response of the login endpoint.
 #[derive(Deserialize)]
-pub struct Answer {
+pub struct TokenResponse {
     access_token: String,
     expires_in: Option<Seconds>,
 }
 
-impl Answer {
-    /// The whole value of the `Authorization` header.
+impl TokenResponse {
+    /// Returns the value of the `Authorization` header, and registers the token as a secret.
     pub fn authorization(&self) -> Secret {
         redact::register(&self.access_token);
         Secret::new(format!("Bearer {}", self.access_token))
     }
 
-    /// How long the token is accepted, from its coming on.
+    /// Returns how long the token is accepted, counted from its arrival.
     pub fn lifetime(&self) -> Duration {
         Duration::from_secs(
             self.expires_in.as_ref().map_or(TOKEN_LIFETIME_ASSUMED, |Seconds(seconds)| *seconds),
@@ -109,7 +112,7 @@ impl Answer {
     }
 }
 
-/// Seconds as a number, or, as the older endpoint answers them, as a text of digits.
+/// Seconds as a number or, from the older endpoint, as a string of digits.
 #[derive(Deserialize)]
 #[serde(from = "serde_json::Value")]
 struct Seconds(u64);
@@ -121,15 +124,15 @@ impl From<serde_json::Value> for Seconds {
     }
 }
 
-/// The code and the words of a refusal: `AADSTS7000215` and Microsoft's own sentence, or OAuth's name of the error and
-/// what describes it. `None` if the body is not a refusal.
-pub fn refusal(body: &[u8]) -> Option<(String, String)> {
+/// Returns the code and the message of an error response: `AADSTS7000215` and Microsoft's sentence, or the OAuth error
+/// and its description. `None` if the body is not an error response.
+pub fn error_in_body(body: &[u8]) -> Option<(String, String)> {
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    refusal_in(&serde_json::from_slice(text).ok()?)
+    error_in(&serde_json::from_slice(text).ok()?)
 }
 
-/// The same of a body that was parsed.
-pub fn refusal_in(body: &serde_json::Value) -> Option<(String, String)> {
+/// Does the same with a parsed body.
+pub fn error_in(body: &serde_json::Value) -> Option<(String, String)> {
     let text_of = |name: &str| body.get(name)?.as_str().map(|text| text.trim().to_owned());
     let error = text_of("error");
     let description = text_of("error_description");
@@ -152,7 +155,7 @@ fn is_code(text: &str) -> bool {
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
-/// What an administrator can do about a refusal with this code; empty if nothing is known.
+/// Returns what an administrator can do about an error with this code; empty if nothing is known.
 ///
 /// Source: "Microsoft Entra authentication and authorization error codes"; for 900439 also "Azure Government AAD
 /// authority endpoint update".
@@ -207,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_read_whatever_its_shape() {
+    fn an_error_response_is_read_in_every_shape() {
         for (body, code, message) in [
             (
                 r#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid secret.\r\nTrace ID: x","error_codes":[7000215]}"#,
@@ -223,10 +226,10 @@ mod tests {
             (r#"{"error":"temporarily_unavailable"}"#, "temporarily_unavailable", ""),
             (r#"{"error":"x","error_description":"AADSTS: no digits"}"#, "x", "AADSTS: no digits"),
         ] {
-            assert_eq!(refusal(body.as_bytes()), Some((code.to_owned(), message.to_owned())), "{body}");
+            assert_eq!(error_in_body(body.as_bytes()), Some((code.to_owned(), message.to_owned())), "{body}");
         }
         for body in ["", "[]", "{}", r#"{"error":{"code":"AF20022"}}"#, r#"{"access_token":"x"}"#, "<html>"] {
-            assert_eq!(refusal(body.as_bytes()), None, "{body}");
+            assert_eq!(error_in_body(body.as_bytes()), None, "{body}");
         }
     }
 }

@@ -19,7 +19,7 @@ use ureq::{
 };
 
 use super::{
-    Addresses, Routes, Unusable, alias::Alias, encoding, error::NetworkError, first_address::FirstAddress,
+    Addresses, Routes, SetupError, alias::Alias, encoding, error::NetworkError, first_address::FirstAddress,
     receiver_tls::ReceiverTls, speed::MinimumSpeed, tls::TlsSettings,
 };
 use crate::{config::Network, limits};
@@ -59,7 +59,7 @@ pub enum TlsChoice {
 impl Agents {
     /// Connects to nothing yet. Redirects are never followed, because credentials would go along, and no status is an
     /// error by itself.
-    pub fn new(network: &Network, manner: &Manner) -> Result<Self, Unusable> {
+    pub fn new(network: &Network, manner: &Manner) -> Result<Self, SetupError> {
         Self::with_addresses(network, manner, |first| Addresses::new(manner.alias.clone(), Arc::clone(first)))
     }
 
@@ -67,7 +67,7 @@ impl Agents {
         network: &Network,
         manner: &Manner,
         addresses: impl Fn(&Arc<AtomicUsize>) -> Addresses,
-    ) -> Result<Self, Unusable> {
+    ) -> Result<Self, SetupError> {
         let first_address = Arc::default();
         let routes = Routes::new(network, |name| {
             let value = env::var_os(name)?;

@@ -1,27 +1,27 @@
-//! A server that is reached under one name and certified under another.
+//! Servers whose certificate has another name than the one they are reached under.
 //!
-//! ureq takes the name that it verifies from the URL. So the URL has the certificate's name, and is looked up as the
-//! server's.
+//! ureq verifies the certificate against the name in the URL. So the URL contains the name of the certificate, and the
+//! address is resolved for the name of the server.
 
 use ureq::http::{Uri, uri::Authority};
 
-/// Looks up one host as another.
+/// A name in URLs that is resolved as another host.
 #[derive(Clone, Debug)]
 pub struct Alias {
-    /// As URLs have it.
+    /// The name in URLs, which the certificate has.
     pub name: String,
-    /// What is looked up for it.
+    /// The host whose address is used.
     pub host: String,
 }
 
 impl Alias {
-    /// What is looked up for a URL that has this name.
-    pub fn real(&self, uri: &Uri) -> Option<Uri> {
+    /// Returns the URL to resolve in place of one with this name; `None` for other URLs.
+    pub fn resolved(&self, uri: &Uri) -> Option<Uri> {
         with_host(uri, &self.host).filter(|_| uri.host() == Some(self.name.as_str()))
     }
 }
 
-/// The same URL with another host, an IPv6 address in its brackets.
+/// Replaces the host of a URL. An IPv6 address is in brackets.
 pub fn with_host(uri: &Uri, host: &str) -> Option<Uri> {
     let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
     let mut parts = uri.clone().into_parts();

@@ -1,19 +1,19 @@
-//! Pages for a browser: what a proxy, a gateway or a sign-in page of a network answers in place of the server that was
-//! asked.
+//! Recognizes HTML pages that a proxy, a gateway or the sign-in page of a network returns in place of the server's
+//! response.
 
 use crate::{limits::PAGE_TITLE_CHARACTERS_MAX, log::one_line};
 
-/// Words that only a page for a browser has near its beginning.
+/// Markup that only an HTML page has near its beginning.
 const MARKS: [&str; 5] = ["<!doctype html", "<html", "<head", "<title", "<body"];
 
-/// Where a page says what it is about: its title, else its first heading.
+/// The elements that name a page: its title, else its first heading.
 const TITLES: [(&str, &str); 3] = [("<title", "</title"), ("<h1", "</h1"), ("<h2", "</h2")];
 
-/// How much of a page is looked at.
+/// The number of bytes of a page that are searched.
 const BYTES_READ: usize = 64 * 1024;
 
-/// What a body says if it is a page, in words: `a proxy or gateway answered with the page "502 Bad Gateway"`. `None` if
-/// the body is something else. What the `Content-Type` says does not matter: it is often wrong.
+/// Describes a body that is an HTML page: `a proxy or gateway answered with the page "502 Bad Gateway"`. `None` for any
+/// other body. The `Content-Type` is ignored because it is often wrong.
 pub fn described(body: &[u8]) -> Option<String> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
     if !body.starts_with(b"<") {
@@ -32,10 +32,10 @@ pub fn described(body: &[u8]) -> Option<String> {
     })
 }
 
-/// How each description begins.
+/// The beginning of each description.
 pub const ANSWERED: &str = "a proxy or gateway answered with";
 
-/// The text of an element, without the tags in it.
+/// Returns the text of an element without the tags in it.
 fn title(text: &str, lower_case: &str, open: &str, close: &str) -> Option<String> {
     let start = lower_case.find(open)?;
     let start = start + lower_case[start..].find('>')? + 1;
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_page_is_not_described() {
+    fn other_bodies_have_no_description() {
         for body in ["", "[]", "{\"a\":\"<html>\"}", "<", "<error><code>AF20022</code></error>", "html"] {
             assert_eq!(described(body.as_bytes()), None, "{body}");
         }

@@ -1,5 +1,5 @@
-//! TLS to a receiver over HTTP, in place of ureq's own: sessions are never resumed, a certificate in `tls.ca_file` is
-//! trusted as it is, and errors get a hint ([`super::tls`]).
+//! TLS for HTTP receivers, in place of ureq's own: no session resumption, trust in a certificate that `tls.ca_file`
+//! contains, and errors with a hint (see [`super::tls`]).
 
 use std::{
     io::{self, Read, Write},
@@ -17,16 +17,16 @@ use ureq::{
 
 use super::tls::{self, TlsProblem, TlsSettings};
 
-/// Wraps the connections that another connector makes in TLS, if the URL demands it.
+/// A connector that adds TLS to the connections made by the connector before it in the chain, if the URL is `https`.
 #[derive(Clone, Debug)]
 pub struct ReceiverTls {
     settings: TlsSettings,
-    /// Made of the settings with the first connection that needs it, as `http://` needs no certificates.
+    /// Created from the settings with the first TLS connection: `http://` needs no certificates.
     client: Arc<OnceLock<Result<Arc<ClientConfig>, TlsProblem>>>,
 }
 
 impl ReceiverTls {
-    /// Reads nothing yet.
+    /// Returns a connector that reads the files of `settings` with its first TLS connection.
     pub fn new(settings: TlsSettings) -> Self {
         Self { settings, client: Arc::default() }
     }
@@ -46,7 +46,7 @@ impl<In: Transport> Connector<In> for ReceiverTls {
         }
         let name = details.uri.host().unwrap_or_default();
         let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let server = ServerName::try_from(name.clone()).map_err(|_| Error::Tls("not a server's name"))?;
+        let server = ServerName::try_from(name.clone()).map_err(|_| Error::Tls("not a server name"))?;
         let client = self.client().map_err(|problem| Error::Other(Box::new(problem)))?;
         let conn = ClientConnection::new(client, server)
             .map_err(|error| Error::Other(Box::new(tls::problem(&error, &name))))?;
@@ -65,7 +65,7 @@ impl<In: Transport> Connector<In> for ReceiverTls {
 pub struct TlsTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
-    /// The server's name, which its certificate must have.
+    /// The name of the server, against which its certificate is verified.
     name: String,
 }
 
@@ -103,8 +103,8 @@ impl Transport for TlsTransport {
     }
 }
 
-/// The error with a hint if it is one of TLS. Such a one is not returned as an I/O error: a decoder would take that for
-/// a fault of the compressed body.
+/// Adds a hint to a TLS error. It is not returned as an I/O error: a decoder would report that as damage of the
+/// compressed body.
 fn explained(error: io::Error, name: &str) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(error) => Error::Other(Box::new(tls::problem(error, name))),

@@ -1,5 +1,5 @@
-//! Ends an answer that arrives too slowly: a body that drips a byte now and then never meets the time-out for silence,
-//! and would hold its thread, and at last the lock, for as long as it likes.
+//! Cuts responses that arrive too slowly. A server that sends a byte now and then never meets the read time-out, and
+//! would hold a thread and finally the lock without limit.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use ureq::{
 
 use crate::limits::BODY_BYTES_PER_SECOND_MIN;
 
-/// Measures the connections that another connector makes.
+/// A connector that measures the connections made by the connector before it in the chain.
 #[derive(Debug)]
 pub struct MinimumSpeed {
-    /// The time of waiting over which the speed is measured.
+    /// The time spent waiting for data over which the speed is measured.
     pub period: Duration,
 }
 
@@ -21,15 +21,15 @@ impl<In: Transport> Connector<In> for MinimumSpeed {
     type Out = Measured<In>;
 
     fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
-        Ok(chained.map(|inner| Measured { inner, answer: Answer::new(self.period) }))
+        Ok(chained.map(|inner| Measured { inner, response: ResponseSpeed::new(self.period) }))
     }
 }
 
-/// A connection whose answers must keep to a minimum speed.
+/// A connection whose responses must keep to a minimum speed.
 #[derive(Debug)]
 pub struct Measured<T> {
     inner: T,
-    answer: Answer,
+    response: ResponseSpeed,
 }
 
 impl<T: Transport> Transport for Measured<T> {
@@ -38,7 +38,7 @@ impl<T: Transport> Transport for Measured<T> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.answer = Answer::new(self.answer.period);
+        self.response = ResponseSpeed::new(self.response.period);
         self.inner.transmit_output(amount, timeout)
     }
 
@@ -46,8 +46,8 @@ impl<T: Transport> Transport for Measured<T> {
         let (before, began) = (self.inner.buffers().input().len(), Instant::now());
         let is_progress = self.inner.await_input(timeout)?;
         let received = self.inner.buffers().input().len().saturating_sub(before);
-        // Not as an I/O error: a decoder would take that for a fault of the compressed body.
-        self.answer
+        // Not an I/O error: a decoder would report that as damage of the compressed body.
+        self.response
             .received(received as u64, began.elapsed())
             .map_err(|slow| Error::Other(Box::new(slow)))?;
         Ok(is_progress)
@@ -62,26 +62,26 @@ impl<T: Transport> Transport for Measured<T> {
     }
 }
 
-/// How fast an answer arrives. Only the time in which its reader waited for it counts, from its first byte on: how long
-/// a server thinks before it answers, and how long the reader does something else, are not its speed.
+/// The speed of one response. Only the time that the reader waits for data counts, from the first byte on: neither the
+/// time until the server responds nor the time in which the reader does something else.
 #[derive(Debug)]
-struct Answer {
+struct ResponseSpeed {
     period: Duration,
     has_begun: bool,
     bytes: u64,
     waited: Duration,
 }
 
-impl Answer {
+impl ResponseSpeed {
     fn new(period: Duration) -> Self {
         Self { period, has_begun: false, bytes: 0, waited: Duration::ZERO }
     }
 
-    /// Counts bytes that came after a wait.
+    /// Counts bytes that arrived after a wait.
     ///
     /// # Errors
     ///
-    /// They were too few for the last period of waiting.
+    /// The speed over the last period was below [`BODY_BYTES_PER_SECOND_MIN`].
     fn received(&mut self, bytes: u64, waited: Duration) -> Result<(), TooSlow> {
         if !self.has_begun {
             self.has_begun = true;
@@ -100,7 +100,7 @@ impl Answer {
     }
 }
 
-/// An answer that arrives more slowly than it is waited for.
+/// An error returned when a response arrives too slowly.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer came at less than 1 KB/s for {} s", .period.as_secs())]
 struct TooSlow {
@@ -114,15 +114,15 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn an_answer_that_drips_is_ended_after_one_period_and_a_steady_one_never() {
-        let mut drips = Answer::new(30 * SECOND);
-        drips.received(1, 3600 * SECOND).expect("the time before the first byte does not count");
+    fn a_dripping_response_is_cut_after_one_period_and_a_steady_one_never() {
+        let mut dripping = ResponseSpeed::new(30 * SECOND);
+        dripping.received(1, 3600 * SECOND).expect("the time before the first byte does not count");
         for _ in 0..5 {
-            drips.received(1, 5 * SECOND).expect("less than a period");
+            dripping.received(1, 5 * SECOND).expect("less than a period");
         }
-        drips.received(1, 5 * SECOND).expect_err("a period is over");
+        dripping.received(1, 5 * SECOND).expect_err("a period is over");
 
-        let mut steady = Answer::new(30 * SECOND);
+        let mut steady = ResponseSpeed::new(30 * SECOND);
         for _ in 0..1_000 {
             steady.received(6 * 1024, 5 * SECOND).expect("faster than the minimum");
         }

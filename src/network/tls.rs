@@ -1,14 +1,13 @@
-//! TLS to a receiver: the client's configuration, and what its errors mean.
+//! TLS for receivers: the client configuration, and hints for its errors.
 //!
 //! A server's certificate is trusted if one of the system's roots or of those in `ca_file` signed it and it has the
-//! receiver's name, or if `ca_file` contains exactly this certificate: `openssl req -x509` makes certificates that are
+//! receiver's name, or if `ca_file` contains exactly this certificate: `openssl req -x509` creates certificates that are
 //! their own authority and often have no usable name. There is no way to trust every certificate.
 //!
 //! Sessions are never resumed: Fluent Bit kills a connection that resumes one ("session id context uninitialized", the
 //! alert `InternalError`), so that every reconnect would fail.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -22,17 +21,18 @@ use rustls::{
     },
     crypto::ring,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use super::pem::{self, PemError};
 use crate::{config::Tls, log::one_line};
 
-/// What is wrong with TLS, and a hint.
+/// An error of TLS with a receiver.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct TlsProblem {
-    /// What went wrong.
+    /// What is wrong.
     pub problem: String,
-    /// What a person can do about it.
+    /// What the administrator can do about it.
     pub hint: String,
     /// Whether another attempt can succeed without a change of the configuration here or at the receiver.
     pub is_transient: bool,
@@ -41,22 +41,27 @@ pub struct TlsProblem {
 /// The files of certificates and keys for a receiver.
 #[derive(Clone, Debug, Default)]
 pub struct TlsSettings {
-    /// `ca_file` for all of the program: more roots.
+    /// The top-level `ca_file`: additional roots.
     pub shared_roots: Option<PathBuf>,
     /// The output's `tls` block.
     pub tls: Tls,
 }
 
-/// Makes the client's configuration. An error names the key.
+/// Creates the client configuration.
+///
+/// # Errors
+///
+/// A file cannot be used; the error names its key.
 pub fn client_config(TlsSettings { shared_roots, tls }: &TlsSettings) -> Result<ClientConfig, TlsProblem> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = shared_roots {
-        roots.add_parsable_certificates(certificates("ca_file", path)?);
+        let certificates = pem::certificates_of(path).map_err(|error| unreadable("ca_file", path, &error))?;
+        roots.add_parsable_certificates(certificates);
     }
     let mut pinned = Vec::new();
     if let Some(path) = &tls.ca_file {
-        for root in certificates("tls.ca_file", path)? {
+        for root in pem::certificates_of(path).map_err(|error| unreadable("tls.ca_file", path, &error))? {
             pinned.push(root.clone());
             roots.add(root).map_err(|error| of_file("tls.ca_file", path, &error.to_string()))?;
         }
@@ -70,23 +75,26 @@ pub fn client_config(TlsSettings { shared_roots, tls }: &TlsSettings) -> Result<
             "install them (ca-certificates), or give the root that signed the receiver's certificate in \
                      tls.ca_file",
         ),
-        error => permanent(error.to_string(), "compare the tls settings here and there"),
+        error => permanent(error.to_string(), "compare the tls settings of both sides"),
     })?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| permanent(error.to_string(), "compare the tls settings here and there"))?
-        .dangerous() // needed for any verifier of our own; this one asks rustls's first
+        .map_err(|error| permanent(error.to_string(), "compare the tls settings of both sides"))?
+        .dangerous() // required for any custom verifier; this one asks the standard verifier first
         .with_custom_certificate_verifier(Arc::new(PinningVerifier { inner, pinned }));
     let mut config = match &tls.cert_file {
         None => config.with_no_client_auth(),
         Some(cert_file) => {
-            let certificate = certificates("tls.cert_file", cert_file)?;
+            let certificate = pem::certificates_of(cert_file)
+                .map_err(|error| unreadable("tls.cert_file", cert_file, &error))?;
             let (key, key_file) = match &tls.key_file {
                 Some(key_file) => ("tls.key_file", key_file),
                 None => ("tls.cert_file", cert_file),
             };
+            let private_key =
+                pem::private_key_of(key_file).map_err(|error| unreadable(key, key_file, &error))?;
             config
-                .with_client_auth_cert(certificate, private_key(key, key_file)?)
+                .with_client_auth_cert(certificate, private_key)
                 .map_err(|error| of_file(key, key_file, &error.to_string()))?
         }
     };
@@ -94,7 +102,7 @@ pub fn client_config(TlsSettings { shared_roots, tls }: &TlsSettings) -> Result<
     Ok(config)
 }
 
-/// Returns what an error of rustls means. `name` is the name that was verified.
+/// Converts an error of rustls. `name` is the name that the certificate was verified against.
 pub fn problem(error: &Error, name: &str) -> TlsProblem {
     let text = one_line(&error.to_string());
     match error {
@@ -120,7 +128,7 @@ pub fn problem(error: &Error, name: &str) -> TlsProblem {
         ),
         _ => TlsProblem {
             problem: text,
-            hint: "compare the tls settings here and there".to_owned(),
+            hint: "compare the tls settings of both sides".to_owned(),
             is_transient: true,
         },
     }
@@ -131,7 +139,7 @@ fn untrusted(error: &CertificateError, text: &str, name: &str) -> TlsProblem {
     match error {
         CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => permanent(
             "its certificate has no subjectAltName, and a name in CN does not count",
-            format!("{}, or put this very certificate into tls.ca_file", how_to_make_one(name)),
+            format!("{}, or put this very certificate into tls.ca_file", how_to_create_one(name)),
         ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => permanent(
             format!("its certificate has another name: {text}"),
@@ -139,10 +147,10 @@ fn untrusted(error: &CertificateError, text: &str, name: &str) -> TlsProblem {
         ),
         _ if is("CaUsedAsEndEntity") => permanent(
             "its certificate is that of an authority (CA:TRUE), and not the one in tls.ca_file",
-            format!("put this very certificate into tls.ca_file, or {}", how_to_make_one(name)),
+            format!("put this very certificate into tls.ca_file, or {}", how_to_create_one(name)),
         ),
         _ if is("UnsupportedCertVersion") => {
-            permanent("its certificate is of X.509 version 1", how_to_make_one(name))
+            permanent("its certificate is of X.509 version 1", how_to_create_one(name))
         }
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
@@ -158,11 +166,11 @@ fn untrusted(error: &CertificateError, text: &str, name: &str) -> TlsProblem {
     }
 }
 
-/// Says how a certificate is made that every TLS library accepts.
-fn how_to_make_one(name: &str) -> String {
+/// Returns how to create a certificate that every TLS library accepts.
+fn how_to_create_one(name: &str) -> String {
     let kind = if name.parse::<std::net::IpAddr>().is_ok() { "IP" } else { "DNS" };
     format!(
-        "make one of version 3 with basicConstraints=CA:FALSE and subjectAltName={kind}:{} (openssl req -x509 -addext …)",
+        "create one of version 3 with basicConstraints=CA:FALSE and subjectAltName={kind}:{} (openssl req -x509 -addext …)",
         one_line(name)
     )
 }
@@ -178,39 +186,11 @@ fn of_file(key: &str, path: &Path, problem: &str) -> TlsProblem {
     )
 }
 
-/// Reads the certificates of a PEM file, at least one.
-fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsProblem> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    match found {
-        Ok(found) if found.is_empty() => Err(of_file(key, path, "contains no certificate")),
-        Ok(found) => Ok(found),
-        Err(error) => Err(of_file(key, path, &error.to_string())),
-    }
+fn unreadable(key: &str, path: &Path, error: &PemError) -> TlsProblem {
+    permanent(format!("{key} {}: {error}", path.display()), error.hint())
 }
 
-fn private_key(key: &str, path: &Path) -> Result<PrivateKeyDer<'static>, TlsProblem> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| {
-        if fs::read(path).is_ok_and(|pem| is_encrypted(&pem)) {
-            let path = path.display();
-            return permanent(
-                format!("{key} {path}: the key is encrypted"),
-                format!(
-                    "decrypt it with `openssl pkey -in {path} -out FILE`, and protect FILE with mode 600"
-                ),
-            );
-        }
-        of_file(key, path, &error.to_string())
-    })
-}
-
-/// Whether a PEM file has a key that needs a passphrase: PKCS #8 says so in the first line, PKCS #1 in the second.
-fn is_encrypted(pem: &[u8]) -> bool {
-    pem.split(|byte| matches!(byte, b'\r' | b'\n')).any(|line| {
-        line.starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY") || line.starts_with(b"Proc-Type: 4,ENCRYPTED")
-    })
-}
-
-/// Accepts what rustls's own verifier accepts, and the certificates that `ca_file` itself contains.
+/// A verifier that accepts what the standard verifier accepts, and the certificates that `ca_file` contains.
 #[derive(Debug)]
 struct PinningVerifier {
     inner: Arc<WebPkiServerVerifier>,
@@ -229,7 +209,7 @@ impl ServerCertVerifier for PinningVerifier {
         let verified =
             self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
-            // The validity period is verified before anything else, so these two hide no other error.
+            // The validity period is verified first, so these errors hide no other one.
             Err(Error::InvalidCertificate(
                 CertificateError::Expired
                 | CertificateError::ExpiredContext { .. }

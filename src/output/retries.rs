@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     limits::{RECEIVER_RETRY_DELAY, RECEIVER_RETRY_DELAY_MAX},
-    network::error,
+    network::backoff,
 };
 
 /// The attempts since a receiver last accepted something.
@@ -31,7 +31,7 @@ impl Retries {
         let now = Instant::now();
         let until = *self.until.get_or_insert(now + self.timeout);
         self.failed += 1;
-        let delay = error::delay(RECEIVER_RETRY_DELAY, self.failed, fastrand::f64());
+        let delay = backoff::delay(RECEIVER_RETRY_DELAY, self.failed, fastrand::f64());
         let delay = delay.min(RECEIVER_RETRY_DELAY_MAX);
         (delay <= until.saturating_duration_since(now)).then_some(delay)
     }

@@ -89,7 +89,7 @@ pub enum PassError {
     State(#[from] StateError),
     /// The client cannot be made from the configuration.
     #[error(transparent)]
-    Client(#[from] network::Unusable),
+    Client(#[from] network::SetupError),
     /// The system gives no threads.
     #[error("cannot start {threads} threads: {problem}")]
     Threads {

@@ -61,14 +61,14 @@ impl Azure {
         let app = App { login_url, tenant_id, client_id, credential };
         let url = app.token_url();
         let form = app.form(resource).map_err(|unusable| {
-            Refusal::new(format!("the login of output.http.azure: {unusable}"), unusable.fault.hint())
+            Refusal::new(format!("the login of output.http.azure: {unusable}"), unusable.hint())
         })?;
         let answer = agents.agent_for(&url).post(&url).send_form(form.fields());
         let (status, _, body) = agents::read_answer(&agents.peer(&url), answer, limits::ERROR_BODY_BYTES_MAX)
             .map_err(|error| Refusal::of_network_error(&agents.peer(&url), &error))?;
         if status != 200 {
             let page = || (String::new(), page::described(&body).unwrap_or_default());
-            let (code, message) = login::refusal(&body).unwrap_or_else(page);
+            let (code, message) = login::error_in_body(&body).unwrap_or_else(page);
             let hint = match login::hint(&code) {
                 "" => "check tenant_id, client_id and credential in output.http.azure",
                 hint => hint,
@@ -80,7 +80,7 @@ impl Azure {
                 ..Refusal::new(problem.trim_end(), hint)
             });
         }
-        let answer: login::Answer = serde_json::from_slice(&body).map_err(|_| {
+        let answer: login::TokenResponse = serde_json::from_slice(&body).map_err(|_| {
             Refusal::new("the answer to the login of output.http.azure is no token", "check azure.login_url")
         })?;
         let lifetime =

@@ -24,7 +24,8 @@ use crate::{
     network::{
         agents::{self, Agents},
         alias::with_host,
-        error::{self, NetworkError},
+        backoff,
+        error::NetworkError,
     },
     output::{CancelToken, Cancelled, OutputError},
     redact,
@@ -372,10 +373,10 @@ impl Post {
         let until = *tries.until.get_or_insert(now + self.retry_timeout);
         tries.failed += 1;
         tries.cut = if refusal.is_cut { tries.cut + 1 } else { 0 };
-        let back_off = error::delay(limits::HTTP_RETRY_DELAY, tries.failed, fastrand::f64());
+        let back_off = backoff::delay(limits::HTTP_RETRY_DELAY, tries.failed, fastrand::f64());
         let delay = match refusal.after {
             _ if refusal.is_cut && tries.failed == 1 => Duration::ZERO,
-            Some(after) => error::delay_as_asked(after, fastrand::f64()).max(back_off),
+            Some(after) => backoff::delay_asked_for(after, fastrand::f64()).max(back_off),
             None => back_off,
         };
         let left = until.saturating_duration_since(now);

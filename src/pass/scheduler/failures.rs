@@ -19,7 +19,7 @@ use crate::{
         REFUSED_ITEMS_MAX, REFUSED_TOKENS_MAX, RETRY_AFTER_MIN, THROTTLE_PAUSE_MAX, THROTTLED_MAX,
         THROTTLES_MAX,
     },
-    network::error,
+    network::backoff,
     pass::{
         Mode,
         feeds::{FeedIndex, TenantIndex},
@@ -45,11 +45,11 @@ impl Scheduler<'_> {
             return self.leave(&attempt); // its connection may have been cut because of that
         }
         match retry::judge(failure, kind_of(&attempt.task)) {
-            Verdict::TryAgain => self.try_again(attempt, failure, now),
+            Verdict::Retry => self.try_again(attempt, failure, now),
             Verdict::Throttled { after } => self.throttled(attempt, failure, after, now),
             Verdict::RenewToken => self.renew_token(attempt, failure, now),
             Verdict::Subscribe => self.subscribe_first(attempt, failure, now),
-            Verdict::ListAgain => {
+            Verdict::RestartListing => {
                 if let Task::ListPage(_, page) = &mut attempt.task {
                     attempt.tries = attempt.tries.max(page.restarts);
                     let restarts = page.restarts + 1;
@@ -64,7 +64,7 @@ impl Scheduler<'_> {
                 }
                 self.try_again(attempt, failure, now);
             }
-            Verdict::Done => match attempt.task {
+            Verdict::AlreadyDone => match attempt.task {
                 Task::Subscribe(feed) => {
                     let suffix = self.feeds.suffix(self.feeds.tenant_of(feed));
                     log::info!("Already subscribed to feed {}{suffix}", feed_name(self.feeds, feed));
@@ -73,9 +73,9 @@ impl Scheduler<'_> {
                 _ => self.give_up(&attempt, failure, Scope::Item),
             },
             Verdict::Gone => self.gone(&attempt, failure),
-            Verdict::GiveUp => self.give_up(&attempt, failure, Scope::Item),
+            Verdict::FailItem => self.give_up(&attempt, failure, Scope::Item),
             Verdict::CorrectTimes => self.correct_times(attempt, failure),
-            Verdict::Stop => self.give_up(&attempt, failure, Scope::Feed),
+            Verdict::StopScope => self.give_up(&attempt, failure, Scope::Feed),
         }
     }
 
@@ -105,10 +105,10 @@ impl Scheduler<'_> {
             }
             return self.give_up(&attempt, failure, Scope::Item);
         }
-        let delay = if retry::is_due_at_once(failure, attempt.tries) {
+        let delay = if retry::retries_without_delay(failure, attempt.tries) {
             Duration::ZERO
         } else {
-            error::delay(self.settings.retry_delay, attempt.tries, fastrand::f64())
+            backoff::delay(self.settings.retry_delay, attempt.tries, fastrand::f64())
         };
         let (what, of) = match &attempt.task {
             Task::LogIn(_) => ("login", String::new()),
@@ -185,11 +185,11 @@ impl Scheduler<'_> {
             (_, Some(until)) if now + asked.unwrap_or_default() <= until + RETRY_AFTER_MIN => {
                 until.max(now + asked.unwrap_or_default())
             }
-            (Some(asked), _) => now + error::delay_as_asked(asked, fastrand::f64()),
+            (Some(asked), _) => now + backoff::delay_asked_for(asked, fastrand::f64()),
             (None, _) => {
                 state.throttles += 1;
-                let delay = error::delay(self.settings.retry_delay, state.throttles, fastrand::f64());
-                now + error::delay_as_asked(delay.max(RETRY_AFTER_MIN), fastrand::f64())
+                let delay = backoff::delay(self.settings.retry_delay, state.throttles, fastrand::f64());
+                now + backoff::delay_asked_for(delay.max(RETRY_AFTER_MIN), fastrand::f64())
             }
         };
         if until > since + THROTTLED_MAX {

@@ -1,0 +1,101 @@
+//! The waits between attempts.
+
+use std::time::{Duration, Instant};
+
+use crate::limits::{RETRY_AFTER_JITTER_MAX, RETRY_DELAY_MAX};
+
+/// Exponential backoff with jitter: the delay doubles with each failure in a row up to a maximum, and a random part of
+/// its second half is left out, so that clients that failed together do not retry together.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Duration,
+    delay_max: Duration,
+    /// How long after the first failure in a row attempts go on.
+    timeout: Option<Duration>,
+    failures: u32,
+    end: Option<Instant>,
+}
+
+impl Backoff {
+    /// Returns a backoff that begins with a delay of `first` and never ends; its delays are at most [`RETRY_DELAY_MAX`].
+    pub fn new(first: Duration) -> Self {
+        Self { first, delay_max: RETRY_DELAY_MAX, timeout: None, failures: 0, end: None }
+    }
+
+    /// Limits each delay.
+    #[must_use]
+    pub fn with_delay_max(self, delay_max: Duration) -> Self {
+        Self { delay_max, ..self }
+    }
+
+    /// Limits the time from the first failure in a row to the last attempt.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
+    /// Forgets the failures, after a success.
+    pub fn reset(&mut self) {
+        (self.failures, self.end) = (0, None);
+    }
+
+    /// Counts a failure and returns the delay before the next attempt; `None` if that attempt would come after the
+    /// timeout.
+    pub fn next_delay(&mut self, now: Instant) -> Option<Duration> {
+        if let Some(timeout) = self.timeout {
+            self.end.get_or_insert(now + timeout);
+        }
+        self.failures += 1;
+        let delay = delay(self.first, self.failures, fastrand::f64()).min(self.delay_max);
+        self.end.is_none_or(|end| now + delay <= end).then_some(delay)
+    }
+}
+
+/// Returns the delay after `failures` failures in a row, the first of them counted as 1: `first` doubled with each
+/// further failure, at most [`RETRY_DELAY_MAX`], less up to one half by `jitter`, which is from 0 to 1.
+pub fn delay(first: Duration, failures: u32, jitter: f64) -> Duration {
+    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(RETRY_DELAY_MAX);
+    doubled.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+}
+
+/// Returns the delay after an answer that asks for one, such as `Retry-After`: the delay asked for, plus up to a quarter
+/// of it and at most [`RETRY_AFTER_JITTER_MAX`] by `jitter`, which is from 0 to 1.
+pub fn delay_asked_for(asked: Duration, jitter: f64) -> Duration {
+    let addition = (asked / 4).min(RETRY_AFTER_JITTER_MAX).mul_f64(jitter.clamp(0.0, 1.0));
+    asked.saturating_add(addition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_delay_that_is_asked_for_is_kept_and_at_most_a_quarter_longer() {
+        assert_eq!(delay_asked_for(SECOND, 0.0), SECOND);
+        assert_eq!(delay_asked_for(SECOND, 1.0), SECOND + SECOND / 4);
+        assert_eq!(delay_asked_for(900 * SECOND, 1.0), 900 * SECOND + RETRY_AFTER_JITTER_MAX);
+        assert_eq!(delay_asked_for(Duration::MAX, 1.0), Duration::MAX);
+    }
+
+    #[test]
+    fn delays_double_up_to_a_maximum_and_lose_at_most_one_half() {
+        assert_eq!(delay(SECOND, 1, 1.0), SECOND);
+        assert_eq!(delay(SECOND, 3, 1.0), 4 * SECOND);
+        assert_eq!(delay(SECOND, 3, 0.0), 2 * SECOND);
+        assert_eq!(delay(SECOND, u32::MAX, 1.0), RETRY_DELAY_MAX);
+    }
+
+    #[test]
+    fn attempts_end_with_the_timeout_and_begin_again_after_a_success() {
+        let now = Instant::now();
+        let mut backoff = Backoff::new(SECOND).with_delay_max(4 * SECOND).with_timeout(3600 * SECOND);
+        assert!(backoff.next_delay(now).expect("the first attempt") <= SECOND);
+        let last = (0..10).filter_map(|_| backoff.next_delay(now)).last().expect("the timeout is far");
+        assert!((2 * SECOND..=4 * SECOND).contains(&last), "{last:?}");
+        assert_eq!(backoff.next_delay(now + 3600 * SECOND), None);
+        backoff.reset();
+        assert!(backoff.next_delay(now + 7200 * SECOND).expect("a new beginning") <= SECOND);
+    }
+}
