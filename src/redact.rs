@@ -1,13 +1,13 @@
-//! Redaction of text that a server sent: what a server repeats of the program's secrets is removed, and so is every
-//! character that could disguise a line.
+//! Redaction of text from servers: removes secrets of this program that a server repeats, and characters that could
+//! disguise a line.
 //!
-//! Every text from a server passes [`line()`] (in the log's form: [`crate::log::one_line`]) or [`content_id`] before it
-//! goes into the log, the state, `status`, metrics or the quarantine's metadata. The secrets are those of the
-//! configuration, registered when they are read, and tokens and assertions, registered when they arrive or are made.
+//! Every text from a server passes [`line()`] (in the log: [`crate::log::one_line`]) or [`content_id`] before it is
+//! written to the log, the state, `status`, the metrics or the metadata of the quarantine. Secrets of the configuration
+//! are registered when they are read, tokens when they arrive, and assertions when they are created.
 //!
-//! A secret is found as it is, percent-encoded, escaped as in JSON or HTML, and in Base64, alone or as a part
-//! (`Basic` authentication); also if only its beginning is repeated. A secret of fewer than
-//! [`SECRET_BYTES_MIN`] bytes is not looked for, because it would match common words.
+//! A secret is found verbatim, percent-encoded, escaped as in JSON or HTML, and in Base64, alone or as a part of a longer
+//! text (`Basic` authentication), also if only its beginning is repeated. Secrets of fewer than [`SECRET_BYTES_MIN`]
+//! bytes are not searched for because they would match common words.
 
 use std::{
     borrow::Cow,
@@ -27,25 +27,25 @@ use crate::limits::{
     SECRET_BYTES_MIN, SECRET_PREFIX_BYTES_MIN,
 };
 
-/// What is written in place of a secret, and at the end of a text that was cut.
+/// The replacement for a secret, and the end of a text that was cut.
 const ELLIPSIS: char = '…';
 
-/// How many times a text is unescaped: `%252B` is `+` after two.
+/// The maximum number of times that a text is unescaped: `%252B` is `+` after two.
 const ESCAPE_LEVELS_MAX: usize = 3;
 
-/// The first bytes of a secret, by which it is looked up.
+/// The first bytes of a secret, by which it is found.
 type Head = [u8; SECRET_BYTES_MIN];
 
 /// The secrets of this process.
 static SECRETS: LazyLock<RwLock<Secrets>> = LazyLock::new(RwLock::default);
 
-/// Registers a secret, so that no server can make the program write it.
+/// Registers a secret, which is then removed from every text of a server.
 pub fn register(secret: &str) {
     let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
     secrets.add(secret);
 }
 
-/// Registers the value of a header, and each of its words: `Bearer` is followed by what matters.
+/// Registers the value of a header and each of its words: a token follows the word `Bearer`.
 pub fn register_header(value: &str) {
     let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
     secrets.add(value);
@@ -58,7 +58,7 @@ pub fn register_header(value: &str) {
     }
 }
 
-/// Registers a URL if it holds a password, and the password alone.
+/// Registers a URL that contains a password, and the password.
 pub fn register_url(url: &str) {
     let authority = url.split("://").last().and_then(|rest| rest.split(['/', '?', '#']).next());
     let Some((user, _)) = authority.and_then(|authority| authority.rsplit_once('@')) else { return };
@@ -71,27 +71,28 @@ pub fn register_url(url: &str) {
     }
 }
 
-/// The text with `…` in place of each secret. Nothing else changes.
+/// Returns the text with `…` in place of each secret.
 pub fn secrets(text: &str) -> Cow<'_, str> {
     SECRETS.read().unwrap_or_else(PoisonError::into_inner).redacted(text)
 }
 
-/// The same of a body, before anything is cut off it.
+/// Does the same with a body. A body is redacted before it is cut.
 pub fn body(body: &[u8]) -> Vec<u8> {
     secrets(&String::from_utf8_lossy(body)).into_owned().into_bytes()
 }
 
-/// The first line of a text, without secrets, control characters, and characters that change how text is shown; at
-/// most [`MESSAGE_CHARACTERS_MAX`] characters, the last of them `…` if the text was longer.
+/// Returns the first line of a text without secrets, control characters and characters that change how text is
+/// displayed; at most [`MESSAGE_CHARACTERS_MAX`] characters, the last of them `…` if the text was longer.
 pub fn line(text: &str) -> String {
     let first = text.trim().lines().next().unwrap_or_default();
     let plain = plain(first, MESSAGE_CHARACTERS_READ);
     cut(&secrets(&plain), MESSAGE_CHARACTERS_MAX)
 }
 
-/// A blob's content id as it is used everywhere: as the API sent it, if it is of a sensible length and without
-/// secrets or odd characters. Any other one is replaced by its first [`CONTENT_ID_CHARACTERS_KEPT`] characters and a
-/// hash of the whole, so that the blob is collected, remembered and named like any other.
+/// Returns the content id of a blob in the form that the program uses everywhere: verbatim if it has at most
+/// [`CONTENT_ID_BYTES_MAX`] bytes and contains neither secrets nor removed characters. Any other id is replaced by its
+/// first [`CONTENT_ID_CHARACTERS_KEPT`] characters and a hash of the whole, so that the blob is collected and
+/// remembered like any other.
 pub fn content_id(id: String) -> String {
     if id.len() <= CONTENT_ID_BYTES_MAX && id.chars().all(|c| !is_removed(c)) && secrets(&id) == id {
         return id;
@@ -101,8 +102,8 @@ pub fn content_id(id: String) -> String {
     format!("{kept}{ELLIPSIS}{:032x}", xxh3_128(id.as_bytes()))
 }
 
-/// At most this number of characters, without those that are not shown or change how others are. What separates lines
-/// or words becomes a blank.
+/// Returns at most `characters_max` characters, without those that are invisible or change how others are displayed.
+/// Separators of lines and words become spaces.
 fn plain(text: &str, characters_max: usize) -> String {
     let plain = text.chars().take(characters_max).filter_map(|character| match character {
         '\t' | '\r' | '\n' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some(' '),
@@ -112,8 +113,8 @@ fn plain(text: &str, characters_max: usize) -> String {
     plain.collect()
 }
 
-/// A control character, or one of the general category "format" (Cf) or that separates lines and paragraphs (Zl, Zp):
-/// such as U+202E, which shows what follows from right to left.
+/// Returns whether this is a control character or one of the general categories Cf (format), Zl and Zp (separators of
+/// lines and paragraphs), such as U+202E, which displays the following text from right to left.
 ///
 /// Source: Unicode 16, `UnicodeData.txt`.
 fn is_removed(character: char) -> bool {
@@ -184,20 +185,20 @@ impl Secrets {
         let (mut redacted, mut end) = (String::with_capacity(text.len()), 0);
         for range in found {
             if range.start >= end {
-                redacted.push_str(&text[end..floor(text, range.start)]);
+                redacted.push_str(&text[end..character_start(text, range.start)]);
                 redacted.push(ELLIPSIS);
             }
-            end = end.max(ceil(text, range.end));
+            end = end.max(character_end(text, range.end));
         }
         redacted.push_str(&text[end..]);
         Cow::Owned(redacted)
     }
 
-    /// Adds the ranges of the text in which a secret is, as it is or in Base64.
+    /// Adds the ranges of the text that contain a secret, verbatim or in Base64.
     fn find(&self, view: &View, found: &mut Vec<Range<usize>>) {
         self.each_match(&view.bytes, |place| found.push(view.range(place)));
         for run in base64_runs(&view.bytes) {
-            // A secret that is only a part begins at any of the four places of a group.
+            // A secret within a longer text can begin at any of the four offsets of a group.
             let holds_secret = (0..4).any(|offset| {
                 let decoded = decoded(&view.bytes[run.start + offset..run.end]);
                 let mut is_found = false;
@@ -210,7 +211,7 @@ impl Secrets {
         }
     }
 
-    /// Calls `act` with the place of each secret, or of the beginning of one that is long enough or cut off by the end.
+    /// Calls `act` with the range of each secret, or of the beginning of one that is long enough or cut off by the end.
     fn each_match(&self, bytes: &[u8], mut act: impl FnMut(Range<usize>)) {
         let mut start = 0;
         while let Some(head) = bytes[start..].first_chunk::<SECRET_BYTES_MIN>() {
@@ -230,10 +231,10 @@ impl Secrets {
     }
 }
 
-/// A text's bytes after unescaping, each with the range of the original text that it comes from.
+/// The bytes of a text after unescaping, each with the range of the original text that it comes from.
 struct View {
     bytes: Vec<u8>,
-    /// Empty if the bytes are the text's own.
+    /// Empty if the bytes are those of the original text.
     origins: Vec<(u32, u32)>,
 }
 
@@ -247,22 +248,22 @@ impl View {
         self.origins.get(place).copied().unwrap_or_else(own)
     }
 
-    /// The range of the original text that these bytes come from.
+    /// Returns the range of the original text that these bytes come from.
     fn range(&self, bytes: Range<usize>) -> Range<usize> {
         let (start, _) = self.origin(bytes.start);
         let (_, end) = self.origin(bytes.end - 1);
         start as usize..end as usize
     }
 
-    /// The same with `%41`, `\u0041`, `\"`, `&#65;`, `&#x41;` and `&amp;` replaced by what they stand for. `None` if
-    /// there is none of them.
+    /// Replaces `%41`, `\u0041`, `\"`, `&#65;`, `&#x41;`, `&amp;` and the like by the characters they encode. `None` if
+    /// there are none.
     fn unescaped(&self) -> Option<Self> {
         let (mut bytes, mut origins) = (Vec::with_capacity(self.bytes.len()), Vec::new());
         let (mut place, mut is_changed) = (0, false);
         while let Some(&byte) = self.bytes.get(place) {
-            let (stands_for, length) = escape(&self.bytes[place..]).unwrap_or((byte, 1));
+            let (byte, length) = escape(&self.bytes[place..]).unwrap_or((byte, 1));
             is_changed |= length > 1;
-            bytes.push(stands_for);
+            bytes.push(byte);
             origins.push((self.origin(place).0, self.origin(place + length - 1).1));
             place += length;
         }
@@ -270,7 +271,7 @@ impl View {
     }
 }
 
-/// What an escape at the start of these bytes stands for, and how long it is. Secrets are of ASCII characters.
+/// Returns the byte that an escape at the start encodes, and the length of the escape. Secrets are ASCII.
 fn escape(bytes: &[u8]) -> Option<(u8, usize)> {
     let hex = |digits: &[u8]| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok();
     match bytes {
@@ -279,7 +280,7 @@ fn escape(bytes: &[u8]) -> Option<(u8, usize)> {
         [b'\\', escaped @ (b'"' | b'\\' | b'/'), ..] => Some((*escaped, 2)),
         [b'&', rest @ ..] => {
             let length = rest.iter().take(6).position(|byte| *byte == b';')?;
-            let stands_for = match &rest[..length] {
+            let unescaped = match &rest[..length] {
                 b"amp" => b'&',
                 b"lt" => b'<',
                 b"gt" => b'>',
@@ -289,13 +290,13 @@ fn escape(bytes: &[u8]) -> Option<(u8, usize)> {
                 [b'#', digits @ ..] => str::from_utf8(digits).ok()?.parse().ok()?,
                 _ => return None,
             };
-            Some((stands_for, length + 2))
+            Some((unescaped, length + 2))
         }
         _ => None,
     }
 }
 
-/// Decodes what can be decoded, with or without padding, whatever the last bits are.
+/// Decodes Base64 with or without padding, and ignores trailing bits.
 const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -303,7 +304,7 @@ const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Where there are enough characters of Base64's alphabets in a row to hold a secret.
+/// Returns the ranges with enough Base64 characters in a row to contain a secret.
 fn base64_runs(bytes: &[u8]) -> Vec<Range<usize>> {
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
     let (mut runs, mut start) = (Vec::new(), 0);
@@ -317,7 +318,7 @@ fn base64_runs(bytes: &[u8]) -> Vec<Range<usize>> {
     runs
 }
 
-/// The bytes that characters of either Base64 alphabet stand for, as far as there are whole groups.
+/// Decodes characters of either Base64 alphabet, as far as there are whole groups.
 fn decoded(run: &[u8]) -> Vec<u8> {
     let standard = |byte: &u8| match byte {
         b'-' => b'+',
@@ -329,16 +330,16 @@ fn decoded(run: &[u8]) -> Vec<u8> {
     LENIENT_BASE64.decode(standard).unwrap_or_default()
 }
 
-/// The start of the character that this byte belongs to.
-fn floor(text: &str, mut place: usize) -> usize {
+/// Returns the start of the character that this byte belongs to.
+fn character_start(text: &str, mut place: usize) -> usize {
     while !text.is_char_boundary(place) {
         place -= 1;
     }
     place
 }
 
-/// The end of the character that this byte belongs to.
-fn ceil(text: &str, mut place: usize) -> usize {
+/// Returns the end of the character that this byte belongs to.
+fn character_end(text: &str, mut place: usize) -> usize {
     while !text.is_char_boundary(place) {
         place += 1;
     }
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_found_in_every_form_in_which_a_server_can_repeat_it() {
+    fn a_secret_is_found_in_every_encoding() {
         assert_redacted(&format!("the secret {SECRET} is wrong"), "the secret … is wrong");
         assert_redacted(&format!("{SECRET}{SECRET}another-secret"), "………");
         assert_redacted("secret=aB3%7Ek%2Fq%2BZ%26x%3D%25%22y8QwErTy&scope=x", "secret=…&scope=x");
@@ -395,14 +396,14 @@ mod tests {
     }
 
     #[test]
-    fn text_without_a_secret_stays_as_it_is() {
+    fn text_without_a_secret_does_not_change() {
         for text in ["nothing %41 \\u0041 &amp; here", "%", "%ü", "&#999;", "\\u00", "QUFBQUFBQUFBQUFB"] {
             assert!(matches!(known().redacted(text), Cow::Borrowed(same) if same == text), "{text}");
         }
     }
 
     #[test]
-    fn a_line_has_no_character_that_disguises_it() {
+    fn a_line_contains_no_character_that_disguises_it() {
         assert_eq!(line(" one\u{202e}two\u{2066}\u{200b}\tthree\u{1b}[31m\r\nfour"), "onetwo three[31m");
         assert_eq!(line("a\u{2028}[ERROR] b\rc\u{85}d"), "a [ERROR] b c d");
         let long = line(&"ü".repeat(9_999));
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_content_id_is_shortened_and_stays_one_of_its_kind() {
+    fn an_unusual_content_id_is_shortened_and_stays_unique() {
         for id in [
             "20171014180051748005825$20171014180051748005825$audit_sharepoint$Audit_SharePoint$emea0036",
             "",
@@ -430,7 +431,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_breaks_it(text in "[%&;#\\\\xu0-9a-fA-Züa/+=\"-]{0,60}", before in 0_usize..9) {
+        fn any_text_can_be_redacted(text in "[%&;#\\\\xu0-9a-fA-Züa/+=\"-]{0,60}", before in 0_usize..9) {
             let _ = known().redacted(&text);
             let whole = format!("{}{SECRET}{}", &"before-x-"[..before], text);
             proptest::prop_assert!(!known().redacted(&whole).contains(SECRET));

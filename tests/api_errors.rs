@@ -58,13 +58,7 @@ fn reactions() -> Vec<Reaction> {
         stopped(TenantMisconfigured, &["AF20012", "check tenant_id and api_type"]),
         stopped(TenantNotGuid, &["AF20013", "check tenant_id and api_type"]),
         stopped(AuditingOff, &["turn auditing on: Set-AdminAuditLogConfig"]),
-        reaction(
-            ContentTypeInvalid,
-            ListContent,
-            1,
-            1,
-            &["Listing failed", "AF20020", "out of subscriptions"],
-        ),
+        reaction(ContentTypeInvalid, ListContent, 1, 1, &["Listing failed", "AF20020", "from subscriptions"]),
         reaction(
             TimesInvalid,
             ListContent,

@@ -174,10 +174,13 @@ fn a_file_that_cannot_be_used_is_named_with_what_is_wrong_and_the_mend() {
             ["certificate.pem: contains no readable PEM private key", "certificate.key_file"],
         ),
         (apart("certificate", "key-elliptic"), ["the private key is not an RSA key", "RSA key of 2048"]),
-        (apart("certificate", "other-key"), ["other-key.pem: the private key does not belong", "made with"]),
+        (
+            apart("certificate", "other-key"),
+            ["other-key.pem: the private key does not belong", "created with"],
+        ),
         (
             apart("expired", "key"),
-            ["expired.pem: the certificate expired at 2021-01-01T00:00:00Z", "make a new one"],
+            ["expired.pem: the certificate expired at 2021-01-01T00:00:00Z", "create a new one"],
         ),
         (
             apart("key", "key"),
@@ -191,7 +194,7 @@ fn a_file_that_cannot_be_used_is_named_with_what_is_wrong_and_the_mend() {
             combined(&broken),
             ["broken.pem: contains no readable PEM certificate", "-----BEGIN CERTIFICATE-----"],
         ),
-        (combined(&binary), ["binary.pem: is a binary file", "openssl pkcs12 -in app.pfx"]),
+        (combined(&binary), ["binary.pem: a binary file", "openssl pkcs12 -in app.pfx"]),
         (combined(&large), ["large.pem: the file is too large", "check the path"]),
         (combined(&folder), ["not a regular file", "check the path"]),
         (combined(&missing), ["certificate.file /", "/missing: there is no such file; check the path"]),

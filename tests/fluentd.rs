@@ -284,7 +284,7 @@ fn trouble_with_tls_is_named_with_the_mend() {
         (secure("version_1.pem", false), &root, ["X.509 version 1", "create one of version 3"]),
         (secure("here.pem", true), &root, ["it does not let us in", "in tls.cert_file"]),
         (Receiver::plain(), &no_key, ["tls.cert_file", "-----BEGIN PRIVATE KEY-----"]),
-        (Receiver::plain(), &encrypted, ["the key is encrypted", "openssl pkey -in"]),
+        (Receiver::plain(), &encrypted, ["key is encrypted", "openssl pkey -in"]),
     ] {
         let installation = installation(&receiver, &format!("tls: {{ {tls} }}"));
         let failure = output_of(&installation).check().expect_err("trouble").to_string();

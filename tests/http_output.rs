@@ -1043,7 +1043,7 @@ fn what_is_wrong_with_tls_to_a_receiver_is_named_with_a_hint() {
         ),
         ("version_1.pem", &root, ["X.509 version 1", "create one of version 3"]),
         ("here.pem", &no_key, ["tls.cert_file", "-----BEGIN PRIVATE KEY-----"]),
-        ("here.pem", &encrypted, ["the key is encrypted", "openssl pkey -in"]),
+        ("here.pem", &encrypted, ["key is encrypted", "openssl pkey -in"]),
     ] {
         let receiver = Receiver::certified(name);
         let found = try_out(&installation(&receiver.url("/"), &format!("tls: {{ {tls} }}")));

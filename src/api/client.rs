@@ -1,8 +1,7 @@
-//! One call, one HTTP request: asks, checks that the answer is what it must be, and gives it back typed.
+//! The client: each method makes one HTTP request, validates the response and returns it typed.
 //!
-//! Never tries again, never waits, never logs: those are decisions of the pass. What is kept here is that **the token
-//! goes to the configured origin only**: every URL that came in an answer is checked before it is used, and no redirect
-//! is followed.
+//! It never retries, waits or logs; the pass decides about that. Its invariant is that **the token goes to the configured
+//! origin only**: it checks every URL from a response before it uses it, and follows no redirect.
 
 use std::{
     io::{self, Read},
@@ -27,33 +26,33 @@ use crate::{
     login::{self, App},
     network::{
         self, SetupError,
-        agents::{self, Agents, Manner, TlsChoice},
+        agents::{self, AgentOptions, Agents, TlsChoice},
         encoding,
         error::NetworkError,
     },
     redact, time,
 };
 
-/// Speaks to Microsoft for any number of tenants, over connections that are used again.
+/// A client for any number of tenants, which reuses connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(super) agents: Agents,
     body_bytes_max: usize,
-    /// Learns the time from the answers.
+    /// Microsoft's time, which the `Date` of each response sets.
     clock: Clock,
 }
 
-/// What a login brings.
+/// An access token.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// The whole value of the `Authorization` header.
+    /// The value of the `Authorization` header.
     authorization: Secret,
-    /// How long it is accepted, from its coming on.
+    /// How long it is accepted, counted from its arrival.
     pub lifetime: Duration,
 }
 
 impl Token {
-    /// What it says of itself; `None` if it is not of the form that can be read.
+    /// Returns its claims; `None` if the token is not a readable JWT.
     pub fn claims(&self) -> Option<Claims> {
         Claims::of(self.authorization.reveal().strip_prefix("Bearer ")?)
     }
@@ -61,7 +60,7 @@ impl Token {
 
 #[cfg(test)]
 impl Token {
-    /// One that a test hands around.
+    /// Returns a token for tests.
     pub fn of_a_test(lifetime: Duration) -> Self {
         Self { authorization: Secret::new("Bearer t"), lifetime }
     }
@@ -72,44 +71,48 @@ impl Token {
 pub struct Subscription {
     /// `None` for a content type that this program does not know.
     pub content_type: Option<ContentType>,
-    /// Whether it runs. An entry without a status does.
+    /// Whether it is enabled. An entry without a status is.
     pub enabled: bool,
 }
 
 /// One page of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Unsorted, as they came.
+    /// The blobs in the order of the response.
     pub blobs: Vec<ListedBlob>,
-    /// Where the listing goes on: the next page's full URL.
+    /// The full URL of the next page; `None` at the end of the listing.
     pub next: Option<String>,
-    /// Whether the answer had no body at all. That was seen to stand for "no blobs", and to be a passing fault.
+    /// Whether the response had no body at all. That was seen to mean "no blobs", and to be a transient fault.
     pub is_blank: bool,
     /// The id of a blob that is left out because its URI is missing or too long; of the first, if there are any.
     pub unreadable: Option<String>,
 }
 
 impl Client {
-    /// Makes the client; connects to nothing yet.
+    /// Creates the client without connecting.
+    ///
+    /// # Errors
+    ///
+    /// `ca_file` or the proxy is not usable.
     pub fn new(network: &Network, collect: &Collect, clock: Clock) -> Result<Self, SetupError> {
-        let manner = Manner {
-            at_once: collect.threads,
-            silence_max: collect.request_timeout,
+        let options = AgentOptions {
+            requests_max: collect.threads,
+            io_timeout: collect.request_timeout,
             tls: TlsChoice::Resuming(
                 TlsConfig::builder().root_certs(network::roots(network.ca_file.as_deref())?).build(),
             ),
             alias: None,
         };
-        Ok(Self { agents: Agents::new(network, &manner)?, body_bytes_max: collect.body_bytes_max, clock })
+        Ok(Self { agents: Agents::new(network, &options)?, body_bytes_max: collect.body_bytes_max, clock })
     }
 
-    /// Cuts every connection, in all threads: requests that run fail at once, and so does each one after.
+    /// Closes every connection in all threads: running and later requests fail at once.
     pub fn shut_down(&self) {
         self.agents.shut_down();
     }
 
-    /// Asks the login endpoint for a token, by the client credentials grant of its v2 endpoint. A certificate or a
-    /// federated token is read from its file for that.
+    /// Logs in with the client credentials grant of the v2 endpoint. Reads a certificate or a federated token from its
+    /// file.
     ///
     /// Source: "Microsoft identity platform and the OAuth 2.0 client credentials flow".
     pub fn log_in(&self, tenant: &Tenant) -> Result<Token, ApiError> {
@@ -118,11 +121,11 @@ impl Client {
         let response = self.agents.agent_for(&url).post(&url).send_form(form.fields());
         let mut body = Body::default();
         self.read_body(tenant, &url, response, &mut body, |_| ())?;
-        let answer: login::TokenResponse = parse(body.bytes(), "a token")?;
-        Ok(Token { authorization: answer.authorization(), lifetime: answer.lifetime() })
+        let response: login::TokenResponse = parse(body.bytes(), "a token")?;
+        Ok(Token { authorization: response.authorization(), lifetime: response.lifetime() })
     }
 
-    /// Lists the tenant's subscriptions.
+    /// Lists the subscriptions of a tenant.
     pub fn subscriptions(&self, tenant: &Tenant, token: &Token) -> Result<Vec<Subscription>, ApiError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -143,7 +146,11 @@ impl Client {
             .collect())
     }
 
-    /// Starts a subscription. One that runs already is an [`ApiError`] with the code `AF20024`.
+    /// Starts a subscription.
+    ///
+    /// # Errors
+    ///
+    /// Among others, code `AF20024` if the subscription is already enabled.
     pub fn start_subscription(
         &self,
         tenant: &Tenant,
@@ -156,7 +163,7 @@ impl Client {
         self.read_body(tenant, &url, request.send_empty(), &mut Body::default(), |_| ()).map(drop)
     }
 
-    /// The URL of a window's first page.
+    /// Returns the URL of the first page of a window.
     pub fn first_page(
         tenant: &Tenant,
         content_type: ContentType,
@@ -168,9 +175,9 @@ impl Client {
         operation(tenant, &format!("subscriptions/content?{query}&"))
     }
 
-    /// Lists one page: a window's first one, or one that an earlier page named as its next.
+    /// Lists one page: the first one of a window, or the next one that an earlier page names.
     ///
-    /// `end` is where the listed period ends. A blob whose creation time cannot be read counts as created then.
+    /// `end` is the end of the listed window, which replaces an unreadable creation time of a blob.
     pub fn list_page(
         &self,
         tenant: &Tenant,
@@ -193,22 +200,22 @@ impl Client {
             }
         }
         let next = ["nextpageuri", "nextpageurl"].iter().find_map(|name| headers.get(*name));
-        let next = next.filter(|url| !url.as_bytes().trim_ascii().is_empty()); // was seen to stand for the end
+        let next = next.filter(|url| !url.as_bytes().trim_ascii().is_empty()); // an empty value was seen at the end
         let next = next.map(|url| url.to_str().map(str::to_owned)).transpose();
         Ok(Page {
             blobs,
             unreadable,
-            next: next.map_err(|_| ApiError::Malformed("a page whose NextPageUri is no text".to_owned()))?,
+            next: next.map_err(|_| ApiError::Malformed("a page whose NextPageUri is not text".to_owned()))?,
             is_blank: body.is_empty(),
         })
     }
 
-    /// Downloads a blob's body, decompressed. `room` is asked for each further stretch of memory, in bytes, before it is
-    /// filled, and may take its time to answer.
+    /// Downloads a blob and decompresses its body. Calls `room` with the number of bytes before it uses further memory;
+    /// `room` may block until they are available.
     ///
     /// # Errors
     ///
-    /// The answer is not a whole body.
+    /// The response is not a complete body.
     pub fn download(
         &self,
         tenant: &Tenant,
@@ -221,14 +228,12 @@ impl Client {
         self.get(tenant, &with_publisher(&blob.content_uri, tenant), token, body, room).map(drop)
     }
 
-    /// The same for a blob that other attempts could not read: of a compressed body that cannot be read to its end,
-    /// `encoded` is what arrived, and `body` what could be decompressed of it.
-    ///
-    /// Both bodies together take at most twice the limit of one.
+    /// Does the same for a blob that earlier attempts could not read. If its compressed body cannot be read to the end,
+    /// `encoded` holds what arrived, and `body` what could be decompressed of it. Each has at most `curl_max_size` bytes.
     ///
     /// # Errors
     ///
-    /// The answer is not a whole body.
+    /// The response is not a complete body.
     pub fn download_in_part(
         &self,
         tenant: &Tenant,
@@ -272,8 +277,7 @@ impl Client {
         self.read_body(tenant, url, self.request(url, token), body, room)
     }
 
-    /// Reads an answer's body whole, or fails with what the answer says. The connection goes back to the pool only if
-    /// the body was read to its end, so an error's is read too, within bounds.
+    /// Reads the whole body of a response, or returns the error that the response contains.
     fn read_body(
         &self,
         tenant: &Tenant,
@@ -289,7 +293,7 @@ impl Client {
         Ok(head.headers)
     }
 
-    /// Returns the answer if its status is one of success.
+    /// Returns the head and the unread body of a response with a success status.
     fn accept(
         &self,
         tenant: &Tenant,
@@ -302,7 +306,7 @@ impl Client {
             self.clock.note(&tenant.tenant_id, date, Instant::now());
         }
         if !head.status.is_success() {
-            let reason = agents::read_refusal(&head.headers, sent);
+            let reason = agents::read_error_body(&head.headers, sent);
             let status = head.status.as_u16();
             return Err(ApiError::from_response(status, &head.headers, &reason, Timestamp::now()));
         }
@@ -312,7 +316,7 @@ impl Client {
         Ok((head, sent))
     }
 
-    /// Reads to the end, within the limit.
+    /// Reads to the end, at most `body_bytes_max` bytes.
     fn fill(
         &self,
         url: &str,
@@ -337,13 +341,13 @@ impl Client {
     }
 }
 
-/// Checks that a body is not an error in spite of the answer's status.
+/// Checks that the body of a response with a success status is not an error.
 fn check_success(head: &Parts, body: &Body) -> Result<(), ApiError> {
     let failure = ApiError::from_success(head.status.as_u16(), &head.headers, body.bytes(), Timestamp::now());
     failure.map_or(Ok(()), Err)
 }
 
-/// Reads in small steps. A decoder that meets broken data discards what it has decoded in the same step.
+/// A reader in small steps: a decoder discards what it has decoded in the step in which it meets broken data.
 struct SmallReads<R>(R);
 
 impl<R: Read> Read for SmallReads<R> {
@@ -353,7 +357,7 @@ impl<R: Read> Read for SmallReads<R> {
     }
 }
 
-/// Reads an entry of a listing field by field, so that one that cannot be read leaves the others readable.
+/// Reads an entry of a listing field by field, so that one unreadable field leaves the others readable.
 fn read_entry(entry: &str, end: Timestamp) -> ListedBlob {
     let (content_id, content_uri, expiration) = Default::default();
     let mut blob = ListedBlob { content_id, content_uri, created: end, expiration };
@@ -375,13 +379,13 @@ fn read_entry(entry: &str, end: Timestamp) -> ListedBlob {
             _ => {}
         }
     });
-    // Without an id the URI tells the blob from others.
+    // Without an id, the URI identifies the blob.
     let id = if blob.content_id.is_empty() { blob.content_uri.clone() } else { blob.content_id };
     blob.content_id = redact::content_id(id);
     blob
 }
 
-/// Reads what a login would send as its proof, and does not send it.
+/// Reads the credential that a login would send, and sends nothing.
 pub fn read_credential(tenant: &Tenant) -> Result<(), ApiError> {
     app_of(tenant).form(tenant.cloud.api_url())?;
     Ok(())
@@ -392,24 +396,24 @@ fn app_of(tenant: &Tenant) -> App<'_> {
     App { login_url, tenant_id, client_id, credential }
 }
 
-/// How far the clock of whoever sent these headers is ahead of this machine's.
+/// Returns how far the clock of the server is ahead of this machine's, by the `Date` of a response.
 pub(super) fn clock_ahead(headers: &HeaderMap) -> Option<SignedDuration> {
     Some(date(headers)?.duration_since(Timestamp::now()))
 }
 
-/// When an answer was sent, by the clock of its server.
+/// Returns the `Date` of a response.
 fn date(headers: &HeaderMap) -> Option<Timestamp> {
     time::http_date(headers.get("date")?.to_str().ok()?)
 }
 
-/// The URL of an operation on the tenant's feed, ending in the publisher. `query` ends in `?` or `&`.
+/// Returns the URL of an operation on the activity feed of a tenant, with the publisher at its end. `query` ends with `?`
+/// or `&`.
 fn operation(tenant: &Tenant, query: &str) -> String {
     let Tenant { api_url, tenant_id, publisher_id, .. } = tenant;
     format!("{api_url}/api/v1.0/{tenant_id}/activity/feed/{query}PublisherIdentifier={publisher_id}")
 }
 
-/// A URL that the API gave, used as it is, with the publisher where it lacks: without one, all callers of the world
-/// share a quota.
+/// Adds the publisher to a URL from the API unless it has one: all callers without a publisher share one quota.
 fn with_publisher(url: &str, tenant: &Tenant) -> String {
     if url.to_ascii_lowercase().contains("publisheridentifier=") {
         return url.to_owned();
@@ -418,7 +422,11 @@ fn with_publisher(url: &str, tenant: &Tenant) -> String {
     format!("{url}{joint}PublisherIdentifier={}", tenant.publisher_id)
 }
 
-/// Whether a URL is on the tenant's API origin: scheme, host and port the same, and no user before the host.
+/// Checks that a URL has the API origin of the tenant (scheme, host and port) and contains no user.
+///
+/// # Errors
+///
+/// [`ApiError::ForeignUrl`].
 fn check_origin(tenant: &Tenant, what: &'static str, url: &str) -> Result<(), ApiError> {
     fn origin(url: &str) -> Option<(String, String, u16)> {
         let uri: Uri = url.parse().ok()?;
@@ -434,7 +442,7 @@ fn check_origin(tenant: &Tenant, what: &'static str, url: &str) -> Result<(), Ap
     Err(ApiError::ForeignUrl { what, url: without_query(url), api_url: tenant.api_url.clone() })
 }
 
-/// Reads an answer's JSON. Where it fails says so without quoting: the body can hold a token.
+/// Parses the JSON of a response. The error quotes nothing: the body can contain a token.
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, ApiError> {
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     serde_json::from_slice(text).map_err(|error| {
@@ -443,7 +451,7 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, ApiErr
     })
 }
 
-/// Reads an answer that is a list. An empty body was seen to stand for an empty one.
+/// Parses a response that is a list. An empty body was seen in place of an empty list.
 fn parse_list<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<Vec<T>, ApiError> {
     if body.trim_ascii().is_empty() { Ok(Vec::new()) } else { parse(body, what) }
 }
@@ -468,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_apis_own_origin_gets_the_token() {
+    fn the_token_goes_to_the_origin_of_the_api_only() {
         for url in [
             "https://manage.office.com/api/v1.0/x",
             "https://MANAGE.office.com:443/api",
@@ -492,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn the_publisher_is_added_where_it_lacks_and_the_url_kept_as_it_is() {
+    fn a_missing_publisher_is_added_to_the_url() {
         let next = "https://manage.office.com/a?contenttype=Audit.Exchange&nextpage=2020$2020$na0022";
         let publisher = "PublisherIdentifier=33333333-3333-4333-8333-333333333333";
         assert_eq!(with_publisher(next, &tenant()), format!("{next}&{publisher}"));

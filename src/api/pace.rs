@@ -1,21 +1,21 @@
-//! When a tenant's next request may be made. Pure: the time is passed in.
+//! The rate limiter of a tenant. Pure: the time is passed in.
 //!
-//! Microsoft grants a tenant a number of requests a minute. Nobody can look the number up; it shows only in answers that
-//! throttle (`AF429`), and how they are counted is not documented. A client that makes at most `rate` requests in *any*
-//! 60 seconds keeps within a quota of `rate` whether the server counts in fixed minutes, in a sliding window or with a
-//! bucket that refills. So that is what [`Pace`] does: requests count from the moment they are sent until 60 seconds
-//! after their answer, because the server counts them somewhere between.
+//! Microsoft grants each tenant a quota of requests per minute. The quota cannot be queried; a client sees it only in
+//! throttling responses (`AF429`), and the counting method is not documented. A client that makes at most `rate`
+//! requests in *any* 60 seconds stays within a quota of `rate` whether the server counts in fixed minutes, in a sliding
+//! window or with a token bucket. [`Pace`] does that: a request counts from the moment it is sent until 60 seconds after
+//! its response, because the server counts it somewhere in between.
 //!
-//! The rate is fixed, or learned ([`RequestsPerMinute::Auto`]):
+//! The rate is fixed, or adapts ([`RequestsPerMinute::Auto`]):
 //!
-//! - It begins at what an earlier pass has learned, else at [`AUTO_START`].
-//! - While the rate holds requests back (there is a backlog) and requests are accepted, it grows exponentially.
-//! - A throttling answer halves it, once for a burst of them: answers to requests that were sent before do not halve it
-//!   again. What was accepted in the last minute becomes the plateau: the rate climbs back to it within seconds of
-//!   accepted requests, because that many are known to work, and stays there before it grows further, slowly.
+//! - It begins with the rate learned by an earlier pass, else with [`AUTO_START`].
+//! - While requests wait (there is a backlog) and requests are accepted, it grows exponentially.
+//! - A throttling response halves it, once per burst: responses to requests sent earlier do not halve it again. The
+//!   number of requests accepted in the last minute becomes the plateau: the rate climbs back to it within seconds,
+//!   because that many are known to work, and stays there for [`AUTO_HOLD`] before it grows again, slowly.
 //!
-//! After a throttling answer, and after the pause that the caller imposes, one request is made alone. Each one that is
-//! accepted lets one more run at a time. So a pause that was too short costs one refused request, not one a thread.
+//! After a throttling response and the pause that the caller imposes, one request runs alone. Each accepted request lets
+//! one more run concurrently. So a pause that was too short costs one refused request, not one per thread.
 
 use std::{
     collections::VecDeque,
@@ -28,80 +28,80 @@ use crate::{
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Answers that came within this time are counted together, and until 60 seconds after the last of them.
+/// Responses within this interval are counted together, until 60 seconds after the last of them.
 const SLOT: Duration = Duration::from_millis(500);
-/// The rate grows in steps of this duration, …
+/// The shortest step in which the rate grows, …
 const STEP: Duration = Duration::from_millis(100);
-/// … and of this one at the most, however long the last step is ago.
+/// … and the longest, whatever the time since the last step.
 const STEP_MAX: Duration = Duration::from_secs(1);
-/// Growth that doubles the rate in 15 s: the time in which it would grow by its own size at a constant speed.
+/// The time constant of a growth that doubles the rate in 15 s (15 s / ln 2).
 const FAST_GROWTH: Duration = Duration::from_millis(21_640);
-/// The same for a rate that doubles in 5 minutes.
+/// The time constant of a growth that doubles the rate in 5 minutes.
 const SLOW_GROWTH: Duration = Duration::from_millis(432_809);
-/// The time in which the rate climbs from zero to the plateau, hence from one half to it in 15 s.
+/// The time in which the rate climbs from zero to the plateau; from one half of it in 15 s.
 const CLIMB: Duration = Duration::from_secs(30);
-/// The share of what was accepted in a minute that becomes the plateau, in percent.
+/// The plateau as a percentage of the requests accepted in the last minute.
 const PLATEAU_PERCENT: u64 = 95;
-/// The rate is counted in thousandths of a request a minute, so that small steps are not lost.
+/// The rate is stored in thousandths of a request per minute, so that small steps are not lost.
 const UNIT: u64 = 1000;
 
-/// A rate that an earlier pass has learned.
+/// The rate that an earlier pass has learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Learned {
-    /// Requests a minute.
+    /// Requests per minute.
     pub requests_per_minute: u32,
-    /// Whether it is known to be near the quota, because the tenant was throttled lately.
+    /// Whether it is near the quota, because the tenant was throttled recently.
     pub is_plateau: bool,
 }
 
-/// A permission to make one request, given back to [`Pace::answered`] with what came of it.
+/// A permission to make one request, returned to [`Pace::answered`] with its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permit {
-    /// The number of bursts of throttling answers before it was given.
+    /// The number of bursts of throttling responses before it was issued.
     burst: u32,
 }
 
-/// What an answer says about the quota.
+/// The outcome of a request with respect to the quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestOutcome {
     /// The request was within the quota.
     Accepted,
-    /// It was not.
+    /// The request exceeded the quota.
     Throttled,
-    /// Nothing: there was no answer.
+    /// Unknown, because no response arrived.
     Unknown,
 }
 
-/// A tenant's pace: at most a number of requests in any minute, and none while it is paused.
+/// The rate limiter of a tenant: a maximum number of requests in any minute, and none during a pause.
 #[derive(Debug)]
 pub struct Pace {
-    /// In thousandths of a request a minute.
+    /// In thousandths of a request per minute.
     rate: u64,
-    /// How the rate changes, unless it is fixed.
-    law: Option<Law>,
-    /// What was answered in the last minute, oldest first.
+    /// How the rate adapts; `None` if it is fixed.
+    adaption: Option<Adaption>,
+    /// The responses of the last minute, oldest first.
     slots: VecDeque<Slot>,
-    /// The requests in them.
+    /// The number of requests in `slots`.
     in_slots: u64,
-    /// Requests without an answer so far.
+    /// Requests without a response so far.
     running: u32,
-    /// How many may run at a time.
+    /// The maximum number of concurrent requests.
     running_max: u32,
-    /// Bursts of throttling answers so far.
+    /// Bursts of throttling responses so far.
     bursts: u32,
     paused_until: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Law {
-    /// Where the rate was throttled, less a margin, in thousandths.
+struct Adaption {
+    /// The rate that is known to work since the last throttling, in thousandths.
     plateau: Option<u64>,
     /// Before this time the rate does not grow beyond the plateau.
     hold_until: Option<Instant>,
     last_step: Option<Instant>,
     /// Whether a request was accepted since the last step.
     has_accepted: bool,
-    /// When a throttling answer last came in this pass.
+    /// When a throttling response last arrived in this pass.
     throttled_at: Option<Instant>,
 }
 
@@ -109,25 +109,25 @@ struct Law {
 struct Slot {
     begin: Instant,
     accepted: u32,
-    /// Throttled, or without an answer: the server may have counted them.
+    /// Requests that were throttled or had no response: the server may have counted them.
     others: u32,
 }
 
 impl Pace {
-    /// A pace that begins now. What an earlier pass has learned counts only without a fixed rate.
+    /// Returns a rate limiter that begins now. `learned` is ignored with a fixed rate.
     pub fn new(requests_per_minute: RequestsPerMinute, learned: Option<Learned>, now: Instant) -> Self {
-        let (rate, law) = match (requests_per_minute, learned) {
+        let (rate, adaption) = match (requests_per_minute, learned) {
             (RequestsPerMinute::Fixed(rate), _) => (rate.max(1), None),
-            (RequestsPerMinute::Auto, None) => (AUTO_START, Some(Law::new(None))),
+            (RequestsPerMinute::Auto, None) => (AUTO_START, Some(Adaption::new(None))),
             (RequestsPerMinute::Auto, Some(Learned { requests_per_minute, is_plateau })) => {
                 let rate = requests_per_minute.clamp(AUTO_MIN, AUTO_MAX);
                 let plateau = is_plateau.then(|| (u64::from(rate) * UNIT, now + AUTO_HOLD));
-                (rate, Some(Law::new(plateau)))
+                (rate, Some(Adaption::new(plateau)))
             }
         };
         Self {
             rate: u64::from(rate) * UNIT,
-            law,
+            adaption,
             slots: VecDeque::new(),
             in_slots: 0,
             running: 0,
@@ -137,9 +137,12 @@ impl Pace {
         }
     }
 
-    /// Permits one request. `Err` is the time from which on it is worth asking again; without one, that is when a
-    /// running request has ended.
-    pub fn take(&mut self, now: Instant) -> Result<Permit, Option<Instant>> {
+    /// Acquires a permit for one request.
+    ///
+    /// # Errors
+    ///
+    /// No request may be made now. The error is the time at which to ask again; `None` means when a running request ends.
+    pub fn acquire(&mut self, now: Instant) -> Result<Permit, Option<Instant>> {
         if let Some(until) = self.paused_until(now) {
             return Err(Some(until));
         }
@@ -148,11 +151,12 @@ impl Pace {
         }
         self.forget_before(now);
         if self.counted() >= self.rate / UNIT {
-            if let Some(law) = &mut self.law {
-                law.grow(&mut self.rate, now);
+            if let Some(adaption) = &mut self.adaption {
+                adaption.grow(&mut self.rate, now);
             }
             if self.counted() >= self.rate / UNIT {
-                let next_step = self.law.as_ref().and_then(|law| law.next_step(self.rate, now));
+                let next_step =
+                    self.adaption.as_ref().and_then(|adaption| adaption.next_step(self.rate, now));
                 let next_free = self.slots.front().map(Slot::end);
                 return Err([next_step, next_free].into_iter().flatten().min());
             }
@@ -161,7 +165,7 @@ impl Pace {
         Ok(Permit { burst: self.bursts })
     }
 
-    /// Takes a permit back, and learns from what came of it.
+    /// Returns a permit with the outcome of its request.
     pub fn answered(&mut self, permit: Permit, outcome: RequestOutcome, now: Instant) {
         self.running = self.running.saturating_sub(1);
         self.forget_before(now);
@@ -177,8 +181,8 @@ impl Pace {
                 slot.accepted += 1;
                 if is_of_this_burst {
                     self.running_max = self.running_max.saturating_add(1);
-                    if let Some(law) = &mut self.law {
-                        law.has_accepted = true;
+                    if let Some(adaption) = &mut self.adaption {
+                        adaption.has_accepted = true;
                     }
                 }
             }
@@ -192,44 +196,44 @@ impl Pace {
     }
 
     fn slow_down(&mut self, now: Instant) {
-        // A request that ran alone after a pause and was throttled belongs to the burst before.
+        // A throttled request that ran alone after a pause belongs to the previous burst.
         let is_first = self.running_max > 1;
         self.bursts += 1;
         self.running_max = 1;
         let accepted: u64 = self.slots.iter().map(|slot| u64::from(slot.accepted)).sum();
-        if let Some(law) = self.law.as_mut().filter(|_| is_first) {
+        if let Some(adaption) = self.adaption.as_mut().filter(|_| is_first) {
             self.rate = (self.rate / 2).max(u64::from(AUTO_MIN) * UNIT);
-            law.plateau = Some(self.rate.max(accepted * UNIT / 100 * PLATEAU_PERCENT));
-            law.hold_until = Some(now + AUTO_HOLD);
-            law.throttled_at = Some(now);
-            law.has_accepted = false;
+            adaption.plateau = Some(self.rate.max(accepted * UNIT / 100 * PLATEAU_PERCENT));
+            adaption.hold_until = Some(now + AUTO_HOLD);
+            adaption.throttled_at = Some(now);
+            adaption.has_accepted = false;
         }
     }
 
-    /// The end of the pause that lasts now.
+    /// Returns the end of the current pause.
     pub fn paused_until(&self, now: Instant) -> Option<Instant> {
         self.paused_until.filter(|&until| now < until)
     }
 
-    /// Lets nothing through until then.
+    /// Permits no request until then. A pause is never shortened.
     pub fn pause(&mut self, until: Instant) {
         self.paused_until = Some(self.paused_until.map_or(until, |earlier| earlier.max(until)));
     }
 
-    /// The rate, in requests a minute.
+    /// Returns the rate in requests per minute.
     pub fn requests_per_minute(&self) -> u32 {
         u32::try_from(self.rate / UNIT).unwrap_or(u32::MAX)
     }
 
-    /// Returns what a later pass should begin with: the rate that is known to work, and when a throttling answer last
-    /// came, if one came in this pass. `None` with a fixed rate.
+    /// Returns what a later pass begins with: the rate that is known to work, and when a throttling response last arrived
+    /// in this pass. `None` with a fixed rate.
     pub fn learned(&self) -> Option<(u32, Option<Instant>)> {
-        let law = self.law.as_ref()?;
-        let rate = law.plateau.unwrap_or_default().max(self.rate) / UNIT;
-        Some((u32::try_from(rate).unwrap_or(AUTO_MAX), law.throttled_at))
+        let adaption = self.adaption.as_ref()?;
+        let rate = adaption.plateau.unwrap_or_default().max(self.rate) / UNIT;
+        Some((u32::try_from(rate).unwrap_or(AUTO_MAX), adaption.throttled_at))
     }
 
-    /// How many requests the server may have counted in the last minute.
+    /// Returns the number of requests that the server may have counted in the last minute.
     fn counted(&self) -> u64 {
         self.in_slots + u64::from(self.running)
     }
@@ -242,13 +246,13 @@ impl Pace {
     }
 }
 
-impl Law {
+impl Adaption {
     fn new(plateau: Option<(u64, Instant)>) -> Self {
         let (plateau, hold_until) = plateau.unzip();
         Self { plateau, hold_until, last_step: None, has_accepted: false, throttled_at: None }
     }
 
-    /// Raises the rate by one step, if it is time for one and requests are accepted.
+    /// Raises the rate by one step if a step is due and requests are accepted.
     fn grow(&mut self, rate: &mut u64, now: Instant) {
         let since = self.last_step.map_or(STEP, |last| now.saturating_duration_since(last));
         if since < STEP || !self.has_accepted {
@@ -265,11 +269,11 @@ impl Law {
         let before = *rate;
         *rate = (before + share(whole)).min(most).min(u64::from(AUTO_MAX) * UNIT);
         self.last_step = Some(now);
-        // A step of less than one request permits none, so no answer to one can be waited for.
+        // A step of less than one request permits none, so no response would allow the next step.
         self.has_accepted = *rate / UNIT == before / UNIT;
     }
 
-    /// When the next step is due. `None` while none will come without a further answer.
+    /// Returns when the next step is due. `None` while it depends on a further response.
     fn next_step(&self, rate: u64, now: Instant) -> Option<Instant> {
         let next = self.last_step.map_or(now, |last| last + STEP).max(now + Duration::from_millis(1));
         let held = self
@@ -280,7 +284,7 @@ impl Law {
 }
 
 impl Slot {
-    /// When what is in it counts no more.
+    /// Returns when its requests no longer count.
     fn end(&self) -> Instant {
         self.begin + SLOT + MINUTE
     }
@@ -309,7 +313,7 @@ mod tests {
         let mut now = start;
         let mut made = 0;
         while now < start + span {
-            match pace.take(now) {
+            match pace.acquire(now) {
                 Ok(permit) => {
                     made += 1;
                     pace.answered(permit, RequestOutcome::Accepted, now);
@@ -325,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_rate_is_the_most_in_any_minute() {
+    fn a_fixed_rate_bounds_the_requests_in_any_minute() {
         let start = Instant::now();
         assert_eq!(requests_within(&mut fixed(600, start), start, Duration::from_millis(1)), 600);
         assert_eq!(requests_within(&mut fixed(600, start), start, 60 * SECOND), 600);
@@ -335,46 +339,47 @@ mod tests {
     }
 
     #[test]
-    fn a_request_counts_until_a_minute_after_its_answer() {
+    fn a_request_counts_until_a_minute_after_its_response() {
         let start = Instant::now();
         let mut pace = fixed(1, start);
-        let permit = pace.take(start).expect("the first");
-        assert_eq!(pace.take(start + 90 * SECOND), Err(None), "it still runs");
+        let permit = pace.acquire(start).expect("the first");
+        assert_eq!(pace.acquire(start + 90 * SECOND), Err(None), "it still runs");
         pace.answered(permit, RequestOutcome::Unknown, start + 90 * SECOND);
         let free_at = start + 150 * SECOND + SLOT;
-        assert_eq!(pace.take(start + 91 * SECOND), Err(Some(free_at)));
-        assert!(pace.take(free_at).is_ok());
+        assert_eq!(pace.acquire(start + 91 * SECOND), Err(Some(free_at)));
+        assert!(pace.acquire(free_at).is_ok());
     }
 
     #[test]
-    fn a_pause_holds_back_and_never_shrinks() {
+    fn a_pause_stops_requests_and_is_never_shortened() {
         let start = Instant::now();
         let mut pace = fixed(600, start);
         pace.pause(start + 9 * SECOND);
         pace.pause(start + 3 * SECOND);
-        assert_eq!(pace.take(start), Err(Some(start + 9 * SECOND)));
-        assert!(pace.take(start + 9 * SECOND).is_ok());
+        assert_eq!(pace.acquire(start), Err(Some(start + 9 * SECOND)));
+        assert!(pace.acquire(start + 9 * SECOND).is_ok());
     }
 
     #[test]
-    fn a_burst_of_throttling_answers_halves_the_rate_once() {
+    fn a_burst_of_throttling_responses_halves_the_rate_once() {
         let start = Instant::now();
         let mut pace = auto(None, start);
-        let permits: Vec<_> = (0..50).map(|_| pace.take(start).expect("within a minute's burst")).collect();
+        let permits: Vec<_> =
+            (0..50).map(|_| pace.acquire(start).expect("within a minute's burst")).collect();
         for permit in permits {
             pace.answered(permit, RequestOutcome::Throttled, start);
         }
         assert_eq!(pace.requests_per_minute(), AUTO_START / 2);
         // One request at a time finds out that the quota is still used up.
-        let alone = pace.take(start + SECOND).expect("one");
-        assert_eq!(pace.take(start + SECOND), Err(None));
+        let alone = pace.acquire(start + SECOND).expect("one");
+        assert_eq!(pace.acquire(start + SECOND), Err(None));
         pace.answered(alone, RequestOutcome::Throttled, start + SECOND);
         assert_eq!(pace.requests_per_minute(), AUTO_START / 2);
         // Each one that is accepted lets one more run.
-        let alone = pace.take(start + 2 * SECOND).expect("one");
+        let alone = pace.acquire(start + 2 * SECOND).expect("one");
         pace.answered(alone, RequestOutcome::Accepted, start + 2 * SECOND);
-        let both = [pace.take(start + 3 * SECOND), pace.take(start + 3 * SECOND)];
-        assert_eq!(pace.take(start + 3 * SECOND), Err(None));
+        let both = [pace.acquire(start + 3 * SECOND), pace.acquire(start + 3 * SECOND)];
+        assert_eq!(pace.acquire(start + 3 * SECOND), Err(None));
         for permit in both {
             pace.answered(permit.expect("two"), RequestOutcome::Throttled, start + 3 * SECOND);
         }
@@ -389,7 +394,7 @@ mod tests {
         let mut pace = auto(None, start);
         for second in 0..100 {
             let now = start + second * SECOND;
-            if let Ok(permit) = pace.take(now) {
+            if let Ok(permit) = pace.acquire(now) {
                 pace.answered(
                     permit,
                     if second % 2 == 0 { RequestOutcome::Throttled } else { RequestOutcome::Accepted },
@@ -406,12 +411,12 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_grows_only_where_it_holds_requests_back() {
+    fn the_rate_grows_only_while_requests_wait() {
         let start = Instant::now();
         let mut pace = auto(None, start);
         for second in 0..600 {
             let now = start + second * SECOND;
-            let permit = pace.take(now).expect("one a second is no backlog");
+            let permit = pace.acquire(now).expect("one a second is no backlog");
             pace.answered(permit, RequestOutcome::Accepted, now);
         }
         assert_eq!(pace.learned(), Some((AUTO_START, None)));
@@ -420,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_was_throttled_lately_is_kept_for_a_while_and_then_grows_slowly() {
+    fn a_recently_throttled_rate_is_held_and_then_grows_slowly() {
         let start = Instant::now();
         let mut pace = auto(Some(Learned { requests_per_minute: 600, is_plateau: true }), start);
         requests_within(&mut pace, start, AUTO_HOLD);

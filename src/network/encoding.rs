@@ -1,7 +1,7 @@
-//! Decompresses the bodies of answers.
+//! Decompression of response bodies.
 //!
-//! ureq's own decompression is not used: it knows one spelling of one coding, and a body that it cannot decompress is
-//! lost. Coding names are case-insensitive, `x-gzip` means `gzip`, and several can be listed.
+//! ureq's own decompression is not used: it accepts one spelling of one coding, and loses a body that it cannot
+//! decompress. Coding names are case-insensitive, `x-gzip` means `gzip`, and several can be listed.
 //!
 //! Source: RFC 9110, sections 8.4 and 8.4.1.3.
 
@@ -52,15 +52,15 @@ fn codings(headers: &HeaderMap) -> Result<usize, NetworkError> {
     Ok(gzips)
 }
 
-/// Data that is not gzip.
+/// An error returned when a body that should be gzip is not.
 #[derive(Debug, thiserror::Error)]
 #[error("not the gzip that it claims to be")]
 pub(super) struct NotGzip;
 
-/// Reads a body that is compressed by its headers. A body that begins as JSON or a page in HTML does is read as it is,
-/// and so is an empty one: gateways were seen to decompress a body and to keep its headers.
+/// A reader of a body that its headers declare as compressed. A body that begins like JSON or HTML, or is empty, is read
+/// without decompression: gateways were seen to decompress a body and keep its headers.
 enum Decoder<R> {
-    /// `None` only while the first byte is looked at.
+    /// `None` only while the first byte is examined.
     Unread(Option<BufReader<R>>),
     Text(BufReader<R>),
     Gzip(Box<MultiGzDecoder<BufReader<R>>>),
@@ -91,12 +91,12 @@ impl<R: Read> Read for Decoder<R> {
     }
 }
 
-/// Whether JSON or HTML can begin with this byte, a byte order mark included. Gzip begins with 0x1f.
+/// Returns whether JSON or HTML, with or without a byte order mark, can begin with this byte. Gzip begins with 0x1f.
 fn can_begin_text(byte: u8) -> bool {
     matches!(byte, b'[' | b'{' | b'<' | b' ' | b'\t' | b'\r' | b'\n' | 0xef)
 }
 
-/// Whether an error is about the compressed data, and not about the connection that it came from.
+/// Returns whether an error concerns the compressed data and not the connection.
 fn is_of_decoder(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
         && error.get_ref().is_none_or(|inner| !inner.is::<ureq::Error>() && !inner.is::<rustls::Error>())
@@ -124,7 +124,7 @@ mod tests {
         encoder.finish().expect("memory")
     }
 
-    /// What can be read of a body, and the error that ends it.
+    /// Returns what can be read of a body, and the error that ends it.
     fn read(codings: &[&str], body: &[u8]) -> (Vec<u8>, Option<String>) {
         let mut text = Vec::new();
         let mut reader = reader(&headers(codings), body).expect("a known coding");
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coding_is_known_by_every_name() {
+    fn every_name_of_a_coding_is_known() {
         for (values, expected) in [
             (&[][..], Ok(0)),
             (&["identity"], Ok(0)),

@@ -1,7 +1,7 @@
-//! Connects to the first address of a host that answers, the handshake of TLS included.
+//! Connects to the first address of a host that responds, including the TLS handshake.
 //!
-//! ureq tries the next address only while it connects with TCP. An address where something accepts connections and then
-//! says nothing, such as a load balancer without servers, would use up the time that all addresses have.
+//! ureq tries the next address only when TCP fails. An address that accepts connections and then stays silent, such as a
+//! load balancer without servers, would use up the time of all addresses.
 
 use std::{
     sync::Arc,
@@ -16,10 +16,10 @@ use ureq::{
     },
 };
 
-/// Tries another connector with one address after the other. Each but the last has half of the time that is left.
+/// A connector that tries one address after the other. Each but the last gets half of the remaining time.
 #[derive(Debug)]
 pub struct FirstAddress<C> {
-    /// Makes a connection to the only address that it is given.
+    /// The connector for a single address.
     pub inner: C,
 }
 
@@ -29,7 +29,7 @@ impl<C: Connector> Connector for FirstAddress<C> {
     fn connect(&self, details: &ConnectionDetails, chained: Option<()>) -> Result<Option<C::Out>, Error> {
         let addresses: &[_] = &details.addrs;
         if addresses.len() < 2 {
-            return self.inner.connect(details, chained); // a proxy looks the address up itself
+            return self.inner.connect(details, chained); // a proxy resolves the name itself
         }
         let (begun, mut failure) = (Instant::now(), Error::HostNotFound);
         for (place, address) in addresses.iter().enumerate() {
@@ -50,7 +50,7 @@ impl<C: Connector> Connector for FirstAddress<C> {
     }
 }
 
-/// The same connection to this address within this time.
+/// Returns the details of the same connection to one address within this time.
 fn with_address<'a>(
     details: &ConnectionDetails<'a>,
     addrs: ResolvedSocketAddrs,
@@ -70,7 +70,7 @@ fn with_address<'a>(
     }
 }
 
-/// Whether the same connection to another address can succeed: nothing answers here, or what does closes it.
+/// Returns whether another address may succeed: this one does not respond, or closes the connection.
 fn is_of_address(error: &Error) -> bool {
     match error {
         Error::Timeout(_) => true,

@@ -3,11 +3,7 @@
 //!
 //! Source of the format: RFC 7468; RFC 1421 for the header of an encrypted PKCS #1 key.
 
-use std::{
-    fs, io,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, io::Read, path::Path};
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
@@ -122,7 +118,7 @@ pub fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemE
 }
 
 /// Reads the private key of a file: see [`read`] and [`private_key`].
-pub fn private_key_of(path: &PathBuf) -> Result<PrivateKeyDer<'static>, PemError> {
+pub fn private_key_of(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     private_key(&read(path, FILE_BYTES_MAX)?)
 }
 

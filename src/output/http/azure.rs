@@ -64,8 +64,9 @@ impl Azure {
             Refusal::new(format!("the login of output.http.azure: {unusable}"), unusable.hint())
         })?;
         let answer = agents.agent_for(&url).post(&url).send_form(form.fields());
-        let (status, _, body) = agents::read_answer(&agents.peer(&url), answer, limits::ERROR_BODY_BYTES_MAX)
-            .map_err(|error| Refusal::of_network_error(&agents.peer(&url), &error))?;
+        let (status, _, body) =
+            agents::read_response(&agents.peer(&url), answer, limits::ERROR_BODY_BYTES_MAX)
+                .map_err(|error| Refusal::of_network_error(&agents.peer(&url), &error))?;
         if status != 200 {
             let page = || (String::new(), page::described(&body).unwrap_or_default());
             let (code, message) = login::error_in_body(&body).unwrap_or_else(page);

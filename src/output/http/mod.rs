@@ -41,7 +41,7 @@ use crate::{
     delivery::OutputName,
     limits,
     network::{
-        agents::{Agents, Manner, TlsChoice},
+        agents::{AgentOptions, Agents, TlsChoice},
         alias::Alias,
         tls::TlsSettings,
     },
@@ -108,16 +108,16 @@ impl HttpOutput {
         let uri: Uri = settings.url.parse().expect("the configuration was checked");
         let server_name = settings.tls.as_ref().and_then(|tls| tls.server_name.clone());
         let alias = server_name.zip(uri.host()).map(|(name, host)| Alias { name, host: host.to_owned() });
-        let manner = Manner {
-            at_once: settings.connections,
-            silence_max: settings.timeout,
+        let options = AgentOptions {
+            requests_max: settings.connections,
+            io_timeout: settings.timeout,
             tls: TlsChoice::Receiver(TlsSettings {
                 shared_roots: network.ca_file.clone(),
                 tls: settings.tls.clone().unwrap_or_default(),
             }),
             alias: alias.clone(),
         };
-        let agents = Agents::new(network, &manner).map_err(|error| unusable(error.to_string()))?;
+        let agents = Agents::new(network, &options).map_err(|error| unusable(error.to_string()))?;
         if alias.is_some() && agents.is_proxied(&settings.url) {
             let problem =
                 "tls.server_name has no effect through a proxy, which looks up the name of url itself";

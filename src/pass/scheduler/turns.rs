@@ -66,7 +66,7 @@ impl Scheduler<'_> {
             return Some((login, None));
         };
         let token = Arc::clone(&token.token);
-        let permit = match state.pace.take(now) {
+        let permit = match state.pace.acquire(now) {
             Ok(permit) => permit,
             Err(at) => {
                 // Without a time, the end of a request that runs rouses the tenant.
