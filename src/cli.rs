@@ -22,6 +22,7 @@ use crate::{schedule::Scheduler, suggest};
     error_code(75, "another pass holds the lock"),
     error_code(77, "no tenant could log in"),
     error_code(78, "the configuration is wrong"),
+    error_code(101, "a bug in the program; nothing was lost"),
     error_code(143, "ended by SIGTERM, or 130 by SIGINT, after committing what was delivered")
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]

@@ -1,8 +1,8 @@
 //! Microsoft's time, as far as a pass knows it.
 //!
-//! This machine's clock can be wrong by minutes or years, always or once. So everything that depends on the time of day
-//! (what is listed, what has expired, what is remembered) follows the `Date` of Microsoft's answers. What passes since
-//! such an answer is measured by the monotonic clock, which cannot be set.
+//! This machine's clock can be wrong by minutes or years. So everything that depends on the time of day (what is listed, what
+//! has expired, what is remembered) follows the `Date` of Microsoft's responses. The time since such a response is measured
+//! with the monotonic clock, which cannot be set.
 
 use std::{
     collections::HashMap,
@@ -14,34 +14,34 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::limits::CLOCK_TOLERANCE;
 
-/// The time by the first answer that each tenant got. Clones share what is known.
+/// The clocks of the tenants' servers, by the first response to each tenant. Clones share them.
 ///
-/// By tenant, because tenants can have different servers, and a server's wrong clock must not harm other tenants.
+/// Tenants can have different servers, and the wrong clock of one server must not affect other tenants.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    /// The same moment by the monotonic clock and by this machine's clock.
+    /// The start of the pass by the monotonic clock and by this machine's clock.
     began: (Instant, Timestamp),
-    /// By tenant id: how far Microsoft's clock is ahead of this machine's; negative if behind.
+    /// By tenant id: how far Microsoft's clock is ahead of this machine's, negative if it is behind.
     ahead: Arc<Mutex<HashMap<String, SignedDuration>>>,
 }
 
 impl Clock {
-    /// A clock that knows this machine's time only.
+    /// Returns a clock that knows only this machine's time.
     pub fn start() -> Self {
         Self::begun(Instant::now(), Timestamp::now())
     }
 
-    /// The same, with another time.
+    /// Returns a clock as if the pass had started at this instant and time.
     pub fn begun(at: Instant, time: Timestamp) -> Self {
         Self { began: (at, time), ahead: Arc::default() }
     }
 
-    /// When the pass began.
+    /// Returns when the pass started.
     pub fn began(&self) -> Instant {
         self.began.0
     }
 
-    /// Remembers the `Date` of an answer, if it is the tenant's first.
+    /// Records the `Date` of a response if it is the tenant's first one.
     pub fn note(&self, tenant_id: &str, date: Timestamp, received: Instant) {
         let mut ahead = self.lock();
         if !ahead.contains_key(tenant_id) {
@@ -49,26 +49,27 @@ impl Clock {
         }
     }
 
-    /// How far Microsoft's clock is ahead of this machine's, negative if behind. `None` if no answer has a `Date` yet.
+    /// Returns how far Microsoft's clock is ahead of this machine's, negative if it is behind. `None` before the first
+    /// response.
     pub fn ahead(&self, tenant_id: &str) -> Option<SignedDuration> {
         self.lock().get(tenant_id).copied()
     }
 
-    /// Microsoft's time at this instant; this machine's if no answer has a `Date` yet, or if they hardly differ: a
-    /// `Date` has whole seconds, and its answer needs time to arrive.
+    /// Returns Microsoft's time at this instant. This machine's time is used before the first response, and if the two differ
+    /// by no more than [`CLOCK_TOLERANCE`]: a `Date` has whole seconds, and a response takes time to arrive.
     pub fn at(&self, tenant_id: &str, instant: Instant) -> Timestamp {
         self.here(instant)
             .saturating_add(correction(self.ahead(tenant_id).unwrap_or_default()))
             .unwrap_or_else(|_| self.here(instant))
     }
 
-    /// The earliest of the tenants' times at this instant. `None` if no answer has a `Date` yet: then nothing expires.
+    /// Returns the earliest of the tenants' times at this instant. `None` before the first response; then nothing expires.
     pub fn earliest(&self, instant: Instant) -> Option<Timestamp> {
         let ahead = self.lock().values().copied().min()?;
         self.here(instant).checked_add(correction(ahead)).ok()
     }
 
-    /// This machine's time at an instant, as if its clock had not been set since the pass began.
+    /// Returns this machine's time at an instant, as if its clock had not been set since the pass started.
     fn here(&self, instant: Instant) -> Timestamp {
         let (at, time) = self.began;
         let passed = SignedDuration::try_from(instant.saturating_duration_since(at)).unwrap_or_default();
@@ -101,7 +102,7 @@ mod tests {
         clock.note("a", here - after(3600), start + after(8));
         clock.note("b", here + after(8), start + after(9));
         assert_eq!(clock.at("a", start + after(10)), here + after(10 + 3600));
-        assert_eq!(clock.at("b", start + after(10)), here + after(10), "a second is nothing");
+        assert_eq!(clock.at("b", start + after(10)), here + after(10), "one second is within the tolerance");
         assert_eq!(clock.earliest(start + after(10)), Some(here + after(10)));
         assert_eq!(clock.clone().ahead("a"), Some(SignedDuration::from_hours(1)));
     }

@@ -1,9 +1,11 @@
 //! What the program does when it is called: each command, from its arguments to the exit code.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     iter,
+    os::unix::fs::OpenOptionsExt,
     path::{self, Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -14,14 +16,13 @@ use crate::{
     check,
     cli::{Arguments, Command, Status},
     config::{self, Config, Loaded, Sources, Tenant},
-    disk,
+    disk::{self, FileContext},
     error::Explain,
     exit::Exit,
     limits,
-    log::{self, Detail},
+    log::{self, Verbosity},
     login,
-    output::OutputError,
-    pass::{self, Mode, PassError, PassOptions, PassOutcome},
+    pass::{self, Mode, PassOptions},
     report::{metrics::Metrics, status},
     schedule::{Schedule, Scheduler},
     state, suggest,
@@ -41,12 +42,12 @@ pub struct Setup {
 
 /// Reads the configuration, starts the log as it says, and chooses the tenants.
 ///
-/// Error: how the program ends instead; why is said.
+/// Otherwise logs why not and returns how the program ends.
 pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
     let asked = match (arguments.quiet, arguments.verbose) {
-        (true, _) => Detail::Quiet,
-        (_, true) => Detail::Debug,
-        _ => Detail::Usual,
+        (true, _) => Verbosity::Quiet,
+        (_, true) => Verbosity::Debug,
+        _ => Verbosity::Normal,
     };
     log::to_stderr(asked);
     disk::report_size_limits();
@@ -56,17 +57,20 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
         for line in unusable.to_string().lines() {
             ::log::error!("{line}");
         }
-        if is_check { check::refuse() } else { Exit::Configuration }
+        if is_check { check::refuse() } else { Exit::from(&unusable) }
     })?;
-    let detail = if config.log.debug && asked == Detail::Usual { Detail::Debug } else { asked };
-    // Whoever only looks sees what is said, and changes nothing.
+    let verbosity = if config.log.debug && asked == Verbosity::Normal { Verbosity::Debug } else { asked };
+    // Commands that change nothing log to standard error.
     let leaves_traces = is_pass && !arguments.dry_run && !arguments.stdout;
     match config.log.path.as_ref().filter(|_| leaves_traces) {
-        None => log::to_stderr(detail),
-        Some(path) => log::to_file(path, detail).map_err(|error| {
-            ::log::error!("cannot open log.path {}: {error}; {}", path.display(), disk::hint(&error));
-            Exit::Storage
-        })?,
+        None => log::to_stderr(verbosity),
+        Some(path) => match open_log(path).context("open log.path", path) {
+            Ok(file) => log::to_file(file, verbosity),
+            Err(error) => {
+                ::log::error!("{}", error.explain());
+                return Err(Exit::from(&error));
+            }
+        },
     }
     if !config.enabled && is_pass {
         ::log::info!("The configuration says enabled: false: nothing is done");
@@ -91,6 +95,16 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
     Ok(Setup { file, config, warnings, tenants })
 }
 
+/// Opens `log.path` for appending. Unlike an output's folder, the folder must exist.
+fn open_log(path: &Path) -> io::Result<File> {
+    let is_new = !path.exists();
+    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    if is_new {
+        disk::give_to_owner(&file, path)?;
+    }
+    Ok(file)
+}
+
 /// One collection pass, or the look at one that `--dry-run` and `--stdout` are.
 pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
     let Setup { config, tenants, .. } = setup;
@@ -110,17 +124,14 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
         .filter_map(|tenant| Some((tenant.label().to_owned(), login::expiry(&tenant.credential)?)))
         .collect();
     let begun = Instant::now();
-    let (exit, summary) = match pass::run(&config, tenants, &order) {
-        Ok(ended) => (exit_of_ended(&ended, mode), Some(ended.summary)),
-        Err(error) => {
-            match exit_of(&error) {
-                // No failure: the work is being done, and cron need not mail that.
-                Exit::Locked => ::log::warn!("{}", error.explain()),
-                _ => ::log::error!("{}", error.explain()),
-            }
-            (exit_of(&error), None)
-        }
-    };
+    let result = pass::run(&config, tenants, &order);
+    let exit = Exit::of_pass(&result, mode);
+    match &result {
+        Ok(_) => {}
+        // Not a failure: the other pass does the work, and cron need not send a mail.
+        Err(error) if exit == Exit::Locked => ::log::warn!("{}", error.explain()),
+        Err(error) => ::log::error!("{}", error.explain()),
+    }
     let lasted = begun.elapsed();
     if mode == Mode::Collect && lasted > config.interval {
         ::log::warn!(
@@ -130,15 +141,16 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
             config.interval.as_secs()
         );
     }
-    // The pass that holds the lock tells its own numbers.
+    // The pass that holds the lock writes its own metrics.
     if let Some(path) = config.metrics_path.filter(|_| mode == Mode::Collect && exit != Exit::Locked) {
-        let (ended, summary) = (Timestamp::now(), summary.as_ref());
+        let (ended, exit_code) = (Timestamp::now(), exit.code());
+        let summary = result.as_ref().ok().map(|outcome| &outcome.summary);
         let quarantine = state::quarantine::size(&config.collect.working_dir).ok();
         let credential_expiries = &credential_expiries;
-        let metrics = Metrics { ended, lasted, exit, summary, quarantine, credential_expiries };
+        let metrics = Metrics { ended, lasted, exit_code, summary, quarantine, credential_expiries };
         if let Err(error) = metrics.write(&path) {
-            ::log::error!("cannot write metrics.path {}: {error}; {}", path.display(), disk::hint(&error));
-            return if exit == Exit::Complete { Exit::Storage } else { exit };
+            ::log::error!("{}", error.explain());
+            return if exit == Exit::Complete { Exit::from(&error) } else { exit };
         }
     }
     exit
@@ -166,7 +178,7 @@ pub fn status(setup: &Setup, asked: Status) -> Exit {
         Ok(read) => read,
         Err(error) => {
             ::log::error!("{}", error.explain());
-            return Exit::Storage;
+            return Exit::from(&error);
         }
     };
     let feeds = status::of(tenants, &progress, &dead_letters, &quarantine, now);
@@ -211,7 +223,7 @@ pub fn schedule(setup: &Setup, scheduler: Scheduler, arguments: &Arguments) -> E
         }
         Err(error) => {
             ::log::error!("{error}");
-            Exit::Configuration
+            Exit::from(&error)
         }
     }
 }
@@ -310,26 +322,5 @@ fn some_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
             format!("{} and {} more", shown.join(", "), names.len() - SHOWN)
         }
         _ => names.join(", "),
-    }
-}
-
-/// How a pass that came to its end ends the program.
-fn exit_of_ended(ended: &PassOutcome, mode: Mode) -> Exit {
-    let exit = ended.summary.exit();
-    match (exit, mode) {
-        (Exit::Interrupted | Exit::Terminated | Exit::NoLogin, _) => exit,
-        _ if ended.failures.iter().any(OutputError::is_storage) => Exit::Storage,
-        _ if ended.failures.is_empty() => exit,
-        (_, Mode::Retrieve) => Exit::Complete, // whoever read the records has seen enough
-        _ => Exit::TryAgain,
-    }
-}
-
-/// How a pass that could not be made, or not be brought to its end, ends the program.
-fn exit_of(error: &PassError) -> Exit {
-    match error {
-        PassError::State(state::StateError::Locked { .. }) => Exit::Locked,
-        PassError::State(state::StateError::File(_)) => Exit::Storage,
-        PassError::Client(_) | PassError::Threads { .. } => Exit::Configuration,
     }
 }

@@ -1,5 +1,5 @@
-//! The field's words that everything here is about: a **tenant** has one **feed** for each **content type**, and a
-//! feed brings **blobs**, each of them an array of **records**.
+//! Feeds and blobs: a **tenant** has one **feed** for each **content type**, and a feed delivers **blobs**, each of them an
+//! array of **records**.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::time;
 
-/// One of the five kinds of content that the Office 365 Management Activity API offers.
+/// One of the five content types of the Office 365 Management Activity API.
 ///
 /// Source: "Office 365 Management Activity API reference", section "Start a subscription".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,7 +25,7 @@ pub enum ContentType {
 }
 
 impl ContentType {
-    /// All of them, in the order in which a pass names them.
+    /// All content types, in the order in which a pass names them.
     pub const ALL: [Self; 5] = [
         Self::DlpAll,
         Self::AuditExchange,
@@ -34,7 +34,7 @@ impl ContentType {
         Self::AuditGeneral,
     ];
 
-    /// The name that the API uses, e.g. `Audit.Exchange`.
+    /// Returns the API's name, e.g. `Audit.Exchange`.
     pub fn name(self) -> &'static str {
         match self {
             Self::DlpAll => "DLP.All",
@@ -45,12 +45,12 @@ impl ContentType {
         }
     }
 
-    /// As files are named after it: `DLPAll`.
+    /// Returns the name that output files begin with, e.g. `DLPAll`.
     pub fn file_stem(self) -> String {
         self.name().replace('.', "")
     }
 
-    /// The content type of that name, whatever its letter case: the API itself answers `Audit.Sharepoint` at times.
+    /// Returns the content type of a name in any letter case: the API itself returns `Audit.Sharepoint` at times.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|content_type| content_type.name().eq_ignore_ascii_case(name))
     }
@@ -62,21 +62,21 @@ impl fmt::Display for ContentType {
     }
 }
 
-/// A blob as a listing names it: not yet downloaded.
+/// A blob in a listing, not downloaded yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedBlob {
-    /// Opaque; unique within its tenant's feed, and nothing says that it is unique beyond.
+    /// Opaque, and unique within its feed; not documented as unique across feeds.
     pub content_id: String,
-    /// Where to fetch it: a full URL, on the API's own host if all is well.
+    /// The URL of the blob, which must be on the API's host.
     pub content_uri: String,
     /// When the blob became available. Its records can be much older.
     pub created: Timestamp,
-    /// Until when it can be fetched, as the API wrote it; empty if it wrote nothing.
+    /// Until when the blob can be fetched, as the API wrote it; empty if missing.
     pub expiration: String,
 }
 
 impl ListedBlob {
-    /// When it can no longer be fetched. `None` if the API does not say so, or says a time before the blob was created.
+    /// Returns when the blob can no longer be fetched. `None` if the API gives no time, or one before the blob was created.
     pub fn expires(&self) -> Option<Timestamp> {
         time::expiration(&self.expiration).filter(|expires| *expires > self.created)
     }

@@ -366,9 +366,6 @@ pub const COOKIES_MAX: usize = 16;
 /// … and the longest of them, name and value, in bytes.
 pub const COOKIE_BYTES_MAX: usize = 4096;
 
-/// The largest file of dead letters, in bytes. Beyond it, refused records are sent again by later passes.
-pub const DEAD_LETTERS_BYTES_MAX: u64 = 256 * 1024 * 1024;
-
 /// Most records that a message names.
 pub const NAMED_RECORDS_MAX: usize = 3;
 

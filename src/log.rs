@@ -1,48 +1,43 @@
-//! How a line of the log looks, and where it goes.
+//! The format and the destination of log lines.
 //!
-//! `2026-11-22T10:15:00Z [INFO] message` to standard error or to `log.path`, errors to both. Under journald, which
-//! knows the time and the priority itself, `<6>[INFO] message`. Only this program's own lines are written: what
-//! libraries log of requests is nobody's business, and the environment cannot turn it on.
+//! `2026-11-22T10:15:00Z [INFO] message`, to standard error or to `log.path`, errors to both. Under journald, which adds the
+//! time itself, `<6>[INFO] message`. Only this program's own lines are written: the lines of libraries can contain
+//! tokens, and no environment variable enables them.
+//!
+//! Text from a server is redacted before it becomes part of a message (`redact::one_line`).
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Write},
-    os::{
-        fd::AsFd,
-        unix::fs::{MetadataExt, OpenOptionsExt},
-    },
-    path::Path,
-    sync::{PoisonError, RwLock},
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    sync::{Mutex, PoisonError, RwLock},
 };
 
 use env_logger::{Builder, Logger, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::{disk, redact, report::progress};
-
-/// What is shown.
+/// Which lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
-    /// Errors only: nothing if all is well, so that cron sends no mail.
+pub enum Verbosity {
+    /// Errors only: nothing after a successful pass, so that cron sends no mail.
     Quiet,
-    /// Also what happens.
-    Usual,
-    /// Also what helps to find a fault.
+    /// Errors, warnings and information.
+    Normal,
+    /// Also lines for debugging.
     Debug,
 }
 
-/// The target of a warning that is routine, such as "No new blobs found" on a quiet pass. Its line says `[WARN]`, which
-/// alert rules match, but under journald it has the priority of information, so that `journalctl --priority warning`
-/// shows only what needs attention.
+/// The target of a routine warning, such as "No new blobs found" after a quiet pass. Its line says `[WARN]`, which alert
+/// rules match. Under journald it has the priority of information, so that `journalctl --priority warning` shows only what
+/// needs attention.
 pub const ROUTINE: &str = concat!(env!("CARGO_CRATE_NAME"), "::routine");
 
-/// The logger that the `log` crate speaks to. Its settings can be changed, because they are known only after the
-/// configuration was read.
-struct Switchable(RwLock<Option<Logger>>);
+/// The logger of the `log` crate. It can be replaced, because its settings are known only after the configuration was read.
+struct ReplaceableLogger(RwLock<Option<Logger>>);
 
-static LOGGER: Switchable = Switchable(RwLock::new(None));
+static LOGGER: ReplaceableLogger = ReplaceableLogger(RwLock::new(None));
 
-impl Log for Switchable {
+impl Log for ReplaceableLogger {
     fn enabled(&self, metadata: &Metadata) -> bool {
         self.with(|logger| logger.enabled(metadata)).unwrap_or(false)
     }
@@ -56,85 +51,71 @@ impl Log for Switchable {
     }
 }
 
-impl Switchable {
+impl ReplaceableLogger {
     fn with<T>(&self, act: impl FnOnce(&Logger) -> T) -> Option<T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(act)
     }
 }
 
-/// Logs from now on with this detail to standard error.
-pub fn to_stderr(detail: Detail) {
-    start(Box::new(Stderr), Frame::of_stderr(), None, detail);
+/// Writes the following lines to standard error.
+pub fn to_stderr(verbosity: Verbosity) {
+    start(Box::new(Stderr), Prefix::of_stderr(), None, verbosity);
 }
 
-/// Logs from now on with this detail to a file, which is appended to. Errors go to standard error too, so that cron
-/// mails them, the journal has them, and whoever calls the program by hand sees them.
-///
-/// Error: the file cannot be opened; then the log stays as it was.
-pub fn to_file(path: &Path, detail: Detail) -> io::Result<()> {
-    let is_new = !path.exists();
-    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-    if is_new {
-        disk::give_to_owner(&file, path)?;
-    }
-    start(Box::new(file), Frame::Time, Some(Frame::of_stderr()), detail);
-    Ok(())
+/// Writes the following lines to a file that is open for appending. Errors go to standard error too, so that they are in
+/// cron's mail, in the journal and on the terminal.
+pub fn to_file(file: File, verbosity: Verbosity) {
+    start(Box::new(file), Prefix::Time, Some(Prefix::of_stderr()), verbosity);
 }
 
-/// Finds out whether [`to_file`] could work, and changes nothing. Unlike an output's, the log's folder is not made.
-pub fn try_file(path: &Path) -> io::Result<()> {
-    disk::folder_of(path).metadata()?;
-    disk::check_append(path)
-}
-
-/// `errors_to_stderr`: whether errors are written there too, and how.
-fn start(to: Box<dyn Write + Send>, frame: Frame, errors_to_stderr: Option<Frame>, detail: Detail) {
-    let level = match detail {
-        Detail::Quiet => LevelFilter::Error,
-        Detail::Usual => LevelFilter::Info,
-        Detail::Debug => LevelFilter::Debug,
+/// With `errors_to_stderr`, errors are written there too, with this prefix.
+fn start(to: Box<dyn Write + Send>, prefix: Prefix, errors_to_stderr: Option<Prefix>, verbosity: Verbosity) {
+    let level = match verbosity {
+        Verbosity::Quiet => LevelFilter::Error,
+        Verbosity::Normal => LevelFilter::Info,
+        Verbosity::Debug => LevelFilter::Debug,
     };
     let mut builder = Builder::new();
     builder.filter_module(env!("CARGO_CRATE_NAME"), level);
     builder.target(Target::Pipe(to)).format(move |to, record| {
-        if let Some(frame) = errors_to_stderr.filter(|_| record.level() == Level::Error) {
+        if let Some(prefix) = errors_to_stderr.filter(|_| record.level() == Level::Error) {
             let mut line = Vec::new();
-            let written = write_line(&mut line, record, frame).and_then(|()| Stderr.write_all(&line));
-            drop(written); // the file has it
+            let written = write_line(&mut line, record, prefix).and_then(|()| Stderr.write_all(&line));
+            drop(written); // the line is in the file
         }
-        write_line(to, record, frame)
+        write_line(to, record, prefix)
     });
     *LOGGER.0.write().unwrap_or_else(PoisonError::into_inner) = Some(builder.build());
-    // Fails when it was set before, which is as well.
+    // Fails if this logger was set before.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(level);
 }
 
-/// What stands before the level.
+/// What precedes the level in a line.
 #[derive(Clone, Copy)]
-enum Frame {
+enum Prefix {
     Time,
     Priority,
 }
 
-impl Frame {
+impl Prefix {
     fn of_stderr() -> Self {
         if stderr_is_journal() { Self::Priority } else { Self::Time }
     }
 }
 
-fn write_line(to: &mut impl Write, record: &Record, frame: Frame) -> io::Result<()> {
+fn write_line(to: &mut impl Write, record: &Record, prefix: Prefix) -> io::Result<()> {
     let (level, message) = (record.level(), record.args());
-    match frame {
-        Frame::Time => writeln!(to, "{:.0} [{level}] {message}", jiff::Timestamp::now()),
-        Frame::Priority => {
-            let shown_as = if record.target() == ROUTINE { Level::Info } else { level };
-            writeln!(to, "<{}>[{level}] {message}", priority(shown_as))
+    match prefix {
+        Prefix::Time => writeln!(to, "{:.0} [{level}] {message}", jiff::Timestamp::now()),
+        Prefix::Priority => {
+            let level_of_priority = if record.target() == ROUTINE { Level::Info } else { level };
+            writeln!(to, "<{}>[{level}] {message}", priority(level_of_priority))
         }
     }
 }
 
-/// Source: syslog(3), as sd-daemon(3) takes it over.
+/// Returns the priority of a line. Source: syslog(3), whose numbers sd-daemon(3) uses.
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -144,7 +125,7 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// Whether standard error is the journal's stream: then `JOURNAL_STREAM` names its device and inode.
+/// Returns whether standard error is the journal's stream: then `JOURNAL_STREAM` contains its device and inode numbers.
 ///
 /// Source: systemd.exec(5).
 fn stderr_is_journal() -> bool {
@@ -155,21 +136,31 @@ fn stderr_is_journal() -> bool {
     }
 }
 
-/// Standard error, above the progress bar.
+/// A function that calls its argument, which writes to standard error, while nothing else is drawn there.
+pub type StderrGuard = Box<dyn Fn(&mut dyn FnMut()) + Send>;
+
+static STDERR_GUARD: Mutex<Option<StderrGuard>> = Mutex::new(None);
+
+/// Sets the guard of standard error: a progress bar hides itself while a line is written.
+pub fn set_stderr_guard(guard: Option<StderrGuard>) {
+    *STDERR_GUARD.lock().unwrap_or_else(PoisonError::into_inner) = guard;
+}
+
+/// Standard error, written under its guard.
 struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        progress::above(|| io::stderr().write(bytes))
+        let mut written = Ok(0);
+        let mut write = || written = io::stderr().write(bytes);
+        match &*STDERR_GUARD.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(guard) => guard(&mut write),
+            None => write(),
+        }
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
     }
-}
-
-/// A server's text, made fit for one line of the log: its first line, without secrets, control and format characters,
-/// and cut at [`MESSAGE_CHARACTERS_MAX`](crate::limits::MESSAGE_CHARACTERS_MAX) characters.
-pub fn one_line(text: &str) -> String {
-    redact::line(text)
 }

@@ -1,4 +1,4 @@
-//! The command-line program: from what was typed to the exit code.
+//! The command-line program: from the arguments to the exit code.
 
 use std::{env, process::ExitCode};
 
@@ -9,12 +9,12 @@ use office_audit_log_collector::{
 };
 
 fn main() -> ExitCode {
-    // What is no UTF-8 names nothing that we know, and is told so.
-    let typed = env::args_os().map(|word| word.to_string_lossy().into_owned());
-    let exit = match cli::parse(typed) {
+    // An argument that is not UTF-8 is reported as unknown.
+    let arguments = env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let exit = match cli::parse(arguments) {
         Parsed::Show(text) => commands::show(&text),
         Parsed::Wrong(message) => commands::complain(&message),
-        Parsed::Run(arguments) => run(&arguments).unwrap_or_else(|ended| ended),
+        Parsed::Run(arguments) => run(&arguments).unwrap_or_else(|exit| exit),
     };
     exit.into()
 }

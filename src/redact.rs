@@ -1,7 +1,7 @@
 //! Redaction of text from servers: removes secrets of this program that a server repeats, and characters that could
 //! disguise a line.
 //!
-//! Every text from a server passes [`line()`] (in the log: [`crate::log::one_line`]) or [`content_id`] before it is
+//! Every text from a server passes [`one_line`] or [`content_id`] before it is
 //! written to the log, the state, `status`, the metrics or the metadata of the quarantine. Secrets of the configuration
 //! are registered when they are read, tokens when they arrive, and assertions when they are created.
 //!
@@ -83,7 +83,7 @@ pub fn body(body: &[u8]) -> Vec<u8> {
 
 /// Returns the first line of a text without secrets, control characters and characters that change how text is
 /// displayed; at most [`MESSAGE_CHARACTERS_MAX`] characters, the last of them `…` if the text was longer.
-pub fn line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     let first = text.trim().lines().next().unwrap_or_default();
     let plain = plain(first, MESSAGE_CHARACTERS_READ);
     cut(&secrets(&plain), MESSAGE_CHARACTERS_MAX)
@@ -404,12 +404,12 @@ mod tests {
 
     #[test]
     fn a_line_contains_no_character_that_disguises_it() {
-        assert_eq!(line(" one\u{202e}two\u{2066}\u{200b}\tthree\u{1b}[31m\r\nfour"), "onetwo three[31m");
-        assert_eq!(line("a\u{2028}[ERROR] b\rc\u{85}d"), "a [ERROR] b c d");
-        let long = line(&"ü".repeat(9_999));
+        assert_eq!(one_line(" one\u{202e}two\u{2066}\u{200b}\tthree\u{1b}[31m\r\nfour"), "onetwo three[31m");
+        assert_eq!(one_line("a\u{2028}[ERROR] b\rc\u{85}d"), "a [ERROR] b c d");
+        let long = one_line(&"ü".repeat(9_999));
         assert_eq!(long.chars().count(), MESSAGE_CHARACTERS_MAX);
         assert!(long.ends_with('…'));
-        assert_eq!(line(&"x".repeat(MESSAGE_CHARACTERS_MAX)), "x".repeat(MESSAGE_CHARACTERS_MAX));
+        assert_eq!(one_line(&"x".repeat(MESSAGE_CHARACTERS_MAX)), "x".repeat(MESSAGE_CHARACTERS_MAX));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Times as the API writes and reads them: UTC, with or without a zone, with any number of fraction digits.
+//! Times as the API writes and accepts them: UTC, with or without a zone, with any number of fraction digits.
 
 use std::time::Duration;
 
@@ -6,88 +6,85 @@ use jiff::{
     Timestamp,
     civil::{Date, DateTime, Time},
     fmt::rfc2822,
-    tz::{Offset, TimeZone},
+    tz::Offset,
 };
 use ureq::http::HeaderMap;
 
 use crate::limits::RETRY_AFTER_MIN;
 
-/// Reads a time such as `2015-05-23T17:35:00.000Z`, `2020-02-20T10:46:42.0000000Z` or `2015-06-29T20:03:19`, which
+/// Parses a time such as `2015-05-23T17:35:00.000Z`, `2020-02-20T10:46:42.0000000Z` or `2015-06-29T20:03:19`, which
 /// without a zone is UTC. `None` for anything else, a bare date included.
 pub fn parse(text: &str) -> Option<Timestamp> {
     if !text.contains('T') {
         return None;
     }
-    usual(text).or_else(|| unusual(text))
+    parse_milliseconds(text).or_else(|| parse_any(text))
 }
 
-/// Reads a time as the API usually writes it, to the millisecond and with a `Z`: a million of them are read when a pass
-/// begins.
-fn usual(text: &str) -> Option<Timestamp> {
+/// Parses a time in the API's usual form, with milliseconds and `Z`. This is fast, because a pass reads a million of them
+/// when it starts.
+fn parse_milliseconds(text: &str) -> Option<Timestamp> {
     let bytes: &[u8; 24] = text.as_bytes().try_into().ok()?;
-    for (place, mark) in [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (23, b'Z')] {
-        if bytes[place] != mark {
+    for (index, separator) in
+        [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (23, b'Z')]
+    {
+        if bytes[index] != separator {
             return None;
         }
     }
-    let number = |place: usize, digits: usize| {
-        bytes[place..place + digits].iter().try_fold(0_i16, |number, &byte| {
+    let number = |start: usize, digits: usize| {
+        bytes[start..start + digits].iter().try_fold(0_i16, |number, &byte| {
             let digit = i16::from(byte.wrapping_sub(b'0'));
             (digit < 10).then_some(number * 10 + digit)
         })
     };
-    let two = |place| i8::try_from(number(place, 2)?).ok();
+    let two = |start| i8::try_from(number(start, 2)?).ok();
     let nanoseconds = i32::from(number(20, 3)?) * 1_000_000;
     let time =
         DateTime::new(number(0, 4)?, two(5)?, two(8)?, two(11)?, two(14)?, two(17)?, nanoseconds).ok()?;
     Offset::UTC.to_timestamp(time).ok()
 }
 
-fn unusual(text: &str) -> Option<Timestamp> {
-    let without_zone = || {
-        text.parse::<DateTime>()
-            .ok()
-            .and_then(|time| time.to_zoned(TimeZone::UTC).ok())
-            .map(|time| time.timestamp())
-    };
-    text.parse().ok().or_else(without_zone)
+fn parse_any(text: &str) -> Option<Timestamp> {
+    let in_utc = || Offset::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok();
+    text.parse().ok().or_else(in_utc)
 }
 
-/// Reads a `contentExpiration`, which has forms that no other time has: a date alone, which ends with that day, and
-/// .NET's last moment `9999-12-31T23:59:59.9999999Z`, which is later than the last [`Timestamp`].
+/// Parses a `contentExpiration`, which has two more forms: a bare date, which means the end of that day, and .NET's
+/// `DateTime.MaxValue`, `9999-12-31T23:59:59.9999999Z`, which is later than the last [`Timestamp`].
 pub fn expiration(text: &str) -> Option<Timestamp> {
-    let unusual = || {
+    let other_form = || {
         let date: Date = text.get(..10)?.parse().ok()?;
         match text.len() {
             10 => Offset::UTC.to_timestamp(date.tomorrow().ok()?.to_datetime(Time::midnight())).ok(),
             _ => (date.year() == 9999).then_some(Timestamp::MAX),
         }
     };
-    parse(text).or_else(unusual)
+    parse(text).or_else(other_form)
 }
 
-/// Writes a time as `startTime` and `endTime` want it: `2026-11-22T10:15:00`, UTC, no zone. Fractions are dropped.
+/// Formats a time for `startTime` and `endTime`: `2026-11-22T10:15:00`, in UTC without a zone. Fractions are dropped.
 pub fn parameter(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S").to_string()
 }
 
-/// Returns how long an answer asks the client to wait: its `Retry-After`, in seconds or as a date.
+/// Returns the wait that a response asks for: its `Retry-After`, in seconds or as a date.
 ///
-/// A date is compared with the `Date` of the same answer, so a wrong clock on this machine does not change the wait;
-/// `now` counts only for an answer without one. Zero, negative numbers and past dates become [`RETRY_AFTER_MIN`].
+/// A date is compared with the `Date` of the same response, so a wrong clock on this machine does not change the wait; `now`
+/// is used only without a `Date`. Zero, negative numbers and past dates become [`RETRY_AFTER_MIN`].
 ///
 /// Source: RFC 9110, sections 10.2.3 (`Retry-After`) and 6.6.1 (`Date`).
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let wish = text("retry-after")?;
-    let asked = seconds(wish).or_else(|| {
+    let value = text("retry-after")?;
+    let wait = seconds(value).or_else(|| {
         let server_now = text("date").and_then(http_date).unwrap_or(now);
-        http_date(wish).map(|time| Duration::try_from(time.duration_since(server_now)).unwrap_or_default())
+        http_date(value).map(|time| Duration::try_from(time.duration_since(server_now)).unwrap_or_default())
     });
-    asked.map(|asked| asked.max(RETRY_AFTER_MIN))
+    wait.map(|wait| wait.max(RETRY_AFTER_MIN))
 }
 
-/// Reads a number of seconds. A negative one is zero, one that is too large is the longest duration.
+/// Parses a number of seconds. A negative number is zero; one that is too large is the longest duration.
 fn seconds(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
@@ -96,7 +93,7 @@ fn seconds(text: &str) -> Option<Duration> {
     Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
-/// Reads an HTTP date such as `Sun, 22 Nov 2026 10:15:00 GMT`. One after 2099 is no date of a clock that goes.
+/// Parses an HTTP date such as `Sun, 22 Nov 2026 10:15:00 GMT`. A date after 2099 is taken for an error.
 pub fn http_date(text: &str) -> Option<Timestamp> {
     const YEAR_2100: i64 = 4_102_444_800;
     let date = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
@@ -128,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_form_is_read_as_any_other() {
+    fn the_fast_parser_agrees_with_the_general_one() {
         for text in [
             "2015-05-23T17:35:00.000Z",
             "1970-01-01T00:00:00.001Z",
             "2024-02-29T23:59:59.999Z",
             "9999-12-30T22:00:00.000Z",
         ] {
-            assert_eq!(usual(text), Some(at(text)), "{text}");
+            assert_eq!(parse_milliseconds(text), Some(at(text)), "{text}");
         }
         for text in [
             "2023-02-29T23:59:59.999Z",
@@ -144,13 +141,13 @@ mod tests {
             "2015-05-23T17:35:0/.000Z",
             "2015-05-23 17:35:00.000Z",
         ] {
-            assert_eq!((usual(text), parse(text)), (None, None), "{text}");
+            assert_eq!((parse_milliseconds(text), parse(text)), (None, None), "{text}");
         }
         assert_eq!(parse("2015-05-23T17:35:60.000Z"), Some(at("2015-05-23T17:35:60.000Z")));
     }
 
     #[test]
-    fn an_expiration_can_be_a_date_or_the_last_moment_of_all() {
+    fn an_expiration_can_be_a_date_or_the_last_time_of_dotnet() {
         for (text, expected) in [
             ("2026-11-29T10:00:00.000Z", Some(at("2026-11-29T10:00:00Z"))),
             ("2026-11-29", Some(at("2026-11-30T00:00:00Z"))),

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// What each part of the library must not use.
-const FORBIDDEN: [(&str, &[&str]); 22] = [
+const FORBIDDEN: [(&str, &[&str]); 24] = [
     ("api", &["output", "state", "pass", "report", "check", "cli"]),
     ("output", &["api", "state", "pass", "report", "check", "cli"]),
     ("state", &["api", "output", "pass", "report", "check", "cli"]),
@@ -28,6 +28,14 @@ const FORBIDDEN: [(&str, &[&str]); 22] = [
     ("redact", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("suggest", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("schedule", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
+    ("error", &["api", "output", "state", "pass", "report", "config", "check", "cli", "exit", "log", "disk"]),
+    (
+        "log",
+        &[
+            "api", "output", "state", "pass", "report", "config", "check", "cli", "exit", "disk", "error",
+            "limits",
+        ],
+    ),
     ("pass", &["check", "cli", "schedule"]),
 ];
 

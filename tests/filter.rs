@@ -42,8 +42,12 @@ fn only_what_the_filter_wants_is_delivered_and_the_rest_is_counted() {
     let run = installation.run(&["-v"]);
     run.assert_code(0)
         .assert_line("[INFO] Done! Blobs found: 3 | Blobs successful: 3 | Logs saved: 3 | Logs filtered: 4")
-        .assert_line("[DEBUG] Records of contoso Audit.Exchange: 2 saved, 0 repeated and dropped, 3 kept back by the filter")
-        .assert_line("[DEBUG] Records of contoso Audit.General: 0 saved, 0 repeated and dropped, 1 kept back by the filter");
+        .assert_line(
+            "[DEBUG] Records of contoso Audit.Exchange: 2 saved, 0 repeated and dropped, 3 filtered out",
+        )
+        .assert_line(
+            "[DEBUG] Records of contoso Audit.General: 0 saved, 0 repeated and dropped, 1 filtered out",
+        );
     assert_eq!(delivered(&installation), [1, 4, 7]);
     let metrics = fs::read_to_string(installation.path("metrics.prom")).expect("a file");
     let filtered = "records_filtered{tenant=\"contoso\",content_type=\"Audit.Exchange\"} 3\n";

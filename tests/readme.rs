@@ -10,7 +10,7 @@ use std::{
 use office_audit_log_collector::{
     cli::{self, Parsed},
     delivery::OutputName,
-    exit::Exit,
+    exit::{self, Exit},
 };
 use serde_json::value::RawValue;
 
@@ -156,7 +156,7 @@ fn its_exit_codes_are_those_of_the_program() {
         Exit::Configuration,
     ];
     let signals = format!("{}, {}", Exit::Terminated.code(), Exit::Interrupted.code());
-    let codes = codes.iter().map(|exit| exit.code().to_string()).chain([signals]);
+    let codes = codes.iter().map(|exit| exit.code().to_string()).chain([exit::PANIC.to_string(), signals]);
     let readme = readme();
     let listed: Vec<_> = readme.table("| exit code |").iter().map(|row| row[0].to_owned()).collect();
     assert_eq!(listed, codes.collect::<Vec<_>>());

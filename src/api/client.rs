@@ -369,7 +369,7 @@ fn read_entry(entry: &str, end: Timestamp) -> ListedBlob {
         match &*name {
             "contentId" => blob.content_id = text(),
             "contentUri" => blob.content_uri = text(),
-            "contentExpiration" => blob.expiration = redact::line(&text()),
+            "contentExpiration" => blob.expiration = redact::one_line(&text()),
             "contentCreated" => {
                 let is_possible = |created: &Timestamp| {
                     created.duration_since(end).abs() <= limits::LISTED_CREATED_DISTANCE_MAX

@@ -9,9 +9,9 @@ use ureq::http::HeaderMap;
 
 use crate::{
     limits::ERROR_BODY_BYTES_MAX,
-    log::one_line,
     login::{self, credential_file::CredentialError},
     network::{error::NetworkError, page},
+    redact::one_line,
     time,
 };
 

@@ -5,7 +5,7 @@
 //! requires to access the Office 365 Management APIs".
 
 use super::lines::Lines;
-use crate::{api::Claims, config::Tenant, exit::Exit, feed::ContentType, log::one_line};
+use crate::{api::Claims, config::Tenant, exit::Exit, feed::ContentType, redact::one_line};
 
 /// What every feed needs, …
 const READ: &str = "ActivityFeed.Read";

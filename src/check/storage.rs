@@ -5,11 +5,10 @@ use std::path::Path;
 use super::{expiry, lines::Lines};
 use crate::{
     config::{Config, HttpFormat},
-    disk,
+    disk::{self, FileContext},
     error::Explain,
     exit::Exit,
     limits::CHECK_WAIT_MAX,
-    log,
     output::{self, CancelToken, Output},
     state::{self, StateError},
 };
@@ -25,7 +24,7 @@ pub fn check_state(working_dir: &Path, lines: &mut Lines) {
                 path.display()
             ));
         }
-        Err(error) => lines.bad(Exit::Storage, format_args!("state: {}", error.explain())),
+        Err(error) => lines.bad(Exit::from(&error), format_args!("state: {}", error.explain())),
     }
 }
 
@@ -59,8 +58,7 @@ fn check_output(output: &mut dyn Output, lines: &mut Lines) {
     match output.check() {
         Ok(found) => lines.good(format_args!("output.{name}: {found}")),
         Err(error) => {
-            let exit = if error.is_storage() { Exit::Storage } else { Exit::TryAgain };
-            lines.bad(exit, format_args!("output.{name}: {error}"));
+            lines.bad(Exit::from(&error), format_args!("output.{name}: {error}"));
         }
     }
 }
@@ -68,23 +66,18 @@ fn check_output(output: &mut dyn Output, lines: &mut Lines) {
 /// Whether the log could be written, if it is a file.
 pub fn check_log(path: Option<&Path>, lines: &mut Lines) {
     let Some(path) = path else { return };
-    match log::try_file(path) {
+    // Unlike an output's folder, the log's folder is not created.
+    match disk::folder_of(path).metadata().and_then(|_| disk::check_append(path)).context("write", path) {
         Ok(()) => lines.good(format_args!("log.path: {} can be written", path.display())),
-        Err(error) => lines.bad(
-            Exit::Storage,
-            format_args!("log.path: cannot write {}: {error}; {}", path.display(), disk::hint(&error)),
-        ),
+        Err(error) => lines.bad(Exit::from(&error), format_args!("log.path: {}", error.explain())),
     }
 }
 
 /// Whether the metrics could be replaced, if there are any.
 pub fn check_metrics(path: Option<&Path>, lines: &mut Lines) {
     let Some(path) = path else { return };
-    match disk::check_replace(path) {
+    match disk::check_replace(path).context("replace", path) {
         Ok(()) => lines.good(format_args!("metrics.path: {} can be replaced", path.display())),
-        Err(error) => lines.bad(
-            Exit::Storage,
-            format_args!("metrics.path: cannot replace {}: {error}; {}", path.display(), disk::hint(&error)),
-        ),
+        Err(error) => lines.bad(Exit::from(&error), format_args!("metrics.path: {}", error.explain())),
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{encoding::NotGzip, tls::TlsProblem};
-use crate::log::one_line;
+use crate::redact::one_line;
 
 /// An error returned when no complete response arrives. Its message names the peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Recognizes HTML pages that a proxy, a gateway or the sign-in page of a network returns in place of the server's
 //! response.
 
-use crate::{limits::PAGE_TITLE_CHARACTERS_MAX, log::one_line};
+use crate::{limits::PAGE_TITLE_CHARACTERS_MAX, redact::one_line};
 
 /// Markup that only an HTML page has near its beginning.
 const MARKS: [&str; 5] = ["<!doctype html", "<html", "<head", "<title", "<body"];

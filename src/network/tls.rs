@@ -24,7 +24,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::pem::{self, PemError};
-use crate::{config::Tls, log::one_line};
+use crate::{config::Tls, redact::one_line};
 
 /// An error of TLS with a receiver.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

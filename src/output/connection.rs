@@ -16,8 +16,8 @@ use super::{CancelToken, Cancelled, OutputError};
 use crate::{
     config::Tls,
     limits::{ADDRESS_WAIT_MAX, CANCEL_POLL_INTERVAL, CONNECT_TIMEOUT, TLS_HANDSHAKE_WAIT, TLS_PROBE_WAIT},
-    log::one_line,
     network::tls::{self, TlsProblem, TlsSettings},
+    redact::one_line,
 };
 
 /// Where a receiver listens, and how it is spoken to. It is connected to as often as needed.

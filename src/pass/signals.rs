@@ -36,12 +36,9 @@ pub fn listen(events: Sender<Event>, cancel: CancelToken) -> Listening {
     let handle = signals.handle();
     thread::spawn(move || {
         for (number, signal) in signals.forever().enumerate() {
-            let (stop, exit) = match signal {
-                SIGINT => (Stop::Interrupted, Exit::Interrupted),
-                _ => (Stop::Terminated, Exit::Terminated),
-            };
+            let stop = if signal == SIGINT { Stop::Interrupted } else { Stop::Terminated };
             if number > 0 {
-                std::process::exit(exit.code().into());
+                std::process::exit(Exit::from(stop).code().into());
             }
             cancel.cancel_at(Instant::now() + STOP_LEAVE_AFTER);
             // The main thread may be past listening; then the pass is over anyway.

@@ -23,11 +23,11 @@ use crate::{
     body::Body,
     delivery::{OutputName, OutputSet, PendingBlob},
     limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX},
-    log::one_line,
     output::{
         BlobRecord, DeliveryError, Flushed, OnOpen, Output, OutputError, Rejected, RejectedRecord, Source,
     },
     records::{self, BlobRecords, ParsedRecord, RecordBatch, Unreadable},
+    redact::one_line,
     state::{self, BlobKey, Content, DeadLetter, Ledger, StateError, Waiting, quarantine},
 };
 

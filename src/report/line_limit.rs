@@ -1,43 +1,43 @@
-//! Keeps the log readable when hundreds of blobs fail for one reason: the first few lines of a kind are written, the
-//! rest is counted and summed up at the end of the pass.
+//! Limits repeated log lines: when hundreds of blobs fail for one reason, the first few lines are written and the rest is
+//! counted and summed up at the end of the pass.
 
 use std::collections::HashMap;
 
 use log::Level;
 
-/// How many lines of a kind are written before the rest is only counted.
+/// The maximum number of lines of one kind that are written.
 const LINES_MAX: u64 = 5;
 
-/// What lines have in common that differ in a blob's id or in details of a cause only.
+/// The kind of a line: what is equal in lines that differ only in a blob's id or in the details of a cause.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// Of each line.
+    /// The level of each line.
     pub level: Level,
-    /// How each line begins: what happened, and to which feed, e.g. `Blob download failed for contoso audit.general`.
+    /// The beginning of each line: what happened to which feed, e.g. `Blob download failed for contoso audit.general`.
     pub what: String,
-    /// The cause without what differs from line to line, e.g. `HTTP 503`.
+    /// The cause without its details, e.g. `HTTP 503`.
     pub cause: String,
 }
 
-/// The lines of a pass, by kind.
+/// The number of lines of a pass, by kind.
 #[derive(Debug, Default)]
 pub struct LineLimit {
     counts: HashMap<Key, u64>,
 }
 
 impl LineLimit {
-    /// Writes a line, if it is among the first of its kind. `line` makes it of the text that it begins with.
+    /// Writes a line if it is among the first of its kind. `line` gets the line's beginning and returns the whole line.
     pub fn write(&mut self, key: Key, line: impl FnOnce(&str) -> String) {
         if !log::log_enabled!(key.level) {
             return;
         }
-        if self.is_among_the_first(&key) {
+        if self.is_below_limit(&key) {
             log::log!(key.level, "{}", line(&key.what));
         }
         *self.counts.entry(key).or_default() += 1;
     }
 
-    /// Writes one line for each kind of which lines were left out: `… and 195 more: HTTP 503`.
+    /// Writes one line for each kind with omitted lines: `… and 195 more: HTTP 503`.
     pub fn sum_up(self) {
         let mut rest: Vec<_> = self.counts.into_iter().filter(|(_, count)| *count > LINES_MAX).collect();
         rest.sort();
@@ -46,7 +46,7 @@ impl LineLimit {
         }
     }
 
-    fn is_among_the_first(&self, key: &Key) -> bool {
+    fn is_below_limit(&self, key: &Key) -> bool {
         self.counts.get(key).is_none_or(|count| *count < LINES_MAX)
     }
 }
@@ -61,10 +61,10 @@ mod tests {
             |cause: &str| Key { level: Level::Error, what: "failed".to_owned(), cause: cause.to_owned() };
         let mut limit = LineLimit::default();
         for _ in 0..LINES_MAX {
-            assert!(limit.is_among_the_first(&key("a")));
+            assert!(limit.is_below_limit(&key("a")));
             *limit.counts.entry(key("a")).or_default() += 1;
         }
-        assert!(!limit.is_among_the_first(&key("a")));
-        assert!(limit.is_among_the_first(&key("b")));
+        assert!(!limit.is_below_limit(&key("a")));
+        assert!(limit.is_below_limit(&key("b")));
     }
 }

@@ -1,45 +1,46 @@
-//! The pass in numbers for Prometheus: a file for `node_exporter`'s textfile collector, replaced at each pass's end.
+//! The metrics of a pass: a file for `node_exporter`'s textfile collector, replaced at the end of each pass.
 //!
-//! All of them are gauges: a pass counts from zero. Source of the format: "Prometheus exposition formats", text-based.
+//! All metrics are gauges, because each pass counts from zero. Source of the format: "Prometheus exposition formats",
+//! text-based format.
 
-use std::{fmt::Write, fs, io, path::Path, time::Duration};
+use std::{fmt::Write, fs, path::Path, time::Duration};
 
 use jiff::Timestamp;
 
 use super::{FeedReport, Summary};
-use crate::{disk, exit::Exit};
+use crate::disk::{self, FileContext, FileError};
 
 const PREFIX: &str = "office365_collector_";
 const LAST_SUCCESS: &str = "last_success_timestamp_seconds";
 const CREDENTIAL_EXPIRY: &str = "credential_expiry_timestamp_seconds";
 
-/// What is to be told of a pass.
+/// The metrics of a pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Metrics<'a> {
-    /// When it ended.
+    /// When the pass ended.
     pub ended: Timestamp,
-    /// How long it took.
+    /// The duration of the pass.
     pub lasted: Duration,
-    /// How it ended.
-    pub exit: Exit,
-    /// What it did, if it began.
+    /// The exit code of the pass.
+    pub exit_code: u8,
+    /// The result of the pass, if it started.
     pub summary: Option<&'a Summary>,
-    /// How many blobs are in quarantine, and how many bytes they take, where that can be told.
+    /// The number of blobs in quarantine and the size of their files in bytes, if known.
     pub quarantine: Option<(u64, u64)>,
-    /// Tenants by their names, else their ids, and when their credentials expire, of those where that is known.
+    /// The tenants whose credentials expire at a known time, by name or else id.
     pub credential_expiries: &'a [(String, Timestamp)],
 }
 
-/// A gauge of a feed: its name, what it says, and how it is read off.
-type OfFeed = (&'static str, &'static str, fn(&FeedReport, Timestamp) -> Option<i64>);
+/// The name, the help text and the value of a gauge.
+type FeedGauge = (&'static str, &'static str, fn(&FeedReport, Timestamp) -> Option<i64>);
 
-/// From `blobs_listed` to `blobs_left` is the balance: the first is the sum of the others.
-const OF_FEED: [OfFeed; 18] = [
-    ("blobs_listed", "Blobs that the listings named.", |feed, _| count(feed.counts.listed)),
-    ("blobs_known", "Listed blobs that were known.", |feed, _| count(feed.counts.known)),
+/// The gauges of a feed. `blobs_listed` is the sum of the following ones up to `blobs_left`.
+const FEED_GAUGES: [FeedGauge; 18] = [
+    ("blobs_listed", "Distinct blobs in the listings.", |feed, _| count(feed.counts.listed)),
+    ("blobs_known", "Listed blobs known from an earlier pass.", |feed, _| count(feed.counts.known)),
     ("blobs_downloaded", "Blobs delivered to every output.", |feed, _| count(feed.counts.delivered)),
     ("blobs_failed", "Blobs that the next pass tries again.", |feed, _| count(feed.counts.failed)),
-    ("blobs_expired", "Blobs that nobody can fetch any more.", |feed, _| count(feed.counts.gone)),
+    ("blobs_expired", "Blobs that can no longer be fetched.", |feed, _| count(feed.counts.gone)),
     ("blobs_left", "Blobs left for a later pass.", |feed, _| count(feed.counts.left)),
     ("blobs_found", "Listed blobs that were not known.", |feed, _| count(feed.counts.found())),
     ("blobs_retried", "Blobs tried more than once.", |feed, _| count(feed.counts.retried)),
@@ -49,19 +50,19 @@ const OF_FEED: [OfFeed; 18] = [
         |feed, _| count(feed.counts.salvaged),
     ),
     ("records_saved", "Records delivered.", |feed, _| count(feed.counts.records)),
-    ("records_filtered", "Records that the filter kept back.", |feed, _| count(feed.counts.filtered)),
-    ("records_duplicate", "Records dropped because they came before.", |feed, _| {
+    ("records_filtered", "Records that were filtered out.", |feed, _| count(feed.counts.filtered)),
+    ("records_duplicate", "Records dropped because their Id was delivered before.", |feed, _| {
         count(feed.counts.duplicates)
     }),
     (
         "records_dead_letter",
-        "Records that a receiver refused and that were kept as dead letters.",
+        "Records that a receiver rejected and that are kept as dead letters.",
         |feed, _| count(feed.counts.dead_letters),
     ),
-    ("bytes_downloaded", "Bytes of blobs, decompressed.", |feed, _| count(feed.counts.bytes)),
+    ("bytes_downloaded", "Bytes of blobs after decompression.", |feed, _| count(feed.counts.bytes)),
     ("api_requests", "Requests about this feed.", |feed, _| count(feed.counts.requests)),
-    ("api_throttled", "Requests answered with too many requests.", |feed, _| count(feed.counts.throttled)),
-    ("feed_lag_seconds", "How long ago the feed was listed until.", |feed, now| {
+    ("api_throttled", "Requests that were throttled.", |feed, _| count(feed.counts.throttled)),
+    ("feed_lag_seconds", "Age of the newest listed content.", |feed, now| {
         Some(now.as_second() - feed.listed_until?.as_second())
     }),
     ("listed_until_timestamp_seconds", "Up to when the feed is listed.", |feed, _| {
@@ -74,16 +75,16 @@ fn count(count: u64) -> Option<i64> {
 }
 
 impl Metrics<'_> {
-    /// Replaces the file, at one stroke. The time of the last success is taken over from it if this pass was none.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
+    /// Replaces the file. If the pass did not succeed, the time of the last success is copied from the old file.
+    pub fn write(&self, path: &Path) -> Result<(), FileError> {
         let before = fs::read_to_string(path).unwrap_or_default();
         let text = self.text(last_success(&before));
-        disk::replace(path, 0o644, |to| to.write_all(text.as_bytes()), |_| Ok(())).map(drop)
+        disk::replace_with(path, 0o644, text.as_bytes()).map(drop).context("write metrics.path", path)
     }
 
     fn text(&self, last_success_before: Option<f64>) -> String {
         let ended = self.ended.as_duration().as_secs_f64();
-        let last_success = if self.exit == Exit::Complete { Some(ended) } else { last_success_before };
+        let last_success = if self.exit_code == 0 { Some(ended) } else { last_success_before };
         let mut text = String::new();
         let mut gauge = |name: &str, help: &str, value: f64| {
             head(&mut text, name, help);
@@ -94,11 +95,11 @@ impl Metrics<'_> {
             gauge(LAST_SUCCESS, "When the last complete pass ended.", last_success);
         }
         gauge("pass_duration_seconds", "How long the pass took.", self.lasted.as_secs_f64());
-        gauge("exit_code", "The exit code of the pass.", f64::from(self.exit.code()));
+        gauge("exit_code", "The exit code of the pass.", f64::from(self.exit_code));
         if let Some((blobs, bytes)) = self.quarantine {
             for (name, help, value) in [
                 ("quarantine_blobs", "Blobs whose bodies are in quarantine.", blobs),
-                ("quarantine_bytes", "Bytes that the quarantine takes.", bytes),
+                ("quarantine_bytes", "Size of the files in quarantine.", bytes),
             ] {
                 head(&mut text, name, help);
                 let _ = writeln!(text, "{PREFIX}{name} {value}");
@@ -111,10 +112,10 @@ impl Metrics<'_> {
             let (tenant, expiry) = (escaped(tenant), expiry.as_second());
             let _ = writeln!(text, "{PREFIX}{CREDENTIAL_EXPIRY}{{tenant=\"{tenant}\"}} {expiry}");
         }
-        for (name, help, read) in OF_FEED {
+        for (name, help, value_of) in FEED_GAUGES {
             head(&mut text, name, help);
             for feed in self.summary.iter().flat_map(|summary| &summary.feeds) {
-                if let Some(value) = read(feed, self.ended) {
+                if let Some(value) = value_of(feed, self.ended) {
                     let (tenant, content_type) = (escaped(&feed.tenant), feed.content_type);
                     let _ = writeln!(
                         text,
@@ -135,7 +136,7 @@ fn escaped(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// The last success that an earlier file tells of.
+/// Returns the time of the last success in an earlier file.
 fn last_success(text: &str) -> Option<f64> {
     let name = format!("{PREFIX}{LAST_SUCCESS} ");
     text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok())
@@ -146,12 +147,12 @@ mod tests {
     use super::*;
     use crate::{feed::ContentType, report::Counts};
 
-    fn metrics(exit: Exit, summary: &Summary) -> Metrics<'_> {
+    fn metrics(exit_code: u8, summary: &Summary) -> Metrics<'_> {
         let ended = Timestamp::from_second(1_800_000_000).expect("a time of the test");
         Metrics {
             ended,
             lasted: Duration::from_millis(1_500),
-            exit,
+            exit_code,
             summary: Some(summary),
             quarantine: Some((2, 3_000)),
             credential_expiries: &[],
@@ -167,8 +168,8 @@ mod tests {
     }
 
     #[test]
-    fn each_number_has_its_line() {
-        let text = metrics(Exit::Complete, &summary()).text(None);
+    fn each_gauge_has_a_line() {
+        let text = metrics(0, &summary()).text(None);
         for line in [
             "office365_collector_last_run_timestamp_seconds 1800000000",
             "office365_collector_last_success_timestamp_seconds 1800000000",
@@ -186,10 +187,10 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_that_expires_says_when() {
+    fn a_credential_has_a_gauge_of_its_expiry() {
         let summary = summary();
         let expiries = [("contoso".to_owned(), Timestamp::from_second(1_900_000_000).expect("a time"))];
-        let metrics = Metrics { credential_expiries: &expiries, ..metrics(Exit::Complete, &summary) };
+        let metrics = Metrics { credential_expiries: &expiries, ..metrics(0, &summary) };
         let line = "office365_collector_credential_expiry_timestamp_seconds{tenant=\"contoso\"} 1900000000";
         assert!(metrics.text(None).lines().any(|written| written == line));
     }
@@ -199,10 +200,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("office365.prom");
         let summary = summary();
-        metrics(Exit::Complete, &summary).write(&path).expect("room");
+        metrics(0, &summary).write(&path).expect("room");
         let later = Metrics {
             ended: Timestamp::from_second(1_800_000_300).expect("a time of the test"),
-            ..metrics(Exit::TryAgain, &summary)
+            ..metrics(1, &summary)
         };
         later.write(&path).expect("room");
         let text = fs::read_to_string(&path).expect("a file");

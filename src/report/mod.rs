@@ -1,4 +1,4 @@
-//! What people and machines are told of a pass: while it runs, and at its end.
+//! What the program reports about a pass and the state: log lines, metrics, the progress bar and `status`.
 
 pub mod line_limit;
 pub mod metrics;

@@ -1,24 +1,19 @@
-//! The progress bar of a pass on a terminal. It stands on standard error, below the log: whoever writes a line there
-//! does so through [`above`], which takes the bar away meanwhile.
+//! The progress bar of a pass, on standard error if that is a terminal. It hides itself while a log line is written.
 
-use std::{
-    io::{self, IsTerminal},
-    sync::{Mutex, PoisonError},
-};
+use std::io::{self, IsTerminal};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// The bar that is shown at present.
-static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+use crate::log;
 
-/// A pass's progress: shown on a terminal, otherwise nothing. Ends when it is dropped.
+/// The progress bar of a pass. It disappears when it is dropped.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// Shows the bar if standard error is a terminal and `wanted`.
+    /// Shows the bar if it is `wanted` and standard error is a terminal.
     pub fn start(wanted: bool) -> Self {
         let bar = if wanted && io::stderr().is_terminal() {
             ProgressBar::no_length()
@@ -26,16 +21,17 @@ impl Progress {
             ProgressBar::hidden()
         };
         bar.set_style(style("{spinner} listing  {elapsed}"));
-        *shown() = Some(bar.clone());
+        let guarded = bar.clone();
+        log::set_stderr_guard(Some(Box::new(move |write| guarded.suspend(write))));
         Self { bar }
     }
 
-    /// Whether anybody sees it.
+    /// Returns whether the bar is visible.
     pub fn is_shown(&self) -> bool {
         !self.bar.is_hidden()
     }
 
-    /// So many blobs of so many are delivered, with so many records.
+    /// Shows the number of delivered blobs, found blobs and delivered records.
     pub fn show(&self, delivered: u64, found: u64, records: u64) {
         if found > 0 {
             let is_first = self.bar.length().is_none();
@@ -53,22 +49,10 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
-        *shown() = None;
+        log::set_stderr_guard(None);
     }
 }
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is a constant")
-}
-
-/// Writes to standard error without mixing with the bar.
-pub fn above<T>(write: impl FnOnce() -> T) -> T {
-    match &*shown() {
-        Some(bar) => bar.suspend(write),
-        None => write(),
-    }
-}
-
-fn shown() -> std::sync::MutexGuard<'static, Option<ProgressBar>> {
-    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }

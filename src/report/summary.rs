@@ -1,51 +1,51 @@
-//! What a pass did, in numbers: the `Done!` line, the balance, and the exit code.
+//! The result of a pass in numbers: the `Done!` line and the balance.
 
 use jiff::Timestamp;
 
-use crate::{exit::Exit, feed::ContentType, log::ROUTINE};
+use crate::{feed::ContentType, log::ROUTINE};
 
-/// What became of a feed's blobs. Each blob that was listed is in exactly one of the counts from `known` to `left`.
+/// The numbers of a feed. Each listed blob is in exactly one of the counts from `known` to `left`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Different blobs that the listings named.
+    /// Distinct blobs in the listings.
     pub listed: u64,
-    /// Known from an earlier pass.
+    /// Blobs known from an earlier pass.
     pub known: u64,
-    /// Safe in every output, and known from now on.
+    /// Blobs that every output has accepted; they are known from now on.
     pub delivered: u64,
-    /// To be tried again by the next pass.
+    /// Blobs that the next pass tries again.
     pub failed: u64,
-    /// Expired or vanished: nobody can fetch them any more.
+    /// Blobs that have expired or disappeared: they can no longer be fetched.
     pub gone: u64,
-    /// Not tried, because the pass ended first or was a dry run.
+    /// Blobs that were not tried, because the pass ended first or was a dry run.
     pub left: u64,
-    /// Of all these, those that were tried more than once.
+    /// Listed blobs that were tried more than once.
     pub retried: u64,
-    /// Of those delivered, those whose bodies could not be read as a whole and are in quarantine.
+    /// Delivered blobs whose bodies could not be read as a whole and are in quarantine.
     pub salvaged: u64,
     /// Records delivered.
     pub records: u64,
     /// Records dropped because their Id was delivered before.
     pub duplicates: u64,
-    /// Records that the filter kept back.
+    /// Records that were filtered out.
     pub filtered: u64,
-    /// Records that a receiver refused and that were kept as dead letters.
+    /// Records that a receiver rejected and that are kept as dead letters.
     pub dead_letters: u64,
-    /// Bytes of blobs, decompressed.
+    /// Bytes of blobs after decompression.
     pub bytes: u64,
     /// Requests about the feed.
     pub requests: u64,
-    /// Those of them that were answered with "too many requests".
+    /// Requests that were throttled.
     pub throttled: u64,
 }
 
 impl Counts {
-    /// New blobs: those that were not known.
+    /// Returns the number of new blobs.
     pub fn found(&self) -> u64 {
         self.listed - self.known
     }
 
-    /// Whether every listed blob is accounted for.
+    /// Returns whether every listed blob is accounted for.
     pub fn is_balanced(&self) -> bool {
         self.listed == self.known + self.delivered + self.failed + self.gone + self.left
     }
@@ -86,49 +86,49 @@ impl Counts {
     }
 }
 
-/// What became of one feed.
+/// The result of a pass for one feed.
 #[derive(Clone, Debug)]
 pub struct FeedReport {
     /// The tenant's name, else its id.
     pub tenant: String,
     /// The feed.
     pub content_type: ContentType,
-    /// Its blobs.
+    /// The numbers of its blobs, records and requests.
     pub counts: Counts,
-    /// Whether it was listed to the end.
+    /// Whether the feed was listed to the end.
     pub is_listed: bool,
-    /// Up to when it is listed, by this pass or an earlier one.
+    /// Up to when the feed is listed, by this pass or an earlier one.
     pub listed_until: Option<Timestamp>,
 }
 
-/// Why a pass ended before its work did.
+/// Why a pass ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// `globalTimeout` is over.
     Deadline,
-    /// SIGINT: somebody pressed Ctrl-C.
+    /// SIGINT, for example by Ctrl-C.
     Interrupted,
-    /// SIGTERM: the system or the scheduler ends the program.
+    /// SIGTERM, for example by systemd.
     Terminated,
-    /// Nothing but stragglers has been left for an interval.
+    /// Only stragglers were left for an interval.
     Stragglers,
-    /// The writer failed; its error says why.
+    /// The writer failed.
     Writer,
 }
 
-/// What became of a pass.
+/// The result of a pass.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// Each feed of each tenant.
     pub feeds: Vec<FeedReport>,
-    /// Whether at least one tenant could log in.
+    /// Whether at least one tenant has logged in.
     pub any_login: bool,
-    /// Why it ended early, if it did.
+    /// Why the pass ended early, if it did.
     pub stop: Option<Stop>,
 }
 
 impl Summary {
-    /// All feeds' counts together.
+    /// Returns the sums over all feeds.
     pub fn total(&self) -> Counts {
         let mut total = Counts::default();
         for feed in &self.feeds {
@@ -137,23 +137,13 @@ impl Summary {
         total
     }
 
-    /// How the pass ended, for the scheduler outside.
-    pub fn exit(&self) -> Exit {
-        let total = self.total();
-        if self.stop == Some(Stop::Interrupted) {
-            Exit::Interrupted
-        } else if self.stop == Some(Stop::Terminated) {
-            Exit::Terminated
-        } else if !self.any_login {
-            Exit::NoLogin
-        } else if total.failed > 0 || self.stop.is_some() || self.feeds.iter().any(|feed| !feed.is_listed) {
-            Exit::TryAgain
-        } else {
-            Exit::Complete
-        }
+    /// Returns whether nothing is left for the next pass.
+    pub fn is_complete(&self) -> bool {
+        let is_done = |feed: &FeedReport| feed.is_listed && feed.counts.failed == 0;
+        self.any_login && self.stop.is_none() && self.feeds.iter().all(is_done)
     }
 
-    /// Writes the end of the log: the `Done!` line, and with `debug` each feed's balance.
+    /// Logs the `Done!` line and, on level debug, the balance of each feed.
     pub fn log(&self) {
         for FeedReport { tenant, content_type, counts, .. } in &self.feeds {
             let Counts {
@@ -165,12 +155,12 @@ impl Summary {
             );
             log::debug!(
                 "Records of {tenant} {content_type}: {records} saved, {duplicates} repeated and dropped, \
-                 {filtered} kept back by the filter"
+                 {filtered} filtered out"
             );
         }
         let total = self.total();
         if total.found() == 0 && self.feeds.iter().any(|feed| feed.is_listed) {
-            if self.exit() == Exit::Complete {
+            if self.is_complete() {
                 log::warn!(target: ROUTINE, "No new blobs found");
             } else {
                 log::warn!("No new blobs found");
@@ -180,9 +170,10 @@ impl Summary {
     }
 }
 
-/// `Done! Blobs found: 50 | Blobs successful: 48 | Blobs failed: 2 | Blobs retried: 5 | Logs saved: 24000`. What is
-/// not out of the ordinary is left out when it is zero.
+/// Returns `Done! Blobs found: 50 | Blobs successful: 48 | Blobs failed: 2 | Blobs retried: 5 | Logs saved: 24000`. Most
+/// fields are omitted if they are zero.
 fn done(total: &Counts) -> String {
+    // Whether the field is always shown, its name and its value.
     let fields = [
         (true, "Blobs found", total.found()),
         (true, "Blobs successful", total.delivered),
@@ -203,18 +194,6 @@ fn done(total: &Counts) -> String {
 mod tests {
     use super::*;
 
-    fn summary(counts: Counts) -> Summary {
-        let content_type = ContentType::AuditExchange;
-        let feed = FeedReport {
-            tenant: "contoso".to_owned(),
-            content_type,
-            counts,
-            is_listed: true,
-            listed_until: None,
-        };
-        Summary { feeds: vec![feed], any_login: true, stop: None }
-    }
-
     #[test]
     fn the_done_line_is_what_alert_rules_match() {
         let fine = Counts { listed: 60, known: 10, delivered: 50, records: 25_000, ..Counts::default() };
@@ -233,17 +212,5 @@ mod tests {
                 done(&troubled)
             )
         );
-    }
-
-    #[test]
-    fn the_exit_code_says_whether_something_must_be_tried_again() {
-        assert_eq!(summary(Counts::default()).exit(), Exit::Complete);
-        assert_eq!(summary(Counts { gone: 1, listed: 1, ..Counts::default() }).exit(), Exit::Complete);
-        assert_eq!(summary(Counts { failed: 1, listed: 1, ..Counts::default() }).exit(), Exit::TryAgain);
-        assert_eq!(
-            Summary { stop: Some(Stop::Deadline), ..summary(Counts::default()) }.exit(),
-            Exit::TryAgain
-        );
-        assert_eq!(Summary { any_login: false, ..summary(Counts::default()) }.exit(), Exit::NoLogin);
     }
 }

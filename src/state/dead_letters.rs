@@ -1,8 +1,9 @@
-//! `dead-letters/<output>.json`: records that a receiver refuses whatever is done, each with the reason.
+//! `dead-letters/<output>.json`: records that a receiver rejects permanently, each with the reason.
 //!
-//! A line of JSON each: `refusedAt`, `output`, `tenantId`, `tenantName`, `contentType`, `contentId`, `recordId`, `reason`,
-//! and `record`, the record as a file output would have it. Lines are durable before the record's blob is committed. After a crash
-//! in between, the record is refused again, and the line that is there already is not repeated. The administrator may move or delete the files at any time.
+//! Each line is a JSON object: `refusedAt`, `tenantId`, `tenantName`, `contentType`, `contentId`, `recordId`, `reason`, and
+//! `record`, the record as in a file output. A line is durable before the record's blob is committed. After a crash in
+//! between, the record is rejected again, and its line is not repeated. The administrator may move or delete the files at
+//! any time.
 
 use std::{
     borrow::Cow,
@@ -22,44 +23,47 @@ use crate::{
     delivery::OutputName,
     disk::{self, FileContext},
     feed::ContentType,
-    limits::{DEAD_LETTERS_BYTES_MAX, STATE_BUFFER_BYTES},
+    limits::STATE_BUFFER_BYTES,
 };
 
 /// The folder's name in `workingDir`.
 pub const FOLDER_NAME: &str = "dead-letters";
 
-/// A refused record.
+/// The maximum size of a file. Beyond it, rejected records are sent again by later passes.
+const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// A rejected record.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter<'a> {
-    /// When it was refused.
+    /// When the record was rejected.
     pub refused_at: Timestamp,
     /// The tenant's id.
     pub tenant_id: &'a str,
-    /// Its name, if it has one.
+    /// The tenant's name, if it has one.
     pub tenant_name: Option<&'a str>,
     /// The API's name of the feed.
     pub content_type: &'static str,
-    /// The record's blob.
+    /// The id of the record's blob.
     pub content_id: &'a str,
     /// The record's `Id`, if it has one.
     pub record_id: Option<&'a str>,
-    /// What the receiver answered.
+    /// The receiver's response.
     pub reason: &'a str,
-    /// One line of JSON, without the line break.
+    /// The record: one line of JSON without the line break.
     #[serde(skip)]
     pub record: &'a [u8],
 }
 
 impl DeadLetter<'_> {
-    /// Returns what tells it from others: its record and where that came from, whatever the receiver answered.
+    /// Returns the identity of the letter: its record and where that came from, independent of the response.
     fn key(&self) -> u128 {
         key([self.tenant_id, self.content_type, self.content_id].map(str::as_bytes), self.record)
     }
 
     /// Appends its line.
     fn append_to(&self, lines: &mut Vec<u8>) {
-        let head = serde_json::to_string(self).expect("texts and times are written without fail");
+        let head = serde_json::to_string(self).expect("texts and times can be written as JSON");
         lines.extend_from_slice(head.trim_end_matches('}').as_bytes());
         lines.extend_from_slice(b",\"record\":");
         lines.extend_from_slice(self.record);
@@ -76,21 +80,21 @@ fn key(origin: [&[u8]; 3], record: &[u8]) -> u128 {
 pub struct DeadLetters {
     /// The output.
     pub output: OutputName,
-    /// Their file.
+    /// The file.
     pub path: PathBuf,
-    /// How many there are.
+    /// The number of dead letters.
     pub count: usize,
-    /// How many there are of each feed, by tenant id and content type.
+    /// The number of dead letters by tenant id and content type.
     pub of_feeds: HashMap<(String, ContentType), usize>,
 }
 
-/// The file of an output.
+/// Returns the file of an output.
 pub fn path(working_dir: &Path, output: OutputName) -> PathBuf {
     working_dir.join(FOLDER_NAME).join(format!("{output}.json"))
 }
 
 /// Adds those dead letters of an output that its file does not contain yet, durably. Returns whether there was room: a
-/// file of [`DEAD_LETTERS_BYTES_MAX`] bytes accepts no more.
+/// file of [`FILE_BYTES_MAX`] bytes accepts no more.
 ///
 /// # Errors
 ///
@@ -109,9 +113,9 @@ fn append(path: &Path, letters: &[DeadLetter<'_>]) -> io::Result<bool> {
     let mut file = disk::open_for_append(path, 0o600)?;
     let before = end_of_lines(&mut file)?;
     if file.metadata()?.len() > before {
-        disk::truncate(&file, before)?; // half a line, of a pass that was cut off
+        disk::truncate(&file, before)?; // part of a line, which a killed pass left
     }
-    if before >= DEAD_LETTERS_BYTES_MAX {
+    if before >= FILE_BYTES_MAX {
         return Ok(false);
     }
     let mut there = present(File::open(path)?, letters)?;
@@ -122,7 +126,7 @@ fn append(path: &Path, letters: &[DeadLetter<'_>]) -> io::Result<bool> {
             _ => letter.append_to(&mut lines),
         }
     }
-    if before.saturating_add(lines.len() as u64) > DEAD_LETTERS_BYTES_MAX {
+    if before.saturating_add(lines.len() as u64) > FILE_BYTES_MAX {
         return Ok(false);
     }
     // A line of a killed pass can be in the file and not on the disk: it is synced together with the others.
@@ -154,7 +158,7 @@ fn present(file: File, letters: &[DeadLetter<'_>]) -> io::Result<HashMap<u128, u
     Ok(counts)
 }
 
-/// Where the last whole line ends.
+/// Returns the end of the last whole line.
 fn end_of_lines(file: &mut File) -> io::Result<u64> {
     let mut end = file.metadata()?.len();
     let mut buffer = vec![0; STATE_BUFFER_BYTES];
@@ -171,7 +175,7 @@ fn end_of_lines(file: &mut File) -> io::Result<u64> {
     Ok(0)
 }
 
-/// The dead letters of each output that has any.
+/// Returns the dead letters of each output that has any.
 ///
 /// # Errors
 ///
@@ -180,11 +184,9 @@ pub fn read(working_dir: &Path) -> Result<Vec<DeadLetters>, StateError> {
     let mut all = Vec::new();
     for output in OutputName::ALL {
         let path = path(working_dir, output);
-        let counted = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            opened => opened.and_then(|file| count(BufReader::with_capacity(STATE_BUFFER_BYTES, file))),
-        };
-        let (count, of_feeds) = counted.context("read", &path)?;
+        let Some(file) = disk::none_if_missing(File::open(&path)).context("read", &path)? else { continue };
+        let (count, of_feeds) =
+            count(BufReader::with_capacity(STATE_BUFFER_BYTES, file)).context("read", &path)?;
         if count > 0 {
             all.push(DeadLetters { output, path, count, of_feeds });
         }
@@ -194,7 +196,7 @@ pub fn read(working_dir: &Path) -> Result<Vec<DeadLetters>, StateError> {
 
 type Counts = (usize, HashMap<(String, ContentType), usize>);
 
-/// Counts whole lines. One that cannot be read is counted, but not for a feed.
+/// Counts whole lines. An unreadable line is counted, but not for a feed.
 fn count(mut lines: impl BufRead) -> io::Result<Counts> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -294,7 +296,7 @@ mod tests {
         assert!(add(folder.path(), OutputName::Http, &[letter(b"{}")]).expect("room"));
         let path = path(folder.path(), OutputName::Http);
         let file = fs::OpenOptions::new().write(true).open(&path).expect("a file");
-        file.set_len(DEAD_LETTERS_BYTES_MAX - 1).expect("a sparse file");
+        file.set_len(FILE_BYTES_MAX - 1).expect("a sparse file");
         io::Write::write_all(&mut fs::OpenOptions::new().append(true).open(&path).expect("a file"), b"\n")
             .expect("room");
         assert!(!add(folder.path(), OutputName::Http, &[letter(b"{}")]).expect("a readable file"));

@@ -22,8 +22,8 @@ use crate::{
         CANCEL_POLL_INTERVAL, CONNECT_TIMEOUT, FORWARD_ANSWER_BYTES_MAX, FORWARD_CHECK_WAIT,
         FORWARD_CLOSE_WAIT, FORWARD_HELO_WAIT,
     },
-    log::one_line,
     output::{Connection, Endpoint, OutputError, ReceiverError, connection::is_closed},
+    redact::one_line,
 };
 
 /// What we call ourselves to a receiver, which may want to know and shows it in its log.

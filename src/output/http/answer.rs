@@ -7,7 +7,7 @@ use serde_json::Value;
 use ureq::http::HeaderMap;
 
 use super::{batch::Batch, mask};
-use crate::{limits::REASON_CHARACTERS_MAX, log::one_line, network::error::NetworkError, time};
+use crate::{limits::REASON_CHARACTERS_MAX, network::error::NetworkError, redact::one_line, time};
 
 /// What became of a batch.
 #[derive(Debug)]

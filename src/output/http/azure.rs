@@ -26,7 +26,6 @@ use super::{
 use crate::{
     config::{AzureLogs, Secret},
     limits,
-    log::one_line,
     login::{self, App},
     network::{
         agents::{self, Agents},
@@ -34,6 +33,7 @@ use crate::{
     },
     output::Source,
     records::{Record, TimeField},
+    redact::one_line,
 };
 
 /// Azure Monitor, as configured.

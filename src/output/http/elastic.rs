@@ -38,9 +38,9 @@ use super::{
 use crate::{
     json,
     limits::ELASTIC_ID_BYTES_MAX,
-    log::one_line,
     output::Source,
     records::{HeaderField, Record, TimeField},
+    redact::one_line,
     time,
 };
 
