@@ -1,19 +1,19 @@
-//! How records look as rows of CSV, and how a row is told from others.
+//! Records as rows of CSV, and the identity of a row.
 //!
-//! A file begins with a header that names its columns, and is appended to from then on, so that whoever follows it sees
-//! each row once and never another header. So its columns are decided when it begins: the fields that all records have
-//! in common, and those of the first batch. **A field that has no column of its own is not lost:** the last column,
-//! [`REST`], holds all such fields of a row, as a JSON object. A new file, after a rotation, has new columns.
+//! A file begins with a header that names its columns, and rows are only appended, so that a follower sees each row once and
+//! never another header. So the columns are decided when the file begins: the fields that all records have in common, and
+//! those of the first batch. **A field without a column is not lost:** the last column, [`REST`], contains all such fields
+//! of a row as a JSON object. A new file, after a rotation, has new columns.
 //!
-//! - A string is written as the text that it stands for; numbers, `true`, `false`, objects and arrays as their JSON
-//!   text; `null` as nothing, like a field that is not there.
+//! - A string is written as its decoded text; numbers, `true`, `false`, objects and arrays as their JSON text; `null` like a
+//!   missing field, as an empty cell.
 //! - A row is one line: control characters in a text stay escaped as in JSON (`\n`).
-//! - A cell is quoted, as RFC 4180 says, if the separator or a quote is in it. Lines end in `\n`.
-//! - Of a field that is there twice the last value is in the column, as most readers of JSON have it, and the others
-//!   are in the last column.
+//! - A cell is quoted, according to RFC 4180, if it contains the separator or a quote. Lines end in `\n`.
+//! - Of a field that occurs twice, the last value is in the column, as most JSON parsers read it, and the others are in the
+//!   last column.
 //!
-//! A pass that was cut off leaves rows whose records will come again. A row is then known by its `Id`, or else by what
-//! its fields say, whichever columns they stand in ([`key_of`], [`Columns::key_of_row`]).
+//! A pass that was cut off leaves rows whose records will come again. Such a row is identified by its `Id`, or else by its
+//! fields, whichever columns they are in ([`key_of`], [`Columns::key_of_row`]).
 
 use std::{
     borrow::Cow,
@@ -51,25 +51,25 @@ const COMMON: [&str; 13] = [
     "Scope",
 ];
 
-/// The last column of every file: the fields that have none.
+/// The last column of every file: the fields without a column.
 pub const REST: &str = "MoreFields";
 
-/// Whether a file of this name holds CSV.
+/// Returns whether a file of this name contains CSV.
 pub fn is_csv(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
 }
 
-/// A file's columns.
+/// The columns of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns {
     separator: char,
-    /// The last one, [`REST`], is left out.
+    /// All but the last one, [`REST`].
     names: Vec<String>,
     places: HashMap<String, usize>,
 }
 
 impl Columns {
-    /// Those that every file has.
+    /// Returns the columns that every file has.
     pub fn common(separator: char) -> Self {
         let mut columns = Self { separator, names: Vec::new(), places: HashMap::new() };
         for name in COMMON {
@@ -78,7 +78,7 @@ impl Columns {
         columns
     }
 
-    /// Adds those that this record needs, within the bounds of a header.
+    /// Adds columns for the fields of a record, within the bounds of a header.
     pub fn unite(&mut self, record: &str) {
         json::each_field(record, |name, _| {
             let name = on_one_line(name);
@@ -95,7 +95,7 @@ impl Columns {
         }
     }
 
-    /// Reads the header that a file begins with, and how many bytes it takes. `None` if it is not one of ours, whole.
+    /// Reads the header of a file. Returns it with its length in bytes; `None` if it is not a whole header of this program.
     pub fn read(file: &mut File) -> io::Result<Option<(Self, u64)>> {
         file.seek(SeekFrom::Start(0))?;
         let mut line = Vec::new();
@@ -106,8 +106,8 @@ impl Columns {
 
     fn of_header(header: &str) -> Option<Self> {
         let first = COMMON[0];
-        let behind = header.strip_prefix(first).or_else(|| header.strip_prefix(&format!("\"{first}\"")))?;
-        let separator = behind.chars().next()?;
+        let after = header.strip_prefix(first).or_else(|| header.strip_prefix(&format!("\"{first}\"")))?;
+        let separator = after.chars().next()?;
         let mut columns = Self { separator, names: Vec::new(), places: HashMap::new() };
         let cells = columns.cells(header);
         let (last, names) = cells.split_last()?;
@@ -117,7 +117,7 @@ impl Columns {
         (last == REST && columns.names.len() == names.len()).then_some(columns)
     }
 
-    /// Appends the header's line.
+    /// Appends the line of the header.
     pub fn append_header(&self, to: &mut Vec<u8>) {
         for name in &self.names {
             self.append_cell(name, to);
@@ -127,25 +127,25 @@ impl Columns {
         to.push(b'\n');
     }
 
-    /// Appends a record's row.
+    /// Appends the row of a record, given as a line of JSON.
     pub fn append_row(&self, record: &str, to: &mut Vec<u8>) {
         let mut values = vec![None; self.names.len()];
         let mut rest = String::new();
-        let mut put_aside = |name: &str, value: &str| {
+        let mut add_to_rest = |name: &str, value: &str| {
             let separator = if rest.is_empty() { '{' } else { ',' };
             let _ = write!(rest, "{separator}{}:{value}", serde_json::Value::from(name));
         };
         json::each_field(record, |name, value| match self.places.get(&*on_one_line(name.clone())) {
-            None => put_aside(&name, value),
+            None => add_to_rest(&name, value),
             Some(&place) => {
                 if let Some(earlier) = values[place].replace(value) {
-                    put_aside(&name, earlier);
+                    add_to_rest(&name, earlier);
                 }
             }
         });
         for value in values {
             if let Some(value) = value {
-                self.append_cell(&said(value), to);
+                self.append_cell(&cell_text(value), to);
             }
             self.append_separator(to);
         }
@@ -170,12 +170,12 @@ impl Columns {
         }
     }
 
-    /// Returns whether this is a whole row: after a power loss a line can consist of zero bytes, or of parts of two rows.
+    /// Returns whether this line is a whole row: after a power loss a line can consist of zero bytes, or of parts of two rows.
     pub fn is_whole_row(&self, row: &str) -> bool {
         !row.contains(|character: char| character < ' ') && self.cells(row).len() == self.names.len() + 1
     }
 
-    /// The [`key_of`] the record whose row this is, given without its line break.
+    /// Returns the [`key_of`] the record in a row, given without its line break.
     pub fn key_of_row(&self, row: &str) -> u128 {
         let cells = self.cells(row);
         let mut key = Key::default();
@@ -184,7 +184,7 @@ impl Columns {
         }
         if let Some(rest) = cells.get(self.names.len()) {
             json::each_field(rest, |name, value| {
-                let (name, text) = (on_one_line(name), said(value));
+                let (name, text) = (on_one_line(name), cell_text(value));
                 if !self.places.contains_key(&*name) {
                     key.identity.add(&name, &text);
                 }
@@ -194,12 +194,12 @@ impl Columns {
         key.finish()
     }
 
-    /// A row's cells, without their quotes.
+    /// Returns the cells of a row, without their quotes.
     fn cells<'a>(&self, row: &'a str) -> Vec<Cow<'a, str>> {
         let mut cells = Vec::new();
         let mut left = Some(row);
         while let Some(text) = left {
-            // Quotes stand around a cell, and in pairs within it: a separator behind an odd number of them is text.
+            // Quotes are around a cell, and in pairs inside of it: a separator after an odd number of quotes is text.
             let mut is_inside = false;
             let end = text.find(|character| {
                 is_inside ^= character == '"';
@@ -220,12 +220,12 @@ impl Columns {
 pub fn key_of(record: &str) -> u128 {
     let mut key = Key::default();
     json::each_field(record, |name, value| {
-        key.add(&on_one_line(name), &said(value));
+        key.add(&on_one_line(name), &cell_text(value));
     });
     key.finish()
 }
 
-/// A record's key as it is made up from its fields, in any order.
+/// The key of a record, computed from its fields in any order.
 #[derive(Default)]
 struct Key {
     identity: LineIdentity,
@@ -238,7 +238,7 @@ impl Key {
         self.add_to_content(name, text);
     }
 
-    /// For a field that has no column, or is an earlier value of one that has.
+    /// Adds a field without a column, or an earlier value of a field with one.
     fn add_to_content(&mut self, name: &str, text: &str) {
         if !text.is_empty() {
             self.content = self.content.wrapping_add(xxh3_128(format!("{name}\0{text}").as_bytes()));
@@ -250,15 +250,15 @@ impl Key {
     }
 }
 
-/// The text of a value's cell, without quotes.
-fn said(value: &str) -> Cow<'_, str> {
+/// Returns the text of the cell of a value, without quotes.
+fn cell_text(value: &str) -> Cow<'_, str> {
     match value {
         "null" => Cow::Borrowed(""),
         _ => on_one_line(json::text_of(value)),
     }
 }
 
-/// With control characters escaped, as JSON escapes them.
+/// Escapes control characters as JSON does.
 fn on_one_line(text: Cow<'_, str>) -> Cow<'_, str> {
     if !text.contains(|character: char| character < ' ') {
         return text;
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
     use crate::records::{BlobRecords, Origin, RecordBatch};
 
-    /// The columns that these records need, and each one's row.
+    /// Returns the columns that these records need, and the row of each.
     fn rows(separator: char, records: &[&str]) -> (Columns, Vec<String>) {
         let mut columns = Columns::common(separator);
         for record in records {
@@ -311,13 +311,13 @@ mod tests {
         String::from_utf8(header).expect("UTF-8").trim_end_matches('\n').to_owned()
     }
 
-    /// The row's cells behind the columns that every file has.
+    /// Returns the cells of a row after the columns that every file has.
     fn further<'a>(columns: &Columns, row: &'a str) -> Vec<Cow<'a, str>> {
         columns.cells(row).split_off(COMMON.len())
     }
 
     #[test]
-    fn a_header_names_what_all_records_have_then_what_these_have() {
+    fn a_header_has_the_common_columns_and_those_of_these_records() {
         let (columns, rows) = rows(';', &[r#"{"a":1,"Id":"x"}"#, r#"{"b":2,"a":3,"Operation":"o"}"#]);
         assert_eq!(
             header(&columns),
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_says_what_its_value_says() {
+    fn a_cell_is_the_text_of_its_value() {
         let record = r#"{"s":"a;\"b\"","u":"\u00e4\/","l":"x\ny\u0001","n":1e400,"t":true,"z":null,"e":"","o":{"k":["v"]}}"#;
         let (columns, rows) = rows(';', &[record]);
         let cells = further(&columns, &rows[0]);
@@ -362,14 +362,14 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_somebody_else_is_told_apart() {
+    fn a_header_of_another_program_is_recognized() {
         for header in ["", "Id", "Id;a", "CreationTime;Id;MoreFields", "Id;a;a;MoreFields", "{\"Id\":1}"] {
             assert_eq!(Columns::of_header(header), None, "{header}");
         }
     }
 
     #[test]
-    fn a_row_is_known_by_its_id_and_by_what_it_says_otherwise() {
+    fn a_row_is_identified_by_its_id_or_else_by_its_fields() {
         let id = "01234567-89ab-cdef-0123-456789abcdef";
         let with_id = format!(r#"{{"Id":"{id}","a":1}}"#);
         let (columns, _) = rows(';', &[]);

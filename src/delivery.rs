@@ -1,10 +1,10 @@
-//! Which outputs there can be, and sets of them: what has gone where, and what is still wanted.
+//! The names of outputs, and sets of them: the outputs that have a blob or a record.
 
 use std::fmt;
 
 use crate::feed::ListedBlob;
 
-/// An output's name, as the configuration has it.
+/// The name of an output in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OutputName {
     /// `output.file`
@@ -20,10 +20,10 @@ pub enum OutputName {
 }
 
 impl OutputName {
-    /// All of them.
+    /// All names.
     pub const ALL: [Self; 5] = [Self::File, Self::Fluentd, Self::Graylog, Self::Http, Self::Stdout];
 
-    /// The configuration's word.
+    /// Returns the word in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::File => "file",
@@ -41,7 +41,7 @@ impl fmt::Display for OutputName {
     }
 }
 
-/// A set of outputs. As text: their names in order, joined by `+`; the empty set is the empty text.
+/// A set of outputs. As a text: their names in order, joined by `+`; the empty set is the empty text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OutputSet(u8);
 
@@ -49,41 +49,41 @@ impl OutputSet {
     /// No output.
     pub const EMPTY: Self = Self(0);
 
-    /// With one more.
+    /// Adds an output.
     #[must_use]
     pub fn with(self, output: OutputName) -> Self {
         Self(self.0 | 1 << output as u8)
     }
 
-    /// What is in both.
+    /// Returns the outputs in both sets.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// What is in either.
+    /// Returns the outputs in either set.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// What is in this one and not in the other.
+    /// Returns the outputs in this set that are not in the other.
     #[must_use]
     pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// Whether it is in it.
+    /// Returns whether the set contains an output.
     pub fn contains(self, output: OutputName) -> bool {
         self.0 & 1 << output as u8 != 0
     }
 
-    /// Whether nothing is in it.
+    /// Returns whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Reads the text form. `None` if a name is not an output's.
+    /// Parses a text. Returns `None` if a name is not that of an output.
     pub fn parse(text: &str) -> Option<Self> {
         let mut set = Self::EMPTY;
         for name in text.split('+').filter(|name| !name.is_empty()) {
@@ -106,16 +106,16 @@ impl fmt::Display for OutputSet {
     }
 }
 
-/// A blob that is wanted.
+/// A blob to be collected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingBlob {
-    /// As it was listed.
+    /// The blob as it was listed.
     pub blob: ListedBlob,
     /// The outputs that have its records already, from a pass in which others failed.
     pub delivered_to: OutputSet,
-    /// Whether an earlier pass tried it in vain.
+    /// Whether an earlier pass failed to collect it.
     pub has_failed: bool,
-    /// In how many earlier passes all tries failed because its body could not be read.
+    /// The number of earlier passes in which all attempts failed because its body could not be read.
     pub failed_passes: u32,
 }
 

@@ -1,20 +1,19 @@
 //! `collect.filter`: which records of a content type are delivered.
 //!
-//! A filter is a list of conditions, and a record is kept if all of them hold. A condition names a field and the values
-//! that are wanted:
+//! A filter is a list of conditions, and a record is kept if all of them hold. A condition is a field and patterns:
 //!
-//! - **The field.** Dots reach into objects (`Item.Id`), and through arrays into the objects in them; a name that holds
-//!   dots itself is found as well. Letter case counts. A field that stands there twice has both values.
-//! - **Its values.** An array has the value of each of its elements. A string is compared by the text that it stands
-//!   for, escapes resolved; numbers, `true`, `false` and `null` by their JSON text; objects, and arrays within arrays,
-//!   by their JSON text without whitespace. Letter case counts.
-//! - **What is wanted.** A list means any of its entries. `*` stands for any run of characters, also none; `**` for the
-//!   character `*`. An entry that begins with `!` is a value that is not wanted; with `!!`, the character `!`.
+//! - **The field.** Dots reach into objects (`Item.Id`), and through arrays into the objects in them; a name that contains
+//!   dots is found as well. Case matters. A field that occurs twice has both values.
+//! - **Its values.** An array has the value of each of its elements. A string is compared by its decoded text; numbers,
+//!   `true`, `false` and `null` by their JSON text; objects, and arrays in arrays, by their JSON text without whitespace.
+//!   Case matters.
+//! - **The patterns.** `*` matches any number of characters, also none; `**` matches the character `*`. A pattern that begins
+//!   with `!` excludes values; `!!` at the beginning matches the character `!`.
 //!
-//! A condition holds if the field has a value, one of its values is wanted (or the list says only what is not), and
-//! none is unwanted. So a record without the field is never kept: `!` says "something else", not "nothing".
+//! A condition holds if the field has a value, a pattern matches one of its values (or all patterns exclude), and no pattern
+//! excludes one. So a record without the field is never kept: `!` means "another value", not "no value".
 //!
-//! The record is read once for all conditions, and no tree of values is made of it.
+//! The record is read once for all conditions, without a tree of values.
 
 use crate::{json, records::BlobRecords};
 
@@ -31,7 +30,7 @@ struct Condition {
     unwanted: Vec<Pattern>,
 }
 
-/// What was seen of a condition's field in a record.
+/// The values of the field of a condition that were found in a record.
 #[derive(Clone, Copy, Default)]
 struct Seen {
     any: bool,
@@ -40,7 +39,7 @@ struct Seen {
 }
 
 impl Filter {
-    /// From pairs of a field and what is wanted of it.
+    /// Returns a filter of these fields and their patterns.
     pub fn new(conditions: &[(String, Vec<String>)]) -> Self {
         let condition = |(field, entries): &(String, Vec<String>)| {
             let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
@@ -67,7 +66,7 @@ impl Filter {
         dropped as u64
     }
 
-    /// Whether all conditions hold for the object of this text.
+    /// Returns whether all conditions hold for the object in this text.
     fn holds_for(&self, record: &str) -> bool {
         let fields: Vec<_> =
             self.conditions.iter().enumerate().map(|(place, it)| (place, it.field.as_str())).collect();
@@ -78,7 +77,7 @@ impl Filter {
         })
     }
 
-    /// Looks for fields in an object, each given with its condition's place.
+    /// Looks for fields in an object, each given with the position of its condition.
     fn look(&self, object: &str, fields: &[(usize, &str)], seen: &mut [Seen]) {
         json::each_field(object, |name, value| {
             let mut below = Vec::new();
@@ -118,7 +117,7 @@ impl Condition {
     }
 }
 
-/// The texts between wildcards: one if there is none.
+/// The texts between wildcards: one text without a wildcard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pattern(Vec<String>);
 
@@ -130,14 +129,14 @@ impl Pattern {
             if character == '*' && characters.next_if_eq(&'*').is_none() {
                 pieces.push(String::new());
             } else {
-                pieces.last_mut().expect("there is always one").push(character);
+                pieces.last_mut().expect("there is always a text").push(character);
             }
         }
         Self(pieces)
     }
 
     fn fits(&self, text: &str) -> bool {
-        let (first, rest) = self.0.split_first().expect("there is always one");
+        let (first, rest) = self.0.split_first().expect("there is always a text");
         let Some((last, between)) = rest.split_last() else { return text == first };
         let Some(mut text) =
             text.strip_prefix(first.as_str()).and_then(|text| text.strip_suffix(last.as_str()))
@@ -288,7 +287,7 @@ mod tests {
         assert_eq!(conditions.apply(&mut records), 0);
     }
 
-    /// The same said with a tree of values.
+    /// Does the same with a tree of values.
     fn holds_naively(record: &Value, conditions: &[(String, Vec<String>)]) -> bool {
         fn values<'a>(value: &'a Value, path: &[&str], found: &mut Vec<&'a Value>) {
             match (path, value) {

@@ -1,4 +1,4 @@
-//! How long receivers are waited for.
+//! The end of all waiting for receivers and readers.
 
 use std::{
     io,
@@ -11,11 +11,11 @@ use crossbeam_channel::RecvTimeoutError;
 
 use crate::limits::CANCEL_POLL_INTERVAL;
 
-/// Until when anybody waits for a receiver. Without an end at first; a signal or `globalTimeout` sets one, from another
-/// thread, so whoever waits looks here every [`CANCEL_POLL_INTERVAL`]. Clones share the end.
+/// The time at which an output stops waiting. There is none at first; a signal or `globalTimeout` sets it from another
+/// thread, so an output that waits checks it every [`CANCEL_POLL_INTERVAL`]. Clones share the time.
 ///
-/// Where no step can be given, as in a request over HTTP or a look-up of a name, [`CancelToken::attempt`] does the
-/// waiting.
+/// [`CancelToken::attempt`] waits for calls that cannot be divided into such steps, such as an HTTP request or the lookup of
+/// a name.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<Mutex<Option<Instant>>>);
 
@@ -25,19 +25,19 @@ pub struct CancelToken(Arc<Mutex<Option<Instant>>>);
 pub struct Cancelled;
 
 impl CancelToken {
-    /// Nobody waits beyond this time. Of several ends the earliest counts.
+    /// Sets the time. The earliest of several counts.
     pub fn cancel_at(&self, end: Instant) {
         let mut set = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *set = Some(set.map_or(end, |earlier| earlier.min(end)));
     }
 
-    /// An error once it is over.
+    /// Returns an error after that time.
     pub fn check(&self) -> Result<(), Cancelled> {
         let end = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if end.is_some_and(|end| Instant::now() >= end) { Err(Cancelled) } else { Ok(()) }
     }
 
-    /// Sleeps for so long, or until patience is over.
+    /// Sleeps for this time. Returns an error if it is cancelled before.
     pub fn sleep(&self, time: Duration) -> Result<(), Cancelled> {
         let until = Instant::now() + time;
         loop {
@@ -49,15 +49,15 @@ impl CancelToken {
         }
     }
 
-    /// Lets a thread of its own do something that blocks, and waits for what comes of it. If patience is over before
-    /// that, the thread is left alone and ends with the program.
+    /// Makes a blocking call in a thread of its own, and waits for the result. If it is cancelled before, the thread is
+    /// abandoned and ends with the program.
     pub fn attempt<T: Send + 'static>(
         &self,
         act: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Cancelled> {
         let (done, result) = crossbeam_channel::bounded(1);
         let thread = thread::spawn(move || {
-            // Nobody waits for it when patience is over.
+            // After a cancellation no thread receives it.
             let _ = done.send(act());
         });
         loop {
@@ -75,14 +75,14 @@ impl CancelToken {
 }
 
 impl From<Cancelled> for io::Error {
-    fn from(over: Cancelled) -> Self {
-        Self::other(over)
+    fn from(cancelled: Cancelled) -> Self {
+        Self::other(cancelled)
     }
 }
 
 impl Cancelled {
-    /// Whether it is the reason of this error.
-    pub fn is_behind(error: &io::Error) -> bool {
+    /// Returns whether it caused this error.
+    pub fn is_cause_of(error: &io::Error) -> bool {
         matches!(error.get_ref(), Some(inner) if inner.is::<Self>())
     }
 }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_earliest_end_counts_and_clones_share_it() {
+    fn the_earliest_time_counts_and_clones_share_it() {
         let (cancel, now) = (CancelToken::default(), Instant::now());
         let other = cancel.clone();
         assert_eq!(other.check(), Ok(()));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_blocks_is_waited_for_until_patience_is_over() {
+    fn a_blocking_call_is_waited_for_until_it_is_cancelled() {
         let cancel = CancelToken::default();
         assert_eq!(cancel.attempt(|| 7), Ok(7));
         let (end_of_block, block) = crossbeam_channel::bounded::<()>(0);

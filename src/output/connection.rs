@@ -1,6 +1,6 @@
 //! A connection to a receiver: TCP, or TLS over it.
 //!
-//! Every wait has an end: the one that the caller gives, and that of the pass ([`CancelToken`]).
+//! Every wait ends: when the caller says, and when the pass has to end ([`CancelToken`]).
 
 use std::{
     io::{self, Read, Write},
@@ -20,22 +20,22 @@ use crate::{
     redact::one_line,
 };
 
-/// Where a receiver listens, and how it is spoken to. It is connected to as often as needed.
+/// The address of a receiver and the settings of its connections.
 #[derive(Debug)]
 pub struct Endpoint {
     host: String,
     port: u16,
     tls: Option<Tls>,
-    /// Made of `tls` when it is first needed.
+    /// Created from `tls` when it is first needed.
     client: Option<Arc<ClientConfig>>,
-    /// Where among the host's addresses the next connection begins: after one that accepted it and then said nothing.
+    /// The position of the first of the host's addresses to be tried: after one that accepted a connection and sent nothing.
     first_address: usize,
-    /// Whether it was found out already whether this receiver expects TLS.
+    /// Whether the receiver was already asked whether it expects TLS.
     is_probed: bool,
     cancel: CancelToken,
 }
 
-/// Why a receiver did not accept records.
+/// An error returned when a receiver does not accept records.
 #[derive(Debug)]
 pub enum ReceiverError {
     /// Another attempt can succeed.
@@ -52,7 +52,7 @@ impl From<ReceiverError> for OutputError {
     }
 }
 
-/// An open connection to a receiver. When it is dropped it is closed, TLS with the `close_notify` that receivers want.
+/// An open connection to a receiver. Dropping it closes it; TLS ends with the `close_notify` that receivers expect.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
@@ -66,7 +66,7 @@ enum Stream {
 }
 
 impl Endpoint {
-    /// Connects to nobody yet. Nobody waits for this receiver when `patience` is over.
+    /// Connects to nothing yet. Stops waiting for the receiver when `cancel` says so.
     pub fn new(host: &str, port: u16, tls: Option<&Tls>, cancel: &CancelToken) -> Self {
         Self {
             host: host.to_owned(),
@@ -79,7 +79,7 @@ impl Endpoint {
         }
     }
 
-    /// `host:port`, as messages name it.
+    /// Returns `host:port`, the name in messages.
     pub fn name(&self) -> String {
         let Self { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -104,16 +104,18 @@ impl Endpoint {
 
     fn dial(&self) -> io::Result<TcpStream> {
         let (host, port, first) = (self.host.clone(), self.port, self.first_address);
-        self.cancel.attempt(move || dial(&host, port, first)).unwrap_or_else(|over| Err(over.into()))
+        self.cancel
+            .attempt(move || dial(&host, port, first))
+            .unwrap_or_else(|cancelled| Err(cancelled.into()))
     }
 
-    /// Lets the next connection begin with another of the host's addresses, because this one is silent.
+    /// Starts the next connection with another address of the host, because this one sent nothing.
     pub fn avoid_address(&mut self) {
         self.first_address = self.first_address.wrapping_add(1);
     }
 
-    /// Returns what is wrong if a receiver that closed a connection without a word turns out to expect TLS, which is not
-    /// configured. Asks the receiver the first time only.
+    /// Returns an error if a receiver that closed a connection and sent nothing expects TLS, which is not configured. Asks
+    /// the receiver only once.
     pub fn missing_tls(&mut self) -> Option<ReceiverError> {
         if self.tls.is_some() || std::mem::replace(&mut self.is_probed, true) {
             return None;
@@ -128,14 +130,14 @@ impl Endpoint {
         })
     }
 
-    /// That this receiver does not take records.
+    /// Returns an error with the name of this receiver.
     pub fn error(&self, problem: impl Into<String>, hint: impl Into<String>) -> OutputError {
         OutputError::Receiver { receiver: self.name(), problem: problem.into(), hint: hint.into() }
     }
 
-    /// What an error on a connection to this receiver means for a person.
+    /// Returns the error and the hint for an error on a connection to this receiver.
     pub fn failure(&self, error: &io::Error) -> ReceiverError {
-        if Cancelled::is_behind(error) {
+        if Cancelled::is_cause_of(error) {
             let error = self.error(error.to_string(), "the next pass goes on from here");
             return ReceiverError::Permanent(error);
         }
@@ -163,7 +165,7 @@ impl Endpoint {
         ReceiverError::Transient(self.error(problem, hint))
     }
 
-    /// The same during the handshake of TLS: a receiver that does not speak it says nothing, or closes.
+    /// Returns the error for one during the TLS handshake: a receiver without TLS sends nothing, or closes the connection.
     fn handshake_failure(&mut self, error: &io::Error) -> ReceiverError {
         let problem = match error.kind() {
             io::ErrorKind::TimedOut => {
@@ -184,7 +186,7 @@ impl Endpoint {
         if is_transient { ReceiverError::Transient(error) } else { ReceiverError::Permanent(error) }
     }
 
-    /// The name that the receiver's certificate must have.
+    /// Returns the name that the certificate of the receiver must have.
     fn expected_name(&self) -> &str {
         self.tls.as_ref().and_then(|tls| tls.server_name.as_deref()).unwrap_or(&self.host)
     }
@@ -209,7 +211,7 @@ impl Endpoint {
     }
 }
 
-/// Resolves the name and connects to the first of its addresses that answers.
+/// Resolves the name and connects to the first of its addresses that accepts.
 fn dial(host: &str, port: u16, first: usize) -> io::Result<TcpStream> {
     let mut addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
     if !addresses.is_empty() {
@@ -241,7 +243,7 @@ fn first_that_answers<Socket>(
     Err(failure)
 }
 
-/// Whether the first bytes of the answer to a TLS handshake are those of TLS: a handshake or an alert of version 3.
+/// Returns whether the response to a TLS handshake begins like TLS: with a handshake or an alert of version 3.
 fn answers_tls(host: &str, port: u16) -> io::Result<bool> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -259,9 +261,9 @@ fn answers_tls(host: &str, port: u16) -> io::Result<bool> {
 }
 
 impl Connection {
-    /// Sends all of it, and returns when the system has taken it; that says nothing of the receiver.
+    /// Sends all bytes, and returns when the system has accepted them. The receiver may not have them.
     ///
-    /// `silence_max` is the longest that nothing at all may move; [`io::ErrorKind::TimedOut`] after that.
+    /// `silence_max` is the maximum time without any progress; [`io::ErrorKind::TimedOut`] after that.
     pub fn send(&mut self, bytes: &[u8], silence_max: Duration) -> io::Result<()> {
         let mut rest = bytes;
         let mut until = Instant::now() + silence_max;
@@ -288,8 +290,12 @@ impl Connection {
         }
     }
 
-    /// Waits for the receiver to say something, and returns how many bytes of it are in `into`: at least one. If it
-    /// closes instead, [`io::ErrorKind::UnexpectedEof`]; if it is silent for this long, [`io::ErrorKind::TimedOut`].
+    /// Waits for bytes from the receiver, and returns the number of bytes in `into`, at least one.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::UnexpectedEof`] if the receiver closes the connection, [`io::ErrorKind::TimedOut`] if it sends
+    /// nothing for this time.
     pub fn receive(&mut self, into: &mut [u8], silence_max: Duration) -> io::Result<usize> {
         let until = Instant::now() + silence_max;
         loop {
@@ -301,8 +307,11 @@ impl Connection {
         }
     }
 
-    /// Reads what the receiver has already said, and returns how many bytes of it are in `into`; 0 if there is nothing.
-    /// Waits for nothing. If it has closed the connection, [`io::ErrorKind::UnexpectedEof`].
+    /// Reads what the receiver has already sent, and returns the number of bytes in `into`. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::UnexpectedEof`] if the receiver has closed the connection.
     pub fn receive_available(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.stream.socket().set_nonblocking(true)?;
         let received = self.stream.read(into);
@@ -314,16 +323,16 @@ impl Connection {
         }
     }
 
-    /// An error if the receiver is known to have closed the connection, or broken it off. Waits for nothing. For
-    /// receivers that never answer: what one says all the same is dropped.
+    /// Returns an error if the receiver has closed or reset the connection. Does not wait. For receivers that send nothing:
+    /// received bytes are dropped.
     pub fn ensure_open(&mut self) -> io::Result<()> {
         self.stream.socket().set_nonblocking(true)?;
-        let is_open = self.drop_what_it_said();
+        let is_open = self.drop_received();
         self.stream.socket().set_nonblocking(false)?;
         is_open
     }
 
-    fn drop_what_it_said(&mut self) -> io::Result<()> {
+    fn drop_received(&mut self) -> io::Result<()> {
         let mut bytes = [0; 4096];
         loop {
             self.cancel.check()?;
@@ -336,11 +345,11 @@ impl Connection {
         }
     }
 
-    /// Says that nothing more comes, and returns when the receiver has closed the connection in answer to that, which
-    /// it does when it has read everything. If it has not within `silence_max`, [`io::ErrorKind::TimedOut`].
+    /// Closes our side of the connection, and returns when the receiver has closed its side, which it does when it has read
+    /// everything. [`io::ErrorKind::TimedOut`] if it has not within `silence_max`.
     ///
-    /// Whoever closes with something unread, or gets something after that, answers with a reset (RFC 9293, section
-    /// 3.6.1), which is an error here, unless it comes later than [`CANCEL_POLL_INTERVAL`] after the close.
+    /// A receiver that closes with unread bytes, or gets bytes after that, sends a reset (RFC 9293, section 3.6.1). That is
+    /// an error here, unless it comes later than [`CANCEL_POLL_INTERVAL`] after the close.
     pub fn close(mut self, silence_max: Duration) -> io::Result<()> {
         self.ensure_open()?;
         if let Stream::Tls(stream) = &mut self.stream {
@@ -361,7 +370,7 @@ impl Connection {
         self.stream.socket().take_error()?.map_or(Ok(()), Err)
     }
 
-    /// Brings the handshake of TLS to its end.
+    /// Completes the TLS handshake.
     fn shake_hands(&mut self) -> io::Result<()> {
         let until = Instant::now() + TLS_HANDSHAKE_WAIT;
         loop {
@@ -375,7 +384,7 @@ impl Connection {
         }
     }
 
-    /// The error itself, unless it only says that nothing moved for a step and there is time for another.
+    /// Returns the error, unless it only means that there was no progress in one step and there is time for another.
     fn go_on_after(&self, error: io::Error, until: Instant) -> io::Result<()> {
         if !is_pause(&error) {
             return Err(error);
@@ -385,13 +394,13 @@ impl Connection {
     }
 }
 
-/// Whether nothing has moved, and nothing is wrong.
+/// Returns whether there was only no progress.
 fn is_pause(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
 }
 
-/// Whether the other side has closed the connection, or something on the way has.
+/// Returns whether the receiver, or something on the way to it, has closed the connection.
 pub fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
@@ -401,7 +410,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if let Stream::Tls(stream) = &mut self.stream {
             stream.conn.send_close_notify();
-            // Whoever has gone needs no farewell.
+            // If the receiver is gone, it does not matter.
             let _ = stream.flush();
         }
     }
@@ -456,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_that_has_closed_is_noticed_whatever_it_said_before() {
+    fn a_closed_connection_is_noticed_whatever_was_received_before() {
         let (mut connection, mut receiver) = connected(&CancelToken::default());
         for _ in 0..2 {
             connection.ensure_open().expect("an open connection");
@@ -474,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_receiver_is_waited_for_no_longer_than_told_and_none_beyond_the_end() {
+    fn a_silent_receiver_is_waited_for_until_the_timeout_or_a_cancellation() {
         let cancel = CancelToken::default();
         let (mut connection, receiver) = connected(&cancel);
         let silence = connection.receive(&mut [0; 64], CANCEL_POLL_INTERVAL).expect_err("silence");
@@ -483,10 +492,10 @@ mod tests {
         let silence = connection.send(&much, CANCEL_POLL_INTERVAL).expect_err("nobody who reads");
         assert_eq!(silence.kind(), io::ErrorKind::TimedOut);
         cancel.cancel_at(Instant::now());
-        assert!(Cancelled::is_behind(
+        assert!(Cancelled::is_cause_of(
             &connection.receive(&mut [0; 64], CONNECT_TIMEOUT).expect_err("an end")
         ));
-        assert!(Cancelled::is_behind(&connection.send(b"1", CONNECT_TIMEOUT).expect_err("an end")));
+        assert!(Cancelled::is_cause_of(&connection.send(b"1", CONNECT_TIMEOUT).expect_err("an end")));
         drop(receiver);
     }
 

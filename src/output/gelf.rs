@@ -4,19 +4,18 @@
 //! | --- | --- |
 //! | `host` | the tenant's name, else its id |
 //! | `short_message` | `Operation`, else the content type, and by which `UserId` |
-//! | `timestamp` | `CreationTime`, in seconds with milliseconds; without one the receiver takes its own time |
+//! | `timestamp` | `CreationTime`, in seconds with milliseconds; without one the receiver uses its own time |
 //! | `level` | 6, informational |
 //! | `_Field` | each field, under its own name |
 //!
-//! What GELF, Graylog and its index do not take is changed, never lost without a word:
+//! What GELF, Graylog and its index do not accept is changed, and never lost without a trace:
 //!
 //! - A name keeps its letters, digits, `.`, `-` and `_`; any other character becomes `_`. A name that is reserved gets
 //!   the prefix `record_`. The second field of a name gets the suffix `_2`, and so on.
-//! - `null` is left out. `true` and `false` are texts, because numbers and texts are all there is. So are numbers that
-//!   would not fit: integers beyond 64 bits, and what is beyond a double's range. Objects and arrays are their JSON
-//!   text.
-//! - A text longer than the index takes is cut. If a message would be too large, fields are left out. Both kinds are
-//!   named in the additional field `_CutFields`.
+//! - `null` is omitted. `true` and `false` become texts, because GELF has only numbers and texts. So do integers beyond 64
+//!   bits, and numbers beyond the range of a double. Objects and arrays become their JSON text.
+//! - A text longer than the index accepts is cut. Fields are omitted from a message that would be too large. The additional
+//!   field `_CutFields` names both.
 //!
 //! Graylog drops a message whose `short_message` is empty or blank, so a blank `Operation` counts as missing, and so does
 //! `null`; likewise for `UserId`.
@@ -33,22 +32,22 @@ use crate::{
     records::{HeaderField, Record},
 };
 
-/// What ends a message on a TCP connection.
+/// The end of a message on a TCP connection.
 pub const DELIMITER: u8 = 0;
 
-/// The additional field that names what was cut or left out.
+/// The additional field with the names of fields that were cut or omitted.
 const CUT_FIELDS: &str = "CutFields";
 
-/// What an additional field must not be called: Graylog sets these itself, or skips them.
+/// Names that an additional field must not have: Graylog sets these itself, or skips them.
 const RESERVED: [&str; 9] =
     ["id", "host", "source", "message", "short_message", "full_message", "timestamp", "level", "streams"];
 
 /// Writes messages.
 #[derive(Debug, Default)]
 pub struct Gelf {
-    /// The names in this message, and how many fields have asked for each.
+    /// The names in this message, and the number of fields that would have each.
     names: HashMap<String, u32>,
-    /// The names of what was cut or left out, separated by commas.
+    /// The names of fields that were cut or omitted, separated by commas.
     cut: String,
 }
 
@@ -77,7 +76,7 @@ impl Gelf {
             message = Cow::Owned(format!("{message} by {user}"));
         }
         append_field("short_message", beginning(&message), to);
-        // Graylog takes times before 1970 for none.
+        // Graylog ignores times before 1970.
         if let Some(time) = record.creation_time().filter(|time| time.as_second() > 0) {
             let milliseconds = time.subsec_millisecond();
             let _ = write!(to, ",\"timestamp\":{}.{milliseconds:03}", time.as_second()); // to memory: never fails
@@ -111,7 +110,7 @@ impl Gelf {
         }
     }
 
-    /// What a field of this name is called, without the underscore before it.
+    /// Returns the name in the message of a field with this name, without the leading underscore.
     fn name_of(&mut self, name: &str) -> String {
         let fitting = |character: char| {
             if character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_') {
@@ -139,14 +138,14 @@ impl Gelf {
     }
 }
 
-/// The text of a value, unless it is `null` or has nothing but whitespace and control characters.
+/// Returns the text of a value, unless it is `null` or has only whitespace and control characters.
 fn text_with_content(value: &str) -> Option<Cow<'_, str>> {
     let is_blank = |character: char| character.is_whitespace() || character.is_control();
     let text = json::text_of(value);
     (value != "null" && !text.chars().all(is_blank)).then_some(text)
 }
 
-/// Whether this is a number that Graylog can hold as it is: 64 bits, with a sign, or a double.
+/// Returns whether Graylog can store this number: a signed integer of 64 bits, or a double.
 fn fits_a_number(value: &str) -> bool {
     if !value.starts_with(|character: char| character == '-' || character.is_ascii_digit()) {
         return false;
@@ -158,7 +157,7 @@ fn fits_a_number(value: &str) -> bool {
     }
 }
 
-/// As much of a text as the index takes.
+/// Returns the beginning of a text that the index accepts.
 fn beginning(text: &str) -> &str {
     let mut end = text.len().min(GELF_FIELD_BYTES_MAX);
     while !text.is_char_boundary(end) {
@@ -258,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_taken_are_changed() {
+    fn names_that_are_not_accepted_are_changed() {
         assert_eq!(
             additional(
                 r#"{"id":1,"Id":2,"@odata.type":3,"Größe":4,"a b":5,"a_b":6,"gl2_x":7,"":8,"CutFields":9}"#

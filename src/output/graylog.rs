@@ -1,14 +1,13 @@
 //! Records to Graylog: GELF over TCP, each message ended by a null byte, with TLS or without.
 //!
-//! **A receiver of GELF acknowledges nothing.** What can be found out is found out before a blob counts as delivered:
-//! after each batch, and within a large one, the connection is closed from our side, and the receiver answers that by
-//! closing its own side when it has read everything; what comes next takes a new connection. If it breaks the
-//! connection off instead, or closes it while we still send, everything that was not confirmed in this way is sent
-//! again, so that messages can come twice but are not lost on the way. What the receiver loses *after* it has read it,
-//! because it crashes or its disk is full, cannot be known here.
+//! **A receiver of GELF acknowledges nothing.** There is one confirmation, and a blob counts as delivered only after it: the
+//! program closes its side of the connection after each batch, and within a large one; the receiver closes its own side when
+//! it has read everything. The next messages use a new connection. If the receiver resets the connection instead, or closes
+//! it earlier, everything that was not confirmed is sent again, so that messages can come twice but are not lost on the way.
+//! Messages that the receiver loses *after* it has read them, because it crashes or its disk is full, are not noticed.
 //!
-//! A load balancer in front of the receiver closes on its own account: then the closing says only that the load
-//! balancer has read everything. With `confirm: false` the connection stays open and is not closed to be confirmed.
+//! A load balancer in front of the receiver closes connections itself: the confirmation means only that the load balancer has
+//! read everything. With `confirm: false` the connection stays open, and nothing is confirmed.
 
 use std::io;
 
@@ -29,25 +28,25 @@ pub struct GraylogOutput {
     endpoint: Endpoint,
     cancel: CancelToken,
     retries: Retries,
-    /// Whether the receiver's closing is waited for.
+    /// Whether the receiver confirms by closing its side of the connection.
     confirm: bool,
     connection: Option<Connection>,
-    /// Whether it was the receiver that ended the last connection. If it is given up after that, it is asked whether it
-    /// expects TLS; not before, because a receiver that does not would log the question as a broken message.
+    /// Whether the receiver ended the last connection. It is asked whether it expects TLS when the output fails after that;
+    /// not before, because a receiver without TLS logs the question as a broken message.
     was_closed: bool,
     gelf: Gelf,
-    /// Whole messages of which it is not certain that the receiver has read them.
+    /// Whole messages that are not confirmed.
     unconfirmed: Vec<u8>,
-    /// How many bytes of these were sent on this connection.
+    /// The number of bytes of these that were sent on this connection.
     sent: usize,
-    /// The Ids of the records that these messages are of.
+    /// The identities of the records of these messages.
     unconfirmed_ids: Vec<u128>,
-    /// The Ids of the records that were confirmed since everything was: they are all of one batch, which bounds them.
+    /// The identities of the records that were confirmed since the last flush: they are all of one batch, which bounds them.
     confirmed_ids: Vec<u128>,
 }
 
 impl GraylogOutput {
-    /// Connects to nobody yet. Nobody waits for this receiver when `patience` is over.
+    /// Connects to nothing yet. Stops waiting for the receiver when `cancel` says so.
     pub fn new(settings: &config::GraylogOutput, cancel: &CancelToken) -> Self {
         let config::GraylogOutput { address, port, confirm, retry_timeout, tls } = settings;
         Self {
@@ -65,7 +64,7 @@ impl GraylogOutput {
         }
     }
 
-    /// Does this with everything unconfirmed; again, on a new connection, as long as `retryTimeout` allows.
+    /// Sends or confirms everything unconfirmed; again, on a new connection, as long as `retryTimeout` allows.
     fn retry(&mut self, act: fn(&mut Self) -> Result<(), ReceiverError>) -> Result<(), DeliveryError> {
         self.try_until_timeout(act).map_err(|error| DeliveryError {
             accepted_ids: std::mem::take(&mut self.confirmed_ids),
@@ -104,7 +103,7 @@ impl GraylogOutput {
         }
     }
 
-    /// Sends what was not sent yet.
+    /// Sends the messages that were not sent yet.
     fn send(&mut self) -> Result<(), ReceiverError> {
         if self.sent == 0 {
             // A receiver may close a connection that is idle.
@@ -122,8 +121,8 @@ impl GraylogOutput {
         Ok(())
     }
 
-    /// Sends what was not sent yet, and returns when the receiver has read everything; with `confirm: false`, when this
-    /// machine has sent it.
+    /// Sends the messages that were not sent yet, and returns when the receiver has read all messages; with `confirm: false`,
+    /// when the system has accepted them.
     fn confirm(&mut self) -> Result<(), ReceiverError> {
         self.send()?;
         let confirmed = if self.confirm {
@@ -139,7 +138,7 @@ impl GraylogOutput {
         Ok(())
     }
 
-    /// What an error on the connection means.
+    /// Returns the error for one on the connection.
     fn failure(&mut self, error: &io::Error) -> ReceiverError {
         self.was_closed = is_closed(error);
         self.endpoint.failure(error)

@@ -1,4 +1,4 @@
-//! When a receiver is tried again, and when it is given up for this pass.
+//! When a receiver is tried again, and when the pass stops trying.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub struct Retries {
 }
 
 impl Retries {
-    /// `timeout`: how long after the first failure a receiver is tried again.
+    /// `timeout` is the time after the first failure in which a receiver is tried again.
     pub fn new(timeout: Duration) -> Self {
         Self { timeout, failed: 0, until: None }
     }
@@ -26,7 +26,7 @@ impl Retries {
         (self.failed, self.until) = (0, None);
     }
 
-    /// Counts a failure, and returns the wait before the next attempt; `None` if there is none.
+    /// Counts a failure, and returns the delay before the next attempt; `None` if there is none.
     pub fn next_delay(&mut self) -> Option<Duration> {
         let now = Instant::now();
         let until = *self.until.get_or_insert(now + self.timeout);

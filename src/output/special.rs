@@ -1,9 +1,9 @@
 //! Output files that are not regular files: a named pipe, `/dev/stdout`, `/dev/stderr`, `/dev/null`, a terminal.
 //!
-//! They have a reader instead of a disk. A pipe is opened and written without blocking, so that a reader that is missing
-//! or slow never keeps the pass from ending; what is in a pipe is accepted when its reader has read it. Standard output
-//! and standard error can be sockets, which have no name to open, so they are written through the descriptors that the
-//! program was started with.
+//! They have a reader instead of a disk. A pipe is opened and written without blocking, so that a missing or slow reader
+//! never prevents the pass from ending. Records in a pipe are accepted when the reader has read them. Standard output and
+//! standard error can be sockets, which have no name to open, so they are written through the descriptors that the program
+//! was started with.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -33,14 +33,14 @@ use crate::{
 pub struct Special {
     path: PathBuf,
     file: File,
-    /// Whether a write to it can block.
+    /// Whether a write can block.
     can_block: bool,
     is_pipe: bool,
     cancel: CancelToken,
 }
 
 impl Special {
-    /// Opens what the path names if it exists and is not a regular file.
+    /// Opens a path if it exists and is not a regular file.
     pub fn open(path: &Path, cancel: &CancelToken) -> Result<Option<(File, Self)>, OutputError> {
         let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
         if metadata.is_file() || metadata.is_dir() {
@@ -56,7 +56,7 @@ impl Special {
         Ok(Some((file, special)))
     }
 
-    /// Writes all of it, as fast as the reader reads.
+    /// Writes all lines, as fast as the reader reads.
     pub fn write(&mut self, lines: &[u8]) -> Result<(), OutputError> {
         if self.can_block { self.write_in_a_thread(lines) } else { self.write_without_blocking(lines) }
     }
@@ -65,7 +65,7 @@ impl Special {
         let mut file = self.file.try_clone().map_err(|error| self.error(error))?;
         let lines = lines.to_vec();
         let written = self.cancel.attempt(move || file.write_all(&lines));
-        written.map_err(|over| self.unread(&over.to_string()))?.map_err(|error| self.error(error))
+        written.map_err(|cancelled| self.unread(&cancelled.to_string()))?.map_err(|error| self.error(error))
     }
 
     fn write_without_blocking(&mut self, mut lines: &[u8]) -> Result<(), OutputError> {
@@ -109,7 +109,7 @@ impl Special {
         }
     }
 
-    /// Waits a moment for an event. Errors are reported without being asked for.
+    /// Waits a moment for an event. poll(2) reports errors even if no event is requested.
     fn poll(&self, events: PollFlags) -> Result<PollFlags, OutputError> {
         let mut descriptors = [PollFd::new(&self.file, events)];
         let step = if events.is_empty() { Duration::from_millis(2) } else { CANCEL_POLL_INTERVAL };
@@ -120,9 +120,9 @@ impl Special {
         }
     }
 
-    /// An error if the pass has to end, or if nothing was read for too long.
+    /// Returns an error if the pass has to end, or if nothing was read for too long.
     fn check(&self, stall: Instant) -> Result<(), OutputError> {
-        self.cancel.check().map_err(|over| self.unread(&over.to_string()))?;
+        self.cancel.check().map_err(|cancelled| self.unread(&cancelled.to_string()))?;
         if stall.elapsed() < READER_STALL_MAX {
             return Ok(());
         }

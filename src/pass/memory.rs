@@ -1,14 +1,14 @@
-//! How much of the blobs is held in memory between download and output: `maxMemory` bytes and `cacheSize` records.
+//! The bound of the memory for blobs between download and output: `maxMemory` bytes and `cacheSize` records.
 //!
-//! A download asks for room before it takes it, and waits while there is none. Since every download could then hold a
-//! part and wait for the rest, one of them at a time may go beyond the bound: it finishes, the writer takes its blob,
-//! and there is room again. So the most that is held is the bound and one blob.
+//! A download reserves memory before it allocates it, and waits while there is none. Since every download could then hold a
+//! part and wait for the rest, one of them at a time may exceed the bound: it finishes, the writer writes its blob, and
+//! there is memory again. So the maximum is the bound and one blob.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::SPARE_BUFFER_BYTES_MAX;
 
-/// The room that all blobs of a pass share.
+/// The memory that all blobs of a pass share.
 #[derive(Debug)]
 pub struct Memory {
     bytes_max: usize,
@@ -19,17 +19,17 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct Held {
-    /// Without the spare ones.
+    /// The number of bytes in use, without the free buffers.
     bytes: usize,
     records: usize,
-    /// Whether somebody was let beyond the bound, and still holds that.
+    /// Whether a share has exceeded the bound and still exists.
     overdrawn: bool,
-    /// Buffers of earlier blobs, for the next ones. They are within the bound, and are let go when it is reached.
-    spare: Vec<Vec<u8>>,
-    spare_bytes: usize,
+    /// Buffers of earlier blobs, for the next ones. They are within the bound, and are dropped when it is reached.
+    free_buffers: Vec<Vec<u8>>,
+    free_bytes: usize,
 }
 
-/// What one blob holds; given back when it is dropped.
+/// The memory of one blob. It is returned when this is dropped.
 #[derive(Debug)]
 pub struct Share {
     memory: Arc<Memory>,
@@ -39,49 +39,49 @@ pub struct Share {
 }
 
 impl Memory {
-    /// Room for so many bytes and records.
+    /// Returns memory for this many bytes and records.
     pub fn new(bytes_max: usize, records_max: usize) -> Arc<Self> {
         Arc::new(Self { bytes_max, records_max, held: Mutex::default(), freed: Condvar::new() })
     }
 
-    /// An empty share, to be grown.
+    /// Returns an empty share.
     pub fn share(self: &Arc<Self>) -> Share {
         Share { memory: Arc::clone(self), bytes: 0, records: 0, overdrew: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
-        // Nothing that holds the lock can panic; were it so, the counts would still be whole.
+        // The counts are consistent even after a panic.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Share {
-    /// A buffer to download into: that of an earlier blob, or an empty one.
+    /// Returns a buffer to download into: that of an earlier blob, or an empty one.
     pub fn buffer(&mut self) -> Vec<u8> {
         let mut held = self.memory.lock();
-        let buffer = held.spare.pop().unwrap_or_default();
-        held.spare_bytes -= buffer.capacity();
+        let buffer = held.free_buffers.pop().unwrap_or_default();
+        held.free_bytes -= buffer.capacity();
         held.bytes += buffer.capacity();
         self.bytes += buffer.capacity();
         buffer
     }
 
-    /// Gives everything back, and lets a later blob have the buffer, unless that is a large one.
+    /// Returns the memory, and keeps the buffer for a later blob unless it is large.
     pub fn give_back(self, buffer: Vec<u8>) {
         let mut held = self.memory.lock();
-        let bytes = held.bytes - self.bytes + held.spare_bytes + buffer.capacity();
+        let bytes = held.bytes - self.bytes + held.free_bytes + buffer.capacity();
         if buffer.capacity() <= SPARE_BUFFER_BYTES_MAX && bytes <= self.memory.bytes_max {
-            held.spare_bytes += buffer.capacity();
-            held.spare.push(buffer);
+            held.free_bytes += buffer.capacity();
+            held.free_buffers.push(buffer);
         }
     }
 
-    /// Waits until there is room for so many more bytes, and takes it.
+    /// Waits until this many more bytes are available, and reserves them.
     pub fn grow_bytes(&mut self, bytes: usize) {
         self.grow(bytes, 0);
     }
 
-    /// Waits until there is room for so many more records, and takes it.
+    /// Waits until this many more records are available, and reserves them.
     pub fn grow_records(&mut self, records: usize) {
         self.grow(0, records);
     }
@@ -92,9 +92,9 @@ impl Share {
             held.bytes + bytes > memory.bytes_max || held.records + records > memory.records_max
         };
         let mut held = memory.lock();
-        if held.bytes + held.spare_bytes + bytes > memory.bytes_max {
-            held.spare = Vec::new();
-            held.spare_bytes = 0;
+        if held.bytes + held.free_bytes + bytes > memory.bytes_max {
+            held.free_buffers = Vec::new();
+            held.free_bytes = 0;
         }
         while is_full(&held) && !self.overdrew {
             if held.overdrawn {
@@ -154,10 +154,10 @@ mod tests {
         assert!(most.into_inner() <= BOUND + BLOB);
     }
 
-    /// Bytes in use, and spare ones.
+    /// Returns the bytes in use, and those of free buffers.
     fn counts(memory: &Memory) -> (usize, usize) {
         let held = memory.lock();
-        (held.bytes, held.spare_bytes)
+        (held.bytes, held.free_bytes)
     }
 
     #[test]

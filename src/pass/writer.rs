@@ -13,7 +13,7 @@
 //! there again. An output whose receiver rejects single records continues: these become dead letters and count as
 //! delivered there, or else only their blobs wait.
 
-use std::{collections::HashMap, mem, sync::Arc, time::Instant};
+use std::{borrow::Cow, collections::HashMap, mem, sync::Arc, time::Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 use jiff::Timestamp;
@@ -105,8 +105,8 @@ pub struct Writer {
     ledger: Option<Ledger>,
     events: Sender<Event>,
     batch: Batch,
-    /// The records that are being written.
-    rendered: RecordBatch,
+    /// The memory for the records that are being written.
+    slice: Slice,
 }
 
 /// An output and its state in this pass.
@@ -142,6 +142,13 @@ struct RejectedLog {
 struct Missing {
     by_blob: HashMap<usize, OutputSet>,
     by_id: HashMap<u128, OutputSet>,
+}
+
+/// Some records of a blob, and the outputs that each is written to.
+#[derive(Default)]
+struct Slice {
+    records: RecordBatch,
+    receivers: Vec<OutputSet>,
 }
 
 /// Blobs that are written but not yet committed.
@@ -189,15 +196,7 @@ impl Writer {
     ) -> Self {
         let all = outputs.iter().map(|output| output.name()).collect();
         let outputs = outputs.into_iter().map(Slot::new).collect();
-        Self {
-            feeds,
-            outputs,
-            all,
-            ledger,
-            events,
-            batch: Batch::default(),
-            rendered: RecordBatch::default(),
-        }
+        Self { feeds, outputs, all, ledger, events, batch: Batch::default(), slice: Slice::default() }
     }
 
     /// Receives blobs until no more come, or until every output or the state has failed. Blobs that are not committed by
@@ -298,57 +297,46 @@ impl Writer {
         let source = Source { tenant_id, tenant_name, content_type, blob: self.batch.blobs.len() };
         let content = Content::new(tenant_id, content_type, wanted.blob.created);
         let mut to = self.usable_outputs().without(wanted.delivered_to);
-        let mut rendered = mem::take(&mut self.rendered);
-        let (mut new, mut receivers, mut rest) = (0, Vec::new(), records.iter());
+        let (mut slice, mut new, mut rest) = (mem::take(&mut self.slice), 0, records.iter());
         loop {
-            rendered.clear();
-            receivers.clear();
-            let mut is_last = to.is_empty();
-            while !is_last && !rendered.is_full() {
+            slice.clear();
+            let mut has_more = !to.is_empty();
+            while has_more && !slice.records.is_full() {
                 let Some(record) = rest.next() else {
-                    is_last = true;
+                    has_more = false;
                     break;
                 };
                 let lacking = self.outputs_without(&record, to, feed, content)?;
                 new += u64::from(!lacking.all.is_empty());
-                if !lacking.to_write.is_empty() {
-                    rendered.push(&record);
-                    receivers.push(lacking.to_write);
-                }
+                slice.push(&record, lacking.to_write);
             }
-            if is_last {
+            if !has_more {
                 break;
             }
-            to = self.write_rendered(&source, &rendered, &receivers, to)?;
+            to = self.write_slice(&source, &slice, to)?;
         }
         drop(rest);
         share.give_back(records.into_buffer());
-        to = self.write_rendered(&source, &rendered, &receivers, to)?;
-        self.rendered = rendered;
+        to = self.write_slice(&source, &slice, to)?;
+        self.slice = slice;
         Ok((to, new))
     }
 
-    /// Writes records to these outputs, each to its `receivers`. Returns the outputs that accepted them.
-    fn write_rendered(
+    /// Writes a slice to these outputs. Returns those that accepted it.
+    fn write_slice(
         &mut self,
         source: &Source<'_>,
-        records: &RecordBatch,
-        receivers: &[OutputSet],
+        slice: &Slice,
         mut to: OutputSet,
     ) -> Result<OutputSet, StateError> {
         let Self { outputs, ledger, .. } = self;
         for slot in outputs {
             let name = slot.output.name();
-            let count = receivers.iter().filter(|receivers| receivers.contains(name)).count();
-            if count == 0 || !to.contains(name) {
+            let own = slice.records_for(name);
+            if own.is_empty() || !to.contains(name) {
                 continue;
             }
-            let written = if count == records.len() {
-                slot.attempt(ledger, |output, on_open| output.write(source, records, on_open))?
-            } else {
-                let own = records.filtered(|place| receivers[place].contains(name));
-                slot.attempt(ledger, |output, on_open| output.write(source, &own, on_open))?
-            };
+            let written = slot.attempt(ledger, |output, on_open| output.write(source, &own, on_open))?;
             if written.is_none() {
                 to = to.without(OutputSet::EMPTY.with(name));
             }
@@ -558,6 +546,28 @@ fn name_of(feeds: &Feeds, feed: FeedIndex, record: BlobRecord) -> String {
         Some(Some(guid)) => records::text_of_guid(guid),
     };
     format!("{id} of {}", feeds.label(feed))
+}
+
+impl Slice {
+    fn clear(&mut self) {
+        self.records.clear();
+        self.receivers.clear();
+    }
+
+    fn push(&mut self, record: &ParsedRecord<'_>, receivers: OutputSet) {
+        if !receivers.is_empty() {
+            self.records.push(record);
+            self.receivers.push(receivers);
+        }
+    }
+
+    /// Returns the records for an output. Copies them only if others are among them.
+    fn records_for(&self, output: OutputName) -> Cow<'_, RecordBatch> {
+        if self.receivers.iter().all(|receivers| receivers.contains(output)) {
+            return Cow::Borrowed(&self.records);
+        }
+        Cow::Owned(self.records.filtered(|place| self.receivers[place].contains(output)))
+    }
 }
 
 impl Missing {

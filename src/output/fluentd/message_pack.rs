@@ -1,14 +1,14 @@
-//! JSON text → MessagePack, in one go over the text and without a tree of values between.
+//! Converts JSON text to MessagePack in one pass over the text, without a tree of values.
 //!
-//! What JSON can say and MessagePack, or those who read it, cannot:
+//! Some JSON has no equivalent in MessagePack, or none that its decoders accept:
 //!
-//! - A number beyond 64 bits, and one like `1e400` that no double can hold, become the text of the number: nothing of
-//!   it is lost, and no receiver takes it for infinity. Other numbers with a fraction or an exponent become the nearest
-//!   double; `-0` becomes 0.
-//! - A field that is there twice stays there twice, in order; receivers commonly keep the last.
-//! - A lone surrogate, such as `\ud800`, is no character: it becomes U+FFFD. All other escapes become what they mean.
-//! - Objects and arrays that lie deeper than [`NESTING_MAX`] in each other become the text of their JSON: decoders
-//!   refuse deep nesting, and with it the whole message.
+//! - A number beyond 64 bits, and one like `1e400` that is beyond the range of a double, become the text of the number:
+//!   nothing is lost, and no receiver reads infinity. Other numbers with a fraction or an exponent become the nearest double;
+//!   `-0` becomes 0.
+//! - A field that occurs twice stays there twice, in order; receivers usually keep the last.
+//! - Half of a surrogate pair, such as `\ud800`, is not a character and becomes U+FFFD. All other escapes are decoded.
+//! - Objects and arrays that are nested deeper than [`NESTING_MAX`] become their JSON text: decoders reject deep nesting,
+//!   and with it the whole message.
 //!
 //! Source of the format: "MessagePack specification", <https://github.com/msgpack/msgpack/blob/master/spec.md>.
 
@@ -20,9 +20,9 @@ use crate::limits::NESTING_MAX;
 #[derive(Clone, Copy)]
 struct Level {
     is_map: bool,
-    /// Where its header stands: one byte, until it is known how many are needed.
+    /// The position of its header: one byte, until the required number is known.
     header_at: usize,
-    /// Values in it so far; in an object, keys too.
+    /// The number of values in it so far; in an object, keys count too.
     values: usize,
 }
 
@@ -76,13 +76,13 @@ pub fn append_object(text: &str, to: &mut Vec<u8>) {
     }
 }
 
-/// Appends the text of a string, valid UTF-8.
+/// Appends a text, valid UTF-8.
 pub fn append_text(text: &[u8], to: &mut Vec<u8>) {
     Header::text(text.len()).append(to);
     to.extend_from_slice(text);
 }
 
-/// Appends the header of so many bytes that are no text.
+/// Appends the header of this number of bytes that are not a text.
 pub fn append_binary_header(length: usize, to: &mut Vec<u8>) {
     Header::of(length, [None, Some(0xc4), Some(0xc5), Some(0xc6)]).append(to);
 }
@@ -133,7 +133,7 @@ fn append_negative(number: i64, to: &mut Vec<u8>) {
     }
 }
 
-/// A header of one to five bytes that says what follows, and how many of it.
+/// A header of one to five bytes: the kind of value that follows, and its length.
 struct Header {
     bytes: [u8; 5],
     length: usize,
@@ -152,8 +152,8 @@ impl Header {
         Self::of(bytes, [Some(0xa0), Some(0xd9), Some(0xda), Some(0xdb)])
     }
 
-    /// `kinds`: the byte that counts by itself, up to 31 for texts and 15 for others, and those that are followed by
-    /// one, two and four bytes of a count.
+    /// `kinds` are the byte that contains a short length itself, up to 31 for texts and 15 for others, and those that are
+    /// followed by a length of one, two and four bytes.
     fn of(count: usize, kinds: [Option<u8>; 4]) -> Self {
         let count = u32::try_from(count).expect("no body is as large as four gigabytes");
         let [_, _, high, low] = count.to_be_bytes();
@@ -176,7 +176,7 @@ impl Header {
         to.extend_from_slice(&self.bytes[..self.length]);
     }
 
-    /// Puts it where one byte was left for it, moving on what follows if it needs more.
+    /// Writes the header where one byte was left for it, and moves what follows if it needs more.
     fn put_before(&self, at: usize, to: &mut Vec<u8>) {
         if self.length > 1 {
             let end = to.len();
@@ -187,13 +187,13 @@ impl Header {
     }
 }
 
-/// `true`, `false` or `null`. Returns where it ends.
+/// Appends `true`, `false` or `null`. Returns where it ends.
 fn append_word(at: usize, length: usize, byte: u8, to: &mut Vec<u8>) -> usize {
     to.push(byte);
     at + length
 }
 
-/// The string whose text begins here, behind its quote. Returns where it ends, behind the other quote.
+/// Appends the string that begins here, after its first quote. Returns where it ends, after its last quote.
 fn append_string(json: &[u8], at: usize, to: &mut Vec<u8>) -> usize {
     let end = next_of_string(json, at);
     if json[end] == b'"' {
@@ -214,12 +214,12 @@ fn append_string(json: &[u8], at: usize, to: &mut Vec<u8>) -> usize {
     }
 }
 
-/// Where the next quote or backslash is.
+/// Returns the position of the next quote or backslash.
 fn next_of_string(json: &[u8], at: usize) -> usize {
     at + memchr2(b'"', b'\\', &json[at..]).expect("valid JSON ends its strings")
 }
 
-/// What an escape means; it begins here, behind its backslash. Returns where it ends.
+/// Appends the character of the escape that begins here, after its backslash. Returns where it ends.
 fn append_escape(json: &[u8], at: usize, to: &mut Vec<u8>) -> usize {
     let byte = match json[at] {
         b'b' => 0x08,
@@ -238,7 +238,7 @@ fn append_escape(json: &[u8], at: usize, to: &mut Vec<u8>) -> usize {
     at + 1
 }
 
-/// The character of four hexadecimal digits, or of twice four, and where they end.
+/// Returns the character of four hexadecimal digits, or of two escapes of four, and where they end.
 fn unicode_escape(json: &[u8], at: usize) -> (char, usize) {
     let first = four_digits(json, at);
     let end = at + 4;
@@ -263,7 +263,7 @@ fn four_digits(json: &[u8], at: usize) -> u32 {
     })
 }
 
-/// The number that begins here. Returns where it ends.
+/// Appends the number that begins here. Returns where it ends.
 fn append_number(json: &[u8], at: usize, to: &mut Vec<u8>) -> usize {
     let is_negative = json[at] == b'-';
     let digits_at = at + usize::from(is_negative);
@@ -295,7 +295,7 @@ fn append_number(json: &[u8], at: usize, to: &mut Vec<u8>) -> usize {
     end
 }
 
-/// Where the object or array that begins here ends.
+/// Returns where the object or array that begins here ends.
 fn end_of_container(json: &[u8], mut at: usize) -> usize {
     let mut depth = 0_usize;
     loop {
@@ -312,7 +312,7 @@ fn end_of_container(json: &[u8], mut at: usize) -> usize {
     }
 }
 
-/// Where the string whose text begins here ends, behind its quote.
+/// Returns where the string that begins here, after its first quote, ends, after its last quote.
 fn end_of_string(json: &[u8], mut at: usize) -> usize {
     loop {
         at = next_of_string(json, at);

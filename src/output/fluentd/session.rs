@@ -26,7 +26,7 @@ use crate::{
     redact::one_line,
 };
 
-/// What we call ourselves to a receiver, which may want to know and shows it in its log.
+/// The name of this program in the handshake; a receiver logs it.
 const OUR_NAME: &str = env!("CARGO_PKG_NAME");
 
 const CHECK_SECURITY: &str = "compare sharedKey, username and password with the receiver's <security>";
@@ -35,18 +35,18 @@ const CHECK_SECURITY: &str = "compare sharedKey, username and password with the 
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
-    /// What was received and not yet read as an answer.
+    /// Bytes that were received and not yet read as a message.
     received: Vec<u8>,
-    /// Whether the receiver has said anything at all.
+    /// Whether the receiver has sent anything.
     has_received: bool,
-    /// Whether the receiver has closed the connection.
+    /// Whether the receiver has closed the connection, as far as was noticed.
     is_closed: bool,
-    /// The receiver announced in its HELO that it closes the connection after each acknowledgement.
+    /// Whether the receiver announced in its HELO that it closes the connection after each acknowledgement.
     denies_keepalive: bool,
 }
 
 impl Session {
-    /// Connects, and proves who we are if the configuration says how.
+    /// Connects, and authenticates if credentials are configured.
     pub fn open(endpoint: &mut Endpoint, settings: &config::FluentdOutput) -> Result<Self, ReceiverError> {
         let mut session = Self {
             connection: endpoint.connect()?,
@@ -56,17 +56,17 @@ impl Session {
             denies_keepalive: false,
         };
         if settings.shared_key.is_some() || settings.username.is_some() {
-            session.shake_hands(endpoint, settings)?;
+            session.authenticate(endpoint, settings)?;
         }
         Ok(session)
     }
 
-    /// Whether the receiver has announced that it closes the connection after each acknowledgement.
+    /// Returns whether the receiver has announced that it closes the connection after each acknowledgement.
     pub fn denies_keepalive(&self) -> bool {
         self.denies_keepalive
     }
 
-    /// Whether the receiver has closed the connection, as far as was noticed.
+    /// Returns whether the receiver has closed the connection, as far as was noticed.
     pub fn is_closed(&self) -> bool {
         self.is_closed
     }
@@ -81,7 +81,7 @@ impl Session {
         self.connection.send(message, silence_max).map_err(|error| self.failure(endpoint, &error))
     }
 
-    /// Waits for an acknowledgement, and returns the id in it.
+    /// Waits for an acknowledgement, and returns its id.
     pub fn wait_for_ack(
         &mut self,
         endpoint: &mut Endpoint,
@@ -96,8 +96,8 @@ impl Session {
         }
     }
 
-    /// Returns the ids of the acknowledgements that are here already, without waiting for more. A closed connection is
-    /// noticed and no error: [`Session::is_closed`].
+    /// Returns the ids of the acknowledgements that have arrived, without waiting for others. A closed connection is not an
+    /// error; see [`Session::is_closed`].
     pub fn arrived_acks(&mut self, endpoint: &mut Endpoint) -> Result<Vec<Vec<u8>>, ReceiverError> {
         let mut bytes = [0; 4096];
         while !self.is_closed {
@@ -114,7 +114,7 @@ impl Session {
         Ok(ids)
     }
 
-    /// The same after a failure: what is still on its way gets a moment.
+    /// Returns the ids of the acknowledgements that arrive within a moment after an error.
     pub fn last_acks(&mut self, endpoint: &mut Endpoint) -> Result<Vec<Vec<u8>>, ReceiverError> {
         let mut ids = Vec::new();
         loop {
@@ -126,8 +126,8 @@ impl Session {
         }
     }
 
-    /// Whether the receiver closes the connection within a moment after an acknowledgement, as Fluentd with
-    /// `deny_keepalive` does, which announces it only where there is a HELO.
+    /// Returns whether the receiver closes the connection within a moment after an acknowledgement. Fluentd with
+    /// `deny_keepalive` does so, and announces it only in a HELO.
     pub fn closes_after_ack(&mut self, endpoint: &mut Endpoint) -> bool {
         if self.received.is_empty() {
             let mut bytes = [0; 4096];
@@ -141,8 +141,7 @@ impl Session {
         self.is_closed
     }
 
-    /// Sends a message without events, which is acknowledged like any other: that is what a pass needs, and it delivers
-    /// nothing.
+    /// Sends a message without events, which delivers nothing and is acknowledged like any other.
     pub fn check(&mut self, endpoint: &mut Endpoint, tag: &str) -> Result<(), ReceiverError> {
         let (id, message) = empty_message(tag);
         self.send(endpoint, &message, FORWARD_CHECK_WAIT)?;
@@ -152,8 +151,8 @@ impl Session {
         Err(ReceiverError::Permanent(not_forward(endpoint)))
     }
 
-    /// HELO, PING, PONG.
-    fn shake_hands(
+    /// Authenticates: HELO, PING, PONG.
+    fn authenticate(
         &mut self,
         endpoint: &mut Endpoint,
         settings: &config::FluentdOutput,
@@ -161,7 +160,7 @@ impl Session {
         let helo = match self.receive(endpoint, FORWARD_HELO_WAIT)? {
             Some(ServerMessage::Helo(helo)) => helo,
             Some(_) => return Err(ReceiverError::Permanent(not_forward(endpoint))),
-            None => return Err(self.why_no_helo(endpoint)),
+            None => return Err(self.missing_helo_error(endpoint)),
         };
         self.denies_keepalive = !helo.keeps_alive;
         let key = settings.shared_key.as_ref().map_or("", config::Secret::reveal);
@@ -173,7 +172,7 @@ impl Session {
             Ok(None) => {
                 return Err(ReceiverError::Transient(endpoint.error("no PONG in time", CHECK_SECURITY)));
             }
-            // Fluent Bit answers a wrong key like this. A receiver that stops just now is the next pass's.
+            // Fluent Bit closes the connection on a wrong key. If the receiver was stopped just now, the next pass succeeds.
             Err(ReceiverError::Transient(_)) if self.is_closed => {
                 return Err(ReceiverError::Permanent(endpoint.error(
                     "it closed the connection instead of letting us in, as Fluent Bit does on a wrong shared key",
@@ -183,7 +182,7 @@ impl Session {
             Err(error) => return Err(error),
         };
         if !pong.is_accepted {
-            return Err(not_let_in(endpoint, &pong, settings));
+            return Err(authentication_error(endpoint, &pong, settings));
         }
         let expected = hexadecimal_digest(&[salt.as_bytes(), &pong.server, &helo.nonce, key.as_bytes()]);
         if pong.digest == expected.as_bytes() {
@@ -193,9 +192,9 @@ impl Session {
         Err(ReceiverError::Permanent(endpoint.error(problem, "give the receiver's shared_key in sharedKey")))
     }
 
-    /// Finds out why a receiver says nothing when it is expected to say HELO: one without security acknowledges a
-    /// message, one that speaks TLS waits for its client's first word, one that hangs does neither.
-    fn why_no_helo(&mut self, endpoint: &mut Endpoint) -> ReceiverError {
+    /// Finds out why a receiver does not send a HELO: a receiver without security acknowledges a message, one that expects TLS
+    /// waits for the client, one that hangs does neither.
+    fn missing_helo_error(&mut self, endpoint: &mut Endpoint) -> ReceiverError {
         let (_, message) = empty_message(OUR_NAME);
         let sent = self.connection.send(&message, FORWARD_CHECK_WAIT);
         match sent.map_err(|error| self.failure(endpoint, &error)).and_then(|()| {
@@ -216,7 +215,7 @@ impl Session {
         }
     }
 
-    /// The next answer; `None` if the receiver says nothing for this long.
+    /// Returns the next message; `None` if none comes within this time.
     fn receive(
         &mut self,
         endpoint: &mut Endpoint,
@@ -237,7 +236,7 @@ impl Session {
         }
     }
 
-    /// The next answer that was received whole.
+    /// Returns the next message that was received completely.
     fn received_message(&mut self, endpoint: &mut Endpoint) -> Result<Option<ServerMessage>, ReceiverError> {
         self.has_received |= !self.received.is_empty();
         match server_message::read(&self.received) {
@@ -254,8 +253,7 @@ impl Session {
         }
     }
 
-    /// What an error on this connection means. A receiver that closes it without ever having said a word may be one that
-    /// expects TLS.
+    /// Returns the error for one on this connection. A receiver that closes it and has sent nothing may expect TLS.
     fn failure(&mut self, endpoint: &mut Endpoint, error: &io::Error) -> ReceiverError {
         self.is_closed |= is_closed(error);
         let missing_tls = if self.is_closed && !self.has_received { endpoint.missing_tls() } else { None };
@@ -263,7 +261,7 @@ impl Session {
     }
 }
 
-/// The id in an answer that has to be an acknowledgement.
+/// Returns the id in a message that has to be an acknowledgement.
 fn ack_in(endpoint: &Endpoint, message: ServerMessage) -> Result<Vec<u8>, ReceiverError> {
     match message {
         ServerMessage::Ack(id) => Ok(id),
@@ -271,21 +269,21 @@ fn ack_in(endpoint: &Endpoint, message: ServerMessage) -> Result<Vec<u8>, Receiv
             "it demands a shared key (a HELO came where an acknowledgement was expected)",
             "give the shared_key of its <security> in sharedKey",
         ))),
-        ServerMessage::Pong(pong) => Err(refused(endpoint, &pong, CHECK_SECURITY)),
+        ServerMessage::Pong(pong) => Err(rejection(endpoint, &pong, CHECK_SECURITY)),
     }
 }
 
-fn not_let_in(endpoint: &Endpoint, pong: &Pong, settings: &config::FluentdOutput) -> ReceiverError {
-    // Both receivers check the key first, so this one is right.
+fn authentication_error(endpoint: &Endpoint, pong: &Pong, settings: &config::FluentdOutput) -> ReceiverError {
+    // Both receivers check the key first, so the key is right.
     if settings.username.is_none() && pong.reason.contains("username") {
         let problem = format!("it demands a user ({})", one_line(&pong.reason));
         let hint = "give one of its <user>s in username and password";
         return ReceiverError::Permanent(endpoint.error(problem, hint));
     }
-    refused(endpoint, pong, CHECK_SECURITY)
+    rejection(endpoint, pong, CHECK_SECURITY)
 }
 
-fn refused(endpoint: &Endpoint, pong: &Pong, hint: &str) -> ReceiverError {
+fn rejection(endpoint: &Endpoint, pong: &Pong, hint: &str) -> ReceiverError {
     let reason = one_line(&pong.reason);
     ReceiverError::Permanent(endpoint.error(format!("it does not let us in ({reason})"), hint))
 }
@@ -297,15 +295,15 @@ fn not_forward(endpoint: &Endpoint) -> OutputError {
     )
 }
 
-/// `["PING", our name, salt, digest of the shared key, user, digest of the password]`. All of it is text: Fluent Bit
-/// closes the connection on anything else.
+/// Returns `["PING", our name, salt, digest of the shared key, user, digest of the password]`. All elements are texts:
+/// Fluent Bit closes the connection on anything else.
 fn ping(settings: &config::FluentdOutput, helo: &Helo, key: &str, salt: &str) -> Vec<u8> {
     let key_digest = hexadecimal_digest(&[salt.as_bytes(), OUR_NAME.as_bytes(), &helo.nonce, key.as_bytes()]);
     let (user, password) = match (&settings.username, &settings.password) {
         (Some(user), Some(password)) => (user.as_str(), password.reveal()),
         _ => ("", ""),
     };
-    // A receiver sends a salt whether or not it knows users, so that only its PONG tells whether it wants one.
+    // A receiver sends a salt even if it has no users, so that only its PONG shows whether it requires one.
     let (user, password_digest) = if helo.auth.is_empty() {
         ("", String::new())
     } else {
@@ -319,7 +317,7 @@ fn ping(settings: &config::FluentdOutput, helo: &Helo, key: &str, salt: &str) ->
     ping
 }
 
-/// 32 characters that nobody can guess.
+/// Returns 32 unpredictable characters.
 fn salt() -> io::Result<String> {
     let mut bytes = [0; 16];
     SystemRandom::new()

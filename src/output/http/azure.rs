@@ -2,12 +2,11 @@
 //!
 //! The URL is that of a stream of a data collection rule:
 //! `https://ENDPOINT/dataCollectionRules/RULE/streams/STREAM?api-version=2023-01-01`. A batch is a JSON array of at
-//! most 1 MB. A record is sent as it is, with `TimeGenerated` added at its end from `CreationTime` unless it has one;
-//! the rule's stream declaration says which fields are taken over as columns, and its transformation what becomes of
-//! them.
+//! most 1 MB. A record is sent as it is, with `TimeGenerated` added at its end from `CreationTime` unless it has one. The
+//! stream declaration of the rule names the fields that become columns, and its transformation changes them.
 //!
-//! Each request has a token that the app in `azure` gets from Entra ID by the client credentials grant; the app needs
-//! the role Monitoring Metrics Publisher on the rule. A token that is refused is replaced once.
+//! Each request has a token that the app in `azure` gets from Entra ID by the client credentials grant. The app needs the
+//! role Monitoring Metrics Publisher on the rule. A token that is rejected is replaced once.
 //!
 //! Source: "Logs Ingestion API in Azure Monitor" and "Azure Monitor service limits", section "Logs Ingestion API".
 
@@ -19,9 +18,9 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    answer::{Outcome, Refusal},
-    batch::{Batch, Frame},
+    batch::{Framing, HttpBatch},
     format::{Format, append_with_time},
+    outcome::{BatchOutcome, HttpError},
 };
 use crate::{
     config::{AzureLogs, Secret},
@@ -36,11 +35,11 @@ use crate::{
     redact::one_line,
 };
 
-/// Azure Monitor, as configured.
+/// The format of Azure Monitor, as configured.
 #[derive(Debug)]
 pub struct Azure {
     settings: AzureLogs,
-    /// One for all threads: while one of them logs in, the others wait for what it brings.
+    /// Shared by all threads: while one of them logs in, the others wait for its token.
     token: Mutex<Option<Token>>,
 }
 
@@ -51,22 +50,22 @@ struct Token {
 }
 
 impl Azure {
-    /// Sends as this app.
+    /// Returns the format for this app.
     pub fn new(settings: &AzureLogs) -> Self {
         Self { settings: settings.clone(), token: Mutex::default() }
     }
 
-    fn log_in(&self, agents: &Agents) -> Result<Token, Refusal> {
+    fn log_in(&self, agents: &Agents) -> Result<Token, HttpError> {
         let AzureLogs { tenant_id, client_id, credential, resource, login_url } = &self.settings;
         let app = App { login_url, tenant_id, client_id, credential };
         let url = app.token_url();
         let form = app.form(resource).map_err(|unusable| {
-            Refusal::new(format!("the login of output.http.azure: {unusable}"), unusable.hint())
+            HttpError::new(format!("the login of output.http.azure: {unusable}"), unusable.hint())
         })?;
         let answer = agents.agent_for(&url).post(&url).send_form(form.fields());
         let (status, _, body) =
             agents::read_response(&agents.peer(&url), answer, limits::ERROR_BODY_BYTES_MAX)
-                .map_err(|error| Refusal::of_network_error(&agents.peer(&url), &error))?;
+                .map_err(|error| HttpError::of_network_error(&agents.peer(&url), &error))?;
         if status != 200 {
             let page = || (String::new(), page::described(&body).unwrap_or_default());
             let (code, message) = login::error_in_body(&body).unwrap_or_else(page);
@@ -76,13 +75,16 @@ impl Azure {
             };
             let (code, message) = (one_line(&code), one_line(&message));
             let problem = format!("the login of output.http.azure: HTTP {status} {code} {message}");
-            return Err(Refusal {
+            return Err(HttpError {
                 is_transient: matches!(status, 408 | 429 | 500..),
-                ..Refusal::new(problem.trim_end(), hint)
+                ..HttpError::new(problem.trim_end(), hint)
             });
         }
         let answer: login::TokenResponse = serde_json::from_slice(&body).map_err(|_| {
-            Refusal::new("the answer to the login of output.http.azure is no token", "check azure.login_url")
+            HttpError::new(
+                "the answer to the login of output.http.azure is no token",
+                "check azure.login_url",
+            )
         })?;
         let lifetime =
             answer.lifetime().clamp(*limits::TOKEN_LIFETIME.start(), *limits::TOKEN_LIFETIME.end());
@@ -96,15 +98,15 @@ impl Format for Azure {
         append_with_time(record, TimeField::TimeGenerated, to);
     }
 
-    fn frame(&self) -> Frame {
-        Frame { open: "[", between: ",", close: "]" }
+    fn framing(&self) -> Framing {
+        Framing { open: "[", between: ",", close: "]" }
     }
 
     fn content_type(&self) -> &'static str {
         "application/json"
     }
 
-    fn headers(&self, agents: &Agents) -> Result<Vec<(&'static str, Secret)>, Refusal> {
+    fn headers(&self, agents: &Agents) -> Result<Vec<(&'static str, Secret)>, HttpError> {
         let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         if token.as_ref().is_none_or(|token| Instant::now() >= token.good_until) {
             *token = Some(self.log_in(agents)?);
@@ -113,7 +115,7 @@ impl Format for Azure {
         Ok(vec![("Authorization", token.authorization.clone())])
     }
 
-    fn renew(&self) -> bool {
+    fn renew_credentials(&self) -> bool {
         self.token.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
     }
 
@@ -135,29 +137,29 @@ impl Format for Azure {
         Some((format!("HTTP {status}: {code} {message}"), hint))
     }
 
-    fn too_large(&self) -> &'static str {
+    fn too_large_hint(&self) -> &'static str {
         TOO_LARGE
     }
 
-    fn blames_records(&self, status: u16, body: &[u8]) -> bool {
+    fn is_about_records(&self, status: u16, body: &[u8]) -> bool {
         matches!(status, 400 | 422) && error_of(body).is_none_or(|error| !is_about_the_rule(&error.code))
     }
 
-    fn settle(&self, _: &Batch, status: u16, _: &[u8]) -> Outcome {
+    fn outcome_of_success(&self, _: &HttpBatch, status: u16, _: &[u8]) -> BatchOutcome {
         if status == 204 {
-            return Outcome::Accepted(None);
+            return BatchOutcome::Accepted(None);
         }
         let problem = format!("HTTP {status}, where the Logs Ingestion API answers 204");
-        Outcome::Failed(Refusal::new(problem, "check url"))
+        BatchOutcome::Failed(HttpError::new(problem, "check url"))
     }
 
     fn probe(&self) -> Vec<u8> {
         b"[]".to_vec()
     }
 
-    fn passes_probe(&self, status: u16, body: &[u8]) -> Result<bool, Refusal> {
-        // That there is nothing in the body is a complaint about the body, and comes after all others.
-        Ok(status == 204 || (error_of(body).is_some() && self.blames_records(status, body)))
+    fn accepts_probe(&self, status: u16, body: &[u8]) -> Result<bool, HttpError> {
+        // Azure checks the body last: an error about the empty array shows that everything else is right.
+        Ok(status == 204 || (error_of(body).is_some() && self.is_about_records(status, body)))
     }
 }
 
@@ -171,7 +173,7 @@ struct Error {
     message: String,
 }
 
-/// What an error response says.
+/// Returns the error in an error response.
 fn error_of(body: &[u8]) -> Option<Error> {
     #[derive(Deserialize)]
     struct Response {
@@ -180,8 +182,8 @@ fn error_of(body: &[u8]) -> Option<Error> {
     serde_json::from_slice(body).ok().map(|Response { error }| error)
 }
 
-/// Whether an error code is about the request's address or the rule, such as `InvalidStream`, and so not about any
-/// record.
+/// Returns whether an error code is about the address of the request or the rule, such as `InvalidStream`, and so not about
+/// a record.
 fn is_about_the_rule(code: &str) -> bool {
     let code = code.to_ascii_lowercase();
     [
@@ -205,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_the_rule_is_not_blamed_on_records() {
+    fn errors_of_the_rule_are_not_about_records() {
         for (code, is_about) in [
             ("InvalidStream", true),
             ("InvalidDcrImmutableId", true),

@@ -1,6 +1,6 @@
-//! The cookies of a load balancer, by which it leads all requests of a client to the same server.
+//! The cookies by which a load balancer sends all requests of a client to the same server.
 //!
-//! Name and value are all that is kept of a cookie: a receiver has one origin, and a pass is short. A cookie with
+//! Only the name and value of a cookie are kept: a receiver has one origin, and a pass is short. A cookie with
 //! `Max-Age=0`, or without a value, is removed.
 //!
 //! Source: RFC 6265, sections 4.1 and 5.4.
@@ -9,12 +9,12 @@ use ureq::http::{HeaderMap, header::SET_COOKIE};
 
 use crate::limits::{COOKIE_BYTES_MAX, COOKIES_MAX};
 
-/// What a receiver wants to be sent with each request.
+/// The cookies of a receiver.
 #[derive(Debug, Default)]
 pub struct Cookies(Vec<(String, String)>);
 
 impl Cookies {
-    /// Remembers what a response sets.
+    /// Stores the cookies that a response sets.
     pub fn read(&mut self, headers: &HeaderMap) {
         for line in headers.get_all(SET_COOKIE).iter().filter_map(|value| value.to_str().ok()) {
             let (pair, attributes) = line.split_once(';').unwrap_or((line, ""));
@@ -30,7 +30,7 @@ impl Cookies {
         }
     }
 
-    /// The value of the header `Cookie`. `None` without cookies.
+    /// Returns the value of the header `Cookie`; `None` without cookies.
     pub fn header(&self) -> Option<String> {
         let pairs: Vec<_> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
         (!pairs.is_empty()).then(|| pairs.join("; "))

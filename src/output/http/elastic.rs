@@ -1,25 +1,25 @@
 //! `elastic-bulk`: the bulk API of Elasticsearch, and of `OpenSearch`.
 //!
-//! A record is a `create` action and the document: the record with `@timestamp`, which data streams demand, added at
-//! its end from `CreationTime` unless it has one. The action's `_index` is `elastic.index`, a data stream or an index;
-//! without that option it is the URL's (`…/NAME/_bulk`). Its `_id` is the record's `Id`, so that a record that is sent
-//! again is answered with 409, which counts as taken, and overwrites nothing; in a data stream this holds as long as
-//! the stream is not rolled over in between. A record without an `Id` gets an `_id` of Elasticsearch's making.
+//! A record is a `create` action and the document: the record with `@timestamp`, which data streams require, added at its
+//! end from `CreationTime` unless it has one. The `_index` of the action is `elastic.index`, a data stream or an index;
+//! without that option it is that of the URL (`…/NAME/_bulk`). Its `_id` is the `Id` of the record, so that a record that is
+//! sent again gets 409, which counts as accepted, and overwrites nothing; in a data stream this holds until the stream is
+//! rolled over. Elasticsearch creates an `_id` for a record without an `Id`.
 //!
-//! The response says of each record what became of it:
+//! The response contains a status for each record:
 //!
 //! - created, or 409: accepted;
-//! - 429 and what is wrong with the cluster (5xx): sent again, only these, later;
-//! - 400 because the index's mapping cannot take the record or because it cannot be parsed: that is so however often it is
-//!   sent. It is sent again at once as **text**, which every mapping accepts that has no strict rules: the record in
-//!   `event.original`, why in `error.type` and `error.message`, with the same `_id` and `@timestamp`. The log says how many.
-//!   What is refused as text as well is refused for good;
-//! - 400 for any other reason that can be the record's, such as a processor of a pipeline that fails: refused for good;
-//! - 400 because of the index (`validation_exception` at the limit of shards, a pipeline or an alias that is missing), and
-//!   any other status, such as 403 or 404 for the index: the output fails.
+//! - 429 and errors of the cluster (5xx): only these records are sent again, later;
+//! - 400 because the mapping of the index does not accept the record, or because it cannot be parsed: another attempt fails
+//!   too. The record is sent again at once as **text**, which every mapping without strict rules accepts: the record in
+//!   `event.original`, the reason in `error.type` and `error.message`, with the same `_id` and `@timestamp`. The number of
+//!   such records is logged. A record that is rejected as text too is rejected for good;
+//! - 400 for any other reason that can be about the record, such as a failing processor of a pipeline: rejected for good;
+//! - 400 because of the index (`validation_exception` at the limit of shards, a missing pipeline or alias), and any other
+//!   status, such as 403 or 404 for the index: the output fails.
 //!
-//! A record that cannot be parsed makes some versions refuse the whole body with 400 where an ingest pipeline is used
-//! (elastic/elasticsearch issue 138445: one record with a repeated field). The batch is then halved down to that record.
+//! With an ingest pipeline, some versions reject the whole body with 400 if a record cannot be parsed (elastic/elasticsearch
+//! issue 138445: one record with a repeated field). The batch is then halved until that record is alone.
 //!
 //! Source: "Bulk API" of the Elasticsearch reference; Elastic Common Schema, fields `event.original` and
 //! `error.message`.
@@ -31,9 +31,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    answer::{Outcome, Refusal, Sorted},
-    batch::{Batch, Entry, Frame},
+    batch::{BatchRecord, Framing, HttpBatch},
     format::{Format, append_with_time},
+    outcome::{BatchOutcome, HttpError, RecordOutcomes},
 };
 use crate::{
     json,
@@ -44,15 +44,15 @@ use crate::{
     time,
 };
 
-const FRAME: Frame = Frame { open: "", between: "\n", close: "" };
+const FRAMING: Framing = Framing { open: "", between: "\n", close: "" };
 
-/// How the document begins that has a record as text.
-const TEXT: &str = "{\"event\":{\"original\":";
+/// The beginning of a document with a record as text.
+const TEXT_DOCUMENT: &str = "{\"event\":{\"original\":";
 
-/// What the mapping of an index or the parser of documents says of a record. A record as text may be accepted instead.
+/// The errors of a mapping or of the parser of documents about a record. The record can be accepted as text instead.
 ///
 /// Source: `mapper` and `xcontent` in elastic/elasticsearch; `OpenSearch` has the same types.
-const TYPES_OF_MAPPINGS: [&str; 10] = [
+const MAPPING_ERRORS: [&str; 10] = [
     "mapper_parsing_exception",
     "document_parsing_exception",
     "strict_dynamic_mapping_exception",
@@ -65,8 +65,8 @@ const TYPES_OF_MAPPINGS: [&str; 10] = [
     "parsing_exception",
 ];
 
-/// What is said with 400 of the index, or of the request as such.
-const TYPES_OF_INDICES: [&str; 5] = [
+/// The errors with status 400 about the index, or about the request as such.
+const INDEX_ERRORS: [&str; 5] = [
     "validation_exception",
     "action_request_validation_exception",
     "index_not_found_exception",
@@ -74,8 +74,8 @@ const TYPES_OF_INDICES: [&str; 5] = [
     "index_closed_exception",
 ];
 
-/// How an `illegal_argument_exception` begins or what it holds that is about the index.
-const REASONS_OF_INDICES: [&str; 6] = [
+/// Texts in an `illegal_argument_exception` about the index.
+const INDEX_REASONS: [&str; 6] = [
     "pipeline with id [",
     "no write index is defined for alias",
     "only write ops with an op_type of create are allowed in data streams",
@@ -84,17 +84,17 @@ const REASONS_OF_INDICES: [&str; 6] = [
     "Malformed action/metadata line",
 ];
 
-/// The document of a check: valid JSON, but no object, so that no index accepts it.
+/// The document of a check: valid JSON, but not an object, so that no index accepts it.
 const PROBE: &str = "[]";
 
-/// Elasticsearch, as configured.
+/// The format of Elasticsearch, as configured.
 #[derive(Debug)]
 pub struct Elastic {
     index: Option<String>,
 }
 
 impl Elastic {
-    /// To this data stream or index, or to the URL's.
+    /// Returns the format for this data stream or index, or for that of the URL.
     pub fn new(index: Option<String>) -> Self {
         Self { index }
     }
@@ -113,22 +113,22 @@ impl Format for Elastic {
 
     fn record_in<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let document = document_of(text);
-        if !document.starts_with(TEXT) {
+        if !document.starts_with(TEXT_DOCUMENT) {
             return document.into();
         }
         let value: Value = serde_json::from_str(document).unwrap_or_default();
         value["event"]["original"].as_str().map_or_else(|| document.into(), |text| text.to_owned().into())
     }
 
-    fn frame(&self) -> Frame {
-        FRAME
+    fn framing(&self) -> Framing {
+        FRAMING
     }
 
     fn content_type(&self) -> &'static str {
         "application/x-ndjson"
     }
 
-    fn usual_path(&self) -> &'static str {
+    fn default_path(&self) -> &'static str {
         "/_bulk"
     }
 
@@ -138,72 +138,78 @@ impl Format for Elastic {
             401 => "give the header Authorization: ApiKey KEY, for example in header_files",
             403 => "give the key the privileges create_doc and auto_configure on the index",
             404 => "check url and elastic.index: there is no such index",
-            400 if error.is_about_the_index() => INDEX_MEND,
+            400 if error.is_about_the_index() => INDEX_HINT,
             _ => "look into the log of Elasticsearch",
         };
         let quoted = if error.is_about_the_index() { format!(", {}", error.reason) } else { String::new() };
         Some((format!("HTTP {status}: {}{quoted}", one_line(&error.r#type)), hint))
     }
 
-    fn blames_records(&self, status: u16, body: &[u8]) -> bool {
+    fn is_about_records(&self, status: u16, body: &[u8]) -> bool {
         status == 400 && error_of(body).is_none_or(|error| !error.is_about_the_index())
     }
 
-    fn sort(&self, batch: &Batch, status: u16, body: &[u8], _: &Refusal) -> Option<Outcome> {
-        if batch.len() != 1 || !self.blames_records(status, body) {
+    fn outcome_of_error(
+        &self,
+        batch: &HttpBatch,
+        status: u16,
+        body: &[u8],
+        _: &HttpError,
+    ) -> Option<BatchOutcome> {
+        if batch.len() != 1 || !self.is_about_records(status, body) {
             return None;
         }
-        let (entry, error) = (batch.entries(FRAME).next()?, error_of(body)?);
-        let text = text_of(entry.text, &error)?;
-        let mut rest = Batch::default();
-        rest.push(Entry { text: &text, ..entry }, FRAME);
-        warn_of_texts(&[format!("{} ({})", id_of(entry.text), error.summary())], 1);
-        Some(Outcome::Sorted(Sorted { rest, ..Sorted::default() }))
+        let (record, error) = (batch.records(FRAMING).next()?, error_of(body)?);
+        let text = text_of(record.text, &error)?;
+        let mut rest = HttpBatch::default();
+        rest.push(BatchRecord { text: &text, ..record }, FRAMING);
+        warn_of_texts(&[format!("{} ({})", id_of(record.text), error.summary())], 1);
+        Some(BatchOutcome::Mixed(RecordOutcomes { rest, ..RecordOutcomes::default() }))
     }
 
-    fn settle(&self, batch: &Batch, _: u16, body: &[u8]) -> Outcome {
+    fn outcome_of_success(&self, batch: &HttpBatch, _: u16, body: &[u8]) -> BatchOutcome {
         let Ok(BulkResponse { errors, items }) = serde_json::from_slice(body) else {
             let problem = "the answer is not that of the bulk API";
-            return Outcome::Failed(Refusal::new(problem, "check that url ends in _bulk"));
+            return BatchOutcome::Failed(HttpError::new(problem, "check that url ends in _bulk"));
         };
         if !errors && items.is_empty() {
-            return Outcome::Accepted(None); // `filter_path` in the URL can leave the items out
+            return BatchOutcome::Accepted(None); // `filter_path` in the URL can omit the items
         }
         if items.len() != batch.len() {
             let problem = "the answer does not name each record";
-            return Outcome::Failed(Refusal::transient(problem, "look into the log of Elasticsearch"));
+            return BatchOutcome::Failed(HttpError::transient(problem, "look into the log of Elasticsearch"));
         }
-        let (mut sorted, mut busy, mut as_text) = (Sorted::default(), None, Vec::new());
-        for (entry, BulkItem { create }) in batch.entries(FRAME).zip(items) {
+        let (mut outcomes, mut busy, mut as_text) = (RecordOutcomes::default(), None, Vec::new());
+        for (record, BulkItem { create }) in batch.records(FRAMING).zip(items) {
             let Created { status, error } = create;
             let error = error.unwrap_or_default();
             match status {
                 200..=299 | 409 => {}
                 429 | 500.. => {
-                    sorted.rest.push(entry, FRAME);
+                    outcomes.rest.push(record, FRAMING);
                     busy.get_or_insert_with(|| error.r#type.clone());
                 }
                 400 if !error.is_about_the_index() => {
-                    let text = error.is_about_the_mapping().then(|| text_of(entry.text, &error)).flatten();
+                    let text = error.is_about_the_mapping().then(|| text_of(record.text, &error)).flatten();
                     if let Some(text) = text {
-                        sorted.rest.push(Entry { text: &text, ..entry }, FRAME);
-                        as_text.push(format!("{} ({})", id_of(entry.text), error.summary()));
+                        outcomes.rest.push(BatchRecord { text: &text, ..record }, FRAMING);
+                        as_text.push(format!("{} ({})", id_of(record.text), error.summary()));
                     } else {
-                        let mut single = Batch::default();
-                        single.push(entry, FRAME);
-                        sorted.refused.push((single, refused(entry.text, status, &error)));
+                        let mut single = HttpBatch::default();
+                        single.push(record, FRAMING);
+                        outcomes.rejected.push((single, rejection(record.text, status, &error)));
                     }
                 }
-                _ => return Outcome::Failed(refused(entry.text, status, &error)),
+                _ => return BatchOutcome::Failed(rejection(record.text, status, &error)),
             }
         }
         warn_of_texts(&as_text, batch.len());
-        sorted.failure = busy.map(|why| {
-            let count = sorted.rest.len() - as_text.len();
+        outcomes.error = busy.map(|why| {
+            let count = outcomes.rest.len() - as_text.len();
             let problem = format!("{count} of {} records are not taken: {}", batch.len(), one_line(&why));
-            Refusal::transient(problem, "give the cluster time, or lower connections")
+            HttpError::transient(problem, "give the cluster time, or lower connections")
         });
-        Outcome::Sorted(sorted)
+        BatchOutcome::Mixed(outcomes)
     }
 
     fn probe(&self) -> Vec<u8> {
@@ -214,10 +220,10 @@ impl Format for Elastic {
         format!("{}\n{PROBE}\n", json!({ "create": create })).into_bytes()
     }
 
-    fn passes_probe(&self, status: u16, body: &[u8]) -> Result<bool, Refusal> {
+    fn accepts_probe(&self, status: u16, body: &[u8]) -> Result<bool, HttpError> {
         if status == 400 {
-            // With a pipeline, the whole request is refused because of the document.
-            return Ok(error_of(body).is_some() && self.blames_records(status, body));
+            // With a pipeline, the whole request is rejected because of the document.
+            return Ok(error_of(body).is_some() && self.is_about_records(status, body));
         }
         let Ok(BulkResponse { items, .. }) = serde_json::from_slice(body) else { return Ok(false) };
         for BulkItem { create: Created { status, error } } in items {
@@ -226,28 +232,28 @@ impl Format for Elastic {
                 matches!(status, 200..=299 | 409) || (status == 400 && !error.is_about_the_index());
             if !is_accepted {
                 let problem = format!("a document is refused: status {status}, {}", error.in_full());
-                return Err(Refusal::new(problem, refusal_mend(status, &error)));
+                return Err(HttpError::new(problem, rejection_hint(status, &error)));
             }
         }
         Ok((200..300).contains(&status))
     }
 }
 
-const INDEX_MEND: &str = "correct the index, its templates or the pipeline; the cluster's log has more";
+const INDEX_HINT: &str = "correct the index, its templates or the pipeline; the cluster's log has more";
 
-fn refused(record: &str, status: u16, error: &Error) -> Refusal {
+fn rejection(record: &str, status: u16, error: &Error) -> HttpError {
     let summary = if error.is_about_the_index() { error.in_full() } else { error.summary() };
     let problem = format!("record {} is refused: status {status}, {summary}", id_of(record));
-    Refusal::new(problem, refusal_mend(status, error))
+    HttpError::new(problem, rejection_hint(status, error))
 }
 
-fn refusal_mend(status: u16, error: &Error) -> &'static str {
+fn rejection_hint(status: u16, error: &Error) -> &'static str {
     match status {
         403 => {
             "give the key the privileges create_doc and auto_configure on the index, and the cluster room on its disks"
         }
         404 => "create the index or data stream, or correct elastic.index",
-        _ if error.is_about_the_index() => INDEX_MEND,
+        _ if error.is_about_the_index() => INDEX_HINT,
         _ => "correct the index's mapping or pipeline so that it accepts this record",
     }
 }
@@ -271,7 +277,7 @@ fn document_of(text: &str) -> &str {
 /// Returns the action and the document as text, given the record's action and document. `None` if it is text already.
 fn text_of(record: &str, error: &Error) -> Option<String> {
     let (action, document) = record.split_once('\n')?;
-    if document.starts_with(TEXT) {
+    if document.starts_with(TEXT_DOCUMENT) {
         return None;
     }
     let mut created = None;
@@ -283,7 +289,7 @@ fn text_of(record: &str, error: &Error) -> Option<String> {
     let time = created.unwrap_or_else(Timestamp::now);
     let original = Value::from(document);
     let error = json!({ "type": error.r#type, "message": error.reason });
-    Some(format!("{action}\n{TEXT}{original}}},\"error\":{error},\"@timestamp\":\"{time:.3}\"}}"))
+    Some(format!("{action}\n{TEXT_DOCUMENT}{original}}},\"error\":{error},\"@timestamp\":\"{time:.3}\"}}"))
 }
 
 /// Returns the record's Id, which is in its action.
@@ -293,7 +299,7 @@ fn id_of(record: &str) -> String {
     action["create"]["_id"].as_str().map_or_else(|| "without an Id".to_owned(), one_line)
 }
 
-/// What an error response to a whole request says.
+/// Returns the error in an error response to a whole request.
 fn error_of(body: &[u8]) -> Option<Error> {
     #[derive(Deserialize)]
     struct Response {
@@ -329,23 +335,23 @@ struct Error {
 }
 
 impl Error {
-    /// Whether the index is at fault, and not a record.
+    /// Returns whether the index is at fault, and not a record.
     fn is_about_the_index(&self) -> bool {
-        TYPES_OF_INDICES.contains(&&*self.r#type)
-            || REASONS_OF_INDICES.iter().any(|reason| self.reason.contains(reason))
+        INDEX_ERRORS.contains(&&*self.r#type)
+            || INDEX_REASONS.iter().any(|reason| self.reason.contains(reason))
     }
 
-    /// Whether the record as text may be accepted.
+    /// Returns whether the record can be accepted as text.
     fn is_about_the_mapping(&self) -> bool {
-        TYPES_OF_MAPPINGS.contains(&&*self.r#type)
+        MAPPING_ERRORS.contains(&&*self.r#type)
     }
 
-    /// Its kind and its reason, which is about the index and quotes no record.
+    /// Returns its kind and its reason, which is about the index and quotes no record.
     fn in_full(&self) -> String {
         one_line(&format!("{}, {}", self.r#type, self.reason))
     }
 
-    /// Its kind and the field that it is about. No more of the reason, which quotes the record.
+    /// Returns its kind and the field that it is about, without the rest of the reason, which quotes the record.
     fn summary(&self) -> String {
         let field = self.reason.split_once("field [").and_then(|(_, rest)| rest.split(']').next());
         let field = field.filter(|field| field.chars().all(|c| c.is_alphanumeric() || "._-@".contains(c)));

@@ -1,12 +1,12 @@
-//! How a receiver wants records, and what its responses mean.
+//! How a kind of receiver expects records, and the meaning of its responses.
 
 use std::{borrow::Cow, fmt::Write as _};
 
 use jiff::Timestamp;
 
 use super::{
-    answer::{Outcome, Refusal},
-    batch::{Batch, Frame},
+    batch::{Framing, HttpBatch},
+    outcome::{BatchOutcome, HttpError},
 };
 use crate::{
     config::Secret,
@@ -15,10 +15,10 @@ use crate::{
     records::{Record, TimeField},
 };
 
-/// The protocol of one kind of receiver. What they have in common is in [`super::post`].
+/// The protocol of one kind of receiver. What all kinds have in common is in [`super::client`].
 pub trait Format: Send + Sync {
-    /// Appends one record, without what the frame has between two of them. The line of the record stays in one piece,
-    /// apart from its closing brace.
+    /// Appends one record, without the text of the framing. The line of the record stays in one piece, apart from its closing
+    /// brace.
     fn append(&self, source: &Source<'_>, record: Record<'_>, to: &mut String);
 
     /// Returns what [`Format::append`] wrote from the start of the line of the record on.
@@ -26,76 +26,85 @@ pub trait Format: Send + Sync {
         text.into()
     }
 
-    /// What is around and between records.
-    fn frame(&self) -> Frame;
+    /// Returns what is around and between records.
+    fn framing(&self) -> Framing;
 
-    /// The body's `Content-Type`.
+    /// Returns the `Content-Type` of the body.
     fn content_type(&self) -> &'static str;
 
-    /// What is posted to if the configured URL has no path; `/` if that is as good as any.
-    fn usual_path(&self) -> &'static str {
+    /// Returns the path of requests if the configured URL has none.
+    fn default_path(&self) -> &'static str {
         "/"
     }
 
-    /// Headers in addition to the configured ones.
-    fn headers(&self, _agents: &Agents) -> Result<Vec<(&'static str, Secret)>, Refusal> {
+    /// Returns headers in addition to the configured ones.
+    fn headers(&self, _agents: &Agents) -> Result<Vec<(&'static str, Secret)>, HttpError> {
         Ok(Vec::new())
     }
 
-    /// The credentials of [`Format::headers`] were refused: gets others the next time. Returns whether it can.
-    fn renew(&self) -> bool {
+    /// Drops the credentials of [`Format::headers`], which the receiver rejected. Returns whether others can be obtained.
+    fn renew_credentials(&self) -> bool {
         false
     }
 
-    /// What the receiver says of why it accepts nothing, and what can be done about that, if its words are known.
+    /// Returns the explanation of an error response and a hint, if the format knows the response.
     fn explain(&self, _status: u16, _body: &[u8]) -> Option<(String, &'static str)> {
         None
     }
 
-    /// What can be done about a record that is too large for the receiver.
-    fn too_large(&self) -> &'static str {
+    /// Returns what the administrator can do about a record that is too large for the receiver.
+    fn too_large_hint(&self) -> &'static str {
         "let the receiver accept larger bodies"
     }
 
-    /// Whether a response may be about one record of a batch, so that another batch of the same kind may be accepted.
-    fn blames_records(&self, status: u16, _body: &[u8]) -> bool {
+    /// Returns whether an error response can be about a record, so that a batch of others can be accepted.
+    fn is_about_records(&self, status: u16, _body: &[u8]) -> bool {
         matches!(status, 400 | 422)
     }
 
-    /// Reads more from an error response than its status says. `None` if there is nothing more.
-    fn sort(&self, _batch: &Batch, _status: u16, _body: &[u8], _refusal: &Refusal) -> Option<Outcome> {
+    /// Returns the outcome that the body of an error response describes. `None` if it describes none.
+    fn outcome_of_error(
+        &self,
+        _batch: &HttpBatch,
+        _status: u16,
+        _body: &[u8],
+        _error: &HttpError,
+    ) -> Option<BatchOutcome> {
         None
     }
 
-    /// Whether a status of success is all that the receiver answers, so that a body that is cut short says nothing.
+    /// Returns whether the status alone shows that a batch is accepted, so that a body may be cut short.
     fn accepts_by_status(&self) -> bool {
         false
     }
 
-    /// What became of a batch to which the receiver answered with a status of success.
-    fn settle(&self, batch: &Batch, status: u16, body: &[u8]) -> Outcome;
+    /// Returns the outcome of a request that was answered with a status of success.
+    fn outcome_of_success(&self, batch: &HttpBatch, status: u16, body: &[u8]) -> BatchOutcome;
 
-    /// Whether an accepted batch is safe only when [`Format::question`] was answered.
-    fn has_receipts(&self) -> bool {
+    /// Returns whether an accepted batch is safe only when the receiver has acknowledged it.
+    fn has_acks(&self) -> bool {
         false
     }
 
-    /// Where and how is asked whether batches are safe: the path of the question, given that of a batch, and the body.
-    fn question(&self, _path: &str, _receipts: &[u64]) -> Option<(String, String)> {
+    /// Returns the path, given that of a batch, and the body of a request for acknowledgements.
+    fn ack_request(&self, _path: &str, _ack_ids: &[u64]) -> Option<(String, String)> {
         None
     }
 
-    /// The receipts that the response to the question calls safe.
-    fn safe(&self, _body: &[u8]) -> Vec<u64> {
+    /// Returns the ids that the response to this request acknowledges.
+    fn acknowledged(&self, _body: &[u8]) -> Vec<u64> {
         Vec::new()
     }
 
-    /// The body of a request that delivers nothing and that is otherwise like a delivery.
+    /// Returns the body of a request that delivers nothing and is otherwise like a delivery.
     fn probe(&self) -> Vec<u8>;
 
-    /// Whether the response to [`Format::probe`] shows that a delivery would be accepted. The error says more than the
-    /// status does.
-    fn passes_probe(&self, status: u16, _body: &[u8]) -> Result<bool, Refusal> {
+    /// Returns whether the response to [`Format::probe`] shows that a delivery would be accepted.
+    ///
+    /// # Errors
+    ///
+    /// It would not be, for a reason that the status does not tell.
+    fn accepts_probe(&self, status: u16, _body: &[u8]) -> Result<bool, HttpError> {
         Ok((200..300).contains(&status))
     }
 }

@@ -1,34 +1,34 @@
 //! Records to a receiver over HTTP, in batches.
 //!
-//! A batch is sent as soon as it has `batchSize` bytes or `batchRecords` records, several of them at the same time, over
-//! connections that are kept; a record that is larger than a batch goes alone. How a batch looks, which response accepts
-//! it and what an error says is the format's: [`lines`] (`ndjson`, `array`), [`splunk`], [`elastic`], [`azure`].
+//! A batch is sent as soon as it has `batchSize` bytes or `batchRecords` records. Several batches are under way at the same
+//! time, over connections that are kept. A record that is larger than a batch is sent alone. The format decides how a batch
+//! looks and what a response means: [`plain`] (`ndjson`, `array`), [`splunk`], [`elastic`], [`azure`].
 //!
-//! - After 408, 429 and 5xx, after silence and after a connection that was cut, a batch is tried again, for `retryTimeout`
-//!   at the most and not before `Retry-After`.
+//! - After 408, 429 and 5xx, after a timeout and after a connection that was cut, a batch is sent again, for at most
+//!   `retryTimeout` and not before `Retry-After`.
 //! - A batch that is too large (413, or cut off twice in a row) or of which the receiver does not accept a record (400,
-//!   422) is halved. So is one that still gets an error of the receiver's own (5xx but 503) after the last try, because
-//!   one record can cause it.
-//! - A single record that is refused in every form is left out and becomes a dead letter, provided that the receiver has
-//!   accepted other records in this pass: otherwise the receiver or its configuration is at fault.
-//! - After any other response the output fails: nothing more is sent, what is under way is waited for, and a later pass
-//!   sends again what was not accepted.
+//!   422) is halved. So is a batch that still gets an internal error of the receiver (5xx except for 503) after the last
+//!   attempt, because one record can cause it.
+//! - A single record that is rejected in every form becomes a dead letter if the receiver has accepted other records in this
+//!   pass. Otherwise the receiver or its configuration is at fault.
+//! - After any other response the output fails: it sends nothing more and waits for what is under way. A later pass sends
+//!   again what was not accepted.
 //!
-//! When [`Output::flush`] returns, everything was answered as a receiver of this kind answers, and acknowledged
-//! where the format has more than that. A response that is lost on the way makes its batch come twice. Batches may arrive
-//! in another order than that in which they were made. The cookies of a load balancer are sent back ([`cookies`]).
+//! When [`Output::flush`] returns, the receiver has accepted everything with a response of its kind and, if the format has
+//! acknowledgements, has acknowledged it. A batch whose response is lost is sent twice. Batches can arrive in another order
+//! than that in which they were created. The cookies of a load balancer are sent back ([`cookies`]).
 
-mod answer;
 mod azure;
 mod batch;
+mod client;
 mod cookies;
+mod delivery;
 mod elastic;
 mod format;
-mod lanes;
-mod lines;
-mod mask;
-mod post;
-mod sending;
+mod outcome;
+mod plain;
+mod quotes;
+mod sender_pool;
 mod splunk;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
@@ -48,13 +48,13 @@ use crate::{
     records::RecordBatch,
 };
 use azure::Azure;
-use batch::{Batch, Entry};
+use batch::{BatchRecord, HttpBatch};
+use client::HttpClient;
+use delivery::PendingAck;
 use elastic::Elastic;
 use format::Format;
-use lanes::{Lanes, Stuck};
-use lines::Lines;
-use post::Post;
-use sending::Receipt;
+use plain::Plain;
+use sender_pool::SenderPool;
 use splunk::Splunk;
 
 /// `output.http`.
@@ -63,21 +63,21 @@ pub struct HttpOutput {
     network: Network,
     cancel: CancelToken,
     format: Arc<dyn Format>,
-    /// Records that are not on their way yet.
-    batch: Batch,
+    /// The records that are not sent yet.
+    batch: HttpBatch,
     /// One record as the format writes it.
     record: String,
-    /// Made when they are first needed.
-    post: Option<Arc<Post>>,
-    lanes: Option<Lanes>,
+    /// Created when it is first needed.
+    client: Option<Arc<HttpClient>>,
+    senders: Option<SenderPool>,
 }
 
 impl HttpOutput {
-    /// Connects to nobody yet. Nobody waits for this receiver when `patience` is over.
+    /// Connects to nothing yet. Stops waiting for the receiver when `cancel` says so.
     pub fn new(settings: &config::HttpOutput, network: &Network, cancel: &CancelToken) -> Self {
         let format: Arc<dyn Format> = match &settings.format {
-            HttpFormat::Ndjson => Arc::new(Lines::Ndjson),
-            HttpFormat::Array => Arc::new(Lines::Array),
+            HttpFormat::Ndjson => Arc::new(Plain::Ndjson),
+            HttpFormat::Array => Arc::new(Plain::Array),
             HttpFormat::SplunkHec(options) => Arc::new(Splunk::new(options)),
             HttpFormat::ElasticBulk { index } => Arc::new(Elastic::new(index.clone())),
             HttpFormat::AzureLogs(app) => Arc::new(Azure::new(app)),
@@ -87,17 +87,17 @@ impl HttpOutput {
             network: network.clone(),
             cancel: cancel.clone(),
             format,
-            batch: Batch::default(),
+            batch: HttpBatch::default(),
             record: String::new(),
-            post: None,
-            lanes: None,
+            client: None,
+            senders: None,
         }
     }
 
-    /// The receiver, once the files that the configuration names are read.
-    fn post(&mut self) -> Result<Arc<Post>, OutputError> {
-        if let Some(post) = &self.post {
-            return Ok(Arc::clone(post));
+    /// Returns the client, for which the files that the configuration names are read.
+    fn client(&mut self) -> Result<Arc<HttpClient>, OutputError> {
+        if let Some(client) = &self.client {
+            return Ok(Arc::clone(client));
         }
         let (settings, network) = (&self.settings, &self.network);
         let unusable = |problem: String| OutputError::Receiver {
@@ -123,119 +123,103 @@ impl HttpOutput {
                 "tls.server_name has no effect through a proxy, which looks up the name of url itself";
             return Err(unusable(problem.to_owned()));
         }
-        let post = Arc::new(Post::new(settings, agents, Arc::clone(&self.format), &self.cancel));
-        self.post = Some(Arc::clone(&post));
-        Ok(post)
+        let client = Arc::new(HttpClient::new(settings, agents, Arc::clone(&self.format), &self.cancel));
+        self.client = Some(Arc::clone(&client));
+        Ok(client)
     }
 
     /// Adds records to the batch, and sends it whenever it is full.
     fn collect(&mut self, source: &Source<'_>, records: &RecordBatch) -> Result<(), OutputError> {
-        let frame = self.format.frame();
+        let framing = self.format.framing();
         for record in records.iter() {
             self.record.clear();
             self.format.append(source, record, &mut self.record);
-            let bytes = frame.open.len() + self.batch.bytes() + self.record.len() + frame.close.len();
+            let bytes = framing.open.len() + self.batch.bytes() + self.record.len() + framing.close.len();
             if bytes > self.settings.batch_bytes_max || self.batch.len() >= self.settings.batch_records_max {
                 self.send()?;
             }
-            let (text, record_bytes) = (self.record.as_str(), record.line().len());
+            let (text, line_bytes) = (self.record.as_str(), record.line().len());
             let record = BlobRecord { blob: source.blob, id: record.id() };
-            self.batch.push(Entry { record, text, record_bytes }, frame);
+            self.batch.push(BatchRecord { record, text, line_bytes }, framing);
         }
         Ok(())
     }
 
-    /// Sends everything, and waits until it is safe. Forgets what was accepted.
+    /// Sends everything, and waits until it is safe. Batches whose acknowledgement is lost are sent again.
     fn send_all(&mut self) -> Result<(), OutputError> {
         self.send()?;
-        let Some(post) = self.post.clone() else { return Ok(()) };
-        self.settle(&post)?;
-        if let Some(lanes) = &mut self.lanes {
-            lanes.take_accepted();
+        let Some(client) = self.client.clone() else { return Ok(()) };
+        for _ in 0..=limits::SPLUNK_RESENDS_MAX {
+            let Some(senders) = &mut self.senders else { return Ok(()) };
+            senders.wait()?;
+            self.wait_for_acks(&client)?;
+            let Some(senders) = &mut self.senders else { return Ok(()) };
+            let to_resend = senders.take_to_resend();
+            if to_resend.is_empty() {
+                senders.take_accepted();
+                return Ok(());
+            }
+            to_resend.into_iter().try_for_each(|batch| senders.send(batch))?;
         }
-        Ok(())
+        Err(client.repeated_ids_error())
     }
 
     fn take_rejected(&mut self) -> Option<Rejected> {
-        let (records, reason) = self.lanes.as_mut()?.take_refused()?;
+        let (records, reason) = self.senders.as_mut()?.take_rejected()?;
         // A receiver that has accepted nothing may be the wrong one, or wrongly configured.
-        let has_accepted = self.post.as_ref().is_some_and(|post| post.has_accepted());
+        let has_accepted = self.client.as_ref().is_some_and(|client| client.has_accepted());
         Some(Rejected { records, reason, are_dead_letters: self.settings.dead_letters && has_accepted })
     }
 
     /// Waits for what is under way when the output fails. Returns the error, with the records that were accepted.
     fn failed(&mut self, error: OutputError) -> DeliveryError {
         let mut failed = DeliveryError::from(error);
-        if let (Some(lanes), Some(post)) = (&mut self.lanes, self.post.clone()) {
-            lanes.settle_rest();
-            if let Err(error) = self.confirm(&post) {
+        if let (Some(senders), Some(client)) = (&mut self.senders, self.client.clone()) {
+            senders.wait_after_error();
+            if let Err(error) = self.wait_for_acks(&client) {
                 log::debug!("Output http: not all that was accepted is safe: {error}");
             }
-            failed.accepted_ids = self.lanes.as_mut().map_or_else(Vec::new, Lanes::take_accepted);
+            failed.accepted_ids = self.senders.as_mut().map_or_else(Vec::new, SenderPool::take_accepted);
         }
         failed
     }
 
-    /// Puts what was collected on its way.
+    /// Sends the batch.
     fn send(&mut self) -> Result<(), OutputError> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let post = self.post()?;
+        let client = self.client()?;
         let (connections, cancel) = (self.settings.connections, &self.cancel);
-        let lanes = self.lanes.get_or_insert_with(|| Lanes::new(&post, connections, cancel));
-        lanes.put(std::mem::take(&mut self.batch)).map_err(|stuck| error_of(stuck, &post))
+        let senders = self.senders.get_or_insert_with(|| SenderPool::new(&client, connections, cancel));
+        senders.send(std::mem::take(&mut self.batch))
     }
 
-    /// Waits until what has a receipt is safe. What is so all the same is remembered where not everything is.
-    fn confirm(&mut self, post: &Arc<Post>) -> Result<(), OutputError> {
-        let Some(lanes) = &mut self.lanes else { return Ok(()) };
-        let receipts = lanes.take_receipts();
-        if receipts.is_empty() {
+    /// Waits until the receiver has acknowledged the batches that it has accepted. Notes those that it has acknowledged, also
+    /// after an error.
+    fn wait_for_acks(&mut self, client: &Arc<HttpClient>) -> Result<(), OutputError> {
+        let Some(senders) = &mut self.senders else { return Ok(()) };
+        let pending = senders.take_pending();
+        if pending.is_empty() {
             return Ok(());
         }
-        let ids = receipts.iter().map(|receipt| receipt.id).collect();
-        let (asking, ack_timeout) = (Arc::clone(post), self.ack_timeout());
-        let answered = self.cancel.attempt(move || asking.confirm(ids, ack_timeout));
-        let (confirmed, result) = answered.unwrap_or_else(|over| (Vec::new(), Err(post.over(over))));
-        let confirmed: HashSet<_> = confirmed.into_iter().collect();
-        let lanes = self.lanes.as_mut().expect("they gave the receipts");
-        for Receipt { batch, .. } in receipts.iter().filter(|receipt| confirmed.contains(&receipt.id)) {
-            lanes.confirm(batch);
+        let ids = pending.iter().map(|pending| pending.id).collect();
+        let (asking, ack_timeout) = (Arc::clone(client), ack_timeout(&self.settings));
+        let waited = self.cancel.attempt(move || asking.wait_for_acks(ids, ack_timeout));
+        let (acknowledged, result) =
+            waited.unwrap_or_else(|cancelled| (Vec::new(), Err(client.cancelled(cancelled))));
+        let acknowledged: HashSet<_> = acknowledged.into_iter().collect();
+        for PendingAck { batch, .. } in pending.iter().filter(|pending| acknowledged.contains(&pending.id)) {
+            senders.acknowledged(batch);
         }
         result
     }
-
-    /// Waits until everything is accepted and safe. What lost its receipt is sent again.
-    fn settle(&mut self, post: &Arc<Post>) -> Result<(), OutputError> {
-        for _ in 0..=limits::SPLUNK_RESENDS_MAX {
-            let Some(lanes) = &mut self.lanes else { return Ok(()) };
-            lanes.settle().map_err(|stuck| error_of(stuck, post))?;
-            self.confirm(post)?;
-            let Some(lanes) = &mut self.lanes else { return Ok(()) };
-            let void = lanes.take_void();
-            if void.is_empty() {
-                return Ok(());
-            }
-            for batch in void {
-                lanes.put(batch).map_err(|stuck| error_of(stuck, post))?;
-            }
-        }
-        Err(post.receipts_repeat())
-    }
-
-    fn ack_timeout(&self) -> Duration {
-        match &self.settings.format {
-            HttpFormat::SplunkHec(options) => options.ack_timeout,
-            _ => Duration::ZERO,
-        }
-    }
 }
 
-fn error_of(stuck: Stuck, post: &Post) -> OutputError {
-    match stuck {
-        Stuck::Failed(error) => error,
-        Stuck::Cancelled(over) => post.over(over),
+fn ack_timeout(settings: &config::HttpOutput) -> Duration {
+    match &settings.format {
+        HttpFormat::SplunkHec(options) => options.ack_timeout,
+        _ => Duration::ZERO,
     }
 }
 
@@ -265,7 +249,7 @@ impl Output for HttpOutput {
     }
 
     fn check(&mut self) -> Result<&'static str, OutputError> {
-        self.post()?.check_receiver()?;
+        self.client()?.check_receiver()?;
         Ok("can be reached")
     }
 }

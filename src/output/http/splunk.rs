@@ -1,16 +1,16 @@
 //! `splunk-hec`: Splunk's HTTP Event Collector.
 //!
-//! A record is one event: `time` is its `CreationTime` in seconds, `host` the tenant's name (else its id) unless
-//! configured, `source`, `sourcetype` and, if configured, `index`; `event` is the record's own text, unparsed. Events
-//! stand one behind the other, each on a line. The token comes in the configured header `Authorization: Splunk …`.
+//! A record is one event, on one line: `time` is its `CreationTime` in seconds; `host` is configured, or the name of the
+//! tenant (else its id); `source`, `sourcetype` and `index` are configured; `event` is the record itself, unparsed. The token
+//! is in the configured header `Authorization: Splunk …`.
 //!
-//! Success is a JSON object with `code` 0: Splunk has the events in its queue. With a `channel` each batch gets a number,
-//! and is safe only when `/services/collector/ack` says so of that number: the indexers have it. Several batches are asked
-//! for at once. Numbers start again at 0 when Splunk restarts, and each indexer has its own: a number that comes twice
-//! belongs to the later batch, and the earlier one is sent again.
+//! Success is a JSON object with `code` 0: Splunk has the events in its queue. With a `channel` each batch gets an id. It is
+//! safe when `/services/collector/ack` acknowledges that id: the indexers have it. One request asks for several batches. The
+//! ids start again at 0 when Splunk restarts, and each indexer has its own: an id that occurs twice belongs to the later
+//! batch, and the earlier one is sent again.
 //!
 //! An error can name an event by `invalid-event-number`, counted from 0. The events before it are accepted. With status
-//! 400 this event alone is refused, and those after it were not looked at; with 503 there was no room from this event on.
+//! 400 only this event is rejected, and those after it were not read; with 503 there was no room from this event on.
 //!
 //! Source: "Format events for HTTP Event Collector", "About HTTP Event Collector Indexer Acknowledgment" and
 //! "Troubleshoot HTTP Event Collector", section "Possible error codes", of Splunk's documentation; what
@@ -22,9 +22,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    answer::{Outcome, Refusal, Sorted},
-    batch::{Batch, Frame},
+    batch::{Framing, HttpBatch},
     format::Format,
+    outcome::{BatchOutcome, HttpError, RecordOutcomes},
 };
 use crate::{
     config::{Secret, SplunkHec},
@@ -33,25 +33,25 @@ use crate::{
     records::Record,
 };
 
-const FRAME: Frame = Frame { open: "", between: "\n", close: "" };
+const FRAMING: Framing = Framing { open: "", between: "\n", close: "" };
 
-/// What is before the record's own text; the texts before it are quoted, so that this is not in them.
+/// The text before the line of the record. It does not occur earlier, because the quotes in earlier values are escaped.
 const EVENT: &str = ",\"event\":";
 
-/// The codes that are about an event, and not about the token or Splunk itself: no data, a format that is invalid, an
-/// event that is missing or blank, indexed fields.
+/// The codes that are about an event, and not about the token or Splunk itself: no data, an invalid format, a missing or
+/// blank event, indexed fields.
 const CODES_OF_EVENTS: [u32; 5] = [5, 6, 12, 13, 15];
 
-/// Splunk, as configured.
+/// The format of Splunk, as configured.
 #[derive(Debug)]
 pub struct Splunk {
     settings: SplunkHec,
-    /// What every event has: its source, its sourcetype and, if configured, its index.
+    /// The fields of every event: the source, the sourcetype and, if configured, the index.
     metadata: String,
 }
 
 impl Splunk {
-    /// With these options.
+    /// Returns the format with these options.
     pub fn new(settings: &SplunkHec) -> Self {
         let SplunkHec { source, sourcetype, index, .. } = settings;
         let mut fields = vec![("source", source), ("sourcetype", sourcetype)];
@@ -82,19 +82,19 @@ impl Format for Splunk {
         place.map_or(text, |place| &text[place + EVENT.len()..]).into()
     }
 
-    fn frame(&self) -> Frame {
-        FRAME
+    fn framing(&self) -> Framing {
+        FRAMING
     }
 
     fn content_type(&self) -> &'static str {
         "application/json"
     }
 
-    fn usual_path(&self) -> &'static str {
+    fn default_path(&self) -> &'static str {
         "/services/collector/event"
     }
 
-    fn headers(&self, _: &Agents) -> Result<Vec<(&'static str, Secret)>, Refusal> {
+    fn headers(&self, _: &Agents) -> Result<Vec<(&'static str, Secret)>, HttpError> {
         let channel = self.settings.channel.as_deref();
         Ok(channel.map(|channel| ("X-Splunk-Request-Channel", Secret::new(channel))).into_iter().collect())
     }
@@ -118,39 +118,45 @@ impl Format for Splunk {
         Some((format!("HTTP {status}: {text}"), hint))
     }
 
-    fn blames_records(&self, status: u16, body: &[u8]) -> bool {
+    fn is_about_records(&self, status: u16, body: &[u8]) -> bool {
         let code = HecResponse::read(body).and_then(|response| response.code);
         status == 400 && code.is_none_or(|code| CODES_OF_EVENTS.contains(&code))
     }
 
-    fn sort(&self, batch: &Batch, status: u16, body: &[u8], refusal: &Refusal) -> Option<Outcome> {
+    fn outcome_of_error(
+        &self,
+        batch: &HttpBatch,
+        status: u16,
+        body: &[u8],
+        error: &HttpError,
+    ) -> Option<BatchOutcome> {
         let number = HecResponse::read(body)?.invalid_event_number.filter(|&number| number < batch.len())?;
-        let (mut rest, mut refused) = (Batch::default(), Vec::new());
-        let is_refused = self.blames_records(status, body);
-        if !is_refused && status != 503 {
+        let (mut rest, mut rejected) = (HttpBatch::default(), Vec::new());
+        let is_rejected = self.is_about_records(status, body);
+        if !is_rejected && status != 503 {
             return None;
         }
-        for (place, entry) in batch.entries(FRAME).enumerate().skip(number) {
-            if is_refused && place == number {
-                let mut single = Batch::default();
-                single.push(entry, FRAME);
-                refused.push((single, refusal.clone()));
+        for (place, entry) in batch.records(FRAMING).enumerate().skip(number) {
+            if is_rejected && place == number {
+                let mut single = HttpBatch::default();
+                single.push(entry, FRAMING);
+                rejected.push((single, error.clone()));
             } else {
-                rest.push(entry, FRAME);
+                rest.push(entry, FRAMING);
             }
         }
-        let failure = (!is_refused).then(|| refusal.clone());
-        Some(Outcome::Sorted(Sorted { rest, refused, failure }))
+        let error = (!is_rejected).then(|| error.clone());
+        Some(BatchOutcome::Mixed(RecordOutcomes { rest, rejected, error }))
     }
 
-    fn settle(&self, _: &Batch, status: u16, body: &[u8]) -> Outcome {
-        let failed = |problem: String, hint| Outcome::Failed(Refusal::new(problem, hint));
+    fn outcome_of_success(&self, _: &HttpBatch, status: u16, body: &[u8]) -> BatchOutcome {
+        let failed = |problem: String, hint| BatchOutcome::Failed(HttpError::new(problem, hint));
         let Some(HecResponse { code: Some(code), ack_id, .. }) = HecResponse::read(body) else {
             let problem = format!("HTTP {status} without the code by which Splunk accepts events");
             return failed(problem, "check that url is that of an HTTP Event Collector");
         };
         match (code, ack_id) {
-            (0, receipt) if receipt.is_some() || !self.has_receipts() => Outcome::Accepted(receipt),
+            (0, ack_id) if ack_id.is_some() || !self.has_acks() => BatchOutcome::Accepted(ack_id),
             (0, _) => {
                 let hint = "turn indexer acknowledgement on for the token, or remove splunk.channel";
                 failed("it does not acknowledge what it indexes".to_owned(), hint)
@@ -162,23 +168,23 @@ impl Format for Splunk {
         }
     }
 
-    fn has_receipts(&self) -> bool {
+    fn has_acks(&self) -> bool {
         self.settings.channel.is_some()
     }
 
-    fn question(&self, path: &str, receipts: &[u64]) -> Option<(String, String)> {
+    fn ack_request(&self, path: &str, ack_ids: &[u64]) -> Option<(String, String)> {
         let channel = self.settings.channel.as_ref()?;
-        let receipts: Vec<_> = receipts.iter().map(u64::to_string).collect();
+        let ack_ids: Vec<_> = ack_ids.iter().map(u64::to_string).collect();
         let (path, query) = path.split_once('?').map_or((path, ""), |(path, query)| (path, query));
         let path = path.trim_end_matches('/');
         let path = path.strip_suffix("/1.0").unwrap_or(path);
         let path = path.strip_suffix("/event").unwrap_or(path);
         let separator = if query.is_empty() { "" } else { "&" };
         let path = format!("{path}/ack?{query}{separator}channel={channel}");
-        Some((path, format!("{{\"acks\":[{}]}}", receipts.join(","))))
+        Some((path, format!("{{\"acks\":[{}]}}", ack_ids.join(","))))
     }
 
-    fn safe(&self, body: &[u8]) -> Vec<u64> {
+    fn acknowledged(&self, body: &[u8]) -> Vec<u64> {
         #[derive(Deserialize)]
         struct AckResponse {
             acks: HashMap<String, bool>,
@@ -192,8 +198,8 @@ impl Format for Splunk {
         Vec::new()
     }
 
-    fn passes_probe(&self, status: u16, body: &[u8]) -> Result<bool, Refusal> {
-        // The token is looked at first: a complaint about the missing event says that the token is good.
+    fn accepts_probe(&self, status: u16, body: &[u8]) -> Result<bool, HttpError> {
+        // Splunk checks the token first: an error about the missing event shows that the token is valid.
         let code = HecResponse::read(body).and_then(|response| response.code);
         Ok(match code {
             Some(0) => (200..300).contains(&status),
@@ -223,7 +229,7 @@ impl HecResponse {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::batch::BatchRecord, *};
 
     #[test]
     fn acknowledgements_are_asked_for_under_the_path_of_the_events() {
@@ -243,13 +249,13 @@ mod tests {
             ("/splunk/services/collector/event/", "/splunk/services/collector/ack?channel=c"),
             ("/hec?a=b", "/hec/ack?a=b&channel=c"),
         ] {
-            let question = splunk.question(path, &[3, 4]);
+            let question = splunk.ack_request(path, &[3, 4]);
             assert_eq!(question, Some((expected.to_owned(), "{\"acks\":[3,4]}".to_owned())), "{path}");
         }
     }
 
     #[test]
-    fn an_event_that_is_named_divides_its_batch() {
+    fn an_event_that_an_error_names_divides_its_batch() {
         let settings = SplunkHec {
             index: None,
             source: String::new(),
@@ -259,32 +265,37 @@ mod tests {
             ack_timeout: std::time::Duration::ZERO,
         };
         let splunk = Splunk::new(&settings);
-        let mut batch = Batch::default();
+        let mut batch = HttpBatch::default();
         for id in 0..5 {
             let id = Some(crate::records::RecordId::for_test(id));
             let record = crate::output::BlobRecord { blob: 0, id };
-            batch.push(super::super::batch::Entry { record, text: "{}", record_bytes: 2 }, FRAME);
+            batch.push(BatchRecord { record, text: "{}", line_bytes: 2 }, FRAMING);
         }
-        for (status, body, refused, rest) in [
+        for (status, body, rejected, rest) in [
             (400, r#"{"code":6,"invalid-event-number":2}"#, vec![2], vec![3, 4]),
             (400, r#"{"code":6,"invalid-event-number":0}"#, vec![0], vec![1, 2, 3, 4]),
             (503, r#"{"code":9,"invalid-event-number":2}"#, vec![], vec![2, 3, 4]),
         ] {
-            let refusal = Refusal::new("no", "");
-            let Some(Outcome::Sorted(sorted)) = splunk.sort(&batch, status, body.as_bytes(), &refusal) else {
+            let error = HttpError::new("no", "");
+            let Some(BatchOutcome::Mixed(outcomes)) =
+                splunk.outcome_of_error(&batch, status, body.as_bytes(), &error)
+            else {
                 panic!("{body} is not understood");
             };
             assert_eq!(
-                sorted.refused.iter().flat_map(|(single, _)| single.ids()).collect::<Vec<_>>(),
-                refused
+                outcomes.rejected.iter().flat_map(|(single, _)| single.ids()).collect::<Vec<_>>(),
+                rejected
             );
-            assert_eq!(sorted.rest.ids().collect::<Vec<_>>(), rest, "{body}");
-            assert_eq!(sorted.failure.is_some(), status == 503);
+            assert_eq!(outcomes.rest.ids().collect::<Vec<_>>(), rest, "{body}");
+            assert_eq!(outcomes.error.is_some(), status == 503);
         }
         for body in [r#"{"code":6,"invalid-event-number":5}"#, r#"{"code":6}"#, "", "7"] {
-            assert!(splunk.sort(&batch, 400, body.as_bytes(), &Refusal::new("no", "")).is_none(), "{body}");
+            assert!(
+                splunk.outcome_of_error(&batch, 400, body.as_bytes(), &HttpError::new("no", "")).is_none(),
+                "{body}"
+            );
         }
         let other = r#"{"code":4,"invalid-event-number":2}"#;
-        assert!(splunk.sort(&batch, 403, other.as_bytes(), &Refusal::new("no", "")).is_none());
+        assert!(splunk.outcome_of_error(&batch, 403, other.as_bytes(), &HttpError::new("no", "")).is_none());
     }
 }

@@ -5,33 +5,33 @@
 //! - `array`: one JSON array of records (`application/json`).
 //!
 //! A status of success means that all of a batch is accepted, whatever the body is, unless it is a web page
-//! ([`super::answer::is_web_page`]).
+//! ([`super::outcome::is_web_page`]).
 
 use super::{
-    answer::Outcome,
-    batch::{Batch, Frame},
+    batch::{Framing, HttpBatch},
     format::Format,
+    outcome::BatchOutcome,
 };
 use crate::{output::Source, records::Record};
 
-/// Records as they are, in one of two frames.
+/// Records as they are, in one of two framings.
 #[derive(Clone, Copy, Debug)]
-pub enum Lines {
+pub enum Plain {
     /// `ndjson`
     Ndjson,
     /// `array`
     Array,
 }
 
-impl Format for Lines {
+impl Format for Plain {
     fn append(&self, _: &Source<'_>, record: Record<'_>, to: &mut String) {
         to.push_str(record.line());
     }
 
-    fn frame(&self) -> Frame {
+    fn framing(&self) -> Framing {
         match self {
-            Self::Ndjson => Frame { open: "", between: "\n", close: "" },
-            Self::Array => Frame { open: "[", between: ",", close: "]" },
+            Self::Ndjson => Framing { open: "", between: "\n", close: "" },
+            Self::Array => Framing { open: "[", between: ",", close: "]" },
         }
     }
 
@@ -46,11 +46,11 @@ impl Format for Lines {
         true
     }
 
-    fn settle(&self, _: &Batch, _: u16, _: &[u8]) -> Outcome {
-        Outcome::Accepted(None)
+    fn outcome_of_success(&self, _: &HttpBatch, _: u16, _: &[u8]) -> BatchOutcome {
+        BatchOutcome::Accepted(None)
     }
 
     fn probe(&self) -> Vec<u8> {
-        Batch::default().body(self.frame(), false)
+        HttpBatch::default().body(self.framing(), false)
     }
 }

@@ -1,14 +1,14 @@
-//! Removes from a receiver's words what they quote of the records that were sent: it does not belong in the log. What
-//! they quote of secrets is removed by [`crate::redact`].
+//! Removes quotes of records from the messages of a receiver: they must not be logged. [`crate::redact`] removes quotes of
+//! secrets.
 
 use std::{borrow::Cow, cmp::Reverse};
 
 use crate::json;
 
-/// Shorter words are too common to say anything.
+/// Shorter words are too common to identify a quote.
 const CHARACTERS_MIN: usize = 4;
 
-/// The reason with "…" for each word that a value in this JSON text holds, and that is not the name of a field there.
+/// Returns the reason with "…" for each word that occurs in a value of this JSON text and is not the name of a field there.
 pub fn without_values(reason: &str, json: &str) -> String {
     let mut words: Vec<Word> = Vec::new();
     for text in reason.split_whitespace() {
@@ -36,7 +36,7 @@ enum Part<'a> {
     Value(Cow<'a, str>),
 }
 
-/// Visits the names and the texts of a JSON text, and what stands between them if there are numbers in it.
+/// Visits the names and the strings of a JSON text, and what is between them if it contains digits.
 fn each_part(json: &str, mut visit: impl FnMut(Part<'_>)) {
     let mut rest = json;
     while let Some(start) = rest.find('"') {
@@ -44,18 +44,18 @@ fn each_part(json: &str, mut visit: impl FnMut(Part<'_>)) {
         if between.bytes().any(|byte| byte.is_ascii_digit()) {
             visit(Part::Value(between.into()));
         }
-        let (quoted, behind) = quoted.split_at(end_of_text(quoted));
+        let (quoted, after) = quoted.split_at(end_of_text(quoted));
         if quoted.contains('\\') {
-            visit(Part::Value(quoted.into())); // a receiver may quote what is written instead of what it stands for
+            visit(Part::Value(quoted.into())); // a receiver may quote the escaped text
         }
         let text = json::text_of(quoted);
-        visit(if behind.trim_start().starts_with(':') { Part::Name(text) } else { Part::Value(text) });
-        rest = behind;
+        visit(if after.trim_start().starts_with(':') { Part::Name(text) } else { Part::Value(text) });
+        rest = after;
     }
     visit(Part::Value(rest.into()));
 }
 
-/// Where a text in quotes ends.
+/// Returns where a string ends, given from its first quote on.
 fn end_of_text(quoted: &str) -> usize {
     let mut is_escaped = false;
     let end = quoted.bytes().skip(1).position(|byte| {
@@ -66,7 +66,7 @@ fn end_of_text(quoted: &str) -> usize {
     end.map_or(quoted.len(), |end| end + 2)
 }
 
-/// A word of the reason, and where it was found.
+/// A word of the reason, and whether the JSON text contains it.
 struct Word<'a> {
     text: &'a str,
     lower_case: String,
@@ -75,14 +75,14 @@ struct Word<'a> {
 }
 
 impl<'a> Word<'a> {
-    /// Without what stands around it. `None` if it is short.
+    /// Returns the word without punctuation around it. `None` if it is short.
     fn of(text: &'a str) -> Option<Self> {
         let text = text.trim_matches(|c: char| !c.is_alphanumeric());
         let is_long = text.chars().count() >= CHARACTERS_MIN;
         is_long.then(|| Self { text, lower_case: text.to_lowercase(), is_name: false, is_value: false })
     }
 
-    /// Whether a word of this value begins like it: a quote may be cut off, and `line` is none of `Online`.
+    /// Returns whether a word of this value begins with it: a quote can be cut off, and `line` is not part of `Online`.
     fn begins_in(&self, value: &str) -> bool {
         let mut places = value.match_indices(&self.lower_case);
         places.any(|(place, _)| !value[..place].ends_with(char::is_alphanumeric))
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_record_says_is_taken_out_and_what_its_fields_are_called_is_not() {
+    fn values_of_a_record_are_removed_and_names_of_fields_are_not() {
         let json = r#"{"UserId":"bob@contoso.com","Kind":"UserId","Size":123456,"Workload":"MyOnline","Path":"C:\\new\"s","On":true},
             {"Subject":"Salary of \u0041lice","n":[98765]}"#;
         for (reason, masked) in [

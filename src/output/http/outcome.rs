@@ -1,4 +1,4 @@
-//! What a receiver's answer means for a batch.
+//! The meaning of a response for a batch.
 
 use std::time::Duration;
 
@@ -6,54 +6,54 @@ use jiff::Timestamp;
 use serde_json::Value;
 use ureq::http::HeaderMap;
 
-use super::{batch::Batch, mask};
+use super::{batch::HttpBatch, quotes};
 use crate::{limits::REASON_CHARACTERS_MAX, network::error::NetworkError, redact::one_line, time};
 
-/// What became of a batch.
+/// The outcome of a request with a batch.
 #[derive(Debug)]
-pub enum Outcome {
-    /// All of it is accepted. Where the receiver gives one: the receipt by which to ask whether it is safe.
+pub enum BatchOutcome {
+    /// All of it is accepted. If the receiver acknowledges batches, the id of the acknowledgement.
     Accepted(Option<u64>),
-    /// What became of each record.
-    Sorted(Sorted),
+    /// The records have different outcomes.
+    Mixed(RecordOutcomes),
     /// It is too large for the receiver.
-    TooLarge(Refusal),
-    /// A record in it is such that the receiver will never accept it.
-    Refused(Refusal),
-    /// Nothing of it is accepted.
-    Failed(Refusal),
+    TooLarge(HttpError),
+    /// The receiver never accepts a record in it.
+    Rejected(HttpError),
+    /// None of it is accepted.
+    Failed(HttpError),
 }
 
-/// What became of each record of a batch; those that are in neither list are accepted.
+/// The outcomes of the records of a batch. Records that are in neither list are accepted.
 #[derive(Debug, Default)]
-pub struct Sorted {
-    /// To be sent again.
-    pub rest: Batch,
-    /// Refused whatever is done, a batch of one record each.
-    pub refused: Vec<(Batch, Refusal)>,
+pub struct RecordOutcomes {
+    /// The records to be sent again.
+    pub rest: HttpBatch,
+    /// The records that the receiver rejects however often they are sent, each as a batch.
+    pub rejected: Vec<(HttpBatch, HttpError)>,
     /// Why the rest has to wait; `None` if it is to be sent at once.
-    pub failure: Option<Refusal>,
+    pub error: Option<HttpError>,
 }
 
-/// Why nothing is accepted.
+/// An error returned when a receiver does not accept a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct HttpError {
     /// What happened, in words.
     pub problem: String,
     /// What the administrator can do about it.
     pub hint: String,
-    /// Whether it may be over the next time.
+    /// Whether another attempt can succeed.
     pub is_transient: bool,
-    /// Whether the connection was cut: perhaps one that was idle for too long, or because the batch is too large.
+    /// Whether the connection was cut: perhaps because it was idle for too long, or because the batch is too large.
     pub is_cut: bool,
-    /// Whether the receiver met an error of its own, which one record may have caused.
+    /// Whether it is an internal error of the receiver, which a single record can cause.
     pub is_internal: bool,
-    /// How long the receiver asks us to wait.
+    /// The delay that the receiver requests.
     pub after: Option<Duration>,
 }
 
-impl Refusal {
-    /// One that another try cannot help.
+impl HttpError {
+    /// Returns an error that another attempt meets again.
     pub fn new(problem: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             problem: problem.into(),
@@ -65,12 +65,12 @@ impl Refusal {
         }
     }
 
-    /// One that may be over the next time.
+    /// Returns an error after which another attempt can succeed.
     pub fn transient(problem: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { is_transient: true, ..Self::new(problem, hint) }
     }
 
-    /// No answer came from this peer.
+    /// Returns the error for a request without a response from this peer.
     pub fn of_network_error(peer: &str, error: &NetworkError) -> Self {
         let text = error.to_string();
         let problem = text.strip_prefix(&format!("{peer}: ")).unwrap_or(&text);
@@ -79,72 +79,72 @@ impl Refusal {
             NetworkError::Unreachable(_)
             | NetworkError::ProxyRefused(_)
             | NetworkError::UntrustedCertificate(_) => error.hint(),
-            NetworkError::Disconnected(_) => CERTIFICATE_MEND,
+            NetworkError::Disconnected(_) => CERTIFICATE_HINT,
             NetworkError::Malformed(_) => "look into the receiver's log",
         };
         let is_cut = matches!(error, NetworkError::Disconnected(_));
         Self { is_transient: error.is_transient(), is_cut, ..Self::new(problem, hint) }
     }
 
-    /// Reads an answer that is no success. `words`: the receiver's own and what can be done about them, if its format
-    /// knows any. Whether another try may help hangs on the status alone.
-    pub fn of_answer(
+    /// Returns the error that an error response stands for. `explanation` is that of the format, with a hint. Whether another
+    /// attempt can succeed depends on the status alone.
+    pub fn of_response(
         status: u16,
         headers: &HeaderMap,
         body: &[u8],
-        words: Option<(String, &'static str)>,
+        explanation: Option<(String, &'static str)>,
         now: Timestamp,
     ) -> Self {
         let after = time::retry_after(headers, now);
-        let words = words.map(|(words, hint)| (short(&words), hint));
-        let (problem, hint) = words.unwrap_or_else(|| {
+        let explanation = explanation.map(|(problem, hint)| (short(&problem), hint));
+        let (problem, hint) = explanation.unwrap_or_else(|| {
             let reason = reason(body);
             let problem =
                 if reason.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {reason}") };
             (problem, hint(status))
         });
         let is_transient = matches!(status, 408 | 429 | 500..);
-        // 503 and 507 say that there is no room now, for no record.
+        // 503 and 507 mean that there is no room now, for any record.
         let is_internal = status >= 500 && !matches!(status, 503 | 507) && after.is_none();
         Self { is_transient, is_internal, after, ..Self::new(problem, hint) }
     }
 
-    /// A response of success that is not what the receiver answers to records.
+    /// Returns the error for a web page in a successful response.
     pub fn of_web_page(status: u16) -> Self {
         let problem =
             format!("HTTP {status} with a web page, which is not how a receiver of records answers");
         Self::new(problem, "check url, and what is in front of the receiver: a proxy, a portal, a login page")
     }
 
-    /// Whether one record of a batch may be the reason, so that the others are accepted without it.
-    pub fn may_blame_a_record(&self) -> bool {
+    /// Returns whether one record of a batch can be the cause, so that the others are accepted without it.
+    pub fn may_be_caused_by_a_record(&self) -> bool {
         self.is_internal || self.is_cut
     }
 
-    /// The same without what the receiver's words quote of the records that it was sent.
+    /// Removes what the receiver quotes of the records that were sent.
     pub fn without_quotes(self, status: u16, records: &str) -> Self {
         let head = format!("HTTP {status}");
         let problem = match self.problem.strip_prefix(&head) {
-            Some(reason) => head + &mask::without_values(reason, records),
-            None => mask::without_values(&self.problem, records),
+            Some(reason) => head + &quotes::without_values(reason, records),
+            None => quotes::without_values(&self.problem, records),
         };
         Self { problem, ..self }
     }
 }
 
-/// Whether a response of success is a web page: then it does not come from a receiver of records. Some frameworks call
-/// even an empty response a page, so that 204, which has no body, is none.
+/// Returns whether a successful response is a web page, which no receiver of records returns. Some frameworks declare even
+/// an empty response as a page, so 204, which has no body, does not count as one.
 pub fn is_web_page(status: u16, headers: &HeaderMap, body: &[u8]) -> bool {
     let content_type = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let is_called_page = content_type.trim_start().to_ascii_lowercase().starts_with("text/html");
+    let is_declared_page = content_type.trim_start().to_ascii_lowercase().starts_with("text/html");
     let start = body.trim_ascii_start();
     let begins_with =
         |text: &str| start.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text.as_bytes()));
-    status != 204 && (is_called_page || begins_with("<!doctype html") || begins_with("<html"))
+    status != 204 && (is_declared_page || begins_with("<!doctype html") || begins_with("<html"))
 }
 
-/// A receiver that wants a client's certificate says so in an alert, or just closes.
-const CERTIFICATE_MEND: &str =
+/// A receiver that requires a client certificate sends an alert, or just closes the connection.
+const CERTIFICATE_HINT: &str =
     "look into the receiver's log; over TLS it may want a certificate of ours: give it in tls.cert_file";
 
 fn hint(status: u16) -> &'static str {
@@ -161,8 +161,8 @@ fn hint(status: u16) -> &'static str {
     }
 }
 
-/// Where receivers put what they have to say.
-const PLACES: [&str; 9] = [
+/// JSON pointers to the message in an error response.
+const MESSAGE_POINTERS: [&str; 9] = [
     "/error/message",
     "/error/reason",
     "/error",
@@ -174,22 +174,22 @@ const PLACES: [&str; 9] = [
     "/errors/0/message",
 ];
 
-/// The receiver's own reason in a few words, or nothing. A page of HTML says nothing, and what follows a brace may be a
-/// record.
+/// Returns the reason that the receiver gives in a few words, or an empty text. A page of HTML contains none, and the text
+/// after a brace can be a record.
 fn reason(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let value: Option<Value> = serde_json::from_slice(body).ok();
     let found = match &value {
-        Some(value) => PLACES.iter().find_map(|place| value.pointer(place)?.as_str()),
+        Some(value) => MESSAGE_POINTERS.iter().find_map(|pointer| value.pointer(pointer)?.as_str()),
         None if text.trim_start().starts_with('<') => None,
         None => Some(text.as_ref()),
     };
     short(found.unwrap_or_default())
 }
 
-/// Somebody else's words, made fit for a message.
-fn short(words: &str) -> String {
-    let line = one_line(words.split('{').next().unwrap_or_default());
+/// Returns the beginning of a text of a receiver, as it can be quoted in a message.
+fn short(text: &str) -> String {
+    let line = one_line(text.split('{').next().unwrap_or_default());
     line.chars().take(REASON_CHARACTERS_MAX).collect::<String>().trim_end().to_owned()
 }
 
@@ -197,32 +197,32 @@ fn short(words: &str) -> String {
 mod tests {
     use super::*;
 
-    fn refusal(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Refusal {
+    fn error(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> HttpError {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, value.parse().expect("a header's value"));
         }
-        Refusal::of_answer(status, &map, body.as_bytes(), None, Timestamp::UNIX_EPOCH)
+        HttpError::of_response(status, &map, body.as_bytes(), None, Timestamp::UNIX_EPOCH)
     }
 
     #[test]
-    fn only_what_may_be_over_the_next_time_is_tried_again() {
+    fn only_transient_errors_are_tried_again() {
         for status in [408, 429, 500, 502, 503, 504, 507] {
-            assert!(refusal(status, &[], "").is_transient, "{status}");
+            assert!(error(status, &[], "").is_transient, "{status}");
         }
         for status in [301, 302, 400, 401, 403, 404, 405, 409, 410, 411, 415, 422] {
-            assert!(!refusal(status, &[], "").is_transient, "{status}");
+            assert!(!error(status, &[], "").is_transient, "{status}");
         }
     }
 
     #[test]
-    fn only_an_error_of_the_receivers_own_may_be_caused_by_one_record() {
+    fn only_an_internal_error_of_the_receiver_can_be_caused_by_one_record() {
         for (status, is_internal) in
             [(500, true), (502, true), (503, false), (507, false), (429, false), (400, false)]
         {
-            assert_eq!(refusal(status, &[], "").may_blame_a_record(), is_internal, "{status}");
+            assert_eq!(error(status, &[], "").may_be_caused_by_a_record(), is_internal, "{status}");
         }
-        assert!(!refusal(500, &[("retry-after", "7")], "").may_blame_a_record());
+        assert!(!error(500, &[("retry-after", "7")], "").may_be_caused_by_a_record());
     }
 
     #[test]
@@ -243,14 +243,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_is_asked_for_is_seconds_or_a_date() {
-        assert_eq!(refusal(503, &[("retry-after", "7")], "").after, Some(Duration::from_secs(7)));
+    fn a_requested_delay_is_in_seconds_or_a_date() {
+        assert_eq!(error(503, &[("retry-after", "7")], "").after, Some(Duration::from_secs(7)));
         let date = "Thu, 01 Jan 1970 00:00:09 GMT";
-        assert_eq!(refusal(503, &[("retry-after", date)], "").after, Some(Duration::from_secs(9)));
+        assert_eq!(error(503, &[("retry-after", date)], "").after, Some(Duration::from_secs(9)));
         let theirs = ("date", "Thu, 01 Jan 1970 00:00:04 GMT");
-        assert_eq!(refusal(503, &[("retry-after", date), theirs], "").after, Some(Duration::from_secs(5)));
-        assert_eq!(refusal(503, &[("retry-after", "0")], "").after, Some(Duration::from_secs(1)));
-        assert_eq!(refusal(503, &[], "").after, None);
+        assert_eq!(error(503, &[("retry-after", date), theirs], "").after, Some(Duration::from_secs(5)));
+        assert_eq!(error(503, &[("retry-after", "0")], "").after, Some(Duration::from_secs(1)));
+        assert_eq!(error(503, &[], "").after, None);
     }
 
     #[test]
@@ -265,9 +265,9 @@ mod tests {
         ] {
             assert_eq!(short(&super::reason(body.as_bytes())), reason, "{body}");
         }
-        assert_eq!(refusal(404, &[], "gone").problem, "HTTP 404: gone");
+        assert_eq!(error(404, &[], "gone").problem, "HTTP 404: gone");
         assert_eq!(
-            refusal(404, &[], &"x".repeat(9_999)).problem.len(),
+            error(404, &[], &"x".repeat(9_999)).problem.len(),
             "HTTP 404: ".len() + REASON_CHARACTERS_MAX
         );
     }
