@@ -2,7 +2,7 @@
 
 _office_audit_log_collector() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command='' typed
-    # Behind --option= the value is a word of its own.
+    # After --option= the value is a separate word.
     [ "$word" = = ] && word=''
     [ "$before" = = ] && before=${COMP_WORDS[COMP_CWORD - 2]}
     case $before in

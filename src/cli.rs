@@ -1,22 +1,22 @@
-//! The command line: what was typed → what is meant. Says nothing of what it leads to.
+//! The command line: from what was typed to typed arguments. The commands are in `commands`.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use argh::{EarlyExit, FromArgs};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{schedule::Scheduler, suggest};
+use crate::{suggest, units::Scheduler};
 
 /// Collects the audit records of Microsoft 365 tenants and delivers each of them exactly once. Without a command it
-/// makes one collection pass and exits; a systemd timer, cron, or a person supplies the cadence.
+/// makes one collection pass and exits; a systemd timer or cron starts the next one.
 #[derive(FromArgs, Debug, PartialEq, Eq)]
 #[argh(
     note = "Without --config: config/config.yaml, then /etc/office365-collector/config.yaml.",
-    note = "Records, lists and reports go to standard output, everything else to the log.",
+    note = "Records, lists and reports go to standard output; everything else goes to the log.",
     example = "{command_name} --config config/config.yaml check",
     example = "{command_name} --tenant contoso --hours 6 --dry-run",
     error_code(0, "the pass is complete, also when there was nothing new"),
-    error_code(1, "the pass ended, but something must be tried again; the next pass does so"),
+    error_code(1, "the pass ended, but something failed; the next pass tries it again"),
     error_code(64, "the command line is wrong"),
     error_code(74, "state or output cannot be read or written; nothing was lost"),
     error_code(75, "another pass holds the lock"),
@@ -27,39 +27,39 @@ use crate::{schedule::Scheduler, suggest};
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Arguments {
-    /// the configuration, YAML
+    /// the configuration file, in YAML
     #[argh(option, short = 'c', arg_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// a second YAML file, with the tenants' secrets
+    /// a second YAML file that contains the secrets of the tenants
     #[argh(option, arg_name = "FILE")]
     pub credentials: Option<PathBuf>,
 
-    /// only this tenant; can be given several times
+    /// collect only this tenant; can be repeated
     #[argh(option, arg_name = "ID-OR-NAME")]
     pub tenant: Vec<String>,
 
-    /// only the tenants of shard I of N, I from 0 to N-1, for many machines
+    /// collect only the tenants of shard I of N, with I from 0 to N-1, to divide tenants among machines
     #[argh(option, arg_name = "I/N")]
     pub shard: Option<Shard>,
 
-    /// look back so many hours this once, 1 to 168
+    /// look back this number of hours in this pass, from 1 to 168
     #[argh(option, arg_name = "N", from_str_fn(hours))]
     pub hours: Option<u64>,
 
-    /// list what would be downloaded; change nothing
+    /// list the blobs that a pass would download; change nothing
     #[argh(switch)]
     pub dry_run: bool,
 
-    /// the period's records to standard output, known or not; outputs and state stay untouched
+    /// print the records of the period to standard output, delivered before or not; outputs and state are not changed
     #[argh(switch)]
     pub stdout: bool,
 
-    /// log what helps to find a fault
+    /// log details that help to find the cause of a problem
     #[argh(switch, short = 'v')]
     pub verbose: bool,
 
-    /// log errors only
+    /// log only errors
     #[argh(switch, short = 'q')]
     pub quiet: bool,
 
@@ -68,11 +68,11 @@ pub struct Arguments {
     pub version: bool,
 
     #[argh(subcommand)]
-    /// instead of a pass
+    /// a command to run instead of a pass
     pub command: Option<Command>,
 }
 
-/// What is done instead of a pass.
+/// A command that is run instead of a pass.
 #[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
 #[argh(subcommand)]
 pub enum Command {
@@ -84,21 +84,21 @@ pub enum Command {
     Schedule(Schedule),
 }
 
-/// Validates the configuration, logs in, shows the subscriptions. Collects nothing.
+/// Checks everything that a pass needs: configuration, network, login, permissions, outputs. Collects nothing.
 #[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
 #[argh(subcommand, name = "check")]
 pub struct Check {}
 
-/// Tells what the state says of each feed: last success, lag, backlog, last error. Exits with 1 if one is late.
+/// Shows the state of each feed: last success, lag, backlog, last error. Exits with 1 if a feed is late.
 #[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
 #[argh(subcommand, name = "status")]
 pub struct Status {
-    /// for machines: an array of objects
+    /// print JSON: an array of objects
     #[argh(switch)]
     pub json: bool,
 }
 
-/// Prints what starts a pass at each of the configuration's intervals: systemd's units, or a file for /etc/cron.d.
+/// Prints systemd units, or a file for /etc/cron.d, that start a pass at the configured interval.
 #[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
 #[argh(subcommand, name = "schedule")]
 pub struct Schedule {
@@ -107,7 +107,7 @@ pub struct Schedule {
     pub scheduler: Scheduler,
 }
 
-/// A part of all tenants. Each tenant falls into one of them by its id alone, so that adding tenants moves none.
+/// A part of the tenants. A tenant's shard depends on its id only, so that adding tenants moves no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     index: u64,
@@ -115,7 +115,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether the tenant falls into this shard.
+    /// Returns whether the tenant belongs to this shard.
     pub fn has(self, tenant_id: &str) -> bool {
         xxh3_64(tenant_id.to_ascii_lowercase().as_bytes()) % self.count == self.index
     }
@@ -136,30 +136,30 @@ impl FromStr for Shard {
         match numbers {
             Some((index, count)) if index < count => Ok(Self { index, count }),
             _ => {
-                Err("give I/N with I from 0 to N-1, as Kubernetes numbers the pods of an indexed job"
+                Err("write I/N with I from 0 to N-1, as Kubernetes numbers the pods of an indexed job"
                     .to_owned())
             }
         }
     }
 }
 
-/// What a command line leads to.
+/// The result of reading a command line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// Something to do.
+    /// Arguments to run with.
     Run(Arguments),
-    /// Something to show: the help, the version.
+    /// A text to show: the help or the version.
     Show(String),
-    /// It is wrong: why, and the mend.
+    /// What is wrong with the command line, and the fix.
     Wrong(String),
 }
 
-/// The options that take a value, for telling `--option=value` and what stands behind a command apart.
+/// The options with a value.
 const WITH_VALUE: [&str; 6] = ["--config", "-c", "--credentials", "--tenant", "--shard", "--hours"];
 const COMMANDS: [&str; 3] = ["check", "status", "schedule"];
 const SWITCHES: [&str; 6] = ["--dry-run", "--stdout", "--verbose", "--quiet", "--version", "--help"];
 
-/// Reads what was typed: the program's name, then its arguments.
+/// Reads a command line: the program's name, then its arguments.
 pub fn parse(typed: impl IntoIterator<Item = String>) -> Parsed {
     let mut typed = typed.into_iter();
     let name = typed.next().unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned());
@@ -183,7 +183,9 @@ pub fn parse(typed: impl IntoIterator<Item = String>) -> Parsed {
 
 /// Splits `--option=value`, and puts options before the command, where the parser looks for them.
 ///
-/// Error: an option without its value, or a switch with one.
+/// # Errors
+///
+/// An option without its value, or a switch with one.
 fn options_first(mut typed: impl Iterator<Item = String>) -> Result<Vec<String>, String> {
     let mut options = Vec::new();
     let mut rest = Vec::new();
@@ -204,7 +206,7 @@ fn options_first(mut typed: impl Iterator<Item = String>) -> Result<Vec<String>,
         }
         match option.as_str() {
             "-h" => options.push("--help".to_owned()),
-            "--json" => rest.push(option), // of a command, not of the program
+            "--json" => rest.push(option), // an option of a command
             _ if option.starts_with('-') => options.push(option),
             _ => rest.push(option),
         }
@@ -218,11 +220,11 @@ fn checked(arguments: Arguments) -> Parsed {
     let Arguments { dry_run, stdout, verbose, quiet, command, .. } = &arguments;
     let is_pass_option = *dry_run || *stdout || arguments.hours.is_some();
     let contradiction = if *verbose && *quiet {
-        "--verbose and --quiet exclude each other: give one of them"
+        "--verbose and --quiet exclude each other; use one of them"
     } else if *dry_run && *stdout {
-        "--dry-run and --stdout exclude each other: give one of them"
+        "--dry-run and --stdout exclude each other; use one of them"
     } else if command.is_some() && is_pass_option {
-        "--dry-run, --stdout and --hours are options of a pass: leave them out, or leave out the command"
+        "--dry-run, --stdout and --hours are options of a pass; remove them or the command"
     } else {
         return Parsed::Run(arguments);
     };
@@ -232,11 +234,11 @@ fn checked(arguments: Arguments) -> Parsed {
 fn hours(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(hours @ 1..=168) => Ok(hours),
-        _ => Err("give whole hours from 1 to 168".to_owned()),
+        _ => Err("write whole hours from 1 to 168".to_owned()),
     }
 }
 
-/// The parser's message, and the option that was probably meant.
+/// Returns the parser's message with the option that was probably meant.
 fn with_suggestion(message: &str, arguments: &[&str], name: &str) -> String {
     let known = || WITH_VALUE.into_iter().chain(SWITCHES).chain(COMMANDS);
     let unknown =
@@ -285,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_command_line_says_what_and_how_to_mend_it() {
+    fn a_wrong_command_line_is_reported_with_its_fix() {
         assert!(wrong("--dryrun").contains("did you mean --dry-run?"));
         assert!(wrong("--hours 200").contains("from 1 to 168"));
         assert!(wrong("chekc").contains("did you mean check?"));
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn each_tenant_falls_into_one_shard_whatever_others_there_are() {
+    fn each_tenant_belongs_to_one_shard_whatever_others_there_are() {
         let shards: Vec<_> =
             (0..4).map(|index| format!("{index}/4").parse::<Shard>().expect("a shard")).collect();
         let mut sizes = [0; 4];
@@ -317,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn status_takes_its_switch_before_and_after() {
+    fn status_accepts_its_switch_before_and_after_the_command() {
         for words in ["status --json", "--config a.yaml status --json", "status --json -c a.yaml"] {
             assert_eq!(arguments(words).command, Some(Command::Status(Status { json: true })), "{words}");
         }
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn schedule_takes_the_scheduler() {
+    fn schedule_accepts_a_scheduler() {
         for (words, scheduler) in [
             ("schedule systemd", Scheduler::Systemd),
             ("schedule cron -c a.yaml", Scheduler::Cron),
@@ -333,7 +335,7 @@ mod tests {
         ] {
             assert_eq!(arguments(words).command, Some(Command::Schedule(Schedule { scheduler })), "{words}");
         }
-        assert!(wrong("schedule launchd").contains("give systemd or cron"));
+        assert!(wrong("schedule launchd").contains("write systemd or cron"));
         assert!(wrong("schedule").contains("systemd|cron"));
         assert!(wrong("schedlue cron").contains("did you mean schedule?"));
     }
@@ -345,7 +347,7 @@ mod tests {
             for named in WITH_VALUE.into_iter().chain(SWITCHES) {
                 assert!(help.contains(named), "{named} in {help}");
             }
-            for code in ["64", "74", "75", "77", "78"] {
+            for code in ["64", "74", "75", "77", "78", "101"] {
                 assert!(help.contains(code), "{code} in {help}");
             }
         }

@@ -1,4 +1,4 @@
-//! What the program does when it is called: each command, from its arguments to the exit code.
+//! The commands of the program, each from its arguments to the exit code.
 
 use std::{
     env,
@@ -24,45 +24,48 @@ use crate::{
     login,
     pass::{self, Mode, PassOptions},
     report::{metrics::Metrics, status},
-    schedule::{Schedule, Scheduler},
     state, suggest,
+    units::{Schedule, Scheduler},
 };
 
-/// What every command begins with.
+/// The configuration and the tenants of a call.
 #[derive(Debug)]
 pub struct Setup {
-    /// The configuration's file.
+    /// The path of the configuration.
     file: PathBuf,
     config: Config,
-    /// What in it is allowed, but probably not meant.
+    /// What is allowed but probably not intended.
     warnings: Vec<String>,
-    /// Those that this call is about.
+    /// The tenants that the call is about.
     tenants: Vec<Tenant>,
 }
 
-/// Reads the configuration, starts the log as it says, and chooses the tenants.
+/// Reads the configuration, starts the log and chooses the tenants.
 ///
-/// Otherwise logs why not and returns how the program ends.
+/// # Errors
+///
+/// The exit code, after the reason is logged.
 pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
-    let asked = match (arguments.quiet, arguments.verbose) {
+    let requested = match (arguments.quiet, arguments.verbose) {
         (true, _) => Verbosity::Quiet,
         (_, true) => Verbosity::Debug,
         _ => Verbosity::Normal,
     };
-    log::to_stderr(asked);
+    log::to_stderr(requested);
     disk::report_size_limits();
     let is_check = matches!(arguments.command, Some(Command::Check(_)));
     let is_pass = arguments.command.is_none();
-    let (file, Loaded { config, mut warnings }) = load(arguments).map_err(|unusable| {
-        for line in unusable.to_string().lines() {
+    let (file, Loaded { config, mut warnings }) = load(arguments).map_err(|error| {
+        for line in error.to_string().lines() {
             ::log::error!("{line}");
         }
-        if is_check { check::refuse() } else { Exit::from(&unusable) }
+        if is_check { check::refuse() } else { Exit::from(&error) }
     })?;
-    let verbosity = if config.log.debug && asked == Verbosity::Normal { Verbosity::Debug } else { asked };
-    // Commands that change nothing log to standard error.
-    let leaves_traces = is_pass && !arguments.dry_run && !arguments.stdout;
-    match config.log.path.as_ref().filter(|_| leaves_traces) {
+    let is_debug = config.log.debug && requested == Verbosity::Normal;
+    let verbosity = if is_debug { Verbosity::Debug } else { requested };
+    // Only a pass that collects writes to the log file and the state.
+    let collects = is_pass && !arguments.dry_run && !arguments.stdout;
+    match config.log.path.as_ref().filter(|_| collects) {
         None => log::to_stderr(verbosity),
         Some(path) => match open_log(path).context("open log.path", path) {
             Ok(file) => log::to_file(file, verbosity),
@@ -73,21 +76,21 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
         },
     }
     if !config.enabled && is_pass {
-        ::log::info!("The configuration says enabled: false: nothing is done");
+        ::log::info!("The configuration has enabled: false; nothing is collected");
         return Err(Exit::Complete);
     }
     if !config.enabled {
-        warnings.push("The configuration says enabled: false: passes do nothing".to_owned());
+        warnings.push("The configuration has enabled: false; passes do nothing".to_owned());
     }
     let working_dir = &config.collect.working_dir;
-    if (is_check || leaves_traces) && disk::is_writable_by_others(working_dir) {
+    if (is_check || collects) && disk::is_writable_by_others(working_dir) {
         warnings.push(format!(
-            "Other users can write to collect.workingDir {}: they can replace the state, so that records are lost or \
+            "Other users can write to collect.workingDir {} and replace the state, so that records are lost or \
              delivered twice; run chmod o-w on it",
             working_dir.display()
         ));
     }
-    // A check shows them among what it finds.
+    // A check prints them with its results.
     for warning in warnings.iter().filter(|_| !is_check) {
         ::log::warn!("{warning}");
     }
@@ -105,11 +108,11 @@ fn open_log(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// One collection pass, or the look at one that `--dry-run` and `--stdout` are.
+/// Makes one collection pass, or what `--dry-run` or `--stdout` ask for instead.
 pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
     let Setup { config, tenants, .. } = setup;
     if tenants.is_empty() {
-        ::log::info!("No tenant falls into this shard: nothing is to be done");
+        ::log::info!("No tenant belongs to this shard; nothing to do");
         return Exit::Complete;
     }
     let mode = match (arguments.dry_run, arguments.stdout) {
@@ -118,13 +121,13 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
         _ => Mode::Collect,
     };
     let look_back = arguments.hours.map(|hours| Duration::from_secs(hours * 60 * 60));
-    let order = PassOptions { mode, look_back, show_progress: !arguments.quiet };
+    let options = PassOptions { mode, look_back, show_progress: !arguments.quiet };
     let credential_expiries: Vec<_> = tenants
         .iter()
         .filter_map(|tenant| Some((tenant.label().to_owned(), login::expiry(&tenant.credential)?)))
         .collect();
-    let begun = Instant::now();
-    let result = pass::run(&config, tenants, &order);
+    let started = Instant::now();
+    let result = pass::run(&config, tenants, &options);
     let exit = Exit::of_pass(&result, mode);
     match &result {
         Ok(_) => {}
@@ -132,10 +135,10 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
         Err(error) if exit == Exit::Locked => ::log::warn!("{}", error.explain()),
         Err(error) => ::log::error!("{}", error.explain()),
     }
-    let lasted = begun.elapsed();
+    let lasted = started.elapsed();
     if mode == Mode::Collect && lasted > config.interval {
         ::log::warn!(
-            "The pass took {} s, longer than its interval of {} s: make the interval longer, raise collect.maxThreads, or \
+            "The pass took {} s, longer than its interval of {} s; make the interval longer, raise collect.maxThreads, or \
              remove a fixed collect.maxRequestsPerMinute",
             lasted.as_secs(),
             config.interval.as_secs()
@@ -156,13 +159,13 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
     exit
 }
 
-/// Walks through what a pass needs.
+/// Checks what a pass needs.
 pub fn check(setup: &Setup) -> Exit {
     check::run(&setup.config, &setup.warnings, &setup.tenants)
 }
 
-/// What the state says of each feed. Healthy, and so exit 0, if each has succeeded within the last few intervals.
-pub fn status(setup: &Setup, asked: Status) -> Exit {
+/// Prints the state of each feed. The exit code is 0 if each feed has succeeded within the last few intervals.
+pub fn status(setup: &Setup, options: Status) -> Exit {
     let Setup { config, tenants, .. } = setup;
     let now = Timestamp::now();
     for foreign in config.foreign_files() {
@@ -182,7 +185,7 @@ pub fn status(setup: &Setup, asked: Status) -> Exit {
         }
     };
     let feeds = status::of(tenants, &progress, &dead_letters, &quarantine, now);
-    let text = if asked.json {
+    let text = if options.json {
         status::as_json(&feeds)
     } else {
         status::as_table(&feeds) + &status::of_dead_letters(&dead_letters)
@@ -193,7 +196,7 @@ pub fn status(setup: &Setup, asked: Status) -> Exit {
     if shown == Exit::Complete && !is_healthy { Exit::TryAgain } else { shown }
 }
 
-/// The units or the crontab for passes with these arguments, to standard output.
+/// Prints the units or the crontab for passes with these arguments.
 pub fn schedule(setup: &Setup, scheduler: Scheduler, arguments: &Arguments) -> Exit {
     let Arguments { credentials, tenant, shard, .. } = arguments;
     let credentials = credentials.as_ref().map(path::absolute).transpose();
@@ -202,7 +205,7 @@ pub fn schedule(setup: &Setup, scheduler: Scheduler, arguments: &Arguments) -> E
     let (program, config, credentials) = match paths {
         Ok(paths) => paths,
         Err(error) => {
-            ::log::error!("cannot tell where the program and its configuration are: {error}");
+            ::log::error!("cannot find the paths of the program and its configuration: {error}");
             return Exit::Storage;
         }
     };
@@ -214,8 +217,10 @@ pub fn schedule(setup: &Setup, scheduler: Scheduler, arguments: &Arguments) -> E
         Schedule { program: &program, config: &config, interval: setup.config.interval, options: &options };
     match schedule.text(scheduler) {
         Ok(text) => {
-            for warning in
-                schedule.warnings(scheduler).into_iter().chain(troubles(setup, arguments, scheduler))
+            for warning in schedule
+                .warnings(scheduler)
+                .into_iter()
+                .chain(scheduler_warnings(setup, arguments, scheduler))
             {
                 ::log::warn!("{warning}");
             }
@@ -228,54 +233,54 @@ pub fn schedule(setup: &Setup, scheduler: Scheduler, arguments: &Arguments) -> E
     }
 }
 
-/// Text that was asked for, to standard output.
+/// Prints a text to standard output.
 pub fn show(text: &str) -> Exit {
     let written = writeln!(io::stdout(), "{}", text.trim_end()).and_then(|()| io::stdout().flush());
     match written {
-        // A reader that has gone has seen enough.
+        // A reader that has closed the pipe needs no more.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            complain(&format!("cannot write to standard output: {error}; check where it leads"));
+            complain(&format!("cannot write to standard output: {error}; check where it is redirected"));
             Exit::Storage
         }
         _ => Exit::Complete,
     }
 }
 
-/// What is wrong with the command line.
+/// Prints a mistake of the command line.
 pub fn complain(message: &str) -> Exit {
-    // There is no place left to say that this could not be said.
+    // There is nowhere left to report a failure to.
     let _ = writeln!(io::stderr(), "{message}");
     Exit::Usage
 }
 
-/// What in the configuration works by hand, but not when this scheduler starts passes.
-fn troubles(setup: &Setup, arguments: &Arguments, scheduler: Scheduler) -> Vec<String> {
+/// Returns what works by hand, but not when this scheduler starts passes.
+fn scheduler_warnings(setup: &Setup, arguments: &Arguments, scheduler: Scheduler) -> Vec<String> {
     let Setup { file, config, .. } = setup;
     let working_dir = &config.collect.working_dir;
-    let is_given = scheduler == Scheduler::Systemd && working_dir == Path::new("."); // by STATE_DIRECTORY
+    let is_set = scheduler == Scheduler::Systemd && working_dir == Path::new("."); // by STATE_DIRECTORY
     let paths = [
-        ("collect.workingDir", Some(working_dir).filter(|_| !is_given)),
+        ("collect.workingDir", Some(working_dir).filter(|_| !is_set)),
         ("output.file.path", config.output.file.as_ref().map(|file| &file.path)),
         ("log.path", config.log.path.as_ref()),
         ("metrics.path", config.metrics_path.as_ref()),
     ];
     let relative = paths.iter().filter(|(_, path)| path.is_some_and(|path| path.is_relative()));
     let relative = relative.map(|(key, _)| {
-        format!("{key} is relative, but schedulers start passes in a folder of their own: make it absolute")
+        format!("{key} is relative, but schedulers start passes in another folder; make it absolute")
     });
-    let asks_for_credential = || {
+    let uses_credential = || {
         let mut files = iter::once(file).chain(&arguments.credentials);
         files.any(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("CREDENTIALS_DIRECTORY")))
     };
-    let credential = (scheduler == Scheduler::Systemd && !asks_for_credential()).then(|| {
-        "The service does not start without the file that its LoadCredential= names, which the configuration does not \
-         ask for: say client_secret_file: \"${CREDENTIALS_DIRECTORY}/client_secret\" there, or take out that line"
+    let credential = (scheduler == Scheduler::Systemd && !uses_credential()).then(|| {
+        "The service does not start without the file that its LoadCredential= names, but the configuration does not use \
+         it; add client_secret_file: \"${CREDENTIALS_DIRECTORY}/client_secret\", or remove that line from the unit"
             .to_owned()
     });
     relative.chain(credential).collect()
 }
 
-/// The configuration's file, and what it says. What does not log in needs no secret, and runs where there is none.
+/// Reads the configuration. Commands that do not log in read no secret.
 fn load(arguments: &Arguments) -> Result<(PathBuf, Loaded), config::ConfigError> {
     let file: PathBuf = match &arguments.config {
         Some(file) => file.clone(),
@@ -290,7 +295,7 @@ fn load(arguments: &Arguments) -> Result<(PathBuf, Loaded), config::ConfigError>
     Ok((file, loaded))
 }
 
-/// The tenants named by `--tenant`, or all; and of these the ones of our shard.
+/// Returns the tenants that `--tenant` names, or all, restricted to the shard.
 fn chosen(config: &Config, arguments: &Arguments) -> Result<Vec<Tenant>, String> {
     let names = &arguments.tenant;
     let is_named = |tenant: &Tenant, name: &str| {
@@ -300,20 +305,20 @@ fn chosen(config: &Config, arguments: &Arguments) -> Result<Vec<Tenant>, String>
         if !config.tenants.iter().any(|tenant| is_named(tenant, name)) {
             let labels = || config.tenants.iter().map(Tenant::label);
             let hint = match suggest::nearest(name, labels()) {
-                Some(near) => format!("did you mean {near}?"),
+                Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("it has {}", some_of(labels())),
             };
-            return Err(format!("--tenant {name}: no such tenant in the configuration; {hint}"));
+            return Err(format!("--tenant {name}: not a tenant of the configuration; {hint}"));
         }
     }
     let is_chosen = |tenant: &&Tenant| {
-        let is_ours = arguments.shard.is_none_or(|shard| shard.has(&tenant.tenant_id));
-        is_ours && (names.is_empty() || names.iter().any(|name| is_named(tenant, name)))
+        let is_of_shard = arguments.shard.is_none_or(|shard| shard.has(&tenant.tenant_id));
+        is_of_shard && (names.is_empty() || names.iter().any(|name| is_named(tenant, name)))
     };
     Ok(config.tenants.iter().filter(is_chosen).cloned().collect())
 }
 
-/// The first names of perhaps many, as a text.
+/// Returns the first names and the number of the others.
 fn some_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
     const SHOWN: usize = 5;
     let names: Vec<_> = names.collect();

@@ -8,8 +8,8 @@ use crate::{
     output::OutputError,
     pass::{Mode, PassError, PassOutcome},
     report::{Stop, Summary},
-    schedule::ScheduleError,
     state::StateError,
+    units::ScheduleError,
 };
 
 /// The exit code of a panic, which Rust's runtime sets: a bug of this program. Nothing is lost, because a blob is known

@@ -34,7 +34,7 @@
 //! `main` parses the command line ([`cli`]) and calls one of the [`commands`], which may use everything; [`pass`] and
 //! [`check`] may use everything else. [`api`], [`output`] and [`state`] never use each other; [`report`] reads what
 //! [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`], [`body`], [`clock`],
-//! [`limits`], [`time`], [`disk`], [`error`], [`login`], [`network`], [`redact`], [`suggest`]), [`schedule`] and [`config`] use none of these.
+//! [`limits`], [`time`], [`disk`], [`error`], [`login`], [`network`], [`redact`], [`suggest`]), [`units`] and [`config`] use none of these.
 //! A test holds this against the code.
 
 pub mod cli;
@@ -43,7 +43,6 @@ pub mod config;
 
 pub mod check;
 pub mod pass;
-pub mod schedule;
 
 pub mod api;
 pub mod output;
@@ -70,3 +69,4 @@ pub mod network;
 pub mod redact;
 pub mod suggest;
 pub mod time;
+pub mod units;

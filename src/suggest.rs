@@ -1,12 +1,12 @@
 //! The name that was probably meant.
 
-/// How alike two names must be, from 0 to 1, to take one for a misspelling of the other.
-const ALIKE: f64 = 0.7;
+/// Minimum similarity of two names, from 0 to 1, to suggest one for the other.
+const SIMILARITY_MIN: f64 = 0.7;
 
-/// The longest text worth comparing with names.
+/// Maximum size of a text that is compared with names.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Of these names the one that is most like a mistyped text, if it is alike enough to be meant.
+/// Returns the name that is most similar to a mistyped text, if it is similar enough.
 pub fn nearest<'n>(text: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     if text.len() > NAME_BYTES_MAX {
         return None;
@@ -15,12 +15,12 @@ pub fn nearest<'n>(text: &str, names: impl IntoIterator<Item = &'n str>) -> Opti
     names
         .into_iter()
         .map(|name| (strsim::normalized_damerau_levenshtein(&text, &folded(name)), name))
-        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
         .max_by(|(left, _), (right, _)| left.total_cmp(right))
         .map(|(_, name)| name)
 }
 
-/// A name without what people get wrong most: `max_threads`, `max-threads` and `MaxThreads` are all `maxthreads`.
+/// Returns a name without letter case and word separators: `max_threads` and `MaxThreads` are both `maxthreads`.
 pub fn folded(name: &str) -> String {
     name.chars().filter(|character| !matches!(character, '_' | '-')).flat_map(char::to_lowercase).collect()
 }
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_finds_its_name_and_a_stranger_finds_none() {
+    fn a_misspelling_finds_its_name_and_another_word_finds_none() {
         let names = ["maxThreads", "retries", "retryDelay"];
         assert_eq!(nearest("maxTreads", names), Some("maxThreads"));
         assert_eq!(nearest("MAX_THREADS", names), Some("maxThreads"));

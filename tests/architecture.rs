@@ -27,7 +27,7 @@ const FORBIDDEN: [(&str, &[&str]); 24] = [
     ("network", &["api", "output", "state", "pass", "report", "check", "cli"]),
     ("redact", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("suggest", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
-    ("schedule", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
+    ("units", &["api", "output", "state", "pass", "report", "config", "check", "cli"]),
     ("error", &["api", "output", "state", "pass", "report", "config", "check", "cli", "exit", "log", "disk"]),
     (
         "log",
@@ -36,7 +36,7 @@ const FORBIDDEN: [(&str, &[&str]); 24] = [
             "limits",
         ],
     ),
-    ("pass", &["check", "cli", "schedule"]),
+    ("pass", &["check", "cli", "units"]),
 ];
 
 #[test]

@@ -89,7 +89,7 @@ fn where_all_is_well_each_step_says_so() {
     let expected = [
         "✓ The configuration is valid",
         &format!("✓ connection: {server} answers"),
-        &format!("✓ clock: right, to 1 s, by {server}"),
+        &format!("✓ clock: right to 1 s, by {server}"),
         "✓ contoso: logged in",
         "✓ contoso: the token permits ActivityFeed.Read and ActivityFeed.ReadDlp",
         "✓ contoso: subscribed to DLP.All",
@@ -131,7 +131,7 @@ fn a_name_that_does_not_resolve_hides_nothing_behind_the_login() {
     let installation = Installation::new().at(&format!("https://{name}"));
     let run = check(&installation, 77);
     assert_shown(&run, "✗ DNS: ", &[&name, "cannot be resolved", "check DNS"]);
-    assert_shown(&run, "– contoso: login: not tried", &[&name]);
+    assert_shown(&run, "– contoso: login: not checked", &[&name]);
     assert_shown(&run, "✓ state: can be written", &[]);
     assert_shown(&run, "✓ output.file: can be written", &[]);
     assert_eq!(run.stdout.matches(&name).count(), 2, "told once, and why there is no login: {run}");
@@ -142,7 +142,7 @@ fn a_port_that_is_closed_is_told_with_the_mend() {
     let installation = Installation::new().at(&nowhere());
     let run = check(&installation, 77);
     assert_shown(&run, "✗ connection: 127.0.0.1:", &["refused", "check DNS, the firewall, and the proxy"]);
-    assert_shown(&run, "– contoso: login: not tried", &[]);
+    assert_shown(&run, "– contoso: login: not checked", &[]);
     assert_shown(&run, "✓ output.file: can be written", &[]);
 }
 
@@ -157,7 +157,7 @@ fn an_api_that_cannot_be_reached_hides_no_permission() {
     assert_shown(&run, "✓ contoso: logged in", &[]);
     assert_shown(&run, "✓ contoso: the token permits", &[]);
     assert_shown(&run, "✗ connection: 127.0.0.1:", &["refused"]);
-    assert_shown(&run, "– contoso: subscriptions: not tried", &[]);
+    assert_shown(&run, "– contoso: subscriptions: not checked", &[]);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn the_way_through_a_proxy_is_the_one_that_is_tried() {
     assert_shown(&run, "✓ contoso: logged in", &[]);
     let run = tried(&Proxy::start(Manner::Refusing(407)), 77);
     assert_shown(&run, "✗ connection: office.test:", &["407", "give the proxy's user and password"]);
-    assert_shown(&run, "– contoso: login: not tried", &[]);
+    assert_shown(&run, "– contoso: login: not checked", &[]);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn permissions_that_lack_are_named() {
     grant(&["ServiceHealth.Read"]);
     let run = check(&installation, 1);
     assert_shown(&run, "✗ contoso: the token lacks ActivityFeed.Read; ", &[API_PERMISSIONS, "admin consent"]);
-    assert_shown(&run, "✗ contoso: the token lacks ActivityFeed.ReadDlp; ", &["take DLP.All out"]);
+    assert_shown(&run, "✗ contoso: the token lacks ActivityFeed.ReadDlp; ", &["remove DLP.All"]);
     assert_shown(&run, "✗ contoso: subscriptions: HTTP 401 AF10001", &[]);
 
     grant(&["ActivityFeed.Read"]);
@@ -253,7 +253,7 @@ fn a_token_that_is_opaque_is_no_failure() {
     let installation = Installation::new();
     installation.contoso.settings(|settings| settings.roles = None);
     let run = check(&installation, 0);
-    assert_shown(&run, "– contoso: permissions: the token is no JWT and cannot be looked into", &[]);
+    assert_shown(&run, "– contoso: permissions: not checked, because the token is not a JWT", &[]);
     assert_shown(&run, "✓ contoso: not yet subscribed to DLP.All", &[]);
 }
 
@@ -331,7 +331,7 @@ fn a_pass_that_holds_the_lock_is_no_failure() {
     let file = fs::File::create(installation.path("state/known_blobs")).expect("a file");
     file.lock_exclusive().expect("a free lock");
     let run = check(&installation, 0);
-    assert_shown(&run, "– state: not tried, for a pass is running", &["known_blobs"]);
+    assert_shown(&run, "– state: not checked, because a pass is running", &["known_blobs"]);
     drop(file);
     assert_shown(&check(&installation, 0), "✓ state: can be written in ", &[]);
 }
@@ -395,7 +395,7 @@ fn a_shard_without_tenants_still_tries_its_storage() {
     let installation = Installation::new();
     let runs = ["0/2", "1/2"].map(|shard| installation.run(&["check", "--shard", shard]));
     let empty = runs.iter().find(|run| !run.stdout.contains("contoso")).expect("an empty shard");
-    assert_shown(empty.assert_code(0), "– No tenant falls into this shard", &[]);
+    assert_shown(empty.assert_code(0), "– No tenant belongs to this shard", &[]);
     assert_shown(empty, "✓ state: can be written", &[]);
     assert_eq!(installation.simulator.count(Operation::Login), 1);
 }

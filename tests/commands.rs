@@ -129,7 +129,7 @@ fn a_disabled_configuration_does_nothing() {
     let check = installation.run_bare(&["--config", "off.yaml", "check"]);
     check.assert_code(0);
     assert!(
-        check.stdout.contains("enabled: false: passes do nothing")
+        check.stdout.contains("enabled: false; passes do nothing")
             && check.stdout.contains("✓ contoso: logged in")
     );
     let status = installation.run_bare(&["--config", "off.yaml", "status", "--json"]);
@@ -250,7 +250,7 @@ fn a_tenant_can_be_chosen_by_its_id_or_name() {
     installation.assert_delivered_once([(&installation.contoso, "DLP.All"), (&fabrikam, "DLP.All")]);
     let run = installation.run(&["--tenant=fabricam"]);
     assert_eq!(run.code, Some(64), "{run}");
-    assert!(run.stderr.contains("did you mean fabrikam?"), "{run}");
+    assert!(run.stderr.contains("did you mean \"fabrikam\"?"), "{run}");
 }
 
 #[test]

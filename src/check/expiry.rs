@@ -1,24 +1,24 @@
-//! When a credential ends, where that is known.
+//! The expiry of credentials that have one.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::lines::Lines;
 use crate::{config::Credential, limits::EXPIRY_NOTICE, login};
 
-/// Tells when a certificate ends. One that cannot be read is for the login to tell of.
+/// Prints when a certificate expires. The login reports one that cannot be read.
 pub fn check(label: &str, credential: &Credential, lines: &Lines) {
     let Some(expiry) = login::expiry(credential) else { return };
     let day = expiry.strftime("%Y-%m-%d");
     match days_until(expiry, Timestamp::now()) {
         None => lines.good(format_args!("{label}: the certificate is valid until {day}")),
         Some(days) => lines.warn(format_args!(
-            "{label}: the certificate expires on {day}, in {days} day(s); make a new one and register it with the app \
+            "{label}: the certificate expires on {day}, in {days} day(s); create a new one and register it with the app \
              under Certificates & secrets"
         )),
     }
 }
 
-/// How many days are left, if it is time to say so.
+/// Returns the number of days left, if they are few enough to warn.
 fn days_until(expiry: Timestamp, now: Timestamp) -> Option<i64> {
     let left = expiry.duration_since(now);
     (left < EXPIRY_NOTICE).then(|| left.max(SignedDuration::ZERO).as_hours() / 24)
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_two_weeks_are_noticed() {
+    fn the_last_two_weeks_are_reported() {
         let now: Timestamp = "2026-11-22T10:00:00Z".parse().expect("a time of the test");
         let noticed = |expiry: &str| days_until(expiry.parse().expect("a time of the test"), now);
         assert_eq!(noticed("2026-12-06T10:00:00Z"), None);

@@ -1,4 +1,4 @@
-//! What was found, a line each on standard output, and the exit code that follows from all of it.
+//! The results of a check: a line each on standard output, and the exit code of all of them.
 
 use std::{
     fmt::Display,
@@ -7,15 +7,15 @@ use std::{
 
 use crate::exit::Exit;
 
-/// The lines, as they are found.
+/// The lines, printed as they are added.
 #[derive(Debug)]
 pub struct Lines {
     to: Stdout,
     noted: Vec<Exit>,
 }
 
-/// Of several reasons not to exit with 0, the first of these counts.
-const BY_WEIGHT: [Exit; 4] = [Exit::Configuration, Exit::NoLogin, Exit::Storage, Exit::TryAgain];
+/// Of several exit codes, the first of these counts.
+const BY_PRIORITY: [Exit; 4] = [Exit::Configuration, Exit::NoLogin, Exit::Storage, Exit::TryAgain];
 
 impl Default for Lines {
     fn default() -> Self {
@@ -24,39 +24,39 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// It works.
+    /// Prints what works.
     pub fn good(&self, text: impl Display) {
         self.write('✓', text);
     }
 
-    /// It works, but somebody should see to it.
+    /// Prints what works but needs attention.
     pub fn warn(&self, text: impl Display) {
         self.write('!', text);
     }
 
-    /// It was not tried, and why.
-    pub fn untried(&self, text: impl Display) {
+    /// Prints what was not checked, and why.
+    pub fn skipped(&self, text: impl Display) {
         self.write('–', text);
     }
 
-    /// It does not work, and a pass would end so because of it.
+    /// Prints what does not work, and notes the exit code of a pass with that failure.
     pub fn bad(&mut self, exit: Exit, text: impl Display) {
         self.note(exit);
         self.write('✗', text);
     }
 
-    /// A pass would end so, for reasons whose lines are there already.
+    /// Notes the exit code of a pass, for a failure whose lines are already printed.
     pub fn note(&mut self, exit: Exit) {
         self.noted.push(exit);
     }
 
-    /// How the check ends.
+    /// Returns the exit code of the check.
     pub fn exit(&self) -> Exit {
-        BY_WEIGHT.into_iter().find(|exit| self.noted.contains(exit)).unwrap_or(Exit::Complete)
+        BY_PRIORITY.into_iter().find(|exit| self.noted.contains(exit)).unwrap_or(Exit::Complete)
     }
 
     fn write(&self, mark: char, text: impl Display) {
-        // A reader that has gone has seen enough.
+        // A reader that has closed the pipe needs no more.
         let _ = writeln!(&self.to, "{mark} {text}");
     }
 }

@@ -1,8 +1,7 @@
-//! `check`: tries out what a pass needs, step by step, and says what was found, a line each on standard output.
-//! Collects nothing and changes nothing.
+//! `check`: checks what a pass needs, step by step, and prints a line for each result. Collects and changes nothing.
 //!
-//! A step that fails does not hide those that do not need it; one that cannot be tried because of it says so. Nothing
-//! is tried twice, and every wait has an end ([`CHECK_WAIT_MAX`]).
+//! A failed step does not hide the steps that do not depend on it; those that do are reported as not checked. Nothing is
+//! checked twice, and every wait ends after [`CHECK_WAIT_MAX`].
 
 mod expiry;
 mod lines;
@@ -27,8 +26,7 @@ use crate::{
 };
 use lines::Lines;
 
-/// Walks through everything: the configuration with its `warnings`, the way to Microsoft, these tenants, and where
-/// state, records, log and metrics go.
+/// Checks the configuration with its `warnings`, the network, these tenants, state, outputs, log and metrics.
 pub fn run(config: &Config, warnings: &[String], tenants: &[Tenant]) -> Exit {
     end_at_signals();
     let mut lines = Lines::default();
@@ -40,7 +38,7 @@ pub fn run(config: &Config, warnings: &[String], tenants: &[Tenant]) -> Exit {
     match Client::new(&config.network, &Collect { request_timeout, ..config.collect.clone() }, Clock::start())
     {
         Ok(client) => check_tenants(&client, tenants, &mut lines),
-        Err(unusable) => lines.bad(Exit::Configuration, unusable),
+        Err(error) => lines.bad(Exit::Configuration, error),
     }
     storage::check_state(&config.collect.working_dir, &mut lines);
     storage::check_owners(config, &mut lines);
@@ -50,25 +48,25 @@ pub fn run(config: &Config, warnings: &[String], tenants: &[Tenant]) -> Exit {
     lines.exit()
 }
 
-/// Says that nothing can be tried, for the configuration has mistakes. They are in the log, as for every command.
+/// Prints that nothing can be checked because the configuration has mistakes. The log lists them, as for every command.
 pub fn refuse() -> Exit {
     let mut lines = Lines::default();
-    lines.bad(Exit::Configuration, "The configuration is wrong; mend what the log lists, then check again");
+    lines.bad(Exit::Configuration, "The configuration is wrong; fix what the log lists, then check again");
     lines.exit()
 }
 
-/// Lets a signal end the program at once, as the first process of a container too: there is nothing to finish.
+/// Lets a signal end the program at once, also as the first process of a container: there is nothing to finish.
 fn end_at_signals() {
     for (signal, exit) in [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated)] {
         let always = Arc::new(AtomicBool::new(true));
-        // If the system does not let us, signals end the program as they always do.
+        // If registering fails, signals end the program as they do by default.
         let _ = flag::register_conditional_shutdown(signal, exit.code().into(), always);
     }
 }
 
 fn check_tenants(client: &Client, tenants: &[Tenant], lines: &mut Lines) {
     if tenants.is_empty() {
-        lines.untried("No tenant falls into this shard");
+        lines.skipped("No tenant belongs to this shard");
         return;
     }
     let reached = reach::check(client, tenants, lines);

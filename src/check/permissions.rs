@@ -1,5 +1,5 @@
-//! What a login's token permits, by its claims. They are read and not verified: whether the token is good is for the
-//! API to say.
+//! The permissions of a login's token, by its claims. The claims are not verified: only the API decides whether the token
+//! is valid.
 //!
 //! Source: "Get started with Office 365 Management APIs", section "Specify the permissions your app
 //! requires to access the Office 365 Management APIs".
@@ -7,51 +7,51 @@
 use super::lines::Lines;
 use crate::{api::Claims, config::Tenant, exit::Exit, feed::ContentType, redact::one_line};
 
-/// What every feed needs, …
+/// The role that every feed needs, …
 const READ: &str = "ActivityFeed.Read";
-/// … and what `DLP.All` needs as well.
+/// … and the role that `DLP.All` needs in addition.
 const READ_DLP: &str = "ActivityFeed.ReadDlp";
 
-/// Office 365 Management APIs: a token's audience is either the API's URL or this id.
+/// The id of the Office 365 Management APIs. The audience of a token is this id or the API's URL.
 ///
 /// Source: observed, as `resourceAppId` in the manifests of apps that ask for these permissions.
 const API_ID: &str = "c5393580-f805-4401-95e8-94b7a6ef2fc2";
 
-/// Holds a token's claims against what the tenant's subscriptions need.
+/// Compares a token's claims with what the tenant's subscriptions need.
 pub fn check(tenant: &Tenant, claims: Option<&Claims>, lines: &mut Lines) {
     let label = tenant.label();
     let Some(claims) = claims else {
-        lines.untried(format_args!("{label}: permissions: the token is no JWT and cannot be looked into"));
+        lines.skipped(format_args!("{label}: permissions: not checked, because the token is not a JWT"));
         return;
     };
-    let faults = faults(tenant, claims);
-    if faults.is_empty() {
+    let problems = problems(tenant, claims);
+    if problems.is_empty() {
         lines.good(format_args!("{label}: the token permits {}", needed(tenant).join(" and ")));
     }
-    for fault in faults {
-        lines.bad(Exit::TryAgain, format_args!("{label}: {fault}"));
+    for problem in problems {
+        lines.bad(Exit::TryAgain, format_args!("{label}: {problem}"));
     }
     if let Some(audience) = foreign_audience(tenant, claims) {
         lines.warn(format_args!(
-            "{label}: the token is for {audience}, and not for {}; check api_type and login_url",
+            "{label}: the token is for {audience} instead of {}; check api_type and login_url",
             tenant.cloud.api_url()
         ));
     }
 }
 
-/// The roles without which the tenant's feeds cannot be read.
+/// Returns the roles that the tenant's feeds need.
 fn needed(tenant: &Tenant) -> Vec<&'static str> {
     let wants_dlp = tenant.subscriptions.contains(&ContentType::DlpAll);
     if wants_dlp { vec![READ, READ_DLP] } else { vec![READ] }
 }
 
-/// What the API would refuse the token for, and the mend.
-fn faults(tenant: &Tenant, claims: &Claims) -> Vec<String> {
+/// Returns why the API would reject the token, and the fix.
+fn problems(tenant: &Tenant, claims: &Claims) -> Vec<String> {
     let has = |role: &&str| claims.roles.iter().any(|granted| granted == role);
     let missing = needed(tenant).into_iter().filter(|role| !has(role));
-    let mut faults: Vec<_> = missing
+    let mut problems: Vec<_> = missing
         .map(|role| {
-            let instead = if role == READ_DLP { ", or take DLP.All out of subscriptions" } else { "" };
+            let instead = if role == READ_DLP { ", or remove DLP.All from subscriptions" } else { "" };
             format!(
                 "the token lacks {role}; grant it as an application permission (not a delegated one) of Office 365 \
                  Management APIs under API permissions, then Grant admin consent{instead}"
@@ -61,12 +61,12 @@ fn faults(tenant: &Tenant, claims: &Claims) -> Vec<String> {
     if let Some(other) = claims.tenant_id.as_deref().filter(|id| !id.eq_ignore_ascii_case(&tenant.tenant_id))
     {
         let other = one_line(other);
-        faults.push(format!("the token is of the tenant {other}; check tenant_id and login_url"));
+        problems.push(format!("the token is of the tenant {other}; check tenant_id and login_url"));
     }
-    faults
+    problems
 }
 
-/// Whom the token is for, if that is not the API.
+/// Returns the audience of the token if that is not the API.
 fn foreign_audience(tenant: &Tenant, claims: &Claims) -> Option<String> {
     let audience = claims.audience.as_deref()?;
     let is_api = audience.eq_ignore_ascii_case(API_ID)
@@ -106,16 +106,16 @@ mod tests {
     #[test]
     fn only_dlp_needs_the_second_permission() {
         let read = claims(&[READ, "ServiceHealth.Read"], API_ID, CONTOSO);
-        assert_eq!(faults(&tenant(&[ContentType::AuditGeneral]), &read), [""; 0]);
-        let faults = faults(&tenant(&ContentType::ALL), &read);
-        assert!(matches!(&faults[..], [fault] if fault.contains(READ_DLP)), "{faults:?}");
+        assert_eq!(problems(&tenant(&[ContentType::AuditGeneral]), &read), [""; 0]);
+        let problems = problems(&tenant(&ContentType::ALL), &read);
+        assert!(matches!(&problems[..], [problem] if problem.contains(READ_DLP)), "{problems:?}");
     }
 
     #[test]
-    fn a_token_of_another_tenant_is_told() {
+    fn a_token_of_another_tenant_is_reported() {
         let other = claims(&[READ, READ_DLP], API_ID, "33333333-3333-4333-8333-333333333333");
-        let faults = faults(&tenant(&ContentType::ALL), &other);
-        assert!(matches!(&faults[..], [fault] if fault.contains("33333333-")), "{faults:?}");
+        let problems = problems(&tenant(&ContentType::ALL), &other);
+        assert!(matches!(&problems[..], [problem] if problem.contains("33333333-")), "{problems:?}");
     }
 
     #[test]

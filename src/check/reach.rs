@@ -1,6 +1,7 @@
-//! The way to Microsoft: names, connections, certificates, and the clock, which is compared with the one at its end.
+//! The network: names, connections, certificates, and this machine's clock compared with the server's.
 //!
-//! Each host is tried once, however many tenants need it; where a proxy leads to it, the name looked up is the proxy's.
+//! Each host is checked once, however many tenants need it. If it is reached through a proxy, the name that is looked up
+//! is the proxy's.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
@@ -15,22 +16,22 @@ use crate::{
     output::CancelToken,
 };
 
-/// Who has answered.
+/// The servers that have answered.
 #[derive(Debug, Default)]
 pub struct Reached {
     origins: Vec<String>,
-    /// Hosts whose clock is known, and how far it is ahead of this machine's.
+    /// Hosts whose clock is known, and the time by which it is ahead of this machine's.
     clocks: Vec<(SignedDuration, String)>,
 }
 
 impl Reached {
-    /// Whether this URL of a tenant has answered.
+    /// Returns whether this URL of a tenant has answered.
     pub fn contains(&self, origin: &str) -> bool {
         self.origins.iter().any(|reached| reached == origin)
     }
 
-    /// Tries whether somebody answers there whose certificate is trusted.
-    fn try_connection(&mut self, client: &Client, origin: &str, lines: &mut Lines) {
+    /// Checks that a server with a trusted certificate answers.
+    fn check_connection(&mut self, client: &Client, origin: &str, lines: &mut Lines) {
         let clock_ahead = match client.reach(origin) {
             Ok(clock_ahead) => clock_ahead,
             Err(failure) => {
@@ -46,7 +47,7 @@ impl Reached {
     }
 }
 
-/// Tries the login and API hosts of these tenants.
+/// Checks the login and API hosts of these tenants.
 pub fn check(client: &Client, tenants: &[Tenant], lines: &mut Lines) -> Reached {
     let mut reached = Reached::default();
     let mut names = BTreeMap::new();
@@ -54,7 +55,7 @@ pub fn check(client: &Client, tenants: &[Tenant], lines: &mut Lines) -> Reached 
         let name = client.first_hop(origin);
         let is_found = *names.entry(name).or_insert_with_key(|name| check_name(client, origin, name, lines));
         if is_found {
-            reached.try_connection(client, origin, lines);
+            reached.check_connection(client, origin, lines);
         }
     }
     if let Some((ahead, host)) = reached.clocks.iter().max_by_key(|(ahead, _)| ahead.abs()) {
@@ -63,7 +64,7 @@ pub fn check(client: &Client, tenants: &[Tenant], lines: &mut Lines) -> Reached 
     reached
 }
 
-/// Each once, in the order of the tenants.
+/// Returns each origin once, in the order of the tenants.
 fn origins(tenants: &[Tenant]) -> Vec<&str> {
     let mut origins: Vec<&str> = Vec::new();
     for origin in tenants.iter().flat_map(|tenant| [&tenant.login_url, &tenant.api_url]) {
@@ -74,7 +75,7 @@ fn origins(tenants: &[Tenant]) -> Vec<&str> {
     origins
 }
 
-/// Whether the name that stands for this origin has an address. What is an address has no line.
+/// Returns whether the name has an address. If it is one itself, no line is printed.
 fn check_name(client: &Client, origin: &str, name: &str, lines: &mut Lines) -> bool {
     if name.parse::<IpAddr>().is_ok() {
         return true;
@@ -102,12 +103,12 @@ fn check_name(client: &Client, origin: &str, name: &str, lines: &mut Lines) -> b
 fn check_clock(ahead: SignedDuration, host: &str, lines: &Lines) {
     let seconds = ahead.abs().as_secs();
     if ahead.abs() <= CLOCK_TOLERANCE {
-        lines.good(format_args!("clock: right, to {} s, by {host}", seconds.max(1)));
+        lines.good(format_args!("clock: right to {} s, by {host}", seconds.max(1)));
         return;
     }
     let direction = if ahead.is_negative() { "ahead of" } else { "behind" };
     lines.warn(format_args!(
-        "clock: {seconds} s {direction} that of {host}; a pass corrects what it lists by that, but set the clock \
-         (timedatectl set-ntp true)"
+        "clock: {seconds} s {direction} that of {host}; a pass corrects for that, but set the clock (timedatectl \
+         set-ntp true)"
     ));
 }

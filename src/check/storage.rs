@@ -1,4 +1,4 @@
-//! Where things go: the state, the outputs, the log, the metrics.
+//! The state, the outputs, the log and the metrics.
 
 use std::path::Path;
 
@@ -13,14 +13,14 @@ use crate::{
     state::{self, StateError},
 };
 
-/// Whether a pass could keep its state here, and whether one does so now.
+/// Checks that a pass could write its state, and that none is running.
 pub fn check_state(working_dir: &Path, lines: &mut Lines) {
     let folder = working_dir.display();
     match state::check(working_dir) {
         Ok(()) => lines.good(format_args!("state: can be written in {folder}")),
         Err(StateError::Locked { path }) => {
-            lines.untried(format_args!(
-                "state: not tried, for a pass is running and holds the lock on {}",
+            lines.skipped(format_args!(
+                "state: not checked, because a pass is running and holds the lock on {}",
                 path.display()
             ));
         }
@@ -28,7 +28,7 @@ pub fn check_state(working_dir: &Path, lines: &mut Lines) {
     }
 }
 
-/// Whether root has left files that the user who owns their folder cannot write.
+/// Checks that root owns no files in the folders of other users.
 pub fn check_owners(config: &Config, lines: &mut Lines) {
     for foreign in config.foreign_files() {
         if foreign.is_empty() {
@@ -39,7 +39,7 @@ pub fn check_owners(config: &Config, lines: &mut Lines) {
     }
 }
 
-/// Whether each enabled output would take records.
+/// Checks that each enabled output accepts records.
 pub fn check_outputs(config: &Config, lines: &mut Lines) {
     let mut config = config.clone();
     if let Some(http) = &mut config.output.http {
@@ -63,7 +63,7 @@ fn check_output(output: &mut dyn Output, lines: &mut Lines) {
     }
 }
 
-/// Whether the log could be written, if it is a file.
+/// Checks that the log can be written, if it is a file.
 pub fn check_log(path: Option<&Path>, lines: &mut Lines) {
     let Some(path) = path else { return };
     // Unlike an output's folder, the log's folder is not created.
@@ -73,7 +73,7 @@ pub fn check_log(path: Option<&Path>, lines: &mut Lines) {
     }
 }
 
-/// Whether the metrics could be replaced, if there are any.
+/// Checks that the metrics can be replaced, if there are any.
 pub fn check_metrics(path: Option<&Path>, lines: &mut Lines) {
     let Some(path) = path else { return };
     match disk::check_replace(path).context("replace", path) {

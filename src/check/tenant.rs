@@ -7,14 +7,17 @@ use crate::{
     exit::Exit,
 };
 
-/// Whether the tenant could log in.
+/// Checks a tenant. Returns whether it could log in.
 pub fn check(client: &Client, tenant: &Tenant, reached: &Reached, lines: &mut Lines) -> bool {
     let label = tenant.label();
     if !check_credential(tenant, lines) {
         return false;
     }
     if !reached.contains(&tenant.login_url) {
-        lines.untried(format_args!("{label}: login: not tried, for {} cannot be reached", tenant.login_url));
+        lines.skipped(format_args!(
+            "{label}: login: not checked, because {} cannot be reached",
+            tenant.login_url
+        ));
         return false;
     }
     let token = match client.log_in(tenant) {
@@ -29,15 +32,15 @@ pub fn check(client: &Client, tenant: &Tenant, reached: &Reached, lines: &mut Li
     if reached.contains(&tenant.api_url) {
         check_subscriptions(client, tenant, &token, lines);
     } else {
-        lines.untried(format_args!(
-            "{label}: subscriptions: not tried, for {} cannot be reached",
+        lines.skipped(format_args!(
+            "{label}: subscriptions: not checked, because {} cannot be reached",
             tenant.api_url
         ));
     }
     true
 }
 
-/// Whether the credential can be read. It has a line of its own only if it is in a file.
+/// Returns whether the credential can be read. A line is printed only if it is in a file.
 fn check_credential(tenant: &Tenant, lines: &mut Lines) -> bool {
     let label = tenant.label();
     if let Err(failure) = api::read_credential(tenant) {
@@ -70,8 +73,8 @@ fn check_subscriptions(client: &Client, tenant: &Tenant, token: &Token, lines: &
             lines.good(format_args!("{label}: subscribed to {content_type}"));
         } else {
             lines.warn(format_args!(
-                "{label}: the subscription to {content_type} is disabled; the next pass starts it again: if somebody \
-                 stopped it on purpose, take it out of subscriptions"
+                "{label}: the subscription to {content_type} is disabled; the next pass starts it again. If it was \
+                 stopped on purpose, remove it from subscriptions"
             ));
         }
     }

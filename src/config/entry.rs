@@ -46,7 +46,7 @@ impl<'w, 'a> Entry<'w, 'a> {
             Kind::HeaderFiles => Some(Value::Headers(self.headers(Self::secret_file))),
             Kind::Gone => {
                 if !self.is_switched_off() {
-                    self.warn(format!("has no meaning any more: {}; remove it", key.doc));
+                    self.warn(format!("has no meaning any more: {}; remove it", key.doc.trim()));
                 }
                 None
             }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     mistake::{Origin, Place},
-    schema::{CREDENTIALS, TENANTS},
+    schema::{self, CREDENTIALS},
     values::Section,
     walk::{Layer, Walk},
     yaml::{Document, Node},
@@ -76,8 +76,8 @@ pub(super) fn tenants<'a>(
     let mut tenants = listed(walk, document);
     let root = Layer::new(&document.entries, Place::root(Origin::File(document)));
     let is_empty = |node: &Node| matches!(node, Node::List(items) if items.is_empty());
-    if root.value(TENANTS.name).is_none_or(|(node, _)| is_empty(node)) {
-        let place = root.place.key(TENANTS.name);
+    if root.value("tenants").is_none_or(|(node, _)| is_empty(node)) {
+        let place = root.place.key("tenants");
         let missing = variables.missing();
         if missing.is_empty() {
             tenants.push(Tenant { place, layers: Vec::new() });
@@ -90,15 +90,14 @@ pub(super) fn tenants<'a>(
         merge(walk, &mut tenants, listed(walk, credentials), variables);
     }
     apply_variables(walk, &mut tenants, variables);
-    let keys = TENANTS.keys().unwrap_or_default();
-    tenants.into_iter().map(|tenant| walk.section(keys, tenant.place, &tenant.layers)).collect()
+    tenants.into_iter().map(|tenant| walk.section(schema::TENANT, tenant.place, &tenant.layers)).collect()
 }
 
 /// The tenants that a file lists.
 fn listed<'a>(walk: &Walk<'a>, document: &'a Document) -> Vec<Tenant<'a>> {
     let root = Layer::new(&document.entries, Place::root(Origin::File(document)));
-    let Some((node, place)) = root.value(TENANTS.name) else { return Vec::new() };
-    let items = walk.entry(node, place).items(TENANTS.hint).unwrap_or_default();
+    let Some((node, place)) = root.value("tenants") else { return Vec::new() };
+    let items = walk.entry(node, place).items("begin each of them with `- `").unwrap_or_default();
     let tenant = |entry: super::entry::Entry<'_, 'a>| match entry.node {
         Node::Map(entries) => {
             let layers = vec![Layer::new(entries, entry.place.clone())];

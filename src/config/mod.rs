@@ -32,7 +32,6 @@ mod tests;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    slice,
 };
 
 use report::Report;
@@ -108,7 +107,7 @@ fn meaning(
     let walk = Walk { report, environment, with_secrets };
     walk.check_names(document, schema::ROOT);
     if let Some(credentials) = credentials {
-        walk.check_names(credentials, slice::from_ref(&schema::TENANTS));
+        walk.check_names(credentials, schema::tenants());
     }
     let variables = layers::Variables::read(environment);
     let root = walk.root(document);

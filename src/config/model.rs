@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use super::{schema::APP, url::Url, values::Section};
+use super::{url::Url, values::Section};
 use crate::{
     csv,
     disk::{self, ForeignFiles},
@@ -43,10 +43,9 @@ impl Config {
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Self {
         let collect = root.section("collect");
-        let subscriptions = root.find("subscriptions").or_else(|| collect.find("contentTypes"));
+        let subscriptions = root.get::<Option<_>>("subscriptions").or_else(|| collect.get("contentTypes"));
         let subscriptions = subscriptions.unwrap_or_else(|| ContentType::ALL.to_vec());
         let tenants: Vec<_> = tenants.iter().map(|tenant| Tenant::read(tenant, &subscriptions)).collect();
-        let log = root.section("log");
         Self {
             enabled: root.get("enabled"),
             interval: root.get("interval"),
@@ -54,9 +53,9 @@ impl Config {
             collect: Collect::read(root, &collect, environment),
             output: Output::read(&root.section("output"), &tenants),
             tenants,
-            log: Log { path: log.find("path"), debug: log.get("debug") },
-            metrics_path: root.section("metrics").find("path"),
-            network: Network { proxy: root.find("proxy"), ca_file: root.find("ca_file") },
+            log: Log::read(&root.section("log")),
+            metrics_path: root.section("metrics").get("path"),
+            network: Network::read(root),
         }
     }
 
@@ -107,12 +106,12 @@ impl Tenant {
         Self {
             client_id: tenant.get("client_id"),
             credential: Credential::read(tenant),
-            name: tenant.find("name"),
-            publisher_id: tenant.find("publisher_id").unwrap_or_else(|| tenant_id.clone()),
+            name: tenant.get("name"),
+            publisher_id: tenant.get::<Option<_>>("publisher_id").unwrap_or_else(|| tenant_id.clone()),
             cloud,
-            login_url: tenant.find("login_url").unwrap_or_else(|| cloud.login_url().to_owned()),
-            api_url: tenant.find("api_url").unwrap_or_else(|| cloud.api_url().to_owned()),
-            subscriptions: tenant.find("subscriptions").unwrap_or_else(|| subscriptions.to_vec()),
+            login_url: tenant.get::<Option<_>>("login_url").unwrap_or_else(|| cloud.login_url().to_owned()),
+            api_url: tenant.get::<Option<_>>("api_url").unwrap_or_else(|| cloud.api_url().to_owned()),
+            subscriptions: tenant.get::<Option<_>>("subscriptions").unwrap_or_else(|| subscriptions.to_vec()),
             tenant_id,
         }
     }
@@ -191,7 +190,7 @@ impl Credential {
             Self::Secret(app.get("client_secret_file"))
         } else if app.has("certificate") {
             let certificate = app.section("certificate");
-            Self::Certificate { file: certificate.get("file"), key_file: certificate.find("key_file") }
+            Self::Certificate { file: certificate.get("file"), key_file: certificate.get("key_file") }
         } else {
             Self::FederatedTokenFile(app.get("federated_token_file"))
         }
@@ -268,11 +267,13 @@ pub struct Collect {
 impl Collect {
     fn read(root: &Section, collect: &Section, environment: &dyn Fn(&str) -> Option<String>) -> Self {
         let skip_known = collect.get("skipKnownLogs");
-        let older_retry_delay = collect.find("retryCooldown").map(Duration::from_secs);
+        let older_retry_delay = collect.get::<Option<_>>("retryCooldown").map(Duration::from_secs);
         let retry_delay = older_retry_delay.unwrap_or_else(|| collect.get("retryDelay"));
         let deadline_minutes: u64 = collect.get("globalTimeout");
         Self {
-            working_dir: collect.find("workingDir").unwrap_or_else(|| state_directory(environment)),
+            working_dir: collect
+                .get::<Option<_>>("workingDir")
+                .unwrap_or_else(|| state_directory(environment)),
             held_records_max: collect.get("cacheSize"),
             held_bytes_max: collect.get("maxMemory"),
             body_bytes_max: root.get("curl_max_size"),
@@ -286,7 +287,7 @@ impl Collect {
             look_back: hours(collect.get("hoursToCollect")),
             deadline: (deadline_minutes > 0).then(|| Duration::from_secs(deadline_minutes * 60)),
             straggler_wait: root.get("interval"),
-            filters: collect.find("filter").or_else(|| root.find("filter")).unwrap_or_default(),
+            filters: collect.get::<Option<_>>("filter").or_else(|| root.get("filter")).unwrap_or_default(),
         }
     }
 }
@@ -336,26 +337,7 @@ impl Output {
     }
 }
 
-/// `output.file`
-#[derive(Clone, Debug)]
-pub struct FileOutput {
-    /// The file, or a name in the folder of the content types' files.
-    pub path: PathBuf,
-    /// One file for each content type.
-    pub separate_by_content_type: bool,
-    /// Between the columns of a `.csv` path.
-    pub separator: char,
-}
-
 impl FileOutput {
-    fn read(file: &Section) -> Self {
-        Self {
-            path: file.get("path"),
-            separate_by_content_type: file.get("separateByContentType"),
-            separator: file.get("separator"),
-        }
-    }
-
     /// The file of a content type: `DLP.All` → `DLPAll.json` in the folder of `path`; with `audit.csv`,
     /// `audit_DLPAll.csv`, as the older tool named its files but for the date.
     pub fn path_of(&self, content_type: ContentType) -> PathBuf {
@@ -368,83 +350,6 @@ impl FileOutput {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy();
                 path.with_file_name(format!("{name}_{stem}.csv"))
             }
-        }
-    }
-}
-
-/// `output.fluentd`
-#[derive(Clone, Debug)]
-pub struct FluentdOutput {
-    /// `{tenant}` in the tag for a tenant without a name.
-    pub tenant_name: Option<String>,
-    /// Host name or address.
-    pub address: String,
-    /// The port of the receiver.
-    pub port: u16,
-    /// With `{tenant}`, `{contentType}` and `{workload}`.
-    pub tag: String,
-    /// `shared_key` of the receiver's `<security>`.
-    pub shared_key: Option<Secret>,
-    /// With `password`.
-    pub username: Option<String>,
-    /// With `username`.
-    pub password: Option<Secret>,
-    /// `compress: gzip`
-    pub gzip: bool,
-    /// The maximum wait for an acknowledgement.
-    pub ack_timeout: Duration,
-    /// `retryTimeout`: the duration for which chunks are sent again.
-    pub retry_timeout: Duration,
-    /// TLS if present.
-    pub tls: Option<Tls>,
-}
-
-impl FluentdOutput {
-    fn read(fluentd: &Section) -> Self {
-        Self {
-            tenant_name: fluentd.find("tenantName"),
-            address: fluentd.get("address"),
-            port: fluentd.get("port"),
-            tag: fluentd.get("tag"),
-            shared_key: fluentd.find("sharedKey"),
-            username: fluentd.find("username"),
-            password: fluentd.find("password"),
-            gzip: is_gzip(fluentd),
-            ack_timeout: fluentd.get("ackTimeout"),
-            retry_timeout: fluentd.get("retryTimeout"),
-            tls: Tls::read(fluentd),
-        }
-    }
-}
-
-fn is_gzip(output: &Section) -> bool {
-    output.get::<String>("compress") == "gzip"
-}
-
-/// `output.graylog`
-#[derive(Clone, Debug)]
-pub struct GraylogOutput {
-    /// Host name or address.
-    pub address: String,
-    /// The port of the receiver.
-    pub port: u16,
-    /// Records count as delivered when the receiver has closed the connection after we have; otherwise when this machine
-    /// has sent them.
-    pub confirm: bool,
-    /// `retryTimeout`: the duration for which messages are sent again.
-    pub retry_timeout: Duration,
-    /// TLS if present.
-    pub tls: Option<Tls>,
-}
-
-impl GraylogOutput {
-    fn read(graylog: &Section) -> Self {
-        Self {
-            address: graylog.get("address"),
-            port: graylog.get("port"),
-            confirm: graylog.get("confirm"),
-            retry_timeout: graylog.get("retryTimeout"),
-            tls: Tls::read(graylog),
         }
     }
 }
@@ -486,14 +391,14 @@ impl HttpOutput {
             url: http.get("url"),
             format,
             headers,
-            gzip: is_gzip(http),
+            gzip: http.get("compress"),
             batch_bytes_max: bytes_max.min(http.get("batchSize")),
             batch_records_max: http.get("batchRecords"),
             connections: http.get("connections"),
             timeout: http.get("timeout"),
             retry_timeout: http.get("retryTimeout"),
             dead_letters: http.get("deadLetters"),
-            tls: Tls::read(http),
+            tls: http.get("tls"),
         }
     }
 }
@@ -521,39 +426,9 @@ impl HttpFormat {
         match http.get::<String>("format").as_str() {
             "array" => Self::Array,
             "splunk-hec" => Self::SplunkHec(SplunkHec::read(&http.section("splunk"))),
-            "elastic-bulk" => Self::ElasticBulk { index: http.section("elastic").find("index") },
+            "elastic-bulk" => Self::ElasticBulk { index: http.section("elastic").get("index") },
             "azure-logs-ingestion" => Self::AzureLogs(AzureLogs::read(http, tenants)),
             _ => Self::Ndjson,
-        }
-    }
-}
-
-/// `output.http.splunk`
-#[derive(Clone, Debug)]
-pub struct SplunkHec {
-    /// The token's own if `None`.
-    pub index: Option<String>,
-    /// `source` of the events.
-    pub source: String,
-    /// `sourcetype` of the events.
-    pub sourcetype: String,
-    /// The tenant's name, else its id, if `None`.
-    pub host: Option<String>,
-    /// A GUID. With it, events count as delivered only when they are indexed.
-    pub channel: Option<String>,
-    /// The maximum wait for the index.
-    pub ack_timeout: Duration,
-}
-
-impl SplunkHec {
-    fn read(splunk: &Section) -> Self {
-        Self {
-            index: splunk.find("index"),
-            source: splunk.get("source"),
-            sourcetype: splunk.get("sourcetype"),
-            host: splunk.find("host"),
-            channel: splunk.find("channel"),
-            ack_timeout: splunk.get("ackTimeout"),
         }
     }
 }
@@ -578,7 +453,7 @@ impl AzureLogs {
     fn read(http: &Section, tenants: &[Tenant]) -> Self {
         let azure = http.section("azure");
         let (tenant_id, client_id, credential) = match tenants {
-            [tenant] if !azure.has_any(&APP) => {
+            [tenant] if !azure.has_app() => {
                 (tenant.tenant_id.clone(), tenant.client_id.clone(), tenant.credential.clone())
             }
             _ => (azure.get("tenant_id"), azure.get("client_id"), Credential::read(&azure)),
@@ -591,50 +466,126 @@ impl AzureLogs {
         } else {
             ("https://monitor.azure.com", Cloud::Commercial.login_url())
         };
-        let login_url = azure.find("login_url").unwrap_or_else(|| login_url.to_owned());
+        let login_url = azure.get::<Option<_>>("login_url").unwrap_or_else(|| login_url.to_owned());
         Self { tenant_id, client_id, credential, resource: resource.to_owned(), login_url }
     }
 }
 
-/// The `tls` block of a network output.
-#[derive(Clone, Debug, Default)]
-pub struct Tls {
-    /// Additional root certificates, PEM.
-    pub ca_file: Option<PathBuf>,
-    /// The client's certificate, PEM.
-    pub cert_file: Option<PathBuf>,
-    /// Its key, PEM.
-    pub key_file: Option<PathBuf>,
-    /// The name to verify instead of the address.
-    pub server_name: Option<String>,
+/// Declares parts of the configuration whose fields are each the value of a key of the part's section.
+macro_rules! parts {
+    ($($(#[$attribute:meta])* $part:ident {
+        $($(#[$doc:meta])* $field:ident: $type:ty = $key:literal,)*
+    })*) => {$(
+        $(#[$attribute])*
+        #[derive(Clone, Debug)]
+        pub struct $part {
+            $($(#[$doc])* pub $field: $type,)*
+        }
+
+        impl $part {
+            pub(super) fn read(section: &Section) -> Self {
+                Self { $($field: section.get($key),)* }
+            }
+        }
+    )*};
 }
 
-impl Tls {
-    fn read(output: &Section) -> Option<Self> {
-        let tls = Some(output.section("tls")).filter(|tls| tls.is_map)?;
-        Some(Self {
-            ca_file: tls.find("ca_file"),
-            cert_file: tls.find("cert_file"),
-            key_file: tls.find("key_file"),
-            server_name: tls.find("server_name"),
-        })
+parts! {
+    /// `output.file`
+    FileOutput {
+        /// The file, or a name in the folder of the content types' files.
+        path: PathBuf = "path",
+        /// One file for each content type.
+        separate_by_content_type: bool = "separateByContentType",
+        /// Between the columns of a `.csv` path.
+        separator: char = "separator",
     }
-}
 
-/// Where the log goes.
-#[derive(Clone, Debug, Default)]
-pub struct Log {
-    /// Standard error if `None`.
-    pub path: Option<PathBuf>,
-    /// Log also what helps to find the cause of a problem.
-    pub debug: bool,
-}
+    /// `output.fluentd`
+    FluentdOutput {
+        /// `{tenant}` in the tag for a tenant without a name.
+        tenant_name: Option<String> = "tenantName",
+        /// Host name or address.
+        address: String = "address",
+        /// The port of the receiver.
+        port: u16 = "port",
+        /// With `{tenant}`, `{contentType}` and `{workload}`.
+        tag: String = "tag",
+        /// `shared_key` of the receiver's `<security>`.
+        shared_key: Option<Secret> = "sharedKey",
+        /// With `password`.
+        username: Option<String> = "username",
+        /// With `username`.
+        password: Option<Secret> = "password",
+        /// `compress: gzip`
+        gzip: bool = "compress",
+        /// The maximum wait for an acknowledgement.
+        ack_timeout: Duration = "ackTimeout",
+        /// `retryTimeout`: the duration for which chunks are sent again.
+        retry_timeout: Duration = "retryTimeout",
+        /// TLS if present.
+        tls: Option<Tls> = "tls",
+    }
 
-/// The way to Microsoft.
-#[derive(Clone, Debug, Default)]
-pub struct Network {
-    /// A proxy's URL, which can hold a password; the environment's if `None`.
-    pub proxy: Option<Secret>,
-    /// Additional root certificates, PEM.
-    pub ca_file: Option<PathBuf>,
+    /// `output.graylog`
+    GraylogOutput {
+        /// Host name or address.
+        address: String = "address",
+        /// The port of the receiver.
+        port: u16 = "port",
+        /// Records count as delivered when the receiver has closed the connection after we have; otherwise when this machine
+        /// has sent them.
+        confirm: bool = "confirm",
+        /// `retryTimeout`: the duration for which messages are sent again.
+        retry_timeout: Duration = "retryTimeout",
+        /// TLS if present.
+        tls: Option<Tls> = "tls",
+    }
+
+    /// `output.http.splunk`
+    SplunkHec {
+        /// The token's own if `None`.
+        index: Option<String> = "index",
+        /// `source` of the events.
+        source: String = "source",
+        /// `sourcetype` of the events.
+        sourcetype: String = "sourcetype",
+        /// The tenant's name, else its id, if `None`.
+        host: Option<String> = "host",
+        /// A GUID. With it, events count as delivered only when they are indexed.
+        channel: Option<String> = "channel",
+        /// The maximum wait for the index.
+        ack_timeout: Duration = "ackTimeout",
+    }
+
+    /// The `tls` block of a network output.
+    #[derive(Default)]
+    Tls {
+        /// Additional root certificates, PEM.
+        ca_file: Option<PathBuf> = "ca_file",
+        /// The client's certificate, PEM.
+        cert_file: Option<PathBuf> = "cert_file",
+        /// Its key, PEM.
+        key_file: Option<PathBuf> = "key_file",
+        /// The name to verify instead of the address.
+        server_name: Option<String> = "server_name",
+    }
+
+    /// Where the log goes.
+    #[derive(Default)]
+    Log {
+        /// Standard error if `None`.
+        path: Option<PathBuf> = "path",
+        /// Log also what helps to find the cause of a problem.
+        debug: bool = "debug",
+    }
+
+    /// The way to Microsoft.
+    #[derive(Default)]
+    Network {
+        /// A proxy's URL, which can hold a password; the environment's if `None`.
+        proxy: Option<Secret> = "proxy",
+        /// Additional root certificates, PEM.
+        ca_file: Option<PathBuf> = "ca_file",
+    }
 }

@@ -7,13 +7,7 @@ use std::{
     path::{self, Path, PathBuf},
 };
 
-use super::{
-    Config, Secret, formats,
-    report::Report,
-    schema::{APP, CREDENTIALS},
-    url::Url,
-    values::Section,
-};
+use super::{Config, Secret, formats, report::Report, schema::CREDENTIALS, url::Url, values::Section};
 use crate::{csv, disk, feed::ContentType, limits::AZURE_BODY_BYTES_MAX};
 
 /// The formats of `output.http` that have a section of their own.
@@ -105,7 +99,7 @@ impl Rules<'_, '_> {
         self.check_client_secret(app);
         let certificate = app.section("certificate");
         let key_file = if certificate.has("key_file") { "key_file" } else { "file" };
-        let path: Option<PathBuf> = certificate.find(key_file);
+        let path: Option<PathBuf> = certificate.get(key_file);
         if let Some(found) = path.and_then(|path| fs::metadata(path).ok()).filter(fs::Metadata::is_file) {
             self.report.warn_if_exposed(&certificate.place_of(key_file), found.mode());
         }
@@ -155,7 +149,7 @@ impl Rules<'_, '_> {
     }
 
     fn check_file(&self, file: &Section) {
-        let Some(path) = file.find::<PathBuf>("path") else { return };
+        let Some(path) = file.get::<Option<PathBuf>>("path") else { return };
         if path.file_name().is_none() || path.to_string_lossy().ends_with('/') {
             let given = formats::quoted(&path.to_string_lossy());
             self.mistake(
@@ -220,7 +214,7 @@ impl Rules<'_, '_> {
     /// The app that sends to Azure: that in `azure`, else that of the single tenant.
     fn check_azure(&self, http: &Section, is_used: bool, config: &Config) {
         let azure = http.section("azure");
-        let has_own = azure.has_any(&APP);
+        let has_own = azure.has_app();
         self.check_app(&azure, has_own);
         if is_used && !has_own && config.tenants.len() > 1 {
             let text = "is missing; with several tenants, name the app that sends: tenant_id, client_id and a credential";

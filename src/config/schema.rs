@@ -4,7 +4,13 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
-use super::{formats, values::Value};
+use Kind::{
+    AutoOrInteger, Bool, ContentTypeSwitches, ContentTypes, Filter, Gone, Guid, HeaderFiles, Headers,
+    Integer, LoginPemFile, Path, PemFile, Proxy, Secret, SecretFile, Section, Sections, Separator, Size,
+    Text, TokenFile, Words,
+};
+
+use super::{RequestsPerMinute, formats, values::Value};
 use crate::limits::RETENTION;
 
 /// A key of the configuration.
@@ -91,10 +97,14 @@ impl Kind {
         match self {
             Self::Bool if word.eq_ignore_ascii_case("true") => Some(Value::Bool(true)),
             Self::Bool if word.eq_ignore_ascii_case("false") => Some(Value::Bool(false)),
-            Self::AutoOrInteger(_) if word.eq_ignore_ascii_case("auto") => Some(Value::Auto),
-            Self::Integer(range) | Self::AutoOrInteger(range) => {
-                within(range, formats::number(word)).map(Value::Number)
+            Self::AutoOrInteger(_) if word.eq_ignore_ascii_case("auto") => {
+                Some(Value::RequestsPerMinute(RequestsPerMinute::Auto))
             }
+            Self::AutoOrInteger(range) => {
+                let number = within(range, formats::number(word))?.try_into().ok()?;
+                Some(Value::RequestsPerMinute(RequestsPerMinute::Fixed(number)))
+            }
+            Self::Integer(range) => within(range, formats::number(word)).map(Value::Number),
             Self::Size(range) => within(range, formats::size(word)).map(Value::Number),
             Self::Duration(range) => {
                 within(range, formats::seconds(word)).map(Duration::from_secs).map(Value::Duration)
@@ -153,10 +163,6 @@ const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
     Key { name, kind, doc, default: None, is_required: false, hint: "", sample: Sample::Default, newer: None }
 }
 
-const fn gone(name: &'static str, instead: &'static str) -> Key {
-    key(name, Kind::Gone, instead)
-}
-
 impl Key {
     const fn default(self, default: &'static str) -> Self {
         Self { default: Some(default), ..self }
@@ -196,6 +202,12 @@ impl Key {
     }
 }
 
+/// The only key that the second file can have.
+pub(super) fn tenants() -> &'static [Key] {
+    let at = ROOT.iter().position(|key| key.name == "tenants");
+    &ROOT[at.expect("a key of the table")..][..1]
+}
+
 /// The keys of each section below `keys`, by the section's path, e.g. `tenants[].certificate`.
 pub(super) fn sections(keys: &'static [Key]) -> BTreeMap<String, &'static [Key]> {
     let mut found = BTreeMap::from([(String::new(), keys)]);
@@ -209,473 +221,348 @@ pub(super) fn sections(keys: &'static [Key]) -> BTreeMap<String, &'static [Key]>
     found
 }
 
-const HOUR: u64 = 3600;
-const DAY: u64 = 24 * HOUR;
-const GIB: u64 = 1024 * 1024 * 1024;
+/// Declares tables of keys: the documentation of each, its name, its kind, and what else is to be said of it.
+macro_rules! tables {
+    ($($table:ident {
+        $($(#[doc = $doc:literal])* $name:literal: $kind:expr $(, $attribute:ident($value:expr))*;)*
+    })*) => {$(
+        pub(super) const $table: &[Key] = &[$(key($name, $kind, concat!($($doc),*))$(.$attribute($value))*),*];
+    )*};
+}
 
-/// The outermost keys.
-pub(super) const ROOT: &[Key] = &[
-    key("enabled", Kind::Bool, "false: a pass logs that it is switched off, does nothing and exits with 0.")
-        .default("true"),
-    // Content expires after seven days: a longer interval would lose records.
-    key(
-        "interval",
-        Kind::Duration(1..=RETENTION.as_secs()),
-        "The interval at which the scheduler starts passes. `schedule` reads it, and a pass that takes longer is reported.",
-    )
-    .default("5m"),
-    key(
-        "only_future_events",
-        Kind::Bool,
-        "true: the first pass of a feed collects nothing that is older than now.",
-    )
-    .default("false"),
-    TENANTS,
-    key("subscriptions", Kind::ContentTypes, "The content types to collect, in any letter case. Default: all five.")
-        .hint("write [ \"Audit.General\", … ]")
-        .on(ALL_CONTENT_TYPES),
-    key("collect", Kind::Section(COLLECT), "How a pass collects."),
-    key("curl_max_size", Kind::Size(1024..=2 * GIB), "Maximum size of a response body, after decompression.")
-        .default("10M"),
-    key("filter", Kind::Filter, "").newer("collect.filter"),
-    key(
-        "output",
-        Kind::Section(OUTPUT),
-        "One or more outputs. Each record goes to all of them that are enabled.",
-    ),
-    key("log", Kind::Section(LOG), "Where the log goes."),
-    key("metrics", Kind::Section(METRICS), "Metrics for Prometheus."),
-    key(
-        "proxy",
-        Kind::Proxy,
-        "The proxy for all requests to Microsoft: http:// or https://, with user:password@ before the host if it needs \
-         them. Special characters in these are written as %XX. Default: HTTPS_PROXY of the environment, else ALL_PROXY. \
-         Hosts in NO_PROXY are reached without the proxy.",
-    )
-    .off("http://proxy.example:3128"),
-    key(
-        "ca_file",
-        Kind::PemFile,
-        "Additional root certificates, PEM, such as that of a proxy that decrypts TLS. Those of the system are always \
-         trusted. Default: none.",
-    )
-    .off("/etc/ssl/corp.pem"),
-];
+tables! {
+ROOT {
+    /// false: a pass logs that it is switched off, does nothing and exits with 0.
+    "enabled": Bool, default("true");
+    /// The interval at which the scheduler starts passes. `schedule` reads it, and a pass that takes longer is reported.
+    "interval": Kind::Duration(1..=RETENTION.as_secs()), default("5m"); // content expires after that time
+    /// true: the first pass of a feed collects nothing that is older than now.
+    "only_future_events": Bool, default("false");
+    /// One or more. The environment variables TENANT_ID, CLIENT_ID and CLIENT_SECRET override the values of a single tenant,
+    /// or make up one if there is none. AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE, the variables of
+    /// workload identity, complete a single tenant where neither the files nor those variables have a value.
+    "tenants": Sections(TENANT);
+    /// The content types to collect, in any letter case. Default: all five.
+    "subscriptions": ContentTypes, hint(CONTENT_TYPES_HINT), on(ALL_CONTENT_TYPES);
+    /// How a pass collects.
+    "collect": Section(COLLECT);
+    /// Maximum size of a response body, after decompression.
+    "curl_max_size": Size(KIB..=2 * GIB), default("10M");
+    /// Where records go: one or more outputs. Each record goes to all of them that are enabled.
+    "output": Section(OUTPUT);
+    /// Where the log goes.
+    "log": Section(LOG);
+    /// Metrics for Prometheus.
+    "metrics": Section(METRICS);
+    /// The proxy for all requests to Microsoft: http:// or https://, with user:password@ before the host if it needs them.
+    /// Special characters in these are written as %XX. Default: HTTPS_PROXY of the environment, else ALL_PROXY. Hosts in
+    /// NO_PROXY are reached without the proxy.
+    "proxy": Proxy, off("http://proxy.example:3128");
+    /// Additional root certificates, PEM, such as that of a proxy that decrypts TLS. Those of the system are always trusted.
+    /// Default: none.
+    "ca_file": PemFile, off("/etc/ssl/corp.pem");
+    "filter": Filter, newer("collect.filter");
+}
 
-const ALL_CONTENT_TYPES: &str =
-    r#"[ "DLP.All", "Audit.Exchange", "Audit.SharePoint", "Audit.AzureActiveDirectory", "Audit.General" ]"#;
+TENANT {
+    /// Entra admin center, Overview: Tenant ID.
+    "tenant_id": Guid, hint(TENANT_ID_HINT), on("YOUR-TENANT-ID");
+    /// App registrations, your app: Application (client) ID.
+    "client_id": Guid, hint(CLIENT_ID_HINT), on("YOUR-CLIENT-ID");
+    /// A tenant has exactly one of the four credentials that follow. This one is the Value (not the ID) of a secret under
+    /// Certificates & secrets.
+    "client_secret": Secret, hint(CLIENT_SECRET_HINT), on("YOUR-CLIENT-SECRET");
+    /// A file that has the secret. Each pass reads it; whitespace and line breaks around the secret are removed.
+    "client_secret_file": SecretFile, off("/run/credentials/office365-collector.service/client_secret");
+    /// A certificate that is registered with the app, with an unencrypted RSA key of 2048 to 4096 bits. PEM; read at each
+    /// login. Convert a PFX file with openssl pkcs12 -in app.pfx -out app.pem -nodes
+    "certificate": Section(CERTIFICATE), off("");
+    /// Workload identity: a token that another identity provider signed. Read at each login, because it is renewed.
+    "federated_token_file": TokenFile, off("/var/run/secrets/azure/tokens/azure-identity-token");
+    /// The tenant's name in tags, in the field TenantName, in the log and in metrics; at most 64 characters. Default: none;
+    /// the log and the metrics then have the tenant_id.
+    "name": Text(formats::tenant_name), off("contoso");
+    /// The tenant's cloud: commercial, gcc, gcc-high or dod.
+    "api_type": Words(&["commercial", "gcc", "gcc-high", "dod"]), default("commercial"), off("commercial");
+    /// The GUID whose quota the requests count against. Default: the tenant_id.
+    "publisher_id": Guid, hint(PUBLISHER_ID_HINT), off("11111111-2222-3333-4444-555555555555");
+    /// For tests and private gateways: replaces the cloud's login URL. http:// is accepted for localhost only. Default: the
+    /// URL of api_type.
+    "login_url": Text(formats::origin), off("https://login.gateway.example");
+    /// The same for the API's URL.
+    "api_url": Text(formats::origin), off("https://manage.gateway.example");
+    /// Replaces the list of all tenants below. Default: that list.
+    "subscriptions": ContentTypes, hint(CONTENT_TYPES_HINT), off(r#"[ "Audit.Exchange", "Audit.General" ]"#);
+}
 
-/// The only key that both files can have.
-pub(super) const TENANTS: Key = key(
-    "tenants",
-    Kind::Sections(TENANT),
-    "One or more. The environment variables TENANT_ID, CLIENT_ID and CLIENT_SECRET override the values of a single \
-     tenant, or make up one if there is none. AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE, the \
-     variables of workload identity, complete a single tenant where neither the files nor those variables have a value.",
-)
-.hint("begin each of them with `- `");
+CERTIFICATE {
+    /// The certificate.
+    "file": LoginPemFile, required("name the certificate's PEM file"), off("/etc/office365-collector/app.pem");
+    /// Its key. Default: the key is in the same file.
+    "key_file": LoginPemFile, off("/etc/office365-collector/app.key");
+}
 
-const TENANT: &[Key] = &[
-    TENANT_ID,
-    CLIENT_ID,
-    CLIENT_SECRET,
-    CLIENT_SECRET_FILE,
-    CERTIFICATE,
-    FEDERATED_TOKEN_FILE,
-    key(
-        "name",
-        Kind::Text(formats::tenant_name),
-        "The tenant's name in tags, in the field TenantName, in the log and in metrics; at most 64 characters. Default: \
-         none. The log and the metrics then have the tenant_id.",
-    )
-    .off("contoso"),
-    key(
-        "api_type",
-        Kind::Words(&["commercial", "gcc", "gcc-high", "dod"]),
-        "The tenant's cloud: commercial, gcc, gcc-high or dod.",
-    )
-    .default("commercial")
-    .off("commercial"),
-    key("publisher_id", Kind::Guid, "The GUID whose quota the requests count against. Default: the tenant_id.")
-        .hint("fill in the publisher_id or remove the line for the tenant's own")
-        .off("11111111-2222-3333-4444-555555555555"),
-    key(
-        "login_url",
-        Kind::Text(formats::origin),
-        "For tests and private gateways: replaces the cloud's login URL. http:// is accepted for localhost only. Default: \
-         the URL of api_type.",
-    )
-    .off("https://login.gateway.example"),
-    key("api_url", Kind::Text(formats::origin), "The same for the API's URL.").off("https://manage.gateway.example"),
-    key("subscriptions", Kind::ContentTypes, "Replaces the list of all tenants below. Default: that list.")
-        .hint("write [ \"Audit.General\", … ]")
-        .off(r#"[ "Audit.Exchange", "Audit.General" ]"#),
-];
+COLLECT {
+    /// The folder of the state. Default: STATE_DIRECTORY of the environment, else the current directory.
+    "workingDir": Path, off("/var/lib/office365-collector");
+    /// Maximum number of records held in memory.
+    "cacheSize": Integer(1..=1_000_000_000), default("500000");
+    /// Maximum number of bytes of blobs held in memory.
+    "maxMemory": Size(KIB..=2 * GIB), default("64M");
+    /// Maximum number of concurrent requests.
+    "maxThreads": Integer(1..=512), default("50"); // with more, threads cost memory and the API only throttles
+    /// For each tenant: the maximum number of requests in any minute, or auto. auto begins with 2000, makes more requests
+    /// while Microsoft does not throttle and blobs are pending, fewer after it has throttled, and remembers the rate that
+    /// works.
+    "maxRequestsPerMinute": AutoOrInteger(1..=1_000_000), default("auto");
+    /// Maximum number of retries of a failed request.
+    "retries": Integer(0..=20), default("3"); // the delay doubles: twenty retries last days
+    /// The delay before the first retry. It doubles with each retry.
+    "retryDelay": Kind::Duration(0..=HOUR), default("1s");
+    /// A request fails when no data arrives for this duration.
+    "requestTimeout": Kind::Duration(1..=HOUR), default("60s");
+    /// Skip blobs that are in known_blobs. false: deliver them again; dedupHours is then off too.
+    "skipKnownLogs": Bool, default("true");
+    /// Drop a record whose Id another record of the same tenant had within these hours. The time is that at which their
+    /// blobs became available, so that downtime does not count. 0: off.
+    "dedupHours": Integer(0..=168), default("24"); // content is listed for seven days: no record comes again later
+    /// The number of hours that each pass looks back.
+    "hoursToCollect": Integer(1..=168), default("24"); // the API lists the last seven days: `limits::RETENTION`
+    /// The number of minutes after which a pass starts nothing new. 0: none.
+    "globalTimeout": Integer(0..=7 * 24 * 60), default("0");
+    /// For each content type, deliver only records for which all fields match. A record without the field does not match. A
+    /// list matches if any of its values does. Dots reach into objects, and through lists of objects. In a value, * matches
+    /// any text (** is a literal *), and a leading ! negates (!! is a literal !); quote such values. Values are compared as
+    /// text and case-sensitively: "SharePoint", 15, true, null. Default: none; every record is delivered.
+    "filter": Filter, off(FILTER_SAMPLE);
+    "contentTypes": ContentTypeSwitches, newer("subscriptions");
+    "retryCooldown": Integer(0..=HOUR), newer("collect.retryDelay");
+    /// it fetched each blob several times to measure speed; each record is now delivered once
+    "duplicate": Gone;
+    /// run the collector from a systemd timer or from cron
+    "schedule": Gone;
+    /// missing subscriptions are always started
+    "autoSubscribe": Gone;
+    /// each feed is resumed where it was last listed completely
+    "resume": Gone;
+    /// there is only one engine
+    "rustEngine": Gone;
+}
 
-/// The keys of an app that logs in.
-pub(super) const APP: [&str; 6] =
-    ["tenant_id", "client_id", "client_secret", "client_secret_file", "certificate", "federated_token_file"];
+OUTPUT {
+    /// JSON lines in files. Records are appended; after a rotation the next pass creates the file again.
+    "file": Section(FILE);
+    /// Fluentd, Fluent Bit and Vector: the forward protocol with acknowledgements.
+    "fluentd": Section(FLUENTD);
+    /// GELF 1.1 over TCP, each message ended by a null byte. GELF has no acknowledgements: a batch counts as delivered when
+    /// the receiver has read everything and has closed the connection.
+    "graylog": Section(GRAYLOG);
+    /// Batches over HTTP.
+    "http": Section(HTTP);
+    /// Standard output, one record a line.
+    "stdout": Section(STDOUT);
+    /// use output.http with `format: azure-logs-ingestion`
+    "azureLogAnalytics": Gone;
+    /// use output.http with `format: azure-logs-ingestion`
+    "oms": Gone;
+    /// use output.file or output.http
+    "azureTable": Gone;
+    /// write with output.file and upload the rotated files
+    "azureBlob": Gone;
+    /// use output.http or output.fluentd with a receiver that writes to the database
+    "sql": Gone;
+    /// use `metrics.path`, or count in the system that receives the records
+    "prtg": Gone;
+}
+
+FILE {
+    /// false: the output is off.
+    "enabled": Bool, default("true");
+    /// The file to append to.
+    "path": Path, required("name the file to append to"), on("/var/log/office365/audit.json");
+    /// true: a file for each content type in the folder of `path`: DLPAll.json, AuditExchange.json, …
+    "separateByContentType": Bool, default("false"), on("true");
+    /// If `path` ends in .csv, records are written as rows of CSV; with separateByContentType to audit_DLPAll.csv,
+    /// audit_AuditExchange.csv, … The columns of a file are chosen when it is created: those that all records have, and those
+    /// of the first batch. Other fields are kept as JSON in the last column, MoreFields. Line breaks within a text are
+    /// written as \n. This is the character between the columns; an existing file keeps its own.
+    "separator": Separator, default(";"), off(";");
+    /// `collect.cacheSize` holds for all outputs
+    "cacheSize": Gone;
+}
+
+FLUENTD {
+    /// false: the output is off.
+    "enabled": Bool, default("true"), on("false");
+    /// The receiver's host name or address.
+    "address": Text(formats::host), required("name the receiver's host"), on("localhost");
+    /// The receiver's port.
+    "port": Integer(1..=65_535), default("24224");
+    /// {tenant} is the tenant's name, else tenantName, else its id; {contentType} and {workload} come from the record. In
+    /// names and workloads, each character other than a letter, a digit, - and _ becomes _.
+    "tag": Text(formats::tag), default("office365.{tenant}.{contentType}");
+    /// {tenant} for a tenant without a name. Default: none.
+    "tenantName": Text(formats::any), on("MyCompany");
+    /// shared_key of the receiver's <security>. Default: none.
+    "sharedKey": Secret, off("${FLUENTD_SHARED_KEY}");
+    /// Requires password. Default: none.
+    "username": Text(formats::any), off("collector");
+    /// Requires username. Default: none.
+    "password": Secret, off("${FLUENTD_PASSWORD}");
+    /// gzip or none.
+    "compress": Words(&["gzip", "none"]), default("none"), off("gzip");
+    /// The maximum wait for an acknowledgement.
+    "ackTimeout": Kind::Duration(1..=HOUR), default("190s"); // the default of Fluentd's own sender
+    /// The duration for which chunks are sent again after the first failure in a row, while the other outputs wait. Later
+    /// passes continue.
+    "retryTimeout": Kind::Duration(0..=HOUR), default("60s");
+    /// TLS. `tls: {}` is TLS with the system's roots. All files are PEM. Default: none.
+    "tls": Section(TLS), hint(TLS_HINT), off("");
+}
+
+GRAYLOG {
+    /// false: the output is off.
+    "enabled": Bool, default("true"), on("false");
+    /// The receiver's host name or address.
+    "address": Text(formats::host), required("name the receiver's host"), on("localhost");
+    /// The receiver's port.
+    "port": Integer(1..=65_535), default("12201");
+    /// false: a batch counts as delivered when this machine has sent it. For a load balancer that does not close the
+    /// connection when we close it.
+    "confirm": Bool, default("true");
+    /// The duration for which messages are sent again after the first failure in a row, while the other outputs wait.
+    "retryTimeout": Kind::Duration(0..=HOUR), default("60s");
+    /// As for fluentd.
+    "tls": Section(TLS), hint(TLS_HINT), off("");
+}
+
+HTTP {
+    /// false: the output is off.
+    "enabled": Bool, default("true"), on("false");
+    /// http:// or https://, without user and password.
+    "url": Text(formats::receiver), required("name the receiver's URL"), on("https://logs.example/ingest");
+    /// ndjson, array, splunk-hec, elastic-bulk or azure-logs-ingestion.
+    "format": Words(&["ndjson", "array", "splunk-hec", "elastic-bulk", "azure-logs-ingestion"]), default("ndjson");
+    /// Sent with each batch. Default: none. Keep tokens out of this file: take them from the environment …
+    "headers": Headers, off(r#"{ Authorization: "Bearer ${LOGS_TOKEN}" }"#);
+    /// … or from files with one value each, which each pass reads.
+    "header_files": HeaderFiles, off(r#"{ X-Api-Key: "/run/credentials/office365-collector.service/api_key" }"#);
+    /// gzip or none.
+    "compress": Words(&["gzip", "none"]), default("none"), off("gzip");
+    /// Maximum size of a batch before compression; for azure-logs-ingestion at most 1000000.
+    "batchSize": Size(KIB..=GIB / 2), default("1M");
+    /// Maximum number of records of a batch.
+    "batchRecords": Integer(1..=1_000_000), default("5000");
+    /// Maximum number of batches that are sent at the same time.
+    "connections": Integer(1..=64), default("4"); // each holds a batch in memory, and its compressed form
+    /// A request fails when no data arrives for this duration.
+    "timeout": Kind::Duration(1..=600), default("60s");
+    /// The duration for which a batch is sent again after the first failure in a row, while the other outputs wait.
+    "retryTimeout": Kind::Duration(0..=HOUR), default("60s");
+    /// true: a record that the receiver rejects in every form is written to workingDir/dead-letters/http.json, and its blob
+    /// is complete. false: each pass sends it again until it expires.
+    "deadLetters": Bool, default("true");
+    /// As for fluentd.
+    "tls": Section(TLS), hint(TLS_HINT), off("");
+    /// With format: splunk-hec only.
+    "splunk": Section(SPLUNK), off("");
+    /// With format: elastic-bulk only.
+    "elastic": Section(ELASTIC), off("");
+    /// With format: azure-logs-ingestion only: the app that sends. Default: the app of the single tenant.
+    "azure": Section(AZURE), off("");
+}
+
+TLS {
+    /// Additional root certificates, or the receiver's own certificate if it is self-signed.
+    "ca_file": PemFile, off("/etc/ssl/corp.pem");
+    /// The client's certificate.
+    "cert_file": PemFile, off("/etc/ssl/client.pem");
+    /// Its key. Default: the key is in cert_file.
+    "key_file": PemFile, off("/etc/ssl/client.key");
+    /// The name to verify. Default: the address.
+    "server_name": Text(formats::any), off("logs.example");
+}
+
+SPLUNK {
+    /// The index. Default: the token's own.
+    "index": Text(formats::any), off("o365");
+    /// The source of the events.
+    "source": Text(formats::any), default("office365");
+    /// The sourcetype of the events.
+    "sourcetype": Text(formats::any), default("o365:management:activity");
+    /// The host of the events. Default: the tenant's name, else its id.
+    "host": Text(formats::any), off("collector.example");
+    /// A GUID that you make, for a token with indexer acknowledgement: records count as delivered only when they are
+    /// indexed. Default: none.
+    "channel": Guid, hint("make one with uuidgen"), off("7d1f7f1e-58a3-4c6a-9a55-0c1d3a6f2b10");
+    /// The maximum wait for the index. Requires channel.
+    "ackTimeout": Kind::Duration(1..=HOUR), default("2m");
+}
+
+ELASTIC {
+    /// A data stream or an index. Default: the one in url.
+    "index": Text(formats::any), off("logs-o365.audit-default");
+}
+
+AZURE {
+    /// As for tenants, with one of the credentials.
+    "tenant_id": Guid, hint(TENANT_ID_HINT), off("11111111-2222-3333-4444-555555555555");
+    /// The app's id.
+    "client_id": Guid, hint(CLIENT_ID_HINT), off("11111111-2222-3333-4444-555555555555");
+    /// As for tenants.
+    "client_secret": Secret, hint(CLIENT_SECRET_HINT), off("${AZURE_SECRET}");
+    /// As for tenants.
+    "client_secret_file": SecretFile, off("/run/credentials/office365-collector.service/azure_secret");
+    /// As for tenants.
+    "certificate": Section(CERTIFICATE), off("");
+    /// As for tenants.
+    "federated_token_file": TokenFile, off("/var/run/secrets/azure/tokens/azure-identity-token");
+    /// For tests and private gateways. Default: the URL of the cloud that url belongs to.
+    "login_url": Text(formats::origin), off("https://login.gateway.example");
+}
+
+STDOUT {
+    /// false: the output is off.
+    "enabled": Bool, default("true"), on("false");
+}
+
+LOG {
+    /// A file. Errors go to standard error too. Default: everything goes to standard error, which is the journal under
+    /// systemd.
+    "path": Path, off("/var/log/office365-collector.log");
+    /// true: log also what helps to find the cause of a problem.
+    "debug": Bool, default("false");
+}
+
+METRICS {
+    /// A textfile for Prometheus' node exporter, replaced at the end of each pass. Default: none.
+    "path": Path, off("/var/lib/node_exporter/office365.prom");
+}
+}
 
 /// The kinds of credentials, of which an app has one.
 pub(super) const CREDENTIALS: [&str; 4] =
     ["client_secret", "client_secret_file", "certificate", "federated_token_file"];
 
-const TENANT_ID: Key = key("tenant_id", Kind::Guid, "Entra admin center, Overview: Tenant ID.")
-    .hint("fill in the tenant_id: Entra admin center, Overview, Tenant ID")
-    .on("YOUR-TENANT-ID");
+const HOUR: u64 = 3600;
+const KIB: u64 = 1024;
+const GIB: u64 = 1024 * 1024 * KIB;
 
-const CLIENT_ID: Key = key("client_id", Kind::Guid, "App registrations, your app: Application (client) ID.")
-    .hint("fill in the client_id: App registrations, your app, Application (client) ID")
-    .on("YOUR-CLIENT-ID");
+const ALL_CONTENT_TYPES: &str =
+    r#"[ "DLP.All", "Audit.Exchange", "Audit.SharePoint", "Audit.AzureActiveDirectory", "Audit.General" ]"#;
+const FILTER_SAMPLE: &str = r#"
+  Audit.Exchange: { Operation: [ "MailItemsAccessed", "Send*" ], UserId: "!*@fabrikam.example" }
+  DLP.All: { PolicyDetails.Rules.Severity: "High" }"#;
 
-const CLIENT_SECRET: Key = key(
-    "client_secret",
-    Kind::Secret,
-    "An app has exactly one of the four credentials that follow. This one is the Value (not the ID) of a secret under \
-     Certificates & secrets.",
-)
-.hint("fill in the client_secret: your app, Certificates & secrets, the secret's Value")
-.on("YOUR-CLIENT-SECRET");
+const CONTENT_TYPES_HINT: &str = r#"write [ "Audit.General", … ]"#;
+const TENANT_ID_HINT: &str = "fill in the tenant_id: Entra admin center, Overview, Tenant ID";
+const CLIENT_ID_HINT: &str = "fill in the client_id: App registrations, your app, Application (client) ID";
+const CLIENT_SECRET_HINT: &str =
+    "fill in the client_secret: your app, Certificates & secrets, the secret's Value";
+const PUBLISHER_ID_HINT: &str = "fill in the publisher_id or remove the line for the tenant's own";
+const TLS_HINT: &str = "write `tls: {}` for TLS with the system's roots, or remove the line";
 
-const CLIENT_SECRET_FILE: Key = key(
-    "client_secret_file",
-    Kind::SecretFile,
-    "A file that has the secret. Each pass reads it; whitespace and line breaks around the secret are removed.",
-)
-.off("/run/credentials/office365-collector.service/client_secret");
-
-const CERTIFICATE: Key = key(
-    "certificate",
-    Kind::Section(&[
-        key("file", Kind::LoginPemFile, "The certificate.")
-            .required("name the certificate's PEM file")
-            .off("/etc/office365-collector/app.pem"),
-        key("key_file", Kind::LoginPemFile, "Its key. Default: the key is in the same file.")
-            .off("/etc/office365-collector/app.key"),
-    ]),
-    "A certificate that is registered with the app, with an unencrypted RSA key of 2048 to 4096 bits. PEM; read at each \
-     login. Convert a PFX file with openssl pkcs12 -in app.pfx -out app.pem -nodes",
-)
-.off("");
-
-const FEDERATED_TOKEN_FILE: Key = key(
-    "federated_token_file",
-    Kind::TokenFile,
-    "Workload identity: a token that another identity provider signed. Read at each login, because it is renewed.",
-)
-.off("/var/run/secrets/azure/tokens/azure-identity-token");
-
-const COLLECT: &[Key] = &[
-    key(
-        "workingDir",
-        Kind::Path,
-        "The folder of the state. Default: STATE_DIRECTORY of the environment, else the current directory.",
-    )
-    .off("/var/lib/office365-collector"),
-    key("cacheSize", Kind::Integer(1..=1_000_000_000), "Maximum number of records held in memory.").default("500000"),
-    key("maxMemory", Kind::Size(1024..=2 * GIB), "Maximum number of bytes of blobs held in memory.").default("64M"),
-    // With more, threads cost memory and the API only throttles.
-    key("maxThreads", Kind::Integer(1..=512), "Maximum number of concurrent requests.").default("50"),
-    key(
-        "maxRequestsPerMinute",
-        Kind::AutoOrInteger(1..=1_000_000),
-        "For each tenant: the maximum number of requests in any minute, or auto. auto begins with 2000, makes more \
-         requests while Microsoft does not throttle and blobs are pending, fewer after it has throttled, and remembers \
-         the rate that works.",
-    )
-    .default("auto"),
-    // With a delay that doubles, twenty retries already last days.
-    key("retries", Kind::Integer(0..=20), "Maximum number of retries of a failed request.").default("3"),
-    key("retryDelay", Kind::Duration(0..=HOUR), "The delay before the first retry. It doubles with each retry.")
-        .default("1s"),
-    key(
-        "requestTimeout",
-        Kind::Duration(1..=HOUR),
-        "A request fails when no data arrives for this duration.",
-    )
-    .default("60s"),
-    key(
-        "skipKnownLogs",
-        Kind::Bool,
-        "Skip blobs that are in known_blobs. false: deliver them again; dedupHours is then off too.",
-    )
-    .default("true"),
-    // Content can be listed for seven days, so no record comes again later.
-    key(
-        "dedupHours",
-        Kind::Integer(0..=168),
-        "Drop a record whose Id another record of the same tenant had within these hours. The time is that at which their \
-         blobs became available, so that downtime does not count. 0: off.",
-    )
-    .default("24"),
-    // The API lists the last seven days.
-    // Source: "Office 365 Management Activity API reference", section "List available content".
-    key("hoursToCollect", Kind::Integer(1..=168), "The number of hours that each pass looks back.").default("24"),
-    key(
-        "globalTimeout",
-        Kind::Integer(0..=7 * 24 * 60),
-        "The number of minutes after which a pass starts nothing new. 0: none.",
-    )
-    .default("0"),
-    key(
-        "filter",
-        Kind::Filter,
-        "For each content type, deliver only records for which all fields match. A record without the field does not \
-         match. A list matches if any of its values does. Dots reach into objects, and through lists of objects. In a \
-         value, * matches any text (** is a literal *), and a leading ! negates (!! is a literal !); quote such values. \
-         Values are compared as text and case-sensitively: \"SharePoint\", 15, true, null. Default: none; every record is \
-         delivered.",
-    )
-    .off(
-        "\n  Audit.Exchange: { Operation: [ \"MailItemsAccessed\", \"Send*\" ], UserId: \"!*@fabrikam.example\" }\n  \
-         DLP.All: { PolicyDetails.Rules.Severity: \"High\" }",
-    ),
-    key("contentTypes", Kind::ContentTypeSwitches, "").newer("subscriptions"),
-    key("retryCooldown", Kind::Integer(0..=HOUR), "").newer("collect.retryDelay"),
-    gone("duplicate", "it fetched each blob several times to measure speed; each record is now delivered once"),
-    gone("schedule", "run the collector from a systemd timer or from cron"),
-    gone("autoSubscribe", "missing subscriptions are always started"),
-    gone("resume", "each feed is resumed where it was last listed completely"),
-    gone("rustEngine", "there is only one engine"),
-];
-
-const OUTPUT: &[Key] = &[
-    key(
-        "file",
-        Kind::Section(FILE),
-        "JSON lines in files. Records are appended; after a rotation the next pass creates the file again.",
-    ),
-    key(
-        "fluentd",
-        Kind::Section(FLUENTD),
-        "Fluentd, Fluent Bit and Vector: the forward protocol with acknowledgements.",
-    ),
-    key(
-        "graylog",
-        Kind::Section(GRAYLOG),
-        "GELF 1.1 over TCP, each message ended by a null byte. GELF has no acknowledgements: a batch counts as delivered \
-         when the receiver has read everything and has closed the connection.",
-    ),
-    key("http", Kind::Section(HTTP), "Batches over HTTP."),
-    key("stdout", Kind::Section(&[ENABLED.on("false")]), "Standard output, one record a line."),
-    gone("azureLogAnalytics", "use output.http with `format: azure-logs-ingestion`"),
-    gone("oms", "use output.http with `format: azure-logs-ingestion`"),
-    gone("azureTable", "use output.file or output.http"),
-    gone("azureBlob", "write with output.file and upload the rotated files"),
-    gone("sql", "use output.http or output.fluentd with a receiver that writes to the database"),
-    gone("prtg", "use `metrics.path`, or count in the system that receives the records"),
-];
-
-const ENABLED: Key = key("enabled", Kind::Bool, "false: the output is off.").default("true");
-
-const FILE: &[Key] = &[
-    ENABLED,
-    key("path", Kind::Path, "The file to append to.")
-        .required("name the file to append to")
-        .on("/var/log/office365/audit.json"),
-    key(
-        "separateByContentType",
-        Kind::Bool,
-        "true: a file for each content type in the folder of `path`: DLPAll.json, AuditExchange.json, …",
-    )
-    .default("false")
-    .on("true"),
-    key(
-        "separator",
-        Kind::Separator,
-        "If `path` ends in .csv, records are written as rows of CSV; with separateByContentType to audit_DLPAll.csv, \
-         audit_AuditExchange.csv, … The columns of a file are chosen when it is created: those that all records have, and \
-         those of the first batch. Other fields are kept as JSON in the last column, MoreFields. Line breaks within a \
-         text are written as \\n. This is the character between the columns; an existing file keeps its own.",
-    )
-    .default(";")
-    .off(";"),
-    gone("cacheSize", "`collect.cacheSize` holds for all outputs"),
-];
-
-const RECEIVER_ADDRESS: Key =
-    key("address", Kind::Text(formats::host), "The receiver's host name or address.")
-        .required("name the receiver's host")
-        .on("localhost");
-
-const RETRY_TIMEOUT: Key = key(
-    "retryTimeout",
-    Kind::Duration(0..=HOUR),
-    "The duration for which records are sent again after the first failure in a row, while the other outputs wait. Later \
-     passes continue.",
-)
-.default("60s");
-
-const COMPRESS: Key =
-    key("compress", Kind::Words(&["gzip", "none"]), "gzip or none.").default("none").off("gzip");
-
-const TLS: Key = key(
-    "tls",
-    Kind::Section(&[
-        key(
-            "ca_file",
-            Kind::PemFile,
-            "Additional root certificates, or the receiver's own certificate if it is self-signed.",
-        )
-        .off("/etc/ssl/corp.pem"),
-        key("cert_file", Kind::PemFile, "The client's certificate.").off("/etc/ssl/client.pem"),
-        key("key_file", Kind::PemFile, "Its key. Default: the key is in cert_file.")
-            .off("/etc/ssl/client.key"),
-        key("server_name", Kind::Text(formats::any), "The name to verify. Default: the address.")
-            .off("logs.example"),
-    ]),
-    "TLS. `tls: {}` is TLS with the system's roots. All files are PEM.",
-)
-.hint("write `tls: {}` for TLS with the system's roots, or remove the line")
-.off("");
-
-const FLUENTD: &[Key] = &[
-    ENABLED.on("false"),
-    RECEIVER_ADDRESS,
-    key("port", Kind::Integer(1..=65_535), "The receiver's port.").default("24224"),
-    key(
-        "tag",
-        Kind::Text(formats::tag),
-        "{tenant} is the tenant's name, else tenantName, else its id; {contentType} and {workload} come from the record. \
-         In names and workloads, each character other than a letter, a digit, - and _ becomes _.",
-    )
-    .default("office365.{tenant}.{contentType}"),
-    key("tenantName", Kind::Text(formats::any), "{tenant} for a tenant without a name. Default: none.").on("MyCompany"),
-    key("sharedKey", Kind::Secret, "shared_key of the receiver's <security>. Default: none.").off("${FLUENTD_SHARED_KEY}"),
-    key("username", Kind::Text(formats::any), "Requires password. Default: none.").off("collector"),
-    key("password", Kind::Secret, "Requires username. Default: none.").off("${FLUENTD_PASSWORD}"),
-    COMPRESS,
-    // 190 seconds is the default of Fluentd's own sender.
-    key("ackTimeout", Kind::Duration(1..=HOUR), "The maximum wait for an acknowledgement.").default("190s"),
-    RETRY_TIMEOUT,
-    TLS,
-];
-
-const GRAYLOG: &[Key] = &[
-    ENABLED.on("false"),
-    RECEIVER_ADDRESS,
-    key("port", Kind::Integer(1..=65_535), "The receiver's port.").default("12201"),
-    key(
-        "confirm",
-        Kind::Bool,
-        "false: a batch counts as delivered when this machine has sent it. For a load balancer that does not close the \
-         connection when we close it.",
-    )
-    .default("true"),
-    RETRY_TIMEOUT,
-    TLS,
-];
-
-const HTTP: &[Key] = &[
-    ENABLED.on("false"),
-    key("url", Kind::Text(formats::receiver), "http:// or https://, without user and password.")
-        .required("name the receiver's URL")
-        .on("https://logs.example/ingest"),
-    key(
-        "format",
-        Kind::Words(&["ndjson", "array", "splunk-hec", "elastic-bulk", "azure-logs-ingestion"]),
-        "ndjson, array, splunk-hec, elastic-bulk or azure-logs-ingestion.",
-    )
-    .default("ndjson"),
-    key(
-        "headers",
-        Kind::Headers,
-        "Sent with each batch. Default: none. Keep tokens out of this file: take them from the environment …",
-    )
-    .off(r#"{ Authorization: "Bearer ${LOGS_TOKEN}" }"#),
-    key("header_files", Kind::HeaderFiles, "… or from files with one value each, which each pass reads.")
-        .off(r#"{ X-Api-Key: "/run/credentials/office365-collector.service/api_key" }"#),
-    COMPRESS,
-    key(
-        "batchSize",
-        Kind::Size(1024..=GIB / 2),
-        "Maximum size of a batch before compression; for azure-logs-ingestion at most 1000000.",
-    )
-    .default("1M"),
-    key("batchRecords", Kind::Integer(1..=1_000_000), "Maximum number of records of a batch.").default("5000"),
-    // Each holds a batch in memory, and its compressed form.
-    key("connections", Kind::Integer(1..=64), "Maximum number of batches that are sent at the same time.").default("4"),
-    key("timeout", Kind::Duration(1..=600), "A request fails when no data arrives for this duration.").default("60s"),
-    RETRY_TIMEOUT,
-    key(
-        "deadLetters",
-        Kind::Bool,
-        "true: a record that the receiver rejects in every form is written to workingDir/dead-letters/http.json, and its \
-         blob is complete. false: each pass sends it again until it expires.",
-    )
-    .default("true"),
-    TLS,
-    key(
-        "splunk",
-        Kind::Section(&[
-            key("index", Kind::Text(formats::any), "The index. Default: the token's own.").off("o365"),
-            key("source", Kind::Text(formats::any), "The source of the events.").default("office365"),
-            key("sourcetype", Kind::Text(formats::any), "The sourcetype of the events.").default("o365:management:activity"),
-            key("host", Kind::Text(formats::any), "The host of the events. Default: the tenant's name, else its id.").off("collector.example"),
-            key(
-                "channel",
-                Kind::Guid,
-                "A GUID that you make, for a token with indexer acknowledgement: records count as delivered only when \
-                 they are indexed. Default: none.",
-            )
-            .hint("make one with uuidgen")
-            .off("7d1f7f1e-58a3-4c6a-9a55-0c1d3a6f2b10"),
-            key("ackTimeout", Kind::Duration(1..=HOUR), "The maximum wait for the index. Requires channel.").default("2m"),
-        ]),
-        "With format: splunk-hec only.",
-    )
-    .off(""),
-    key(
-        "elastic",
-        Kind::Section(&[key(
-            "index",
-            Kind::Text(formats::any),
-            "A data stream or an index. Default: the one in url.",
-        )
-        .off("logs-o365.audit-default")]),
-        "With format: elastic-bulk only.",
-    )
-    .off(""),
-    key(
-        "azure",
-        Kind::Section(&[
-            TENANT_ID,
-            CLIENT_ID,
-            CLIENT_SECRET,
-            CLIENT_SECRET_FILE,
-            CERTIFICATE,
-            FEDERATED_TOKEN_FILE,
-            key(
-                "login_url",
-                Kind::Text(formats::origin),
-                "For tests and private gateways. Default: the URL of the cloud that url belongs to.",
-            )
-            .off("https://login.gateway.example"),
-        ]),
-        "With format: azure-logs-ingestion only: the app that sends. Default: the app of the single tenant.",
-    )
-    .off(""),
-];
-
-const LOG: &[Key] = &[
-    key(
-        "path",
-        Kind::Path,
-        "A file. Errors go to standard error too. Default: everything goes to standard error, which is the journal under \
-         systemd.",
-    )
-    .off("/var/log/office365-collector.log"),
-    key("debug", Kind::Bool, "true: log also what helps to find the cause of a problem.").default("false"),
-];
-
-const METRICS: &[Key] = &[key(
-    "path",
-    Kind::Path,
-    "A textfile for Prometheus' node exporter, replaced at the end of each pass. Default: none.",
-)
-.off("/var/lib/node_exporter/office365.prom")];
-
-const _: () = assert!(RETENTION.as_secs() == 7 * DAY, "the interval's range is documented as 7d");
+const _: () = assert!(RETENTION.as_secs() == 7 * 24 * HOUR, "the documentation says 7d");
 
 #[cfg(test)]
 mod tests {

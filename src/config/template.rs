@@ -107,6 +107,6 @@ fn documentation(key: &Key) -> String {
         _ => format!("Default: {default}"),
     });
     let sentences = [range, default].into_iter().flatten().map(|sentence| format!("{sentence}."));
-    let doc = Some(key.doc.to_owned()).filter(|doc| !doc.is_empty());
+    let doc = Some(key.doc.trim().to_owned()).filter(|doc| !doc.is_empty());
     doc.into_iter().chain(sentences).collect::<Vec<_>>().join(" ")
 }

@@ -6,9 +6,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Filter, RequestsPerMinute, Secret,
+    Filter, RequestsPerMinute, Secret, Tls,
     mistake::Place,
-    schema::{Key, Kind},
+    schema::{CREDENTIALS, Key, Kind},
 };
 use crate::feed::ContentType;
 
@@ -18,7 +18,7 @@ pub(super) enum Value<'a> {
     Bool(bool),
     /// Also bytes.
     Number(u64),
-    Auto,
+    RequestsPerMinute(RequestsPerMinute),
     Duration(Duration),
     Character(char),
     Text(String),
@@ -76,8 +76,9 @@ impl<'a> Section<'a> {
         self.given(name).is_some()
     }
 
-    pub(super) fn has_any(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.has(name))
+    /// Whether it has a key of an app that logs in.
+    pub(super) fn has_app(&self) -> bool {
+        ["tenant_id", "client_id"].iter().chain(&CREDENTIALS).any(|name| self.has(name))
     }
 
     /// The place of a key that is there or missing.
@@ -86,16 +87,11 @@ impl<'a> Section<'a> {
     }
 
     /// The value of a key, its default, or the empty value of the type.
-    pub(super) fn get<T: FromValue + Default>(&self, name: &str) -> T {
-        self.find(name).unwrap_or_default()
-    }
-
-    /// The value of a key or its default.
-    pub(super) fn find<T: FromValue>(&self, name: &str) -> Option<T> {
+    pub(super) fn get<T: FromValue>(&self, name: &str) -> T {
         let key = self.key(name);
         let default = || key.kind.parse(key.default?);
-        let value = self.given(name).and_then(|given| given.value.clone()).or_else(default)?;
-        Some(T::from_value(value).unwrap_or_else(|| panic!("the schema declares another type for {name}")))
+        let value = self.given(name).and_then(|given| given.value.clone()).or_else(default);
+        T::from_value(value).unwrap_or_else(|| panic!("the schema declares another type for {name}"))
     }
 
     pub(super) fn section(&self, name: &str) -> Self {
@@ -115,18 +111,25 @@ impl<'a> Section<'a> {
     }
 }
 
-/// A type that values are read as.
+/// A type that values are read as. An absent value is the type's empty one.
 pub(super) trait FromValue: Sized {
     /// `None`: the value is of another kind.
-    fn from_value(value: Value) -> Option<Self>;
+    fn from_value(value: Option<Value>) -> Option<Self>;
+}
+
+impl<T: FromValue> FromValue for Option<T> {
+    fn from_value(value: Option<Value>) -> Option<Self> {
+        if value.is_none() { Some(None) } else { T::from_value(value).map(Some) }
+    }
 }
 
 macro_rules! from_value {
-    ($($pattern:pat => $type:ty: $value:expr;)*) => {$(
+    ($($type:ty: $pattern:pat => $value:expr;)*) => {$(
         impl FromValue for $type {
-            fn from_value(value: Value) -> Option<Self> {
+            fn from_value(value: Option<Value>) -> Option<Self> {
                 match value {
-                    $pattern => $value,
+                    None => Some(Self::default()),
+                    Some($pattern) => Some($value),
                     _ => None,
                 }
             }
@@ -135,26 +138,36 @@ macro_rules! from_value {
 }
 
 from_value! {
-    Value::Bool(value) => bool: Some(value);
-    Value::Number(value) => u16: value.try_into().ok();
-    Value::Number(value) => u32: value.try_into().ok();
-    Value::Number(value) => u64: Some(value);
-    Value::Number(value) => usize: value.try_into().ok();
-    Value::Duration(value) => Duration: Some(value);
-    Value::Character(value) => char: Some(value);
-    Value::Text(value) => String: Some(value);
-    Value::Secret(value) => Secret: Some(value);
-    Value::Path(value) => PathBuf: Some(value);
-    Value::ContentTypes(value) => Vec<ContentType>: Some(value);
-    Value::Filters(value) => Vec<(ContentType, Filter)>: Some(value);
-    Value::Headers(value) => Vec<(String, Secret)>: Some(value);
+    u16: Value::Number(value) => value.try_into().ok()?;
+    u32: Value::Number(value) => value.try_into().ok()?;
+    u64: Value::Number(value) => value;
+    usize: Value::Number(value) => value.try_into().ok()?;
+    Duration: Value::Duration(value) => value;
+    char: Value::Character(value) => value;
+    String: Value::Text(value) => value;
+    Secret: Value::Secret(value) => value;
+    PathBuf: Value::Path(value) => value;
+    RequestsPerMinute: Value::RequestsPerMinute(value) => value;
+    Vec<ContentType>: Value::ContentTypes(value) => value;
+    Vec<(ContentType, Filter)>: Value::Filters(value) => value;
+    Vec<(String, Secret)>: Value::Headers(value) => value;
 }
 
-impl FromValue for RequestsPerMinute {
-    fn from_value(value: Value) -> Option<Self> {
+impl FromValue for bool {
+    fn from_value(value: Option<Value>) -> Option<Self> {
         match value {
-            Value::Auto => Some(Self::Auto),
-            Value::Number(value) => value.try_into().ok().map(Self::Fixed),
+            None => Some(false),
+            Some(Value::Bool(value)) => Some(value),
+            Some(Value::Text(compression)) => Some(compression == "gzip"),
+            Some(_) => None,
+        }
+    }
+}
+
+impl FromValue for Tls {
+    fn from_value(value: Option<Value>) -> Option<Self> {
+        match value? {
+            Value::Section(tls) => Some(Self::read(&tls)),
             _ => None,
         }
     }

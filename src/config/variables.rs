@@ -1,9 +1,9 @@
-//! `${NAME}` within a text, replaced from the environment; `$${` stands for a literal `${`.
+//! `${NAME}` in a text, replaced from the environment; `$${` is a literal `${`.
 
-/// How the environment is asked, so that tests need no process-wide state.
+/// Returns the value of a variable. Tests pass their own, so that they need no process-wide state.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Replaces every variable; or says, for each that cannot be, what is wrong.
+/// Replaces every variable. The errors say what is wrong with each that cannot be replaced.
 pub(super) fn replace(text: &str, environment: Environment) -> Result<String, Vec<String>> {
     let mut replaced = String::with_capacity(text.len());
     let mut mistakes = Vec::new();
@@ -40,12 +40,12 @@ pub(super) fn replace(text: &str, environment: Environment) -> Result<String, Ve
     if mistakes.is_empty() { Ok(replaced) } else { Err(mistakes) }
 }
 
-/// Whether a text takes anything from the environment.
+/// Returns whether a text has a variable.
 pub(super) fn is_replaced(text: &str) -> bool {
     text.replace("$${", "").contains("${")
 }
 
-/// The name after the first `$` that a shell would replace: `NAME` of `$NAME`.
+/// Returns the first name that a shell would replace: `NAME` of `$NAME`.
 pub(super) fn bare_name(text: &str) -> Option<&str> {
     text.split('$').skip(1).find_map(|after| {
         let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';

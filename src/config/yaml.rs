@@ -1,7 +1,7 @@
-//! Text to a tree of values, and the place of a value in the text. The only module that knows `serde_yaml`.
+//! From text to a tree of values, and the position of a value in the text. Only this module uses `serde_yaml`.
 //!
-//! The tree keeps repeated keys, so that they can be reported. `serde_yaml` tells a visitor no places, but its errors
-//! carry them: [`Document::locate`] walks to the value once more and fails there on purpose.
+//! The tree keeps repeated keys, so that they can be reported. `serde_yaml` gives a visitor no positions, but its errors
+//! have them: [`Document::locate`] builds the tree again and fails at the value on purpose.
 
 use std::{
     cell::Cell,
@@ -11,11 +11,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::de::{
-    self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, Visitor};
 
-use super::mistake::{Mistake, Position, Step};
+use super::{
+    files,
+    mistake::{Mistake, Position, Step},
+};
 
 /// Maximum size of a file. It has room for 20,000 tenants with every key; a larger one is another file by mistake.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -26,7 +27,13 @@ const DEPTH_MAX: usize = 100;
 /// Maximum number of values, aliases resolved: a few nested aliases can mean billions of values.
 const VALUES_MAX: usize = 1_000_000;
 
-/// What a YAML file holds. Anchors are resolved, quotes and comments gone.
+/// A text of this size takes a good part of a second to parse.
+const LARGE_TEXT_BYTES: usize = 1 << 20;
+
+/// Maximum number of positions that are looked up in such a text. Further messages name the key without its line.
+const LARGE_TEXT_LOOKUPS_MAX: usize = 5;
+
+/// A value of a YAML file. Anchors are resolved; quotes and comments are removed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
     Null,
@@ -40,7 +47,7 @@ pub(super) enum Node {
 }
 
 impl Node {
-    /// What it is, for a message.
+    /// The kind of the value, for a message.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "empty",
@@ -59,14 +66,14 @@ pub(super) struct Document {
     /// The permission bits.
     pub(super) mode: u32,
     text: String,
-    /// How many places may still be looked up in a large text.
+    /// The number of positions that can still be looked up in a large text.
     lookups_left: Cell<usize>,
-    /// What the file's outermost map holds.
+    /// The keys of the outermost map.
     pub(super) entries: Vec<(String, Node)>,
 }
 
 impl Document {
-    /// Reads a file of which the outermost value is a map.
+    /// Reads a file whose outermost value is a map.
     pub(super) fn read(path: &Path) -> Result<Self, Mistake> {
         let (bytes, mode) = read_bounded(path).map_err(|error| unreadable(path, &error))?;
         let Ok(text) = String::from_utf8(bytes) else {
@@ -85,36 +92,34 @@ impl Document {
             return Err(Mistake::of_file(path, Some(position), text));
         }
         let values_left = Cell::new(VALUES_MAX);
-        let tree = Tree { values_left: &values_left };
+        let tree = Tree { values_left: &values_left, path: None };
         let entries = match tree.deserialize(serde_yaml::Deserializer::from_str(&text)) {
             Ok(Node::Map(entries)) => entries,
             Ok(Node::Null) => {
                 return Err(Mistake::of_file(path, None, "is empty; begin with config/config.yaml"));
             }
             Ok(other) => {
-                let text = format!("must hold keys, such as `enabled: true`, but is {}", other.kind());
+                let text = format!("must be a map of keys, such as `enabled: true`, but is {}", other.kind());
                 return Err(Mistake::of_file(path, Some(Position { line: 1, column: 1 }), text));
             }
             Err(error) => return Err(syntax_mistake(path, &text, &error)),
         };
-        let lookups_left = Cell::new(LARGE_CONFIG_LOOKUPS_MAX);
+        let lookups_left = Cell::new(LARGE_TEXT_LOOKUPS_MAX);
         Ok(Self { path: path.to_owned(), mode, text, lookups_left, entries })
     }
 
-    /// Where the steps lead to: a key or an item. As far as they can be gone, if not to their end. `None` after the
-    /// first few in a large text, which is parsed again for each.
+    /// The position of a key or an item, or of the last of `steps` that exists. `None` after the first few lookups in a
+    /// large text, which is parsed again for each.
     pub(super) fn locate(&self, steps: &[Step]) -> Option<Position> {
-        if self.text.len() > LARGE_CONFIG_BYTES {
+        if self.text.len() > LARGE_TEXT_BYTES {
             self.lookups_left.set(self.lookups_left.get().checked_sub(1)?);
         }
-        let position = (1..=steps.len())
-            .rev()
-            .find_map(|length| {
-                let walk = Walk(&steps[..length]).deserialize(serde_yaml::Deserializer::from_str(&self.text));
-                walk.err()?.location().as_ref().map(position)
-            })
-            .unwrap_or(Position { line: 1, column: 1 });
-        Some(position)
+        let find = |length| {
+            let tree = Tree { values_left: &Cell::new(VALUES_MAX), path: Some(&steps[..length]) };
+            let found = tree.deserialize(serde_yaml::Deserializer::from_str(&self.text));
+            found.err()?.location().as_ref().map(position)
+        };
+        (1..=steps.len()).rev().find_map(find).or(Some(Position { line: 1, column: 1 }))
     }
 }
 
@@ -125,17 +130,17 @@ fn read_bounded(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         let text =
-            format!("it is larger than {}M, the most that a configuration may have", FILE_BYTES_MAX >> 20);
+            format!("it is larger than {}M, the maximum size of a configuration", FILE_BYTES_MAX >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
     Ok((bytes, mode))
 }
 
-/// Where the text opens more brackets, or more collections on one line, than a configuration can need. Found before it
-/// is parsed, because the time that the parser takes grows with the square of the depth.
+/// The position at which the text opens more brackets, or more collections on one line, than a configuration needs. It
+/// is found before the text is parsed, because the parser's time grows with the square of the depth.
 ///
-/// A bracket counts where a value can begin, as in `[[`, `a: [` and `- {`, not within a text. A text in quotes that has
-/// brackets after such a character counts as well, which the limit leaves room for.
+/// A bracket counts where a value can begin, as in `[[`, `a: [` and `- {`, not within a text. Brackets after such a
+/// character in a quoted text count too; the limit leaves room for them.
 fn too_deep(text: &str) -> Option<Position> {
     let mut depth = 0_usize;
     for (number, line) in text.lines().enumerate() {
@@ -162,36 +167,36 @@ fn too_deep(text: &str) -> Option<Position> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Mistake {
-    let mend = match error.kind() {
-        io::ErrorKind::NotFound => "check the path",
-        io::ErrorKind::PermissionDenied => "let the user that runs the collector read it",
+    let hint = match error.kind() {
         io::ErrorKind::FileTooLarge => "check the path, or divide the tenants among several configurations",
-        _ => "name a YAML file",
+        io::ErrorKind::IsADirectory => "name a YAML file",
+        _ => files::hint(error),
     };
-    Mistake::of_file(path, None, format!("cannot be read: {error}; {mend}"))
+    Mistake::of_file(path, None, format!("cannot be read: {error}; {hint}"))
 }
 
 fn position(location: &serde_yaml::Location) -> Position {
     Position { line: location.line(), column: location.column() }
 }
 
-const TAG: &str = "tags such as `!name` have no meaning here";
+const TAG: &str = "tags such as `!name` are not supported";
 const NUMBER: &str = "a number is too large";
 const SIZE: &str = "there are too many values";
 const KEY: &str = "a key must be a plain text";
 
-/// Messages of `serde_yaml` that are not passed on as they are: some would repeat a value, which could be a secret.
+/// Parts of `serde_yaml`'s messages, and the messages that replace them. Some of its own repeat a value, which could be a
+/// secret.
 const REWORDED: [(&str, &str); 10] = [
     (
         TAG,
-        "tags such as `!name` have no meaning here; put a text that begins with ! in quotes, or remove the tag",
+        "tags such as `!name` are not supported; put a text that begins with ! in quotes, or remove the tag",
     ),
     (NUMBER, "a number is too large; put it in quotes if it is a text"),
     (SIZE, "there are too many values, aliases resolved; use fewer aliases, or a file for fewer tenants"),
     (KEY, "a key must be a plain text; check the brackets"),
     (
         "more than one document",
-        "holds more than one document; keep one and remove the line `---` before the next",
+        "has more than one document; keep one, and remove the line `---` before the next",
     ),
     (
         "unknown anchor",
@@ -199,8 +204,8 @@ const REWORDED: [(&str, &str); 10] = [
     ),
     ("recursion limit", "is nested too deeply; look for an alias within its own anchor"),
     ("repetition limit", "repeats its aliases too often; write the values out"),
-    ("invalid type", "a value does not fit its tag; remove the tag"),
-    ("invalid value", "a value does not fit its tag; remove the tag"),
+    ("invalid type", "a value does not match its tag; remove the tag"),
+    ("invalid value", "a value does not match its tag; remove the tag"),
 ];
 
 fn syntax_mistake(path: &Path, text: &str, error: &serde_yaml::Error) -> Mistake {
@@ -213,7 +218,7 @@ fn syntax_mistake(path: &Path, text: &str, error: &serde_yaml::Error) -> Mistake
         .and_then(|place| text.lines().nth(place.line - 1))
         .is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
     if indented_by_tab {
-        return Mistake::of_file(path, place, "a tab cannot indent in YAML; use spaces");
+        return Mistake::of_file(path, place, "YAML is not indented by tabs; use spaces");
     }
     let message = match place {
         Some(Position { line, column }) => {
@@ -221,20 +226,24 @@ fn syntax_mistake(path: &Path, text: &str, error: &serde_yaml::Error) -> Mistake
         }
         None => message,
     };
-    let mend = "check indentation, quotes and colons here and in the line above";
-    Mistake::of_file(path, place, format!("is not valid YAML: {message}; {mend}"))
+    let hint = "check indentation, quotes and colons here and in the line above";
+    Mistake::of_file(path, place, format!("is not valid YAML: {message}; {hint}"))
 }
 
-/// A configuration that takes a good part of a second to parse.
-const LARGE_CONFIG_BYTES: usize = 1 << 20;
-
-/// Places that are looked up in such a text; further messages name the key without its line.
-const LARGE_CONFIG_LOOKUPS_MAX: usize = 5;
-
-/// Builds a tree of at most so many values.
+/// Builds the tree of a text.
 #[derive(Clone, Copy)]
 struct Tree<'c> {
     values_left: &'c Cell<usize>,
+    /// The steps to a value at which building fails, so that the error has its position.
+    path: Option<&'c [Step]>,
+}
+
+impl Tree<'_> {
+    /// The tree of a value below this one. `is_next`: whether the next step leads to that value.
+    fn below(self, is_next: impl FnOnce(&Step) -> bool) -> Self {
+        let (next, rest) = self.path.and_then(<[Step]>::split_first).unzip();
+        Self { path: rest.filter(|_| next.is_some_and(is_next)), ..self }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Tree<'_> {
@@ -245,7 +254,10 @@ impl<'de> DeserializeSeed<'de> for Tree<'_> {
             return Err(de::Error::custom(SIZE));
         };
         self.values_left.set(left);
-        deserializer.deserialize_any(self)
+        match self.path {
+            Some([]) => deserializer.deserialize_any(Nothing),
+            _ => deserializer.deserialize_any(self),
+        }
     }
 }
 
@@ -260,6 +272,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
         Ok(Node::Null)
     }
 
+    /// An empty text.
     fn visit_none<E>(self) -> Result<Node, E> {
         Ok(Node::Null)
     }
@@ -294,16 +307,28 @@ impl<'de> Visitor<'de> for Tree<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = list.next_element_seed(self)? {
+        while let Some(item) = list.next_element_seed(self.below(|step| *step == Step::Item(items.len())))? {
             items.push(item);
         }
         Ok(Node::List(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(key) = map.next_key::<Key>()? {
-            entries.push((key.0, map.next_value_seed(self)?));
+        let mut entries: Vec<(String, Node)> = Vec::new();
+        let mut nth_of_path = 0;
+        let next = match self.path {
+            Some([Step::Key { name, nth }, rest @ ..]) => Some((name, *nth, rest.is_empty())),
+            _ => None,
+        };
+        loop {
+            let end = next
+                .filter(|(_, nth, is_end)| *is_end && nth_of_path == *nth)
+                .map(|(name, ..)| name.as_str());
+            let Some(key) = map.next_key_seed(Key { end })? else { break };
+            let is_named = next.is_some_and(|(name, ..)| *name == key);
+            let is_next = is_named && next.is_some_and(|(_, nth, _)| nth_of_path == nth);
+            nth_of_path += usize::from(is_named);
+            entries.push((key, map.next_value_seed(self.below(|_| is_next))?));
         }
         Ok(Node::Map(entries))
     }
@@ -313,102 +338,38 @@ impl<'de> Visitor<'de> for Tree<'_> {
     }
 }
 
-/// A key as it is written: `yes`, `1` and `~` are texts here.
-struct Key(String);
+/// Reads a key as it is written: `yes`, `1` and `~` are texts here. Fails at the key `end`.
+struct Key<'k> {
+    end: Option<&'k str>,
+}
 
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(KeyVisitor).map(Self)
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_str(self)
     }
 }
 
-struct KeyVisitor;
-
-impl Visitor<'_> for KeyVisitor {
+impl Visitor<'_> for Key<'_> {
     type Value = String;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(KEY)
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<String, E> {
-        Ok(key.to_owned())
+    fn visit_str<E: de::Error>(self, key: &str) -> Result<String, E> {
+        if self.end == Some(key) { Err(E::custom("here")) } else { Ok(key.to_owned()) }
     }
 }
 
-/// Goes the steps and fails at their end, so that the error carries the place.
-struct Walk<'s>(&'s [Step]);
+/// Fails at any value, by serde's defaults.
+struct Nothing;
 
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-/// Whatever is not visited below is an error by serde's default, and at the end of the way everything is.
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
+impl Visitor<'_> for Nothing {
+    type Value = Node;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("the end of the way")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let Some((Step::Item(index), rest)) = self.0.split_first() else {
-            return Err(de::Error::custom("here"));
-        };
-        for _ in 0..*index {
-            list.next_element::<IgnoredAny>()?;
-        }
-        list.next_element_seed(Walk(rest))?;
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some((Step::Key { name, nth }, rest)) = self.0.split_first() else {
-            return Err(de::Error::custom("here"));
-        };
-        let mut seen = 0;
-        while let Some(found) = map.next_key_seed(FindKey { name, stop: rest.is_empty() && seen == *nth })? {
-            if found && seen == *nth {
-                map.next_value_seed(Walk(rest))?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-            seen += usize::from(found);
-        }
-        Ok(())
-    }
-}
-
-/// Tells whether a key is the one looked for; fails there if the way ends with it.
-struct FindKey<'s> {
-    name: &'s str,
-    stop: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for FindKey<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for FindKey<'_> {
-    type Value = bool;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(KEY)
-    }
-
-    fn visit_str<E: de::Error>(self, key: &str) -> Result<bool, E> {
-        match key == self.name {
-            true if self.stop => Err(E::custom("here")),
-            found => Ok(found),
-        }
+        formatter.write_str("nothing")
     }
 }

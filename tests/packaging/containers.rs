@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use office_audit_log_collector::{
     cli::{self, Command, Parsed},
     config::{Config, Credential},
-    schedule::{Schedule, Scheduler},
+    units::{Schedule, Scheduler},
 };
 use serde_yaml::Value;
 use simulator::NewBlob;
@@ -98,7 +98,7 @@ fn an_image_is_built_of_everything_that_the_program_is_built_of() {
     let manifest = folder.path().join("Cargo.toml").display().to_string();
     let run = tool(env!("CARGO"), &["fetch", "--offline", "--locked", "--manifest-path", &manifest]);
     assert!(!run.stderr.contains("failed to parse manifest"), "{run}");
-    let schedule = text("src/schedule.rs");
+    let schedule = text("src/units.rs");
     let included: Vec<_> =
         schedule.split("include_str!(\"../").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(

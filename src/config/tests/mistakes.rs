@@ -621,13 +621,13 @@ fn files_that_are_no_configuration() {
     for (content, expected) in [
         ("", "config.yaml: is empty; begin with config/config.yaml"),
         ("# only this\n", "config.yaml: is empty; begin with config/config.yaml"),
-        ("- a\n", "config.yaml:1:1: must hold keys, such as `enabled: true`, but is a list"),
-        ("hello\n", "config.yaml:1:1: must hold keys, such as `enabled: true`, but is a text"),
+        ("- a\n", "config.yaml:1:1: must be a map of keys, such as `enabled: true`, but is a list"),
+        ("hello\n", "config.yaml:1:1: must be a map of keys, such as `enabled: true`, but is a text"),
         (
             "enabled: true\n---\nenabled: false\n",
-            "config.yaml: holds more than one document; keep one and remove the line `---` before the next",
+            "config.yaml: has more than one document; keep one, and remove the line `---` before the next",
         ),
-        ("log:\n\tdebug: true\n", "config.yaml:2:1: a tab cannot indent in YAML; use spaces"),
+        ("log:\n\tdebug: true\n", "config.yaml:2:1: YAML is not indented by tabs; use spaces"),
         (
             "log:\n  debug: true\n path: a\n",
             "config.yaml:3:2: is not valid YAML: did not find expected key, while parsing a block mapping; check indentation, quotes and colons here and in the line above",
@@ -643,9 +643,12 @@ fn files_that_are_no_configuration() {
         ),
         (
             "log: !env PATH\n",
-            "config.yaml:1:6: tags such as `!name` have no meaning here; put a text that begins with ! in quotes, or remove the tag",
+            "config.yaml:1:6: tags such as `!name` are not supported; put a text that begins with ! in quotes, or remove the tag",
         ),
-        ("client_secret: !!int hunter2\n", "config.yaml:1:16: a value does not fit its tag; remove the tag"),
+        (
+            "client_secret: !!int hunter2\n",
+            "config.yaml:1:16: a value does not match its tag; remove the tag",
+        ),
         ("[a]: b\n", "config.yaml:1:1: a key must be a plain text; check the brackets"),
         (
             "log: &l [ *l ]\n",
@@ -672,7 +675,7 @@ fn files_that_are_no_configuration() {
     assert_eq!(
         trial.mistakes(),
         [
-            "config.yaml: cannot be read: it is larger than 16M, the most that a configuration may have; check the path, \
+            "config.yaml: cannot be read: it is larger than 16M, the maximum size of a configuration; check the path, \
              or divide the tenants among several configurations"
         ]
     );

@@ -1,8 +1,8 @@
-//! `schedule`: what lets systemd or cron start a pass at each of the configuration's intervals. Pure: from paths and an
-//! interval to text.
+//! The text of the systemd units and of the crontab that `schedule` prints. From paths and an interval to text; nothing
+//! is written.
 //!
-//! The files shipped in `systemd/` and `cron/` are what is printed for the default interval, with the places of the
-//! Debian package; there is no second copy of them.
+//! The files shipped in `systemd/` and `cron/` are the text for the default interval and the paths of the Debian package.
+//! Other intervals and paths are replaced in them.
 
 use std::{path::Path, str::FromStr, time::Duration};
 
@@ -14,7 +14,7 @@ const SERVICE: &str = include_str!("../systemd/office365-collector.service");
 const TIMER: &str = include_str!("../systemd/office365-collector.timer");
 const CRONTAB: &str = include_str!("../cron/office365-collector");
 
-/// What stands in the shipped files, to be replaced.
+/// The parts of the shipped files that are replaced.
 const PROGRAM: &str = "/usr/bin/office_audit_log_collector";
 const CONFIG: &str = "/etc/office365-collector/config.yaml";
 const CALENDAR: &str = "OnCalendar=*:0/5\n";
@@ -29,7 +29,7 @@ const SECONDS_OF_HOUR: u64 = 60 * SECONDS_OF_MINUTE;
 const SECONDS_OF_DAY: u64 = 24 * SECONDS_OF_HOUR;
 const SECONDS_OF_WEEK: u64 = 7 * SECONDS_OF_DAY;
 
-/// Who starts the passes.
+/// A program that starts passes at an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheduler {
     /// `systemd`
@@ -45,33 +45,32 @@ impl FromStr for Scheduler {
         match text {
             "systemd" => Ok(Self::Systemd),
             "cron" => Ok(Self::Cron),
-            _ => Err("give systemd or cron".to_owned()),
+            _ => Err("write systemd or cron".to_owned()),
         }
     }
 }
 
-/// Why there is no schedule.
+/// An error returned when an interval or a path has no text.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ScheduleError {
-    /// cron counts in minutes.
+    /// The interval is shorter than cron's smallest, a minute.
     #[error(
-        "interval: cron starts nothing more often than every minute; write 1m or more, or use schedule systemd"
+        "interval: cron starts a program at most once a minute; write 1m or more, or use schedule systemd"
     )]
     TooOften,
-    /// systemd and cron each have their own special characters, and neither can write all of them in all places.
+    /// A path has a character that systemd or cron does not accept in all places.
     #[error(
         "{0} cannot be written into units and crontabs; move it to an absolute path of letters, digits and . _ - + @ ~"
     )]
     Path(String),
-    /// The same holds for the values of options.
+    /// The value of an option has such a character.
     #[error(
-        "{0} cannot be written into units and crontabs, where it has to be of letters, digits and . _ - + @ ~; a tenant \
-         can be given by its id"
+        "{0} cannot be written into units and crontabs: only letters, digits and . _ - + @ ~ can; name a tenant by its id"
     )]
     Option(String),
 }
 
-/// A pass at each interval.
+/// A command that is run at an interval.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule<'a> {
     /// The program's absolute path.
@@ -80,12 +79,12 @@ pub struct Schedule<'a> {
     pub config: &'a Path,
     /// From the start of a pass to the start of the next.
     pub interval: Duration,
-    /// What else each pass is told, such as `--shard=0/4`.
+    /// Further options of each pass, such as `--shard=0/4`.
     pub options: &'a [String],
 }
 
 impl Schedule<'_> {
-    /// What is to be written where: the units under their paths, or a file for `/etc/cron.d`.
+    /// Returns the units, each after a comment with its path, or a file for `/etc/cron.d`.
     pub fn text(&self, scheduler: Scheduler) -> Result<String, ScheduleError> {
         match scheduler {
             Scheduler::Systemd => {
@@ -100,7 +99,7 @@ impl Schedule<'_> {
         }
     }
 
-    /// What keeps the schedule from working as it is printed, and the mend.
+    /// Returns what keeps the printed text from working, and the fix.
     pub fn warnings(&self, scheduler: Scheduler) -> Vec<String> {
         let is_hidden = |path: &&Path| HIDDEN.iter().any(|folder| path.starts_with(folder));
         match scheduler {
@@ -142,14 +141,14 @@ impl Schedule<'_> {
     }
 
     fn crontab(&self) -> Result<String, ScheduleError> {
-        let asked = self.interval.as_secs();
-        let (kept, times) = times(asked).ok_or(ScheduleError::TooOften)?;
-        let remark = if kept == asked {
+        let requested = self.interval.as_secs();
+        let (kept, times) = times(requested).ok_or(ScheduleError::TooOften)?;
+        let remark = if kept == requested {
             String::new()
         } else {
             format!(
-                "# cron cannot keep an interval of {}; this is the next shorter one that it can, {}.\n",
-                in_words(asked),
+                "# cron cannot express an interval of {}; this is the next shorter one, {}.\n",
+                in_words(requested),
                 in_words(kept)
             )
         };
@@ -157,19 +156,19 @@ impl Schedule<'_> {
     }
 }
 
-/// Neither systemd nor a shell nor cron sees anything special in it.
+/// Whether a character has no special meaning for systemd, a shell and cron.
 fn is_plain(character: char) -> bool {
     character.is_ascii_alphanumeric() || "/._-+@~".contains(character)
 }
 
-/// The path, if it is absolute and plain.
+/// Returns an absolute path without special characters as text.
 fn plain(path: &Path) -> Result<&str, ScheduleError> {
     path.to_str()
         .filter(|text| text.starts_with('/') && text.chars().all(is_plain))
         .ok_or_else(|| ScheduleError::Path(path.display().to_string()))
 }
 
-/// The interval as a calendar event, if a day, an hour or a minute can be divided by it. See systemd.time(7).
+/// Returns the interval as a calendar event if it divides a minute, an hour or a day. See systemd.time(7).
 fn calendar(seconds: u64) -> Option<String> {
     let parts = |whole: u64, unit: u64| {
         (seconds.is_multiple_of(unit) && seconds < whole && whole.is_multiple_of(seconds))
@@ -190,12 +189,13 @@ fn calendar(seconds: u64) -> Option<String> {
     }
 }
 
-/// The timer for any other interval: counted from the start of one pass to that of the next, the first at once.
+/// Returns the timer for any other interval, counted from the start of a pass to that of the next. The first starts at
+/// once.
 fn evenly(seconds: u64) -> String {
     let begin = TIMER.find(CALENDAR).expect("the shipped timer has a calendar event");
     let end = TIMER.find("\n[Install]").expect("the shipped timer can be enabled");
     format!(
-        "{}# No calendar keeps an interval of {}: it is counted from pass to pass, and the first starts at once.\n\
+        "{}# A calendar event cannot express an interval of {}: it is counted from pass to pass. The first starts at once.\n\
          OnActiveSec=0s\nOnUnitActiveSec={seconds}s\nAccuracySec=1s\n{}",
         &TIMER[..begin],
         in_words(seconds),
@@ -203,9 +203,9 @@ fn evenly(seconds: u64) -> String {
     )
 }
 
-/// The longest interval that cron can keep and that is not longer than the one asked for: in seconds, and as the five
-/// fields of crontab(5).
-fn times(asked: u64) -> Option<(u64, String)> {
+/// Returns the longest interval that cron can express and that is not longer than the requested one: in seconds, and as
+/// the five fields of crontab(5).
+fn times(requested: u64) -> Option<(u64, String)> {
     let minutes = (1..60).filter(|minutes| 60 % minutes == 0).map(|minutes| {
         let field = if minutes == 1 { "*".to_owned() } else { format!("*/{minutes}") };
         (minutes * SECONDS_OF_MINUTE, format!("{field} * * * *"))
@@ -215,7 +215,7 @@ fn times(asked: u64) -> Option<(u64, String)> {
         (hours * SECONDS_OF_HOUR, format!("0 {field} * * *"))
     });
     let longer = [(SECONDS_OF_DAY, "0 0 * * *".to_owned()), (SECONDS_OF_WEEK, "0 0 * * 0".to_owned())];
-    minutes.chain(hours).chain(longer).take_while(|(kept, _)| *kept <= asked).last()
+    minutes.chain(hours).chain(longer).take_while(|(kept, _)| *kept <= requested).last()
 }
 
 /// `90s`, `7m`, `5h`, `2d`
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn for_the_default_it_prints_the_shipped_files() {
+    fn the_text_for_the_default_interval_is_that_of_the_shipped_files() {
         assert_eq!(text(300, Scheduler::Cron), CRONTAB);
         let units = text(300, Scheduler::Systemd);
         assert_eq!(
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_paths_are_those_of_the_program_and_the_configuration() {
+    fn the_paths_of_the_program_and_the_configuration_are_used() {
         let (program, config) = (Path::new("/opt/collector/bin/collect"), Path::new("/srv/a@b.yaml"));
         let schedule = Schedule { program, config, ..of(300) };
         let units = schedule.text(Scheduler::Systemd).expect("plain paths");
@@ -285,12 +285,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pass_is_told_stands_behind_the_configuration() {
+    fn the_options_of_a_pass_follow_the_configuration() {
         let options = ["--shard=0/4".to_owned(), "--credentials=/etc/secrets.yaml".to_owned()];
         let schedule = Schedule { options: &options, ..of(300) };
-        let told = format!(" --config {CONFIG} --shard=0/4 --credentials=/etc/secrets.yaml\n");
+        let command = format!(" --config {CONFIG} --shard=0/4 --credentials=/etc/secrets.yaml\n");
         for scheduler in [Scheduler::Systemd, Scheduler::Cron] {
-            assert!(schedule.text(scheduler).expect("plain options").contains(&told), "{scheduler:?}");
+            assert!(schedule.text(scheduler).expect("plain options").contains(&command), "{scheduler:?}");
         }
         let strange = ["--tenant=a b".to_owned()];
         let refused = Schedule { options: &strange, ..of(300) }.text(Scheduler::Cron);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_sandbox_hides_is_reported() {
+    fn a_program_that_the_sandbox_hides_is_reported() {
         let schedule = Schedule { program: Path::new("/root/.cargo/bin/collect"), ..of(300) };
         assert!(schedule.warnings(Scheduler::Systemd)[0].contains("cannot see /root/.cargo/bin/collect"));
         assert_eq!(schedule.warnings(Scheduler::Cron), [""; 0]);
@@ -306,30 +306,31 @@ mod tests {
     }
 
     #[test]
-    fn cron_keeps_the_interval_or_the_next_shorter_one_and_says_so() {
+    fn cron_uses_the_interval_or_the_next_shorter_one_with_a_comment() {
         for (seconds, times, remark) in [
             (60, "* * * * *", None),
-            (90, "* * * * *", Some("90s; this is the next shorter one that it can, 1m")),
-            (420, "*/6 * * * *", Some("7m; this is the next shorter one that it can, 6m")),
+            (90, "* * * * *", Some("90s; this is the next shorter one, 1m")),
+            (420, "*/6 * * * *", Some("7m; this is the next shorter one, 6m")),
             (900, "*/15 * * * *", None),
             (3600, "0 * * * *", None),
-            (5400, "0 * * * *", Some("90m; this is the next shorter one that it can, 1h")),
+            (5400, "0 * * * *", Some("90m; this is the next shorter one, 1h")),
             (6 * 3600, "0 */6 * * *", None),
             (86_400, "0 0 * * *", None),
-            (2 * 86_400, "0 0 * * *", Some("2d; this is the next shorter one that it can, 1d")),
+            (2 * 86_400, "0 0 * * *", Some("2d; this is the next shorter one, 1d")),
             (7 * 86_400, "0 0 * * 0", None),
         ] {
             let text = text(seconds, Scheduler::Cron);
             let line = text.lines().last().expect("a line");
             assert!(line.starts_with(&format!("{times} office365-collector /usr/bin/")), "{seconds}: {line}");
-            let told = text.lines().find_map(|line| line.strip_prefix("# cron cannot keep an interval of "));
-            assert_eq!(told.map(|told| told.trim_end_matches('.')), remark, "{seconds}");
+            let comment =
+                text.lines().find_map(|line| line.strip_prefix("# cron cannot express an interval of "));
+            assert_eq!(comment.map(|comment| comment.trim_end_matches('.')), remark, "{seconds}");
         }
         assert_eq!(of(59).text(Scheduler::Cron), Err(ScheduleError::TooOften));
     }
 
     #[test]
-    fn a_timer_keeps_every_interval() {
+    fn a_timer_has_any_interval() {
         for (seconds, line) in [
             (1, "OnCalendar=*:*:0/1"),
             (30, "OnCalendar=*:*:0/30"),
