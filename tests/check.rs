@@ -353,7 +353,7 @@ fn a_configuration_with_mistakes_is_told_and_one_with_warnings_is_tried() {
         .expect("a file");
     let run = installation.run_bare(&["--config", "wrong.yaml", "check"]);
     run.assert_code(78).assert_line_with(&["[ERROR] wrong.yaml", "interval"]);
-    assert_eq!(run.stdout, "✗ The configuration is wrong; mend what the log lists, then check again\n");
+    assert_eq!(run.stdout, "✗ The configuration is wrong; fix what the log lists, then check again\n");
 
     set_mode(&installation.config_file(), 0o644);
     let run = check(&installation, 0);

@@ -397,7 +397,10 @@ fn a_schedule_keeps_the_configurations_interval() {
     assert!(off.run(&["schedule", "cron"]).assert_code(0).stdout.contains("*/5 * * * * "));
 
     let often = Installation::new().setting("interval: 30s");
-    often.run(&["schedule", "cron"]).assert_code(78).assert_line_with(&["[ERROR] interval:", "every minute"]);
+    often
+        .run(&["schedule", "cron"])
+        .assert_code(78)
+        .assert_line_with(&["[ERROR] interval:", "at most once a minute"]);
     assert_eq!(installation.simulator.requests().len() + often.simulator.requests().len(), 0);
 }
 
