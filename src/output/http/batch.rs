@@ -69,7 +69,19 @@ impl HttpBatch {
     /// Adds a record.
     pub fn push(&mut self, record: BatchRecord<'_>, framing: Framing) {
         let BatchRecord { record, text, line_bytes } = record;
-        self.text.extend([text, framing.between]);
+        self.push_with(record, line_bytes, framing, |to| to.push_str(text));
+    }
+
+    /// Adds a record whose text `write` appends.
+    pub fn push_with(
+        &mut self,
+        record: BlobRecord,
+        line_bytes: usize,
+        framing: Framing,
+        write: impl FnOnce(&mut String),
+    ) {
+        write(&mut self.text);
+        self.text.push_str(framing.between);
         self.items.push(BatchItem { end: self.text.len(), record, line_bytes });
     }
 

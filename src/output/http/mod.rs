@@ -48,7 +48,7 @@ use crate::{
     records::RecordBatch,
 };
 use azure::Azure;
-use batch::{BatchRecord, HttpBatch};
+use batch::HttpBatch;
 use client::HttpClient;
 use delivery::PendingAck;
 use elastic::Elastic;
@@ -65,8 +65,6 @@ pub struct HttpOutput {
     format: Arc<dyn Format>,
     /// The records that are not sent yet.
     batch: HttpBatch,
-    /// One record as the format writes it.
-    record: String,
     /// Created when it is first needed.
     client: Option<Arc<HttpClient>>,
     senders: Option<SenderPool>,
@@ -88,7 +86,6 @@ impl HttpOutput {
             cancel: cancel.clone(),
             format,
             batch: HttpBatch::default(),
-            record: String::new(),
             client: None,
             senders: None,
         }
@@ -131,16 +128,21 @@ impl HttpOutput {
     /// Adds records to the batch, and sends it whenever it is full.
     fn collect(&mut self, source: &Source<'_>, records: &RecordBatch) -> Result<(), OutputError> {
         let framing = self.format.framing();
+        let around = framing.open.len() + framing.close.len();
         for record in records.iter() {
-            self.record.clear();
-            self.format.append(source, record, &mut self.record);
-            let bytes = framing.open.len() + self.batch.bytes() + self.record.len() + framing.close.len();
-            if bytes > self.settings.batch_bytes_max || self.batch.len() >= self.settings.batch_records_max {
+            let id = BlobRecord { blob: source.blob, id: record.id() };
+            let write = |to: &mut String| self.format.append(source, record, to);
+            self.batch.push_with(id, record.line().len(), framing, write);
+            let bytes = around + self.batch.bytes() - framing.between.len();
+            let is_over =
+                bytes > self.settings.batch_bytes_max || self.batch.len() > self.settings.batch_records_max;
+            if is_over && self.batch.len() > 1 {
+                let count = self.batch.len() - 1;
+                let (full, last) = std::mem::take(&mut self.batch).split_at(count);
+                self.batch = full;
                 self.send()?;
+                self.batch = last;
             }
-            let (text, line_bytes) = (self.record.as_str(), record.line().len());
-            let record = BlobRecord { blob: source.blob, id: record.id() };
-            self.batch.push(BatchRecord { record, text, line_bytes }, framing);
         }
         Ok(())
     }
