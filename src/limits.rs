@@ -47,14 +47,36 @@ pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 /// The newest seconds of a listing are not stable yet: windows end this long before now.
 pub const SETTLING: Duration = Duration::from_secs(5);
 
-/// Most pages of one window: an API that names a next page for ever is not followed for ever.
+/// Maximum number of pages of one listing, which is of an hour if it has many. An API that names a next page for ever is
+/// not followed for ever, however much its pages bring.
 pub const PAGES_MAX: u32 = 2_000;
+
+/// A page that names a next one and brings at most this number of new blobs is thin. Real pages have about 200.
+pub const THIN_PAGE_BLOBS_MAX: usize = 1;
+
+/// A feed whose listings bring this number of thin pages in a row does not end, …
+pub const THIN_PAGES_MAX: u32 = 200;
+
+/// … nor does one that brings only thin pages for this time, …
+pub const THIN_PAGES_LAST_MAX: Duration = Duration::from_secs(60);
+
+/// … if they are at least this number: a single page can wait for this long because its tenant is throttled.
+pub const THIN_PAGES_TIMED_MIN: u32 = 5;
 
 /// A window with more pages than these is listed in parts of an hour, side by side, instead of page after page.
 pub const PAGES_BEFORE_SPLIT: u32 = 4;
 
 /// Most blobs that wait for their download. While there are as many, a tenant that has some lists no further page.
 pub const WAITING_BLOBS_MAX: usize = 10_000;
+
+/// While as many blobs wait, this number of a page's blobs is still accepted; the page is listed again for the others.
+pub const PAGE_BLOBS_MIN: usize = 1_000;
+
+/// Maximum number of times that a page is listed again because it has more blobs than may wait.
+pub const PARTS_MAX: u32 = 100;
+
+/// Maximum size of an answer to a login or about subscriptions. Real ones have a few kilobytes.
+pub const SMALL_BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Most blobs on their way from the pool to the writer; their bytes are bounded by `maxMemory`.
 pub const WRITER_QUEUE_BLOBS: usize = 64;

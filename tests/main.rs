@@ -7,6 +7,7 @@ mod support;
 
 mod api_errors;
 mod architecture;
+mod bounds;
 mod check;
 mod clocks;
 mod commands;

@@ -4,12 +4,17 @@
 //! origin only**: it checks every URL from a response before it uses it, and follows no redirect.
 
 use std::{
+    fmt,
     io::{self, Read},
+    marker::PhantomData,
     time::{Duration, Instant},
 };
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 use ureq::{
     http::{HeaderMap, Response, Uri, response::Parts},
@@ -115,18 +120,23 @@ impl Client {
     /// file.
     ///
     /// Source: "Microsoft identity platform and the OAuth 2.0 client credentials flow".
-    pub fn log_in(&self, tenant: &Tenant) -> Result<Token, ApiError> {
+    pub fn log_in(&self, tenant: &Tenant, room: impl FnMut(usize)) -> Result<Token, ApiError> {
         let app = app_of(tenant);
         let (url, form) = (app.token_url(), app.form(tenant.cloud.api_url())?);
         let response = self.agents.agent_for(&url).post(&url).send_form(form.fields());
         let mut body = Body::default();
-        self.read_body(tenant, &url, response, &mut body, |_| ())?;
+        self.read_body(tenant, &url, response, &mut body, self.small_body_bytes_max(), room)?;
         let response: login::TokenResponse = parse(body.bytes(), "a token")?;
         Ok(Token { authorization: response.authorization(), lifetime: response.lifetime() })
     }
 
     /// Lists the subscriptions of a tenant.
-    pub fn subscriptions(&self, tenant: &Tenant, token: &Token) -> Result<Vec<Subscription>, ApiError> {
+    pub fn subscriptions(
+        &self,
+        tenant: &Tenant,
+        token: &Token,
+        room: impl FnMut(usize),
+    ) -> Result<Vec<Subscription>, ApiError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Entry {
@@ -135,7 +145,7 @@ impl Client {
         }
         let url = operation(tenant, "subscriptions/list?");
         let mut body = Body::default();
-        self.get(tenant, &url, token, &mut body, |_| ())?;
+        self.get(tenant, &url, token, &mut body, self.small_body_bytes_max(), room)?;
         let entries: Vec<Entry> = parse_list(body.bytes(), "a list of subscriptions")?;
         Ok(entries
             .into_iter()
@@ -156,11 +166,13 @@ impl Client {
         tenant: &Tenant,
         token: &Token,
         content_type: ContentType,
+        room: impl FnMut(usize),
     ) -> Result<(), ApiError> {
         let url = operation(tenant, &format!("subscriptions/start?contentType={content_type}&"));
         let request =
             self.agents.agent_for(&url).post(&url).header("Authorization", token.authorization.reveal());
-        self.read_body(tenant, &url, request.send_empty(), &mut Body::default(), |_| ()).map(drop)
+        let (response, mut body) = (request.send_empty(), Body::default());
+        self.read_body(tenant, &url, response, &mut body, self.small_body_bytes_max(), room).map(drop)
     }
 
     /// Returns the URL of the first page of a window.
@@ -177,27 +189,41 @@ impl Client {
 
     /// Lists one page: the first one of a window, or the next one that an earlier page names.
     ///
-    /// `end` is the end of the listed window, which replaces an unreadable creation time of a blob.
+    /// `end` is the end of the listed window, which replaces an unreadable creation time of a blob. `room` is called
+    /// with the number of bytes before memory is taken for the body and for the blobs.
     pub fn list_page(
         &self,
         tenant: &Tenant,
         token: &Token,
         url: &str,
         end: Timestamp,
+        mut room: impl FnMut(usize),
     ) -> Result<Page, ApiError> {
         check_origin(tenant, "NextPageUri", url)?;
         let mut body = Body::default();
-        let headers = self.get(tenant, &with_publisher(url, tenant), token, &mut body, |_| ())?;
-        let entries: Vec<&RawValue> = parse_list(body.bytes(), "a list of blobs")?;
-        let (mut blobs, mut unreadable) = (Vec::with_capacity(entries.len()), None);
-        for entry in entries {
+        let headers =
+            self.get(tenant, &with_publisher(url, tenant), token, &mut body, self.body_bytes_max, &mut room)?;
+        let (mut blobs, mut unreadable, mut room_left) = (Vec::new(), None, 0);
+        let read = |entry: &RawValue| {
             let blob = read_entry(entry.get(), end);
             let is_fetchable = (1..=limits::CONTENT_URI_BYTES_MAX).contains(&blob.content_uri.len());
             if blob.content_id.is_empty() || !is_fetchable {
                 unreadable.get_or_insert(blob.content_id);
             } else {
+                let bytes = size_of::<ListedBlob>()
+                    + blob.content_id.len()
+                    + blob.content_uri.len()
+                    + blob.expiration.len();
+                if bytes > room_left {
+                    room(limits::BODY_STEP_BYTES);
+                    room_left += limits::BODY_STEP_BYTES;
+                }
+                room_left -= bytes;
                 blobs.push(blob);
             }
+        };
+        if !body.bytes().trim_ascii().is_empty() {
+            parse_with(EachElement(read), body.bytes(), "a list of blobs")?;
         }
         let next = ["nextpageuri", "nextpageurl"].iter().find_map(|name| headers.get(*name));
         let next = next.filter(|url| !url.as_bytes().trim_ascii().is_empty()); // an empty value was seen at the end
@@ -225,7 +251,8 @@ impl Client {
         room: impl FnMut(usize),
     ) -> Result<(), ApiError> {
         check_origin(tenant, "contentUri", &blob.content_uri)?;
-        self.get(tenant, &with_publisher(&blob.content_uri, tenant), token, body, room).map(drop)
+        let url = with_publisher(&blob.content_uri, tenant);
+        self.get(tenant, &url, token, body, self.body_bytes_max, room).map(drop)
     }
 
     /// Does the same for a blob that earlier attempts could not read. If its compressed body cannot be read to the end,
@@ -245,21 +272,26 @@ impl Client {
     ) -> Result<(), ApiError> {
         check_origin(tenant, "contentUri", &blob.content_uri)?;
         let url = with_publisher(&blob.content_uri, tenant);
-        let (head, sent) = self.accept(tenant, &url, self.request(&url, token))?;
+        let (head, sent) = self.accept(tenant, &url, self.request(&url, token), self.body_bytes_max)?;
         if !encoding::is_encoded(&head.headers) {
-            self.fill(&url, &mut sent.into_reader(), body, room)?;
+            self.fill(&url, &mut sent.into_reader(), body, self.body_bytes_max, room)?;
             return check_success(&head, body);
         }
-        let arrived = self.fill(&url, &mut sent.into_reader(), encoded, &mut room);
+        let arrived = self.fill(&url, &mut sent.into_reader(), encoded, self.body_bytes_max, &mut room);
         if arrived.as_ref().is_err_and(|failure| !failure.is_unreadable_body()) {
             return arrived;
         }
         let mut reader = SmallReads(encoding::reader(&head.headers, encoded.bytes())?);
-        let decoded = self.fill(&url, &mut reader, body, &mut room);
+        let decoded = self.fill(&url, &mut reader, body, self.body_bytes_max, &mut room);
         drop(reader);
         arrived.and(decoded)?;
         *encoded = Body::default();
         check_success(&head, body)
+    }
+
+    /// Returns the maximum size of an answer to a login or about subscriptions.
+    fn small_body_bytes_max(&self) -> usize {
+        limits::SMALL_BODY_BYTES_MAX.min(self.body_bytes_max)
     }
 
     fn request(&self, url: &str, token: &Token) -> Result<Response<ureq::Body>, ureq::Error> {
@@ -272,9 +304,10 @@ impl Client {
         url: &str,
         token: &Token,
         body: &mut Body,
+        bytes_max: usize,
         room: impl FnMut(usize),
     ) -> Result<HeaderMap, ApiError> {
-        self.read_body(tenant, url, self.request(url, token), body, room)
+        self.read_body(tenant, url, self.request(url, token), body, bytes_max, room)
     }
 
     /// Reads the whole body of a response, or returns the error that the response contains.
@@ -284,21 +317,23 @@ impl Client {
         url: &str,
         response: Result<Response<ureq::Body>, ureq::Error>,
         body: &mut Body,
+        bytes_max: usize,
         room: impl FnMut(usize),
     ) -> Result<HeaderMap, ApiError> {
-        let (head, sent) = self.accept(tenant, url, response)?;
+        let (head, sent) = self.accept(tenant, url, response, bytes_max)?;
         let mut reader = encoding::reader(&head.headers, sent.into_reader())?;
-        self.fill(url, &mut reader, body, room)?;
+        self.fill(url, &mut reader, body, bytes_max, room)?;
         check_success(&head, body)?;
         Ok(head.headers)
     }
 
-    /// Returns the head and the unread body of a response with a success status.
+    /// Returns the head and the unread body of a response with a success status that announces at most `bytes_max` bytes.
     fn accept(
         &self,
         tenant: &Tenant,
         url: &str,
         response: Result<Response<ureq::Body>, ureq::Error>,
+        bytes_max: usize,
     ) -> Result<(Parts, ureq::Body), ApiError> {
         let response = response.map_err(|error| NetworkError::from_ureq(&self.agents.peer(url), error))?;
         let (head, sent) = response.into_parts();
@@ -310,18 +345,19 @@ impl Client {
             let status = head.status.as_u16();
             return Err(ApiError::from_response(status, &head.headers, &reason, Timestamp::now()));
         }
-        if sent.content_length().is_some_and(|length| length > self.body_bytes_max as u64) {
-            return Err(ApiError::TooLarge { limit_bytes: self.body_bytes_max });
+        if sent.content_length().is_some_and(|length| length > bytes_max as u64) {
+            return Err(ApiError::TooLarge { limit_bytes: bytes_max });
         }
         Ok((head, sent))
     }
 
-    /// Reads to the end, at most `body_bytes_max` bytes.
+    /// Reads to the end, at most `bytes_max` bytes.
     fn fill(
         &self,
         url: &str,
         reader: &mut dyn Read,
         body: &mut Body,
+        bytes_max: usize,
         mut room: impl FnMut(usize),
     ) -> Result<(), ApiError> {
         loop {
@@ -334,8 +370,8 @@ impl Client {
             if read.map_err(|error| NetworkError::from_body(&self.agents.peer(url), error))? == 0 {
                 return Ok(());
             }
-            if body.len() > self.body_bytes_max {
-                return Err(ApiError::TooLarge { limit_bytes: self.body_bytes_max });
+            if body.len() > bytes_max {
+                return Err(ApiError::TooLarge { limit_bytes: bytes_max });
             }
         }
     }
@@ -444,11 +480,48 @@ fn check_origin(tenant: &Tenant, what: &'static str, url: &str) -> Result<(), Ap
 
 /// Parses the JSON of a response. The error quotes nothing: the body can contain a token.
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, ApiError> {
+    parse_with(PhantomData, body, what)
+}
+
+/// Does the same with a seed.
+fn parse_with<'a, Seed: DeserializeSeed<'a>>(
+    seed: Seed,
+    body: &'a [u8],
+    what: &str,
+) -> Result<Seed::Value, ApiError> {
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    serde_json::from_slice(text).map_err(|error| {
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let value = seed.deserialize(&mut reader);
+    value.and_then(|value| reader.end().map(|()| value)).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         ApiError::Malformed(format!("not {what} (JSON breaks at {place} of {} bytes)", body.len()))
     })
+}
+
+/// Calls a function with each element of an array, so that no list of them is held.
+struct EachElement<F>(F);
+
+impl<'de, F: FnMut(&'de RawValue)> DeserializeSeed<'de> for EachElement<F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for EachElement<F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(element) = elements.next_element()? {
+            self.0(element);
+        }
+        Ok(())
+    }
 }
 
 /// Parses a response that is a list. An empty body was seen in place of an empty list.

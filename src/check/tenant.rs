@@ -20,7 +20,7 @@ pub fn check(client: &Client, tenant: &Tenant, reached: &Reached, lines: &mut Li
         ));
         return false;
     }
-    let token = match client.log_in(tenant) {
+    let token = match client.log_in(tenant, |_| ()) {
         Ok(token) => token,
         Err(failure) => {
             lines.bad(Exit::TryAgain, format_args!("{label}: login: {}", failure.advice()));
@@ -56,7 +56,7 @@ fn check_credential(tenant: &Tenant, lines: &mut Lines) -> bool {
 
 fn check_subscriptions(client: &Client, tenant: &Tenant, token: &Token, lines: &mut Lines) {
     let label = tenant.label();
-    let listed = match client.subscriptions(tenant, token) {
+    let listed = match client.subscriptions(tenant, token, |_| ()) {
         Ok(listed) => listed,
         Err(failure) => {
             lines.bad(Exit::TryAgain, format_args!("{label}: subscriptions: {}", failure.advice()));

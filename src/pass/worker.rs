@@ -70,6 +70,10 @@ pub struct PageOf {
     pub seen: Vec<u64>,
     /// How many times its window was listed again because of a loop.
     pub loops: u32,
+    /// The number of times that it was accepted only in part, and is listed again.
+    pub parts: u32,
+    /// The highest number of a page before its window was listed again: the pages up to it bring nothing new.
+    pub pages_before: u32,
 }
 
 /// What came of a task.
@@ -107,22 +111,26 @@ impl Worker {
     /// Does one task. `token` is the tenant's; only a login goes without. With `in_part`, a blob that cannot be read as
     /// a whole is delivered as far as it can be.
     pub fn run(&self, task: &Task, token: Option<&Token>, in_part: bool) -> Result<Outcome, ApiError> {
+        let mut share = self.memory.share(); // given back when the answer is parsed
+        let room = |bytes| share.grow_bytes(bytes);
         if let Task::LogIn(tenant) = task {
-            return self.client.log_in(self.feeds.tenant(*tenant)).map(Outcome::Token);
+            return self.client.log_in(self.feeds.tenant(*tenant), room).map(Outcome::Token);
         }
         let token = token.expect("the schedule hands out nothing but logins before there is a token");
         match task {
             Task::LogIn(_) => unreachable!("done above"),
             Task::ListSubscriptions(tenant) => {
-                self.client.subscriptions(self.feeds.tenant(*tenant), token).map(Outcome::Subscriptions)
+                self.client.subscriptions(self.feeds.tenant(*tenant), token, room).map(Outcome::Subscriptions)
             }
             Task::Subscribe(feed) => {
                 let (tenant, content_type) = self.feeds.feed(*feed);
-                self.client.start_subscription(tenant, token, content_type).map(|()| Outcome::Subscribed)
+                self.client
+                    .start_subscription(tenant, token, content_type, room)
+                    .map(|()| Outcome::Subscribed)
             }
             Task::ListPage(feed, page) => {
                 let (tenant, _) = self.feeds.feed(*feed);
-                self.client.list_page(tenant, token, &page.url, page.period.end).map(Outcome::Page)
+                self.client.list_page(tenant, token, &page.url, page.period.end, room).map(Outcome::Page)
             }
             Task::Download(feed, wanted) => self.download(*feed, wanted, token, in_part),
         }

@@ -56,6 +56,7 @@ impl Scheduler<'_> {
                     *page = PageOf {
                         url: page.first_url.clone(),
                         number: 1,
+                        pages_before: page.pages_before.max(page.number),
                         restarts,
                         is_readable: true,
                         seen: Vec::new(),

@@ -48,7 +48,10 @@ use crate::{
     config::Collect,
     delivery::{OutputSet, PendingBlob},
     feed::ListedBlob,
-    limits::{AUTO_REMEMBERED, AUTO_START, QUIET_FEED_NOTICE, SALVAGE_LAST_HOURS, SALVAGE_PASSES},
+    limits::{
+        AUTO_REMEMBERED, AUTO_START, QUIET_FEED_NOTICE, SALVAGE_LAST_HOURS, SALVAGE_PASSES,
+        THIN_PAGES_LAST_MAX, THIN_PAGES_MAX, THIN_PAGES_TIMED_MIN,
+    },
     report::{
         Counts, FeedReport, Stop, Summary,
         line_limit::{Key, LineLimit},
@@ -161,6 +164,8 @@ struct FeedState {
     open_parts: Vec<usize>,
     /// Parts that are being listed, in all windows.
     running_parts: usize,
+    /// Its latest pages that brought next to nothing.
+    thin_pages: ThinPages,
     /// Whether its listing was begun.
     is_begun: bool,
     is_stopped: bool,
@@ -179,6 +184,17 @@ struct FeedState {
     pages: Vec<Attempt>,
     /// Blobs that wait from earlier passes and are not yet listed in this one.
     waiting: HashMap<BlobKey, PendingBlob>,
+}
+
+/// Pages in a row, of all listings of a feed, that name a next page and bring at most one new blob.
+///
+/// A listing that comes to its end, and a page with more, end the row.
+#[derive(Default)]
+struct ThinPages {
+    number: u32,
+    since: Option<Instant>,
+    /// Whether there were too many of them in this pass.
+    is_endless: bool,
 }
 
 /// A blob that is not delivered everywhere.
@@ -678,6 +694,20 @@ impl<'a> Scheduler<'a> {
     fn key(&self, feed: FeedIndex, wanted: &PendingBlob) -> BlobKey {
         let (tenant, content_type) = self.feeds.feed(feed);
         BlobKey::new(&tenant.tenant_id, content_type, &wanted.blob.content_id)
+    }
+}
+
+impl ThinPages {
+    fn add(&mut self, now: Instant) {
+        self.number += 1;
+        let lasts = now.saturating_duration_since(*self.since.get_or_insert(now));
+        self.is_endless |= self.number >= THIN_PAGES_MAX
+            || self.number >= THIN_PAGES_TIMED_MIN && lasts >= THIN_PAGES_LAST_MAX;
+    }
+
+    fn end_row(&mut self) {
+        self.number = 0;
+        self.since = None;
     }
 }
 

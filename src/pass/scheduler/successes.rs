@@ -14,8 +14,8 @@ use crate::{
     delivery::{OutputSet, PendingBlob},
     feed::ListedBlob,
     limits::{
-        CLOCK_TOLERANCE, EXPIRATION_GRACE, PAGES_BEFORE_SPLIT, PAGES_MAX, SUBSCRIPTION_START_INTERVAL,
-        TOKEN_LIFETIME, TOKEN_MARGIN,
+        CLOCK_TOLERANCE, EXPIRATION_GRACE, PAGE_BLOBS_MIN, PAGES_BEFORE_SPLIT, PAGES_MAX, PARTS_MAX,
+        SUBSCRIPTION_START_INTERVAL, THIN_PAGE_BLOBS_MAX, TOKEN_LIFETIME, TOKEN_MARGIN, WAITING_BLOBS_MAX,
     },
     pass::{
         Mode,
@@ -51,7 +51,7 @@ impl Scheduler<'_> {
                 self.subscribed(feed, now);
             }
             (Task::ListPage(feed, page_of), Outcome::Page(page)) => {
-                return self.page_listed(feed, page_of, page);
+                return self.page_listed(feed, page_of, page, now);
             }
             (Task::Download(feed, wanted), Outcome::Handed(bytes)) => {
                 self.feed_states[feed.place()].counts.bytes += bytes as u64;
@@ -222,6 +222,8 @@ impl Scheduler<'_> {
             is_readable: true,
             seen: Vec::new(),
             loops: 0,
+            parts: 0,
+            pages_before: 0,
         };
         self.feed_states[feed.place()].running_parts += 1;
         self.push(Attempt::new(Task::ListPage(feed, page)));
@@ -240,40 +242,37 @@ impl Scheduler<'_> {
         feed: FeedIndex,
         mut page_of: PageOf,
         page: Page,
+        now: Instant,
     ) -> Vec<(FeedIndex, ListedBlob)> {
+        let listed_before = self.listed.len();
+        let (mut wanted, is_whole) = self.accept_blobs(feed, page.blobs);
+        if !is_whole {
+            page_of.parts += 1;
+            if page_of.parts > PARTS_MAX {
+                wanted.extend(self.pages_never_end(feed, &page_of, "its pages have too many blobs"));
+            } else {
+                log::debug!("A page for {} has more blobs than may wait", self.feeds.label(feed));
+                self.push(Attempt::new(Task::ListPage(feed, page_of)));
+            }
+            return self.want(feed, wanted);
+        }
         if let Some(id) = &page.unreadable {
             // The other blobs are taken; but the window is not listed, so that the next pass finds out again.
             page_of.is_readable = false;
-            log::error!(
-                "Listing failed for {}: blob {id:?} has an unreadable id or URI; the others are collected, and the next \
-                 pass lists them again",
-                self.feeds.label(feed)
-            );
-            self.feed_states[feed.place()].last_error =
-                Some(format!("blob {id:?} has an unreadable id or time"));
+            self.report_unreadable_entry(feed, id);
         }
-        let (tenant, content_type) = self.feeds.feed(feed);
-        let wanted_from = self.feed_states[feed.place()].plan.wanted_from.unwrap_or(Timestamp::MIN);
-        let mut wanted = Vec::new();
-        for blob in page.blobs.into_iter().filter(|blob| blob.created >= wanted_from) {
-            let key = BlobKey::new(&tenant.tenant_id, content_type, &blob.content_id);
-            if !self.listed.insert(key) {
-                continue;
-            }
-            let waiting = self.feed_states[feed.place()].waiting.remove(&key);
-            let (delivered_to, has_failed, failed_passes) = waiting
-                .map_or((OutputSet::EMPTY, false, 0), |waiting| {
-                    (waiting.delivered_to, waiting.has_failed, waiting.failed_passes)
-                });
-            let state = &mut self.feed_states[feed.place()];
-            state.last_blob = state.last_blob.max(Some(blob.created));
-            if self.known.contains(&tenant.tenant_id, content_type, &blob.content_id) {
-                state.counts.listed += 1;
-                state.counts.known += 1;
-            } else {
-                wanted.push(PendingBlob { blob, delivered_to, has_failed, failed_passes });
-            }
+        let is_new = page_of.number > page_of.pages_before;
+        let is_thin =
+            is_new && page.next.is_some() && self.listed.len() <= listed_before + THIN_PAGE_BLOBS_MAX;
+        let thin_pages = &mut self.feed_states[feed.place()].thin_pages;
+        let was_endless = thin_pages.is_endless;
+        if is_thin {
+            thin_pages.add(now);
+        } else if is_new {
+            thin_pages.end_row();
         }
+        let is_endless = is_thin && thin_pages.is_endless;
+        let row = thin_pages.number;
         page_of.seen.push(xxh3_64(page_of.url.as_bytes()));
         let is_loop = page.next.as_ref().is_some_and(|next| page_of.seen.contains(&xxh3_64(next.as_bytes())));
         match page.next {
@@ -290,12 +289,20 @@ impl Scheduler<'_> {
                     is_readable: true,
                     seen: Vec::new(),
                     loops: 1,
+                    pages_before: page_of.number,
                     ..page_of
                 };
                 self.push(Attempt::new(Task::ListPage(feed, first)));
             }
             Some(_) if is_loop => {
                 wanted.extend(self.pages_never_end(feed, &page_of, "the pages of the listing form a loop"));
+            }
+            Some(_) if is_endless && was_endless => {
+                wanted.extend(self.part_ended(feed)); // the cause was reported
+            }
+            Some(_) if is_endless => {
+                let why = format!("{row} pages in a row brought next to nothing new");
+                wanted.extend(self.pages_never_end(feed, &page_of, &why));
             }
             Some(_) if page_of.number == PAGES_BEFORE_SPLIT && !page_of.is_part => {
                 let hours = self.feed_states[feed.place()].plan.windows[page_of.window].hours();
@@ -306,7 +313,7 @@ impl Scheduler<'_> {
                 wanted.extend(self.part_ended(feed));
             }
             Some(url) if page_of.number < PAGES_MAX => {
-                let next = PageOf { url, number: page_of.number + 1, ..page_of };
+                let next = PageOf { url, number: page_of.number + 1, parts: 0, ..page_of };
                 self.push(Attempt::new(Task::ListPage(feed, next)));
             }
             Some(_) => {
@@ -321,15 +328,55 @@ impl Scheduler<'_> {
         self.want(feed, wanted)
     }
 
+    /// Takes over the blobs of a page, as many as may wait. Returns those that are wanted, and whether the page has no
+    /// more.
+    fn accept_blobs(&mut self, feed: FeedIndex, blobs: Vec<ListedBlob>) -> (Vec<PendingBlob>, bool) {
+        let (tenant, content_type) = self.feeds.feed(feed);
+        let state = &mut self.feed_states[feed.place()];
+        let wanted_from = state.plan.wanted_from.unwrap_or(Timestamp::MIN);
+        let room = WAITING_BLOBS_MAX.saturating_sub(self.waiting_blobs).max(PAGE_BLOBS_MIN);
+        let mut wanted = Vec::new();
+        for blob in blobs {
+            if wanted.len() >= room {
+                return (wanted, false);
+            }
+            let key = BlobKey::new(&tenant.tenant_id, content_type, &blob.content_id);
+            if !self.listed.insert(key) || blob.created < wanted_from {
+                continue;
+            }
+            let waiting = state.waiting.remove(&key);
+            let (delivered_to, has_failed, failed_passes) = waiting
+                .map_or((OutputSet::EMPTY, false, 0), |waiting| {
+                    (waiting.delivered_to, waiting.has_failed, waiting.failed_passes)
+                });
+            state.last_blob = state.last_blob.max(Some(blob.created));
+            if self.known.contains(&tenant.tenant_id, content_type, &blob.content_id) {
+                state.counts.listed += 1;
+                state.counts.known += 1;
+            } else {
+                wanted.push(PendingBlob { blob, delivered_to, has_failed, failed_passes });
+            }
+        }
+        (wanted, true)
+    }
+
+    fn report_unreadable_entry(&mut self, feed: FeedIndex, id: &str) {
+        log::error!(
+            "Listing failed for {}: blob {id:?} has an unreadable id or URI; the others are collected, and the next \
+             pass lists them again",
+            self.feeds.label(feed)
+        );
+        self.feed_states[feed.place()].last_error = Some(format!("blob {id:?} has an unreadable id or time"));
+    }
+
     /// A window that cannot be listed to its end is given up in this pass. Returns what [`Self::part_ended`] does.
     fn pages_never_end(&mut self, feed: FeedIndex, page_of: &PageOf, why: &str) -> Vec<PendingBlob> {
-        log::error!(
-            "Listing failed for {}: {why}, seen after page {}; what was listed is collected, and the next pass lists the \
-             period again",
-            self.feeds.label(feed),
-            page_of.number
+        let advice = format!(
+            "{why}, seen after page {} of the period from {} to {}; what was listed is collected, and the next pass lists \
+             the period again",
+            page_of.number, page_of.period.start, page_of.period.end
         );
-        self.feed_states[feed.place()].last_error = Some(why.to_owned());
+        self.report_failure(&Task::ListPage(feed, page_of.clone()), &advice, why.to_owned());
         self.part_ended(feed)
     }
 

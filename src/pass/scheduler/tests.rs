@@ -10,7 +10,10 @@ use crate::{
     config::{Cloud, Credential, RequestsPerMinute, Secret, Tenant},
     delivery::{OutputName, OutputSet},
     feed::ContentType,
-    limits::{REFUSED_TOKENS_MAX, THROTTLED_MAX, WAITING_BLOBS_MAX},
+    limits::{
+        PAGE_BLOBS_MIN, PAGES_BEFORE_SPLIT, PAGES_MAX, PARTS_MAX, REFUSED_TOKENS_MAX, THROTTLED_MAX,
+        WAITING_BLOBS_MAX,
+    },
     output::OutputError,
 };
 
@@ -580,6 +583,108 @@ fn a_page_token_that_is_always_invalid_does_not_list_its_window_for_ever() {
     }
     let (summary, _) = scheduler.finish();
     assert!(!summary.feeds[0].is_listed);
+}
+
+/// Lists a feed whose pages all name a next one. `blobs` are those of the page with that number, and each page takes
+/// `latency`. Returns the number of pages, how long they took, and the feed's error.
+fn list_without_end(
+    latency: Duration,
+    blobs: impl Fn(u32) -> Vec<ListedBlob>,
+) -> (u32, Duration, Option<String>) {
+    let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+    let mut scheduler = begin(&feeds, &collect(1), start);
+    let (mut now, mut pages) = (start, 0);
+    while let Some((attempt, _)) = scheduler.next(now) {
+        let answer = match &attempt.task {
+            Task::ListPage(..) => {
+                now += latency;
+                pages += 1;
+                let next = Some(format!("page {pages}"));
+                Outcome::Page(Page { blobs: blobs(pages), next, unreadable: None, is_blank: false })
+            }
+            Task::Download(..) => {
+                download_well(&mut scheduler, attempt, now);
+                continue;
+            }
+            task => good_answer(&feeds, task, &|_| Vec::new()),
+        };
+        scheduler.done(attempt, Ok(answer), now);
+    }
+    assert!(scheduler.is_over());
+    let (summary, progress) = scheduler.finish();
+    assert!(!summary.feeds[0].is_listed, "what was not listed to its end is listed again");
+    assert_eq!(total(&summary).delivered, total(&summary).listed, "what was listed is collected");
+    let error = progress.feeds.into_values().next().and_then(|feed| feed.last_error);
+    (pages, now - start, error)
+}
+
+#[test]
+fn a_listing_without_end_is_cut_by_number_when_its_pages_bring_next_to_nothing() {
+    let (none, one) = (|_| Vec::new(), |page| blobs(&format!("page {page}"), 1));
+    let cases: [&dyn Fn(u32) -> Vec<ListedBlob>; 2] = [&none, &one];
+    for blobs in cases {
+        let (pages, _, error) = list_without_end(Duration::ZERO, blobs);
+        assert_eq!(pages, THIN_PAGES_MAX + 1, "the other part of the window ends at its next page");
+        let error = error.expect("a cause");
+        assert!(error.contains("200 pages in a row brought next to nothing new"), "{error}");
+    }
+}
+
+#[test]
+fn a_listing_without_end_is_cut_by_time_when_its_pages_are_slow() {
+    let (pages, lasted, error) = list_without_end(Duration::from_secs(10), |_| Vec::new());
+    let latencies = Duration::from_secs(10 + 10); // of the first page, and of the other part's next one
+    assert_eq!((pages, lasted), (8, THIN_PAGES_LAST_MAX + latencies));
+    assert!(error.is_some_and(|error| error.contains("7 pages in a row")));
+    let (pages, ..) = list_without_end(Duration::from_secs(10 * 60), |_| Vec::new());
+    assert_eq!(pages, THIN_PAGES_TIMED_MIN + 1, "a single page can be slow because of its tenant");
+}
+
+#[test]
+fn a_listing_with_too_many_full_pages_is_cut_by_number_and_names_its_period() {
+    let (pages, lasted, error) =
+        list_without_end(Duration::from_millis(500), |page| blobs(&format!("page {page}"), 2));
+    assert_eq!(
+        pages,
+        PAGES_BEFORE_SPLIT + 2 * PAGES_MAX,
+        "the window is listed in two parts, by whole hours"
+    );
+    assert!(lasted > THIN_PAGES_LAST_MAX, "full pages may take their time");
+    let error = error.expect("a cause");
+    assert!(error.contains("too many pages, seen after page 2000 of the period from 2026-11-22T"), "{error}");
+}
+
+#[test]
+fn a_full_page_now_and_then_keeps_a_listing_going() {
+    let news =
+        |page: u32| if page.is_multiple_of(150) { blobs(&format!("page {page}"), 2) } else { Vec::new() };
+    let (pages, ..) = list_without_end(Duration::ZERO, news);
+    assert_eq!(pages, PAGES_BEFORE_SPLIT + 2 * PAGES_MAX);
+}
+
+#[test]
+fn a_page_that_invents_more_blobs_than_may_wait_is_not_listed_for_ever() {
+    let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+    let mut scheduler = begin(&feeds, &collect(1), now);
+    let mut pages = 0;
+    while let Some((mut attempt, _)) = scheduler.next(now) {
+        if matches!(attempt.task, Task::Download(..)) {
+            download_well(&mut scheduler, attempt, now);
+            continue;
+        }
+        if let Task::ListPage(_, page) = &mut attempt.task {
+            pages += 1;
+            page.parts = page.parts.max(PARTS_MAX - 2);
+        }
+        let count = if pages == 1 { WAITING_BLOBS_MAX + 1 } else { PAGE_BLOBS_MIN + 1 };
+        let answer = good_answer(&feeds, &attempt.task, &|_| blobs(&format!("answer {pages}"), count));
+        scheduler.done(attempt, Ok(answer), now);
+        assert!(scheduler.waiting_blobs <= WAITING_BLOBS_MAX + PAGE_BLOBS_MIN);
+    }
+    assert!(scheduler.is_over());
+    assert_eq!(pages, 3);
+    let (summary, progress) = scheduler.finish();
+    assert!(!summary.feeds[0].is_listed && progress.feeds.values().all(|feed| feed.last_error.is_some()));
 }
 
 #[test]

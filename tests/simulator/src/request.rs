@@ -112,7 +112,7 @@ impl Request {
     }
 
     /// The target without `PublisherIdentifier`, so as a next page's URL has it.
-    pub(crate) fn target_without_publisher(&self) -> String {
+    pub fn target_without_publisher(&self) -> String {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
         let kept: Vec<&str> = query
             .split('&')
