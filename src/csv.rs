@@ -406,6 +406,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::proptest_config())]
+
         #[test]
         fn a_row_has_the_key_of_its_record_whichever_columns_there_are(
             fields in fields(),

@@ -349,6 +349,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::proptest_config())]
+
         #[test]
         fn a_filter_agrees_with_what_a_tree_of_values_says(
             fields in prop::collection::btree_map("[ab]", value(), 0..3),

@@ -493,6 +493,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::proptest_config())]
+
         #[test]
         fn a_text_is_accepted_exactly_when_serde_json_accepts_it(
             text in "[\\[\\]{}\",:0-9eE+\\-. \\\\untrfalsé\u{1}\n]{0,16}",

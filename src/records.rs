@@ -550,6 +550,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::proptest_config())]
+
         #[test]
         fn an_array_of_values_becomes_its_values_or_nothing(
             values in prop::collection::vec(json(), 0..8),

@@ -430,6 +430,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(crate::proptest_config())]
+
         #[test]
         fn any_text_can_be_redacted(text in "[%&;#\\\\xu0-9a-fA-Züa/+=\"-]{0,60}", before in 0_usize..9) {
             let _ = known().redacted(&text);

@@ -17,14 +17,14 @@ const CONFIGURED: &[&str] = &["api", "output", "state", "pass", "report", "check
 const EVERY_OTHER: &[&str] = &[
     "api", "body", "check", "cli", "clock", "commands", "config", "csv", "delivery", "disk", "error", "exit",
     "feed", "filter", "json", "limits", "login", "network", "output", "pass", "records", "redact", "report",
-    "schedule", "state", "suggest", "time",
+    "state", "suggest", "time", "units",
 ];
 
 /// What each module of the library must not use.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("cli", &[]),
     ("commands", &[]),
-    ("pass", &["check", "cli", "commands", "schedule"]),
+    ("pass", &["check", "cli", "commands", "units"]),
     ("check", &["pass", "cli", "commands"]),
     ("api", &["output", "state", "pass", "report", "check", "cli", "commands", "exit"]),
     ("output", &["api", "state", "pass", "report", "check", "cli", "commands", "exit"]),
@@ -53,9 +53,9 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("network", CONFIGURED),
     ("records", WORKING),
     ("redact", WORKING),
-    ("schedule", WORKING),
     ("suggest", WORKING),
     ("time", WORKING),
+    ("units", WORKING),
 ];
 
 #[test]

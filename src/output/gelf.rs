@@ -304,6 +304,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::proptest_config())]
+
         #[test]
         fn any_record_is_a_message_with_all_of_its_fields(
             fields in prop::collection::vec(("[a-c@ä_.]{0,3}|id|level", prop_oneof!["[0-9]{1,25}", "\"\\PC*\""]), 0..12),

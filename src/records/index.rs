@@ -231,6 +231,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::proptest_config())]
+
         #[test]
         fn entries_are_read_as_they_were_pushed_without_those_that_were_dropped(mut entries in entries()) {
             let mut index = Index::default();

@@ -658,6 +658,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(crate::proptest_config())]
+
         #[test]
         fn any_file_can_be_opened_and_opening_it_again_changes_nothing(
             text in "([a-c$,]{0,6}(,2026-11-(2[0-9])T10:00:00Z)?(,11111111-1111-4111-8111-111111111111,DLP.All)?\n?){0,8}",

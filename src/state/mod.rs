@@ -497,6 +497,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::proptest_config())]
+
         #[test]
         fn the_state_remembers_what_was_committed_whatever_happens(
             steps in prop::collection::vec(step(), 1..25),

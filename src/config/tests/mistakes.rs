@@ -741,6 +741,8 @@ fn yaml() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(crate::proptest_config())]
+
     #[test]
     fn arbitrary_text_makes_mistakes_and_no_panic(text in yaml()) {
         let result = Trial::new(&text).credentials(&text).load();

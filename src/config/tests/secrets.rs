@@ -188,6 +188,8 @@ fn a_secret_that_became_a_key_is_not_shown() {
 }
 
 proptest! {
+    #![proptest_config(crate::proptest_config())]
+
     /// No message repeats a secret that is where a secret belongs, or was pasted into the line above or a mistyped
     /// key: wrong type, broken YAML.
     #[test]

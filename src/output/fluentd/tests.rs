@@ -221,6 +221,8 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
 }
 
 proptest! {
+    #![proptest_config(crate::proptest_config())]
+
     #[test]
     fn any_record_reads_as_what_it_was(fields in prop::collection::btree_map(".{0,8}", json(), 0..20)) {
         let record = serde_json::Value::Object(fields.into_iter().collect());

@@ -774,6 +774,8 @@ fn a_blob_that_waits_for_one_feed_and_is_listed_in_another_is_two_blobs() {
 }
 
 proptest! {
+    #![proptest_config(crate::proptest_config())]
+
     #[test]
     fn every_pass_ends_and_every_blob_has_one_fate_whatever_fails(seed in any::<u64>()) {
         any_pass(seed);
