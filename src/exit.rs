@@ -93,7 +93,7 @@ impl From<Stop> for Exit {
         match stop {
             Stop::Interrupted => Self::Interrupted,
             Stop::Terminated => Self::Terminated,
-            Stop::Deadline | Stop::Stragglers | Stop::Writer => Self::TryAgain,
+            Stop::Deadline | Stop::Stragglers | Stop::Writer | Stop::State => Self::TryAgain,
         }
     }
 }

@@ -95,3 +95,22 @@ fn what_a_killed_pass_left_is_told_once_and_then_forgotten() {
         assert_eq!(journal, "{\"version\":1}\n", "killed after step {step}");
     }
 }
+
+#[test]
+fn a_state_that_fails_during_a_pass_is_not_reported_as_a_failed_output() {
+    let mut ended_early = 0;
+    for step in disk_steps() {
+        // The start of the subscription is written to the state while the pass goes on.
+        let installation = Installation::new().setting("subscriptions: [ Audit.General ]");
+        installation.contoso.add_blob(FEEDS[0], NewBlob::records(3).created(hours_ago(3)));
+        let (is_struck, run) = installation.run_with_fault(&format!("{step}:broken"));
+        if !is_struck {
+            break;
+        }
+        if !run.stderr.contains("[ERROR] Output ") {
+            assert!(!run.stderr.contains("No output is left"), "the fault at step {step}: {run}");
+            ended_early += usize::from(run.stderr.contains("[WARN] The state failed: "));
+        }
+    }
+    assert!(ended_early > 0, "a pass ends early because the state failed");
+}

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use simulator::{CONTENT_TYPES, NewBlob, Operation};
+use simulator::{ApiError, CONTENT_TYPES, Fault, NewBlob, Operation, Requests};
 
 use crate::support::{Installation, hours_ago, mode};
 
@@ -255,4 +255,23 @@ fn plain_and_compressed_answers_read_the_same() {
         installation.run(&[]).assert_code(0);
         installation.assert_delivered_once(all_feeds(&installation));
     }
+}
+
+#[test]
+fn a_dry_run_prints_a_pending_blob_also_when_the_listing_fails() {
+    let installation = Installation::new().setting("subscriptions: [ Audit.General ]");
+    let general = "Audit.General";
+    installation.contoso.subscribe(general);
+    installation.contoso.add_blob(general, NewBlob::records(3).created(hours_ago(3)));
+    installation
+        .simulator
+        .fault(Requests::to(Operation::FetchBlob).always(), Fault::api_error(ApiError::Internal));
+    installation.run(&[]).assert_code(1);
+    let blob = installation.contoso.blobs(general)[0].content_id().to_owned();
+    installation
+        .simulator
+        .fault(Requests::to(Operation::ListContent).always(), Fault::api_error(ApiError::Internal));
+    let run = installation.run(&["--dry-run"]);
+    run.assert_code(1).assert_line_with(&["Blobs found: 1", "Blobs left for later: 1"]);
+    assert!(run.stdout.lines().count() == 1 && run.stdout.trim_end().ends_with(&blob), "{run}");
 }

@@ -1,12 +1,12 @@
-//! One pass: joins plan, schedule, pool, and writer.
+//! One pass: joins plan, scheduler, pool and writer.
 //!
-//! The main thread runs the schedule: it hands tasks to the pool and takes what came of them from a channel. Pool
-//! threads put downloaded blobs into another, bounded channel, from which the writer thread takes them. When the
-//! schedule is over, the writer is told; it commits what it has, and the pass is over.
+//! The main thread runs the scheduler: it hands jobs to the pool and receives their outcomes from a channel. Pool threads
+//! put downloaded blobs into another, bounded channel, from which the writer thread receives them. When the scheduler is
+//! over, the writer commits what it has, and the pass ends.
 //!
-//! A signal or `globalTimeout` ends the schedule early: nothing new is started, what runs gets a moment to finish, then
-//! its connections are cut, and after another moment nobody waits for it any more, nor for a receiver. What the writer
-//! has is committed.
+//! A signal or `globalTimeout` ends the scheduler early: nothing new starts, and what runs may finish for a moment. Then its
+//! connections are cut, and after another moment the pass waits for it no longer, nor for a receiver. What the writer has
+//! is committed.
 
 mod feeds;
 mod memory;
@@ -28,11 +28,12 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::{
-    api::{ApiError, Client, Token},
+    api::Client,
     clock::Clock,
     config::{self, Config, Tenant},
     delivery::{OutputSet, PendingBlob},
     error::Explain,
+    feed::ListedBlob,
     filter::Filter,
     limits::{RECEIVERS_LAST_WAIT_MIN, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
     network,
@@ -43,45 +44,47 @@ use crate::{
 use feeds::{FeedIndex, Feeds, TenantIndex};
 use memory::Memory;
 use plan::LookBack;
-use scheduler::{Attempt, Scheduler};
+use scheduler::{Effect, Job, Scheduler, Ticket};
 use worker::{Outcome, Worker};
 use writer::{Closed, CommittedBlob, Writer, WriterMessage};
 
-/// What is asked of a pass.
+/// What a pass does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Collect what is new, deliver it, remember it.
+    /// Collect what is new, deliver it, and remember it.
     Collect,
-    /// Say what would be downloaded; change nothing.
+    /// Print what would be downloaded, and change nothing.
     DryRun,
     /// All of the period's records to standard output, known or not; outputs and state stay untouched.
     Retrieve,
 }
 
-/// How a pass is made this once.
+/// The options of one pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassOptions {
-    /// What is asked of it.
+    /// What the pass does.
     pub mode: Mode,
-    /// Look back this far, instead of `hoursToCollect`.
+    /// The look-back window, instead of `hoursToCollect`.
     pub look_back: Option<Duration>,
     /// Show a progress bar, if standard error is a terminal.
     pub show_progress: bool,
 }
 
-/// What brings the main thread on.
+/// An event that the main thread waits for.
 pub enum Event {
-    /// A pool thread is done with an attempt.
-    Worked(Box<Attempt>, Result<Outcome, ApiError>),
+    /// A pool thread has finished a job.
+    Worked(Ticket, Box<Outcome>),
     /// The writer has committed a batch.
     Committed(Vec<CommittedBlob>),
-    /// An output has failed; these still take records.
+    /// An output has failed; these still accept records.
     OutputsLeft(OutputSet),
-    /// Somebody wants the program to end.
+    /// The state has failed, so the writer accepts no more.
+    StateFailed,
+    /// A signal ends the program.
     Signal(Stop),
 }
 
-/// A pass could not be made, or not be brought to its end.
+/// An error that keeps a pass from starting or from ending in order.
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
     /// The state cannot be used.
@@ -90,10 +93,10 @@ pub enum PassError {
     /// The client cannot be made from the configuration.
     #[error(transparent)]
     Client(#[from] network::SetupError),
-    /// The system gives no threads.
+    /// The system refuses to start threads.
     #[error("cannot start {threads} threads: {problem}")]
     Threads {
-        /// As configured.
+        /// Their number, as configured.
         threads: usize,
         /// The system's message. It is not a source, because rayon's error repeats its own one.
         problem: String,
@@ -110,16 +113,16 @@ impl Explain for PassError {
     }
 }
 
-/// What a pass did, and how its outputs fared.
+/// What a pass did, and which outputs failed.
 #[derive(Debug)]
 pub struct PassOutcome {
     /// The blobs, feeds and tenants.
     pub summary: Summary,
-    /// Why outputs failed; each was said in the log.
+    /// Why outputs failed. Each reason was logged.
     pub failures: Vec<OutputError>,
 }
 
-/// What a pass remembers from earlier ones, and where it writes.
+/// What a pass reads from and writes to.
 struct Opened {
     known: KnownBlobs,
     progress: Progress,
@@ -152,104 +155,170 @@ impl Opened {
 
 /// Makes one pass over these tenants of the configuration.
 ///
-/// A blob, feed, tenant or output that failed is no error but a part of what is returned.
+/// A blob, feed, tenant or output that failed is not an error but a part of the outcome.
+///
+/// # Errors
+///
+/// Fails if the state cannot be used, or if the client or the threads cannot be started.
 pub fn run(config: &Config, tenants: Vec<Tenant>, options: &PassOptions) -> Result<PassOutcome, PassError> {
-    let mode = options.mode;
     let feeds = Arc::new(Feeds::new(tenants));
-    let (collect, clock) = (&config.collect, Clock::start());
-    log::info!(
-        "Starting Office365 collector: {} tenant(s), {} subscription(s)",
-        feeds.tenants().count(),
-        feeds.feeds().count()
-    );
-    let cancel = CancelToken::default();
-    if let Some(deadline) = collect.deadline {
-        cancel.cancel_at(Instant::now() + deadline + STOP_LEAVE_AFTER);
-    }
-    let Opened { known, progress, ledger, outputs } = Opened::open(config, mode, &clock, &cancel)?;
-    log::debug!("{} known blobs, {} waiting blobs", known.len(), progress.waiting.len());
-    let client = Client::new(&config.network, collect, clock.clone())?;
-    let look_back = LookBack {
-        duration: options.look_back.unwrap_or(collect.look_back),
-        is_whole: options.look_back.is_some(),
-        only_future: config.only_future_events && mode != Mode::Retrieve,
-    };
-    let mut scheduler = Scheduler::new(&feeds, mode, look_back, collect, known, &progress, clock);
-    let rest = resume(&mut scheduler, &feeds, progress);
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(collect.threads)
-        .thread_name(|number| format!("download-{number}"))
-        .build()
-        .map_err(|error| PassError::Threads { threads: collect.threads, problem: error.to_string() })?;
-
-    let (blobs, blobs_received) = crossbeam_channel::bounded(WRITER_QUEUE_BLOBS);
-    // Unbounded, so that neither pool nor writer ever waits for the main thread; what is in it is bounded by what runs
-    // and by what the writer was given.
-    let (events, events_received) = crossbeam_channel::unbounded();
-    let (close, closed) = crossbeam_channel::bounded(0);
-    let writer = Writer::new(Arc::clone(&feeds), outputs, ledger, events.clone());
-    let writer = thread::spawn(move || writer.run(&blobs_received, &closed));
-    let memory = Memory::new(collect.held_bytes_max, collect.held_records_max);
-    let filter =
-        |(content_type, filter): &(_, config::Filter)| (*content_type, Filter::new(&filter.conditions));
-    let worker = Worker {
-        client: client.clone(),
-        feeds: Arc::clone(&feeds),
-        filters: collect.filters.iter().map(filter).collect(),
-        blobs: blobs.clone(),
-        memory,
-    };
-    let (attempts, attempts_received) = crossbeam_channel::bounded(collect.threads);
-    let finished = events.clone();
-    // One job for each thread, which takes attempts until no more come. A job for each attempt would cost more than a
-    // small blob does: idle threads would look for it in each other's queues.
-    pool.spawn_broadcast(move |_| {
-        for Next { attempt, token } in &attempts_received {
-            let result = worker.run(&attempt.task, token.as_deref(), attempt.salvages);
-            // Nobody waits for an attempt that hangs when the pass ends.
-            let _ = finished.send(Event::Worked(Box::new(attempt), result));
-        }
-    });
-    let signals = signals::listen(events, cancel.clone());
-    let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
-    let bar = Bar::start(options.show_progress && !prints_lines);
-
-    let mut event_loop = EventLoop {
-        feeds: &feeds,
-        scheduler,
-        client,
-        events: &events_received,
-        blobs,
-        bar: &bar,
-        stopped_at: None,
-    };
-    event_loop.run(&attempts);
-    // Nothing more comes: the writer commits what it has. No receiver keeps the lock for much longer.
-    cancel.cancel_at(Instant::now() + config.interval.max(RECEIVERS_LAST_WAIT_MIN));
-    drop(close);
-    let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    event_loop.take_rest();
-    match &written {
-        Ok(Closed { failures, .. }) => {
-            if let Some(why) = failures.first() {
-                event_loop.scheduler.output_failed(why.to_string());
-            }
-        }
-        Err(error) => event_loop.scheduler.output_failed(error.explain()),
-    }
-    drop(signals);
-    let (summary, found) = event_loop.scheduler.finish();
-    drop(bar);
-    summary.log();
-    let Closed { ledger, files_are_whole, failures } = written?;
-    if let Some(ledger) = ledger {
-        ledger.finish(&rest.followed_by(found), files_are_whole)?;
-    }
-    Ok(PassOutcome { summary, failures })
+    let pass = Pass::open(config, &feeds, options)?;
+    pass.run().finish()
 }
 
-/// Gives the schedule the blobs that wait from earlier passes. Returns the progress of feeds that are not in this pass.
-fn resume(scheduler: &mut Scheduler<'_>, feeds: &Feeds, mut progress: Progress) -> Progress {
+/// A pass that is ready to run.
+struct Pass<'a> {
+    config: &'a Config,
+    feeds: &'a Arc<Feeds>,
+    scheduler: Scheduler<'a>,
+    client: Client,
+    pool: rayon::ThreadPool,
+    ledger: Option<Ledger>,
+    outputs: Vec<Box<dyn Output>>,
+    cancel: CancelToken,
+    /// What the state remembers of feeds that are not in this pass.
+    other_feeds: Progress,
+    shows_progress: bool,
+}
+
+/// A pass that has run.
+struct Ran<'a> {
+    scheduler: Scheduler<'a>,
+    written: Result<Closed, StateError>,
+    other_feeds: Progress,
+}
+
+impl<'a> Pass<'a> {
+    /// Opens the state and the outputs, and plans the pass.
+    fn open(config: &'a Config, feeds: &'a Arc<Feeds>, options: &PassOptions) -> Result<Self, PassError> {
+        let (collect, clock, mode) = (&config.collect, Clock::start(), options.mode);
+        log::info!(
+            "Starting Office365 collector: {} tenant(s), {} subscription(s)",
+            feeds.tenants().count(),
+            feeds.feeds().count()
+        );
+        let cancel = CancelToken::default();
+        if let Some(deadline) = collect.deadline {
+            cancel.cancel_at(Instant::now() + deadline + STOP_LEAVE_AFTER);
+        }
+        let Opened { known, progress, ledger, outputs } = Opened::open(config, mode, &clock, &cancel)?;
+        log::debug!("{} known blobs, {} waiting blobs", known.len(), progress.waiting.len());
+        let client = Client::new(&config.network, collect, clock.clone())?;
+        let look_back = LookBack {
+            duration: options.look_back.unwrap_or(collect.look_back),
+            is_whole: options.look_back.is_some(),
+            only_future: config.only_future_events && mode != Mode::Retrieve,
+        };
+        let mut scheduler = Scheduler::new(feeds, mode, look_back, collect, known, &progress, clock);
+        let other_feeds = carry_over(&mut scheduler, feeds, progress);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(collect.threads)
+            .thread_name(|number| format!("download-{number}"))
+            .build()
+            .map_err(|error| PassError::Threads { threads: collect.threads, problem: error.to_string() })?;
+        let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
+        let shows_progress = options.show_progress && !prints_lines;
+        Ok(Self {
+            config,
+            feeds,
+            scheduler,
+            client,
+            pool,
+            ledger,
+            outputs,
+            cancel,
+            other_feeds,
+            shows_progress,
+        })
+    }
+
+    /// Runs the scheduler until it is over, and the writer until it has committed everything.
+    fn run(self) -> Ran<'a> {
+        let (blobs, blobs_received) = crossbeam_channel::bounded(WRITER_QUEUE_BLOBS);
+        // Unbounded, so that neither pool nor writer waits for the main thread. What is in it is bounded by the number of
+        // jobs that run and of blobs that the writer has.
+        let (events, events_received) = crossbeam_channel::unbounded();
+        let (close, closed) = crossbeam_channel::bounded(0);
+        let writer = Writer::new(Arc::clone(self.feeds), self.outputs, self.ledger, events.clone());
+        let writer_events = events.clone();
+        let writer = thread::spawn(move || {
+            let written = writer.run(&blobs_received, &closed);
+            if written.is_err() {
+                // Before the channel of blobs is closed, so that the scheduler does not take that for a failed output.
+                let _ = writer_events.send(Event::StateFailed);
+            }
+            written
+        });
+        let worker = worker(self.config, self.feeds, &self.client, &blobs);
+        let (jobs, jobs_received) = crossbeam_channel::bounded(self.config.collect.threads);
+        let finished = events.clone();
+        // One rayon job for each thread, which runs jobs of the scheduler until no more come. A rayon job for each would
+        // cost more than a small blob does: idle threads would look for it in each other's queues.
+        self.pool.spawn_broadcast(move |_| {
+            for Job { work, ticket } in &jobs_received {
+                let outcome = Box::new(worker.run(work));
+                // If the pass has ended while the job hung, nothing receives this.
+                let _ = finished.send(Event::Worked(ticket, outcome));
+            }
+        });
+        let signals = signals::listen(events, self.cancel.clone());
+        let bar = Bar::start(self.shows_progress);
+        let mut event_loop = EventLoop {
+            feeds: self.feeds,
+            scheduler: self.scheduler,
+            client: self.client,
+            events: &events_received,
+            blobs,
+            bar: &bar,
+            stopped_at: None,
+        };
+        event_loop.run(&jobs);
+        // No receiver keeps the lock for much longer.
+        self.cancel.cancel_at(Instant::now() + self.config.interval.max(RECEIVERS_LAST_WAIT_MIN));
+        drop(close); // the writer commits what it has
+        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        event_loop.drain_events();
+        drop(signals);
+        Ran { scheduler: event_loop.scheduler, written, other_feeds: self.other_feeds }
+    }
+}
+
+impl Ran<'_> {
+    /// Reports what the pass did, and lets the state remember it.
+    fn finish(mut self) -> Result<PassOutcome, PassError> {
+        let failure = match &self.written {
+            Ok(Closed { failures, .. }) => failures.first().map(ToString::to_string),
+            Err(error) => Some(error.explain()),
+        };
+        if let Some(reason) = failure {
+            self.scheduler.output_failed(reason);
+        }
+        let (summary, progress) = self.scheduler.finish();
+        summary.log();
+        let Closed { ledger, files_are_whole, failures } = self.written?;
+        if let Some(ledger) = ledger {
+            ledger.finish(&self.other_feeds.followed_by(progress), files_are_whole)?;
+        }
+        Ok(PassOutcome { summary, failures })
+    }
+}
+
+fn worker(config: &Config, feeds: &Arc<Feeds>, client: &Client, blobs: &Sender<WriterMessage>) -> Worker {
+    let collect = &config.collect;
+    let filter =
+        |(content_type, filter): &(_, config::Filter)| (*content_type, Filter::new(&filter.conditions));
+    Worker {
+        client: client.clone(),
+        feeds: Arc::clone(feeds),
+        filters: collect.filters.iter().map(filter).collect(),
+        blobs: blobs.clone(),
+        memory: Memory::new(collect.held_bytes_max, collect.held_records_max),
+    }
+}
+
+/// Gives the scheduler the blobs that earlier passes have not delivered. Returns the progress of feeds that are not in this
+/// pass.
+fn carry_over(scheduler: &mut Scheduler<'_>, feeds: &Feeds, mut progress: Progress) -> Progress {
     let named = |feed| {
         let (tenant, content_type) = feeds.feed(feed);
         ((tenant.tenant_id.as_str(), content_type), feed)
@@ -261,15 +330,9 @@ fn resume(scheduler: &mut Scheduler<'_>, feeds: &Feeds, mut progress: Progress) 
             continue;
         };
         let Waiting { blob, delivered_to, has_failed, failed_passes, .. } = waiting;
-        scheduler.resume(feed, PendingBlob { blob, delivered_to, has_failed, failed_passes });
+        scheduler.carry_over(feed, PendingBlob { blob, delivered_to, has_failed, failed_passes });
     }
     progress
-}
-
-/// What a thread of the pool does next.
-struct Next {
-    attempt: Attempt,
-    token: Option<Arc<Token>>,
 }
 
 /// The main thread's part of a pass.
@@ -284,15 +347,13 @@ struct EventLoop<'a, 's> {
 }
 
 impl EventLoop<'_, '_> {
-    /// Hands out what may run, and waits for what comes of it, until the schedule is over; or, if that was stopped,
-    /// until nobody waits any more.
-    fn run(&mut self, attempts: &Sender<Next>) {
+    /// Hands out the jobs that may run, and waits for events, until the scheduler is over, or, after a stop, until the time
+    /// to wait for it is over.
+    fn run(&mut self, jobs: &Sender<Job>) {
         let mut is_cut = false;
         loop {
-            while let Some((attempt, token)) = self.scheduler.next(Instant::now()) {
-                attempts
-                    .send(Next { attempt, token })
-                    .expect("the threads take attempts as long as there may be some");
+            while let Some(job) = self.scheduler.next(Instant::now()) {
+                jobs.send(job).expect("the threads receive jobs until the sender is dropped");
             }
             if self.scheduler.is_over() {
                 return;
@@ -314,37 +375,32 @@ impl EventLoop<'_, '_> {
                 None => self.events.recv().ok(),
             };
             if let Some(event) = received {
-                self.take(event);
+                self.handle(event);
             }
         }
     }
 
-    /// What the writer said after the last attempt was done, and whether the wait for it was cut short.
-    fn take_rest(&mut self) {
+    /// Handles the events that arrived after the last job was finished: commits, and a signal that cut the wait for the
+    /// writer short.
+    fn drain_events(&mut self) {
         while let Ok(event) = self.events.try_recv() {
             match event {
-                Event::Committed(blobs) => self.scheduler.delivered(&blobs),
+                Event::Committed(blobs) => self.scheduler.committed(&blobs),
                 Event::Signal(stop) => self.scheduler.stop(stop),
-                Event::Worked(..) | Event::OutputsLeft(_) => {}
+                Event::Worked(..) | Event::OutputsLeft(_) | Event::StateFailed => {}
             }
         }
     }
 
-    fn take(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         match event {
-            Event::Worked(attempt, result) => {
-                let would_download = self.scheduler.done(*attempt, result, Instant::now());
-                self.print(&would_download);
-                for (feed, wanted) in self.scheduler.take_gone() {
-                    self.send_gone(feed, wanted);
-                }
-                for (feed, at) in self.scheduler.take_started() {
-                    // If the writer has failed, the next pass starts the subscription once more.
-                    let _ = self.blobs.send(WriterMessage::Started(feed, at));
-                }
+            Event::Worked(ticket, outcome) => {
+                self.scheduler.done(ticket, *outcome, Instant::now());
+                self.apply_effects();
             }
-            Event::Committed(blobs) => self.scheduler.delivered(&blobs),
+            Event::Committed(blobs) => self.scheduler.committed(&blobs),
             Event::OutputsLeft(left) => self.scheduler.outputs_left(left),
+            Event::StateFailed => self.scheduler.stop(Stop::State),
             Event::Signal(stop) => self.scheduler.stop(stop),
         }
         if self.bar.is_shown() {
@@ -353,23 +409,31 @@ impl EventLoop<'_, '_> {
         }
     }
 
-    /// Lets a gone blob be remembered, by the one who remembers. If that one has failed, a later pass finds out again.
-    fn send_gone(&self, feed: FeedIndex, wanted: PendingBlob) {
-        let _ = self.blobs.send(WriterMessage::Gone(feed, wanted));
+    /// Does what the scheduler asks for. If the writer has failed, a later pass finds out again.
+    fn apply_effects(&mut self) {
+        let mut lines = String::new();
+        for effect in self.scheduler.drain_effects() {
+            match effect {
+                Effect::Print(feed, blob) => self.append_line(&mut lines, feed, &blob),
+                Effect::RememberGone(feed, pending) => {
+                    let _ = self.blobs.send(WriterMessage::Gone(feed, pending));
+                }
+                Effect::RememberStart(feed, at) => {
+                    let _ = self.blobs.send(WriterMessage::Started(feed, at));
+                }
+            }
+        }
+        if !lines.is_empty() {
+            // Only if there are lines: an output that waits for its reader may have locked standard output. A reader that
+            // has closed it is not an error of the pass.
+            let _ = io::stdout().lock().write_all(lines.as_bytes());
+        }
     }
 
-    /// What a dry run has to say: a line a blob, tab-separated: tenant, content type, when it became available, id.
-    fn print(&self, blobs: &[(FeedIndex, crate::feed::ListedBlob)]) {
-        if blobs.is_empty() {
-            return; // standard output may be locked by an output that waits for its reader
-        }
-        let mut lines = String::new();
-        for (feed, blob) in blobs {
-            let (tenant, content_type) = self.feeds.feed(*feed);
-            let _ =
-                writeln!(lines, "{}\t{content_type}\t{}\t{}", tenant.label(), blob.created, blob.content_id);
-        }
-        // A reader that has seen enough is no fault of the pass.
-        let _ = io::stdout().lock().write_all(lines.as_bytes());
+    /// Appends the line of a dry run for a blob, tab-separated: tenant, content type, when it became available, id.
+    fn append_line(&self, lines: &mut String, feed: FeedIndex, blob: &ListedBlob) {
+        let (tenant, content_type) = self.feeds.feed(feed);
+        let (tenant, created, id) = (tenant.label(), blob.created, &blob.content_id);
+        let _ = writeln!(lines, "{tenant}\t{content_type}\t{created}\t{id}");
     }
 }

@@ -1,5 +1,5 @@
-//! What a pool thread does with one task: one request to Microsoft, and for a blob the way from its body to the
-//! writer. A function from a task to an outcome: no policy, no sleeping, nothing remembered.
+//! What a pool thread does: one request to Microsoft, and for a blob the way from its body to the writer. A function from
+//! work to an outcome: it has no policy, does not sleep, and remembers nothing.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 use super::{
     FeedIndex, Feeds, TenantIndex,
     memory::Memory,
-    plan::Window,
+    scheduler::PageRequest,
     writer::{FetchedBlob, Salvaged, WriterMessage},
 };
 use crate::{
@@ -20,130 +20,177 @@ use crate::{
     records::BlobRecords,
 };
 
-/// One request to be made.
+/// A request of a pass to the API, made with the tenant's token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Get a token.
-    LogIn(TenantIndex),
-    /// Ask which subscriptions run.
+    /// List the tenant's subscriptions.
     ListSubscriptions(TenantIndex),
     /// Start a feed's subscription.
     Subscribe(FeedIndex),
     /// List one page of a window.
-    ListPage(FeedIndex, PageOf),
-    /// Fetch a blob and hand its records to the writer.
+    ListPage(FeedIndex, PageRequest),
+    /// Download a blob and send its records to the writer.
     Download(FeedIndex, PendingBlob),
 }
 
 impl Task {
-    /// The feed that it is about, if it is about one.
+    /// The feed that the task is about, if it is about one.
     pub fn feed(&self) -> Option<FeedIndex> {
         match self {
-            Self::LogIn(_) | Self::ListSubscriptions(_) => None,
+            Self::ListSubscriptions(_) => None,
             Self::Subscribe(feed) | Self::ListPage(feed, _) | Self::Download(feed, _) => Some(*feed),
+        }
+    }
+
+    /// The tenant that the task is about.
+    pub fn tenant(&self, feeds: &Feeds) -> TenantIndex {
+        match self {
+            Self::ListSubscriptions(tenant) => *tenant,
+            Self::Subscribe(feed) | Self::ListPage(feed, _) | Self::Download(feed, _) => {
+                feeds.tenant_of(*feed)
+            }
         }
     }
 }
 
-/// A page of a window.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageOf {
-    /// The page's URL.
-    pub url: String,
-    /// The URL of the window's first page, from which it is listed again if need be.
-    pub first_url: String,
-    /// The window's place among its feed's.
-    pub window: usize,
-    /// Whether the page is of a part of the window, which is listed side by side with the others.
-    pub is_part: bool,
-    /// What is listed by it and the pages that follow.
-    pub period: Window,
-    /// Whether the period was corrected by the server's clock.
-    pub is_corrected: bool,
-    /// From 1.
-    pub number: u32,
-    /// How often its window was begun anew. Each page is an attempt of its own, so none of them could count that.
-    pub restarts: u32,
-    /// Whether every entry of its window could be read so far.
-    pub is_readable: bool,
-    /// Hashes of the URLs of the pages before it, by which a loop of pages is noticed.
-    pub seen: Vec<u64>,
-    /// How many times its window was listed again because of a loop.
-    pub loops: u32,
-    /// The number of times that it was accepted only in part, and is listed again.
-    pub parts: u32,
-    /// The highest number of a page before its window was listed again: the pages up to it bring nothing new.
-    pub pages_before: u32,
+/// The work of a pool thread.
+#[derive(Debug)]
+pub enum Work {
+    /// Get a token.
+    LogIn(TenantIndex),
+    /// Make a request.
+    Request {
+        /// Which one.
+        task: Task,
+        /// The tenant's token.
+        token: Arc<Token>,
+        /// Whether a blob that cannot be read as a whole is delivered as far as it can be.
+        salvages: bool,
+    },
 }
 
-/// What came of a task.
+/// What came of work, together with what it was about.
 #[derive(Debug)]
 pub enum Outcome {
-    /// A token.
-    Token(Token),
-    /// The tenant's subscriptions.
-    Subscriptions(Vec<Subscription>),
-    /// The feed's subscription runs.
-    Subscribed,
-    /// A page.
-    Page(Page),
-    /// The blob's records, so many bytes of them, are with the writer, which will say when they are safe.
-    Handed(usize),
-    /// The writer takes no more: it has failed, and says so itself.
-    WriterGone,
+    /// The tenant has a token.
+    LoggedIn(TenantIndex, Token),
+    /// The tenant has no token.
+    LoginFailed(TenantIndex, ApiError),
+    /// The tenant has these subscriptions.
+    SubscriptionsListed(TenantIndex, Vec<Subscription>),
+    /// The feed's subscription is enabled.
+    Subscribed(FeedIndex),
+    /// The feed's page is listed.
+    PageListed(FeedIndex, PageRequest, Page),
+    /// The writer has the blob's records, this number of bytes, and reports when they are committed.
+    Downloaded(FeedIndex, PendingBlob, usize),
+    /// The writer accepts no more, and the blob is not delivered.
+    WriterClosed(FeedIndex),
+    /// The request failed.
+    Failed(Task, ApiError),
 }
 
-/// What the threads of the pool share, all of it read only.
+impl Outcome {
+    /// The feed that the work was about, if it was about one.
+    pub fn feed(&self) -> Option<FeedIndex> {
+        match self {
+            Self::LoggedIn(..) | Self::LoginFailed(..) | Self::SubscriptionsListed(..) => None,
+            Self::Subscribed(feed)
+            | Self::PageListed(feed, ..)
+            | Self::Downloaded(feed, ..)
+            | Self::WriterClosed(feed) => Some(*feed),
+            Self::Failed(task, _) => task.feed(),
+        }
+    }
+
+    /// The tenant that the work was about.
+    pub fn tenant(&self, feeds: &Feeds) -> TenantIndex {
+        match self {
+            Self::LoggedIn(tenant, _)
+            | Self::LoginFailed(tenant, _)
+            | Self::SubscriptionsListed(tenant, _) => *tenant,
+            Self::Subscribed(feed)
+            | Self::PageListed(feed, ..)
+            | Self::Downloaded(feed, ..)
+            | Self::WriterClosed(feed) => feeds.tenant_of(*feed),
+            Self::Failed(task, _) => task.tenant(feeds),
+        }
+    }
+
+    /// Whether the API refused or did not answer.
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::LoginFailed(..) | Self::Failed(..))
+    }
+}
+
+/// What the threads of the pool share. All of it is read only.
 pub struct Worker {
-    /// The way to Microsoft.
+    /// The client of the API.
     pub client: Client,
-    /// Who is collected from.
+    /// The tenants and feeds of the pass.
     pub feeds: Arc<Feeds>,
-    /// Which records are wanted, where not all of them are.
+    /// The filters of the content types that have one.
     pub filters: HashMap<ContentType, Filter>,
-    /// The way to the writer.
+    /// The channel to the writer.
     pub blobs: Sender<WriterMessage>,
-    /// The room for blobs on their way.
+    /// The memory for blobs between download and output.
     pub memory: Arc<Memory>,
 }
 
 impl Worker {
-    /// Does one task. `token` is the tenant's; only a login goes without. With `in_part`, a blob that cannot be read as
-    /// a whole is delivered as far as it can be.
-    pub fn run(&self, task: &Task, token: Option<&Token>, in_part: bool) -> Result<Outcome, ApiError> {
-        let mut share = self.memory.share(); // given back when the answer is parsed
-        let room = |bytes| share.grow_bytes(bytes);
-        if let Task::LogIn(tenant) = task {
-            return self.client.log_in(self.feeds.tenant(*tenant), room).map(Outcome::Token);
-        }
-        let token = token.expect("the schedule hands out nothing but logins before there is a token");
-        match task {
-            Task::LogIn(_) => unreachable!("done above"),
-            Task::ListSubscriptions(tenant) => {
-                self.client.subscriptions(self.feeds.tenant(*tenant), token, room).map(Outcome::Subscriptions)
-            }
-            Task::Subscribe(feed) => {
-                let (tenant, content_type) = self.feeds.feed(*feed);
-                self.client
-                    .start_subscription(tenant, token, content_type, room)
-                    .map(|()| Outcome::Subscribed)
-            }
-            Task::ListPage(feed, page) => {
-                let (tenant, _) = self.feeds.feed(*feed);
-                self.client.list_page(tenant, token, &page.url, page.period.end, room).map(Outcome::Page)
-            }
-            Task::Download(feed, wanted) => self.download(*feed, wanted, token, in_part),
+    /// Does the work, in one request.
+    pub fn run(&self, work: Work) -> Outcome {
+        let mut share = self.memory.share(); // returned when the answer is parsed
+        let reserve = |bytes| share.grow_bytes(bytes);
+        match work {
+            Work::LogIn(tenant) => match self.client.log_in(self.feeds.tenant(tenant), reserve) {
+                Ok(token) => Outcome::LoggedIn(tenant, token),
+                Err(error) => Outcome::LoginFailed(tenant, error),
+            },
+            Work::Request { task, token, salvages } => self.request(task, &token, salvages, reserve),
         }
     }
 
-    /// Fetches a blob, finds and filters its records, and sends them to the writer.
+    fn request(&self, task: Task, token: &Token, salvages: bool, reserve: impl FnMut(usize)) -> Outcome {
+        match task {
+            Task::ListSubscriptions(tenant) => {
+                match self.client.subscriptions(self.feeds.tenant(tenant), token, reserve) {
+                    Ok(listed) => Outcome::SubscriptionsListed(tenant, listed),
+                    Err(error) => Outcome::Failed(task, error),
+                }
+            }
+            Task::Subscribe(feed) => {
+                let (tenant, content_type) = self.feeds.feed(feed);
+                match self.client.start_subscription(tenant, token, content_type, reserve) {
+                    Ok(()) => Outcome::Subscribed(feed),
+                    Err(error) => Outcome::Failed(task, error),
+                }
+            }
+            Task::ListPage(feed, request) => {
+                let (tenant, _) = self.feeds.feed(feed);
+                let end = request.period_end();
+                match self.client.list_page(tenant, token, request.url(), end, reserve) {
+                    Ok(page) => Outcome::PageListed(feed, request, page),
+                    Err(error) => Outcome::Failed(Task::ListPage(feed, request), error),
+                }
+            }
+            Task::Download(feed, pending) => match self.download(feed, &pending, token, salvages) {
+                Ok(Some(bytes)) => Outcome::Downloaded(feed, pending, bytes),
+                Ok(None) => Outcome::WriterClosed(feed),
+                Err(error) => Outcome::Failed(Task::Download(feed, pending), error),
+            },
+        }
+    }
+
+    /// Downloads a blob and sends its records to the writer. Returns their size in bytes, or `None` if the writer accepts
+    /// no more.
     fn download(
         &self,
         feed: FeedIndex,
         wanted: &PendingBlob,
         token: &Token,
         in_part: bool,
-    ) -> Result<Outcome, ApiError> {
+    ) -> Result<Option<usize>, ApiError> {
         let (tenant, content_type) = self.feeds.feed(feed);
         let origin = self.feeds.origin(feed);
         let mut share = self.memory.share();
@@ -177,6 +224,6 @@ impl Worker {
         let bytes = records.bytes();
         let fetched = FetchedBlob { feed, wanted: wanted.clone(), records, filtered, share, salvaged };
         let sent = self.blobs.send(WriterMessage::FetchedBlob(fetched));
-        Ok(if sent.is_ok() { Outcome::Handed(bytes) } else { Outcome::WriterGone })
+        Ok(sent.is_ok().then_some(bytes))
     }
 }

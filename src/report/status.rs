@@ -1,6 +1,6 @@
 //! `status`: what the state says of each feed, for people and for machines. Pure: from progress to text.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{collections::HashMap, fmt::Write, path::PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use crate::{
     config::Tenant,
     feed::ContentType,
     limits::QUARANTINED_SHOWN_MAX,
-    state::{DeadLetters, Progress, Waiting, quarantine::Quarantined},
+    state::{DeadLetters, Progress, quarantine::Quarantined},
 };
 
 /// What the state says of one feed.
@@ -66,45 +66,48 @@ pub fn of(
     quarantine: &[Quarantined],
     now: Timestamp,
 ) -> Vec<FeedStatus> {
-    let feeds =
-        tenants.iter().flat_map(|tenant| tenant.subscriptions.iter().map(move |feed| (tenant, *feed)));
-    let of_feed = |(tenant, content_type)| {
-        let status: FeedStatus = of_feed(tenant, content_type, progress, quarantine, now);
-        let key = (status.tenant_id.clone(), content_type);
-        let counts = dead_letters.iter().filter_map(|letters| letters.of_feeds.get(&key));
-        FeedStatus { dead_letters: counts.sum(), ..status }
-    };
-    feeds.map(of_feed).collect()
+    let mut by_feed: HashMap<(&str, ContentType), OfFeed<'_>> = HashMap::new();
+    for waiting in &progress.waiting {
+        let of_feed = by_feed.entry((&waiting.tenant_id, waiting.content_type)).or_default();
+        *if waiting.has_failed { &mut of_feed.failed } else { &mut of_feed.waiting } += 1;
+    }
+    for quarantined in quarantine {
+        let entry = &quarantined.entry;
+        if let Some(content_type) = ContentType::from_name(&entry.content_type) {
+            by_feed.entry((&entry.tenant_id, content_type)).or_default().quarantined.push(quarantined);
+        }
+    }
+    let mut feeds = Vec::new();
+    for (tenant, &content_type) in
+        tenants.iter().flat_map(|tenant| tenant.subscriptions.iter().map(move |feed| (tenant, feed)))
+    {
+        let key = (tenant.tenant_id.clone(), content_type);
+        let feed = progress.feeds.get(&key).cloned().unwrap_or_default();
+        let blobs = by_feed.remove(&(&*tenant.tenant_id, content_type)).unwrap_or_default();
+        feeds.push(FeedStatus {
+            tenant: tenant.label().to_owned(),
+            content_type: content_type.name(),
+            last_success: feed.last_success,
+            listed_until: feed.listed_until,
+            lag_seconds: feed.listed_until.map(|until| now.as_second() - until.as_second()),
+            blobs_waiting: blobs.waiting,
+            blobs_failed: blobs.failed,
+            dead_letters: dead_letters.iter().filter_map(|letters| letters.of_feeds.get(&key)).sum(),
+            last_error: feed.last_error,
+            quarantined: blobs.quarantined.into_iter().map(QuarantinedBlob::from).collect(),
+            tenant_id: key.0,
+        });
+    }
+    feeds
 }
 
-fn of_feed(
-    tenant: &Tenant,
-    content_type: ContentType,
-    progress: &Progress,
-    quarantine: &[Quarantined],
-    now: Timestamp,
-) -> FeedStatus {
-    let key = (tenant.tenant_id.clone(), content_type);
-    let feed = progress.feeds.get(&key).cloned().unwrap_or_default();
-    let is_of_feed = |waiting: &&Waiting| waiting.tenant_id == key.0 && waiting.content_type == content_type;
-    let blobs = || progress.waiting.iter().filter(is_of_feed);
-    let quarantined = quarantine.iter().filter(|quarantined| {
-        let entry = &quarantined.entry;
-        entry.tenant_id == key.0 && entry.content_type == content_type.name()
-    });
-    FeedStatus {
-        tenant: tenant.label().to_owned(),
-        tenant_id: tenant.tenant_id.clone(),
-        content_type: content_type.name(),
-        last_success: feed.last_success,
-        listed_until: feed.listed_until,
-        lag_seconds: feed.listed_until.map(|until| now.as_second() - until.as_second()),
-        blobs_waiting: blobs().filter(|waiting| !waiting.has_failed).count(),
-        blobs_failed: blobs().filter(|waiting| waiting.has_failed).count(),
-        dead_letters: 0,
-        last_error: feed.last_error,
-        quarantined: quarantined.map(QuarantinedBlob::from).collect(),
-    }
+/// The blobs of one feed.
+#[derive(Default)]
+struct OfFeed<'a> {
+    /// Listed and not tried yet.
+    waiting: usize,
+    failed: usize,
+    quarantined: Vec<&'a Quarantined>,
 }
 
 impl From<&Quarantined> for QuarantinedBlob {

@@ -112,8 +112,10 @@ pub enum Stop {
     Terminated,
     /// Only stragglers were left for an interval.
     Stragglers,
-    /// The writer failed.
+    /// Every output failed.
     Writer,
+    /// The state failed.
+    State,
 }
 
 /// The result of a pass.

@@ -1,10 +1,15 @@
 //! How fast a backlog is collected against quotas that the client does not know, in virtual time.
 
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
+
 use super::{
-    tests::{begin_after, blobs, collect, delivered, feeds, good_answer, refused},
+    tests::{begin_after, blobs, collect, commit, download_of, fail, feeds, refused, succeed},
     *,
 };
-use crate::{config::RequestsPerMinute, feed::ContentType};
+use crate::{config::RequestsPerMinute, feed::ContentType, state::TenantProgress};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// The first tenant of [`feeds`].
@@ -68,7 +73,7 @@ impl Quota {
 
 /// What a pass came to.
 #[derive(Debug)]
-struct Outcome {
+struct Measured {
     lasted: Duration,
     requests: u32,
     throttled: u32,
@@ -76,7 +81,7 @@ struct Outcome {
 }
 
 /// Collects a backlog with 50 threads and answers that take 50 to 250 ms.
-fn run(before: &Progress, backlog: usize, quota: &mut Quota, start: Instant) -> Outcome {
+fn run(before: &Progress, backlog: usize, quota: &mut Quota, start: Instant) -> Measured {
     let feeds = feeds(1, &[ContentType::AuditGeneral]);
     let settings = Collect {
         requests_per_minute: RequestsPerMinute::Auto,
@@ -90,13 +95,14 @@ fn run(before: &Progress, backlog: usize, quota: &mut Quota, start: Instant) -> 
     // Requests on their way to the server, and answers on their way back, by time.
     let mut arriving = BinaryHeap::new();
     let mut answered = BinaryHeap::new();
-    let mut attempts: Vec<(Attempt, bool)> = Vec::new();
+    let mut jobs: Vec<Option<(Job, bool)>> = Vec::new();
     loop {
-        while let Some((attempt, token)) = scheduler.next(now) {
-            requests += u32::from(token.is_some());
+        while let Some(job) = scheduler.next(now) {
+            let is_login = matches!(job.work, Work::LogIn(_));
+            requests += u32::from(!is_login);
             let on_the_way = Duration::from_millis(random.u64(25..125));
-            arriving.push(Reverse((now + on_the_way, attempts.len(), on_the_way)));
-            attempts.push((attempt, token.is_none()));
+            arriving.push(Reverse((now + on_the_way, jobs.len(), on_the_way)));
+            jobs.push(Some((job, is_login)));
         }
         if scheduler.is_over() {
             break;
@@ -107,29 +113,29 @@ fn run(before: &Progress, backlog: usize, quota: &mut Quota, start: Instant) -> 
         now = events.into_iter().flatten().min().expect("something to wait for").max(now);
         if arrives == Some(now) {
             let Some(Reverse((_, place, on_the_way))) = arriving.pop() else { continue };
-            let is_login = attempts[place].1;
-            attempts[place].1 = is_login || quota.accepts(now);
+            if let Some((_, is_accepted)) = &mut jobs[place] {
+                *is_accepted = *is_accepted || quota.accepts(now);
+            }
             answered.push(Reverse((now + on_the_way, place)));
         } else if answers == Some(now) {
             let Some(Reverse((_, place))) = answered.pop() else { continue };
-            let (attempt, is_accepted) = attempts[place].clone();
+            let Some((job, is_accepted)) = jobs[place].take() else { continue };
             if is_accepted {
-                let answer = good_answer(&feeds, &attempt.task, &|_| blobs("a", backlog));
-                let task = attempt.task.clone();
-                scheduler.done(attempt, Ok(answer), now);
-                if let Task::Download(feed, wanted) = task {
-                    delivered(&mut scheduler, feed, &wanted);
+                let downloaded = download_of(&job).map(|(feed, pending)| (feed, pending.clone()));
+                succeed(&mut scheduler, &feeds, job, &|_| blobs("a", backlog), now);
+                if let Some((feed, pending)) = downloaded {
+                    commit(&mut scheduler, feed, &pending);
                 }
             } else {
                 throttled += 1;
-                scheduler.done(attempt, Err(refused(429, None)), now);
+                fail(&mut scheduler, job, refused(429, None), now);
             }
         }
     }
     let (summary, progress) = scheduler.finish();
     assert_eq!(summary.feeds[0].counts.delivered, backlog as u64);
     let learned = progress.tenants.into_values().next();
-    Outcome { lasted: now - start, requests, throttled, learned }
+    Measured { lasted: now - start, requests, throttled, learned }
 }
 
 const COUNTINGS: [Counting; 4] = [

@@ -1,20 +1,22 @@
-//! The schedule against a clock of the test's own.
+//! The scheduler with a clock of the test.
 
-use std::{cell::Cell, path::PathBuf};
+use std::{cell::Cell, collections::HashSet, path::PathBuf};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    api::{Page, Subscription},
+    api::{ApiError, Page, Subscription, Token},
     config::{Cloud, Credential, RequestsPerMinute, Secret, Tenant},
     delivery::{OutputName, OutputSet},
     feed::ContentType,
     limits::{
-        PAGE_BLOBS_MIN, PAGES_BEFORE_SPLIT, PAGES_MAX, PARTS_MAX, REFUSED_TOKENS_MAX, THROTTLED_MAX,
-        WAITING_BLOBS_MAX,
+        PAGE_BLOBS_MIN, PAGES_BEFORE_SPLIT, PAGES_MAX, PARTS_MAX, REFUSED_TOKENS_MAX, THIN_PAGES_LAST_MAX,
+        THIN_PAGES_MAX, THIN_PAGES_TIMED_MIN, THROTTLED_MAX, WAITING_BLOBS_MAX,
     },
     output::OutputError,
+    report::{Counts, Summary},
+    state::BlobKey,
 };
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -90,35 +92,93 @@ pub(super) fn refused(status: u16, retry_after: Option<Duration>) -> ApiError {
     ApiError::Refused { status, code: String::new(), message: String::new(), retry_after, server_time: None }
 }
 
-fn tenant(task: &Task, feeds: &Feeds) -> usize {
-    tenant_of(feeds, task).place()
-}
-
-/// What the API answers when all is well: each feed has these blobs, on one page.
-pub(super) fn good_answer(
-    feeds: &Feeds,
-    task: &Task,
-    blobs: &dyn Fn(FeedIndex) -> Vec<ListedBlob>,
-) -> Outcome {
-    match task {
-        Task::LogIn(_) => Outcome::Token(Token::of_a_test(HOUR)),
-        Task::ListSubscriptions(tenant) => {
-            let running = |feed| Subscription { content_type: Some(feeds.feed(feed).1), enabled: true };
-            Outcome::Subscriptions(feeds.feeds_of(*tenant).map(running).collect())
-        }
-        Task::Subscribe(_) => Outcome::Subscribed,
-        Task::ListPage(feed, _) => {
-            Outcome::Page(Page { blobs: blobs(*feed), next: None, unreadable: None, is_blank: false })
-        }
-        Task::Download(..) => Outcome::Handed(1),
+fn tenant(job: &Job, feeds: &Feeds) -> usize {
+    match &job.work {
+        Work::LogIn(tenant) => tenant.place(),
+        Work::Request { task, .. } => task.tenant(feeds).place(),
     }
 }
 
-/// What the writer says once it has a blob safe.
-pub(super) fn delivered(scheduler: &mut Scheduler<'_>, feed: FeedIndex, wanted: &PendingBlob) {
-    let key = scheduler.key(feed, wanted);
+fn is_login(job: &Job) -> bool {
+    matches!(job.work, Work::LogIn(_))
+}
+
+/// The blob that a job downloads, if it downloads one.
+pub(super) fn download_of(job: &Job) -> Option<(FeedIndex, &PendingBlob)> {
+    match &job.work {
+        Work::Request { task: Task::Download(feed, pending), .. } => Some((*feed, pending)),
+        _ => None,
+    }
+}
+
+/// The page that a job lists, if it lists one.
+fn page_of(job: &Job) -> Option<(FeedIndex, &PageRequest)> {
+    match &job.work {
+        Work::Request { task: Task::ListPage(feed, page), .. } => Some((*feed, page)),
+        _ => None,
+    }
+}
+
+fn page(blobs: Vec<ListedBlob>, next: Option<&str>) -> Page {
+    Page { blobs, next: next.map(str::to_owned), unreadable: None, is_blank: false }
+}
+
+/// The outcome when all is well: each feed has these blobs, on one page.
+pub(super) fn good_outcome(
+    feeds: &Feeds,
+    work: Work,
+    blobs: &dyn Fn(FeedIndex) -> Vec<ListedBlob>,
+) -> Outcome {
+    match work {
+        Work::LogIn(tenant) => Outcome::LoggedIn(tenant, Token::of_a_test(HOUR)),
+        Work::Request { task, .. } => match task {
+            Task::ListSubscriptions(tenant) => {
+                let enabled = |feed| Subscription { content_type: Some(feeds.feed(feed).1), enabled: true };
+                Outcome::SubscriptionsListed(tenant, feeds.feeds_of(tenant).map(enabled).collect())
+            }
+            Task::Subscribe(feed) => Outcome::Subscribed(feed),
+            Task::ListPage(feed, request) => Outcome::PageListed(feed, request, page(blobs(feed), None)),
+            Task::Download(feed, pending) => Outcome::Downloaded(feed, pending, 1),
+        },
+    }
+}
+
+fn failed(work: Work, error: ApiError) -> Outcome {
+    match work {
+        Work::LogIn(tenant) => Outcome::LoginFailed(tenant, error),
+        Work::Request { task, .. } => Outcome::Failed(task, error),
+    }
+}
+
+pub(super) fn succeed(
+    scheduler: &mut Scheduler<'_>,
+    feeds: &Feeds,
+    job: Job,
+    blobs: &dyn Fn(FeedIndex) -> Vec<ListedBlob>,
+    now: Instant,
+) {
+    scheduler.done(job.ticket, good_outcome(feeds, job.work, blobs), now);
+}
+
+pub(super) fn fail(scheduler: &mut Scheduler<'_>, job: Job, error: ApiError, now: Instant) {
+    scheduler.done(job.ticket, failed(job.work, error), now);
+}
+
+fn log_in(scheduler: &mut Scheduler<'_>, job: &Job, lifetime: Duration, now: Instant) {
+    let Work::LogIn(tenant) = job.work else { panic!("not a login: {job:?}") };
+    scheduler.done(job.ticket, Outcome::LoggedIn(tenant, Token::of_a_test(lifetime)), now);
+}
+
+fn key(feeds: &Feeds, feed: FeedIndex, blob: &ListedBlob) -> BlobKey {
+    let (tenant, content_type) = feeds.feed(feed);
+    BlobKey::new(&tenant.tenant_id, content_type, &blob.content_id)
+}
+
+/// Lets the writer commit a blob.
+pub(super) fn commit(scheduler: &mut Scheduler<'_>, feed: FeedIndex, pending: &PendingBlob) {
+    let key = key(scheduler.feeds, feed, &pending.blob);
     let has = OutputSet::EMPTY;
-    let delivered = CommittedBlob {
+    let committed = CommittedBlob {
         key,
         feed,
         has,
@@ -129,32 +189,33 @@ pub(super) fn delivered(scheduler: &mut Scheduler<'_>, feed: FeedIndex, wanted: 
         dead_letters: 0,
         salvaged: None,
     };
-    scheduler.delivered(&[delivered]);
+    scheduler.committed(&[committed]);
 }
 
-/// Does all that is handed out, well, until only downloads are; gives back those that were.
+/// Lets every job succeed until only downloads are left, and returns those that run.
 fn until_downloads(
     scheduler: &mut Scheduler<'_>,
     feeds: &Feeds,
     now: Instant,
     blobs: &dyn Fn(FeedIndex) -> Vec<ListedBlob>,
-) -> Vec<Attempt> {
+) -> Vec<Job> {
     let mut downloads = Vec::new();
-    while let Some((attempt, _)) = scheduler.next(now) {
-        if matches!(attempt.task, Task::Download(..)) {
-            downloads.push(attempt);
+    while let Some(job) = scheduler.next(now) {
+        if download_of(&job).is_some() {
+            downloads.push(job);
         } else {
-            let answer = good_answer(feeds, &attempt.task, blobs);
-            scheduler.done(attempt, Ok(answer), now);
+            succeed(scheduler, feeds, job, blobs, now);
         }
     }
     downloads
 }
 
-fn download_well(scheduler: &mut Scheduler<'_>, attempt: Attempt, now: Instant) {
-    let Task::Download(feed, wanted) = attempt.task.clone() else { panic!("no download: {attempt:?}") };
-    scheduler.done(attempt, Ok(Outcome::Handed(1)), now);
-    delivered(scheduler, feed, &wanted);
+fn download_well(scheduler: &mut Scheduler<'_>, job: Job, now: Instant) {
+    let Work::Request { task: Task::Download(feed, pending), .. } = job.work else {
+        panic!("not a download: {job:?}")
+    };
+    scheduler.done(job.ticket, Outcome::Downloaded(feed, pending.clone(), 1), now);
+    commit(scheduler, feed, &pending);
 }
 
 fn total(summary: &Summary) -> Counts {
@@ -187,26 +248,26 @@ fn a_throttled_tenant_waits_while_another_goes_on() {
     let mut scheduler = begin(&feeds, &collect(2), start);
     let running = until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 20));
     let pause = Duration::from_secs(30);
-    for attempt in running {
-        if tenant(&attempt.task, &feeds) == 0 {
-            scheduler.done(attempt, Err(refused(429, Some(pause))), start);
+    for job in running {
+        if tenant(&job, &feeds) == 0 {
+            fail(&mut scheduler, job, refused(429, Some(pause)), start);
         } else {
-            download_well(&mut scheduler, attempt, start);
+            download_well(&mut scheduler, job, start);
         }
     }
     let mut others = 0;
-    while let Some((attempt, _)) = scheduler.next(start + pause / 2) {
-        assert_eq!(tenant(&attempt.task, &feeds), 1, "the throttled tenant waits");
+    while let Some(job) = scheduler.next(start + pause / 2) {
+        assert_eq!(tenant(&job, &feeds), 1, "the throttled tenant waits");
         others += 1;
-        download_well(&mut scheduler, attempt, start + pause / 2);
+        download_well(&mut scheduler, job, start + pause / 2);
     }
     assert!(others >= 18, "the other one goes on");
     let after = scheduler.next_at().expect("the end of the pause");
     assert!((start + pause..=start + pause * 5 / 4).contains(&after), "{:?}", after - start);
     let mut throttled = 0;
-    while let Some((attempt, _)) = scheduler.next(after) {
-        throttled += usize::from(tenant(&attempt.task, &feeds) == 0);
-        download_well(&mut scheduler, attempt, after);
+    while let Some(job) = scheduler.next(after) {
+        throttled += usize::from(tenant(&job, &feeds) == 0);
+        download_well(&mut scheduler, job, after);
     }
     assert!(throttled >= 18 && scheduler.is_over());
 }
@@ -217,16 +278,16 @@ fn a_burst_of_throttling_answers_is_one_pause() {
     let mut scheduler = begin(&feeds, &collect(20), start);
     let running = until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 40));
     assert_eq!(running.len(), 20);
-    for attempt in running {
-        scheduler.done(attempt, Err(refused(429, None)), start);
+    for job in running {
+        fail(&mut scheduler, job, refused(429, None), start);
     }
     let pause = scheduler.next_at().expect("a pause") - start;
     assert!(pause <= Duration::from_secs(4), "{pause:?} after one burst, for delays of 2 s at first");
     let after = start + pause;
     let mut again = 0;
-    while let Some((attempt, _)) = scheduler.next(after) {
+    while let Some(job) = scheduler.next(after) {
         again += 1;
-        download_well(&mut scheduler, attempt, after);
+        download_well(&mut scheduler, job, after);
     }
     assert_eq!(again, 40);
 }
@@ -237,13 +298,13 @@ fn a_tenant_that_is_throttled_for_ever_is_left_to_the_next_pass() {
         let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
         let mut scheduler = begin(&feeds, &collect(5), start);
         let mut now = start;
-        for attempt in until_downloads(&mut scheduler, &feeds, now, &|_| blobs("a", 20)) {
-            scheduler.done(attempt, Err(refused(429, retry_after)), now);
+        for job in until_downloads(&mut scheduler, &feeds, now, &|_| blobs("a", 20)) {
+            fail(&mut scheduler, job, refused(429, retry_after), now);
         }
         while !scheduler.is_over() {
             now = scheduler.next_at().expect("something to wait for").max(now);
-            while let Some((attempt, _)) = scheduler.next(now) {
-                scheduler.done(attempt, Err(refused(429, retry_after)), now);
+            while let Some(job) = scheduler.next(now) {
+                fail(&mut scheduler, job, refused(429, retry_after), now);
             }
         }
         assert!(now - start <= THROTTLED_MAX, "{:?}", now - start);
@@ -260,15 +321,16 @@ fn what_no_working_output_lacks_is_not_downloaded_and_what_all_lack_goes_first()
     let feed = feeds.feeds().next().expect("a feed");
     let file = OutputSet::EMPTY.with(OutputName::File);
     for blob in blobs("waiting", 3) {
-        scheduler.resume(feed, PendingBlob { blob, delivered_to: file, has_failed: true, failed_passes: 0 });
+        scheduler
+            .carry_over(feed, PendingBlob { blob, delivered_to: file, has_failed: true, failed_passes: 0 });
     }
     let both = || blobs("waiting", 3).into_iter().chain(blobs("new", 3)).collect();
     let mut order = Vec::new();
     let mut running = until_downloads(&mut scheduler, &feeds, now, &|_| both());
-    while let Some(attempt) = running.pop().or_else(|| Some(scheduler.next(now)?.0)) {
-        let Task::Download(_, wanted) = &attempt.task else { panic!("{attempt:?}") };
-        order.push(wanted.blob.content_id.clone());
-        download_well(&mut scheduler, attempt, now);
+    while let Some(job) = running.pop().or_else(|| scheduler.next(now)) {
+        let (_, pending) = download_of(&job).expect("a download");
+        order.push(pending.blob.content_id.clone());
+        download_well(&mut scheduler, job, now);
         if order.len() == 4 {
             scheduler.outputs_left(file);
         }
@@ -293,13 +355,14 @@ fn an_output_that_fails_is_told_of_every_feed_that_it_keeps_back_and_of_no_other
         let [first, second] = [0, 1].map(|place| feeds.feeds().nth(place).expect("two feeds"));
         let of_both = |feed| blobs(if feed == first { "a" } else { "b" }, 1);
         let mut running = until_downloads(&mut scheduler, &feeds, now, &of_both);
-        while let Some(attempt) = running.pop() {
-            let Task::Download(feed, wanted) = attempt.task.clone() else { panic!("{attempt:?}") };
-            scheduler.done(attempt, Ok(Outcome::Handed(1)), now);
+        while let Some(job) = running.pop() {
+            let (feed, pending) = download_of(&job).expect("a download");
+            let pending = pending.clone();
+            succeed(&mut scheduler, &feeds, job, &of_both, now);
             if stop.is_none() {
-                running.extend(scheduler.next(now).map(|(attempt, _)| attempt));
+                running.extend(scheduler.next(now));
                 if feed == second {
-                    delivered(&mut scheduler, feed, &wanted);
+                    commit(&mut scheduler, feed, &pending);
                 }
             }
         }
@@ -322,33 +385,31 @@ fn attempts_before_a_newcomer(backlog: usize) -> Option<usize> {
     let has = |feed: FeedIndex| if feed.place() == 0 { blobs("a", backlog) } else { blobs("b", 1) };
     let mut newcomer = None;
     let mut running = Vec::new();
-    while let Some((attempt, _)) = scheduler.next(now) {
-        match attempt.task {
-            Task::LogIn(tenant) if tenant.place() == 1 => newcomer = Some(attempt),
-            Task::Download(..) => running.push(attempt),
-            _ => {
-                let answer = good_answer(&feeds, &attempt.task, &has);
-                scheduler.done(attempt, Ok(answer), now);
-            }
+    while let Some(job) = scheduler.next(now) {
+        if is_login(&job) && tenant(&job, &feeds) == 1 {
+            newcomer = Some(job);
+        } else if download_of(&job).is_some() {
+            running.push(job);
+        } else {
+            succeed(&mut scheduler, &feeds, job, &has, now);
         }
     }
-    scheduler.done(newcomer?, Ok(Outcome::Token(Token::of_a_test(HOUR))), now);
+    log_in(&mut scheduler, &newcomer?, HOUR, now);
     let mut before = 0;
     while before < 100 {
-        while let Some((attempt, _)) = scheduler.next(now) {
-            if tenant(&attempt.task, &feeds) == 0 {
+        while let Some(job) = scheduler.next(now) {
+            if tenant(&job, &feeds) == 0 {
                 before += 1;
-            } else if matches!(attempt.task, Task::Download(..)) {
+            } else if download_of(&job).is_some() {
                 return Some(before);
             }
-            running.push(attempt);
+            running.push(job);
         }
-        let attempt = running.remove(0);
-        if matches!(attempt.task, Task::Download(..)) {
-            download_well(&mut scheduler, attempt, now);
+        let job = running.remove(0);
+        if download_of(&job).is_some() {
+            download_well(&mut scheduler, job, now);
         } else {
-            let answer = good_answer(&feeds, &attempt.task, &has);
-            scheduler.done(attempt, Ok(answer), now);
+            succeed(&mut scheduler, &feeds, job, &has, now);
         }
     }
     None
@@ -367,18 +428,17 @@ fn a_token_is_renewed_once_for_many_tasks() {
     let running = until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 100));
     assert_eq!(running.len(), 10);
     let later = start + HOUR;
-    for attempt in running {
-        scheduler.done(attempt, Err(refused(401, None)), later);
+    for job in running {
+        fail(&mut scheduler, job, refused(401, None), later);
     }
-    let (login, token) = scheduler.next(later).expect("a login");
-    assert!(matches!(login.task, Task::LogIn(_)) && token.is_none());
+    let login = scheduler.next(later).expect("a login");
+    assert!(is_login(&login));
     assert!(scheduler.next(later).is_none(), "everything else waits for it");
-    scheduler.done(login, Ok(Outcome::Token(Token::of_a_test(HOUR))), later);
+    log_in(&mut scheduler, &login, HOUR, later);
     let mut downloads = 0;
-    while let Some((attempt, token)) = scheduler.next(later) {
-        assert!(token.is_some());
+    while let Some(job) = scheduler.next(later) {
         downloads += 1;
-        download_well(&mut scheduler, attempt, later);
+        download_well(&mut scheduler, job, later);
     }
     assert_eq!(downloads, 100);
 }
@@ -389,10 +449,10 @@ fn a_login_that_fails_in_passing_is_tried_again_later_and_the_rest_of_the_tenant
     let mut scheduler = begin(&feeds, &collect(10), start);
     let mut now = start;
     for failures in 0..3_u32 {
-        let (login, _) = scheduler.next(now).expect("a login");
-        assert!(matches!(login.task, Task::LogIn(_)), "{failures} failures");
+        let login = scheduler.next(now).expect("a login");
+        assert!(is_login(&login), "{failures} failures");
         assert!(scheduler.next(now).is_none());
-        scheduler.done(login, Err(refused(503, None)), now);
+        fail(&mut scheduler, login, refused(503, None), now);
         assert!(scheduler.next(now).is_none() && !scheduler.is_over());
         let at = scheduler.next_at().expect("another try");
         assert!(at >= now + Duration::from_secs(1 << failures), "the wait doubles");
@@ -407,18 +467,18 @@ fn a_tenant_whose_tokens_are_all_refused_is_given_up_after_a_few() {
     for accepted in [0, 1, 6] {
         let mut scheduler = begin(&feeds, &collect(10), now);
         let (mut logins, mut requests) = (0, 0);
-        while let Some((attempt, _)) = scheduler.next(now) {
-            if matches!(attempt.task, Task::LogIn(_)) {
+        while let Some(job) = scheduler.next(now) {
+            if is_login(&job) {
                 logins += 1;
-                scheduler.done(attempt, Ok(Outcome::Token(Token::of_a_test(HOUR))), now);
-            } else if requests < accepted {
-                requests += 1;
-                let answer =
-                    good_answer(&feeds, &attempt.task, &|feed| blobs(&feed.place().to_string(), 100));
-                scheduler.done(attempt, Ok(answer), now);
+                log_in(&mut scheduler, &job, HOUR, now);
+                continue;
+            }
+            requests += 1;
+            if requests <= accepted {
+                let hundred = |feed: FeedIndex| blobs(&feed.place().to_string(), 100);
+                succeed(&mut scheduler, &feeds, job, &hundred, now);
             } else {
-                requests += 1;
-                scheduler.done(attempt, Err(refused(401, None)), now);
+                fail(&mut scheduler, job, refused(401, None), now);
             }
         }
         assert!(scheduler.is_over());
@@ -452,7 +512,7 @@ fn failure(random: &mut fastrand::Rng) -> ApiError {
     }
 }
 
-/// Runs a pass in which everything may fail, and holds the books against what was seen.
+/// Runs a pass in which everything may fail, and compares the books with what was seen.
 fn any_pass(seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let random = &mut random;
@@ -470,7 +530,7 @@ fn any_pass(seed: u64) {
     let failures_of_hundred = [0, 5, 50, 100][random.usize(..4)];
     let mut scheduler = begin(&feeds, &settings, start);
     let pages = Cell::new(0_usize);
-    let mut running: Vec<Attempt> = Vec::new();
+    let mut running: Vec<Job> = Vec::new();
     let mut with_writer = Vec::new();
     let (mut listed, mut safe, mut gone) = (HashSet::new(), HashSet::new(), HashSet::new());
     let mut now = start;
@@ -478,14 +538,13 @@ fn any_pass(seed: u64) {
     loop {
         steps += 1;
         assert!(steps < 20_000, "the pass never ends");
-        while let Some((attempt, token)) = scheduler.next(now) {
-            assert_eq!(token.is_none(), matches!(attempt.task, Task::LogIn(_)));
-            assert!(running.iter().all(|other| other.task != attempt.task), "{attempt:?} runs twice");
-            if let Task::Download(feed, wanted) = &attempt.task {
-                let key = scheduler.key(*feed, wanted);
-                assert!(!safe.contains(&key) && !gone.contains(&key), "{attempt:?} comes again");
+        while let Some(job) = scheduler.next(now) {
+            assert!(running.iter().all(|other| !is_same(other, &job)), "{job:?} runs twice");
+            if let Some((feed, pending)) = download_of(&job) {
+                let key = key(&feeds, feed, &pending.blob);
+                assert!(!safe.contains(&key) && !gone.contains(&key), "{job:?} comes again");
             }
-            running.push(attempt);
+            running.push(job);
             assert!(running.len() <= settings.threads);
         }
         if scheduler.is_over() {
@@ -496,41 +555,43 @@ fn any_pass(seed: u64) {
             continue;
         }
         now += Duration::from_millis(random.u64(..2000));
-        let attempt = running.swap_remove(random.usize(..running.len()));
-        let result = if random.u8(..100) < failures_of_hundred {
-            Err(failure(random))
+        let Job { work, ticket } = running.swap_remove(random.usize(..running.len()));
+        let outcome = if random.u8(..100) < failures_of_hundred {
+            failed(work, failure(random))
         } else {
             let fresh = |_| {
                 pages.set(pages.get() + 1);
                 blobs(&format!("page {}", pages.get() / 2), 7) // some are listed again
             };
-            let mut answer = good_answer(&feeds, &attempt.task, &fresh);
-            if let (Outcome::Page(page), Task::ListPage(feed, page_of)) = (&mut answer, &attempt.task) {
-                let (tenant, content_type) = feeds.feed(*feed);
-                let key = |blob: &ListedBlob| BlobKey::new(&tenant.tenant_id, content_type, &blob.content_id);
-                listed.extend(page.blobs.iter().map(key));
-                page.next = (random.u8(..3) > 0 && page_of.number < 5).then(|| format!("{}", pages.get()));
+            let mut outcome = good_outcome(&feeds, work, &fresh);
+            match &mut outcome {
+                Outcome::PageListed(feed, request, page) => {
+                    listed.extend(page.blobs.iter().map(|blob| key(&feeds, *feed, blob)));
+                    let has_next = random.u8(..3) > 0 && request.number() < 5;
+                    page.next = has_next.then(|| format!("{}", pages.get()));
+                }
+                Outcome::LoggedIn(_, token) if random.bool() => {
+                    *token = Token::of_a_test(Duration::from_secs(random.u64(60..100)));
+                }
+                Outcome::Downloaded(feed, pending, _) => with_writer.push((*feed, pending.clone())),
+                _ => {}
             }
-            if let (Outcome::Token(token), true) = (&mut answer, random.bool()) {
-                *token = Token::of_a_test(Duration::from_secs(random.u64(60..100)));
-            }
-            if let Task::Download(feed, wanted) = &attempt.task {
-                with_writer.push((*feed, wanted.clone()));
-            }
-            Ok(answer)
+            outcome
         };
-        scheduler.done(attempt, result, now);
-        for (feed, wanted) in scheduler.take_gone() {
-            assert!(gone.insert(scheduler.key(feed, &wanted)), "gone twice");
+        scheduler.done(ticket, outcome, now);
+        for effect in scheduler.drain_effects() {
+            if let Effect::RememberGone(feed, pending) = effect {
+                assert!(gone.insert(key(&feeds, feed, &pending.blob)), "gone twice");
+            }
         }
         if random.u8(..3) == 0 {
-            for (feed, wanted) in std::mem::take(&mut with_writer) {
-                assert!(safe.insert(scheduler.key(feed, &wanted)), "delivered twice");
-                delivered(&mut scheduler, feed, &wanted);
+            for (feed, pending) in std::mem::take(&mut with_writer) {
+                assert!(safe.insert(key(&feeds, feed, &pending.blob)), "delivered twice");
+                commit(&mut scheduler, feed, &pending);
             }
         }
     }
-    let (_, Progress { waiting, .. }) = scheduler.finish(); // which holds the balance
+    let (_, Progress { waiting, .. }) = scheduler.finish(); // which asserts the balance
     let mut accounted: HashSet<_> = safe.union(&gone).copied().collect();
     assert_eq!(accounted.len(), safe.len() + gone.len());
     for waiting in waiting {
@@ -538,6 +599,14 @@ fn any_pass(seed: u64) {
         assert!(accounted.insert(key), "{waiting:?} has two fates");
     }
     assert!(accounted == listed, "{} of {} listed blobs are accounted for", accounted.len(), listed.len());
+}
+
+fn is_same(one: &Job, other: &Job) -> bool {
+    match (&one.work, &other.work) {
+        (Work::LogIn(one), Work::LogIn(other)) => one == other,
+        (Work::Request { task: one, .. }, Work::Request { task: other, .. }) => one == other,
+        _ => false,
+    }
 }
 
 #[test]
@@ -558,28 +627,28 @@ fn a_page_token_that_is_always_invalid_does_not_list_its_window_for_ever() {
     let (mut now, mut pages) = (start, 0);
     while !scheduler.is_over() {
         assert!(pages < 50, "the window is listed for ever");
-        let Some((attempt, _)) = scheduler.next(now) else {
+        let Some(job) = scheduler.next(now) else {
             now = scheduler.next_at().expect("something to wait for");
             continue;
         };
-        let result = match &attempt.task {
-            Task::ListPage(_, page) if page.number == 2 => Err(ApiError::Refused {
-                status: 400,
-                code: "AF20031".to_owned(),
-                message: String::new(),
-                retry_after: None,
-                server_time: None,
-            }),
-            Task::ListPage(..) => Ok(Outcome::Page(Page {
-                blobs: Vec::new(),
-                next: Some("2".to_owned()),
-                unreadable: None,
-                is_blank: false,
-            })),
-            task => Ok(good_answer(&feeds, task, &|_| Vec::new())),
+        pages += u32::from(page_of(&job).is_some());
+        let invalid_token = ApiError::Refused {
+            status: 400,
+            code: "AF20031".to_owned(),
+            message: String::new(),
+            retry_after: None,
+            server_time: None,
         };
-        pages += u32::from(matches!(attempt.task, Task::ListPage(..)));
-        scheduler.done(attempt, result, now);
+        let outcome = match job.work {
+            Work::Request { task: Task::ListPage(feed, request), .. } if request.number() == 2 => {
+                Outcome::Failed(Task::ListPage(feed, request), invalid_token)
+            }
+            Work::Request { task: Task::ListPage(feed, request), .. } => {
+                Outcome::PageListed(feed, request, page(Vec::new(), Some("2")))
+            }
+            work => good_outcome(&feeds, work, &|_| Vec::new()),
+        };
+        scheduler.done(job.ticket, outcome, now);
     }
     let (summary, _) = scheduler.finish();
     assert!(!summary.feeds[0].is_listed);
@@ -594,21 +663,20 @@ fn list_without_end(
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(1), start);
     let (mut now, mut pages) = (start, 0);
-    while let Some((attempt, _)) = scheduler.next(now) {
-        let answer = match &attempt.task {
-            Task::ListPage(..) => {
+    while let Some(job) = scheduler.next(now) {
+        if download_of(&job).is_some() {
+            download_well(&mut scheduler, job, now);
+            continue;
+        }
+        let outcome = match job.work {
+            Work::Request { task: Task::ListPage(feed, request), .. } => {
                 now += latency;
                 pages += 1;
-                let next = Some(format!("page {pages}"));
-                Outcome::Page(Page { blobs: blobs(pages), next, unreadable: None, is_blank: false })
+                Outcome::PageListed(feed, request, page(blobs(pages), Some(&format!("page {pages}"))))
             }
-            Task::Download(..) => {
-                download_well(&mut scheduler, attempt, now);
-                continue;
-            }
-            task => good_answer(&feeds, task, &|_| Vec::new()),
+            work => good_outcome(&feeds, work, &|_| Vec::new()),
         };
-        scheduler.done(attempt, Ok(answer), now);
+        scheduler.done(job.ticket, outcome, now);
     }
     assert!(scheduler.is_over());
     let (summary, progress) = scheduler.finish();
@@ -667,19 +735,18 @@ fn a_page_that_invents_more_blobs_than_may_wait_is_not_listed_for_ever() {
     let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(1), now);
     let mut pages = 0;
-    while let Some((mut attempt, _)) = scheduler.next(now) {
-        if matches!(attempt.task, Task::Download(..)) {
-            download_well(&mut scheduler, attempt, now);
+    while let Some(mut job) = scheduler.next(now) {
+        if download_of(&job).is_some() {
+            download_well(&mut scheduler, job, now);
             continue;
         }
-        if let Task::ListPage(_, page) = &mut attempt.task {
+        if let Work::Request { task: Task::ListPage(_, page), .. } = &mut job.work {
             pages += 1;
-            page.parts = page.parts.max(PARTS_MAX - 2);
+            page.was_accepted_in_part(PARTS_MAX - 2);
         }
         let count = if pages == 1 { WAITING_BLOBS_MAX + 1 } else { PAGE_BLOBS_MIN + 1 };
-        let answer = good_answer(&feeds, &attempt.task, &|_| blobs(&format!("answer {pages}"), count));
-        scheduler.done(attempt, Ok(answer), now);
-        assert!(scheduler.waiting_blobs <= WAITING_BLOBS_MAX + PAGE_BLOBS_MIN);
+        succeed(&mut scheduler, &feeds, job, &|_| blobs(&format!("answer {pages}"), count), now);
+        assert!(scheduler.queue.waiting_downloads() <= WAITING_BLOBS_MAX + PAGE_BLOBS_MIN);
     }
     assert!(scheduler.is_over());
     assert_eq!(pages, 3);
@@ -693,15 +760,15 @@ fn a_token_of_any_lifetime_is_used_and_ends_in_no_storm_of_logins() {
     for lifetime in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
         let mut scheduler = begin(&feeds, &collect(2), now);
         for _ in 0..2 {
-            let Some((attempt, _)) = scheduler.next(now) else { break };
-            let answer = match attempt.task {
-                Task::LogIn(_) => Outcome::Token(Token::of_a_test(lifetime)),
-                _ => good_answer(&feeds, &attempt.task, &|_| Vec::new()),
-            };
-            scheduler.done(attempt, Ok(answer), now);
+            let Some(job) = scheduler.next(now) else { break };
+            if is_login(&job) {
+                log_in(&mut scheduler, &job, lifetime, now);
+            } else {
+                succeed(&mut scheduler, &feeds, job, &|_| Vec::new(), now);
+            }
         }
-        let (attempt, _) = scheduler.next(now).expect("the listing");
-        assert!(!matches!(attempt.task, Task::LogIn(_)), "{lifetime:?}");
+        let job = scheduler.next(now).expect("the listing");
+        assert!(!is_login(&job), "{lifetime:?}");
     }
 }
 
@@ -718,12 +785,12 @@ fn a_tenant_whose_requests_hang_leaves_threads_to_another() {
     let mut running =
         until_downloads(&mut scheduler, &feeds, now, &|feed| blobs(&feed.place().to_string(), 100));
     let mut of_the_other = 0;
-    while let Some(place) = running.iter().position(|attempt| tenant(&attempt.task, &feeds) == 1) {
-        let attempt = running.swap_remove(place); // those of tenant 0 never come back
+    while let Some(place) = running.iter().position(|job| tenant(job, &feeds) == 1) {
+        let job = running.swap_remove(place); // those of tenant 0 never come back
         of_the_other += 1;
-        download_well(&mut scheduler, attempt, now);
-        while let Some((attempt, _)) = scheduler.next(now) {
-            running.push(attempt);
+        download_well(&mut scheduler, job, now);
+        while let Some(job) = scheduler.next(now) {
+            running.push(job);
         }
     }
     assert_eq!(of_the_other, 100);
@@ -738,36 +805,32 @@ fn a_blob_that_waits_for_one_feed_and_is_listed_in_another_is_two_blobs() {
         let [waits, lists] = [0, 1].map(|place| feeds.feeds().nth(place).expect("two feeds"));
         let blob = blobs("a", 1).remove(0);
         let delivered_to = OutputSet::EMPTY.with(OutputName::File);
-        scheduler.resume(
+        scheduler.carry_over(
             waits,
             PendingBlob { blob: blob.clone(), delivered_to, has_failed: false, failed_passes: 0 },
         );
         let mut pages = Vec::new();
         let mut downloads = Vec::new();
-        while let Some((attempt, _)) = scheduler.next(now) {
-            if matches!(attempt.task, Task::ListPage(..)) {
-                pages.push(attempt);
+        while let Some(job) = scheduler.next(now) {
+            if page_of(&job).is_some() {
+                pages.push(job);
             } else {
-                let answer = good_answer(&feeds, &attempt.task, &|_| Vec::new());
-                scheduler.done(attempt, Ok(answer), now);
+                succeed(&mut scheduler, &feeds, job, &|_| Vec::new(), now);
             }
         }
-        pages.sort_by_key(|page| page.task.feed() != Some(feeds.feeds().nth(listed_first).expect("two")));
-        for page in pages {
-            let listed = if page.task.feed() == Some(lists) { vec![blob.clone()] } else { Vec::new() };
-            scheduler.done(
-                page,
-                Ok(Outcome::Page(Page { blobs: listed, next: None, unreadable: None, is_blank: false })),
-                now,
-            );
-            downloads.extend(std::iter::from_fn(|| scheduler.next(now)).map(|(attempt, _)| attempt));
+        let first = feeds.feeds().nth(listed_first);
+        pages.sort_by_key(|job| page_of(job).map(|(feed, _)| feed) != first);
+        let listed = |feed| if feed == lists { vec![blob.clone()] } else { Vec::new() };
+        for job in pages {
+            succeed(&mut scheduler, &feeds, job, &listed, now);
+            downloads.extend(std::iter::from_fn(|| scheduler.next(now)));
         }
         assert_eq!(downloads.len(), 2, "{downloads:?}");
-        for attempt in downloads {
-            let Task::Download(feed, wanted) = &attempt.task else { panic!("not a download") };
-            let expected = if *feed == waits { delivered_to } else { OutputSet::EMPTY };
-            assert_eq!(wanted.delivered_to, expected, "an output has one of them only");
-            download_well(&mut scheduler, attempt, now);
+        for job in downloads {
+            let (feed, pending) = download_of(&job).expect("a download");
+            let expected = if feed == waits { delivered_to } else { OutputSet::EMPTY };
+            assert_eq!(pending.delivered_to, expected, "an output has one of them only");
+            download_well(&mut scheduler, job, now);
         }
         scheduler.finish();
     }

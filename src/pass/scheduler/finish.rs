@@ -1,0 +1,171 @@
+//! The end of a pass: the blobs that are in flight, the causes of what is left undone, the report, and what the state
+//! remembers.
+
+use jiff::Timestamp;
+
+use super::{Mode, Scheduler, Subject, failures::Cause};
+use crate::{
+    delivery::PendingBlob,
+    limits::QUIET_FEED_NOTICE,
+    pass::feeds::FeedIndex,
+    report::{FeedReport, Stop, Summary},
+    state::{FeedProgress, Progress, Waiting},
+};
+
+impl Scheduler<'_> {
+    /// Ends the pass: a blob that a thread or the writer still has was not delivered. Returns the report, and what the
+    /// state has to remember: up to when each feed is listed, and the blobs that are not delivered everywhere.
+    pub fn finish(mut self) -> (Summary, Progress) {
+        self.settle_in_flight();
+        self.blame_output();
+        self.name_causes();
+        let (mut reports, mut progress) = (Vec::new(), Progress::default());
+        for tenant in self.feeds.tenants() {
+            let learned = self.tenants[tenant.place()].session.learned(|at| self.microsoft_time(tenant, at));
+            let tenant_id = &self.feeds.tenant(tenant).tenant_id;
+            progress.tenants.extend(learned.map(|learned| (tenant_id.clone(), learned)));
+        }
+        for feed in self.feeds.feeds() {
+            let (report, of_feed) = self.report(feed);
+            let (tenant, content_type) = self.feeds.feed(feed);
+            progress.feeds.insert((tenant.tenant_id.clone(), content_type), of_feed);
+            reports.push(report);
+        }
+        for (feed, pending) in self.books.close() {
+            let (tenant, content_type) = self.feeds.feed(feed);
+            let PendingBlob { blob, delivered_to, has_failed, failed_passes } = pending;
+            let tenant_id = tenant.tenant_id.clone();
+            progress.waiting.push(Waiting {
+                tenant_id,
+                content_type,
+                blob,
+                delivered_to,
+                has_failed,
+                failed_passes,
+            });
+        }
+        self.line_limit.sum_up();
+        let any_login = self.tenants.iter().any(|tenant| tenant.session.has_logged_in());
+        (Summary { feeds: reports, any_login, stop: self.stop }, progress)
+    }
+
+    /// Whether a blob that is in flight at the end of the pass has failed. A pass that was stopped leaves it for later.
+    fn is_in_flight_failed(&self) -> bool {
+        matches!(self.stop, None | Some(Stop::Writer | Stop::State))
+    }
+
+    fn settle_in_flight(&mut self) {
+        for in_flight in self.books.drain_in_flight() {
+            let (feed, pending) = (in_flight.feed, in_flight.pending);
+            if self.stop == Some(Stop::Stragglers) {
+                self.report_straggler(feed, &pending, in_flight.is_downloaded);
+            }
+            if self.is_in_flight_failed() {
+                self.books.fail(feed, pending);
+            } else {
+                self.books.leave(feed, pending);
+            }
+        }
+    }
+
+    /// Makes the failure of an output the cause for the feeds whose blobs are not delivered, unless a deadline or a signal
+    /// is the cause.
+    fn blame_output(&mut self) {
+        let Some(reason) = &self.output_failure else { return };
+        let is_in_flight_failed = self.is_in_flight_failed();
+        for (feed, pending) in self.books.undelivered() {
+            if is_in_flight_failed || pending.has_failed {
+                self.feed_states[feed.place()].last_error.get_or_insert_with(|| reason.clone());
+            }
+        }
+    }
+
+    /// Names a cause for each feed that the end of the pass left unfinished.
+    fn name_causes(&mut self) {
+        for feed in self.feeds.feeds() {
+            let counts = self.books.counts(feed);
+            let state = &mut self.feed_states[feed.place()];
+            let is_listed = state.listing.is_complete();
+            let is_undone = !is_listed || counts.failed > 0 || counts.left > 0;
+            if !is_undone || state.last_error.is_some() || self.mode == Mode::DryRun && is_listed {
+                continue;
+            }
+            let cause = match (self.stop, &self.output_failure) {
+                (Some(Stop::Writer | Stop::State) | None, Some(reason)) => reason.clone(),
+                (Some(stop), _) => format!("{}: the pass ended before this feed was done", reason_of(stop)),
+                (None, None) => "its listing did not come to an end; please report this".to_owned(),
+            };
+            if matches!(self.stop, None | Some(Stop::Stragglers)) {
+                let phrase = if is_listed { "Blob download failed" } else { "Listing failed" };
+                let label = self.feeds.label(feed);
+                log::error!("{phrase} for {label}: {cause}; the next pass goes on from here");
+            }
+            state.last_error = Some(cause);
+        }
+    }
+
+    /// Reports a blob that kept the pass from ending.
+    pub(super) fn report_straggler(&mut self, feed: FeedIndex, pending: &PendingBlob, is_downloaded: bool) {
+        let what =
+            if is_downloaded { "its output has not confirmed it" } else { "its download is not finished" };
+        let advice = format!(
+            "{what} {} s after the rest of the pass; the next pass tries it again",
+            self.settings.straggler_wait.as_secs()
+        );
+        let detail = format!(" blob {}", pending.blob.content_id);
+        let cause = Cause { advice, kind: what.to_owned() };
+        self.report_failure("Blob download failed", Subject::Feed(feed), &detail, &cause);
+    }
+
+    /// Returns the report on a feed, and what the state remembers of it.
+    fn report(&self, feed: FeedIndex) -> (FeedReport, FeedProgress) {
+        let (tenant, content_type) = self.feeds.feed(feed);
+        let now = self.clock.at(&tenant.tenant_id, self.clock.began());
+        let counts = self.books.counts(feed);
+        assert!(counts.is_balanced(), "every listed blob is in exactly one count: {counts:?}");
+        let state = &self.feed_states[feed.place()];
+        let is_listed = state.listing.is_complete();
+        assert!(
+            (is_listed && counts.failed == 0) || state.last_error.is_some(),
+            "what a pass leaves undone has a logged cause: {counts:?}"
+        );
+        if is_listed {
+            let before = state.listing.before().and_then(|before| before.listed_until);
+            warn_if_quiet(&self.feeds.label(feed), state.listing.last_blob(), before, now);
+        }
+        let mut progress = state.listing.progress(now);
+        if is_listed && counts.failed == 0 && counts.left == 0 {
+            progress.last_success = Some(now);
+        }
+        progress.last_error.clone_from(&state.last_error);
+        progress.subscription_started = state.subscription.at();
+        let (tenant, listed_until) = (tenant.label().to_owned(), progress.listed_until);
+        (FeedReport { tenant, content_type, counts, is_listed, listed_until }, progress)
+    }
+}
+
+/// Why a pass ends early.
+pub(super) fn reason_of(stop: Stop) -> &'static str {
+    match stop {
+        Stop::Deadline => "globalTimeout is over",
+        Stop::Interrupted => "SIGINT",
+        Stop::Terminated => "SIGTERM",
+        Stop::Stragglers => "Everything else has been done for an interval",
+        Stop::Writer => "No output is left",
+        Stop::State => "The state failed",
+    }
+}
+
+/// Warns of a feed that had content before and has none any more: once a day, not at each pass.
+fn warn_if_quiet(label: &str, last_blob: Option<Timestamp>, before: Option<Timestamp>, now: Timestamp) {
+    let days = |until: Timestamp, from: Timestamp| {
+        until.duration_since(from).as_secs().div_euclid(QUIET_FEED_NOTICE.as_secs())
+    };
+    let (Some(last), Some(before)) = (last_blob, before) else { return };
+    if days(now, last) > days(before.max(last), last) {
+        log::warn!(
+            "No content for {label} since {last:.0}: if people still work there, check that auditing is on and that the \
+             subscription is enabled"
+        );
+    }
+}

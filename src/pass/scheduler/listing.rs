@@ -1,0 +1,319 @@
+//! The listing of one feed: its windows, the parts that they are listed in, and the pages of each part.
+//!
+//! A listing decides what follows a page, and knows how far the feed is listed. It neither makes requests nor logs.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    limits::{
+        PAGES_BEFORE_SPLIT, PAGES_MAX, PARTS_MAX, THIN_PAGE_BLOBS_MAX, THIN_PAGES_LAST_MAX, THIN_PAGES_MAX,
+        THIN_PAGES_TIMED_MIN,
+    },
+    pass::plan::{FeedPlan, Window},
+    state::FeedProgress,
+};
+
+/// A request for one page of a part of a window, and what is known of the pages before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    url: String,
+    /// The URL of the part's first page, to list the part again.
+    first_url: String,
+    /// The index of the window among its feed's.
+    window: usize,
+    /// Whether the window is listed in several parts.
+    is_split: bool,
+    /// The period that this page and the pages that follow it list.
+    period: Window,
+    /// Whether the period was corrected by the server's clock.
+    is_corrected: bool,
+    /// From 1.
+    number: u32,
+    /// How often the part was listed again because a page's token was invalid. Each page is an attempt of its own, so no
+    /// attempt can count this.
+    restarts: u32,
+    /// Whether every entry of the part could be read so far.
+    is_readable: bool,
+    /// Hashes of the URLs of the pages before it, to detect a loop of pages.
+    seen: Vec<u64>,
+    /// How often the part was listed again because of a loop.
+    loops: u32,
+    /// The number of times that the page was accepted only in part, and is listed again.
+    accepted_in_part: u32,
+    /// The highest number of a page before the part was listed again: the pages up to it name nothing new.
+    pages_before: u32,
+}
+
+impl PageRequest {
+    /// Returns the request for the first page of a part.
+    fn first(url: String, window: usize, period: Window, is_split: bool) -> Self {
+        Self {
+            first_url: url.clone(),
+            url,
+            window,
+            is_split,
+            period,
+            is_corrected: false,
+            number: 1,
+            restarts: 0,
+            is_readable: true,
+            seen: Vec::new(),
+            loops: 0,
+            accepted_in_part: 0,
+            pages_before: 0,
+        }
+    }
+
+    /// The page's URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The end of the period that is listed.
+    pub fn period_end(&self) -> Timestamp {
+        self.period.end
+    }
+
+    /// How the log names the page.
+    pub(super) fn label(&self) -> String {
+        format!("page {} of the period from {} to {}", self.number, self.period.start, self.period.end)
+    }
+
+    /// The page's number in its part, from 1.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// How often the part was listed again because a page's token was invalid.
+    pub(super) fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// Returns the request for the first page of the same part, because this page's token is invalid.
+    pub(super) fn restarted(self) -> Self {
+        Self { restarts: self.restarts + 1, ..self.at_first_page() }
+    }
+
+    fn at_first_page(self) -> Self {
+        Self {
+            url: self.first_url.clone(),
+            pages_before: self.pages_before.max(self.number),
+            number: 1,
+            is_readable: true,
+            seen: Vec::new(),
+            ..self
+        }
+    }
+
+    /// What of the period the server accepts when its clock says `now`. `None` if that is too little, or if the period was
+    /// corrected before.
+    pub(super) fn period_as_of(&self, now: Timestamp) -> Option<Window> {
+        self.period.as_of(now).filter(|_| !self.is_corrected)
+    }
+
+    /// Returns the request for the first page of a corrected period.
+    pub(super) fn corrected(self, period: Window, url: String) -> Self {
+        Self { period, is_corrected: true, first_url: url.clone(), url, number: 1, seen: Vec::new(), ..self }
+    }
+
+    /// Returns the request for the same page, because it has more blobs than may wait. `None` if it was accepted in part too
+    /// often.
+    pub(super) fn for_the_rest(mut self) -> Option<Self> {
+        self.accepted_in_part += 1;
+        (self.accepted_in_part <= PARTS_MAX).then_some(self)
+    }
+
+    /// Records an entry that could not be read: the part does not count as listed.
+    pub(super) fn mark_unreadable(&mut self) {
+        self.is_readable = false;
+    }
+}
+
+#[cfg(test)]
+impl PageRequest {
+    /// As if the page had been accepted in part this many times.
+    pub(super) fn was_accepted_in_part(&mut self, times: u32) {
+        self.accepted_in_part = self.accepted_in_part.max(times);
+    }
+}
+
+/// Pages in a row, of all parts of a feed, that name a next page and at most one blob that was not listed before.
+///
+/// A part that comes to its end, and a page with more blobs, end the row.
+#[derive(Default)]
+struct ThinPages {
+    number: u32,
+    since: Option<Instant>,
+    /// Whether there were too many of them in this pass.
+    is_endless: bool,
+}
+
+impl ThinPages {
+    fn add(&mut self, now: Instant) {
+        self.number += 1;
+        let lasts = now.saturating_duration_since(*self.since.get_or_insert(now));
+        self.is_endless |= self.number >= THIN_PAGES_MAX
+            || self.number >= THIN_PAGES_TIMED_MIN && lasts >= THIN_PAGES_LAST_MAX;
+    }
+
+    fn end_row(&mut self) {
+        self.number = 0;
+        self.since = None;
+    }
+}
+
+/// What follows a page.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The next page.
+    Page(PageRequest),
+    /// The part is listed again from its first page, because its pages form a loop.
+    Again(PageRequest),
+    /// The window is listed in parts of an hour instead.
+    Split { window: usize, parts: Vec<Window> },
+    /// Nothing: the part has ended.
+    End,
+    /// Nothing: the part does not end, for this reason.
+    Endless(String),
+}
+
+/// The listing of one feed.
+#[derive(Default)]
+pub(super) struct Listing {
+    /// What earlier passes have remembered.
+    before: Option<FeedProgress>,
+    /// `None` until the listing begins.
+    plan: Option<FeedPlan>,
+    /// For each window: the number of its parts that are not listed to their end.
+    open_parts: Vec<usize>,
+    /// Parts that are being listed, of all windows.
+    running_parts: usize,
+    thin_pages: ThinPages,
+    /// When the newest blob that was ever listed became available.
+    last_blob: Option<Timestamp>,
+}
+
+impl Listing {
+    pub(super) fn new(before: Option<FeedProgress>) -> Self {
+        let last_blob = before.as_ref().and_then(|before| before.last_blob);
+        Self { before, last_blob, ..Self::default() }
+    }
+
+    /// What earlier passes have remembered of the feed.
+    pub(super) fn before(&self) -> Option<&FeedProgress> {
+        self.before.as_ref()
+    }
+
+    /// Begins the listing of these windows.
+    pub(super) fn begin(&mut self, plan: FeedPlan) {
+        self.open_parts = vec![1; plan.windows.len()];
+        self.plan = Some(plan);
+    }
+
+    /// Returns the request for the first page of a window, or of one of the parts that it is split into, and counts the
+    /// part as running.
+    pub(super) fn begin_part(
+        &mut self,
+        window: usize,
+        period: Window,
+        is_split: bool,
+        url: String,
+    ) -> PageRequest {
+        self.running_parts += 1;
+        PageRequest::first(url, window, period, is_split)
+    }
+
+    /// Whether a blob of this age is collected.
+    pub(super) fn wants(&self, created: Timestamp) -> bool {
+        self.plan.as_ref().and_then(|plan| plan.wanted_from).is_none_or(|from| created >= from)
+    }
+
+    /// Records a blob that is collected.
+    pub(super) fn note_blob(&mut self, created: Timestamp) {
+        self.last_blob = self.last_blob.max(Some(created));
+    }
+
+    /// Returns what follows a page. `next_url` is the URL of the next page, and `news` the number of blobs that the page named
+    /// and that were not listed before.
+    pub(super) fn follow(
+        &mut self,
+        mut page: PageRequest,
+        next_url: Option<String>,
+        news: usize,
+        now: Instant,
+    ) -> Next {
+        let was_endless = self.thin_pages.is_endless;
+        let is_new = page.number > page.pages_before;
+        let is_thin = is_new && next_url.is_some() && news <= THIN_PAGE_BLOBS_MAX;
+        if is_thin {
+            self.thin_pages.add(now);
+        } else if is_new {
+            self.thin_pages.end_row();
+        }
+        page.seen.push(xxh3_64(page.url.as_bytes()));
+        let Some(url) = next_url else {
+            self.open_parts[page.window] -= usize::from(page.is_readable);
+            return Next::End;
+        };
+        if page.seen.contains(&xxh3_64(url.as_bytes())) {
+            if page.loops > 0 {
+                return Next::Endless("the pages of the listing form a loop".to_owned());
+            }
+            return Next::Again(PageRequest { loops: 1, ..page.at_first_page() });
+        }
+        if is_thin && was_endless {
+            return Next::End; // the reason was reported for another page
+        }
+        if is_thin && self.thin_pages.is_endless {
+            let pages = self.thin_pages.number;
+            return Next::Endless(format!("{pages} pages in a row brought next to nothing new"));
+        }
+        if page.number == PAGES_BEFORE_SPLIT && !page.is_split {
+            let window = page.window;
+            let parts = self.plan.as_ref().map(|plan| plan.windows[window].hours()).unwrap_or_default();
+            self.open_parts[window] = parts.len();
+            return Next::Split { window, parts };
+        }
+        if page.number >= PAGES_MAX {
+            return Next::Endless("the listing has too many pages".to_owned());
+        }
+        Next::Page(PageRequest { url, number: page.number + 1, accepted_in_part: 0, ..page })
+    }
+
+    /// Counts a part that is listed to its end, or given up. Returns whether no other part is being listed.
+    pub(super) fn end_part(&mut self) -> bool {
+        self.running_parts -= 1;
+        self.running_parts == 0
+    }
+
+    /// Whether every window is listed to its end.
+    pub(super) fn is_complete(&self) -> bool {
+        self.plan.is_some() && self.open_parts.iter().all(|parts| *parts == 0)
+    }
+
+    /// When the newest blob that was ever listed became available.
+    pub(super) fn last_blob(&self) -> Option<Timestamp> {
+        self.last_blob
+    }
+
+    /// Returns what the state remembers of the listing at Microsoft's time `now`: `listed_until`, `listed_from`,
+    /// `wanted_from` and `last_blob`, and the rest as before.
+    pub(super) fn progress(&self, now: Timestamp) -> FeedProgress {
+        let before = self.before.clone().unwrap_or_default();
+        let Some(plan) = &self.plan else {
+            return FeedProgress { last_blob: self.last_blob, ..before };
+        };
+        let is_listed = |window: usize| self.open_parts.get(window) == Some(&0);
+        let listed_until = plan.listed_until(now, is_listed).or(before.listed_until);
+        FeedProgress {
+            listed_until,
+            listed_from: plan.listed_from(&before, listed_until, is_listed),
+            wanted_from: plan.wanted_from,
+            last_blob: self.last_blob,
+            ..before
+        }
+    }
+}

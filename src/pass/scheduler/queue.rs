@@ -1,0 +1,288 @@
+//! Whose turn it is: the attempts of each tenant, and the order in which tenants and attempts run.
+//!
+//! Tenants take turns, one attempt each. A tenant that has nothing to run, or may not run it yet, leaves the round, until
+//! [`Queue::wake`] or the time of [`Queue::sleep_until`] brings it back.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    time::Instant,
+};
+
+use jiff::Timestamp;
+
+use super::Attempt;
+use crate::{
+    limits::WAITING_BLOBS_MAX,
+    pass::{
+        feeds::{Feeds, TenantIndex},
+        worker::Task,
+    },
+};
+
+/// The attempts that are waiting, and the number of those that are running.
+pub(super) struct Queue<'a> {
+    feeds: &'a Feeds,
+    /// The maximum number of attempts that run at a time.
+    threads: usize,
+    running: usize,
+    tenants: Vec<TenantQueue>,
+    /// Tenants that may have something to run now.
+    round: VecDeque<TenantIndex>,
+    /// Tenants that return to the round at that time.
+    sleeping: BinaryHeap<Reverse<(Instant, TenantIndex)>>,
+    /// Attempts that wait for their time.
+    later: BinaryHeap<Reverse<Ordered<(Instant, u64)>>>,
+    /// Attempts that wait for their tenant's turn.
+    waiting: usize,
+    /// The downloads among them.
+    waiting_downloads: usize,
+    /// The number of attempts so far, which makes their order total.
+    sequence: u64,
+}
+
+#[derive(Default)]
+struct TenantQueue {
+    is_in_round: bool,
+    running: usize,
+    subscriptions: VecDeque<Attempt>,
+    pages: VecDeque<Attempt>,
+    /// New blobs before those that an earlier pass tried in vain, so that a blob that fails at every pass does not delay
+    /// them; then the oldest first.
+    downloads: BinaryHeap<Reverse<Ordered<(bool, Timestamp, u64)>>>,
+}
+
+/// An attempt and its place in the order.
+struct Ordered<Order> {
+    order: Order,
+    attempt: Attempt,
+}
+
+impl<Order: Ord> PartialEq for Ordered<Order> {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl<Order: Ord> Eq for Ordered<Order> {}
+
+impl<Order: Ord> PartialOrd for Ordered<Order> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<Order: Ord> Ord for Ordered<Order> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order.cmp(&other.order)
+    }
+}
+
+impl<'a> Queue<'a> {
+    /// Returns an empty queue in which every tenant is in the round.
+    pub(super) fn new(feeds: &'a Feeds, threads: usize) -> Self {
+        let tenant = |_| TenantQueue { is_in_round: true, ..TenantQueue::default() };
+        Self {
+            feeds,
+            threads,
+            running: 0,
+            tenants: feeds.tenants().map(tenant).collect(),
+            round: feeds.tenants().collect(),
+            sleeping: BinaryHeap::new(),
+            later: BinaryHeap::new(),
+            waiting: 0,
+            waiting_downloads: 0,
+            sequence: 0,
+        }
+    }
+
+    /// Adds an attempt that runs as soon as its tenant's turn comes.
+    pub(super) fn push(&mut self, attempt: Attempt) {
+        let tenant = attempt.task.tenant(self.feeds);
+        self.sequence += 1;
+        self.waiting += 1;
+        let queue = &mut self.tenants[tenant.place()];
+        match &attempt.task {
+            Task::ListSubscriptions(_) | Task::Subscribe(_) => queue.subscriptions.push_back(attempt),
+            Task::ListPage(..) => queue.pages.push_back(attempt),
+            Task::Download(_, pending) => {
+                self.waiting_downloads += 1;
+                let is_repeated = pending.has_failed || !pending.delivered_to.is_empty();
+                let order = (is_repeated, pending.blob.created, self.sequence);
+                queue.downloads.push(Reverse(Ordered { order, attempt }));
+            }
+        }
+        self.wake(tenant);
+    }
+
+    /// Adds an attempt that waits for its time before it waits for its turn.
+    pub(super) fn push_later(&mut self, attempt: Attempt, at: Instant) {
+        self.sequence += 1;
+        self.later.push(Reverse(Ordered { order: (at, self.sequence), attempt }));
+    }
+
+    /// Removes and returns the attempts whose time has come, and wakes the tenants whose time has come.
+    pub(super) fn drain_due(&mut self, now: Instant) -> Vec<Attempt> {
+        let mut due = Vec::new();
+        while self.later.peek().is_some_and(|Reverse(later)| later.order.0 <= now) {
+            due.extend(self.later.pop().map(|Reverse(later)| later.attempt));
+        }
+        while self.sleeping.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            if let Some(Reverse((_, tenant))) = self.sleeping.pop() {
+                self.wake(tenant);
+            }
+        }
+        due
+    }
+
+    /// When an attempt or a tenant next becomes due.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        let later = self.later.peek().map(|Reverse(later)| later.order.0);
+        let sleeping = self.sleeping.peek().map(|Reverse((at, _))| *at);
+        later.into_iter().chain(sleeping).min()
+    }
+
+    /// Puts a tenant at the end of the round, if it is not in it.
+    pub(super) fn wake(&mut self, tenant: TenantIndex) {
+        let queue = &mut self.tenants[tenant.place()];
+        if !queue.is_in_round {
+            queue.is_in_round = true;
+            self.round.push_back(tenant);
+        }
+    }
+
+    /// Wakes the tenant at that time.
+    pub(super) fn sleep_until(&mut self, tenant: TenantIndex, at: Instant) {
+        self.sleeping.push(Reverse((at, tenant)));
+    }
+
+    /// The number of tenants that are in the round.
+    pub(super) fn round_len(&self) -> usize {
+        self.round.len()
+    }
+
+    /// Removes the next tenant from the round.
+    pub(super) fn pop_tenant(&mut self) -> Option<TenantIndex> {
+        let tenant = self.round.pop_front()?;
+        self.tenants[tenant.place()].is_in_round = false;
+        Some(tenant)
+    }
+
+    /// Removes a tenant's next attempt: about subscriptions first, which everything else waits for, then pages, then
+    /// downloads. While many blobs wait for their download, no page is listed, so that a backlog costs no memory; but the
+    /// backlog of another tenant does not count.
+    pub(super) fn pop(&mut self, tenant: TenantIndex) -> Option<Attempt> {
+        let may_list = self.waiting_downloads < WAITING_BLOBS_MAX;
+        let queue = &mut self.tenants[tenant.place()];
+        let may_list = may_list || queue.downloads.is_empty();
+        let attempt = queue.subscriptions.pop_front();
+        let attempt = attempt.or_else(|| if may_list { queue.pages.pop_front() } else { None });
+        let attempt = attempt.or_else(|| {
+            let Reverse(download) = queue.downloads.pop()?;
+            self.waiting_downloads -= 1;
+            Some(download.attempt)
+        })?;
+        self.waiting -= 1;
+        Some(attempt)
+    }
+
+    /// Counts an attempt of the tenant that starts, and puts the tenant at the end of the round.
+    pub(super) fn start(&mut self, tenant: TenantIndex) {
+        self.running += 1;
+        self.tenants[tenant.place()].running += 1;
+        self.wake(tenant);
+    }
+
+    /// Counts an attempt of the tenant that has ended.
+    pub(super) fn end(&mut self, tenant: TenantIndex) {
+        self.running -= 1;
+        self.tenants[tenant.place()].running -= 1;
+        self.wake(tenant);
+    }
+
+    /// Whether another attempt may start.
+    pub(super) fn has_thread(&self) -> bool {
+        self.running < self.threads
+    }
+
+    /// Whether a tenant has as many threads as it leaves to others that are at work. So a tenant whose requests hang, or
+    /// some of them, leave threads to the next one.
+    pub(super) fn has_its_share(&self, tenant: TenantIndex) -> bool {
+        let running = self.tenants[tenant.place()].running;
+        let is_waiting = |other: &TenantIndex| *other != tenant && !self.is_idle(*other);
+        running >= self.threads - self.running
+            && (self.running > running || self.round.iter().any(is_waiting))
+    }
+
+    /// Whether no attempt of the tenant waits for its turn.
+    pub(super) fn is_idle(&self, tenant: TenantIndex) -> bool {
+        let TenantQueue { subscriptions, pages, downloads, .. } = &self.tenants[tenant.place()];
+        subscriptions.is_empty() && pages.is_empty() && downloads.is_empty()
+    }
+
+    /// Whether nothing runs and nothing waits.
+    pub(super) fn is_over(&self) -> bool {
+        self.running == 0 && self.waiting == 0 && self.later.is_empty()
+    }
+
+    /// The number of downloads that wait for their turn.
+    pub(super) fn waiting_downloads(&self) -> usize {
+        self.waiting_downloads
+    }
+
+    /// Whether an attempt that was not tried before waits for the tenant's turn.
+    pub(super) fn has_fresh_work(&self, tenant: TenantIndex) -> bool {
+        let TenantQueue { subscriptions, pages, downloads, .. } = &self.tenants[tenant.place()];
+        let downloads = downloads.iter().map(|Reverse(download)| &download.attempt);
+        subscriptions.iter().chain(pages).chain(downloads).any(|attempt| attempt.tries.is_fresh())
+    }
+
+    /// Removes and returns the tenant's waiting attempts for which this holds.
+    pub(super) fn remove_of(&mut self, tenant: TenantIndex, which: impl Fn(&Task) -> bool) -> Vec<Attempt> {
+        let mut removed = self.remove_waiting(tenant, &which);
+        let feeds = self.feeds;
+        removed.extend(self.remove_later(|task| task.tenant(feeds) == tenant && which(task)));
+        removed
+    }
+
+    /// Removes and returns the waiting attempts of all tenants for which this holds.
+    pub(super) fn remove(&mut self, which: impl Fn(&Task) -> bool) -> Vec<Attempt> {
+        let mut removed = Vec::new();
+        for tenant in self.feeds.tenants() {
+            removed.extend(self.remove_waiting(tenant, &which));
+        }
+        removed.extend(self.remove_later(which));
+        removed
+    }
+
+    fn remove_waiting(&mut self, tenant: TenantIndex, which: impl Fn(&Task) -> bool) -> Vec<Attempt> {
+        let queue = &mut self.tenants[tenant.place()];
+        let mut removed = extract(&mut queue.subscriptions, &which);
+        removed.extend(extract(&mut queue.pages, &which));
+        let downloads = extract_ordered(&mut queue.downloads, &which);
+        self.waiting_downloads -= downloads.len();
+        removed.extend(downloads);
+        self.waiting -= removed.len();
+        removed
+    }
+
+    fn remove_later(&mut self, which: impl Fn(&Task) -> bool) -> Vec<Attempt> {
+        extract_ordered(&mut self.later, which)
+    }
+}
+
+fn extract(attempts: &mut VecDeque<Attempt>, which: impl Fn(&Task) -> bool) -> Vec<Attempt> {
+    let (removed, kept) = std::mem::take(attempts).into_iter().partition(|attempt| which(&attempt.task));
+    *attempts = kept;
+    Vec::from(removed)
+}
+
+fn extract_ordered<Order: Ord>(
+    attempts: &mut BinaryHeap<Reverse<Ordered<Order>>>,
+    which: impl Fn(&Task) -> bool,
+) -> Vec<Attempt> {
+    let is_removed = |Reverse(ordered): &Reverse<Ordered<Order>>| which(&ordered.attempt.task);
+    let (removed, kept): (Vec<_>, Vec<_>) = std::mem::take(attempts).into_iter().partition(is_removed);
+    *attempts = kept.into();
+    removed.into_iter().map(|Reverse(ordered)| ordered.attempt).collect()
+}
