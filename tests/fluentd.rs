@@ -10,6 +10,7 @@ use std::{
 
 use office_audit_log_collector::{
     config::{self, Sources},
+    error::Explain,
     output::{CancelToken, FluentdOutput, Output},
 };
 use rustix::process::Signal;
@@ -214,7 +215,7 @@ fn a_receiver_that_does_not_let_us_in_is_named_with_the_mend_and_without_the_sec
                     .any(|key| run.stderr.contains(key))
             );
             assert_eq!(receiver.chunks().len(), 0);
-            let refused = output_of(&installation).check().expect_err("no entry").to_string();
+            let refused = output_of(&installation).check().expect_err("no entry").explain();
             assert!(refused.contains(problem) && !refused.contains("tls"), "{refused}");
             installation.assert_delivered_once([(&installation.contoso, FEED)]);
         },
@@ -287,7 +288,7 @@ fn trouble_with_tls_is_named_with_the_mend() {
         (Receiver::plain(), &encrypted, ["key is encrypted", "openssl pkey -in"]),
     ] {
         let installation = installation(&receiver, &format!("tls: {{ {tls} }}"));
-        let failure = output_of(&installation).check().expect_err("trouble").to_string();
+        let failure = output_of(&installation).check().expect_err("trouble").explain();
         assert!(failure.starts_with("127.0.0.1:"), "{failure}");
         assert!(said.iter().all(|part| failure.contains(part)), "{failure}");
     }
@@ -298,7 +299,7 @@ fn trouble_with_the_connection_is_named_with_the_mend() {
     let closed = Receiver::plain();
     closed.always(Fault::Closed);
     let installation = installation(&closed, "");
-    let failure = output_of(&installation).check().expect_err("trouble").to_string();
+    let failure = output_of(&installation).check().expect_err("trouble").explain();
     assert!(failure.contains("it closed the connection; look into the receiver's log"), "{failure}");
     assert!(!failure.contains("tls"), "{failure}");
     let installation = Installation::new()
@@ -474,7 +475,7 @@ fn tls_and_keys_that_do_not_match_are_told_apart() {
     at_once(cases, |(door, keys, said)| {
         let receiver = Receiver::start(door);
         let installation = installation(&receiver, &format!("{keys}\nretryTimeout: 0s"));
-        let failure = output_of(&installation).check().expect_err(said).to_string();
+        let failure = output_of(&installation).check().expect_err(said).explain();
         assert!(failure.contains(said), "{failure} instead of {said}");
         if failure.contains("within") || failure.contains("HELO") {
             return; // a pass waits for as long

@@ -14,6 +14,7 @@ use std::{
 use office_audit_log_collector::{
     config::{self, Sources},
     delivery::OutputName,
+    error::Explain,
     output::{self, CancelToken},
 };
 use rustix::process::Signal;
@@ -1061,7 +1062,7 @@ fn try_out(installation: &Installation) -> Option<String> {
     let config = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config;
     let mut outputs = output::open(&config, &CancelToken::default());
     let http = outputs.iter_mut().find(|output| output.name() == OutputName::Http).expect("an output");
-    http.check().err().map(|error| error.to_string())
+    http.check().err().map(|error| error.explain())
 }
 
 #[test]

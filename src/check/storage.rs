@@ -58,7 +58,7 @@ fn check_output(output: &mut dyn Output, lines: &mut Lines) {
     match output.check() {
         Ok(found) => lines.good(format_args!("output.{name}: {found}")),
         Err(error) => {
-            lines.bad(Exit::from(&error), format_args!("output.{name}: {error}"));
+            lines.bad(Exit::from(&error), format_args!("output.{name}: {}", error.explain()));
         }
     }
 }

@@ -2,36 +2,32 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::{RETRY_AFTER_JITTER_MAX, RETRY_DELAY_MAX};
+use crate::limits::{
+    RECEIVER_RETRY_DELAY, RECEIVER_RETRY_DELAY_MAX, RETRY_AFTER_JITTER_MAX, RETRY_DELAY_MAX,
+};
 
-/// Exponential backoff with jitter: the delay doubles with each failure in a row up to a maximum, and a random part of
-/// its second half is left out, so that clients that failed together do not retry together.
+/// Exponential backoff with jitter: the delay doubles with each failure in a row up to a maximum. Jitter takes off up to
+/// half of it, so that clients that failed together do not retry together.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
     delay_max: Duration,
     /// How long after the first failure in a row attempts go on.
-    timeout: Option<Duration>,
+    timeout: Duration,
     failures: u32,
     end: Option<Instant>,
 }
 
 impl Backoff {
-    /// Returns a backoff that begins with a delay of `first` and never ends; its delays are at most [`RETRY_DELAY_MAX`].
-    pub fn new(first: Duration) -> Self {
-        Self { first, delay_max: RETRY_DELAY_MAX, timeout: None, failures: 0, end: None }
+    /// Returns a backoff with these first and largest delays, for attempts until `timeout` after the first failure in a
+    /// row.
+    pub fn new(first: Duration, delay_max: Duration, timeout: Duration) -> Self {
+        Self { first, delay_max, timeout, failures: 0, end: None }
     }
 
-    /// Limits each delay.
-    #[must_use]
-    pub fn with_delay_max(self, delay_max: Duration) -> Self {
-        Self { delay_max, ..self }
-    }
-
-    /// Limits the time from the first failure in a row to the last attempt.
-    #[must_use]
-    pub fn with_timeout(self, timeout: Duration) -> Self {
-        Self { timeout: Some(timeout), ..self }
+    /// Returns the backoff of a receiver.
+    pub fn of_receiver(timeout: Duration) -> Self {
+        Self::new(RECEIVER_RETRY_DELAY, RECEIVER_RETRY_DELAY_MAX, timeout)
     }
 
     /// Forgets the failures, after a success.
@@ -42,12 +38,10 @@ impl Backoff {
     /// Counts a failure and returns the delay before the next attempt; `None` if that attempt would come after the
     /// timeout.
     pub fn next_delay(&mut self, now: Instant) -> Option<Duration> {
-        if let Some(timeout) = self.timeout {
-            self.end.get_or_insert(now + timeout);
-        }
+        let end = *self.end.get_or_insert(now + self.timeout);
         self.failures += 1;
         let delay = delay(self.first, self.failures, fastrand::f64()).min(self.delay_max);
-        self.end.is_none_or(|end| now + delay <= end).then_some(delay)
+        (now + delay <= end).then_some(delay)
     }
 }
 
@@ -90,11 +84,12 @@ mod tests {
     #[test]
     fn attempts_end_with_the_timeout_and_begin_again_after_a_success() {
         let now = Instant::now();
-        let mut backoff = Backoff::new(SECOND).with_delay_max(4 * SECOND).with_timeout(3600 * SECOND);
+        let mut backoff = Backoff::new(SECOND, 4 * SECOND, 3600 * SECOND);
         assert!(backoff.next_delay(now).expect("the first attempt") <= SECOND);
         let last = (0..10).filter_map(|_| backoff.next_delay(now)).last().expect("the timeout is far");
         assert!((2 * SECOND..=4 * SECOND).contains(&last), "{last:?}");
         assert_eq!(backoff.next_delay(now + 3600 * SECOND), None);
+        assert_eq!(Backoff::new(SECOND, SECOND, Duration::ZERO).next_delay(now), None);
         backoff.reset();
         assert!(backoff.next_delay(now + 7200 * SECOND).expect("a new beginning") <= SECOND);
     }

@@ -37,7 +37,7 @@ use std::{
 
 use super::{CancelToken, DeliveryError, OnOpen, OutputError, special::Special};
 use crate::{
-    disk::{self, Position},
+    disk::{self, FileContext, FileError, Position},
     limits::{FILE_TIME_STEP, OUTPUT_BUFFER_BYTES, REWRITES_MAX},
 };
 
@@ -164,7 +164,7 @@ impl Files {
         for target in self.open.iter_mut().filter(|target| target.is_dirty) {
             match &target.special {
                 Some(special) => special.drain()?,
-                None => disk::sync(&target.file).map_err(|error| storage("sync", &target.path, error))?,
+                None => disk::sync(&target.file).context("sync", &target.path)?,
             }
             target.is_dirty = false;
         }
@@ -240,7 +240,7 @@ impl Target {
 
     /// Reads from the file.
     pub fn read<T>(&mut self, read: impl FnOnce(&mut File) -> io::Result<T>) -> Result<T, OutputError> {
-        read(&mut self.file).map_err(|error| storage("append to", &self.path, error))
+        Ok(read(&mut self.file).context("append to", &self.path)?)
     }
 
     /// Returns whether it is a regular file and empty: a rotation may have just truncated it.
@@ -254,7 +254,7 @@ impl Target {
             return Ok(None);
         }
         let position = Position::end_of(&self.file, &self.path);
-        position.map(Some).map_err(|error| storage("look at", &self.path, error))
+        Ok(position.map(Some).context("inspect", &self.path)?)
     }
 
     fn begin_batch(&mut self) -> Result<(), OutputError> {
@@ -278,7 +278,7 @@ impl Target {
         disk::append(&mut self.file, lines).map_err(|error| {
             // If this fails too, the next pass repairs the file when it opens it.
             let _ = repair_end(&mut self.file, self.is_whole);
-            storage("write", &self.path, error)
+            OutputError::from(FileError::new("write", &self.path, error))
         })?;
         if let Some(batch) = &mut self.batch {
             batch.written += lines.len() as u64;
@@ -294,13 +294,13 @@ impl Target {
     ) -> Result<(), OutputError> {
         if lost.begin > 0 {
             let head = head_of(&self.path, &mut self.file);
-            self.append(&head.map_err(|error| storage("append to", &self.path, error))?)?;
+            self.append(&head.context("append to", &self.path)?)?;
         }
         let (mut at, mut piece) = (lost.begin, vec![0; OUTPUT_BUFFER_BYTES]);
         while at < lost.end {
             let length = usize::try_from(lost.end - at).unwrap_or(usize::MAX).min(piece.len());
             let read = lost.file.read_exact_at(&mut piece[..length], at);
-            read.map_err(|error| storage("read again", &self.path, error))?;
+            read.context("read again", &self.path)?;
             self.append(&piece[..length])?;
             at += length as u64;
         }
@@ -316,9 +316,7 @@ impl Target {
     /// Finds the batch after its fsync. `ours` are the paths of the open files.
     fn location(&self, ours: &[PathBuf]) -> Result<Location, OutputError> {
         match &self.batch {
-            Some(batch) if batch.written > 0 => {
-                self.find(batch, ours).map_err(|error| storage("look for", &self.path, error))
-            }
+            Some(batch) if batch.written > 0 => Ok(self.find(batch, ours).context("find", &self.path)?),
             _ => Ok(Location::Safe),
         }
     }
@@ -381,16 +379,11 @@ fn is_named(path: &Path, file: &Metadata) -> bool {
 
 fn open_regular(path: &Path, is_whole: IsWhole) -> Result<File, OutputError> {
     if let Some(folder) = path.parent() {
-        disk::create_folder(folder, 0o750).map_err(|error| storage("make the folder", folder, error))?;
+        disk::create_folder(folder, 0o750).context("create the folder", folder)?;
     }
-    let mut file = disk::open_for_append(path, 0o640).map_err(|error| storage("open", path, error))?;
-    repair_end(&mut file, is_whole).map_err(|error| storage("repair the end of", path, error))?;
+    let mut file = disk::open_for_append(path, 0o640).context("open", path)?;
+    repair_end(&mut file, is_whole).context("repair the end of", path)?;
     Ok(file)
-}
-
-/// Returns the error of a file or folder.
-pub fn storage(action: &'static str, path: &Path, source: io::Error) -> OutputError {
-    OutputError::Storage { action, path: path.display().to_string(), source }
 }
 
 /// If the file's last line lacks its line break: appends one if the line is whole, and cuts the line off otherwise. A file

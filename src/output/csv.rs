@@ -142,6 +142,7 @@ mod tests {
     use std::{fs, path::Path};
 
     use super::*;
+    use crate::error::Explain;
     use crate::{
         config,
         feed::ContentType,
@@ -219,7 +220,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit.csv");
         fs::write(&path, "CreationTime;Id\n").expect("a file");
-        let error = write(&mut output(&path, false, ';'), "[{}]").expect_err("another header").to_string();
+        let error = write(&mut output(&path, false, ';'), "[{}]").expect_err("another header").explain();
         assert!(error.contains("not a header of this program; move the file away"), "{error}");
         assert!(output(&path, false, ';').check().is_err());
         assert_eq!(fs::read_to_string(&path).expect("a file"), "CreationTime;Id\n");

@@ -2,7 +2,7 @@
 
 use super::{
     CancelToken, DeliveryError, Flushed, OnOpen, Output, OutputError, Source,
-    append::{Files, storage},
+    append::Files,
     csv::{self, Tables},
     special,
 };
@@ -10,6 +10,7 @@ use crate::{
     config,
     csv::{is_csv, key_of},
     delivery::OutputName,
+    disk::FileContext,
     feed::ContentType,
     records::{self, RecordBatch},
 };
@@ -69,7 +70,7 @@ impl Output for FileOutput {
         for path in ContentType::ALL.map(|content_type| self.settings.path_of(content_type)) {
             special::check_append(&path)?;
             if self.tables.is_some() {
-                csv::check(&path).map_err(|error| storage("append to", &path, error))?;
+                csv::check(&path).context("append to", &path)?;
             }
         }
         Ok("can be written")
@@ -85,8 +86,8 @@ mod tests {
     use std::{fs, path::Path};
 
     use super::*;
-    use crate::limits::OUTPUT_BUFFER_BYTES;
     use crate::records::{BlobRecords, Origin};
+    use crate::{error::Explain, limits::OUTPUT_BUFFER_BYTES};
 
     const SOURCE: Source<'static> = Source {
         tenant_id: "",
@@ -145,7 +146,7 @@ mod tests {
     #[test]
     fn a_device_that_is_full_is_an_error() {
         let mut output = output(Path::new("/dev/full"), false);
-        let error = write(&mut output, "[{}]").expect_err("never any room").to_string();
+        let error = write(&mut output, "[{}]").expect_err("never any room").explain();
         assert!(error.contains("/dev/full") && error.contains("make room"), "{error}");
     }
 }

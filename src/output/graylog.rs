@@ -9,16 +9,18 @@
 //! A load balancer in front of the receiver closes connections itself: the confirmation means only that the load balancer has
 //! read everything. With `confirm: false` the connection stays open, and nothing is confirmed.
 
-use std::io;
+use std::{io, time::Instant};
 
 use super::{
     CancelToken, Connection, DeliveryError, Endpoint, Flushed, OnOpen, Output, OutputError, ReceiverError,
-    Source, connection::is_closed, gelf::Gelf, retries::Retries,
+    Source, connection::is_closed, gelf::Gelf,
 };
 use crate::{
     config,
     delivery::OutputName,
+    error::Explain,
     limits::{GELF_SILENCE_MAX, GELF_UNCONFIRMED_BYTES, OUTPUT_BUFFER_BYTES},
+    network::backoff::Backoff,
     records::{RecordBatch, RecordId},
 };
 
@@ -27,7 +29,7 @@ use crate::{
 pub struct GraylogOutput {
     endpoint: Endpoint,
     cancel: CancelToken,
-    retries: Retries,
+    backoff: Backoff,
     /// Whether the receiver confirms by closing its side of the connection.
     confirm: bool,
     connection: Option<Connection>,
@@ -52,7 +54,7 @@ impl GraylogOutput {
         Self {
             endpoint: Endpoint::new(address, *port, tls.as_ref(), cancel),
             cancel: cancel.clone(),
-            retries: Retries::new(*retry_timeout),
+            backoff: Backoff::of_receiver(*retry_timeout),
             confirm: *confirm,
             connection: None,
             was_closed: false,
@@ -88,11 +90,11 @@ impl GraylogOutput {
                 ReceiverError::Transient(error) => error,
                 ReceiverError::Permanent(error) => return Err(error),
             };
-            let Some(delay) = self.retries.next_delay() else {
+            let Some(delay) = self.backoff.next_delay(Instant::now()) else {
                 let missing_tls = if self.was_closed { self.endpoint.missing_tls() } else { None };
                 return Err(missing_tls.map_or(error, Into::into));
             };
-            let text = error.to_string();
+            let text = error.explain();
             if text != logged {
                 log::warn!("Output graylog sends again what was not confirmed: {text}");
                 logged = text;
@@ -134,7 +136,7 @@ impl GraylogOutput {
         self.unconfirmed.clear();
         self.sent = 0;
         self.confirmed_ids.append(&mut self.unconfirmed_ids);
-        self.retries.reset();
+        self.backoff.reset();
         Ok(())
     }
 

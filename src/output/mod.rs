@@ -13,16 +13,14 @@ pub mod gelf;
 mod graylog;
 mod http;
 mod recovery;
-mod retries;
 mod special;
 mod stdout;
-
-use std::io;
 
 use crate::{
     config::Config,
     delivery::OutputName,
-    disk::{self, Position},
+    disk::{FileError, Position},
+    error::Explain,
     feed::ContentType,
     json,
     records::{RecordBatch, RecordId},
@@ -169,17 +167,10 @@ impl RejectedRecord {
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// A file or its folder cannot be written.
-    #[error("cannot {action} {path}: {source}; {}", disk::hint(.source))]
-    Storage {
-        /// The attempted action: `write`, `open`, …
-        action: &'static str,
-        /// The file or folder.
-        path: String,
-        /// The error of the system.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Storage(#[from] FileError),
     /// A receiver cannot be reached, or does not accept records.
-    #[error("{receiver}: {problem}; {hint}")]
+    #[error("{receiver}: {problem}")]
     Receiver {
         /// Host and port, or a URL; never with a password.
         receiver: String,
@@ -199,7 +190,17 @@ pub enum OutputError {
 impl OutputError {
     /// Returns whether local storage failed, and not a receiver.
     pub fn is_storage(&self) -> bool {
-        matches!(self, Self::Storage { .. })
+        matches!(self, Self::Storage(_))
+    }
+}
+
+impl Explain for OutputError {
+    fn hint(&self) -> &str {
+        match self {
+            Self::Storage(error) => error.hint(),
+            Self::Receiver { hint, .. } => hint,
+            Self::Closed | Self::Journal => "",
+        }
     }
 }
 

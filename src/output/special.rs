@@ -22,9 +22,9 @@ use rustix::{
     io::{Errno, ioctl_fionread},
 };
 
-use super::{CancelToken, OutputError, append::storage};
+use super::{CancelToken, OutputError};
 use crate::{
-    disk,
+    disk::{self, FileContext, FileError},
     limits::{CANCEL_POLL_INTERVAL, READER_STALL_MAX},
 };
 
@@ -47,11 +47,11 @@ impl Special {
             return Ok(None);
         }
         let (file, can_block) = match standard_stream(&metadata) {
-            Some(stream) => (stream.map_err(|error| storage("open", path, error))?, true),
+            Some(stream) => (stream.context("open", path)?, true),
             None => (open_without_blocking(path)?, false),
         };
         let is_pipe = metadata.file_type().is_fifo();
-        let clone = file.try_clone().map_err(|error| storage("open", path, error))?;
+        let clone = file.try_clone().context("open", path)?;
         let special = Self { path: path.to_owned(), file: clone, can_block, is_pipe, cancel: cancel.clone() };
         Ok(Some((file, special)))
     }
@@ -132,7 +132,7 @@ impl Special {
     fn error(&self, source: io::Error) -> OutputError {
         match source.kind() {
             io::ErrorKind::BrokenPipe => self.unread("its reader has gone"),
-            _ => storage("write", &self.path, source),
+            _ => FileError::new("write", &self.path, source).into(),
         }
     }
 
@@ -145,7 +145,7 @@ impl Special {
 pub fn check_append(path: &Path) -> Result<(), OutputError> {
     match Special::open(path, &CancelToken::default())? {
         Some(_) => Ok(()),
-        None => disk::check_append(path).map_err(|error| storage("write", path, error)),
+        None => Ok(disk::check_append(path).context("write", path)?),
     }
 }
 
@@ -164,7 +164,7 @@ fn open_without_blocking(path: &Path) -> Result<File, OutputError> {
     let opened = OpenOptions::new().write(true).custom_flags(flags).open(path);
     opened.map_err(|error| match error.raw_os_error() {
         Some(number) if number == Errno::NXIO.raw_os_error() => reader_error(path, "no process reads it"),
-        _ => storage("open", path, error),
+        _ => FileError::new("open", path, error).into(),
     })
 }
 

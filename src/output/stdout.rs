@@ -1,9 +1,12 @@
 //! Records to standard output, one line each.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use super::{CancelToken, DeliveryError, Flushed, OnOpen, Output, OutputError, Source};
-use crate::{delivery::OutputName, records::RecordBatch};
+use crate::{delivery::OutputName, disk::FileError, records::RecordBatch};
 
 /// Standard output. Each write ends with the end of a record. Records count as safe when the system has accepted them: what
 /// the reader does with them is unknown.
@@ -39,7 +42,7 @@ impl Output for Stdout {
         let error = match written {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => OutputError::Closed,
-            Ok(Err(source)) => OutputError::Storage { action: "write", path, source },
+            Ok(Err(source)) => FileError::new("write", Path::new(&path), source).into(),
             Err(cancelled) => OutputError::Receiver {
                 receiver: path,
                 problem: cancelled.to_string(),

@@ -287,7 +287,7 @@ impl Ran<'_> {
     /// Reports what the pass did, and lets the state remember it.
     fn finish(mut self) -> Result<PassOutcome, PassError> {
         let failure = match &self.written {
-            Ok(Closed { failures, .. }) => failures.first().map(ToString::to_string),
+            Ok(Closed { failures, .. }) => failures.first().map(Explain::explain),
             Err(error) => Some(error.explain()),
         };
         if let Some(reason) = failure {

@@ -22,6 +22,7 @@ use super::{Event, FeedIndex, Feeds, memory::Share};
 use crate::{
     body::Body,
     delivery::{OutputName, OutputSet, PendingBlob},
+    error::Explain,
     limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX},
     output::{
         BlobRecord, DeliveryError, Flushed, OnOpen, Output, OutputError, Rejected, RejectedRecord, Source,
@@ -649,13 +650,13 @@ impl Slot {
         self.accepted_ids.extend(accepted_ids);
         let name = self.output.name();
         if is_usable {
-            log::warn!("Output {name}: {error}");
+            log::warn!("Output {name}: {}", error.explain());
             self.truncation.get_or_insert(error);
             self.is_truncated = true;
         } else {
             match error {
-                OutputError::Closed => log::warn!("Output {name} ended: {error}"),
-                _ => log::error!("Output {name} failed: {error}"),
+                OutputError::Closed => log::warn!("Output {name} ended: {}", error.explain()),
+                _ => log::error!("Output {name} failed: {}", error.explain()),
             }
             self.failure = Some(error);
         }
@@ -711,10 +712,13 @@ impl Slot {
         let name = self.output.name();
         if let Some((records, reason)) = self.dead_letters.in_words() {
             let path = ledger.map(|ledger| ledger.dead_letters_path(name)).unwrap_or_default();
-            log::warn!("Output {name} refuses {records}, kept in {}: {reason}", path.display());
+            log::warn!("Output {name} refuses {records}, kept in {}: {}", path.display(), reason.explain());
         }
         if let Some((records, reason)) = self.rejected.in_words() {
-            log::error!("Output {name} failed for {records}: {reason}; the next pass sends it again");
+            log::error!(
+                "Output {name} failed for {records}: {}; the next pass sends it again",
+                reason.explain()
+            );
         }
         self.failure.or(self.rejected.reason).or(self.truncation)
     }

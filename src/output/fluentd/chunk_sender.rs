@@ -8,13 +8,15 @@
 //! A connection begins with one chunk: a receiver that closes it after each acknowledgement (`deny_keepalive`) loses
 //! everything else in flight, and may not announce that. For such a receiver each chunk gets its own connection.
 
-use std::{collections::VecDeque, mem};
+use std::{collections::VecDeque, mem, time::Instant};
 
 use super::session::Session;
 use crate::{
     config,
+    error::Explain,
     limits::{FLUENT_BIT_MESSAGE_BYTES_MAX, FORWARD_CHUNKS_IN_FLIGHT_MAX},
-    output::{CancelToken, DeliveryError, Endpoint, OutputError, ReceiverError, retries::Retries},
+    network::backoff::Backoff,
+    output::{CancelToken, DeliveryError, Endpoint, OutputError, ReceiverError},
 };
 
 /// Sends chunks to one receiver.
@@ -34,7 +36,7 @@ pub struct ChunkSender {
     acknowledged: Vec<u128>,
     /// Whether the receiver closes a connection after each acknowledgement.
     is_one_chunk_a_connection: bool,
-    retries: Retries,
+    backoff: Backoff,
     /// The last error that was logged since a chunk was acknowledged.
     logged: String,
 }
@@ -65,7 +67,7 @@ impl ChunkSender {
             sent: 0,
             acknowledged: Vec::new(),
             is_one_chunk_a_connection: false,
-            retries: Retries::new(settings.retry_timeout),
+            backoff: Backoff::of_receiver(settings.retry_timeout),
             logged: String::new(),
         }
     }
@@ -113,7 +115,7 @@ impl ChunkSender {
                 self.log_retry(&error); // the receiver is there and has closed the connection: nothing to wait for
                 continue;
             }
-            let delay = self.retries.next_delay();
+            let delay = self.backoff.next_delay(Instant::now());
             let Some(delay) = delay.filter(|_| self.cancel.check().is_ok()) else { return Err(error) };
             self.log_retry_once(&error);
             if self.cancel.sleep(delay).is_err() {
@@ -180,7 +182,7 @@ impl ChunkSender {
         self.acknowledged.extend(chunk.record_ids);
         self.sent -= 1;
         self.session_acks += 1;
-        self.retries.reset();
+        self.backoff.reset();
         self.logged.clear();
         Ok(())
     }
@@ -199,12 +201,12 @@ impl ChunkSender {
     }
 
     fn log_retry(&self, error: &OutputError) {
-        log::warn!("Output fluentd: sending {} chunk(s) again: {error}", self.chunks.len());
+        log::warn!("Output fluentd: sending {} chunk(s) again: {}", self.chunks.len(), error.explain());
     }
 
     /// Logs an error unless it was the last one that was logged.
     fn log_retry_once(&mut self, error: &OutputError) {
-        let text = error.to_string();
+        let text = error.explain();
         if text != self.logged {
             self.log_retry(error);
             self.logged = text;

@@ -39,6 +39,7 @@ use super::{BlobRecord, CancelToken, DeliveryError, Flushed, OnOpen, Output, Out
 use crate::{
     config::{self, HttpFormat, Network},
     delivery::OutputName,
+    error::Explain,
     limits,
     network::{
         agents::{AgentOptions, Agents, TlsChoice},
@@ -179,7 +180,7 @@ impl HttpOutput {
         if let (Some(senders), Some(client)) = (&mut self.senders, self.client.clone()) {
             senders.wait_after_error();
             if let Err(error) = self.wait_for_acks(&client) {
-                log::debug!("Output http: not all that was accepted is safe: {error}");
+                log::debug!("Output http: not all that was accepted is safe: {}", error.explain());
             }
             failed.accepted_ids = self.senders.as_mut().map_or_else(Vec::new, SenderPool::take_accepted);
         }
