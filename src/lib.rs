@@ -1,41 +1,42 @@
 //! Collects the audit records of Microsoft 365 tenants from the Office 365 Management Activity API and delivers each of
 //! them exactly once to files and other receivers.
 //!
-//! Every invocation makes **one collection pass** and exits; a systemd timer, cron, or a person supplies the cadence.
+//! Every invocation makes **one collection pass** and exits; a systemd timer, cron or a person supplies the cadence.
 //!
 //! # One pass
 //!
 //! ```text
-//! config ─▶ plan ─▶ schedule ⇄ work ──blobs──▶ write ─▶ report ─▶ exit
-//!                   (main      (rayon  bounded  (one
-//!                    thread)    pool)  channel   thread)
+//! config ─▶ plan ─▶ scheduler ⇄ workers ──blobs──▶ writer ─▶ report ─▶ exit code
+//!                   (main        (rayon   bounded   (one
+//!                    thread)      pool)   channel    thread)
 //! ```
 //!
-//! [`pass`] joins them. The **schedule** owns all of the pass's state and every policy: whose turn it is, what is tried
-//! again, what is given up. **Work** is what a pool thread does with one task: one request, one outcome. The **writer**
-//! is the only one that touches outputs and state.
+//! [`pass`] connects them. The **scheduler** owns the state of the pass and every policy: which job runs next, what is
+//! retried and what fails. A **worker** runs one job, that is, one request, and returns one outcome. The **writer** is the
+//! only one that uses outputs and state.
 //!
 //! # Invariants
 //!
-//! 1. Durable in the outputs, then in the state, never the other way round (`pass::writer`).
-//! 2. One writer: nothing else touches outputs or state while a pass runs (`pass::writer`).
-//! 3. Everything is bounded: bytes and records in memory, pages, tries, time ([`limits`], `pass::memory`).
-//! 4. Progress is a set of blobs, not a point in time: the order of downloads is free, and a failed blob is just absent
-//!    ([`state::known_blobs`]).
-//! 5. The token goes to the configured origin only ([`api::client`]).
-//! 6. Listed = known + delivered + failed + gone + left for later, at the end of every pass (`pass::scheduler`).
-//! 7. A tenant's trouble stays that tenant's (`pass::scheduler`).
-//! 8. What depends on the time of day follows Microsoft's clock, as its answers tell it; without one, nothing expires
-//!    ([`clock`]).
-//! 9. The lock is on `known_blobs`, and goes along when that file is replaced (`state::lock`).
+//! 1. A record is accepted by the outputs, then committed to the state, never the other way round (`pass::writer`).
+//! 2. An output accepts records by positive evidence only ([`output`]).
+//! 3. There is one writer: nothing else uses outputs or state while a pass runs (`pass::writer`).
+//! 4. Everything is bounded: bytes and records in memory, pages, attempts, time ([`limits`], `pass::memory`).
+//! 5. Progress is a set of blobs, not a point in time: downloads may finish in any order, and a failed blob is absent from
+//!    the set ([`state::known_blobs`]).
+//! 6. The token goes to the configured origin only ([`api::client`]).
+//! 7. Listed = known + delivered + failed + gone + left for later, at every moment of a pass (`pass::scheduler`).
+//! 8. A failure affects the scope of its request and nothing else: a blob, a feed, a tenant or an output ([`api::retry`]).
+//! 9. Windows and expiry follow Microsoft's clock, which the responses contain; without one, nothing expires ([`clock`]).
+//! 10. A record is identified by its tenant and its Id ([`records`]).
+//! 11. The lock is on `known_blobs` and survives the replacement of that file (`state::lock`).
 //!
-//! # Who may use whom
+//! # Which module may import which
 //!
-//! `main` parses the command line ([`cli`]) and calls one of the [`commands`], which may use everything; [`pass`] and
-//! [`check`] may use everything else. [`api`], [`output`] and [`state`] never use each other; [`report`] reads what
-//! [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`], [`body`], [`clock`],
-//! [`limits`], [`time`], [`disk`], [`error`], [`login`], [`network`], [`redact`], [`suggest`]), [`units`] and [`config`] use none of these.
-//! A test holds this against the code.
+//! `main` parses the command line ([`cli`]) and calls one of the [`commands`], which may import everything; [`pass`] and
+//! [`check`] may import everything else. [`api`], [`output`] and [`state`] never import each other; [`report`] reads what
+//! [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`], [`body`],
+//! [`clock`], [`limits`], [`time`], [`disk`], [`error`], [`login`], [`network`], [`redact`], [`suggest`]), [`units`] and
+//! [`config`] import none of these. `log` imports nothing of this crate. A test holds this against the code.
 
 pub mod cli;
 pub mod commands;
