@@ -6,8 +6,8 @@
 //!           └────── report ◀────────────┘
 //! ```
 //!
-//! [`schema`] declares each key once. The walk reads a file by it and reports what is unknown, repeated, mistyped or out of
-//! range. What the values mean is read without a failure, and [`rules`] holds them against each other. All mistakes are
+//! `schema` declares each key once. The walk reads a file by it and reports what is unknown, repeated, mistyped or out of
+//! range. What the values mean is read without a failure, and `rules` holds them against each other. All mistakes are
 //! reported at once.
 
 mod entry;

@@ -6,7 +6,7 @@
 //! before the blob is known. The line is written last, so there is no line without a body.
 //!
 //! No pass uses these files. The administrator may remove them at any time. A pass removes the oldest ones when the folder
-//! has more than [`BYTES_MAX`], and those that are older than [`AGE_MAX`].
+//! has more than `BYTES_MAX`, and those that are older than `AGE_MAX`.
 
 use std::{
     collections::BTreeMap,
