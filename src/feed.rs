@@ -76,6 +76,11 @@ pub struct ListedBlob {
 }
 
 impl ListedBlob {
+    /// Returns the number of bytes that it takes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.content_id.len() + self.content_uri.len() + self.expiration.len()
+    }
+
     /// Returns when the blob can no longer be fetched. `None` if the API gives no time, or one before the blob was created.
     pub fn expires(&self) -> Option<Timestamp> {
         time::expiration(&self.expiration).filter(|expires| *expires > self.created)

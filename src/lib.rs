@@ -35,8 +35,8 @@
 //! `main` parses the command line ([`cli`]) and calls one of the [`commands`], which may import everything; [`pass`] and
 //! [`check`] may import everything else. [`api`], [`output`] and [`state`] never import each other; [`report`] reads what
 //! [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`], [`body`],
-//! [`clock`], [`limits`], [`time`], [`disk`], [`error`], [`login`], [`network`], [`redact`], [`suggest`]), [`units`] and
-//! [`config`] import none of these. `log` imports nothing of this crate. A test holds this against the code.
+//! [`chunks`], [`clock`], [`limits`], [`time`], [`disk`], [`error`], [`login`], [`network`], [`redact`], [`suggest`]),
+//! [`units`] and [`config`] import none of these. `log` imports nothing of this crate. A test holds this against the code.
 
 pub mod cli;
 pub mod commands;
@@ -50,6 +50,7 @@ pub mod output;
 pub mod state;
 
 pub mod body;
+pub mod chunks;
 pub mod clock;
 pub mod csv;
 pub mod feed;

@@ -72,6 +72,15 @@ pub const WAITING_BLOBS_MAX: usize = 10_000;
 /// While as many blobs wait, this number of a page's blobs is still accepted; the page is listed again for the others.
 pub const PAGE_BLOBS_MIN: usize = 1_000;
 
+/// Maximum size of the blobs that wait for their download, apart from their number: a `contentUri` can be long.
+pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// While as many bytes wait, this number of bytes of a page's blobs is still accepted.
+pub const PAGE_BYTES_MIN: usize = 1024 * 1024;
+
+/// Listings and logins get this fraction of `maxMemory`: a quarter.
+pub const LISTINGS_SHARE: usize = 4;
+
 /// Maximum number of times that a page is listed again because it has more blobs than may wait.
 pub const PARTS_MAX: u32 = 100;
 
@@ -215,6 +224,9 @@ pub const BODY_STEP_BYTES: usize = 256 * 1024;
 
 /// … doubling with the body, up to this size.
 pub const BODY_GROWTH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Listings are read into chunks of this size.
+pub const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Memory for the places of a body's records is taken in steps of at least this size, …
 pub const INDEX_STEP_BYTES: usize = 4 * 1024;
@@ -421,6 +433,9 @@ const _: () = {
     assert!(RETENTION_MARGIN.as_secs() > 2 * CLOCK_TOLERANCE.as_secs().cast_unsigned());
     assert!(RETENTION.as_secs() < KNOWN_MAX.as_secs());
     assert!(PAGES_BEFORE_SPLIT < PAGES_MAX);
+    assert!(THIN_PAGES_MAX < PAGES_MAX);
+    assert!(ERROR_BODY_BYTES_MAX <= CHUNK_BYTES, "an error is read from the first chunk");
+    assert!(CONTENT_URI_BYTES_MAX + CONTENT_ID_BYTES_MAX < PAGE_BYTES_MIN, "a page brings at least one blob");
     assert!(ASSERTION_LIFETIME_SECONDS <= 10 * 60);
     assert!(BODY_STEP_BYTES <= BODY_GROWTH_BYTES_MAX);
     assert!(BODY_STEP_BYTES <= SPARE_BUFFER_BYTES_MAX);

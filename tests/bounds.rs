@@ -42,6 +42,34 @@ fn run_measured(installation: &Installation, arguments: &[&str]) -> (Run, u64) {
 }
 
 #[test]
+fn large_listings_of_many_tenants_stay_within_the_memory() {
+    let mut installation =
+        Installation::new().setting("subscriptions: [ Audit.General ]").collect("maxMemory: \"2M\"");
+    installation.contoso.subscribe(FEED);
+    for number in 1..10 {
+        installation.add_tenant(&format!("{number:08}-2222-4222-8222-222222222222")).subscribe(FEED);
+    }
+    // A dry run, so that the listings alone are measured.
+    let (_, usual_mebibytes) = run_measured(&installation, &["--dry-run"]);
+    let (url, created) = (installation.simulator.url(), hours_ago(3));
+    let entry = |number: u32| {
+        format!(
+            "{{\"contentId\":\"{number:0>150}\",\"contentUri\":\"{url}/{number:0>4800}\",\
+             \"contentCreated\":\"{created}\"}}"
+        )
+    };
+    let page = format!("[{}]", (0..100).map(entry).collect::<Vec<_>>().join(","));
+    assert!((450_000..550_000).contains(&page.len()), "{}", page.len());
+    let answers = Fault::instead("a large page", move |_| Answer::json(200, page.clone()));
+    let planted = installation.simulator.fault(Requests::to(Operation::ListContent).always(), answers);
+    let (run, mebibytes) = run_measured(&installation, &["--dry-run"]);
+    run.assert_code(0);
+    assert!(planted.fired() >= 10, "each tenant was listed");
+    // A quarter of maxMemory, and one page: its body, its blobs, and the same blobs as they are printed.
+    assert!(mebibytes <= usual_mebibytes + 6, "{mebibytes} MiB instead of {usual_mebibytes}");
+}
+
+#[test]
 fn a_blob_of_three_million_empty_records_stays_within_the_memory() {
     let installation = Installation::new();
     let body = format!("[{}{{}}]", "{},".repeat(2_999_999));

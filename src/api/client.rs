@@ -5,8 +5,7 @@
 
 use std::{
     fmt,
-    io::{self, Read},
-    marker::PhantomData,
+    io::{self, BufReader, Read},
     time::{Duration, Instant},
 };
 
@@ -21,9 +20,10 @@ use ureq::{
     tls::TlsConfig,
 };
 
-use super::{ApiError, Claims, error::without_query};
+use super::{ApiError, BlobList, Claims, error::without_query};
 use crate::{
     body::Body,
+    chunks::{ChunkPool, Chunks},
     clock::Clock,
     config::{Collect, Network, Secret, Tenant},
     feed::{ContentType, ListedBlob},
@@ -38,11 +38,14 @@ use crate::{
     redact, time,
 };
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A client for any number of tenants, which reuses connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(super) agents: Agents,
     body_bytes_max: usize,
+    chunks: ChunkPool,
     /// Microsoft's time, which the `Date` of each response sets.
     clock: Clock,
 }
@@ -81,10 +84,10 @@ pub struct Subscription {
 }
 
 /// One page of a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Page {
     /// The blobs in the order of the response.
-    pub blobs: Vec<ListedBlob>,
+    pub blobs: BlobList,
     /// The full URL of the next page; `None` at the end of the listing.
     pub next: Option<String>,
     /// Whether the response had no body at all. That was seen to mean "no blobs", and to be a transient fault.
@@ -108,7 +111,12 @@ impl Client {
             ),
             alias: None,
         };
-        Ok(Self { agents: Agents::new(network, &options)?, body_bytes_max: collect.body_bytes_max, clock })
+        Ok(Self {
+            agents: Agents::new(network, &options)?,
+            body_bytes_max: collect.body_bytes_max,
+            chunks: ChunkPool::default(),
+            clock,
+        })
     }
 
     /// Closes every connection in all threads: running and later requests fail at once.
@@ -200,32 +208,31 @@ impl Client {
         mut room: impl FnMut(usize),
     ) -> Result<Page, ApiError> {
         check_origin(tenant, "NextPageUri", url)?;
-        let mut body = Body::default();
-        let headers =
-            self.get(tenant, &with_publisher(url, tenant), token, &mut body, self.body_bytes_max, &mut room)?;
-        let (mut blobs, mut unreadable, mut room_left) = (Vec::new(), None, 0);
-        let read = |entry: &RawValue| {
+        let url = with_publisher(url, tenant);
+        let (head, sent) = self.accept(tenant, &url, self.request(&url, token), self.body_bytes_max)?;
+        let mut reader = encoding::reader(&head.headers, sent.into_reader())?;
+        let mut body = self.chunks.bytes();
+        loop {
+            let read = body.fill(&mut room, |rest| reader.read(rest));
+            if read.map_err(|error| NetworkError::from_body(&self.agents.peer(&url), error))? == 0 {
+                break;
+            }
+            if body.len() > self.body_bytes_max {
+                return Err(ApiError::TooLarge { limit_bytes: self.body_bytes_max });
+            }
+        }
+        check_success(&head, body.first())?;
+        let (mut blobs, mut unreadable) = (BlobList::new(&self.chunks), None);
+        each_element(&body, "a list of blobs", |entry| {
             let blob = read_entry(entry.get(), end);
             let is_fetchable = (1..=limits::CONTENT_URI_BYTES_MAX).contains(&blob.content_uri.len());
             if blob.content_id.is_empty() || !is_fetchable {
                 unreadable.get_or_insert(blob.content_id);
             } else {
-                let bytes = size_of::<ListedBlob>()
-                    + blob.content_id.len()
-                    + blob.content_uri.len()
-                    + blob.expiration.len();
-                if bytes > room_left {
-                    room(limits::BODY_STEP_BYTES);
-                    room_left += limits::BODY_STEP_BYTES;
-                }
-                room_left -= bytes;
-                blobs.push(blob);
+                blobs.push(&blob, &mut room);
             }
-        };
-        if !body.bytes().trim_ascii().is_empty() {
-            parse_with(EachElement(read), body.bytes(), "a list of blobs")?;
-        }
-        let next = ["nextpageuri", "nextpageurl"].iter().find_map(|name| headers.get(*name));
+        })?;
+        let next = ["nextpageuri", "nextpageurl"].iter().find_map(|name| head.headers.get(*name));
         let next = next.filter(|url| !url.as_bytes().trim_ascii().is_empty()); // an empty value was seen at the end
         let next = next.map(|url| url.to_str().map(str::to_owned)).transpose();
         Ok(Page {
@@ -275,7 +282,7 @@ impl Client {
         let (head, sent) = self.accept(tenant, &url, self.request(&url, token), self.body_bytes_max)?;
         if !encoding::is_encoded(&head.headers) {
             self.fill(&url, &mut sent.into_reader(), body, self.body_bytes_max, room)?;
-            return check_success(&head, body);
+            return check_success(&head, body.bytes());
         }
         let arrived = self.fill(&url, &mut sent.into_reader(), encoded, self.body_bytes_max, &mut room);
         if arrived.as_ref().is_err_and(|failure| !failure.is_unreadable_body()) {
@@ -286,7 +293,7 @@ impl Client {
         drop(reader);
         arrived.and(decoded)?;
         *encoded = Body::default();
-        check_success(&head, body)
+        check_success(&head, body.bytes())
     }
 
     /// Returns the maximum size of an answer to a login or about subscriptions.
@@ -323,7 +330,7 @@ impl Client {
         let (head, sent) = self.accept(tenant, url, response, bytes_max)?;
         let mut reader = encoding::reader(&head.headers, sent.into_reader())?;
         self.fill(url, &mut reader, body, bytes_max, room)?;
-        check_success(&head, body)?;
+        check_success(&head, body.bytes())?;
         Ok(head.headers)
     }
 
@@ -378,8 +385,8 @@ impl Client {
 }
 
 /// Checks that the body of a response with a success status is not an error.
-fn check_success(head: &Parts, body: &Body) -> Result<(), ApiError> {
-    let failure = ApiError::from_success(head.status.as_u16(), &head.headers, body.bytes(), Timestamp::now());
+fn check_success(head: &Parts, body: &[u8]) -> Result<(), ApiError> {
+    let failure = ApiError::from_success(head.status.as_u16(), &head.headers, body, Timestamp::now());
     failure.map_or(Ok(()), Err)
 }
 
@@ -480,28 +487,33 @@ fn check_origin(tenant: &Tenant, what: &'static str, url: &str) -> Result<(), Ap
 
 /// Parses the JSON of a response. The error quotes nothing: the body can contain a token.
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, ApiError> {
-    parse_with(PhantomData, body, what)
+    let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    serde_json::from_slice(text).map_err(|error| malformed(&error, what, body.len()))
 }
 
-/// Does the same with a seed.
-fn parse_with<'a, Seed: DeserializeSeed<'a>>(
-    seed: Seed,
-    body: &'a [u8],
-    what: &str,
-) -> Result<Seed::Value, ApiError> {
-    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let mut reader = serde_json::Deserializer::from_slice(text);
-    let value = seed.deserialize(&mut reader);
-    value.and_then(|value| reader.end().map(|()| value)).map_err(|error| {
-        let place = format!("line {}, column {}", error.line(), error.column());
-        ApiError::Malformed(format!("not {what} (JSON breaks at {place} of {} bytes)", body.len()))
-    })
+fn malformed(error: &serde_json::Error, what: &str, length: usize) -> ApiError {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    ApiError::Malformed(format!("not {what} (JSON breaks at {place} of {length} bytes)"))
 }
 
-/// Calls a function with each element of an array, so that no list of them is held.
+/// Calls a function with each element of a response that is a list. An empty body was seen in place of an empty list.
+fn each_element(body: &Chunks, what: &str, read: impl FnMut(Box<RawValue>)) -> Result<(), ApiError> {
+    if body.parts().all(|part| part.trim_ascii().is_empty()) {
+        return Ok(());
+    }
+    let mut text = body.reader();
+    if body.first().starts_with(BYTE_ORDER_MARK) {
+        text.skip(BYTE_ORDER_MARK.len());
+    }
+    let mut parser = serde_json::Deserializer::from_reader(BufReader::new(text));
+    let parsed = EachElement(read).deserialize(&mut parser).and_then(|()| parser.end());
+    parsed.map_err(|error| malformed(&error, what, body.len()))
+}
+
+/// Calls a function with each element of an array, so that they are not in memory together.
 struct EachElement<F>(F);
 
-impl<'de, F: FnMut(&'de RawValue)> DeserializeSeed<'de> for EachElement<F> {
+impl<'de, F: FnMut(Box<RawValue>)> DeserializeSeed<'de> for EachElement<F> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -509,7 +521,7 @@ impl<'de, F: FnMut(&'de RawValue)> DeserializeSeed<'de> for EachElement<F> {
     }
 }
 
-impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for EachElement<F> {
+impl<'de, F: FnMut(Box<RawValue>)> Visitor<'de> for EachElement<F> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

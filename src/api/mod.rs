@@ -4,6 +4,7 @@
 //! next request may be made; both are pure. [`crate::network`] chooses the route. This module knows neither outputs nor
 //! state.
 
+mod blob_list;
 mod claims;
 pub mod client;
 pub mod error;
@@ -11,6 +12,7 @@ pub mod pace;
 mod reach;
 pub mod retry;
 
+pub use blob_list::BlobList;
 pub use claims::Claims;
 pub use client::{Client, Page, Subscription, Token, read_credential};
 pub use error::ApiError;

@@ -1,12 +1,16 @@
-//! The bound of the memory for blobs between download and output: `maxMemory` bytes and `cacheSize` records.
+//! The bound of the memory for blobs between download and output, and for listings and logins until they are processed:
+//! `maxMemory` bytes and `cacheSize` records.
 //!
 //! A download reserves memory before it allocates it, and waits while there is none. Since every download could then hold a
 //! part and wait for the rest, one of them at a time may exceed the bound: it finishes, the writer writes its blob, and
 //! there is memory again. So the maximum is the bound and one blob.
+//!
+//! Listings and logins together get only a part of the bound, [`LISTINGS_SHARE`], so that large listings of many tenants
+//! leave memory to blobs. The one exception from the bound is the same for both kinds: whoever has it never waits.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::limits::SPARE_BUFFER_BYTES_MAX;
+use crate::limits::{LISTINGS_SHARE, SPARE_BUFFER_BYTES_MAX};
 
 /// The memory that all blobs of a pass share.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub struct Memory {
 struct Held {
     /// The number of bytes in use, without the free buffers.
     bytes: usize,
+    /// The number of them that listings and logins use.
+    listing_bytes: usize,
     records: usize,
     /// Whether a share has exceeded the bound and still exists.
     overdrawn: bool,
@@ -29,10 +35,11 @@ struct Held {
     free_bytes: usize,
 }
 
-/// The memory of one blob. It is returned when this is dropped.
+/// The memory of one blob, listing or login. It is returned when this is dropped.
 #[derive(Debug)]
 pub struct Share {
     memory: Arc<Memory>,
+    is_listing: bool,
     bytes: usize,
     records: usize,
     overdrew: bool,
@@ -44,9 +51,18 @@ impl Memory {
         Arc::new(Self { bytes_max, records_max, held: Mutex::default(), freed: Condvar::new() })
     }
 
-    /// Returns an empty share.
+    /// Returns an empty share for a blob.
     pub fn share(self: &Arc<Self>) -> Share {
-        Share { memory: Arc::clone(self), bytes: 0, records: 0, overdrew: false }
+        self.share_of(false)
+    }
+
+    /// Returns an empty share for a listing or a login.
+    pub fn listing_share(self: &Arc<Self>) -> Share {
+        self.share_of(true)
+    }
+
+    fn share_of(self: &Arc<Self>, is_listing: bool) -> Share {
+        Share { memory: Arc::clone(self), is_listing, bytes: 0, records: 0, overdrew: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -88,8 +104,11 @@ impl Share {
 
     fn grow(&mut self, bytes: usize, records: usize) {
         let memory = Arc::clone(&self.memory);
+        let is_listing = self.is_listing;
         let is_full = |held: &Held| {
-            held.bytes + bytes > memory.bytes_max || held.records + records > memory.records_max
+            held.bytes + bytes > memory.bytes_max
+                || held.records + records > memory.records_max
+                || is_listing && held.listing_bytes + bytes > memory.bytes_max / LISTINGS_SHARE
         };
         let mut held = memory.lock();
         if held.bytes + held.free_bytes + bytes > memory.bytes_max {
@@ -105,6 +124,7 @@ impl Share {
             }
         }
         held.bytes += bytes;
+        held.listing_bytes += if is_listing { bytes } else { 0 };
         held.records += records;
         self.bytes += bytes;
         self.records += records;
@@ -115,6 +135,7 @@ impl Drop for Share {
     fn drop(&mut self) {
         let mut held = self.memory.lock();
         held.bytes -= self.bytes;
+        held.listing_bytes -= if self.is_listing { self.bytes } else { 0 };
         held.records -= self.records;
         held.overdrawn &= !self.overdrew;
         drop(held);
@@ -177,6 +198,29 @@ mod tests {
         third.give_back(vec![1; SPARE_BUFFER_BYTES_MAX + 1]);
         assert!(memory.share().buffer().is_empty(), "a large one goes back to the system");
         assert_eq!(memory.lock().bytes, 0);
+    }
+
+    #[test]
+    fn listings_leave_most_of_the_memory_to_blobs() {
+        const BOUND: usize = 1_000;
+        const LISTING: usize = 200;
+        let memory = Memory::new(BOUND, usize::MAX);
+        let most = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let mut share = memory.listing_share();
+                    for _ in 0..LISTING / 10 {
+                        share.grow_bytes(10);
+                        most.fetch_max(memory.lock().listing_bytes, Ordering::Relaxed);
+                        thread::yield_now();
+                    }
+                });
+            }
+        });
+        assert_eq!(counts(&memory), (0, 0));
+        assert_eq!(memory.lock().listing_bytes, 0);
+        assert!(most.into_inner() <= BOUND / LISTINGS_SHARE + LISTING);
     }
 
     #[test]

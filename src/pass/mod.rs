@@ -42,7 +42,7 @@ use crate::{
     state::{self, KnownBlobs, Ledger, Progress, StateError, Waiting},
 };
 use feeds::{FeedIndex, Feeds, TenantIndex};
-use memory::Memory;
+use memory::{Memory, Share};
 use plan::LookBack;
 use scheduler::{Effect, Job, Scheduler, Ticket};
 use worker::{Outcome, Worker};
@@ -72,8 +72,8 @@ pub struct PassOptions {
 
 /// An event that the main thread waits for.
 pub enum Event {
-    /// A pool thread has finished a job.
-    Worked(Ticket, Box<Outcome>),
+    /// A pool thread has finished a job. The outcome uses the memory of this share.
+    Worked(Ticket, Box<Outcome>, Share),
     /// The writer has committed a batch.
     Committed(Vec<CommittedBlob>),
     /// An output has failed; these still accept records.
@@ -256,9 +256,10 @@ impl<'a> Pass<'a> {
         // cost more than a small blob does: idle threads would look for it in each other's queues.
         self.pool.spawn_broadcast(move |_| {
             for Job { work, ticket } in &jobs_received {
-                let outcome = Box::new(worker.run(work));
+                let mut share = worker.memory.listing_share();
+                let outcome = Box::new(worker.run(work, &mut share));
                 // If the pass has ended while the job hung, nothing receives this.
-                let _ = finished.send(Event::Worked(ticket, outcome));
+                let _ = finished.send(Event::Worked(ticket, outcome, share));
             }
         });
         let signals = signals::listen(events, self.cancel.clone());
@@ -394,9 +395,10 @@ impl EventLoop<'_, '_> {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Worked(ticket, outcome) => {
+            Event::Worked(ticket, outcome, share) => {
                 self.scheduler.done(ticket, *outcome, Instant::now());
                 self.apply_effects();
+                drop(share); // the scheduler has accepted the outcome
             }
             Event::Committed(blobs) => self.scheduler.committed(&blobs),
             Event::OutputsLeft(left) => self.scheduler.outputs_left(left),

@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 
 use super::{
     FeedIndex, Feeds, TenantIndex,
-    memory::Memory,
+    memory::{Memory, Share},
     scheduler::PageRequest,
     writer::{FetchedBlob, Salvaged, WriterMessage},
 };
@@ -138,9 +138,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Does the work, in one request.
-    pub fn run(&self, work: Work) -> Outcome {
-        let mut share = self.memory.share(); // returned when the answer is parsed
+    /// Does the work, in one request. `share` gets the memory of every outcome but a download's, which the writer gets.
+    pub fn run(&self, work: Work, share: &mut Share) -> Outcome {
         let reserve = |bytes| share.grow_bytes(bytes);
         match work {
             Work::LogIn(tenant) => match self.client.log_in(self.feeds.tenant(tenant), reserve) {

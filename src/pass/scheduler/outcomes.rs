@@ -10,12 +10,9 @@ use super::{
     listing::{Next, PageRequest},
 };
 use crate::{
-    api::{ApiError, Client, Page, Subscription, Token},
+    api::{ApiError, BlobList, Client, Page, Subscription, Token},
     delivery::PendingBlob,
-    feed::ListedBlob,
-    limits::{
-        CLOCK_TOLERANCE, EXPIRATION_GRACE, PAGE_BLOBS_MIN, SUBSCRIPTION_START_INTERVAL, WAITING_BLOBS_MAX,
-    },
+    limits::{CLOCK_TOLERANCE, EXPIRATION_GRACE, SUBSCRIPTION_START_INTERVAL},
     pass::{
         Mode,
         feeds::{FeedIndex, TenantIndex},
@@ -180,7 +177,7 @@ impl Scheduler<'_> {
 
     fn page_listed(&mut self, feed: FeedIndex, mut request: PageRequest, page: Page, now: Instant) {
         let listed_before = self.books.listed_len();
-        let (blobs, is_whole) = self.accept_blobs(feed, page.blobs);
+        let (blobs, is_whole) = self.accept_blobs(feed, &page.blobs);
         let label = request.label();
         if !is_whole {
             match request.for_the_rest() {
@@ -226,12 +223,12 @@ impl Scheduler<'_> {
 
     /// Accepts the blobs of a page, as many as may wait. Returns those that are to be downloaded, and whether the page has
     /// no more.
-    fn accept_blobs(&mut self, feed: FeedIndex, page: Vec<ListedBlob>) -> (Vec<PendingBlob>, bool) {
+    fn accept_blobs(&mut self, feed: FeedIndex, page: &BlobList) -> (Vec<PendingBlob>, bool) {
         let listing = &mut self.feed_states[feed.place()].listing;
-        let room = WAITING_BLOBS_MAX.saturating_sub(self.queue.waiting_downloads()).max(PAGE_BLOBS_MIN);
+        let mut room = self.queue.page_room();
         let mut blobs = Vec::new();
-        for blob in page {
-            if blobs.len() >= room {
+        for blob in page.iter() {
+            if room.is_used_up() {
                 return (blobs, false);
             }
             let created = blob.created;
@@ -240,6 +237,7 @@ impl Scheduler<'_> {
                 Listed::Known => listing.note_blob(created),
                 Listed::Pending(pending) => {
                     listing.note_blob(created);
+                    room.take(&pending);
                     blobs.push(pending);
                 }
             }

@@ -13,7 +13,8 @@ use jiff::Timestamp;
 
 use super::Attempt;
 use crate::{
-    limits::WAITING_BLOBS_MAX,
+    delivery::PendingBlob,
+    limits::{PAGE_BLOBS_MIN, PAGE_BYTES_MIN, WAITING_BLOBS_MAX, WAITING_BYTES_MAX},
     pass::{
         feeds::{Feeds, TenantIndex},
         worker::Task,
@@ -36,9 +37,54 @@ pub(super) struct Queue<'a> {
     /// Attempts that wait for their tenant's turn.
     waiting: usize,
     /// The downloads among them.
-    waiting_downloads: usize,
+    downloads: Downloads,
     /// The number of attempts so far, which makes their order total.
     sequence: u64,
+}
+
+/// The downloads that wait for their turn.
+#[derive(Default)]
+struct Downloads {
+    number: usize,
+    /// What their blobs take in memory.
+    bytes: usize,
+}
+
+impl Downloads {
+    fn add(&mut self, pending: &PendingBlob) {
+        self.number += 1;
+        self.bytes += pending.blob.bytes();
+    }
+
+    fn remove(&mut self, task: &Task) {
+        if let Task::Download(_, pending) = task {
+            self.number -= 1;
+            self.bytes -= pending.blob.bytes();
+        }
+    }
+
+    fn are_many(&self) -> bool {
+        self.number >= WAITING_BLOBS_MAX || self.bytes >= WAITING_BYTES_MAX
+    }
+}
+
+/// What is accepted of the blobs of one page.
+pub(super) struct PageRoom {
+    number: usize,
+    bytes: usize,
+}
+
+impl PageRoom {
+    /// Whether no further blob is accepted.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.number == 0 || self.bytes == 0
+    }
+
+    /// Accepts a blob.
+    pub(super) fn take(&mut self, pending: &PendingBlob) {
+        self.number = self.number.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(pending.blob.bytes());
+    }
 }
 
 #[derive(Default)]
@@ -91,7 +137,7 @@ impl<'a> Queue<'a> {
             sleeping: BinaryHeap::new(),
             later: BinaryHeap::new(),
             waiting: 0,
-            waiting_downloads: 0,
+            downloads: Downloads::default(),
             sequence: 0,
         }
     }
@@ -106,7 +152,7 @@ impl<'a> Queue<'a> {
             Task::ListSubscriptions(_) | Task::Subscribe(_) => queue.subscriptions.push_back(attempt),
             Task::ListPage(..) => queue.pages.push_back(attempt),
             Task::Download(_, pending) => {
-                self.waiting_downloads += 1;
+                self.downloads.add(pending);
                 let is_repeated = pending.has_failed || !pending.delivered_to.is_empty();
                 let order = (is_repeated, pending.blob.created, self.sequence);
                 queue.downloads.push(Reverse(Ordered { order, attempt }));
@@ -172,14 +218,14 @@ impl<'a> Queue<'a> {
     /// downloads. While many blobs wait for their download, no page is listed, so that a backlog costs no memory; but the
     /// backlog of another tenant does not count.
     pub(super) fn pop(&mut self, tenant: TenantIndex) -> Option<Attempt> {
-        let may_list = self.waiting_downloads < WAITING_BLOBS_MAX;
+        let may_list = !self.downloads.are_many();
         let queue = &mut self.tenants[tenant.place()];
         let may_list = may_list || queue.downloads.is_empty();
         let attempt = queue.subscriptions.pop_front();
         let attempt = attempt.or_else(|| if may_list { queue.pages.pop_front() } else { None });
         let attempt = attempt.or_else(|| {
             let Reverse(download) = queue.downloads.pop()?;
-            self.waiting_downloads -= 1;
+            self.downloads.remove(&download.attempt.task);
             Some(download.attempt)
         })?;
         self.waiting -= 1;
@@ -225,9 +271,12 @@ impl<'a> Queue<'a> {
         self.running == 0 && self.waiting == 0 && self.later.is_empty()
     }
 
-    /// The number of downloads that wait for their turn.
-    pub(super) fn waiting_downloads(&self) -> usize {
-        self.waiting_downloads
+    /// Returns what is accepted of the blobs of one page, given the downloads that wait for their turn.
+    pub(super) fn page_room(&self) -> PageRoom {
+        PageRoom {
+            number: WAITING_BLOBS_MAX.saturating_sub(self.downloads.number).max(PAGE_BLOBS_MIN),
+            bytes: WAITING_BYTES_MAX.saturating_sub(self.downloads.bytes).max(PAGE_BYTES_MIN),
+        }
     }
 
     /// Whether an attempt that was not tried before waits for the tenant's turn.
@@ -260,7 +309,9 @@ impl<'a> Queue<'a> {
         let mut removed = extract(&mut queue.subscriptions, &which);
         removed.extend(extract(&mut queue.pages, &which));
         let downloads = extract_ordered(&mut queue.downloads, &which);
-        self.waiting_downloads -= downloads.len();
+        for download in &downloads {
+            self.downloads.remove(&download.task);
+        }
         removed.extend(downloads);
         self.waiting -= removed.len();
         removed
@@ -268,6 +319,14 @@ impl<'a> Queue<'a> {
 
     fn remove_later(&mut self, which: impl Fn(&Task) -> bool) -> Vec<Attempt> {
         extract_ordered(&mut self.later, which)
+    }
+}
+
+#[cfg(test)]
+impl Queue<'_> {
+    /// The number of downloads that wait for their turn, and what their blobs take in memory.
+    pub(super) fn waiting_downloads(&self) -> (usize, usize) {
+        (self.downloads.number, self.downloads.bytes)
     }
 }
 

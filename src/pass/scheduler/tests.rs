@@ -11,8 +11,9 @@ use crate::{
     delivery::{OutputName, OutputSet},
     feed::ContentType,
     limits::{
-        PAGE_BLOBS_MIN, PAGES_BEFORE_SPLIT, PAGES_MAX, PARTS_MAX, REFUSED_TOKENS_MAX, THIN_PAGES_LAST_MAX,
-        THIN_PAGES_MAX, THIN_PAGES_TIMED_MIN, THROTTLED_MAX, WAITING_BLOBS_MAX,
+        CONTENT_URI_BYTES_MAX, PAGE_BLOBS_MIN, PAGE_BYTES_MIN, PAGES_BEFORE_SPLIT, PAGES_MAX, PARTS_MAX,
+        REFUSED_TOKENS_MAX, THIN_PAGES_LAST_MAX, THIN_PAGES_MAX, THIN_PAGES_TIMED_MIN, THROTTLED_MAX,
+        WAITING_BLOBS_MAX, WAITING_BYTES_MAX,
     },
     output::OutputError,
     report::{Counts, Summary},
@@ -120,7 +121,12 @@ fn page_of(job: &Job) -> Option<(FeedIndex, &PageRequest)> {
 }
 
 fn page(blobs: Vec<ListedBlob>, next: Option<&str>) -> Page {
-    Page { blobs, next: next.map(str::to_owned), unreadable: None, is_blank: false }
+    Page {
+        blobs: blobs.into_iter().collect(),
+        next: next.map(str::to_owned),
+        unreadable: None,
+        is_blank: false,
+    }
 }
 
 /// The outcome when all is well: each feed has these blobs, on one page.
@@ -566,7 +572,7 @@ fn any_pass(seed: u64) {
             let mut outcome = good_outcome(&feeds, work, &fresh);
             match &mut outcome {
                 Outcome::PageListed(feed, request, page) => {
-                    listed.extend(page.blobs.iter().map(|blob| key(&feeds, *feed, blob)));
+                    listed.extend(page.blobs.iter().map(|blob| key(&feeds, *feed, &blob)));
                     let has_next = random.u8(..3) > 0 && request.number() < 5;
                     page.next = has_next.then(|| format!("{}", pages.get()));
                 }
@@ -746,12 +752,39 @@ fn a_page_that_invents_more_blobs_than_may_wait_is_not_listed_for_ever() {
         }
         let count = if pages == 1 { WAITING_BLOBS_MAX + 1 } else { PAGE_BLOBS_MIN + 1 };
         succeed(&mut scheduler, &feeds, job, &|_| blobs(&format!("answer {pages}"), count), now);
-        assert!(scheduler.queue.waiting_downloads() <= WAITING_BLOBS_MAX + PAGE_BLOBS_MIN);
+        assert!(scheduler.queue.waiting_downloads().0 <= WAITING_BLOBS_MAX + PAGE_BLOBS_MIN);
     }
     assert!(scheduler.is_over());
     assert_eq!(pages, 3);
     let (summary, progress) = scheduler.finish();
     assert!(!summary.feeds[0].is_listed && progress.feeds.values().all(|feed| feed.last_error.is_some()));
+}
+
+#[test]
+fn a_page_of_long_urls_is_accepted_as_far_as_they_may_wait_and_listed_again_for_the_rest() {
+    const BLOBS: usize = 1_200;
+    let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+    let mut scheduler = begin(&feeds, &collect(1), now);
+    let listed = |_| {
+        let long = |blob| ListedBlob { content_uri: "u".repeat(CONTENT_URI_BYTES_MAX), ..blob };
+        blobs("a", BLOBS).into_iter().map(long).collect()
+    };
+    let mut pages = 0;
+    while let Some(job) = scheduler.next(now) {
+        pages += u32::from(matches!(job.work, Work::Request { task: Task::ListPage(..), .. }));
+        if download_of(&job).is_some() {
+            download_well(&mut scheduler, job, now);
+        } else {
+            succeed(&mut scheduler, &feeds, job, &listed, now);
+        }
+        let (_, bytes) = scheduler.queue.waiting_downloads();
+        assert!(bytes < WAITING_BYTES_MAX + PAGE_BYTES_MIN + 2 * CONTENT_URI_BYTES_MAX, "{bytes} bytes wait");
+    }
+    assert!(scheduler.is_over() && scheduler.queue.waiting_downloads() == (0, 0));
+    assert!(pages > 1, "{pages} pages");
+    let (summary, _) = scheduler.finish();
+    assert_eq!(total(&summary).delivered, BLOBS as u64);
+    assert!(summary.feeds[0].is_listed);
 }
 
 #[test]
