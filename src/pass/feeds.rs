@@ -1,26 +1,26 @@
-//! Who is collected from: the tenants and feeds of a pass, each with a number by which everything else names it.
+//! The tenants and feeds of a pass, each with an index.
 
 use std::ops::Range;
 
 use crate::{config::Tenant, feed::ContentType, records::Origin};
 
-/// A tenant's number in [`Feeds`].
+/// The index of a tenant in [`Feeds`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantIndex(usize);
 
-/// A feed's number in [`Feeds`].
+/// The index of a feed in [`Feeds`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeedIndex(usize);
 
 impl TenantIndex {
-    /// For a list with an entry for each tenant.
+    /// The index into a list with an entry for each tenant.
     pub fn place(self) -> usize {
         self.0
     }
 }
 
 impl FeedIndex {
-    /// For a list with an entry for each feed.
+    /// The index into a list with an entry for each feed.
     pub fn place(self) -> usize {
         self.0
     }
@@ -31,7 +31,7 @@ impl FeedIndex {
 pub struct Feeds {
     tenants: Vec<Tenant>,
     all: Vec<Feed>,
-    /// Where each tenant's feeds stand among all.
+    /// The range of each tenant's feeds in `all`.
     ranges: Vec<Range<usize>>,
 }
 
@@ -43,7 +43,7 @@ struct Feed {
 }
 
 impl Feeds {
-    /// Each tenant's subscriptions, in their order.
+    /// Returns the feeds of these tenants, in the order of their subscriptions.
     pub fn new(tenants: Vec<Tenant>) -> Self {
         let mut feeds = Vec::new();
         let mut ranges = Vec::new();
@@ -94,13 +94,13 @@ impl Feeds {
         &self.all[feed.0].origin
     }
 
-    /// How the log names a feed: `contoso audit.exchange`.
+    /// Returns the name of a feed in the log: `contoso audit.exchange`.
     pub fn label(&self, feed: FeedIndex) -> String {
         let (tenant, content_type) = self.feed(feed);
         format!("{} {}", tenant.label(), content_type.name().to_ascii_lowercase())
     }
 
-    /// What stands behind a message that fits any tenant: ` for contoso` if there are several, else nothing.
+    /// Returns the end of a message about a tenant: ` for contoso` if there are several tenants, otherwise nothing.
     pub fn suffix(&self, tenant: TenantIndex) -> String {
         if self.tenants.len() > 1 { format!(" for {}", self.tenant(tenant).label()) } else { String::new() }
     }

@@ -1,9 +1,9 @@
-//! What a pass will list: each feed's windows. Pure.
+//! The plan of a pass: the windows of each feed that it lists. Pure.
 //!
-//! Edges are whole hours UTC where they can be, because the service was seen to answer *other* blobs with parts of the
-//! same records when the same period is listed with another start. So the edges stay the same from pass to pass, and
-//! only the newest window's end moves. One start is not a whole hour: that of a feed of which the oldest hour within the
-//! seven days was never listed, because that is the last time when it can be.
+//! The edges of windows are whole hours UTC where possible, because the service was seen to answer *other* blobs with parts
+//! of the same records when the same period is listed with another start. So the edges are the same in every pass, and only
+//! the end of the newest window moves. One start is not a whole hour: if the oldest hour within the seven days was never
+//! listed, this pass is the last one that can list it, and it lists what is left of that hour.
 
 use std::time::Duration;
 
@@ -14,48 +14,48 @@ use crate::{
     state::FeedProgress,
 };
 
-/// A period that one listing covers: `start` ≤ a blob's time < `end`.
+/// The period of one listing: `start` ≤ time of a blob < `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Included.
+    /// Inclusive.
     pub start: Timestamp,
-    /// Not included.
+    /// Exclusive.
     pub end: Timestamp,
 }
 
-/// How far back a pass looks.
+/// The look-back window of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LookBack {
-    /// `hoursToCollect`, or what was asked for this once.
+    /// `hoursToCollect`, or the option of this pass.
     pub duration: Duration,
-    /// Whether all of that is looked at in any case, whatever it costs.
+    /// Whether the whole window is listed, even if that needs more than one request.
     pub is_whole: bool,
     /// `only_future_events`
     pub only_future: bool,
 }
 
-/// What a pass will list of one feed.
+/// What a pass lists of one feed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedPlan {
-    /// Oldest first, edge to edge. None if nothing is to be listed yet.
+    /// The oldest first, each starting at the end of the one before. Empty if nothing is to be listed yet.
     pub windows: Vec<Window>,
-    /// Blobs that became available before are not wanted.
+    /// Blobs that became available before this time are not collected.
     pub wanted_from: Option<Timestamp>,
-    /// What can no longer be listed although no pass has listed it: downtime was longer than the API remembers.
+    /// The period that no pass has listed and that the API does not list any more, after a long downtime.
     pub missed: Option<Window>,
-    /// Up to when the feed was listed before this pass.
+    /// The time up to which earlier passes have listed the feed.
     pub listed_until: Option<Timestamp>,
 }
 
 impl FeedPlan {
-    /// Plans a feed's listing at this time of Microsoft's: from where earlier passes have come, or as far back as every
-    /// pass looks, whichever is earlier; and nothing at first if only what is yet to come is wanted.
+    /// Returns the plan for a feed at this time of Microsoft's clock. It starts where earlier passes have ended or at the start
+    /// of the look-back window, whichever is earlier. With `only_future_events` the first pass lists nothing.
     ///
-    /// How far back a pass looks ends within an hour, which is listed whole. If that is more than one request can list,
-    /// that hour is looked at by one pass of each hour only, so that a quiet feed costs one request.
+    /// The look-back window starts within an hour, and that hour is listed as a whole. If one request cannot list all of
+    /// that, only one pass in each hour lists the first hour, so that a quiet feed costs one request.
     pub fn new(now: Timestamp, look_back: LookBack, before: Option<&FeedProgress>) -> Self {
         let oldest = oldest(now);
-        // What a clock that was ahead has written says nothing of how far the feed really was listed.
+        // A clock that was ahead wrote this time, so it does not tell how far the feed was listed.
         let listed_until = before.and_then(|before| before.listed_until);
         let is_wrong = |until: Timestamp| until.duration_since(now) > CLOCK_TOLERANCE * 2;
         let listed_until = listed_until.map(|until| if is_wrong(until) { oldest } else { until.min(now) });
@@ -81,8 +81,8 @@ impl FeedPlan {
         Self { windows, wanted_from, missed, listed_until }
     }
 
-    /// Up to when the feed is listed once these of its windows are: the end of those that follow each other from the
-    /// first on. `None` if nothing is certain.
+    /// Returns the time up to which the feed is listed without a gap when these of its windows are listed. `None` if no
+    /// window and no earlier pass tells.
     pub fn listed_until(&self, now: Timestamp, is_listed: impl Fn(usize) -> bool) -> Option<Timestamp> {
         if self.windows.is_empty() {
             return self.listed_until.or(self.wanted_from.map(|_| now));
@@ -91,7 +91,8 @@ impl FeedPlan {
         listed.map(|last| self.windows[last].end).max(self.listed_until)
     }
 
-    /// From when on the feed is listed by this and earlier passes of the same hour, once these of its windows are.
+    /// Returns the time from which this pass and earlier ones of the same hour have listed the feed, when these of its
+    /// windows are listed.
     pub fn listed_from(
         &self,
         before: &FeedProgress,
@@ -107,7 +108,7 @@ impl FeedPlan {
     }
 }
 
-/// The windows from a time until shortly before now, edge to edge, oldest first.
+/// Returns the windows from `start` to shortly before now, the oldest first.
 fn windows(mut start: Timestamp, now: Timestamp) -> Vec<Window> {
     let newest = now - SETTLING;
     let mut windows = Vec::new();
@@ -119,28 +120,28 @@ fn windows(mut start: Timestamp, now: Timestamp) -> Vec<Window> {
     windows
 }
 
-/// The oldest time that can be listed, in whole seconds, as requests name it.
+/// Returns the oldest time that can be listed, in whole seconds, as in requests.
 fn oldest(now: Timestamp) -> Timestamp {
     let oldest = now - RETENTION + RETENTION_MARGIN;
     Timestamp::from_second(oldest.as_second()).unwrap_or(oldest)
 }
 
-/// The whole hour at or after a time.
+/// Returns the whole hour at or after a time.
 fn whole_hour_after(time: Timestamp) -> Timestamp {
     let before = whole_hour(time);
     if before == time { time } else { before + HOUR }
 }
 
 impl Window {
-    /// What of it the API accepts when its clock says `now`. `None` if that is too little.
+    /// Returns the part of the window that the API accepts when its clock shows `now`. `None` if that is too short.
     pub fn as_of(self, now: Timestamp) -> Option<Self> {
         let start = self.start.max(oldest(now));
         let end = self.end.min(now - SETTLING);
         (start + WINDOW_MIN <= end).then_some(Self { start, end })
     }
 
-    /// The same period in parts of an hour each, so that they can be listed side by side. Their edges are whole hours,
-    /// but for the window's own. A rest that is too short for a request is part of its neighbour.
+    /// Splits the window into hours, so that they can be listed concurrently. The edges are whole hours, except those of the
+    /// window. A rest that is too short for a request belongs to the hour before it.
     pub fn hours(self) -> Vec<Self> {
         let mut hours = Vec::new();
         let mut start = self.start;
@@ -156,7 +157,7 @@ impl Window {
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// The whole hour at or before a time, or the earliest time of all.
+/// Returns the whole hour at or before a time, or the earliest possible time.
 fn whole_hour(time: Timestamp) -> Timestamp {
     let into_the_hour = time.as_nanosecond().rem_euclid(SignedDuration::from_hours(1).as_nanos());
     time.checked_sub(SignedDuration::from_nanos_i128(into_the_hour)).unwrap_or(Timestamp::MIN)

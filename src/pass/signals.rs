@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first one ends the pass in order, a second one at once.
+//! SIGTERM and SIGINT: the first signal ends the pass in order, the second one ends the program at once.
 
 use std::{thread, time::Instant};
 
@@ -11,7 +11,7 @@ use signal_hook::{
 use super::Event;
 use crate::{exit::Exit, limits::STOP_LEAVE_AFTER, output::CancelToken, report::Stop};
 
-/// Listens as long as it lives.
+/// Handles signals until it is dropped.
 pub struct Listening(Option<Handle>);
 
 impl Drop for Listening {
@@ -22,9 +22,9 @@ impl Drop for Listening {
     }
 }
 
-/// Tells the main thread of signals, and ends the patience with receivers by itself: the main thread may be waiting for
-/// the writer, and that for one of them. If the system does not let us listen, signals end the program as they always
-/// do, which the state survives.
+/// Sends signals to the main thread, and cancels the waits for receivers: the main thread may be waiting for the writer, and
+/// the writer for a receiver. If the handlers cannot be installed, a signal ends the program at once, which the state
+/// survives.
 pub fn listen(events: Sender<Event>, cancel: CancelToken) -> Listening {
     let mut signals = match Signals::new([SIGINT, SIGTERM]) {
         Ok(signals) => signals,
@@ -41,7 +41,7 @@ pub fn listen(events: Sender<Event>, cancel: CancelToken) -> Listening {
                 std::process::exit(Exit::from(stop).code().into());
             }
             cancel.cancel_at(Instant::now() + STOP_LEAVE_AFTER);
-            // The main thread may be past listening; then the pass is over anyway.
+            // If the main thread no longer receives events, the pass is over.
             let _ = events.send(Event::Signal(stop));
         }
     });

@@ -265,3 +265,58 @@ impl<'a> Books<'a> {
         pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        feed::ContentType,
+        pass::scheduler::tests::{blobs, feeds},
+    };
+
+    #[test]
+    fn the_counts_are_balanced_after_every_step() {
+        let feeds = feeds(1, &[ContentType::DlpAll]);
+        let feed = feeds.feeds().next().expect("a feed");
+        let mut books = Books::new(&feeds, KnownBlobs::default());
+        let balanced = |books: &Books<'_>, listed| {
+            let Counts { known, delivered, failed, gone, left, .. } = books.counts(feed);
+            assert_eq!(books.counts(feed).listed, listed);
+            known + delivered + failed + gone + left
+        };
+        let mut pending = Vec::new();
+        for blob in blobs("a", 4) {
+            let Listed::Pending(blob) = books.list(feed, blob, true) else { panic!("a new blob") };
+            pending.push(blob);
+        }
+        assert!(matches!(books.list(feed, blobs("a", 1).remove(0), true), Listed::Before));
+        assert!(matches!(books.list(feed, blobs("old", 1).remove(0), false), Listed::Unwanted));
+        assert_eq!(balanced(&books, 4), 0);
+        let [gone, failed, left, delivered] = pending.try_into().expect("four blobs");
+        books.lose(feed, &gone);
+        books.fail(feed, failed);
+        books.leave(feed, left);
+        books.download(feed, &delivered);
+        assert_eq!(balanced(&books, 4), 3);
+        for in_flight in books.drain_in_flight() {
+            books.fail(in_flight.feed, in_flight.pending);
+        }
+        assert_eq!(balanced(&books, 4), 4);
+        let mut has_failed: Vec<_> = books.close().into_iter().map(|(_, blob)| blob.has_failed).collect();
+        has_failed.sort_unstable();
+        assert_eq!(has_failed, [false, true, true]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a blob has one end")]
+    fn a_blob_cannot_end_twice() {
+        let feeds = feeds(1, &[ContentType::DlpAll]);
+        let feed = feeds.feeds().next().expect("a feed");
+        let mut books = Books::new(&feeds, KnownBlobs::default());
+        let Listed::Pending(blob) = books.list(feed, blobs("a", 1).remove(0), true) else {
+            panic!("a new blob")
+        };
+        books.fail(feed, blob.clone());
+        books.leave(feed, blob);
+    }
+}
