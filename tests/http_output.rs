@@ -5,7 +5,7 @@ use std::{
     fs,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -1350,6 +1350,54 @@ fn what_lost_its_ack_id_to_a_later_batch_is_sent_again() {
     } else {
         installation.run(&[]).assert_code(0); // a slow machine asked before the restart: what was lost is not confirmed
     }
+    let confirmed = confirmed.lock().expect("no panic").clone();
+    assert_eq!(confirmed, served(&installation).into_keys().collect());
+}
+
+/// A Splunk that loses its first two batches in a restart and numbers the next ones from 0 again. The answer to the second
+/// one arrives after that to a later one with the same id.
+#[test]
+fn a_batch_whose_ack_id_is_repeated_before_its_answer_arrives_is_sent_again() {
+    let confirmed = Arc::new(Mutex::new(BTreeSet::new()));
+    let shared = Arc::clone(&confirmed);
+    let (posts, batches) = (AtomicUsize::new(0), Mutex::new(Vec::<String>::new()));
+    let receiver = Receiver::start(move |request, _| {
+        if request.target.contains("/ack?") {
+            let batches = batches.lock().expect("no panic");
+            let question: Value = serde_json::from_str(&request.body).expect("a question");
+            let asked = question["acks"].as_array().expect("a list").iter();
+            let number_of =
+                |id: &Value| usize::try_from(id.as_u64().expect("a number")).expect("a small one");
+            let known: Vec<_> = asked.map(number_of).filter(|number| *number < batches.len()).collect();
+            let events = known.iter().flat_map(|number| events(&batches[*number]));
+            let ids = events.map(|event| simulator::id_of(&event).expect("an Id"));
+            shared.lock().expect("no panic").extend(ids);
+            let acks: serde_json::Map<_, _> = known.iter().map(|id| (id.to_string(), json!(true))).collect();
+            return Reply::json(200, json!({ "acks": acks }).to_string());
+        }
+        let accepted = |number: usize| {
+            Reply::json(200, json!({ "text": "Success", "code": 0, "ackId": number }).to_string())
+        };
+        match posts.fetch_add(1, Ordering::SeqCst) {
+            0 => accepted(0),
+            1 => {
+                // One of two connections: the fifth request comes after the answer to the fourth one.
+                wait_until("the fifth request", || posts.load(Ordering::SeqCst) >= 5);
+                accepted(1)
+            }
+            _ => {
+                let mut batches = batches.lock().expect("no panic");
+                batches.push(request.body.clone());
+                accepted(batches.len() - 1)
+            }
+        }
+    });
+    let options = format!(
+        "format: splunk-hec\n    batchRecords: 20\n    connections: 2\n    splunk: {{ channel: {CHANNEL}, ackTimeout: 20s }}"
+    );
+    let installation = installation(&receiver.url(""), &options);
+    let run = installation.run(&[]);
+    run.assert_code(0).assert_line_with(&["[WARN] Output http: ack id 1 was given out for two batches"]);
     let confirmed = confirmed.lock().expect("no panic").clone();
     assert_eq!(confirmed, served(&installation).into_keys().collect());
 }

@@ -2,6 +2,7 @@
 //! threads end when the pool is dropped.
 
 use std::{
+    collections::HashSet,
     mem, panic,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -28,8 +29,11 @@ pub struct SenderPool {
     in_flight: usize,
     /// The batches that are accepted but not acknowledged.
     pending: Vec<PendingAck>,
-    /// The batches to be sent again because their acknowledgement id was used a second time.
+    /// The batches to be sent again because another one got the same acknowledgement id. Responses can arrive in another
+    /// order than the receiver sent them, so it is unknown which of these batches an acknowledgement would be for.
     to_resend: Vec<HttpBatch>,
+    /// The acknowledgement ids of these batches.
+    repeated_ids: HashSet<u64>,
     /// The identities of the records that are safe since the last flush.
     accepted: Vec<u128>,
     /// The records that the receiver rejected.
@@ -61,6 +65,7 @@ impl SenderPool {
             in_flight: 0,
             pending: Vec::new(),
             to_resend: Vec::new(),
+            repeated_ids: HashSet::new(),
             accepted: Vec::new(),
             rejected: Vec::new(),
             rejection: None,
@@ -116,8 +121,9 @@ impl SenderPool {
         mem::take(&mut self.pending)
     }
 
-    /// Returns the batches that have to be sent again.
+    /// Returns the batches that have to be sent again. No batch is in flight, so no further response has one of their ids.
     pub fn take_to_resend(&mut self) -> Vec<HttpBatch> {
+        self.repeated_ids.clear();
         mem::take(&mut self.to_resend)
     }
 
@@ -140,15 +146,21 @@ impl SenderPool {
     fn receive(&mut self, result: DeliveryResult) -> Result<(), OutputError> {
         self.in_flight -= 1;
         for pending in result.pending {
-            if let Some(place) = self.pending.iter().position(|other| other.id == pending.id) {
+            let earlier = self.pending.iter().position(|earlier| earlier.id == pending.id);
+            if let Some(place) = earlier {
                 let PendingAck { id, batch } = self.pending.swap_remove(place);
                 log::warn!(
                     "Output http: ack id {id} was given out for two batches, as after a restart of Splunk or by two indexers \
-                     behind a load balancer without sticky sessions; the first of them is sent again"
+                     behind a load balancer without sticky sessions; both are sent again"
                 );
                 self.to_resend.push(batch);
+                self.repeated_ids.insert(id);
             }
-            self.pending.push(pending);
+            if self.repeated_ids.contains(&pending.id) {
+                self.to_resend.push(pending.batch);
+            } else {
+                self.pending.push(pending);
+            }
         }
         self.accepted.extend(result.accepted);
         self.rejected.extend(result.rejected);
