@@ -162,7 +162,11 @@ impl<'a> BatchDelivery<'a> {
         let rejected_ids = rejected.iter().flat_map(|(single, _)| single.ids());
         let not_accepted: HashSet<_> = rest.ids().chain(rejected_ids).collect();
         self.result.accepted.extend(batch.ids().filter(|id| !not_accepted.contains(id)));
-        self.count_accepted(batch.len() - rest.len() - rejected.len());
+        let accepted = batch.len() - rest.len() - rejected.len();
+        self.count_accepted(accepted);
+        if accepted > 0 {
+            self.attempts = Attempts::default();
+        }
         if !rest.is_empty() {
             self.waiting.push(rest);
         }
