@@ -150,7 +150,7 @@ fn read_known_blobs(bencher: Bencher, lines: usize) {
         .bench(|| KnownBlobs::read(folder.path()).expect("a readable state"));
 }
 
-/// The Ids of so many records, as passes have left them in a folder; they are read when the first one is asked for.
+/// The Ids of this number of records, as passes have left them in a folder. They are read when the first one is looked up.
 fn remembered_ids(folder: &Path, count: u128) -> RecordIds {
     let new =
         || RecordIds::new(folder, Duration::from_secs(24 * 3600), &Progress::default(), &Clock::start());

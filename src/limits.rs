@@ -31,7 +31,7 @@ pub const KNOWN_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long a blob stays known, and is tried again, after its expiration by Microsoft's clock.
 pub const EXPIRATION_GRACE: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// For so many passes a record that a killed pass left in a file waits for its blob: three weeks of them at the usual
+/// The number of passes for which a record that a killed pass left in a file waits for its blob: three weeks of them at the usual
 /// cadence, and blobs live no longer than that.
 pub const ORPHANS_PASSES_MAX: u32 = 6_000;
 
@@ -90,13 +90,13 @@ pub const SMALL_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Most blobs on their way from the pool to the writer; their bytes are bounded by `maxMemory`.
 pub const WRITER_QUEUE_BLOBS: usize = 64;
 
-/// A batch is committed when it has so many bytes, …
+/// A batch is committed when it has this number of bytes, …
 pub const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
-/// … or so many blobs, …
+/// … or this number of blobs, …
 pub const BATCH_BLOBS: usize = 1_000;
 
-/// … or is so old.
+/// … or is this old.
 pub const BATCH_AGE: Duration = Duration::from_secs(1);
 
 /// The number of times that a batch is written again because its file was removed meanwhile. With more, something removes
@@ -170,7 +170,7 @@ pub const BODY_SPEED_PERIOD: Duration = Duration::from_secs(30);
 /// `interval` is shorter.
 pub const RECEIVERS_LAST_WAIT_MIN: Duration = Duration::from_secs(60);
 
-/// A feed that has not succeeded for so many intervals is late: `status` says so by its exit code.
+/// A feed that has not succeeded for this number of intervals is late, and `status` exits with 1.
 pub const INTERVALS_UNTIL_LATE: u32 = 3;
 
 /// The longest delay by which a timer spreads the machines that start a pass at the same time.
@@ -198,7 +198,7 @@ pub const REQUEST_LASTS_MAX: Duration = Duration::from_secs(15 * 60);
 /// After a signal or `globalTimeout`, what runs has this long to finish; then its connections are cut, …
 pub const STOP_CUT_AFTER: Duration = Duration::from_secs(2);
 
-/// … and this long after the signal nobody waits for it any more, nor for a receiver.
+/// … and this long after the signal the pass ends without it and without an answer of a receiver.
 pub const STOP_LEAVE_AFTER: Duration = Duration::from_millis(3_500);
 
 /// Whoever waits for a receiver looks so often whether the pass has to end.
@@ -328,7 +328,7 @@ pub const GELF_ENDING_BYTES_MAX: usize = 256 * 1024;
 /// The longest name of a field in a GELF message.
 pub const GELF_NAME_BYTES_MAX: usize = 255;
 
-/// Messages of so many bytes are confirmed by Graylog before more are sent; what is not confirmed is held in memory.
+/// The maximum size of messages that Graylog has not confirmed yet. They are held in memory.
 pub const GELF_UNCONFIRMED_BYTES: usize = 16 * 1024 * 1024;
 
 /// The longest that a connection to Graylog stands still before it is given up.

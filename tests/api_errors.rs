@@ -277,7 +277,7 @@ fn a_hundred_tenants_are_collected_in_one_pass() {
 
 /// Run with `cargo test --release -- --ignored thousand_tenants`.
 #[test]
-#[ignore = "takes half a minute"]
+#[ignore = "takes half a minute: cargo test --test tests -- --ignored a_thousand_tenants"]
 fn a_thousand_tenants_are_collected_in_one_pass() {
     let (run, installation) = many_tenants(1000);
     run.assert_code(0);

@@ -180,7 +180,7 @@ fn name_at_start(text: &str) -> String {
 
 #[test]
 fn the_names_after_crate_are_found_in_any_form() {
-    let text = "use crate::{\n    api::{Client, token},\n    feed,\n    output::Output,\n};\nlet x = crate::disk::mend();";
+    let text = "use crate::{\n    api::{Client, token},\n    feed,\n    output::Output,\n};\nlet x = crate::disk::sync();";
     let names: Vec<_> =
         used_modules(text).into_iter().map(|(number, name)| format!("{number} {name}")).collect();
     assert_eq!(names, ["1 api", "1 feed", "1 output", "6 disk"]);

@@ -1,4 +1,4 @@
-//! `check`: a line for each step, with the mend where one fails; what fails hides nothing that does not need it.
+//! `check`: a line for each step, with a hint where one fails. A failed step hides only the steps that depend on it.
 
 use std::{
     fs,
@@ -18,12 +18,12 @@ use crate::{
         forward::{Door, Receiver},
         process::signal,
         proxy::{Manner, Proxy},
-        receiver::{self, certificate, port_of_nobody},
+        receiver::{self, certificate, unused_port},
         set_mode,
     },
 };
 
-const KEY: &str = "a-key-that-nobody-may-see";
+const KEY: &str = "a-key-that-must-stay-secret";
 
 const API_PERMISSIONS: &str = "grant it as an application permission (not a delegated one)";
 
@@ -58,9 +58,9 @@ fn assert_shown(run: &Run, start: &str, parts: &[&str]) {
     assert!(run.stdout.lines().any(is_it), "no {start:?} with {parts:?} in {run}");
 }
 
-/// A URL of this machine at which nobody listens.
+/// A URL of this machine at which nothing listens.
 fn nowhere() -> String {
-    format!("http://127.0.0.1:{}", port_of_nobody())
+    format!("http://127.0.0.1:{}", unused_port())
 }
 
 /// Everything below a folder, with its length.
@@ -217,7 +217,7 @@ fn a_wrong_secret_hides_no_later_step() {
 }
 
 #[test]
-fn a_file_of_a_credential_is_read_even_if_nobody_can_be_asked() {
+fn a_file_of_a_credential_is_read_even_if_no_server_can_be_reached() {
     let installation = Installation::new().at(&nowhere());
     let config = installation.config_with_credential("federated_token_file: missing");
     fs::write(installation.path("federated.yaml"), config).expect("a file");
@@ -290,11 +290,11 @@ fn what_cannot_be_written_is_told_with_the_mend() {
 
 #[test]
 fn a_receiver_that_is_absent_or_does_not_let_us_in_is_told() {
-    let port = port_of_nobody();
+    let port = unused_port();
     let absent =
         Installation::new().with_output(&format!("  fluentd:\n    address: 127.0.0.1\n    port: {port}"));
     let run = check(&absent, 1);
-    assert_shown(&run, "✗ output.fluentd: 127.0.0.1:", &["nobody listens there", "start the receiver"]);
+    assert_shown(&run, "✗ output.fluentd: 127.0.0.1:", &["nothing listens there", "start the receiver"]);
     assert_shown(&run, "✓ output.file: can be written", &[]);
 
     let receiver = Receiver::start(Door { key: Some("another key"), ..Door::default() });
@@ -312,8 +312,8 @@ fn every_enabled_output_is_tried_whatever_becomes_of_the_others() {
              stdout: {{ enabled: true }}"
         )
     };
-    let run = check(&Installation::new().with_output(&outputs(port_of_nobody())), 1);
-    assert_shown(&run, "✗ output.graylog: 127.0.0.1:", &["nobody listens there"]);
+    let run = check(&Installation::new().with_output(&outputs(unused_port())), 1);
+    assert_shown(&run, "✗ output.graylog: 127.0.0.1:", &["nothing listens there"]);
     assert_shown(&run, "✗ output.http: 127.0.0.1:", &["refused"]);
     assert_shown(&run, "✓ output.stdout: needs nothing", &[]);
 

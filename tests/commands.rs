@@ -165,7 +165,7 @@ fn status_tells_which_output_keeps_a_feed_back() {
     installation.run_bare(&["-c", "two.yaml"]).assert_code(1);
     let status = installation.run_bare(&["-c", "two.yaml", "status"]);
     assert!(
-        status.stdout.contains("127.0.0.1:1") && status.stdout.contains("nobody listens there"),
+        status.stdout.contains("127.0.0.1:1") && status.stdout.contains("nothing listens there"),
         "{status}"
     );
 }

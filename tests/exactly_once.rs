@@ -217,7 +217,7 @@ fn a_blob_that_never_parses_blocks_nothing_and_is_given_up_when_it_expires() {
 }
 
 #[test]
-fn nobody_asks_twice_for_a_blob_that_is_gone() {
+fn a_blob_that_is_gone_is_requested_once() {
     let installation = Installation::new();
     let blob = installation.contoso.add_blob(FEED, NewBlob::records(1).created(hours_ago(2)));
     blob.vanish();
@@ -309,7 +309,7 @@ fn fifty_random_kills_lose_nothing_and_double_nothing() {
 
 /// Run with `cargo test --release -- --ignored thousand`; takes some minutes.
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes: cargo test --test tests -- --ignored a_thousand_random_kills"]
 fn a_thousand_random_kills_lose_nothing_and_double_nothing() {
     for _ in 0..20 {
         kill_loop(50, fastrand::u64(..));

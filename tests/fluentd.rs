@@ -42,7 +42,7 @@ fn installation(receiver: &Receiver, keys: &str) -> Installation {
     installation
 }
 
-/// Contoso with a record of each of so many workloads, in one blob.
+/// Contoso with one blob that has a record of each of this number of workloads.
 fn with_workloads(receiver: &Receiver, count: usize, keys: &str) -> Installation {
     let installation = Installation::new().with_output(&receiver.config(&format!("{BY_WORKLOAD}\n{keys}")));
     add_workloads(&installation, count);
@@ -174,7 +174,7 @@ fn a_receiver_with_a_shared_key_lets_us_in() {
     ] {
         let receiver = Receiver::start(door);
         let installation = installation(&receiver, keys);
-        output_of(&installation).check().expect("a receiver that lets us in");
+        output_of(&installation).check().expect("a receiver that accepts the login");
         assert_eq!(receiver.chunks().len(), 0);
         installation.run(&[]).assert_code(0);
         assert_arrived_once(&receiver, &installation);
@@ -191,23 +191,23 @@ fn a_receiver_that_does_not_let_us_in_is_named_with_the_mend_and_without_the_sec
     at_once(
         [
             (key.clone(), "", ["it demands a shared key", "in sharedKey"]),
-            (key.clone(), wrong, ["it does not let us in (shared_key mismatch)", "compare sharedKey"]),
+            (key.clone(), wrong, ["it refuses the login (shared_key mismatch)", "compare sharedKey"]),
             (user.clone(), "sharedKey: sesame", ["it demands a user", "in username and password"]),
-            (user, wrong_user, ["it does not let us in (username/password mismatch)", "compare sharedKey"]),
+            (user, wrong_user, ["it refuses the login (username/password mismatch)", "compare sharedKey"]),
             (bit.clone(), "", ["it demands a shared key", "in sharedKey"]),
             (bit.clone(), wrong, ["it closed the connection instead of letting us in", "compare sharedKey"]),
             (bit.clone(), "sharedKey: sesame", ["it demands a user", "in username and password"]),
-            (bit, wrong_user, ["it does not let us in (username/password mismatch)", "compare sharedKey"]),
+            (bit, wrong_user, ["it refuses the login (username/password mismatch)", "compare sharedKey"]),
         ],
         |(door, keys, said)| {
             let receiver = Receiver::start(door);
             let installation = installation(&receiver, keys);
             let run = installation.run(&[]);
-            let [problem, mend] = said;
+            let [problem, hint] = said;
             run.assert_code(1).assert_line_with(&[
                 "[ERROR] Output fluentd failed: 127.0.0.1:",
                 problem,
-                mend,
+                hint,
             ]);
             assert!(
                 !["wrong-key", "sesame", "hunter2", "wrong-password"]
@@ -251,7 +251,7 @@ fn records_go_through_tls_and_it_ends_in_order() {
         let keys = keys.replace("HERE", &certificate("here.pem")).replace("KEY", &certificate("server.key"));
         let keys = format!("tls: {{ ca_file: {}{keys} }}", certificate("private_root.pem"));
         let installation = installation(&receiver, &keys);
-        output_of(&installation).check().expect("a receiver that lets us in");
+        output_of(&installation).check().expect("a receiver that accepts the login");
         installation.run(&[]).assert_code(0);
         assert_arrived_once(&receiver, &installation);
         assert_eq!(receiver.cut_off(2), 0);
@@ -283,7 +283,7 @@ fn trouble_with_tls_is_named_with_the_mend() {
             ["of an authority (CA:TRUE)", "put this very certificate into tls.ca_file"],
         ),
         (secure("version_1.pem", false), &root, ["X.509 version 1", "create one of version 3"]),
-        (secure("here.pem", true), &root, ["it does not let us in", "in tls.cert_file"]),
+        (secure("here.pem", true), &root, ["it refuses the login", "in tls.cert_file"]),
         (Receiver::plain(), &no_key, ["tls.cert_file", "-----BEGIN PRIVATE KEY-----"]),
         (Receiver::plain(), &encrypted, ["key is encrypted", "openssl pkey -in"]),
     ] {
@@ -309,10 +309,10 @@ fn trouble_with_the_connection_is_named_with_the_mend() {
         .run(&[])
         .assert_code(1)
         .assert_line_with(&[
-            "[WARN] Output fluentd: sending 1 chunk(s) again: 127.0.0.1:1: nobody listens there",
+            "[WARN] Output fluentd: sending 1 chunk(s) again: 127.0.0.1:1: nothing listens there",
         ])
         .assert_line_with(&[
-            "[ERROR] Output fluentd failed: 127.0.0.1:1: nobody listens there; start the receiver",
+            "[ERROR] Output fluentd failed: 127.0.0.1:1: nothing listens there; start the receiver",
         ]);
 }
 

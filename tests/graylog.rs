@@ -92,7 +92,7 @@ fn an_outage_of_two_passes_loses_nothing_and_repeats_nothing_in_the_files() {
         contoso.add_blobs(FEED, 3, 4, hours_ago(20)..hours_ago(2));
         pass(&installation, gone.port()).assert_code(1).assert_line_with(&[
             "[ERROR] Output graylog failed: 127.0.0.1:",
-            "nobody listens there; start the receiver",
+            "nothing listens there; start the receiver",
         ]);
         installation.assert_delivered_once([(contoso, FEED)]);
         assert_eq!(installation.known_blobs(), [""; 0]);
@@ -301,7 +301,7 @@ impl Peer {
         Self { child, port, received }
     }
 
-    /// Waits until so many messages are in its file, each ended by this byte, and gives the Id of each.
+    /// Waits until this number of messages is in its file, each ended by this byte, and gives the Id of each.
     fn ids(&self, count: usize, delimiter: u8) -> Vec<String> {
         let mut bytes = Vec::new();
         wait_until("every message is received", || {
@@ -333,7 +333,7 @@ fn assert_received_once(installation: &Installation, mut ids: Vec<String>) {
 
 /// Run with `cargo test --locked --test tests -- --ignored interop`.
 #[test]
-#[ignore = "needs socat"]
+#[ignore = "needs socat: cargo test --test tests -- --ignored interop_socat"]
 fn interop_socat_receives_every_message_plain_and_under_tls() {
     for is_tls in [false, true] {
         let installation = Installation::new();
@@ -360,7 +360,7 @@ fn interop_socat_receives_every_message_plain_and_under_tls() {
 
 /// Run with `cargo test --locked --test tests -- --ignored interop`.
 #[test]
-#[ignore = "needs rsyslogd"]
+#[ignore = "needs rsyslogd: cargo test --test tests -- --ignored interop_rsyslog"]
 fn interop_rsyslog_receives_every_message() {
     let installation = Installation::new();
     installation.contoso.add_blobs(FEED, 20, 100, hours_ago(20)..hours_ago(2));

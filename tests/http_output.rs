@@ -25,7 +25,7 @@ use crate::support::{
     CONTOSO, Installation, Run, hours_ago,
     process::{at_once, signal, wait_until},
     proxy::{Manner, Proxy},
-    receiver::{Received, Receiver, Reply, certificate, port_of_nobody},
+    receiver::{Received, Receiver, Reply, certificate, unused_port},
 };
 
 const FEED: &str = "Audit.General";
@@ -152,7 +152,7 @@ fn what_may_be_over_the_next_time_is_tried_again() {
 }
 
 #[test]
-fn nobody_comes_back_before_the_time_that_was_asked_for() {
+fn no_batch_is_sent_again_before_the_requested_time() {
     let in_2_seconds = || {
         let date = jiff::Timestamp::now() + Duration::from_secs(2);
         date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
@@ -198,9 +198,9 @@ fn who_asks_for_more_time_than_there_is_gets_it_until_the_next_pass() {
 
 #[test]
 fn what_the_receiver_will_never_take_is_told_at_once_with_its_reason_and_the_mend() {
-    for (reply, problem, mend) in [
+    for (reply, problem, hint) in [
         (
-            Reply::json(401, r#"{"message":"bad key tell-nobody"}"#),
+            Reply::json(401, r#"{"message":"bad key keep-it-secret"}"#),
             "HTTP 401: bad key …",
             "check the token in headers",
         ),
@@ -214,11 +214,11 @@ fn what_the_receiver_will_never_take_is_told_at_once_with_its_reason_and_the_men
         ),
     ] {
         let receiver = Receiver::start(move |_, _| reply.clone());
-        let options = "connections: 1\n    headers: { Authorization: Bearer tell-nobody }";
+        let options = "connections: 1\n    headers: { Authorization: Bearer keep-it-secret }";
         let installation = installation(&receiver.url("/path-token"), options);
         let run = installation.run(&[]);
-        run.assert_code(1).assert_line_with(&["[ERROR] Output http failed: 127.0.0.1:", problem, mend]);
-        assert!(!run.stderr.contains("tell-nobody") && !run.stderr.contains("path-token"), "{run}");
+        run.assert_code(1).assert_line_with(&["[ERROR] Output http failed: 127.0.0.1:", problem, hint]);
+        assert!(!run.stderr.contains("keep-it-secret") && !run.stderr.contains("path-token"), "{run}");
         assert_eq!(receiver.requests().len(), 1, "{run}");
         installation.assert_delivered_once([(&installation.contoso, FEED)]);
         assert!(installation.known_blobs().is_empty());
@@ -338,21 +338,21 @@ fn documents_that_were_taken_before_a_failure_do_not_come_again() {
 }
 
 /// A receiver, Contoso with some records, and one record of them: a batch that holds it is answered with this until it
-/// is told that it has mended. All other batches are taken, after a moment.
+/// is told that it has fixed. All other batches are taken, after a moment.
 struct Picky {
     receiver: Receiver,
     installation: Installation,
     refused: String,
-    is_mended: Arc<AtomicBool>,
+    is_fixed: Arc<AtomicBool>,
 }
 
 impl Picky {
     fn new(refusal: Reply, options: &str) -> Self {
-        let (refused, is_mended) = (Arc::new(OnceLock::<String>::new()), Arc::new(AtomicBool::new(false)));
-        let (looked_for, mended) = (Arc::clone(&refused), Arc::clone(&is_mended));
+        let (refused, is_fixed) = (Arc::new(OnceLock::<String>::new()), Arc::new(AtomicBool::new(false)));
+        let (looked_for, fixed) = (Arc::clone(&refused), Arc::clone(&is_fixed));
         let receiver = Receiver::start(move |request, _| {
             let is_in = looked_for.get().is_some_and(|text| request.body.contains(text.as_str()));
-            if is_in && !mended.load(Ordering::SeqCst) {
+            if is_in && !fixed.load(Ordering::SeqCst) {
                 return refusal.clone();
             }
             thread::sleep(Duration::from_millis(300));
@@ -361,7 +361,7 @@ impl Picky {
         let installation = installation(&receiver.url("/in"), options).collect("maxThreads: 1");
         let id = installation.contoso.ids(FEED).into_iter().nth(30).expect("a record");
         refused.set(id.clone()).expect("not set yet");
-        Self { receiver, installation, refused: id, is_mended }
+        Self { receiver, installation, refused: id, is_fixed }
     }
 
     /// How often each record was taken.
@@ -397,7 +397,7 @@ fn batches_that_are_taken_beside_one_that_fails_do_not_come_again() {
         let taken = picky.taken(lines);
         assert!(taken.len() >= 10 && taken.values().all(|count| *count == 1), "{taken:?}");
     }
-    picky.is_mended.store(true, Ordering::SeqCst);
+    picky.is_fixed.store(true, Ordering::SeqCst);
     picky.installation.run(&[]).assert_code(0);
     assert_all_once(&picky.installation, &picky.receiver.taken(), lines);
 }
@@ -408,7 +408,7 @@ fn what_was_taken_of_a_blob_that_waits_is_remembered_as_long_as_it_waits() {
     picky.installation.run(&[]).assert_code(1);
     assert_eq!(picky.taken(lines), picky.all_but_the_refused());
 
-    // As if all of it had happened so many hours earlier.
+    // As if all of it had happened this number of hours earlier.
     let hours_earlier =
         |hours: i64| (jiff::Timestamp::now() - jiff::SignedDuration::from_hours(hours)).to_string();
     let progress = picky.installation.path("state/progress");
@@ -428,7 +428,7 @@ fn what_was_taken_of_a_blob_that_waits_is_remembered_as_long_as_it_waits() {
 }
 
 #[test]
-fn nobody_waits_for_another_try_beside_a_batch_that_fails() {
+fn no_retry_is_waited_for_after_another_batch_has_failed() {
     let failed = AtomicBool::new(false);
     let receiver = Receiver::start(move |_, _| {
         if failed.swap(true, Ordering::SeqCst) {
@@ -452,7 +452,7 @@ fn a_record_that_is_refused_holds_up_no_other_and_is_named() {
         let reply = Reply::json(status, r#"{"text":"no such field","code":6}"#);
         let options = format!("format: {format}\n    batchRecords: 50\n    deadLetters: false");
         let picky = Picky::new(reply, &options);
-        let Picky { receiver, installation, refused, is_mended } = &picky;
+        let Picky { receiver, installation, refused, is_fixed } = &picky;
         let assert_named = |run: &Run| {
             let line =
                 format!("[ERROR] Output http failed for 1 record ({refused} of contoso audit.general): ");
@@ -475,7 +475,7 @@ fn a_record_that_is_refused_holds_up_no_other_and_is_named() {
         let searches = receiver.requests().len() - before;
         assert!(status == 413 || searches <= 10, "{searches} requests for one among eleven");
 
-        is_mended.store(true, Ordering::SeqCst);
+        is_fixed.store(true, Ordering::SeqCst);
         installation.run(&[]).assert_code(0);
         assert_all_once(installation, &receiver.taken(), split);
     }
@@ -510,7 +510,7 @@ fn no_record_and_no_token_that_a_receiver_quotes_is_in_the_log() {
             let (user, token) = (field(record, "UserId"), request.headers["authorization"].clone());
             Reply::json(status, format!("bad value '{user}' in UserId, says {token}"))
         });
-        let options = "retryTimeout: 1s\n    headers: { Authorization: Bearer tell-nobody }";
+        let options = "retryTimeout: 1s\n    headers: { Authorization: Bearer keep-it-secret }";
         let installation = installation(&receiver.url("/"), options);
         let run = installation.run(&[]);
         run.assert_code(1).assert_line_with(&[&format!("HTTP {status}: "), "'…' in UserId"]);
@@ -518,7 +518,7 @@ fn no_record_and_no_token_that_a_receiver_quotes_is_in_the_log() {
         for user in users.collect::<HashSet<_>>() {
             assert!(!run.stderr.contains(&user), "{user}: {run}");
         }
-        assert!(!run.stderr.contains("tell-nobody"), "{run}");
+        assert!(!run.stderr.contains("keep-it-secret"), "{run}");
     }
 }
 
@@ -537,8 +537,8 @@ fn who_refuses_everything_is_given_up() {
 }
 
 #[test]
-fn nobody_there_is_told_so() {
-    let installation = installation(&format!("http://127.0.0.1:{}", port_of_nobody()), "retryTimeout: 1s");
+fn a_missing_receiver_is_reported() {
+    let installation = installation(&format!("http://127.0.0.1:{}", unused_port()), "retryTimeout: 1s");
     installation.run(&[]).assert_code(1).assert_line_with(&[
         "[ERROR] Output http failed: 127.0.0.1:",
         "refused",
@@ -853,7 +853,7 @@ fn an_index_that_accepts_nothing_is_named_and_no_record_becomes_text() {
         run.assert_code(1).assert_line_with(&["[ERROR] Output http failed", r#type, reason]);
         assert_eq!(receiver.requests().len(), 1);
         assert!(!run.stderr.contains("sent as text"), "{run}");
-        assert!(try_out(&installation).is_some_and(|found| found.contains(reason)));
+        assert!(check_error(&installation).is_some_and(|found| found.contains(reason)));
     }
 }
 
@@ -940,7 +940,7 @@ fn azure_says_which_role_lacks_and_a_login_which_credential() {
     });
     for (secret, words) in [
         (
-            "a-secret-that-nobody-may-see",
+            "a-secret-that-must-stay-secret",
             ["HTTP 403: OperationFailed no access", "Monitoring Metrics Publisher"],
         ),
         (
@@ -1027,7 +1027,7 @@ fn what_is_wrong_with_tls_to_a_receiver_is_named_with_a_hint() {
     let encrypted = certificate("../key-encrypted.pem");
     let encrypted = format!("{no_key}, key_file: {}", encrypted.display());
     assert_eq!(
-        try_out(&installation(
+        check_error(&installation(
             &Receiver::certified("elsewhere.pem").url("/"),
             &format!("tls: {{ {elsewhere} }}")
         )),
@@ -1047,7 +1047,7 @@ fn what_is_wrong_with_tls_to_a_receiver_is_named_with_a_hint() {
         ("here.pem", &encrypted, ["key is encrypted", "openssl pkey -in"]),
     ] {
         let receiver = Receiver::certified(name);
-        let found = try_out(&installation(&receiver.url("/"), &format!("tls: {{ {tls} }}")));
+        let found = check_error(&installation(&receiver.url("/"), &format!("tls: {{ {tls} }}")));
         assert!(
             found.as_ref().is_some_and(|found| said.iter().all(|part| found.contains(part))),
             "{found:?}"
@@ -1056,7 +1056,7 @@ fn what_is_wrong_with_tls_to_a_receiver_is_named_with_a_hint() {
 }
 
 /// Tries out the output of this installation, as `check` does, and gives back what is wrong.
-fn try_out(installation: &Installation) -> Option<String> {
+fn check_error(installation: &Installation) -> Option<String> {
     let path = installation.config_file();
     let sources = Sources { file: &path, credentials: None, environment: &|_| None, with_secrets: true };
     let config = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config;
@@ -1111,7 +1111,7 @@ fn a_receiver_can_be_tried_out_without_a_delivery() {
     ] {
         let receiver = Receiver::start(move |_, _| reply.clone());
         let installation = installation(&receiver.url("/in"), &format!("format: {format}"));
-        let found = try_out(&installation);
+        let found = check_error(&installation);
         match problem {
             None => assert_eq!(found, None, "{format}"),
             Some(problem) => {
@@ -1133,15 +1133,15 @@ fn a_receiver_can_be_tried_out_without_a_delivery() {
         ),
     ] {
         let receiver = Receiver::start(move |_, _| reply.clone());
-        let found = try_out(&azure(&receiver, world.simulator.url()));
+        let found = check_error(&azure(&receiver, world.simulator.url()));
         assert_eq!(found.is_some(), problem.is_some(), "{found:?}");
         assert!(problem.is_none_or(|problem| found.is_some_and(|found| found.contains(problem))));
     }
     let receiver = Receiver::start(|_, _| Reply::status(405));
-    let found = try_out(&azure(&receiver, &receiver.url(""))).expect("no login there");
+    let found = check_error(&azure(&receiver, &receiver.url(""))).expect("no login there");
     assert!(found.contains("the login of output.http.azure: HTTP 405"), "{found}");
-    let nobody = installation(&format!("http://127.0.0.1:{}", port_of_nobody()), "format: array");
-    assert!(try_out(&nobody).expect("nobody there").contains("refused"));
+    let without_receiver = installation(&format!("http://127.0.0.1:{}", unused_port()), "format: array");
+    assert!(check_error(&without_receiver).expect("a closed port").contains("refused"));
 }
 
 #[test]
@@ -1273,6 +1273,23 @@ fn splunk_has_the_events_before_the_one_that_it_names() {
     expected.remove("0000aaaa-0000-4000-8000-000000000001");
     assert_eq!(indexed, expected.into_keys().collect::<Vec<_>>());
     assert_eq!(installation.known_blobs().len(), 7);
+}
+
+#[test]
+fn a_batch_of_which_each_attempt_accepts_a_part_does_not_time_out() {
+    let was_busy = Mutex::new(HashSet::new());
+    let hec = hec(move |event| {
+        let id = simulator::id_of(event).expect("an Id");
+        let mut was_busy = was_busy.lock().expect("no panic");
+        (was_busy.len() < 7 && was_busy.insert(id)).then_some((503, 9))
+    });
+    // Seven attempts in a row without progress would take longer than this, because their delays double.
+    let options = "format: splunk-hec\n    connections: 1\n    retryTimeout: 1s";
+    let installation = installation(&hec.receiver.url(""), options);
+    installation.run(&[]).assert_code(0);
+    let mut indexed = hec.indexed.lock().expect("no panic").clone();
+    indexed.sort();
+    assert_eq!(indexed, served(&installation).into_keys().collect::<Vec<_>>());
 }
 
 /// Two Splunk indexers behind a load balancer: each numbers its batches from 0. The balancer leads requests with the

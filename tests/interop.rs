@@ -114,7 +114,7 @@ fn forward_output(peer: &Peer, keys: &str) -> String {
 }
 
 #[test]
-#[ignore = "needs Node's @fluent-org/logger: see the head of this file"]
+#[ignore = "needs Node's @fluent-org/logger, which tests/interop/install brings: INTEROP=FOLDER cargo test --test tests -- --ignored interop"]
 fn the_forward_server_of_fluents_node_package_takes_our_chunks() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/tls");
     let read = |name: &str| fs::read_to_string(folder.join(name)).expect("a file of the tests");
@@ -141,7 +141,7 @@ fn the_forward_server_of_fluents_node_package_takes_our_chunks() {
 }
 
 #[test]
-#[ignore = "needs Python's msgpack: see the head of this file"]
+#[ignore = "needs Python's msgpack, which tests/interop/install brings: INTEROP=FOLDER cargo test --test tests -- --ignored interop"]
 fn what_we_send_is_what_pythons_msgpack_reads() {
     for keys in ["", "    compress: gzip\n"] {
         let peer = Peer::start("python3", "forward_server.py", &[]);

@@ -15,7 +15,7 @@ use std::{
 
 use crate::support::{
     Installation, hours_ago,
-    receiver::{Receiver, certificate, port_of_nobody},
+    receiver::{Receiver, certificate, unused_port},
 };
 
 /// nginx as a gateway with TLS, that wants a client's certificate, closes connections after a few requests and takes no
@@ -29,7 +29,7 @@ struct Gateway {
 impl Gateway {
     fn start(behind: &Receiver) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let port = port_of_nobody();
+        let port = unused_port();
         let file = |name| certificate(name).display().to_string();
         let config = format!(
             "daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;\n\
@@ -78,7 +78,7 @@ impl Drop for Gateway {
 }
 
 #[test]
-#[ignore = "needs nginx: see the head of this file"]
+#[ignore = "needs nginx: cargo test --test tests -- --ignored interop_http"]
 fn batches_go_through_nginx_with_tls_on_both_sides_whatever_it_closes_or_refuses() {
     let file = |name| certificate(name).display().to_string();
     let (root, own, key) = (file("private_root.pem"), file("here.pem"), file("server.key"));

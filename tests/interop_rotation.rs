@@ -132,7 +132,7 @@ fn installation() -> Installation {
 }
 
 #[test]
-#[ignore = "needs logrotate: see the head of this file"]
+#[ignore = "needs logrotate: cargo test --test tests -- --ignored interop_rotation"]
 fn files_that_logrotate_renames_during_passes_have_each_record_once() {
     for options in BY_RENAMING {
         let installation = installation();
@@ -149,7 +149,7 @@ fn files_that_logrotate_renames_during_passes_have_each_record_once() {
 }
 
 #[test]
-#[ignore = "needs logrotate: see the head of this file"]
+#[ignore = "needs logrotate: cargo test --test tests -- --ignored interop_rotation"]
 fn files_that_logrotate_compresses_at_once_during_passes_lose_nothing() {
     for options in BY_COMPRESSING {
         let installation = installation();
@@ -165,7 +165,7 @@ fn files_that_logrotate_compresses_at_once_during_passes_lose_nothing() {
 }
 
 #[test]
-#[ignore = "needs logrotate: see the head of this file"]
+#[ignore = "needs logrotate: cargo test --test tests -- --ignored interop_rotation"]
 fn files_that_logrotate_truncates_between_passes_have_each_record_once() {
     let installation = installation();
     for _ in 0..4 {
@@ -178,7 +178,7 @@ fn files_that_logrotate_truncates_between_passes_have_each_record_once() {
 }
 
 #[test]
-#[ignore = "needs logrotate: see the head of this file"]
+#[ignore = "needs logrotate: cargo test --test tests -- --ignored interop_rotation"]
 fn a_batch_within_which_logrotate_rotates_is_lost_in_no_mode() {
     let repeating = BY_COMPRESSING.iter().chain(&["copytruncate"]).map(|options| (*options, 2));
     for (options, most) in BY_RENAMING.map(|options| (options, 1)).into_iter().chain(repeating) {
@@ -237,7 +237,7 @@ fn rotated_passes(installation: &Installation) {
 }
 
 #[test]
-#[ignore = "needs logrotate and rsyslog: see the head of this file"]
+#[ignore = "needs logrotate and rsyslog: cargo test --test tests -- --ignored interop_rotation"]
 fn rsyslog_receives_each_record_once_while_logrotate_rotates() {
     let installation = installation();
     fs::create_dir_all(installation.path("output")).expect("a folder");
@@ -261,7 +261,7 @@ fn rsyslog_receives_each_record_once_while_logrotate_rotates() {
 }
 
 #[test]
-#[ignore = "needs logrotate and syslog-ng: see the head of this file"]
+#[ignore = "needs logrotate and syslog-ng: cargo test --test tests -- --ignored interop_rotation"]
 fn syslog_ng_receives_each_record_once_while_logrotate_rotates() {
     let installation = installation();
     fs::create_dir_all(installation.path("output")).expect("a folder");

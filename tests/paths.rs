@@ -320,7 +320,7 @@ fn twenty_thousand_tenants_are_read() {
 
 /// A state of which each file is mounted on its own, as containers do it. Run with `--ignored` as root.
 #[test]
-#[ignore = "needs root and unshare"]
+#[ignore = "needs root and unshare: cargo test --test tests -- --ignored single_files"]
 fn single_files_that_are_mounted_are_rewritten_in_place() {
     let installation = installation();
     installation.run(&[]).assert_code(0);

@@ -42,7 +42,7 @@ fn garbage_in_known_blobs_is_kept_aside_and_reported_by_its_line() {
 }
 
 #[test]
-fn a_torn_last_line_is_mended() {
+fn a_torn_last_line_is_fixed() {
     let installation = after_a_pass();
     let path = installation.path("state/known_blobs");
     let text = fs::read_to_string(&path).expect("a file");

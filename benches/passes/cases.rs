@@ -13,7 +13,7 @@ use super::{
     sinks,
 };
 
-/// 20,000 blobs whose every answer takes 50 ms, from the simulator: the floor is what so many requests take, so many at
+/// 20,000 blobs whose every answer takes 50 ms, from the simulator: the floor is what this number of requests takes, so many at
 /// a time, one after the other.
 pub fn latency(folder: &Path) -> io::Result<()> {
     const BLOBS: usize = 20_000;
@@ -38,7 +38,7 @@ pub fn latency(folder: &Path) -> io::Result<()> {
 }
 
 /// The same number of blobs, 20 ms for every answer, of one tenant and of a thousand, from the simulator. The floor is
-/// what the blobs, and each tenant's login, list of subscriptions and listings take, so many at a time.
+/// what the blobs, and each tenant's login, list of subscriptions and listings take, a number at a time.
 pub fn tenants(folder: &Path) -> io::Result<()> {
     const BLOBS: usize = 15_000;
     const LATENCY: Duration = Duration::from_millis(20);
@@ -81,7 +81,7 @@ fn add_blobs(tenant: &Tenant, count: usize) {
 /// `collect.maxThreads` by default.
 const THREADS: u32 = 50;
 
-/// What so many requests take, as many at a time as there are threads, in seconds.
+/// What this number of requests takes, as many at a time as there are threads, in seconds.
 #[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
 fn floor_s(latency: Duration, requests: usize) -> f64 {
     latency.as_secs_f64() * requests as f64 / f64::from(THREADS)

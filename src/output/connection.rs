@@ -150,7 +150,7 @@ impl Endpoint {
                 ("the name cannot be resolved".to_owned(), "check address, and DNS")
             }
             io::ErrorKind::ConnectionRefused => {
-                ("nobody listens there".to_owned(), "start the receiver, or check address and port")
+                ("nothing listens there".to_owned(), "start the receiver, or check address and port")
             }
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => (
                 "no answer in time".to_owned(),
@@ -469,7 +469,7 @@ mod tests {
         let (mut connection, mut receiver) = connected(&CancelToken::default());
         for _ in 0..2 {
             connection.ensure_open().expect("an open connection");
-            receiver.write_all(b"nobody asked").expect("an open connection");
+            receiver.write_all(b"unsolicited").expect("an open connection");
         }
         connection.send(b"1", CONNECT_TIMEOUT).expect("an open connection");
         receiver.read_exact(&mut [0]).expect("what was sent");
@@ -489,7 +489,8 @@ mod tests {
         let silence = connection.receive(&mut [0; 64], CANCEL_POLL_INTERVAL).expect_err("silence");
         assert_eq!(silence.kind(), io::ErrorKind::TimedOut);
         let much = vec![0; 64 * 1024 * 1024];
-        let silence = connection.send(&much, CANCEL_POLL_INTERVAL).expect_err("nobody who reads");
+        let silence =
+            connection.send(&much, CANCEL_POLL_INTERVAL).expect_err("a receiver that does not read");
         assert_eq!(silence.kind(), io::ErrorKind::TimedOut);
         cancel.cancel_at(Instant::now());
         assert!(Cancelled::is_cause_of(

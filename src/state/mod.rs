@@ -306,11 +306,11 @@ mod tests {
     /// What happens to the state.
     #[derive(Clone, Debug)]
     enum Step {
-        /// A batch of so many blobs is committed, each with one record.
+        /// A batch of this number of blobs is committed, each with one record.
         Commit(u32),
         /// A batch that one output has and the other has not.
         CommitPartly,
-        /// The pass ends in order, and another one begins so many hours later.
+        /// The pass ends in order, and another one begins this number of hours later.
         Finish(u64),
         /// The pass is killed, and another one begins.
         Kill,

@@ -271,7 +271,10 @@ fn vectors_configurations_fit() {
     let http = &documents[2]["sources"]["office365"];
     let url =
         format!("http://{}{}", text(&http["address"]), text(&http["path"])).replace("127.0.0.1", "localhost");
-    assert!(page().blocks("yaml").iter().any(|block| block.contains(&url)), "nobody posts to {url}");
+    assert!(
+        page().blocks("yaml").iter().any(|block| block.contains(&url)),
+        "no configuration posts to {url}"
+    );
 }
 
 /// A program that ends with this.
@@ -286,7 +289,7 @@ impl Drop for Ended {
 
 /// Run with `cargo test --locked --test tests -- --ignored interop`.
 #[test]
-#[ignore = "needs rsyslogd"]
+#[ignore = "needs rsyslogd: cargo test --test tests -- --ignored interop_rsyslog"]
 fn interop_rsyslog_follows_the_files_with_the_configuration_of_the_page() {
     let installation = Installation::new();
     installation.contoso.add_blobs("Audit.Exchange", 5, 20, hours_ago(20)..hours_ago(2));

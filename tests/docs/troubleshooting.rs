@@ -96,7 +96,7 @@ fn configured(code: i32, mode: u32, parts: &[(&str, &str)]) -> Trouble {
     trouble(code, &installation, &["--config", "config.yaml"])
 }
 
-/// Contoso where a certificate of a root that nobody knows is shown.
+/// Contoso with a server whose certificate has an unknown root.
 fn untrusted() -> Installation {
     let read = |name: &str| {
         fs::read_to_string(repository("tests/certificates/tls").join(name)).expect("a file of the tests")
@@ -195,14 +195,15 @@ fn troubles_of_files_and_records() -> Vec<Trouble> {
 fn troubles_of_this_machine() -> Vec<Trouble> {
     let locked = with_state("");
     let lock = File::open(locked.path("state/known_blobs")).expect("a file");
-    lock.try_lock_exclusive().expect("nobody else's");
+    lock.try_lock_exclusive().expect("an unlocked file");
     let slow = Installation::new().setting("interval: 1s");
     slow.simulator.set_latency(Duration::from_millis(400)); // logging in and two kinds of lists take three of these
     let folder = installation();
     fs::create_dir_all(folder.path("output/AuditExchange.json")).expect("a folder");
-    let (nobody, receiver) =
+    let (without_receiver, receiver) =
         (installation(), Receiver::start(Door { key: Some("sesame"), ..Door::default() }));
-    let nobody = nobody.with_output("  fluentd:\n    address: 127.0.0.1\n    port: 1\n    retryTimeout: 0s");
+    let without_receiver =
+        without_receiver.with_output("  fluentd:\n    address: 127.0.0.1\n    port: 1\n    retryTimeout: 0s");
     let wrong_key = installation().with_output(&receiver.config("sharedKey: wrong-key"));
     let full = [
         ("output:\n  file:\n    path: ", "output:\n  file:\n    path: /dev/full #"),
@@ -213,7 +214,7 @@ fn troubles_of_this_machine() -> Vec<Trouble> {
         trouble(0, &with_state("what is this\nblob,20"), &[]),
         trouble(0, &slow, &[]),
         trouble(74, &folder, &[]),
-        trouble(1, &nobody, &[]),
+        trouble(1, &without_receiver, &[]),
         trouble(1, &wrong_key, &[]),
         trouble(78, &installation(), &["--verbose"]),
         configured(74, 0o600, &full),

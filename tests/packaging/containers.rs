@@ -218,7 +218,7 @@ fn each_pod_of_the_indexed_job_has_a_shard_and_a_folder_of_its_own() {
 }
 
 #[test]
-#[ignore = "needs hadolint, kubernetes-validate and docker-compose"]
+#[ignore = "needs hadolint, kubernetes-validate and docker-compose: cargo test --test tests -- --ignored packaging::containers"]
 fn their_own_tools_find_nothing_to_say_about_them() {
     let place = |name: &str| path(name).display().to_string();
     let run = tool("hadolint", &[&place("docker/Dockerfile")]);
@@ -239,7 +239,7 @@ fn their_own_tools_find_nothing_to_say_about_them() {
 }
 
 #[test]
-#[ignore = "needs cron, root and a minute"]
+#[ignore = "needs cron, root and a minute: cargo test --test tests -- --ignored packaging::containers"]
 fn the_cadence_of_the_image_collects_at_a_tick_and_logs_to_standard_output() {
     let installation = Installation::new().setting("interval: 1m");
     installation.contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(3)));

@@ -23,7 +23,7 @@ fn its_line_calls_the_program_as_it_wants_to_be_called() {
 const SENDMAIL: &str = "#!/bin/sh\ncat >/var/log/mail/$$\n";
 
 #[test]
-#[ignore = "needs cron, root and two minutes"]
+#[ignore = "needs cron, root and two minutes: cargo test --test tests -- --ignored packaging::cron"]
 fn cron_collects_at_each_tick_and_mails_failures_only() {
     let installation = Installation::new().setting("interval: 1m");
     let contoso = &installation.contoso;

@@ -101,7 +101,7 @@ test "$(cat /var/log/office365/* | wc -l)" = 3
 "#;
 
 #[test]
-#[ignore = "needs dpkg, root, and the package that cargo deb builds"]
+#[ignore = "needs dpkg, root, and the package that cargo deb builds: cargo test --test tests -- --ignored packaging::debian"]
 fn installing_upgrading_removing_and_purging_it_lose_nothing() {
     let installation = Installation::new();
     installation.contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(2)));

@@ -103,7 +103,7 @@ fn zsh_and_fish_complete_the_same_options() {
 }
 
 #[test]
-#[ignore = "needs man, zsh and fish"]
+#[ignore = "needs man, zsh and fish: cargo test --test tests -- --ignored packaging::manual"]
 fn man_and_the_shells_find_no_mistake() {
     let place = |name: &str| path(name).display().to_string();
     for (name, arguments) in [

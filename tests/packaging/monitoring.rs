@@ -70,7 +70,7 @@ fn the_dashboard_is_one_and_its_panels_do_not_overlap() {
 }
 
 #[test]
-#[ignore = "needs promtool"]
+#[ignore = "needs promtool: cargo test --test tests -- --ignored packaging::monitoring"]
 fn prometheus_accepts_the_textfile_and_raises_the_alerts_when_it_should() {
     let place = |name: &str| path(name).display().to_string();
     tool("promtool", &["check", "rules", &place("docs/monitoring/alerts.yaml")]).assert_code(0);

@@ -56,7 +56,7 @@ fn the_service_knows_the_exit_codes_and_the_time_that_a_pass_needs_to_end() {
 }
 
 #[test]
-#[ignore = "needs systemd-analyze"]
+#[ignore = "needs systemd-analyze: cargo test --test tests -- --ignored packaging::systemd"]
 fn systemd_finds_nothing_to_say_about_the_units() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = env!("CARGO_BIN_EXE_office_audit_log_collector");
@@ -76,7 +76,7 @@ fn systemd_finds_nothing_to_say_about_the_units() {
 }
 
 #[test]
-#[ignore = "needs systemd-analyze"]
+#[ignore = "needs systemd-analyze: cargo test --test tests -- --ignored packaging::systemd"]
 fn the_sandbox_is_as_strict_as_it_says() {
     for unit in ["office365-collector.service", "office365-collector@.service"] {
         let file = path(&format!("systemd/{unit}")).display().to_string();
@@ -87,7 +87,7 @@ fn the_sandbox_is_as_strict_as_it_says() {
 }
 
 #[test]
-#[ignore = "needs systemd-analyze"]
+#[ignore = "needs systemd-analyze: cargo test --test tests -- --ignored packaging::systemd"]
 fn the_calendar_events_of_a_schedule_come_at_its_interval() {
     for (interval, seconds) in [
         ("2s", 2),
@@ -123,7 +123,7 @@ fn the_calendar_events_of_a_schedule_come_at_its_interval() {
 }
 
 #[test]
-#[ignore = "needs systemd and root"]
+#[ignore = "needs systemd and root: cargo test --test tests -- --ignored packaging::systemd"]
 fn a_timer_starts_passes_that_work_within_the_sandbox_of_the_service() {
     let installation = Installation::new().setting("interval: 2s");
     let contoso = &installation.contoso;
@@ -180,7 +180,7 @@ fn a_timer_starts_passes_that_work_within_the_sandbox_of_the_service() {
 }
 
 #[test]
-#[ignore = "needs systemd and root"]
+#[ignore = "needs systemd and root: cargo test --test tests -- --ignored packaging::systemd"]
 fn a_failure_mails_how_the_feeds_fare_and_the_log() {
     let installation = Installation::new();
     installation.contoso.settings(|settings| settings.login_error = Some(LoginError::ExpiredSecret));
@@ -213,7 +213,7 @@ fn a_failure_mails_how_the_feeds_fare_and_the_log() {
 }
 
 #[test]
-#[ignore = "needs logrotate and root"]
+#[ignore = "needs logrotate and root: cargo test --test tests -- --ignored packaging::systemd"]
 fn rotation_neither_loses_nor_repeats_records() {
     let installation = Installation::new();
     let (output, rotation) = (installation.path("output"), installation.path("rotation"));

@@ -48,13 +48,13 @@ pub enum Fault {
     Mute,
     /// They are of other chunks.
     Wrong,
-    /// After the first acknowledgement, so many chunks have to be there before the next one; then the last comes first.
+    /// After the first acknowledgement, this number of chunks has to arrive before the next one; then the last comes first.
     Withholding(usize),
-    /// Closed when so many chunks are there, of which only the first was acknowledged.
+    /// Closed when this number of chunks has arrived, of which only the first was acknowledged.
     ClosedAfter(usize),
-    /// Every chunk is acknowledged; when so many are there, the connection is reset.
+    /// Every chunk is acknowledged; when this number has arrived, the connection is reset.
     ResetAfterChunks(usize),
-    /// Reset after so many bytes, in the middle of a chunk.
+    /// Reset after this number of bytes, in the middle of a chunk.
     ResetAfter(usize),
     /// Reads in small bits with pauses between.
     Slow,
@@ -173,20 +173,20 @@ impl Receiver {
         self.inside().connections
     }
 
-    /// Waits until so many connections have ended, and counts those that, under TLS, did so without a farewell.
+    /// Waits until this number of connections has ended, and counts those that, under TLS, did so without a farewell.
     #[track_caller]
     pub fn cut_off(&self, count: usize) -> usize {
         self.wait_until(|inside| inside.ended >= count);
         self.inside().cut_off
     }
 
-    /// Waits until there have been so many connections.
+    /// Waits until there have been this number of connections.
     #[track_caller]
     pub fn wait_for_connections(&self, count: usize) {
         self.wait_until(|inside| inside.connections >= count);
     }
 
-    /// Waits until so many chunks are there.
+    /// Waits until this number of chunks has arrived.
     #[track_caller]
     pub fn wait_for_chunks(&self, count: usize) {
         self.wait_until(|inside| inside.chunks.len() >= count);

@@ -26,7 +26,7 @@ const WAIT_MAX: Duration = Duration::from_secs(20);
 pub enum Manner {
     /// Reads to the end, and closes then.
     Read,
-    /// Reads so many bytes, and closes although more is there or comes.
+    /// Reads this number of bytes, and closes although more is there or comes.
     BreakOffAfter(usize),
     /// Accepts it and never reads.
     Stand,
@@ -85,7 +85,7 @@ impl GelfReceiver {
         *lock(&self.shared.manners) = manners.to_vec();
     }
 
-    /// From now on nobody listens.
+    /// From now on nothing listens.
     pub fn close(&self) {
         self.shared.is_closed.store(true, Ordering::SeqCst);
         let until = Instant::now() + WAIT_MAX;

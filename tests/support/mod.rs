@@ -25,7 +25,7 @@ pub const CONTOSO: &str = "11111111-1111-4111-8111-111111111111";
 /// Its neighbour.
 pub const FABRIKAM: &str = "22222222-2222-4222-8222-222222222222";
 
-const SECRET: &str = "a-secret-that-nobody-may-see";
+const SECRET: &str = "a-secret-that-must-stay-secret";
 
 /// A configured collector and the world that it collects from.
 pub struct Installation {
@@ -309,7 +309,7 @@ pub fn hours_ago(hours: i64) -> Timestamp {
     Timestamp::now() - hours.hours()
 }
 
-/// A file's lines. A last line without its end is a failure: nobody may ever find half a record.
+/// A file's lines. A last line without its end is a failure: no reader may find half a record.
 #[track_caller]
 pub fn whole_lines(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).expect("a readable file of UTF-8");

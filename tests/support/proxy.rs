@@ -32,9 +32,9 @@ pub enum Manner {
     Demanding(&'static str),
     /// Nobody: the status says why.
     Refusing(u16),
-    /// The first tunnels end as soon as the client has spoken: so many.
+    /// This number of tunnels end as soon as the client has sent something.
     Cutting(usize),
-    /// The first tunnel swallows whatever the client says after so many bytes, as a firewall does with a connection
+    /// The first tunnel swallows whatever the client says after this number of bytes, as a firewall does with a connection
     /// that it has forgotten.
     Forgetting(u64),
 }
@@ -101,7 +101,7 @@ impl Ways {
     }
 }
 
-/// What comes from one side to the other, until either has gone; what goes beyond that many bytes to nobody.
+/// What comes from one side to the other, until either has gone; what goes beyond that many bytes is dropped.
 fn pass_on(mut from: TcpStream, mut to: TcpStream, bytes_max: u64) {
     let copied = io::copy(&mut (&from).take(bytes_max), &mut to);
     if copied.is_ok_and(|count| count == bytes_max) {

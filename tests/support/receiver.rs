@@ -68,7 +68,7 @@ impl Reply {
     }
 }
 
-/// What a receiver says to a request, of which so many came before.
+/// Returns the response to a request, given the number of requests before it.
 type Manners = dyn Fn(&Received, usize) -> Reply + Send + Sync;
 
 /// A receiver on a free port of the loopback, for as long as the tests run.
@@ -101,7 +101,7 @@ impl Receiver {
         Self::start(|_, _| Reply::status(200))
     }
 
-    /// Takes everything up to so many bytes, and closes on what announces more: with a 413 before, or without a word.
+    /// Accepts bodies of up to this number of bytes, and closes on what announces more: with a 413 before, or without a word.
     pub fn curt(body_bytes_max: usize, says_why: bool) -> Self {
         let reply = |_: &Received, _| Reply::status(200);
         Self::listen(None, Some(Curtness { body_bytes_max, says_why }), reply)
@@ -300,8 +300,8 @@ fn read(
     Ok(Some(Received { method, target, headers, body, wire_bytes: length, status }))
 }
 
-/// A port on which nobody listens.
-pub fn port_of_nobody() -> u16 {
+/// A port on which nothing listens.
+pub fn unused_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port on the loopback");
     listener.local_addr().expect("an address").port()
 }

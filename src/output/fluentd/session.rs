@@ -285,7 +285,7 @@ fn authentication_error(endpoint: &Endpoint, pong: &Pong, settings: &config::Flu
 
 fn rejection(endpoint: &Endpoint, pong: &Pong, hint: &str) -> ReceiverError {
     let reason = one_line(&pong.reason);
-    ReceiverError::Permanent(endpoint.error(format!("it does not let us in ({reason})"), hint))
+    ReceiverError::Permanent(endpoint.error(format!("it refuses the login ({reason})"), hint))
 }
 
 fn not_forward(endpoint: &Endpoint) -> OutputError {

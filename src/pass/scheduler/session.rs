@@ -22,7 +22,7 @@ use crate::{
     state::TenantProgress,
 };
 
-/// The session of one tenant.
+/// The token, the pace and the throttling of one tenant.
 pub(super) struct Session {
     pace: Pace,
     /// What earlier passes have learned about the pace.

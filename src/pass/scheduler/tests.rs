@@ -384,7 +384,7 @@ fn an_output_that_fails_is_told_of_every_feed_that_it_keeps_back_and_of_no_other
 }
 
 /// How many attempts of tenant 0 are handed out before the first download of tenant 1, if tenant 1 logs in only
-/// when so many blobs of tenant 0 wait. `None` if that never comes.
+/// when this number of blobs of tenant 0 waits. `None` if that never comes.
 fn attempts_before_a_newcomer(backlog: usize) -> Option<usize> {
     let (feeds, now) = (feeds(2, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(4), now);

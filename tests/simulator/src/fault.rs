@@ -80,7 +80,7 @@ impl Requests {
         self
     }
 
-    /// Without the first so many of them.
+    /// Without this number of them at the beginning.
     #[must_use]
     pub fn after(mut self, skipped: usize) -> Self {
         self.skipped = skipped;
@@ -182,7 +182,7 @@ impl Fault {
 /// When a throttled client may come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// In so many seconds.
+    /// In this number of seconds.
     Seconds(u64),
     /// As this text says.
     Text(&'static str),
@@ -278,7 +278,7 @@ impl Fault {
         })
     }
 
-    /// A small compressed body that unpacks to so many MiB of valid JSON.
+    /// A small compressed body that unpacks to this number of MiB of valid JSON.
     pub fn gzip_bomb(mebibytes: usize) -> Self {
         let bomb = gzip::bomb(mebibytes);
         Self::instead(&format!("gzip bomb of {mebibytes} MiB"), move |_| {

@@ -59,7 +59,7 @@ fn check_login(request: &Request) -> Result<(), Breach> {
 
 fn check_anonymous(request: &Request) -> Result<(), Breach> {
     if request.header("Authorization").is_some() {
-        return breach("a token that nobody asked for", Answer::status(400));
+        return breach("a token that was not requested", Answer::status(400));
     }
     Ok(())
 }

@@ -122,7 +122,7 @@ impl Simulator {
         self.world().count(operation)
     }
 
-    /// Waits until so many requests of one operation have come; `false` if the time runs out first.
+    /// Waits until this number of requests of one operation has arrived; `false` if the time runs out first.
     pub fn wait_for(&self, count: usize, operation: Operation, time: Duration) -> bool {
         self.world().wait_for(count, operation, time)
     }

@@ -198,7 +198,7 @@ impl Tenant {
         self.held.add(content_type, blob)
     }
 
-    /// Puts blobs of so many generated records each into a feed, evenly over a time.
+    /// Adds blobs with this number of generated records each to a feed, evenly over a time.
     pub fn add_blobs(
         &self,
         content_type: &str,
@@ -405,7 +405,7 @@ impl Held {
         lock(&self.state).settings.clone()
     }
 
-    /// A token for this audience, signed by nobody.
+    /// A token for this audience, without a valid signature.
     pub(crate) fn issue_token(&self, audience: &str) -> String {
         let random: String = (0..256).map(|_| fastrand::alphanumeric()).collect();
         let mut state = lock(&self.state);

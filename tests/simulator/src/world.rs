@@ -161,7 +161,7 @@ impl World {
         lock(&self.seen).iter().filter(|seen| seen.request.operation == operation).count()
     }
 
-    /// Waits until so many requests of an operation have come; `false` if the time runs out.
+    /// Waits until this number of requests of an operation has arrived; `false` if the time runs out.
     pub(crate) fn wait_for(&self, count: usize, operation: Operation, time: Duration) -> bool {
         let until = Instant::now() + time;
         let mut seen = lock(&self.seen);
