@@ -104,7 +104,7 @@ impl Client {
     /// `ca_file` or the proxy is not usable.
     pub fn new(network: &Network, collect: &Collect, clock: Clock) -> Result<Self, SetupError> {
         let options = AgentOptions {
-            requests_max: collect.threads,
+            requests_max: collect.max_threads,
             io_timeout: collect.request_timeout,
             tls: TlsChoice::Resuming(
                 TlsConfig::builder().root_certs(network::roots(network.ca_file.as_deref())?).build(),
@@ -113,7 +113,7 @@ impl Client {
         };
         Ok(Self {
             agents: Agents::new(network, &options)?,
-            body_bytes_max: collect.body_bytes_max,
+            body_bytes_max: collect.curl_max_size,
             chunks: ChunkPool::default(),
             clock,
         })

@@ -234,60 +234,60 @@ pub enum RequestsPerMinute {
 pub struct Collect {
     /// The folder of the state.
     pub working_dir: PathBuf,
-    /// `cacheSize`: maximum number of records held in memory between download and output.
-    pub held_records_max: usize,
-    /// `maxMemory`: maximum number of bytes of blobs held in memory.
-    pub held_bytes_max: usize,
-    /// `curl_max_size`: the largest response body accepted, in bytes after decompression.
-    pub body_bytes_max: usize,
-    /// `maxThreads`: concurrent requests.
-    pub threads: usize,
-    /// `maxRequestsPerMinute`, per tenant.
-    pub requests_per_minute: RequestsPerMinute,
-    /// `retries`: maximum number of retries of a failed request.
+    /// The maximum number of records held in memory between download and output.
+    pub cache_size: usize,
+    /// The maximum number of bytes of blobs held in memory.
+    pub max_memory: usize,
+    /// The largest response body accepted, in bytes after decompression.
+    pub curl_max_size: usize,
+    /// The maximum number of concurrent requests.
+    pub max_threads: usize,
+    /// The maximum request rate of each tenant.
+    pub max_requests_per_minute: RequestsPerMinute,
+    /// The maximum number of retries of a failed request.
     pub retries: u32,
-    /// `retryDelay`: the delay before the first retry. It doubles with each retry.
+    /// The delay before the first retry. It doubles with each retry.
     pub retry_delay: Duration,
-    /// `requestTimeout`: a request fails when no data arrives for this duration.
+    /// The duration without data after which a request fails.
     pub request_timeout: Duration,
-    /// `skipKnownLogs`: skip blobs already in `known_blobs`.
-    pub skip_known: bool,
-    /// `dedupHours`: drop a record whose Id was delivered within this duration; zero: off.
-    pub dedup: Duration,
-    /// `hoursToCollect`: the duration that each pass looks back, 1 to 168 hours.
-    pub look_back: Duration,
-    /// `globalTimeout`: the duration after which a pass starts nothing new.
-    pub deadline: Option<Duration>,
-    /// `interval` of the configuration: the maximum wait for a pass's last requests once everything else is done.
-    pub straggler_wait: Duration,
-    /// `filter`: at most one for each content type.
-    pub filters: Vec<(ContentType, Filter)>,
+    /// Whether blobs that are in `known_blobs` are skipped.
+    pub skip_known_logs: bool,
+    /// A record whose Id was delivered within this duration is dropped. Zero: none is.
+    pub dedup_hours: Duration,
+    /// The duration that each pass looks back, 1 to 168 hours.
+    pub hours_to_collect: Duration,
+    /// The duration after which a pass starts nothing new.
+    pub global_timeout: Option<Duration>,
+    /// [`Config::interval`]: also the maximum wait for a pass's last requests once everything else is done.
+    pub interval: Duration,
+    /// At most one for each content type.
+    pub filter: Vec<(ContentType, Filter)>,
 }
 
 impl Collect {
     fn read(root: &Section, collect: &Section, environment: &dyn Fn(&str) -> Option<String>) -> Self {
-        let skip_known = collect.get("skipKnownLogs");
+        let skip_known_logs = collect.get("skipKnownLogs");
         let older_retry_delay = collect.get::<Option<_>>("retryCooldown").map(Duration::from_secs);
         let retry_delay = older_retry_delay.unwrap_or_else(|| collect.get("retryDelay"));
-        let deadline_minutes: u64 = collect.get("globalTimeout");
+        let timeout_minutes: u64 = collect.get("globalTimeout");
         Self {
             working_dir: collect
                 .get::<Option<_>>("workingDir")
                 .unwrap_or_else(|| state_directory(environment)),
-            held_records_max: collect.get("cacheSize"),
-            held_bytes_max: collect.get("maxMemory"),
-            body_bytes_max: root.get("curl_max_size"),
-            threads: collect.get("maxThreads"),
-            requests_per_minute: collect.get("maxRequestsPerMinute"),
+            cache_size: collect.get("cacheSize"),
+            max_memory: collect.get("maxMemory"),
+            curl_max_size: root.get("curl_max_size"),
+            max_threads: collect.get("maxThreads"),
+            max_requests_per_minute: collect.get("maxRequestsPerMinute"),
             retries: collect.get("retries"),
             retry_delay,
             request_timeout: collect.get("requestTimeout"),
-            skip_known,
-            dedup: if skip_known { hours(collect.get("dedupHours")) } else { Duration::ZERO },
-            look_back: hours(collect.get("hoursToCollect")),
-            deadline: (deadline_minutes > 0).then(|| Duration::from_secs(deadline_minutes * 60)),
-            straggler_wait: root.get("interval"),
-            filters: collect.get::<Option<_>>("filter").or_else(|| root.get("filter")).unwrap_or_default(),
+            skip_known_logs,
+            dedup_hours: if skip_known_logs { hours(collect.get("dedupHours")) } else { Duration::ZERO },
+            hours_to_collect: hours(collect.get("hoursToCollect")),
+            global_timeout: (timeout_minutes > 0).then(|| Duration::from_secs(timeout_minutes * 60)),
+            interval: root.get("interval"),
+            filter: collect.get::<Option<_>>("filter").or_else(|| root.get("filter")).unwrap_or_default(),
         }
     }
 }
@@ -363,19 +363,19 @@ pub struct HttpOutput {
     pub format: HttpFormat,
     /// Sent with each batch; values can be secrets.
     pub headers: Vec<(String, Secret)>,
-    /// `compress: gzip`
-    pub gzip: bool,
-    /// `batchSize`: maximum number of bytes of a batch before compression.
-    pub batch_bytes_max: usize,
-    /// `batchRecords`: maximum number of records of a batch.
-    pub batch_records_max: usize,
-    /// `connections`: maximum number of batches that are sent at the same time.
+    /// Whether batches are compressed with gzip.
+    pub compress: bool,
+    /// The maximum number of bytes of a batch before compression.
+    pub batch_size: usize,
+    /// The maximum number of records of a batch.
+    pub batch_records: usize,
+    /// The maximum number of batches that are sent at the same time.
     pub connections: usize,
-    /// `timeout`: a request fails when no data arrives for this duration.
+    /// The duration without data after which a request fails.
     pub timeout: Duration,
-    /// `retryTimeout`: the duration for which a batch is sent again.
+    /// The duration for which a batch is sent again.
     pub retry_timeout: Duration,
-    /// `deadLetters`: whether a record that is rejected in every form is kept in a file instead of being sent again.
+    /// Whether a record that is rejected in every form is kept in a file instead of being sent again.
     pub dead_letters: bool,
     /// Private roots and client certificates.
     pub tls: Option<Tls>,
@@ -391,9 +391,9 @@ impl HttpOutput {
             url: http.get("url"),
             format,
             headers,
-            gzip: http.get("compress"),
-            batch_bytes_max: bytes_max.min(http.get("batchSize")),
-            batch_records_max: http.get("batchRecords"),
+            compress: http.get("compress"),
+            batch_size: bytes_max.min(http.get("batchSize")),
+            batch_records: http.get("batchRecords"),
             connections: http.get("connections"),
             timeout: http.get("timeout"),
             retry_timeout: http.get("retryTimeout"),
@@ -517,11 +517,11 @@ parts! {
         username: Option<String> = "username",
         /// With `username`.
         password: Option<Secret> = "password",
-        /// `compress: gzip`
-        gzip: bool = "compress",
+        /// Whether chunks are compressed with gzip.
+        compress: bool = "compress",
         /// The maximum wait for an acknowledgement.
         ack_timeout: Duration = "ackTimeout",
-        /// `retryTimeout`: the duration for which chunks are sent again.
+        /// The duration for which chunks are sent again.
         retry_timeout: Duration = "retryTimeout",
         /// TLS if present.
         tls: Option<Tls> = "tls",
@@ -536,7 +536,7 @@ parts! {
         /// Records count as delivered when the receiver has closed the connection after we have; otherwise when this machine
         /// has sent them.
         confirm: bool = "confirm",
-        /// `retryTimeout`: the duration for which messages are sent again.
+        /// The duration for which messages are sent again.
         retry_timeout: Duration = "retryTimeout",
         /// TLS if present.
         tls: Option<Tls> = "tls",

@@ -136,7 +136,7 @@ impl Opened {
         let (ledger, known, progress, outputs) = match mode {
             Mode::Collect => {
                 let (ledger, known, progress) =
-                    state::open(&collect.working_dir, collect.dedup, clock, output::recover)?;
+                    state::open(&collect.working_dir, collect.dedup_hours, clock, output::recover)?;
                 (Some(ledger), known, progress, output::open(config, cancel))
             }
             Mode::DryRun => {
@@ -148,7 +148,7 @@ impl Opened {
                 (None, KnownBlobs::default(), Progress::default(), vec![stdout])
             }
         };
-        let known = if collect.skip_known { known } else { KnownBlobs::default() };
+        let known = if collect.skip_known_logs { known } else { KnownBlobs::default() };
         Ok(Self { known, progress, ledger, outputs })
     }
 }
@@ -198,24 +198,24 @@ impl<'a> Pass<'a> {
             feeds.feeds().count()
         );
         let cancel = CancelToken::default();
-        if let Some(deadline) = collect.deadline {
+        if let Some(deadline) = collect.global_timeout {
             cancel.cancel_at(Instant::now() + deadline + STOP_LEAVE_AFTER);
         }
         let Opened { known, progress, ledger, outputs } = Opened::open(config, mode, &clock, &cancel)?;
         log::debug!("{} known blobs, {} waiting blobs", known.len(), progress.waiting.len());
         let client = Client::new(&config.network, collect, clock.clone())?;
         let look_back = LookBack {
-            duration: options.look_back.unwrap_or(collect.look_back),
+            duration: options.look_back.unwrap_or(collect.hours_to_collect),
             is_whole: options.look_back.is_some(),
             only_future: config.only_future_events && mode != Mode::Retrieve,
         };
         let mut scheduler = Scheduler::new(feeds, mode, look_back, collect, known, &progress, clock);
         let other_feeds = carry_over(&mut scheduler, feeds, progress);
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(collect.threads)
+            .num_threads(collect.max_threads)
             .thread_name(|number| format!("download-{number}"))
             .build()
-            .map_err(|error| PassError::Threads { threads: collect.threads, problem: error.to_string() })?;
+            .map_err(|error| PassError::Threads { threads: collect.max_threads, problem: error.to_string() })?;
         let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
         let shows_progress = options.show_progress && !prints_lines;
         Ok(Self {
@@ -250,7 +250,7 @@ impl<'a> Pass<'a> {
             written
         });
         let worker = worker(self.config, self.feeds, &self.client, &blobs);
-        let (jobs, jobs_received) = crossbeam_channel::bounded(self.config.collect.threads);
+        let (jobs, jobs_received) = crossbeam_channel::bounded(self.config.collect.max_threads);
         let finished = events.clone();
         // One rayon job for each thread, which runs jobs of the scheduler until no more come. A rayon job for each would
         // cost more than a small blob does: idle threads would look for it in each other's queues.
@@ -311,9 +311,9 @@ fn worker(config: &Config, feeds: &Arc<Feeds>, client: &Client, blobs: &Sender<W
     Worker {
         client: client.clone(),
         feeds: Arc::clone(feeds),
-        filters: collect.filters.iter().map(filter).collect(),
+        filters: collect.filter.iter().map(filter).collect(),
         blobs: blobs.clone(),
-        memory: Memory::new(collect.held_bytes_max, collect.held_records_max),
+        memory: Memory::new(collect.max_memory, collect.cache_size),
     }
 }
 

@@ -14,7 +14,7 @@ fn variables_stand_for_texts_numbers_and_booleans() {
     .set("DEBUG", "true")
     .set("MINUTES", "10");
     let config = trial.config();
-    assert_eq!((config.collect.threads, config.collect.held_bytes_max), (7, 2 << 20));
+    assert_eq!((config.collect.max_threads, config.collect.max_memory), (7, 2 << 20));
     assert_eq!(config.collect.working_dir, Path::new("/srv/a"));
     assert!(config.log.debug);
     assert_eq!(config.interval, Duration::from_secs(600));

@@ -21,19 +21,19 @@ fn what_is_not_written_has_its_default() {
     assert_eq!(secret(tenant), "hunter2~");
     let collect = config.collect;
     assert_eq!(collect.working_dir, Path::new("."));
-    assert_eq!(collect.held_records_max, 500_000);
-    assert_eq!(collect.held_bytes_max, 64 << 20);
-    assert_eq!(collect.body_bytes_max, 10 << 20);
-    assert_eq!(collect.threads, 50);
-    assert_eq!(collect.requests_per_minute, RequestsPerMinute::Auto);
+    assert_eq!(collect.cache_size, 500_000);
+    assert_eq!(collect.max_memory, 64 << 20);
+    assert_eq!(collect.curl_max_size, 10 << 20);
+    assert_eq!(collect.max_threads, 50);
+    assert_eq!(collect.max_requests_per_minute, RequestsPerMinute::Auto);
     assert_eq!(collect.retries, 3);
     assert_eq!(collect.retry_delay, Duration::from_secs(1));
     assert_eq!(collect.request_timeout, Duration::from_secs(60));
-    assert!(collect.skip_known);
-    assert_eq!(collect.dedup, Duration::from_secs(24 * 3600));
-    assert_eq!(collect.look_back, Duration::from_secs(24 * 3600));
-    assert_eq!(collect.deadline, None);
-    assert_eq!(collect.filters, []);
+    assert!(collect.skip_known_logs);
+    assert_eq!(collect.dedup_hours, Duration::from_secs(24 * 3600));
+    assert_eq!(collect.hours_to_collect, Duration::from_secs(24 * 3600));
+    assert_eq!(collect.global_timeout, None);
+    assert_eq!(collect.filter, []);
     assert!(config.output.stdout);
     assert!(config.output.file.is_none() && config.output.fluentd.is_none());
     assert!(config.output.graylog.is_none() && config.output.http.is_none());
@@ -63,16 +63,16 @@ fn an_output_of_which_only_the_receiver_is_named_has_its_defaults() {
         (fluentd.ack_timeout, fluentd.retry_timeout),
         (Duration::from_secs(190), Duration::from_secs(60))
     );
-    assert!(!fluentd.gzip && fluentd.tls.is_none() && fluentd.shared_key.is_none());
+    assert!(!fluentd.compress && fluentd.tls.is_none() && fluentd.shared_key.is_none());
     assert!(fluentd.username.is_none() && fluentd.password.is_none() && fluentd.tenant_name.is_none());
     let graylog = output.graylog.unwrap();
     assert_eq!((&*graylog.address, graylog.port), ("g", 12201));
     assert!(graylog.tls.is_none() && graylog.confirm);
     assert_eq!(graylog.retry_timeout, Duration::from_secs(60));
     let http = output.http.unwrap();
-    assert_eq!((&*http.url, http.gzip), ("https://h/x?y=z", false));
+    assert_eq!((&*http.url, http.compress), ("https://h/x?y=z", false));
     assert!(matches!(http.format, HttpFormat::Ndjson));
-    assert_eq!((http.batch_bytes_max, http.batch_records_max, http.connections), (1 << 20, 5_000, 4));
+    assert_eq!((http.batch_size, http.batch_records, http.connections), (1 << 20, 5_000, 4));
     assert_eq!((http.timeout, http.retry_timeout), (Duration::from_secs(60), Duration::from_secs(60)));
     assert!(http.headers.is_empty() && http.tls.is_none());
     assert!(output.stdout);
@@ -193,21 +193,21 @@ fn how_to_collect_is_taken() {
     let collect = written().collect;
     assert_eq!(collect.working_dir, Path::new("state"));
     assert_eq!(
-        (collect.held_records_max, collect.held_bytes_max, collect.body_bytes_max),
+        (collect.cache_size, collect.max_memory, collect.curl_max_size),
         (10, 1 << 20, 1 << 20)
     );
-    assert_eq!((collect.threads, collect.retries), (8, 0));
-    assert_eq!(collect.requests_per_minute, RequestsPerMinute::Fixed(100));
+    assert_eq!((collect.max_threads, collect.retries), (8, 0));
+    assert_eq!(collect.max_requests_per_minute, RequestsPerMinute::Fixed(100));
     assert_eq!((collect.retry_delay, collect.request_timeout), (Duration::ZERO, Duration::from_secs(5)));
-    assert!(!collect.skip_known);
-    assert_eq!(collect.dedup, Duration::ZERO, "delivering again and dropping doubles exclude each other");
-    assert_eq!(collect.look_back, Duration::from_secs(168 * 3600));
-    assert_eq!(collect.deadline, Some(Duration::from_secs(240)));
+    assert!(!collect.skip_known_logs);
+    assert_eq!(collect.dedup_hours, Duration::ZERO, "delivering again and dropping doubles exclude each other");
+    assert_eq!(collect.hours_to_collect, Duration::from_secs(168 * 3600));
+    assert_eq!(collect.global_timeout, Some(Duration::from_secs(240)));
     let condition = |field: &str, texts: &[&str]| {
         (field.to_owned(), texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
     };
     assert_eq!(
-        collect.filters,
+        collect.filter,
         [
             (ContentType::AuditExchange, Filter { conditions: vec![condition("UserId", &["x"])] }),
             (
@@ -238,13 +238,13 @@ fn outputs_that_are_written_are_taken() {
     assert_eq!(fluentd.tenant_name.as_deref(), Some("My Company"));
     assert_eq!(fluentd.shared_key.unwrap().reveal(), "key");
     assert_eq!((fluentd.username.as_deref(), fluentd.password.unwrap().reveal()), (Some("me"), "pass"));
-    assert_eq!((fluentd.gzip, fluentd.ack_timeout), (true, Duration::from_secs(10)));
+    assert_eq!((fluentd.compress, fluentd.ack_timeout), (true, Duration::from_secs(10)));
     assert_eq!(fluentd.retry_timeout, Duration::from_secs(300));
     let tls = fluentd.tls.unwrap();
     assert!(tls.ca_file.is_some() && tls.cert_file.is_some() && tls.key_file.is_some());
     assert_eq!(tls.server_name.as_deref(), Some("logs"));
     let http = output.http.unwrap();
-    assert_eq!((http.gzip, http.batch_bytes_max, http.batch_records_max), (false, 512 << 10, 100));
+    assert_eq!((http.compress, http.batch_size, http.batch_records), (false, 512 << 10, 100));
     assert_eq!(
         (http.connections, http.timeout, http.retry_timeout),
         (1, Duration::from_secs(5), Duration::ZERO)
@@ -264,7 +264,7 @@ fn azure_gets_records_from_the_single_tenants_app_unless_another_is_named() {
         let http = format!("http: {{ url: 'https://{host}/x', format: azure-logs-ingestion{section} }}");
         let http =
             Trial::new(&format!("{BEGIN}{tenants}output: {{ {http} }}\n")).config().output.http.unwrap();
-        assert_eq!(http.batch_bytes_max, 1_000_000);
+        assert_eq!(http.batch_size, 1_000_000);
         let HttpFormat::AzureLogs(app) = http.format else { panic!() };
         app
     };
@@ -326,7 +326,7 @@ fn yaml_in_all_its_clothes() {
         text.replace("collect:", "collect: &anchor"),
     ] {
         let config = Trial::new(&text).config();
-        assert_eq!((config.collect.threads, config.log.path, config.log.debug), (9, None, true), "{text}");
+        assert_eq!((config.collect.max_threads, config.log.path, config.log.debug), (9, None, true), "{text}");
     }
 }
 

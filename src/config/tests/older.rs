@@ -45,9 +45,9 @@ fn what_still_has_a_meaning_works() {
     let config = with_environment(OLDER).config();
     assert_eq!(config.tenants[0].subscriptions, [ContentType::AuditExchange, ContentType::AuditGeneral]);
     assert_eq!(config.log.path.as_deref(), Some(Path::new("collector.log")));
-    assert_eq!(config.collect.deadline, Some(Duration::from_secs(60)));
+    assert_eq!(config.collect.global_timeout, Some(Duration::from_secs(60)));
     let conditions = vec![("Policy".to_owned(), vec!["Spoof".to_owned()])];
-    assert_eq!(config.collect.filters, [(ContentType::AuditGeneral, Filter { conditions })]);
+    assert_eq!(config.collect.filter, [(ContentType::AuditGeneral, Filter { conditions })]);
     let file = config.output.file.unwrap();
     assert_eq!((file.path.to_str(), file.separator), (Some("output.csv"), ','));
 }
@@ -95,7 +95,7 @@ output:
     );
     let config = trial.load().unwrap().config;
     assert_eq!(config.collect.retry_delay, Duration::from_secs(3));
-    assert_eq!(config.collect.filters.len(), 1);
+    assert_eq!(config.collect.filter.len(), 1);
 }
 
 #[test]

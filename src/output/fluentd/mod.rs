@@ -72,7 +72,7 @@ impl FluentdOutput {
         Self {
             chunks: ChunkSender::new(settings, cancel),
             tag: Tag::new(&settings.tag, settings.tenant_name.as_deref()),
-            gzip: settings.gzip,
+            gzip: settings.compress,
             filling: BTreeMap::new(),
             entry: Vec::new(),
             entry_tag: String::new(),

@@ -110,7 +110,7 @@ impl HttpClient {
             path: path.to_owned(),
             origin,
             headers,
-            gzip: settings.gzip,
+            gzip: settings.compress,
             retry_timeout: settings.retry_timeout,
             cancel: cancel.clone(),
             too_large_bytes: AtomicUsize::new(usize::MAX),

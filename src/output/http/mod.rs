@@ -136,7 +136,7 @@ impl HttpOutput {
             self.batch.push_with(id, record.line().len(), framing, write);
             let bytes = around + self.batch.bytes() - framing.between.len();
             let is_over =
-                bytes > self.settings.batch_bytes_max || self.batch.len() > self.settings.batch_records_max;
+                bytes > self.settings.batch_size || self.batch.len() > self.settings.batch_records;
             if is_over && self.batch.len() > 1 {
                 let count = self.batch.len() - 1;
                 let (full, last) = std::mem::take(&mut self.batch).split_at(count);

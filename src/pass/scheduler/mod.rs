@@ -191,7 +191,7 @@ impl<'a> Scheduler<'a> {
             let tenant_id = &feeds.tenant(tenant).tenant_id;
             let (before, time) = (before.tenants.get(tenant_id).copied(), clock.at(tenant_id, now));
             TenantState {
-                session: Session::new(collect.requests_per_minute, before, time, now),
+                session: Session::new(collect.max_requests_per_minute, before, time, now),
                 is_stopped: false,
             }
         };
@@ -207,7 +207,7 @@ impl<'a> Scheduler<'a> {
                 last_error: None,
             }
         };
-        let mut queue = Queue::new(feeds, collect.threads);
+        let mut queue = Queue::new(feeds, collect.max_threads);
         for tenant in feeds.tenants() {
             queue.push(Attempt::first(Task::ListSubscriptions(tenant)));
         }
@@ -218,8 +218,8 @@ impl<'a> Scheduler<'a> {
             settings: Settings {
                 retries: collect.retries,
                 retry_delay: collect.retry_delay,
-                deadline: collect.deadline.map(|after| now + after),
-                straggler_wait: collect.straggler_wait,
+                deadline: collect.global_timeout.map(|after| now + after),
+                straggler_wait: collect.interval,
             },
             books: Books::new(feeds, known),
             queue,

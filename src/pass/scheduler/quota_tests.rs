@@ -84,7 +84,7 @@ struct Measured {
 fn run(before: &Progress, backlog: usize, quota: &mut Quota, start: Instant) -> Measured {
     let feeds = feeds(1, &[ContentType::AuditGeneral]);
     let settings = Collect {
-        requests_per_minute: RequestsPerMinute::Auto,
+        max_requests_per_minute: RequestsPerMinute::Auto,
         retry_delay: Duration::from_secs(1),
         ..collect(50)
     };

@@ -59,23 +59,23 @@ pub(super) fn begin_after<'a>(
     Scheduler::new(feeds, Mode::Collect, look_back, settings, known, before, Clock::begun(now, pass_start()))
 }
 
-pub(super) fn collect(threads: usize) -> Collect {
+pub(super) fn collect(max_threads: usize) -> Collect {
     Collect {
         working_dir: PathBuf::new(),
-        held_records_max: 1,
-        held_bytes_max: 1,
-        body_bytes_max: 1,
-        threads,
-        requests_per_minute: RequestsPerMinute::Fixed(1_000_000),
+        cache_size: 1,
+        max_memory: 1,
+        curl_max_size: 1,
+        max_threads,
+        max_requests_per_minute: RequestsPerMinute::Fixed(1_000_000),
         retries: 3,
         retry_delay: Duration::from_secs(2),
         request_timeout: Duration::from_secs(60),
-        skip_known: true,
-        dedup: HOUR,
-        look_back: HOUR,
-        deadline: None,
-        straggler_wait: HOUR,
-        filters: Vec::new(),
+        skip_known_logs: true,
+        dedup_hours: HOUR,
+        hours_to_collect: HOUR,
+        global_timeout: None,
+        interval: HOUR,
+        filter: Vec::new(),
     }
 }
 
@@ -232,7 +232,7 @@ fn total(summary: &Summary) -> Counts {
 #[test]
 fn the_deadline_stops_new_work_and_what_is_left_is_counted() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
-    let settings = Collect { deadline: Some(Duration::from_secs(60)), ..collect(2) };
+    let settings = Collect { global_timeout: Some(Duration::from_secs(60)), ..collect(2) };
     let mut scheduler = begin(&feeds, &settings, start);
     let mut running = until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 5));
     assert_eq!(running.len(), 2);
@@ -525,8 +525,8 @@ fn any_pass(seed: u64) {
     let types = &ContentType::ALL[..random.usize(1..=3)];
     let (feeds, start) = (feeds(random.usize(1..4), types), Instant::now());
     let settings = Collect {
-        deadline: (random.u8(..4) == 0).then(|| Duration::from_secs(random.u64(1..90))),
-        requests_per_minute: match random.u8(..3) {
+        global_timeout: (random.u8(..4) == 0).then(|| Duration::from_secs(random.u64(1..90))),
+        max_requests_per_minute: match random.u8(..3) {
             0 => RequestsPerMinute::Fixed(30),
             1 => RequestsPerMinute::Fixed(1_000_000),
             _ => RequestsPerMinute::Auto,
@@ -551,7 +551,7 @@ fn any_pass(seed: u64) {
                 assert!(!safe.contains(&key) && !gone.contains(&key), "{job:?} comes again");
             }
             running.push(job);
-            assert!(running.len() <= settings.threads);
+            assert!(running.len() <= settings.max_threads);
         }
         if scheduler.is_over() {
             break;
@@ -618,7 +618,7 @@ fn is_same(one: &Job, other: &Job) -> bool {
 #[test]
 fn the_deadline_is_met_even_while_every_request_hangs() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
-    let settings = Collect { deadline: Some(Duration::from_secs(60)), ..collect(2) };
+    let settings = Collect { global_timeout: Some(Duration::from_secs(60)), ..collect(2) };
     let mut scheduler = begin(&feeds, &settings, start);
     until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 5));
     assert_eq!(scheduler.next_at(), Some(start + Duration::from_secs(60)));
