@@ -18,7 +18,7 @@ use office_audit_log_collector::{
     filter::Filter,
     output::{Source, fluentd::message_pack, gelf::Gelf},
     records::{BlobRecords, Origin, Record, RecordBatch},
-    state::{Content, KnownBlobs, Progress, record_ids::RecordIds},
+    state::{ContentHour, KnownBlobs, Progress, record_ids::RecordIds},
 };
 use serde_json::value::RawValue;
 use simulator::{NewBlob, Simulator, TenantSettings};
@@ -155,7 +155,7 @@ fn remembered_ids(folder: &Path, count: u128) -> RecordIds {
     let new =
         || RecordIds::new(folder, Duration::from_secs(24 * 3600), &Progress::default(), &Clock::start());
     let file = OutputSet::EMPTY.with(OutputName::File);
-    let content = Content::new(TENANT_ID, ContentType::AuditSharePoint, Timestamp::now());
+    let content = ContentHour::new(TENANT_ID, ContentType::AuditSharePoint, Timestamp::now());
     let all: Vec<_> = (0..count).map(|number| (spread(number), file, content)).collect();
     new().append(&all).expect("room");
     new()

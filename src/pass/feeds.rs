@@ -2,7 +2,12 @@
 
 use std::ops::Range;
 
-use crate::{config::Tenant, feed::ContentType, records::Origin};
+use crate::{
+    config::Tenant,
+    feed::{ContentType, ListedBlob},
+    records::Origin,
+    state::{BlobKey, FeedId},
+};
 
 /// The index of a tenant in [`Feeds`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +92,18 @@ impl Feeds {
     pub fn feed(&self, feed: FeedIndex) -> (&Tenant, ContentType) {
         let Feed { tenant, content_type, .. } = self.all[feed.0];
         (self.tenant(tenant), content_type)
+    }
+
+    /// A feed's name in the state.
+    pub fn id(&self, feed: FeedIndex) -> FeedId {
+        let (tenant, content_type) = self.feed(feed);
+        (tenant.tenant_id.clone(), content_type)
+    }
+
+    /// The identity of a feed's blob.
+    pub fn key(&self, feed: FeedIndex, blob: &ListedBlob) -> BlobKey {
+        let (tenant, content_type) = self.feed(feed);
+        BlobKey::new(&tenant.tenant_id, content_type, &blob.content_id)
     }
 
     /// What is added to a feed's records.

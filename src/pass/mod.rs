@@ -31,7 +31,7 @@ use crate::{
     api::Client,
     clock::Clock,
     config::{self, Config, Tenant},
-    delivery::{OutputSet, PendingBlob},
+    delivery::OutputSet,
     error::Explain,
     feed::ListedBlob,
     filter::Filter,
@@ -39,7 +39,7 @@ use crate::{
     network,
     output::{self, CancelToken, Output, OutputError, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
-    state::{self, KnownBlobs, Ledger, Progress, StateError, Waiting},
+    state::{self, KnownBlobs, Ledger, Progress, StateError},
 };
 use feeds::{FeedIndex, Feeds, TenantIndex};
 use memory::{Memory, Share};
@@ -202,7 +202,7 @@ impl<'a> Pass<'a> {
             cancel.cancel_at(Instant::now() + deadline + STOP_LEAVE_AFTER);
         }
         let Opened { known, progress, ledger, outputs } = Opened::open(config, mode, &clock, &cancel)?;
-        log::debug!("{} known blobs, {} waiting blobs", known.len(), progress.waiting.len());
+        log::debug!("{} known blobs, {} pending blobs", known.len(), progress.pending.len());
         let client = Client::new(&config.network, collect, clock.clone())?;
         let look_back = LookBack {
             duration: options.look_back.unwrap_or(collect.hours_to_collect),
@@ -320,18 +320,12 @@ fn worker(config: &Config, feeds: &Arc<Feeds>, client: &Client, blobs: &Sender<W
 /// Gives the scheduler the blobs that earlier passes have not delivered. Returns the progress of feeds that are not in this
 /// pass.
 fn carry_over(scheduler: &mut Scheduler<'_>, feeds: &Feeds, mut progress: Progress) -> Progress {
-    let named = |feed| {
-        let (tenant, content_type) = feeds.feed(feed);
-        ((tenant.tenant_id.as_str(), content_type), feed)
-    };
-    let by_name: HashMap<_, _> = feeds.feeds().map(named).collect();
-    for waiting in std::mem::take(&mut progress.waiting) {
-        let Some(&feed) = by_name.get(&(waiting.tenant_id.as_str(), waiting.content_type)) else {
-            progress.waiting.push(waiting);
-            continue;
-        };
-        let Waiting { blob, delivered_to, has_failed, failed_passes, .. } = waiting;
-        scheduler.carry_over(feed, PendingBlob { blob, delivered_to, has_failed, failed_passes });
+    let by_id: HashMap<_, _> = feeds.feeds().map(|feed| (feeds.id(feed), feed)).collect();
+    for (id, pending) in std::mem::take(&mut progress.pending) {
+        match by_id.get(&id) {
+            Some(&feed) => scheduler.carry_over(feed, pending),
+            None => progress.pending.push((id, pending)),
+        }
     }
     progress
 }

@@ -186,7 +186,7 @@ impl Worker {
     fn download(
         &self,
         feed: FeedIndex,
-        wanted: &PendingBlob,
+        pending: &PendingBlob,
         token: &Token,
         in_part: bool,
     ) -> Result<Option<usize>, ApiError> {
@@ -197,9 +197,9 @@ impl Worker {
         let mut encoded = Body::default();
         let mut reserve = |bytes| share.grow_bytes(bytes);
         let read = if in_part {
-            self.client.download_in_part(tenant, token, &wanted.blob, &mut body, &mut encoded, &mut reserve)
+            self.client.download_in_part(tenant, token, &pending.blob, &mut body, &mut encoded, &mut reserve)
         } else {
-            self.client.download(tenant, token, &wanted.blob, &mut body, &mut reserve)
+            self.client.download(tenant, token, &pending.blob, &mut body, &mut reserve)
         };
         let parsed = match read {
             Ok(()) => BlobRecords::parse_within(body, origin, &mut reserve)
@@ -221,7 +221,7 @@ impl Worker {
         let filtered = self.filters.get(&content_type).map_or(0, |filter| filter.apply(&mut records));
         share.grow_records(records.len());
         let bytes = records.bytes();
-        let fetched = FetchedBlob { feed, wanted: wanted.clone(), records, filtered, share, salvaged };
+        let fetched = FetchedBlob { feed, pending: pending.clone(), records, filtered, share, salvaged };
         let sent = self.blobs.send(WriterMessage::FetchedBlob(fetched));
         Ok(sent.is_ok().then_some(bytes))
     }

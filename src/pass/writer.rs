@@ -29,7 +29,7 @@ use crate::{
     },
     records::{self, BlobRecords, ParsedRecord, RecordBatch, Unreadable},
     redact::one_line,
-    state::{self, BlobKey, Content, DeadLetter, Ledger, StateError, Waiting, quarantine},
+    state::{self, BlobKey, ContentHour, DeadLetter, Ledger, StateError, quarantine},
 };
 
 /// A message to the writer.
@@ -49,8 +49,8 @@ pub enum WriterMessage {
 pub struct FetchedBlob {
     /// The feed that listed it.
     pub feed: FeedIndex,
-    /// The blob as it was listed, and the outputs that have it already.
-    pub wanted: PendingBlob,
+    /// The blob, and the outputs that have it already.
+    pub pending: PendingBlob,
     /// Its records.
     pub records: BlobRecords,
     /// The number of other records, which the filter dropped.
@@ -105,7 +105,7 @@ pub struct Writer {
     /// `None` in a pass that remembers nothing.
     ledger: Option<Ledger>,
     events: Sender<Event>,
-    batch: Batch,
+    batch: WrittenBatch,
     /// The memory for the records that are being written.
     slice: Slice,
 }
@@ -154,11 +154,11 @@ struct Slice {
 
 /// Blobs that are written but not yet committed.
 #[derive(Default)]
-struct Batch {
+struct WrittenBatch {
     blobs: Vec<WrittenBlob>,
     gone: Vec<(FeedIndex, PendingBlob)>,
     /// The identities of its records, the outputs that they were written to, and the content that they came with.
-    ids: HashMap<u128, (OutputSet, Content)>,
+    ids: HashMap<u128, (OutputSet, ContentHour)>,
     /// The records that an output has from a pass that was cut off: the output, and what identifies them in its files.
     adopted: Vec<(OutputName, u128)>,
     bytes: usize,
@@ -168,7 +168,7 @@ struct Batch {
 /// A blob that is written but not yet committed.
 struct WrittenBlob {
     feed: FeedIndex,
-    wanted: PendingBlob,
+    pending: PendingBlob,
     /// The outputs that it was written to, or that had it.
     to: OutputSet,
     records: u64,
@@ -197,7 +197,7 @@ impl Writer {
     ) -> Self {
         let all = outputs.iter().map(|output| output.name()).collect();
         let outputs = outputs.into_iter().map(Slot::new).collect();
-        Self { feeds, outputs, all, ledger, events, batch: Batch::default(), slice: Slice::default() }
+        Self { feeds, outputs, all, ledger, events, batch: WrittenBatch::default(), slice: Slice::default() }
     }
 
     /// Receives blobs until no more come, or until every output or the state has failed. Blobs that are not committed by
@@ -251,7 +251,7 @@ impl Writer {
     fn receive(&mut self, message: WriterMessage) -> Result<(), StateError> {
         match message {
             WriterMessage::FetchedBlob(fetched) => self.write(fetched)?,
-            WriterMessage::Gone(feed, wanted) => self.batch.gone.push((feed, wanted)),
+            WriterMessage::Gone(feed, pending) => self.batch.gone.push((feed, pending)),
             WriterMessage::Started(feed, at) => {
                 let (tenant, content_type) = self.feeds.feed(feed);
                 if let Some(ledger) = &mut self.ledger {
@@ -268,14 +268,14 @@ impl Writer {
     }
 
     fn write(&mut self, fetched: FetchedBlob) -> Result<(), StateError> {
-        let FetchedBlob { feed, wanted, records, filtered, share, salvaged } = fetched;
+        let FetchedBlob { feed, pending, records, filtered, share, salvaged } = fetched;
         let (count, bytes) = (records.len() as u64, records.bytes());
-        let had = wanted.delivered_to;
-        let (to, new) = self.write_records(feed, &wanted, records, share)?;
+        let had = pending.delivered_to;
+        let (to, new) = self.write_records(feed, &pending, records, share)?;
         let duplicates = if to.or(had).is_empty() { 0 } else { count - new };
         self.batch.bytes += bytes;
         let mut written =
-            WrittenBlob { feed, wanted, to: to.or(had), records: new, duplicates, filtered, salvaged: None };
+            WrittenBlob { feed, pending, to: to.or(had), records: new, duplicates, filtered, salvaged: None };
         if let Some(salvaged) = salvaged {
             written.salvaged = Some(self.quarantine(&written, *salvaged)?);
         }
@@ -288,7 +288,7 @@ impl Writer {
     fn write_records(
         &mut self,
         feed: FeedIndex,
-        wanted: &PendingBlob,
+        pending: &PendingBlob,
         records: BlobRecords,
         share: Share,
     ) -> Result<(OutputSet, u64), StateError> {
@@ -296,8 +296,8 @@ impl Writer {
         let (tenant, content_type) = feeds.feed(feed);
         let (tenant_id, tenant_name) = (&*tenant.tenant_id, tenant.name.as_deref());
         let source = Source { tenant_id, tenant_name, content_type, blob: self.batch.blobs.len() };
-        let content = Content::new(tenant_id, content_type, wanted.blob.created);
-        let mut to = self.usable_outputs().without(wanted.delivered_to);
+        let content = ContentHour::new(tenant_id, content_type, pending.blob.created);
+        let mut to = self.usable_outputs().without(pending.delivered_to);
         let (mut slice, mut new, mut rest) = (mem::take(&mut self.slice), 0, records.iter());
         loop {
             slice.clear();
@@ -348,11 +348,11 @@ impl Writer {
     /// Keeps the body of a blob of which only a part can be delivered, durably, before the blob can become known. Returns
     /// a description.
     fn quarantine(&self, written: &WrittenBlob, salvaged: Salvaged) -> Result<String, StateError> {
-        let WrittenBlob { feed, wanted, records, duplicates, filtered, .. } = written;
+        let WrittenBlob { feed, pending, records, duplicates, filtered, .. } = written;
         let Salvaged { raw, encoded, cause, unreadable } = salvaged;
         let encoded = encoded.as_ref().map(Body::bytes);
         let (tenant, content_type) = self.feeds.feed(*feed);
-        let blob = &wanted.blob;
+        let blob = &pending.blob;
         let entry = quarantine::Entry {
             time: Timestamp::now().max(blob.created),
             tenant_id: tenant.tenant_id.clone(),
@@ -371,7 +371,7 @@ impl Writer {
             is_cut_short: unreadable.is_cut,
         };
         let ledger = self.ledger.as_ref().expect("only a pass that remembers blobs salvages some");
-        let body = ledger.quarantine(self.key(*feed, wanted), &entry, &raw, encoded)?;
+        let body = ledger.quarantine(self.feeds.key(*feed, blob), &entry, &raw, encoded)?;
         Ok(format!(
             "{}; {records} of its records are delivered, and its body is kept in {}",
             entry.cause,
@@ -386,7 +386,7 @@ impl Writer {
         record: &ParsedRecord<'_>,
         to: OutputSet,
         feed: FeedIndex,
-        content: Content,
+        content: ContentHour,
     ) -> Result<Lacking, StateError> {
         let Some(ledger) = &mut self.ledger else { return Ok(Lacking { all: to, to_write: to }) };
         let guid = record.id.and_then(|id| self.feeds.origin(feed).guid_of(id));
@@ -424,7 +424,7 @@ impl Writer {
     /// 2. The state commits the batch ([`Ledger::commit`] says what a crash at each of its steps leaves).
     /// 3. The main thread counts the blobs as delivered.
     fn commit(&mut self) -> Result<(), StateError> {
-        let Batch { blobs, gone, ids, adopted, .. } = mem::take(&mut self.batch);
+        let WrittenBatch { blobs, gone, ids, adopted, .. } = mem::take(&mut self.batch);
         if blobs.is_empty() && gone.is_empty() {
             return Ok(());
         }
@@ -451,14 +451,14 @@ impl Writer {
         }
         let adopted = adopted.into_iter().filter(|(output, _)| durable.contains(*output));
         let adopted = adopted.map(|(_, key)| key).collect();
-        let mut batch = state::Batch { positions, adopted, ..state::Batch::default() };
+        let mut batch = state::BatchCommit { positions, adopted, ..state::BatchCommit::default() };
         let mut committed = Vec::new();
         for (place, written) in blobs.into_iter().enumerate() {
-            let WrittenBlob { feed, wanted, to, records, duplicates, filtered, salvaged } = written;
-            let had = wanted.delivered_to;
+            let WrittenBlob { feed, pending, to, records, duplicates, filtered, salvaged } = written;
+            let had = pending.delivered_to;
             let has = to.and(durable.without(missing.of_blob(place)).or(had));
             let is_complete = self.all.without(has).is_empty();
-            let key = self.remember(&mut batch, feed, wanted, has, is_complete);
+            let key = self.remember(&mut batch, feed, pending, has, is_complete);
             let is_new = !has.without(had).is_empty();
             let (records, duplicates, filtered) =
                 if is_new { (records, duplicates, filtered) } else { (0, 0, 0) };
@@ -475,8 +475,8 @@ impl Writer {
                 salvaged,
             });
         }
-        for (feed, wanted) in gone {
-            self.remember(&mut batch, feed, wanted, OutputSet::EMPTY, true);
+        for (feed, pending) in gone {
+            self.remember(&mut batch, feed, pending, OutputSet::EMPTY, true);
         }
         let mut accepted: HashMap<u128, OutputSet> = HashMap::new();
         for slot in &mut self.outputs {
@@ -500,35 +500,21 @@ impl Writer {
     /// Adds a blob to what the state remembers of a batch: that it is known, or the outputs that have it.
     fn remember(
         &self,
-        batch: &mut state::Batch,
+        batch: &mut state::BatchCommit,
         feed: FeedIndex,
-        wanted: PendingBlob,
+        pending: PendingBlob,
         has: OutputSet,
         is_complete: bool,
     ) -> BlobKey {
-        let (tenant, content_type) = self.feeds.feed(feed);
-        let tenant_id = &tenant.tenant_id;
-        let key = self.key(feed, &wanted);
+        let key = self.feeds.key(feed, &pending.blob);
         if is_complete {
-            batch.known.push(state::known_blobs::line_of(tenant_id, content_type, &wanted.blob));
+            let (tenant, content_type) = self.feeds.feed(feed);
+            batch.known.push(state::known_blobs::line_of(&tenant.tenant_id, content_type, &pending.blob));
         } else if !has.is_empty() {
-            let tenant_id = tenant_id.clone();
-            let blob = wanted.blob;
-            batch.waiting.push(Waiting {
-                tenant_id,
-                content_type,
-                blob,
-                delivered_to: has,
-                has_failed: true,
-                failed_passes: wanted.failed_passes,
-            });
+            let pending = PendingBlob { delivered_to: has, has_failed: true, ..pending };
+            batch.pending.push((self.feeds.id(feed), pending));
         }
         key
-    }
-
-    fn key(&self, feed: FeedIndex, wanted: &PendingBlob) -> BlobKey {
-        let (tenant, content_type) = self.feeds.feed(feed);
-        BlobKey::new(&tenant.tenant_id, content_type, &wanted.blob.content_id)
     }
 }
 
@@ -687,7 +673,7 @@ impl Slot {
                     tenant_id: &tenant.tenant_id,
                     tenant_name: tenant.name.as_deref(),
                     content_type: content_type.name(),
-                    content_id: &written.wanted.blob.content_id,
+                    content_id: &written.pending.blob.content_id,
                     record_id: id.as_deref(),
                     reason: &rejected.reason,
                     record: rejected.line.as_bytes(),

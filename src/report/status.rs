@@ -67,9 +67,9 @@ pub fn of(
     now: Timestamp,
 ) -> Vec<FeedStatus> {
     let mut by_feed: HashMap<(&str, ContentType), OfFeed<'_>> = HashMap::new();
-    for waiting in &progress.waiting {
-        let of_feed = by_feed.entry((&waiting.tenant_id, waiting.content_type)).or_default();
-        *if waiting.has_failed { &mut of_feed.failed } else { &mut of_feed.waiting } += 1;
+    for ((tenant_id, content_type), pending) in &progress.pending {
+        let of_feed = by_feed.entry((tenant_id, *content_type)).or_default();
+        *if pending.has_failed { &mut of_feed.failed } else { &mut of_feed.waiting } += 1;
     }
     for quarantined in quarantine {
         let entry = &quarantined.entry;

@@ -24,9 +24,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     StateError, UNREADABLE,
-    progress::{Waiting, WaitingLine},
+    progress::{FeedId, PendingLine},
 };
 use crate::{
+    delivery::PendingBlob,
     disk::{self, FileContext, Position},
     feed::ContentType,
     limits,
@@ -40,7 +41,7 @@ const VERSION: u32 = 1;
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-enum Line {
+enum JournalLine {
     Version(u32),
     /// The end of a file before the pass first writes to it.
     Opened(Position),
@@ -48,8 +49,9 @@ enum Line {
     Committed {
         positions: Vec<Position>,
         known: Vec<String>,
-        waiting: Vec<WaitingLine>,
-        adopted: Vec<Key>,
+        #[serde(rename = "waiting")]
+        pending: Vec<PendingLine>,
+        adopted: Vec<RecordKey>,
     },
     /// The start of a feed's subscription.
     Started {
@@ -60,22 +62,22 @@ enum Line {
     /// The orphans of earlier passes.
     Orphans {
         passes: u32,
-        keys: Vec<Key>,
+        keys: Vec<RecordKey>,
     },
 }
 
 /// A record's key, written in hexadecimal digits because JSON numbers are too small for it.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-struct Key(u128);
+struct RecordKey(u128);
 
-impl From<Key> for String {
-    fn from(key: Key) -> Self {
+impl From<RecordKey> for String {
+    fn from(key: RecordKey) -> Self {
         format!("{:032x}", key.0)
     }
 }
 
-impl TryFrom<String> for Key {
+impl TryFrom<String> for RecordKey {
     type Error = std::num::ParseIntError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
@@ -83,12 +85,12 @@ impl TryFrom<String> for Key {
     }
 }
 
-/// Records that stand in an output file although their blobs are not known.
+/// Records that are in an output file although their blobs are not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Orphans {
-    /// Each key, and how often.
+    /// The number of records with each key.
     keys: HashMap<u128, u32>,
-    /// How many passes have begun since they were found. Not a time: clocks are wrong at times.
+    /// The number of passes that have begun since they were found. Not a time, because clocks can be wrong.
     passes: u32,
 }
 
@@ -97,7 +99,7 @@ impl Orphans {
         *self.keys.entry(key).or_default() += 1;
     }
 
-    /// Takes one away, if there is one of this key.
+    /// Removes one with this key. Returns whether there was one.
     pub fn adopt(&mut self, key: u128) -> bool {
         let Some(count) = self.keys.get_mut(&key) else { return false };
         *count -= 1;
@@ -107,44 +109,44 @@ impl Orphans {
         true
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// How many there are.
+    /// Returns the number of records.
     pub fn count(&self) -> u64 {
         self.keys.values().copied().map(u64::from).sum()
     }
 
-    fn keys(&self) -> Vec<Key> {
-        self.keys.iter().flat_map(|(&key, &count)| std::iter::repeat_n(Key(key), count as usize)).collect()
+    fn keys(&self) -> Vec<RecordKey> {
+        self.keys.iter().flat_map(|(&key, &count)| std::iter::repeat_n(RecordKey(key), count as usize)).collect()
     }
 }
 
-/// What the state records of a batch.
+/// What the state records of a batch of blobs.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct BatchCommit {
     /// The ends of the output files.
     pub positions: Vec<Position>,
     /// Lines of `known_blobs`.
     pub known: Vec<String>,
     /// Blobs that only some of the outputs have.
-    pub waiting: Vec<Waiting>,
+    pub pending: Vec<(FeedId, PendingBlob)>,
     /// Orphans that were adopted.
     pub adopted: Vec<u128>,
 }
 
-/// What an earlier pass left behind.
+/// What an earlier pass has left in the journal.
 #[derive(Debug, Default)]
-pub struct Left {
+pub struct RecoveredJournal {
     /// Lines for `known_blobs`.
     pub known: Vec<String>,
     /// Blobs that only some of the outputs have.
-    pub waiting: Vec<Waiting>,
-    /// Started subscriptions: tenant id, content type, time.
-    pub started: Vec<(String, ContentType, Timestamp)>,
-    /// Records that stand in an output file although their blobs are not known.
+    pub pending: Vec<(FeedId, PendingBlob)>,
+    /// Started subscriptions.
+    pub started: Vec<(FeedId, Timestamp)>,
+    /// Records that are in an output file although their blobs are not known.
     pub orphans: Orphans,
     /// The committed ends of the output files.
     positions: Vec<Position>,
@@ -158,57 +160,57 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal and finds out what an earlier pass left. The journal stays unchanged until [`Self::restart`].
+    /// Opens the journal and finds out what an earlier pass recovered. The journal stays unchanged until [`Self::restart`].
     /// `recover` returns the keys of the records that an output file contains after a committed position.
     pub fn open(
         working_dir: &Path,
         recover: impl Fn(&Position) -> io::Result<Vec<u128>>,
-    ) -> Result<(Self, Left), StateError> {
+    ) -> Result<(Self, RecoveredJournal), StateError> {
         let path = working_dir.join(FILE_NAME);
         disk::recover(&path).context("recover", &path)?;
         let file = disk::open_for_append(&path, 0o600).context("open", &path)?;
         let bytes = fs::read(&path).context("read", &path)?;
-        let mut left = read(&path, &bytes);
-        left.orphans.passes += 1;
-        if left.orphans.passes > limits::ORPHANS_PASSES_MAX {
-            left.orphans = Orphans::default();
+        let mut recovered = read(&path, &bytes);
+        recovered.orphans.passes += 1;
+        if recovered.orphans.passes > limits::ORPHANS_PASSES_MAX {
+            recovered.orphans = Orphans::default();
         }
-        let taken_over = left.orphans.count();
-        for position in std::mem::take(&mut left.positions) {
+        let earlier = recovered.orphans.count();
+        for position in std::mem::take(&mut recovered.positions) {
             for key in recover(&position).context("read", &position.path)? {
-                left.orphans.add(key);
+                recovered.orphans.add(key);
             }
         }
-        let found = left.orphans.count() - taken_over;
+        let found = recovered.orphans.count() - earlier;
         if found > 0 {
             log::info!(
                 "An earlier pass was cut off: {found} records are in the files already and will not be written again"
             );
         }
-        Ok((Self { path, file }, left))
+        Ok((Self { path, file }, recovered))
     }
 
-    /// Replaces the journal by what later passes still need of it. Known blobs that an earlier pass left must be durable in
-    /// `known_blobs` by now.
+    /// Replaces the journal with what later passes still need of it. The known blobs in it must be durable in `known_blobs`
+    /// before.
     pub fn restart(
         &mut self,
         orphans: &Orphans,
-        waiting: &[Waiting],
-        started: &[(String, ContentType, Timestamp)],
+        pending: &[(FeedId, PendingBlob)],
+        started: &[(FeedId, Timestamp)],
     ) -> Result<(), StateError> {
-        let mut lines = vec![Line::Version(VERSION)];
-        lines.extend(started.iter().map(|(tenant_id, content_type, at)| Line::Started {
+        let mut lines = vec![JournalLine::Version(VERSION)];
+        lines.extend(started.iter().map(|((tenant_id, content_type), at)| JournalLine::Started {
             tenant_id: tenant_id.clone(),
             content_type: content_type.name().to_owned(),
             at: *at,
         }));
         if !orphans.is_empty() {
-            lines.push(Line::Orphans { passes: orphans.passes, keys: orphans.keys() });
+            lines.push(JournalLine::Orphans { passes: orphans.passes, keys: orphans.keys() });
         }
-        if !waiting.is_empty() {
-            let waiting = waiting.iter().map(WaitingLine::from).collect();
+        if !pending.is_empty() {
+            let pending = pending.iter().map(PendingLine::from).collect();
             let (positions, known, adopted) = Default::default();
-            lines.push(Line::Committed { positions, known, waiting, adopted });
+            lines.push(JournalLine::Committed { positions, known, pending, adopted });
         }
         let text: String = lines.iter().map(text_of).collect();
         let replaced = disk::replace_with(&self.path, 0o600, text.as_bytes());
@@ -220,7 +222,7 @@ impl Journal {
 
     /// Records where an output file ends before this pass first writes to it.
     pub fn opened(&mut self, position: Position) -> Result<(), StateError> {
-        self.append(&Line::Opened(position))
+        self.append(&JournalLine::Opened(position))
     }
 
     /// Records that a feed's subscription was started.
@@ -231,37 +233,37 @@ impl Journal {
         at: Timestamp,
     ) -> Result<(), StateError> {
         let (tenant_id, content_type) = (tenant_id.to_owned(), content_type.name().to_owned());
-        self.append(&Line::Started { tenant_id, content_type, at })
+        self.append(&JournalLine::Started { tenant_id, content_type, at })
     }
 
     /// Commits a batch that is durable in its outputs.
-    pub fn committed(&mut self, batch: &Batch) -> Result<(), StateError> {
-        self.append(&Line::Committed {
+    pub fn committed(&mut self, batch: &BatchCommit) -> Result<(), StateError> {
+        self.append(&JournalLine::Committed {
             positions: batch.positions.clone(),
             known: batch.known.clone(),
-            waiting: batch.waiting.iter().map(WaitingLine::from).collect(),
-            adopted: batch.adopted.iter().copied().map(Key).collect(),
+            pending: batch.pending.iter().map(PendingLine::from).collect(),
+            adopted: batch.adopted.iter().copied().map(RecordKey).collect(),
         })
     }
 
-    fn append(&mut self, line: &Line) -> Result<(), StateError> {
+    fn append(&mut self, line: &JournalLine) -> Result<(), StateError> {
         // A torn line that cannot be removed is harmless: reading ends there.
         Ok(disk::append_durably(&mut self.file, text_of(line).as_bytes()).context("write", &self.path)?)
     }
 }
 
-fn text_of(line: &Line) -> String {
+fn text_of(line: &JournalLine) -> String {
     serde_json::to_string(line).expect("what is written is text, numbers and paths of text") + "\n"
 }
 
 /// Reads up to the first line that is not whole.
-fn read(path: &Path, bytes: &[u8]) -> Left {
-    let mut left = Left::default();
+fn read(path: &Path, bytes: &[u8]) -> RecoveredJournal {
+    let mut recovered = RecoveredJournal::default();
     let mut lines = bytes
         .split_inclusive(|&byte| byte == b'\n')
-        .map(|line| line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<Line>(line).ok()));
+        .map(|line| line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<JournalLine>(line).ok()));
     match lines.next() {
-        None | Some(Some(Line::Version(VERSION))) => {}
+        None | Some(Some(JournalLine::Version(VERSION))) => {}
         Some(_) => {
             let copy = path.with_extension(UNREADABLE);
             log::warn!(
@@ -272,7 +274,7 @@ fn read(path: &Path, bytes: &[u8]) -> Left {
             );
             // If there is no room for the copy, the pass goes on without it.
             let _ = disk::replace_with(&copy, 0o600, bytes);
-            return left;
+            return recovered;
         }
     }
     while let Some(line) = lines.next() {
@@ -287,34 +289,34 @@ fn read(path: &Path, bytes: &[u8]) -> Left {
             break;
         };
         match line {
-            Line::Version(_) => {}
-            Line::Opened(position) => left.open(position),
-            Line::Started { tenant_id, content_type, at } => {
+            JournalLine::Version(_) => {}
+            JournalLine::Opened(position) => recovered.open(position),
+            JournalLine::Started { tenant_id, content_type, at } => {
                 let content_type = ContentType::from_name(&content_type);
-                left.started.extend(content_type.map(|content_type| (tenant_id, content_type, at)));
+                recovered.started.extend(content_type.map(|content_type| ((tenant_id, content_type), at)));
             }
-            Line::Orphans { passes, keys } => {
-                left.orphans.passes = passes;
+            JournalLine::Orphans { passes, keys } => {
+                recovered.orphans.passes = passes;
                 for key in keys {
-                    left.orphans.add(key.0);
+                    recovered.orphans.add(key.0);
                 }
             }
-            Line::Committed { positions, known, waiting, adopted } => {
+            JournalLine::Committed { positions, known, pending, adopted } => {
                 for position in positions {
-                    left.move_to(position);
+                    recovered.move_to(position);
                 }
-                left.known.extend(known);
-                left.waiting.extend(waiting.into_iter().filter_map(WaitingLine::read));
+                recovered.known.extend(known);
+                recovered.pending.extend(pending.into_iter().filter_map(PendingLine::read));
                 for key in adopted {
-                    left.orphans.adopt(key.0);
+                    recovered.orphans.adopt(key.0);
                 }
             }
         }
     }
-    left
+    recovered
 }
 
-impl Left {
+impl RecoveredJournal {
     /// Records an opened file. Another file of this path was rotated, and everything in it was committed or written again.
     fn open(&mut self, position: Position) {
         self.positions.retain(|known| {

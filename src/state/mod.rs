@@ -25,6 +25,7 @@ pub mod quarantine;
 pub mod record_ids;
 
 use std::{
+    collections::HashMap,
     io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -33,19 +34,19 @@ use std::{
 use jiff::Timestamp;
 
 pub use dead_letters::{DeadLetter, DeadLetters};
-pub use journal::Batch;
+pub use journal::BatchCommit;
 pub use known_blobs::{BlobKey, KnownBlobs};
-pub use progress::{FeedProgress, Progress, TenantProgress, Waiting};
-pub use record_ids::Content;
+pub use progress::{FeedId, FeedProgress, Progress, TenantProgress};
+pub use record_ids::ContentHour;
 
 use crate::{
     clock::Clock,
-    delivery::{OutputName, OutputSet},
+    delivery::{OutputName, OutputSet, PendingBlob},
     disk::{self, FileContext, FileError, Position},
     error::Explain,
     feed::ContentType,
 };
-use journal::{Journal, Left, Orphans};
+use journal::{Journal, Orphans, RecoveredJournal};
 use known_blobs::KnownBlobsFile;
 use record_ids::RecordIds;
 
@@ -95,20 +96,20 @@ pub fn open(
     disk::create_folder(working_dir, 0o700).context("create the folder", working_dir)?;
     inspect(working_dir)?;
     let (mut known_blobs, mut known) = KnownBlobsFile::open(working_dir)?;
-    let (mut journal, left) = Journal::open(working_dir, recover)?;
-    let Left { known: left_known, waiting, started, orphans, .. } = left;
-    known_blobs.rewrite_tail(&left_known)?;
+    let (mut journal, recovered) = Journal::open(working_dir, recover)?;
+    let RecoveredJournal { known: recovered, pending, started, orphans, .. } = recovered;
+    known_blobs.rewrite_tail(&recovered)?;
     let is_new = |line: &String| known_blobs::key_of(line).is_some_and(|key| known.insert(key));
-    let missing: Vec<_> = left_known.into_iter().filter(is_new).collect();
+    let missing: Vec<_> = recovered.into_iter().filter(is_new).collect();
     known_blobs.append(&missing)?;
     known_blobs.sync()?;
-    journal.restart(&orphans, &waiting, &started)?;
+    journal.restart(&orphans, &pending, &started)?;
     let mut progress = Progress::recover(working_dir)?;
-    for (tenant_id, content_type, at) in started {
-        let feed = progress.feeds.entry((tenant_id, content_type)).or_default();
+    for (feed, at) in started {
+        let feed = progress.feeds.entry(feed).or_default();
         feed.subscription_started = feed.subscription_started.max(Some(at));
     }
-    progress.waiting = merged(progress.waiting, waiting, &known);
+    progress.pending = merged(progress.pending, pending, &known);
     let record_ids = (!dedup.is_zero()).then(|| RecordIds::new(working_dir, dedup, &progress, clock));
     let (working_dir, clock) = (working_dir.to_owned(), clock.clone());
     let ledger = Ledger { working_dir, known_blobs, journal, record_ids, orphans, clock };
@@ -153,21 +154,26 @@ pub fn peek(working_dir: &Path) -> Result<(KnownBlobs, Progress), StateError> {
 }
 
 /// Returns each pending blob that is not known once, with all outputs that have it.
-fn merged(first: Vec<Waiting>, then: Vec<Waiting>, known: &KnownBlobs) -> Vec<Waiting> {
-    let mut places = std::collections::HashMap::new();
-    let mut merged: Vec<Waiting> = Vec::new();
-    for waiting in first.into_iter().chain(then) {
-        if known.contains(&waiting.tenant_id, waiting.content_type, &waiting.blob.content_id) {
+fn merged(
+    first: Vec<(FeedId, PendingBlob)>,
+    then: Vec<(FeedId, PendingBlob)>,
+    known: &KnownBlobs,
+) -> Vec<(FeedId, PendingBlob)> {
+    let mut places = HashMap::new();
+    let mut merged: Vec<(FeedId, PendingBlob)> = Vec::new();
+    for (feed, pending) in first.into_iter().chain(then) {
+        let (tenant_id, content_type) = &feed;
+        if known.contains(tenant_id, *content_type, &pending.blob.content_id) {
             continue;
         }
-        let key = BlobKey::new(&waiting.tenant_id, waiting.content_type, &waiting.blob.content_id);
+        let key = BlobKey::new(tenant_id, *content_type, &pending.blob.content_id);
         let place = *places.entry(key).or_insert(merged.len());
         match merged.get_mut(place) {
-            Some(there) => {
-                there.delivered_to = there.delivered_to.or(waiting.delivered_to);
-                there.failed_passes = there.failed_passes.max(waiting.failed_passes);
+            Some((_, existing)) => {
+                existing.delivered_to = existing.delivered_to.or(pending.delivered_to);
+                existing.failed_passes = existing.failed_passes.max(pending.failed_passes);
             }
-            None => merged.push(waiting),
+            None => merged.push((feed, pending)),
         }
     }
     merged
@@ -255,7 +261,7 @@ impl Ledger {
     /// 2. Write the journal's line, which commits the whole batch. After a crash in the middle of it the blobs are unknown
     ///    and their records are orphans.
     /// 3. Append to `known_blobs`. After a crash before this is durable the lines are restored from the journal.
-    pub fn commit(&mut self, batch: &Batch, ids: &[(u128, OutputSet, Content)]) -> Result<(), StateError> {
+    pub fn commit(&mut self, batch: &BatchCommit, ids: &[(u128, OutputSet, ContentHour)]) -> Result<(), StateError> {
         if let Some(record_ids) = &mut self.record_ids {
             record_ids.append(ids)?;
         }
@@ -308,7 +314,7 @@ mod tests {
     enum Step {
         /// A batch of this number of blobs is committed, each with one record.
         Commit(u32),
-        /// A batch that one output has and the other has not.
+        /// A batch that only one of two outputs has is committed.
         CommitPartly,
         /// The pass ends in order, and another one begins this number of hours later.
         Finish(u64),
@@ -336,7 +342,7 @@ mod tests {
     struct Model {
         /// By number: when it expires.
         known: BTreeMap<u32, Timestamp>,
-        waiting: BTreeMap<u32, Timestamp>,
+        pending: BTreeMap<u32, Timestamp>,
         /// By number: when it was delivered.
         records: BTreeMap<u32, Timestamp>,
     }
@@ -392,9 +398,9 @@ mod tests {
                     self.next += count;
                     let known =
                         numbers.iter().map(|&number| known_blobs::line_of(TENANT, FEED, &self.blob(number)));
-                    let batch = Batch { known: known.collect(), ..Batch::default() };
+                    let batch = BatchCommit { known: known.collect(), ..BatchCommit::default() };
                     let everywhere = OutputSet::EMPTY.with(OutputName::File);
-                    let content = Content::new(TENANT, FEED, self.now);
+                    let content = ContentHour::new(TENANT, FEED, self.now);
                     let ids: Vec<_> =
                         numbers.iter().map(|&number| (id_of(number), everywhere, content)).collect();
                     self.ledger.as_mut().expect("a pass").commit(&batch, &ids).expect("room");
@@ -407,18 +413,12 @@ mod tests {
                     let (number, blob) = (self.next, self.blob(self.next));
                     self.next += 1;
                     let delivered_to = OutputSet::EMPTY.with(OutputName::File);
-                    let waiting = Waiting {
-                        tenant_id: TENANT.to_owned(),
-                        content_type: FEED,
-                        blob,
-                        delivered_to,
-                        has_failed: true,
-                        failed_passes: 0,
-                    };
-                    let batch = Batch { waiting: vec![waiting.clone()], ..Batch::default() };
+                    let pending = PendingBlob { blob, delivered_to, has_failed: true, failed_passes: 0 };
+                    let pending = ((TENANT.to_owned(), FEED), pending);
+                    let batch = BatchCommit { pending: vec![pending.clone()], ..BatchCommit::default() };
                     self.ledger.as_mut().expect("a pass").commit(&batch, &[]).expect("room");
-                    self.progress.waiting.push(waiting);
-                    self.model.waiting.insert(number, self.now + LIFE);
+                    self.progress.pending.push(pending);
+                    self.model.pending.insert(number, self.now + LIFE);
                 }
                 Step::Finish(hours) => {
                     let feed = FeedProgress { listed_until: Some(self.now), ..FeedProgress::default() };
@@ -460,8 +460,8 @@ mod tests {
                 open(self.folder.path(), DEDUP, &clock, |_| Ok(Vec::new())).expect("a usable state");
             self.synced = fs::metadata(self.known_blobs()).expect("a file").len();
             let is_known = |number: u32| known.contains(TENANT, FEED, &format!("blob${number}"));
-            let waits = |number: u32| {
-                progress.waiting.iter().any(|waiting| waiting.blob.content_id == format!("blob${number}"))
+            let is_pending = |number: u32| {
+                progress.pending.iter().any(|(_, it)| it.blob.content_id == format!("blob${number}"))
             };
             for number in 0..self.next {
                 match self.model.known.get(&number) {
@@ -471,12 +471,12 @@ mod tests {
                     Some(_) => {}
                     None => assert!(!is_known(number), "blob {number} was never committed"),
                 }
-                assert_eq!(waits(number), self.model.waiting.contains_key(&number), "blob {number} waits");
-                // Nothing is forgotten that may be repeated by what is still to be listed, or waits.
+                assert_eq!(is_pending(number), self.model.pending.contains_key(&number), "blob {number}");
+                // An Id is remembered while content that may repeat it is pending or not listed yet.
                 let feed = progress.feeds.get(&(TENANT.to_owned(), FEED));
                 let listed_until = feed.and_then(|feed| feed.listed_until);
                 let to_list = listed_until.unwrap_or(Timestamp::MIN).max(self.now - LIFE);
-                let oldest = progress.waiting.iter().map(|waiting| waiting.blob.created).min();
+                let oldest = progress.pending.iter().map(|(_, pending)| pending.blob.created).min();
                 let oldest = oldest.map_or(to_list, |oldest| oldest.max(self.now - limits::KNOWN_MAX));
                 let since = to_list.min(oldest) - DEDUP;
                 let mut has = |id| !ledger.outputs_with(id, None).expect("readable files").is_empty();

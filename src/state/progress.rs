@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{StateError, UNREADABLE};
 use crate::{
-    delivery::OutputSet,
+    delivery::{OutputSet, PendingBlob},
     disk::{self, FileContext},
     feed::{ContentType, ListedBlob},
     limits::STATE_BUFFER_BYTES,
@@ -29,15 +29,18 @@ pub const FILE_NAME: &str = "progress";
 
 const VERSION: u32 = 1;
 
+/// A feed: the tenant's id and the content type.
+pub type FeedId = (String, ContentType);
+
 /// The progress of feeds and tenants, and the pending blobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// By tenant id and content type.
-    pub feeds: BTreeMap<(String, ContentType), FeedProgress>,
+    /// The progress of each feed.
+    pub feeds: BTreeMap<FeedId, FeedProgress>,
     /// By tenant id.
     pub tenants: BTreeMap<String, TenantProgress>,
     /// Listed blobs that not every output has.
-    pub waiting: Vec<Waiting>,
+    pub pending: Vec<(FeedId, PendingBlob)>,
 }
 
 /// The progress of a feed.
@@ -74,27 +77,10 @@ pub struct TenantProgress {
     pub throttled_at: Option<Timestamp>,
 }
 
-/// A pending blob.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Whose it is.
-    pub tenant_id: String,
-    /// Of which feed.
-    pub content_type: ContentType,
-    /// As it was listed.
-    pub blob: ListedBlob,
-    /// Outputs that have its records already.
-    pub delivered_to: OutputSet,
-    /// Whether it failed when it was tried last; otherwise it was not tried.
-    pub has_failed: bool,
-    /// In how many passes all tries failed because its body could not be read.
-    pub failed_passes: u32,
-}
-
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-enum Line {
+enum ProgressLine {
     Version(u32),
     Feed {
         tenant_id: String,
@@ -107,13 +93,14 @@ enum Line {
         #[serde(flatten)]
         progress: TenantProgress,
     },
-    Waiting(WaitingLine),
+    #[serde(rename = "waiting")]
+    Pending(PendingLine),
 }
 
 /// The form in which a pending blob is written, here and in the journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct WaitingLine {
+pub(super) struct PendingLine {
     tenant_id: String,
     content_type: String,
     content_id: String,
@@ -126,10 +113,10 @@ pub(super) struct WaitingLine {
     failed_passes: u32,
 }
 
-impl From<&Waiting> for WaitingLine {
-    fn from(waiting: &Waiting) -> Self {
-        let Waiting { tenant_id, content_type, blob, delivered_to, has_failed, failed_passes } =
-            waiting.clone();
+impl From<&(FeedId, PendingBlob)> for PendingLine {
+    fn from(pending: &(FeedId, PendingBlob)) -> Self {
+        let ((tenant_id, content_type), pending) = pending.clone();
+        let PendingBlob { blob, delivered_to, has_failed, failed_passes } = pending;
         Self {
             tenant_id,
             content_type: content_type.name().to_owned(),
@@ -144,21 +131,19 @@ impl From<&Waiting> for WaitingLine {
     }
 }
 
-impl WaitingLine {
-    pub(super) fn read(self) -> Option<Waiting> {
-        Some(Waiting {
-            tenant_id: self.tenant_id,
-            content_type: ContentType::from_name(&self.content_type)?,
-            blob: ListedBlob {
-                content_id: redact::content_id(self.content_id),
-                content_uri: self.content_uri,
-                created: self.content_created,
-                expiration: self.content_expiration,
-            },
-            delivered_to: OutputSet::parse(&self.delivered_to)?,
-            has_failed: self.has_failed,
-            failed_passes: self.failed_passes,
-        })
+impl PendingLine {
+    /// Returns `None` if the content type or an output is unknown.
+    pub(super) fn read(self) -> Option<(FeedId, PendingBlob)> {
+        let content_type = ContentType::from_name(&self.content_type)?;
+        let blob = ListedBlob {
+            content_id: redact::content_id(self.content_id),
+            content_uri: self.content_uri,
+            created: self.content_created,
+            expiration: self.content_expiration,
+        };
+        let delivered_to = OutputSet::parse(&self.delivered_to)?;
+        let Self { has_failed, failed_passes, .. } = self;
+        Some(((self.tenant_id, content_type), PendingBlob { blob, delivered_to, has_failed, failed_passes }))
     }
 }
 
@@ -203,8 +188,8 @@ impl Progress {
                 line => serde_json::from_str(&line?),
             };
             let added = match (index, line) {
-                (0, Ok(Line::Version(VERSION))) => Ok(()),
-                (0, Ok(Line::Version(_))) => Err("of a later version"),
+                (0, Ok(ProgressLine::Version(VERSION))) => Ok(()),
+                (0, Ok(ProgressLine::Version(_))) => Err("of a later version"),
                 (0, _) | (_, Err(_)) => Err("damaged"),
                 (_, Ok(line)) => progress.add(line),
             };
@@ -215,17 +200,17 @@ impl Progress {
         Ok(Ok(progress))
     }
 
-    fn add(&mut self, line: Line) -> Result<(), &'static str> {
+    fn add(&mut self, line: ProgressLine) -> Result<(), &'static str> {
         match line {
-            Line::Version(_) => return Err("damaged"),
-            Line::Feed { tenant_id, content_type, progress } => {
+            ProgressLine::Version(_) => return Err("damaged"),
+            ProgressLine::Feed { tenant_id, content_type, progress } => {
                 let content_type = ContentType::from_name(&content_type).ok_or("damaged")?;
                 self.feeds.insert((tenant_id, content_type), progress);
             }
-            Line::Tenant { tenant_id, progress } => {
+            ProgressLine::Tenant { tenant_id, progress } => {
                 self.tenants.insert(tenant_id, progress);
             }
-            Line::Waiting(waiting) => self.waiting.push(waiting.read().ok_or("damaged")?),
+            ProgressLine::Pending(pending) => self.pending.push(pending.read().ok_or("damaged")?),
         }
         Ok(())
     }
@@ -235,13 +220,13 @@ impl Progress {
     pub fn followed_by(mut self, mut later: Self) -> Self {
         self.feeds.append(&mut later.feeds);
         self.tenants.append(&mut later.tenants);
-        self.waiting.append(&mut later.waiting);
+        self.pending.append(&mut later.pending);
         self
     }
 
     /// Replaces the file durably.
     pub fn write(&self, working_dir: &Path) -> Result<(), StateError> {
-        let feeds = self.feeds.iter().map(|((tenant_id, content_type), feed)| Line::Feed {
+        let feeds = self.feeds.iter().map(|((tenant_id, content_type), feed)| ProgressLine::Feed {
             tenant_id: tenant_id.clone(),
             content_type: content_type.name().to_owned(),
             progress: feed.clone(),
@@ -249,14 +234,14 @@ impl Progress {
         let tenants = self
             .tenants
             .iter()
-            .map(|(tenant_id, tenant)| Line::Tenant { tenant_id: tenant_id.clone(), progress: *tenant });
-        let waiting = self.waiting.iter().map(|waiting| Line::Waiting(waiting.into()));
+            .map(|(tenant_id, tenant)| ProgressLine::Tenant { tenant_id: tenant_id.clone(), progress: *tenant });
+        let pending = self.pending.iter().map(|pending| ProgressLine::Pending(pending.into()));
         let path = path(working_dir);
         let written = disk::replace(
             &path,
             0o600,
             |to| {
-                for line in iter::once(Line::Version(VERSION)).chain(feeds).chain(tenants).chain(waiting) {
+                for line in iter::once(ProgressLine::Version(VERSION)).chain(feeds).chain(tenants).chain(pending) {
                     serde_json::to_writer(&mut *to, &line)?;
                     to.write_all(b"\n")?;
                 }
@@ -292,9 +277,7 @@ mod tests {
         let tenant = TenantProgress { requests_per_minute: 1900, throttled_at: Some(time) };
         progress.tenants.insert("a".to_owned(), tenant);
         progress.tenants.insert("b".to_owned(), TenantProgress { throttled_at: None, ..tenant });
-        progress.waiting.push(Waiting {
-            tenant_id: "a".to_owned(),
-            content_type: ContentType::AuditGeneral,
+        let pending = PendingBlob {
             blob: ListedBlob {
                 content_id: "x,\"y\"$".to_owned(),
                 content_uri: "https://a/b".to_owned(),
@@ -304,7 +287,8 @@ mod tests {
             delivered_to: OutputSet::EMPTY.with(OutputName::File),
             has_failed: true,
             failed_passes: 2,
-        });
+        };
+        progress.pending.push((("a".to_owned(), ContentType::AuditGeneral), pending));
         progress.write(folder.path()).expect("room");
         assert_eq!(Progress::read(folder.path()).expect("a file"), progress);
     }

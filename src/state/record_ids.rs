@@ -44,14 +44,14 @@ const BLOCK_HEAD_BYTES: usize = 16;
 
 /// The hour of a feed's content in which a record's blob became available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Content {
+pub struct ContentHour {
     /// A hash of the tenant and the content type.
     feed: u64,
     /// The hour since 1970.
     hour: u32,
 }
 
-impl Content {
+impl ContentHour {
     /// Returns the content hour of a blob of this feed.
     pub fn new(tenant_id: &str, content_type: ContentType, created: Timestamp) -> Self {
         Self { feed: feed_key(tenant_id, content_type), hour: hour_of(created) }
@@ -93,7 +93,7 @@ struct Needed {
 }
 
 impl Needed {
-    fn includes(&self, content: Content) -> bool {
+    fn includes(&self, content: ContentHour) -> bool {
         content.hour >= *self.by_feed.get(&content.feed).unwrap_or(&self.others)
     }
 
@@ -135,9 +135,9 @@ impl RecordIds {
         for ((tenant_id, content_type), feed) in &progress.feeds {
             remaining.entry(feed_key(tenant_id, *content_type)).or_default().listed_until = feed.listed_until;
         }
-        for waiting in &progress.waiting {
-            let feed = remaining.entry(feed_key(&waiting.tenant_id, waiting.content_type)).or_default();
-            let created = waiting.blob.created;
+        for ((tenant_id, content_type), pending) in &progress.pending {
+            let feed = remaining.entry(feed_key(tenant_id, *content_type)).or_default();
+            let created = pending.blob.created;
             feed.oldest_pending = Some(feed.oldest_pending.map_or(created, |oldest| oldest.min(created)));
         }
         Self {
@@ -166,8 +166,8 @@ impl RecordIds {
 
     /// Remembers keys durably, with the outputs that accepted their records and the content of their blobs. The records
     /// must be durable in these outputs.
-    pub fn append(&mut self, ids: &[(u128, OutputSet, Content)]) -> Result<(), StateError> {
-        let mut files: HashMap<OutputSet, BTreeMap<Content, Vec<u128>>> = HashMap::new();
+    pub fn append(&mut self, ids: &[(u128, OutputSet, ContentHour)]) -> Result<(), StateError> {
+        let mut files: HashMap<OutputSet, BTreeMap<ContentHour, Vec<u128>>> = HashMap::new();
         let sets = &mut self.loaded()?.sets;
         for &(key, outputs, content) in ids.iter().filter(|(_, outputs, _)| !outputs.is_empty()) {
             if sets.entry(outputs).or_default().insert(key) {
@@ -292,7 +292,7 @@ impl Blocks {
             if keys == 0 || end > length {
                 break;
             }
-            let content = Content { feed: u64::from_be_bytes(feed), hour: u32::from_be_bytes(hour) };
+            let content = ContentHour { feed: u64::from_be_bytes(feed), hour: u32::from_be_bytes(hour) };
             if needed.includes(content) {
                 blocks.spans.push((start, usize::try_from(keys).unwrap_or(usize::MAX)));
             }
@@ -382,8 +382,8 @@ mod tests {
         start + jiff::SignedDuration::from_hours(hours)
     }
 
-    fn content(hours: i64) -> Content {
-        Content::new(TENANT, FEED, at(hours))
+    fn content(hours: i64) -> ContentHour {
+        ContentHour::new(TENANT, FEED, at(hours))
     }
 
     /// Returns the Ids at hour `now` of a feed that is listed up to hour `listed_until`.

@@ -91,14 +91,9 @@ impl<'a> Books<'a> {
         }
     }
 
-    pub(super) fn key(&self, feed: FeedIndex, blob: &ListedBlob) -> BlobKey {
-        let (tenant, content_type) = self.feeds.feed(feed);
-        BlobKey::new(&tenant.tenant_id, content_type, &blob.content_id)
-    }
-
     /// Adds a blob that an earlier pass has listed and not delivered.
     pub(super) fn carry_over(&mut self, feed: FeedIndex, pending: PendingBlob) {
-        let key = self.key(feed, &pending.blob);
+        let key = self.feeds.key(feed, &pending.blob);
         self.by_feed[feed.place()].carried_over.insert(key, pending);
     }
 
@@ -109,7 +104,7 @@ impl<'a> Books<'a> {
 
     /// Adds a blob that a listing names. A blob that was carried over keeps its history.
     pub(super) fn list(&mut self, feed: FeedIndex, blob: ListedBlob, is_wanted: bool) -> Listed {
-        let key = self.key(feed, &blob);
+        let key = self.feeds.key(feed, &blob);
         if !self.listed.insert(key) {
             return Listed::Before;
         }
@@ -155,13 +150,13 @@ impl<'a> Books<'a> {
     /// A pool thread downloads the blob.
     pub(super) fn download(&mut self, feed: FeedIndex, pending: &PendingBlob) {
         let in_flight = InFlight { feed, pending: pending.clone(), is_downloaded: false };
-        self.in_flight.insert(self.key(feed, &pending.blob), in_flight);
+        self.in_flight.insert(self.feeds.key(feed, &pending.blob), in_flight);
     }
 
     /// The writer has the blob.
     pub(super) fn downloaded(&mut self, feed: FeedIndex, pending: &PendingBlob, bytes: usize) {
         self.by_feed[feed.place()].counts.bytes += bytes as u64;
-        let key = self.key(feed, &pending.blob);
+        let key = self.feeds.key(feed, &pending.blob);
         if let Some(in_flight) = self.in_flight.get_mut(&key) {
             in_flight.is_downloaded = true;
         }
@@ -201,12 +196,12 @@ impl<'a> Books<'a> {
 
     /// The blob cannot be fetched any more.
     pub(super) fn lose(&mut self, feed: FeedIndex, pending: &PendingBlob) {
-        self.in_flight.remove(&self.key(feed, &pending.blob));
+        self.in_flight.remove(&self.feeds.key(feed, &pending.blob));
         self.settle(feed, End::Gone);
     }
 
     fn keep(&mut self, feed: FeedIndex, pending: PendingBlob, end: End) {
-        self.in_flight.remove(&self.key(feed, &pending.blob));
+        self.in_flight.remove(&self.feeds.key(feed, &pending.blob));
         self.settle(feed, end);
         self.undelivered.push((feed, pending));
     }

@@ -9,7 +9,7 @@ use crate::{
     limits::QUIET_FEED_NOTICE,
     pass::feeds::FeedIndex,
     report::{FeedReport, Stop, Summary},
-    state::{FeedProgress, Progress, Waiting},
+    state::{FeedProgress, Progress},
 };
 
 impl Scheduler<'_> {
@@ -27,23 +27,11 @@ impl Scheduler<'_> {
         }
         for feed in self.feeds.feeds() {
             let (report, of_feed) = self.report(feed);
-            let (tenant, content_type) = self.feeds.feed(feed);
-            progress.feeds.insert((tenant.tenant_id.clone(), content_type), of_feed);
+            progress.feeds.insert(self.feeds.id(feed), of_feed);
             reports.push(report);
         }
-        for (feed, pending) in self.books.close() {
-            let (tenant, content_type) = self.feeds.feed(feed);
-            let PendingBlob { blob, delivered_to, has_failed, failed_passes } = pending;
-            let tenant_id = tenant.tenant_id.clone();
-            progress.waiting.push(Waiting {
-                tenant_id,
-                content_type,
-                blob,
-                delivered_to,
-                has_failed,
-                failed_passes,
-            });
-        }
+        let pending = self.books.close();
+        progress.pending = pending.into_iter().map(|(feed, pending)| (self.feeds.id(feed), pending)).collect();
         self.line_limit.sum_up();
         let any_login = self.tenants.iter().any(|tenant| tenant.session.has_logged_in());
         (Summary { feeds: reports, any_login, stop: self.stop }, progress)

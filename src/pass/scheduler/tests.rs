@@ -175,14 +175,9 @@ fn log_in(scheduler: &mut Scheduler<'_>, job: &Job, lifetime: Duration, now: Ins
     scheduler.done(job.ticket, Outcome::LoggedIn(tenant, Token::of_a_test(lifetime)), now);
 }
 
-fn key(feeds: &Feeds, feed: FeedIndex, blob: &ListedBlob) -> BlobKey {
-    let (tenant, content_type) = feeds.feed(feed);
-    BlobKey::new(&tenant.tenant_id, content_type, &blob.content_id)
-}
-
 /// Lets the writer commit a blob.
 pub(super) fn commit(scheduler: &mut Scheduler<'_>, feed: FeedIndex, pending: &PendingBlob) {
-    let key = key(scheduler.feeds, feed, &pending.blob);
+    let key = scheduler.feeds.key(feed, &pending.blob);
     let has = OutputSet::EMPTY;
     let committed = CommittedBlob {
         key,
@@ -245,7 +240,7 @@ fn the_deadline_stops_new_work_and_what_is_left_is_counted() {
     let (summary, progress) = scheduler.finish();
     let counts = total(&summary);
     assert_eq!((counts.listed, counts.delivered, counts.left), (5, 2, 3));
-    assert_eq!(progress.waiting.len(), 3);
+    assert_eq!(progress.pending.len(), 3);
 }
 
 #[test]
@@ -316,7 +311,7 @@ fn a_tenant_that_is_throttled_for_ever_is_left_to_the_next_pass() {
         assert!(now - start <= THROTTLED_MAX, "{:?}", now - start);
         let (summary, progress) = scheduler.finish();
         assert_eq!(total(&summary).failed, 20, "{retry_after:?}");
-        assert_eq!(progress.waiting.len(), 20);
+        assert_eq!(progress.pending.len(), 20);
     }
 }
 
@@ -345,7 +340,7 @@ fn what_no_working_output_lacks_is_not_downloaded_and_what_all_lack_goes_first()
     assert!(scheduler.is_over());
     let (summary, progress) = scheduler.finish();
     assert_eq!(total(&summary).left, 2);
-    assert!(progress.waiting.iter().all(|waiting| waiting.delivered_to == file), "{progress:?}");
+    assert!(progress.pending.iter().all(|(_, pending)| pending.delivered_to == file), "{progress:?}");
 }
 
 #[test]
@@ -547,7 +542,7 @@ fn any_pass(seed: u64) {
         while let Some(job) = scheduler.next(now) {
             assert!(running.iter().all(|other| !is_same(other, &job)), "{job:?} runs twice");
             if let Some((feed, pending)) = download_of(&job) {
-                let key = key(&feeds, feed, &pending.blob);
+                let key = feeds.key(feed, &pending.blob);
                 assert!(!safe.contains(&key) && !gone.contains(&key), "{job:?} comes again");
             }
             running.push(job);
@@ -572,7 +567,7 @@ fn any_pass(seed: u64) {
             let mut outcome = good_outcome(&feeds, work, &fresh);
             match &mut outcome {
                 Outcome::PageListed(feed, request, page) => {
-                    listed.extend(page.blobs.iter().map(|blob| key(&feeds, *feed, &blob)));
+                    listed.extend(page.blobs.iter().map(|blob| feeds.key(*feed, &blob)));
                     let has_next = random.u8(..3) > 0 && request.number() < 5;
                     page.next = has_next.then(|| format!("{}", pages.get()));
                 }
@@ -587,22 +582,22 @@ fn any_pass(seed: u64) {
         scheduler.done(ticket, outcome, now);
         for effect in scheduler.drain_effects() {
             if let Effect::RememberGone(feed, pending) = effect {
-                assert!(gone.insert(key(&feeds, feed, &pending.blob)), "gone twice");
+                assert!(gone.insert(feeds.key(feed, &pending.blob)), "gone twice");
             }
         }
         if random.u8(..3) == 0 {
             for (feed, pending) in std::mem::take(&mut with_writer) {
-                assert!(safe.insert(key(&feeds, feed, &pending.blob)), "delivered twice");
+                assert!(safe.insert(feeds.key(feed, &pending.blob)), "delivered twice");
                 commit(&mut scheduler, feed, &pending);
             }
         }
     }
-    let (_, Progress { waiting, .. }) = scheduler.finish(); // which asserts the balance
+    let (_, Progress { pending, .. }) = scheduler.finish(); // which asserts the balance
     let mut accounted: HashSet<_> = safe.union(&gone).copied().collect();
     assert_eq!(accounted.len(), safe.len() + gone.len());
-    for waiting in waiting {
-        let key = BlobKey::new(&waiting.tenant_id, waiting.content_type, &waiting.blob.content_id);
-        assert!(accounted.insert(key), "{waiting:?} has two fates");
+    for ((tenant_id, content_type), pending) in pending {
+        let key = BlobKey::new(&tenant_id, content_type, &pending.blob.content_id);
+        assert!(accounted.insert(key), "{pending:?} is accounted for twice");
     }
     assert!(accounted == listed, "{} of {} listed blobs are accounted for", accounted.len(), listed.len());
 }
