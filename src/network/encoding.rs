@@ -15,7 +15,7 @@ use super::error::NetworkError;
 /// The value of `Accept-Encoding`.
 pub const ACCEPTED: &str = "gzip";
 
-/// A body with more codings than this is refused.
+/// A body with more codings than this is rejected.
 const CODINGS_MAX: usize = 4;
 
 /// Returns a reader of the body as it was before it was encoded.
@@ -27,7 +27,7 @@ pub fn reader<'a>(headers: &HeaderMap, body: impl Read + 'a) -> Result<Box<dyn R
     let gzips = codings(headers)?;
     let mut reader: Box<dyn Read + 'a> = Box::new(body);
     for _ in 0..gzips {
-        reader = Box::new(Decoder::Unread(Some(BufReader::new(reader))));
+        reader = Box::new(Decoder { unread: Some(BufReader::new(reader)), decoded: Box::new(io::empty()) });
     }
     Ok(reader)
 }
@@ -59,35 +59,36 @@ pub(super) struct NotGzip;
 
 /// A reader of a body that its headers declare as compressed. A body that begins like JSON or HTML, or is empty, is read
 /// without decompression: gateways were seen to decompress a body and keep its headers.
-enum Decoder<R> {
-    /// `None` only while the first byte is examined.
-    Unread(Option<BufReader<R>>),
-    Text(BufReader<R>),
-    Gzip(Box<MultiGzDecoder<BufReader<R>>>),
+struct Decoder<'a> {
+    /// The body, until its first byte has arrived.
+    unread: Option<BufReader<Box<dyn Read + 'a>>>,
+    /// Empty until then.
+    decoded: Box<dyn Read + 'a>,
 }
 
-impl<R: Read> Read for Decoder<R> {
+impl Read for Decoder<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Self::Unread(reader) = self
-            && let Some(mut reader) = reader.take()
-        {
-            let is_text = match reader.fill_buf() {
-                Ok(bytes) => bytes.first().is_none_or(|&byte| can_begin_text(byte)),
+        if let Some(mut body) = self.unread.take() {
+            match body.fill_buf().map(|bytes| bytes.first().is_none_or(|&byte| can_begin_text(byte))) {
+                Ok(true) => self.decoded = Box::new(body),
+                Ok(false) => self.decoded = Box::new(Gzip(MultiGzDecoder::new(body))),
                 Err(error) => {
-                    *self = Self::Unread(Some(reader));
+                    self.unread = Some(body);
                     return Err(error);
                 }
-            };
-            *self =
-                if is_text { Self::Text(reader) } else { Self::Gzip(Box::new(MultiGzDecoder::new(reader))) };
+            }
         }
-        match self {
-            Self::Unread(_) => unreachable!("the reader is put back or moved on"),
-            Self::Text(reader) => reader.read(buffer),
-            Self::Gzip(decoder) => decoder
-                .read(buffer)
-                .map_err(|error| if is_of_decoder(&error) { io::Error::other(NotGzip) } else { error }),
-        }
+        self.decoded.read(buffer)
+    }
+}
+
+/// A decompressing reader that returns [`NotGzip`] for broken data.
+struct Gzip<R>(MultiGzDecoder<R>);
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(buffer);
+        read.map_err(|error| if is_of_decoder(&error) { io::Error::other(NotGzip) } else { error })
     }
 }
 
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_of_a_coding_is_known() {
+    fn counts_gzip_codings() {
         for (values, expected) in [
             (&[][..], Ok(0)),
             (&["identity"], Ok(0)),
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_decompressed_as_often_as_it_was_compressed() {
+    fn decompresses_each_coding_and_member() {
         let text = b"[{\"Id\":1}]".repeat(10_000);
         assert_eq!(read(&[], &text), (text.clone(), None));
         assert_eq!(read(&["gzip"], &compressed(&text)), (text.clone(), None));
@@ -160,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn text_that_claims_to_be_compressed_is_read_as_it_is() {
+    fn reads_text_that_is_declared_as_gzip() {
         for text in ["", "[{}]", "{\"error\":{}}", "\u{feff}[]", "\r\n <html>", "<!DOCTYPE html>"] {
             assert_eq!(read(&["gzip"], text.as_bytes()), (text.as_bytes().to_vec(), None));
         }
     }
 
     #[test]
-    fn broken_data_is_reported_after_what_could_be_read() {
+    fn returns_the_data_before_an_error() {
         let text = b"[{\"Id\":1}]".repeat(10_000);
         let mut wrong_checksum = compressed(&text);
         let place = wrong_checksum.len() - 8;
