@@ -19,7 +19,6 @@ use crate::{
     disk::{self, FileContext},
     error::Explain,
     exit::Exit,
-    limits,
     log::{self, Verbosity},
     login,
     pass::{self, Mode, PassOptions},
@@ -27,6 +26,9 @@ use crate::{
     state, suggest,
     units::{Schedule, Scheduler},
 };
+
+/// A feed that has not succeeded for this number of intervals is late, and `status` exits with 1.
+const INTERVALS_UNTIL_LATE: u32 = 3;
 
 /// The configuration and the tenants of a call.
 #[derive(Debug)]
@@ -191,7 +193,7 @@ pub fn status(setup: &Setup, options: Status) -> Exit {
         status::as_table(&feeds) + &status::of_dead_letters(&dead_letters)
     };
     let shown = show(&text);
-    let late = now - config.interval * limits::INTERVALS_UNTIL_LATE;
+    let late = now - config.interval * INTERVALS_UNTIL_LATE;
     let is_healthy = feeds.iter().all(|feed| feed.last_success.is_some_and(|success| success >= late));
     if shown == Exit::Complete && !is_healthy { Exit::TryAgain } else { shown }
 }

@@ -26,11 +26,22 @@ use std::{
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::{
-    json,
-    limits::{CSV_COLUMNS_MAX, CSV_HEADER_BYTES_MAX, CSV_NAME_BYTES_MAX},
-    records::LineIdentity,
-};
+use crate::{json, records::LineIdentity};
+
+/// The maximum number of columns of a file. Each costs a byte in each row, and records can have fields that no other
+/// one has.
+const COLUMNS_MAX: usize = 1_000;
+
+/// The longest name of a column. A field with a longer one gets no column of its own.
+const NAME_BYTES_MAX: usize = 255;
+
+/// The longest header of a file.
+const HEADER_BYTES_MAX: usize = 1024 * 1024;
+
+const _: () = assert!(
+    (COLUMNS_MAX + 1) * (2 * NAME_BYTES_MAX + 6) < HEADER_BYTES_MAX,
+    "every quote of a name is doubled, and a name has quotes and a separator around it"
+);
 
 /// The first columns of every file.
 ///
@@ -82,7 +93,7 @@ impl Columns {
     pub fn unite(&mut self, record: &str) {
         json::each_field(record, |name, _| {
             let name = on_one_line(name);
-            if self.names.len() < CSV_COLUMNS_MAX && name.len() <= CSV_NAME_BYTES_MAX {
+            if self.names.len() < COLUMNS_MAX && name.len() <= NAME_BYTES_MAX {
                 self.add(&name);
             }
         });
@@ -99,7 +110,7 @@ impl Columns {
     pub fn read(file: &mut File) -> io::Result<Option<(Self, u64)>> {
         file.seek(SeekFrom::Start(0))?;
         let mut line = Vec::new();
-        let length = BufReader::new(file.take(CSV_HEADER_BYTES_MAX as u64)).read_until(b'\n', &mut line)?;
+        let length = BufReader::new(file.take(HEADER_BYTES_MAX as u64)).read_until(b'\n', &mut line)?;
         let header = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok());
         Ok(header.and_then(Self::of_header).map(|columns| (columns, length as u64)))
     }
@@ -350,12 +361,11 @@ mod tests {
 
     #[test]
     fn a_header_has_its_bounds_and_what_is_beyond_them_is_kept_in_the_last_column() {
-        let fields: Vec<_> =
-            (0..2 * CSV_COLUMNS_MAX).map(|number| format!("\"f{number}\":{number}")).collect();
+        let fields: Vec<_> = (0..2 * COLUMNS_MAX).map(|number| format!("\"f{number}\":{number}")).collect();
         let (columns, rows) = rows(';', &[&format!("{{{}}}", fields.join(","))]);
-        assert_eq!(columns.names.len(), CSV_COLUMNS_MAX);
+        assert_eq!(columns.names.len(), COLUMNS_MAX);
         assert!(rows[0].ends_with(":1999}\""), "{rows:?}");
-        let long = "\\\"".repeat(CSV_NAME_BYTES_MAX);
+        let long = "\\\"".repeat(NAME_BYTES_MAX);
         let (columns, _) = self::rows(';', &[&format!("{{\"{long}\":1,\"{long}x\":2}}")]);
         assert_eq!(columns.names.len(), COMMON.len() + 1);
         assert_eq!(Columns::of_header(&header(&columns)), Some(columns));

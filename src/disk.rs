@@ -18,14 +18,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    error::Explain,
-    limits::{STATE_BUFFER_BYTES, SYMBOLIC_LINKS_MAX},
-};
+use crate::{error::Explain, limits::STATE_BUFFER_BYTES};
 use fault::Step;
 
 pub use owner::{ForeignFiles, ROOT, give_to_owner};
 pub use replace::{check_replace, is_rewrite_pending, recover, replace, replace_with};
+
+/// The maximum number of symbolic links that are followed from one path: the kernel's own limit.
+///
+/// Source: `path_resolution(7)`.
+const SYMBOLIC_LINKS_MAX: usize = 40;
 
 /// An error returned when a file or folder cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -22,7 +22,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ureq::{
@@ -37,11 +37,13 @@ use ureq::{
 
 use crate::{
     config::{self, Network},
-    limits::ADDRESS_AGE_MAX,
     redact,
 };
 use alias::Alias;
 use pem::PemError;
+
+/// The duration after which the addresses of a host are looked up again.
+const ADDRESS_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The environment variables that name a proxy if the configuration does not. The first that is set is used.
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];

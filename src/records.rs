@@ -6,9 +6,8 @@
 //! between tokens, and the fields `OriginFeed` and `TenantName` are added.
 //!
 //! A worker parses the body and filters the records; they stay ranges of the body ([`BlobRecords`]). The writer renders
-//! them, each once, in slices of [`crate::limits::RENDERED_BYTES`] that all outputs get ([`RecordBatch`]). A worker cannot
-//! render a whole blob within the bounds of memory: the added fields can make the lines ten times as long as the body, as
-//! in a body of many `{}`.
+//! them, each once, in slices that all outputs get ([`RecordBatch`]). A worker cannot render a whole blob within the
+//! bounds of memory: the added fields can make the lines ten times as long as the body, as in a body of many `{}`.
 //!
 //! What a record *means* is not looked at here, apart from the fields of its header ([`HeaderField`]).
 

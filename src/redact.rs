@@ -22,9 +22,30 @@ use base64::{
 };
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::limits::{
-    CONTENT_ID_BYTES_MAX, CONTENT_ID_CHARACTERS_KEPT, MESSAGE_CHARACTERS_MAX, MESSAGE_CHARACTERS_READ,
-    SECRET_BYTES_MIN, SECRET_PREFIX_BYTES_MIN,
+use crate::limits::CONTENT_ID_BYTES_MAX;
+
+/// The maximum number of characters of a server's text in one line of the log, …
+const MESSAGE_CHARACTERS_MAX: usize = 300;
+
+/// … and of those that are examined: secrets are removed before the text is cut.
+const MESSAGE_CHARACTERS_READ_MAX: usize = 4 * 1024;
+
+/// Shorter secrets are not searched for in a server's text: they would match common words.
+const SECRET_BYTES_MIN: usize = 6;
+
+/// The minimum length of a secret's beginning that is removed too.
+const SECRET_PREFIX_BYTES_MIN: usize = 16;
+
+/// The number of characters that are kept of a content id that is too long or has unusual characters.
+const CONTENT_ID_CHARACTERS_KEPT: usize = 100;
+
+const _: () = {
+    assert!(MESSAGE_CHARACTERS_MAX < MESSAGE_CHARACTERS_READ_MAX);
+    assert!(SECRET_BYTES_MIN < SECRET_PREFIX_BYTES_MIN);
+    assert!(
+        4 * CONTENT_ID_CHARACTERS_KEPT + 3 + 32 < CONTENT_ID_BYTES_MAX,
+        "a shortened content id is not shortened again"
+    );
 };
 
 /// The replacement for a secret, and the end of a text that was cut.
@@ -85,7 +106,7 @@ pub fn body(body: &[u8]) -> Vec<u8> {
 /// displayed; at most [`MESSAGE_CHARACTERS_MAX`] characters, the last of them `…` if the text was longer.
 pub fn one_line(text: &str) -> String {
     let first = text.trim().lines().next().unwrap_or_default();
-    let plain = plain(first, MESSAGE_CHARACTERS_READ);
+    let plain = plain(first, MESSAGE_CHARACTERS_READ_MAX);
     cut(&secrets(&plain), MESSAGE_CHARACTERS_MAX)
 }
 
@@ -97,7 +118,7 @@ pub fn content_id(id: String) -> String {
     if id.len() <= CONTENT_ID_BYTES_MAX && id.chars().all(|c| !is_removed(c)) && secrets(&id) == id {
         return id;
     }
-    let beginning = plain(&id, MESSAGE_CHARACTERS_READ);
+    let beginning = plain(&id, MESSAGE_CHARACTERS_READ_MAX);
     let kept: String = secrets(&beginning).chars().take(CONTENT_ID_CHARACTERS_KEPT).collect();
     format!("{kept}{ELLIPSIS}{:032x}", xxh3_128(id.as_bytes()))
 }

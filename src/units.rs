@@ -8,7 +8,8 @@ use std::{path::Path, str::FromStr, time::Duration};
 
 use thiserror::Error;
 
-use crate::limits::RANDOM_DELAY_MAX;
+/// The longest delay by which a timer spreads the machines that start a pass at the same time.
+const RANDOM_DELAY_MAX: Duration = Duration::from_secs(60);
 
 const SERVICE: &str = include_str!("../systemd/office365-collector.service");
 const TIMER: &str = include_str!("../systemd/office365-collector.timer");

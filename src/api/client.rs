@@ -38,6 +38,20 @@ use crate::{
     redact, time,
 };
 
+/// The largest credible distance between a blob's creation time and the window that it is listed for.
+const CREATED_DISTANCE_MAX: SignedDuration = SignedDuration::from_hours(60 * 24);
+
+/// The largest response body to a login or about subscriptions. Real ones have a few kilobytes.
+const SMALL_BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// The largest step in which memory for a body is allocated. Steps begin with [`limits::BODY_STEP_BYTES`] and double.
+const BODY_GROWTH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The size of the steps in which a broken compressed body is decompressed: at most one step before the break is lost.
+const SALVAGE_READ_BYTES: usize = 256;
+
+const _: () = assert!(limits::BODY_STEP_BYTES <= BODY_GROWTH_BYTES_MAX);
+
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A client for any number of tenants, which reuses connections.
@@ -298,7 +312,7 @@ impl Client {
 
     /// Returns the maximum size of an answer to a login or about subscriptions.
     fn small_body_bytes_max(&self) -> usize {
-        limits::SMALL_BODY_BYTES_MAX.min(self.body_bytes_max)
+        SMALL_BODY_BYTES_MAX.min(self.body_bytes_max)
     }
 
     fn request(&self, url: &str, token: &Token) -> Result<Response<ureq::Body>, ureq::Error> {
@@ -369,7 +383,7 @@ impl Client {
     ) -> Result<(), ApiError> {
         loop {
             if body.len() == body.capacity() {
-                let step = body.capacity().clamp(limits::BODY_STEP_BYTES, limits::BODY_GROWTH_BYTES_MAX);
+                let step = body.capacity().clamp(limits::BODY_STEP_BYTES, BODY_GROWTH_BYTES_MAX);
                 room(step);
                 body.grow(step);
             }
@@ -395,7 +409,7 @@ struct SmallReads<R>(R);
 
 impl<R: Read> Read for SmallReads<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = buffer.len().min(limits::SALVAGE_READ_BYTES);
+        let length = buffer.len().min(SALVAGE_READ_BYTES);
         self.0.read(&mut buffer[..length])
     }
 }
@@ -414,9 +428,8 @@ fn read_entry(entry: &str, end: Timestamp) -> ListedBlob {
             "contentUri" => blob.content_uri = text(),
             "contentExpiration" => blob.expiration = redact::one_line(&text()),
             "contentCreated" => {
-                let is_possible = |created: &Timestamp| {
-                    created.duration_since(end).abs() <= limits::LISTED_CREATED_DISTANCE_MAX
-                };
+                let is_possible =
+                    |created: &Timestamp| created.duration_since(end).abs() <= CREATED_DISTANCE_MAX;
                 blob.created = time::parse(&text()).filter(is_possible).unwrap_or(end);
             }
             _ => {}

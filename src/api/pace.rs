@@ -22,10 +22,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    config::RequestsPerMinute,
-    limits::{AUTO_HOLD, AUTO_MAX, AUTO_MIN, AUTO_START},
-};
+use crate::config::RequestsPerMinute;
+
+/// The number of requests a minute that `maxRequestsPerMinute: auto` begins with: the baseline of each tenant.
+///
+/// Source: "Office 365 Management Activity API reference", section "API throttling".
+pub const AUTO_START: u32 = 2_000;
+
+/// The lowest rate of `maxRequestsPerMinute: auto`: enough for a pass of a tenant without a backlog.
+const AUTO_MIN: u32 = 200;
+
+/// The highest rate of `maxRequestsPerMinute: auto`.
+const AUTO_MAX: u32 = 1_000_000;
+
+/// The duration for which `maxRequestsPerMinute: auto` stays below a rate that was throttled.
+const AUTO_HOLD: Duration = Duration::from_secs(10 * 60);
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Responses within this interval are counted together, until 60 seconds after the last of them.

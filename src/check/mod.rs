@@ -1,7 +1,7 @@
 //! `check`: checks what a pass needs, step by step, and prints a line for each result. Collects and changes nothing.
 //!
 //! A failed step does not hide the steps that do not depend on it; those that do are reported as not checked. Nothing is
-//! checked twice, and every wait ends after [`CHECK_WAIT_MAX`].
+//! checked twice, and every wait ends after [`WAIT_MAX`].
 
 mod expiry;
 mod lines;
@@ -10,7 +10,10 @@ mod reach;
 mod storage;
 mod tenant;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -22,9 +25,11 @@ use crate::{
     clock::Clock,
     config::{Collect, Config, Tenant},
     exit::Exit,
-    limits::CHECK_WAIT_MAX,
 };
 use lines::Lines;
+
+/// The maximum wait for the lookup of a name, or for a response.
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Checks the configuration with its `warnings`, the network, these tenants, state, outputs, log and metrics.
 pub fn run(config: &Config, warnings: &[String], tenants: &[Tenant]) -> Exit {
@@ -34,7 +39,7 @@ pub fn run(config: &Config, warnings: &[String], tenants: &[Tenant]) -> Exit {
     for warning in warnings {
         lines.warn(warning);
     }
-    let request_timeout = config.collect.request_timeout.min(CHECK_WAIT_MAX);
+    let request_timeout = config.collect.request_timeout.min(WAIT_MAX);
     match Client::new(&config.network, &Collect { request_timeout, ..config.collect.clone() }, Clock::start())
     {
         Ok(client) => check_tenants(&client, tenants, &mut lines),

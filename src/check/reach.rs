@@ -7,14 +7,8 @@ use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use jiff::SignedDuration;
 
-use super::lines::Lines;
-use crate::{
-    api::Client,
-    config::Tenant,
-    exit::Exit,
-    limits::{CHECK_WAIT_MAX, CLOCK_TOLERANCE},
-    output::CancelToken,
-};
+use super::{WAIT_MAX, lines::Lines};
+use crate::{api::Client, config::Tenant, exit::Exit, limits::CLOCK_TOLERANCE, output::CancelToken};
 
 /// The servers that have answered.
 #[derive(Debug, Default)]
@@ -81,7 +75,7 @@ fn check_name(client: &Client, origin: &str, name: &str, lines: &mut Lines) -> b
         return true;
     }
     let cancel = CancelToken::default();
-    cancel.cancel_at(Instant::now() + CHECK_WAIT_MAX);
+    cancel.cancel_at(Instant::now() + WAIT_MAX);
     let (client, origin) = (client.clone(), origin.to_owned());
     match cancel.attempt(move || client.look_up(&origin)) {
         Ok(Ok(address)) => {
@@ -93,7 +87,7 @@ fn check_name(client: &Client, origin: &str, name: &str, lines: &mut Lines) -> b
             Exit::TryAgain,
             format_args!(
                 "DNS: {name}: no answer within {} s; check the name servers of this machine",
-                CHECK_WAIT_MAX.as_secs()
+                WAIT_MAX.as_secs()
             ),
         ),
     }

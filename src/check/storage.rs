@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use super::{expiry, lines::Lines};
+use super::{WAIT_MAX, expiry, lines::Lines};
 use crate::{
     config::{Config, HttpFormat},
     disk::{self, FileContext},
     error::Explain,
     exit::Exit,
-    limits::CHECK_WAIT_MAX,
     output::{self, CancelToken, Output},
     state::{self, StateError},
 };
@@ -43,7 +42,7 @@ pub fn check_owners(config: &Config, lines: &mut Lines) {
 pub fn check_outputs(config: &Config, lines: &mut Lines) {
     let mut config = config.clone();
     if let Some(http) = &mut config.output.http {
-        http.timeout = http.timeout.min(CHECK_WAIT_MAX);
+        http.timeout = http.timeout.min(WAIT_MAX);
         if let HttpFormat::AzureLogs(app) = &http.format {
             expiry::check("output.http", &app.credential, lines);
         }

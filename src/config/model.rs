@@ -10,8 +10,12 @@ use crate::{
     csv,
     disk::{self, ForeignFiles},
     feed::ContentType,
-    limits::AZURE_BODY_BYTES_MAX,
 };
+
+/// The largest body that the Logs Ingestion API accepts, compressed or not.
+///
+/// Source: "Azure Monitor service limits", section "Logs Ingestion API".
+pub(super) const AZURE_BODY_BYTES_MAX: usize = 1_000_000;
 
 /// The whole configuration.
 #[derive(Clone, Debug)]

@@ -7,8 +7,11 @@ use std::{
     path::{self, Path, PathBuf},
 };
 
-use super::{Config, Secret, formats, report::Report, schema::CREDENTIALS, url::Url, values::Section};
-use crate::{csv, disk, feed::ContentType, limits::AZURE_BODY_BYTES_MAX};
+use super::{
+    Config, Secret, formats, model::AZURE_BODY_BYTES_MAX, report::Report, schema::CREDENTIALS, url::Url,
+    values::Section,
+};
+use crate::{csv, disk, feed::ContentType};
 
 /// The formats of `output.http` that have a section of their own.
 const FORMAT_SECTIONS: [(&str, &str); 3] =

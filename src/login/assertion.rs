@@ -15,7 +15,14 @@ use super::{
     certificate::Certificate,
     credential_file::{CredentialError, CredentialFile, CredentialProblem},
 };
-use crate::{config::Secret, limits::ASSERTION_LIFETIME_SECONDS};
+use crate::config::Secret;
+
+/// The lifetime of a client assertion. At most ten minutes are allowed.
+///
+/// Source: "Microsoft identity platform application authentication certificate credentials", claim `exp`.
+const LIFETIME_SECONDS: i64 = 5 * 60;
+
+const _: () = assert!(LIFETIME_SECONDS <= 10 * 60);
 
 /// The form's `client_assertion_type` (RFC 7523, section 2.2).
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -38,7 +45,7 @@ struct Claims<'a> {
     exp: i64,
 }
 
-/// Returns a JWT for this app and this login endpoint, valid for [`ASSERTION_LIFETIME_SECONDS`] from `now`.
+/// Returns a JWT for this app and this login endpoint, valid for [`LIFETIME_SECONDS`] from `now`.
 pub fn signed(certificate: &Certificate, client_id: &str, token_url: &str, now: Timestamp) -> Secret {
     let header =
         Header { alg: "PS256", typ: "JWT", thumbprint: URL_SAFE_NO_PAD.encode(certificate.thumbprint()) };
@@ -48,7 +55,7 @@ pub fn signed(certificate: &Certificate, client_id: &str, token_url: &str, now: 
         sub: client_id,
         jti: random_guid(),
         nbf: now.as_second(),
-        exp: now.as_second() + ASSERTION_LIFETIME_SECONDS,
+        exp: now.as_second() + LIFETIME_SECONDS,
     };
     let message = format!("{}.{}", encoded(&header), encoded(&claims));
     let signature = URL_SAFE_NO_PAD.encode(certificate.sign(message.as_bytes()));

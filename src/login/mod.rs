@@ -14,11 +14,13 @@ use serde::Deserialize;
 
 use crate::{
     config::{Credential, Secret},
-    limits::TOKEN_LIFETIME_ASSUMED,
     redact,
 };
 use certificate::Certificate;
 use credential_file::CredentialError;
+
+/// The assumed lifetime of a token if the login endpoint does not return one.
+const TOKEN_LIFETIME_ASSUMED_SECONDS: u64 = 60 * 60;
 
 /// Returns when a credential expires. Only a certificate contains its expiry; a federated token is renewed by the
 /// program that mounts it.
@@ -107,7 +109,7 @@ impl TokenResponse {
     /// Returns how long the token is accepted, counted from its arrival.
     pub fn lifetime(&self) -> Duration {
         Duration::from_secs(
-            self.expires_in.as_ref().map_or(TOKEN_LIFETIME_ASSUMED, |Seconds(seconds)| *seconds),
+            self.expires_in.as_ref().map_or(TOKEN_LIFETIME_ASSUMED_SECONDS, |Seconds(seconds)| *seconds),
         )
     }
 }
@@ -120,7 +122,7 @@ struct Seconds(u64);
 impl From<serde_json::Value> for Seconds {
     fn from(value: serde_json::Value) -> Self {
         let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
-        Self(number.unwrap_or(TOKEN_LIFETIME_ASSUMED))
+        Self(number.unwrap_or(TOKEN_LIFETIME_ASSUMED_SECONDS))
     }
 }
 

@@ -19,10 +19,25 @@ use ureq::{
 };
 
 use super::{
-    Addresses, Routes, SetupError, alias::Alias, encoding, error::NetworkError, first_address::FirstAddress,
-    receiver_tls::ReceiverTls, speed::MinimumSpeed, tls::TlsSettings,
+    Addresses, Routes, SetupError,
+    alias::Alias,
+    encoding,
+    error::NetworkError,
+    first_address::FirstAddress,
+    receiver_tls::ReceiverTls,
+    speed::{self, MinimumSpeed},
+    tls::TlsSettings,
 };
 use crate::{config::Network, limits};
+
+/// The age at which an idle connection is closed. A firewall may have dropped it silently, and a request on it would
+/// fail, in the worst case after `requestTimeout`. The strictest firewalls drop connections after 30 seconds.
+const IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(15);
+
+/// The longest duration of a request, however steadily its body arrives.
+const REQUEST_DURATION_MAX: Duration = Duration::from_secs(15 * 60);
+
+const _: () = assert!(limits::CONNECT_TIMEOUT.as_secs() < REQUEST_DURATION_MAX.as_secs());
 
 /// Two agents: one for direct requests, one for the proxy. Clones share their connections.
 #[derive(Clone, Debug)]
@@ -93,12 +108,12 @@ impl Agents {
                 .max_redirects(0)
                 .max_idle_connections(idle_connections_max)
                 .max_idle_connections_per_host(idle_connections_max)
-                .max_idle_age(limits::IDLE_CONNECTION_AGE_MAX)
+                .max_idle_age(IDLE_CONNECTION_AGE_MAX)
                 .timeout_connect(Some(limits::CONNECT_TIMEOUT.min(options.io_timeout)))
                 .timeout_recv_response(io_timeout)
                 .timeout_per_read(io_timeout)
                 .timeout_per_write(io_timeout)
-                .timeout_global(Some(limits::REQUEST_LASTS_MAX))
+                .timeout_global(Some(REQUEST_DURATION_MAX))
                 .tls_config(match &options.tls {
                     TlsChoice::Resuming(tls) => tls.clone(),
                     TlsChoice::Receiver(_) => TlsConfig::default(), // not used
@@ -106,7 +121,7 @@ impl Agents {
                 .proxy(proxy) // also `None`: by default ureq reads the environment
                 .build();
             let addresses = addresses(&first_address);
-            let period = limits::BODY_SPEED_PERIOD.min(options.io_timeout);
+            let period = speed::PERIOD.min(options.io_timeout);
             let speed = MinimumSpeed { period };
             match &receiver_tls {
                 None => Agent::with_parts(settings, DefaultConnector::default().chain(speed), addresses),

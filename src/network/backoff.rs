@@ -2,9 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::{
-    RECEIVER_RETRY_DELAY, RECEIVER_RETRY_DELAY_MAX, RETRY_AFTER_JITTER_MAX, RETRY_DELAY_MAX,
-};
+/// The longest delay before a request to Microsoft is retried.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// The longest random addition to a delay that a response asks for.
+const RETRY_AFTER_JITTER_MAX: Duration = Duration::from_secs(5);
+
+/// The delay before the first retry with a receiver. It doubles with each retry, …
+const RECEIVER_RETRY_DELAY: Duration = Duration::from_millis(250);
+
+/// … up to this: a receiver that restarts is back within seconds.
+const RECEIVER_RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+
+const _: () = assert!(RECEIVER_RETRY_DELAY.as_millis() < RECEIVER_RETRY_DELAY_MAX.as_millis());
 
 /// Exponential backoff with jitter: the delay doubles with each failure in a row up to a maximum. Jitter takes off up to
 /// half of it, so that clients that failed together do not retry together.

@@ -1,7 +1,10 @@
 //! Recognizes HTML pages that a proxy, a gateway or the sign-in page of a network returns in place of the server's
 //! response.
 
-use crate::{limits::PAGE_TITLE_CHARACTERS_MAX, redact::one_line};
+use crate::redact::one_line;
+
+/// The maximum number of characters of a page's title in a message.
+const TITLE_CHARACTERS_MAX: usize = 100;
 
 /// Markup that only an HTML page has near its beginning.
 const MARKS: [&str; 5] = ["<!doctype html", "<html", "<head", "<title", "<body"];
@@ -55,7 +58,7 @@ fn title(text: &str, lower_case: &str, open: &str, close: &str) -> Option<String
         words = words.replace(entity, character);
     }
     let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    Some(one_line(&words).replace('"', "'").chars().take(PAGE_TITLE_CHARACTERS_MAX).collect())
+    Some(one_line(&words).replace('"', "'").chars().take(TITLE_CHARACTERS_MAX).collect())
 }
 
 #[cfg(test)]

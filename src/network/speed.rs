@@ -8,7 +8,11 @@ use ureq::{
     unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport},
 };
 
-use crate::limits::BODY_BYTES_PER_SECOND_MIN;
+/// The lowest accepted speed of a body, …
+const BYTES_PER_SECOND_MIN: u64 = 1024;
+
+/// … measured over this duration of waiting for it.
+pub const PERIOD: Duration = Duration::from_secs(30);
 
 /// A connector that measures the connections made by the connector before it in the chain.
 #[derive(Debug)]
@@ -81,7 +85,7 @@ impl ResponseSpeed {
     ///
     /// # Errors
     ///
-    /// The speed over the last period was below [`BODY_BYTES_PER_SECOND_MIN`].
+    /// The speed over the last period was below [`BYTES_PER_SECOND_MIN`].
     fn received(&mut self, bytes: u64, waited: Duration) -> Result<(), TooSlow> {
         if !self.has_begun {
             self.has_begun = true;
@@ -92,7 +96,7 @@ impl ResponseSpeed {
         if self.waited < self.period {
             return Ok(());
         }
-        if u128::from(self.bytes) * 1_000 < u128::from(BODY_BYTES_PER_SECOND_MIN) * self.waited.as_millis() {
+        if u128::from(self.bytes) * 1_000 < u128::from(BYTES_PER_SECOND_MIN) * self.waited.as_millis() {
             return Err(TooSlow { period: self.period });
         }
         (self.bytes, self.waited) = (0, Duration::ZERO);

@@ -32,14 +32,21 @@ use std::{
         unix::fs::{FileExt, MetadataExt},
     },
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::{CancelToken, DeliveryError, OnOpen, OutputError, special::Special};
 use crate::{
     disk::{self, FileContext, FileError, Position},
-    limits::{FILE_TIME_STEP, OUTPUT_BUFFER_BYTES, REWRITES_MAX},
+    limits::OUTPUT_BUFFER_BYTES,
 };
+
+/// The maximum number of times that a batch is written again because its file was removed. More means that something
+/// removes the files as fast as they are written.
+const REWRITES_MAX: u32 = 5;
+
+/// The resolution of file times: some file systems keep them in steps of two seconds.
+const FILE_TIME_STEP: Duration = Duration::from_secs(2);
 
 /// Returns whether a last line without a line break, which another program must have written, is a whole one.
 pub type IsWhole = fn(&[u8]) -> bool;

@@ -15,10 +15,22 @@ use rustls_pki_types::ServerName;
 use super::{CancelToken, Cancelled, OutputError};
 use crate::{
     config::Tls,
-    limits::{ADDRESS_WAIT_MAX, CANCEL_POLL_INTERVAL, CONNECT_TIMEOUT, TLS_HANDSHAKE_WAIT, TLS_PROBE_WAIT},
+    limits::{CANCEL_POLL_INTERVAL, CONNECT_TIMEOUT},
     network::tls::{self, TlsProblem, TlsSettings},
     redact::one_line,
 };
+
+/// The longest silence of a receiver during the TLS handshake. A receiver that does not speak TLS may send nothing at
+/// all.
+const TLS_HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
+
+/// The wait for the answer to a TLS handshake with a receiver that is not expected to speak TLS.
+pub const TLS_PROBE_WAIT: Duration = Duration::from_secs(2);
+
+/// The longest wait for one of several addresses of a host before the next one is tried.
+const ADDRESS_WAIT_MAX: Duration = Duration::from_secs(5);
+
+const _: () = assert!(TLS_HANDSHAKE_WAIT.as_secs() < 10);
 
 /// The address of a receiver and the settings of its connections.
 #[derive(Debug)]

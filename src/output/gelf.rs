@@ -28,8 +28,33 @@ use std::{borrow::Cow, collections::HashMap, io::Write as _};
 use super::Source;
 use crate::{
     json,
-    limits::{GELF_ENDING_BYTES_MAX, GELF_FIELD_BYTES_MAX, GELF_MESSAGE_BYTES_MAX, GELF_NAME_BYTES_MAX},
     records::{HeaderField, Record},
+};
+
+/// The longest value of a field, in bytes of UTF-8: the longest term of Lucene. Graylog rejects a message with a longer
+/// one.
+///
+/// Source: Graylog2/graylog2-server, issue 873, "String fields longer than 32kb cannot be indexed".
+const FIELD_BYTES_MAX: usize = 32_766;
+
+/// The largest message without its delimiter. A GELF input drops larger ones.
+///
+/// Source: Graylog's default of `max_message_size`, 2097152.
+const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// The part of a message that is reserved for the fields that every message has: the longest ones, every character
+/// escaped.
+const ENDING_BYTES_MAX: usize = 256 * 1024;
+
+/// The longest name of a field.
+const NAME_BYTES_MAX: usize = 255;
+
+const _: () = {
+    assert!(
+        7 * FIELD_BYTES_MAX < ENDING_BYTES_MAX,
+        "six bytes for an escaped one, and the names of cut fields"
+    );
+    assert!(ENDING_BYTES_MAX + FIELD_BYTES_MAX < MESSAGE_BYTES_MAX);
 };
 
 /// The end of a message on a TCP connection.
@@ -98,13 +123,13 @@ impl Gelf {
         } else {
             let text = json::text_of(value);
             append_field(&format!("_{name}"), beginning(&text), to);
-            text.len() > GELF_FIELD_BYTES_MAX
+            text.len() > FIELD_BYTES_MAX
         };
-        let is_too_much = to.len() - start > GELF_MESSAGE_BYTES_MAX - GELF_ENDING_BYTES_MAX;
+        let is_too_much = to.len() - start > MESSAGE_BYTES_MAX - ENDING_BYTES_MAX;
         if is_too_much {
             to.truncate(end);
         }
-        if (is_cut || is_too_much) && self.cut.len() + name.len() < GELF_FIELD_BYTES_MAX {
+        if (is_cut || is_too_much) && self.cut.len() + name.len() < FIELD_BYTES_MAX {
             let comma = if self.cut.is_empty() { "" } else { "," };
             self.cut.extend([comma, &name]);
         }
@@ -119,7 +144,7 @@ impl Gelf {
                 '_'
             }
         };
-        let mut base: String = name.chars().map(fitting).take(GELF_NAME_BYTES_MAX).collect();
+        let mut base: String = name.chars().map(fitting).take(NAME_BYTES_MAX).collect();
         if base.is_empty()
             || base.starts_with('_')
             || base.starts_with("gl2_")
@@ -159,7 +184,7 @@ fn fits_a_number(value: &str) -> bool {
 
 /// Returns the beginning of a text that the index accepts.
 fn beginning(text: &str) -> &str {
-    let mut end = text.len().min(GELF_FIELD_BYTES_MAX);
+    let mut end = text.len().min(FIELD_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -271,7 +296,7 @@ mod tests {
             additional(r#"{"a_2":0,"a":1,"a":2,"a":3,"a_2":4}"#),
             json!({"_a_2": 0, "_a": 1, "_a_3": 2, "_a_4": 3, "_a_2_2": 4})
         );
-        let long = "x".repeat(GELF_NAME_BYTES_MAX);
+        let long = "x".repeat(NAME_BYTES_MAX);
         assert_eq!(
             additional(&format!(r#"{{"{long}1":1,"{long}2":2}}"#)),
             json!({format!("_{long}"): 1, format!("_{long}_2"): 2})
@@ -283,16 +308,16 @@ mod tests {
         let long = "ä".repeat(20_000);
         let record = format!(r#"{{"a":"{long}","b":"x","c":["{long}"],"Operation":"{long}"}}"#);
         let (message, _) = message_from(&record, None);
-        assert_eq!(message["_a"].as_str().map(str::len), Some(GELF_FIELD_BYTES_MAX));
+        assert_eq!(message["_a"].as_str().map(str::len), Some(FIELD_BYTES_MAX));
         assert_eq!(message["_CutFields"], "a,c,Operation");
         assert_eq!(message["_b"], "x");
-        assert!(message["short_message"].as_str().is_some_and(|text| text.len() <= GELF_FIELD_BYTES_MAX));
+        assert!(message["short_message"].as_str().is_some_and(|text| text.len() <= FIELD_BYTES_MAX));
 
-        let control = "\\u0001".repeat(GELF_FIELD_BYTES_MAX);
+        let control = "\\u0001".repeat(FIELD_BYTES_MAX);
         let fields: Vec<_> = (0..20).map(|number| format!(r#""f{number}":"{control}""#)).collect();
         let record = format!(r#"{{{},"Operation":"{control}","last":1}}"#, fields.join(","));
         let (message, length) = message_from(&record, None);
-        assert!(length <= GELF_MESSAGE_BYTES_MAX, "{length}");
+        assert!(length <= MESSAGE_BYTES_MAX, "{length}");
         assert_eq!(message["_CutFields"].as_str().map(|names| names.contains("f19,Operation")), Some(true));
         assert_eq!(message["_last"], 1, "a small field behind large ones still fits");
     }

@@ -9,7 +9,10 @@
 //! A load balancer in front of the receiver closes connections itself: the confirmation means only that the load balancer has
 //! read everything. With `confirm: false` the connection stays open, and nothing is confirmed.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use super::{
     CancelToken, Connection, DeliveryError, Endpoint, Flushed, OnOpen, Output, OutputError, ReceiverError,
@@ -19,10 +22,18 @@ use crate::{
     config,
     delivery::OutputName,
     error::Explain,
-    limits::{GELF_SILENCE_MAX, GELF_UNCONFIRMED_BYTES, OUTPUT_BUFFER_BYTES},
+    limits::OUTPUT_BUFFER_BYTES,
     network::backoff::Backoff,
     records::{RecordBatch, RecordId},
 };
+
+/// The maximum size of messages that Graylog has not confirmed yet. They are held in memory.
+const UNCONFIRMED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The longest time without progress after which a connection is given up.
+const STALL_MAX: Duration = Duration::from_secs(60);
+
+const _: () = assert!(OUTPUT_BUFFER_BYTES < UNCONFIRMED_BYTES_MAX);
 
 /// `output.graylog`
 #[derive(Debug)]
@@ -117,7 +128,7 @@ impl GraylogOutput {
         };
         let sent = connection
             .ensure_open()
-            .and_then(|()| connection.send(&self.unconfirmed[self.sent..], GELF_SILENCE_MAX));
+            .and_then(|()| connection.send(&self.unconfirmed[self.sent..], STALL_MAX));
         sent.map_err(|error| self.failure(&error))?;
         self.sent = self.unconfirmed.len();
         Ok(())
@@ -128,7 +139,7 @@ impl GraylogOutput {
     fn confirm(&mut self) -> Result<(), ReceiverError> {
         self.send()?;
         let confirmed = if self.confirm {
-            self.connection.take().map_or(Ok(()), |connection| connection.close(GELF_SILENCE_MAX))
+            self.connection.take().map_or(Ok(()), |connection| connection.close(STALL_MAX))
         } else {
             self.connection.as_mut().map_or(Ok(()), Connection::ensure_open)
         };
@@ -161,7 +172,7 @@ impl Output for GraylogOutput {
         for record in records.iter() {
             self.gelf.append(record, source, &mut self.unconfirmed);
             self.unconfirmed_ids.extend(record.id().map(RecordId::key));
-            if self.unconfirmed.len() >= GELF_UNCONFIRMED_BYTES {
+            if self.unconfirmed.len() >= UNCONFIRMED_BYTES_MAX {
                 self.retry(Self::confirm)?;
             } else if self.unconfirmed.len() - self.sent >= OUTPUT_BUFFER_BYTES {
                 self.retry(Self::send)?;

@@ -25,8 +25,11 @@ use rustix::{
 use super::{CancelToken, OutputError};
 use crate::{
     disk::{self, FileContext, FileError},
-    limits::{CANCEL_POLL_INTERVAL, READER_STALL_MAX},
+    limits::CANCEL_POLL_INTERVAL,
 };
+
+/// The duration after which a pipe or device that accepts nothing has failed.
+const READER_STALL_MAX: Duration = Duration::from_secs(60);
 
 /// A file that has a reader instead of a disk.
 #[derive(Debug)]

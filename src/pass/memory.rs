@@ -5,12 +5,16 @@
 //! part and wait for the rest, one of them at a time may exceed the bound: it finishes, the writer writes its blob, and
 //! there is memory again. So the maximum is the bound and one blob.
 //!
-//! Listings and logins together get only a part of the bound, [`LISTINGS_SHARE`], so that large listings of many tenants
-//! leave memory to blobs. The one exception from the bound is the same for both kinds: whoever has it never waits.
+//! Listings and logins together get only a part of the bound, [`LISTINGS_FRACTION`], so that large listings of many
+//! tenants leave memory to blobs. The one exception from the bound is the same for both kinds: whoever has it never
+//! waits.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::limits::{LISTINGS_SHARE, SPARE_BUFFER_BYTES_MAX};
+use crate::limits::SPARE_BUFFER_BYTES_MAX;
+
+/// Listings and logins get a fraction of `maxMemory`: one part in this number.
+const LISTINGS_FRACTION: usize = 4;
 
 /// The memory that all blobs of a pass share.
 #[derive(Debug)]
@@ -108,7 +112,7 @@ impl Share {
         let is_full = |held: &Held| {
             held.bytes + bytes > memory.bytes_max
                 || held.records + records > memory.records_max
-                || is_listing && held.listing_bytes + bytes > memory.bytes_max / LISTINGS_SHARE
+                || is_listing && held.listing_bytes + bytes > memory.bytes_max / LISTINGS_FRACTION
         };
         let mut held = memory.lock();
         if held.bytes + held.free_bytes + bytes > memory.bytes_max {
@@ -220,7 +224,7 @@ mod tests {
         });
         assert_eq!(counts(&memory), (0, 0));
         assert_eq!(memory.lock().listing_bytes, 0);
-        assert!(most.into_inner() <= BOUND / LISTINGS_SHARE + LISTING);
+        assert!(most.into_inner() <= BOUND / LISTINGS_FRACTION + LISTING);
     }
 
     #[test]

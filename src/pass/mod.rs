@@ -35,7 +35,7 @@ use crate::{
     error::Explain,
     feed::ListedBlob,
     filter::Filter,
-    limits::{RECEIVERS_LAST_WAIT_MIN, STOP_CUT_AFTER, STOP_LEAVE_AFTER, WRITER_QUEUE_BLOBS},
+    limits::CANCEL_POLL_INTERVAL,
     network,
     output::{self, CancelToken, Output, OutputError, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
@@ -46,7 +46,29 @@ use memory::{Memory, Share};
 use plan::LookBack;
 use scheduler::{Effect, Job, Scheduler, Ticket};
 use worker::{Outcome, Worker};
-use writer::{Closed, CommittedBlob, Writer, WriterMessage};
+use writer::{BATCH_AGE_MAX, Closed, CommittedBlob, Writer, WriterMessage};
+
+/// The maximum number of blobs between the pool and the writer. `maxMemory` bounds their bytes.
+const WRITER_QUEUE_BLOBS_MAX: usize = 64;
+
+/// The minimum duration that receivers have to confirm records once everything else of a pass is done, also if
+/// `interval` is shorter.
+const RECEIVERS_LAST_WAIT_MIN: Duration = Duration::from_secs(60);
+
+/// The duration from a signal or `globalTimeout` until the connections of what still runs are cut.
+const STOP_CUT_AFTER: Duration = Duration::from_secs(2);
+
+/// The duration from a signal or `globalTimeout` until the pass ends without what still runs, and without a receiver's
+/// answer.
+const STOP_LEAVE_AFTER: Duration = Duration::from_millis(3_500);
+
+const _: () = {
+    assert!(STOP_CUT_AFTER.as_millis() < STOP_LEAVE_AFTER.as_millis());
+    assert!(
+        STOP_LEAVE_AFTER.as_millis() + BATCH_AGE_MAX.as_millis() + CANCEL_POLL_INTERVAL.as_millis() < 5_000,
+        "a signal ends a pass within five seconds"
+    );
+};
 
 /// What a pass does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +237,10 @@ impl<'a> Pass<'a> {
             .num_threads(collect.max_threads)
             .thread_name(|number| format!("download-{number}"))
             .build()
-            .map_err(|error| PassError::Threads { threads: collect.max_threads, problem: error.to_string() })?;
+            .map_err(|error| PassError::Threads {
+                threads: collect.max_threads,
+                problem: error.to_string(),
+            })?;
         let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
         let shows_progress = options.show_progress && !prints_lines;
         Ok(Self {
@@ -234,7 +259,7 @@ impl<'a> Pass<'a> {
 
     /// Runs the scheduler until it is over, and the writer until it has committed everything.
     fn run(self) -> Ran<'a> {
-        let (blobs, blobs_received) = crossbeam_channel::bounded(WRITER_QUEUE_BLOBS);
+        let (blobs, blobs_received) = crossbeam_channel::bounded(WRITER_QUEUE_BLOBS_MAX);
         // Unbounded, so that neither pool nor writer waits for the main thread. What is in it is bounded by the number of
         // jobs that run and of blobs that the writer has.
         let (events, events_received) = crossbeam_channel::unbounded();

@@ -10,8 +10,31 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    limits::{CLOCK_TOLERANCE, RETENTION, RETENTION_MARGIN, SETTLING, WINDOW_MAX, WINDOW_MIN},
+    limits::{CLOCK_TOLERANCE, RETENTION},
     state::FeedProgress,
+};
+
+/// The longest window: for a longer one the API would return only a part of the content.
+///
+/// Source: "Office 365 Management Activity API reference", section "List available content".
+const WINDOW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The shortest window: shorter ones were seen to be answered with errors.
+const WINDOW_MIN: Duration = Duration::from_secs(60);
+
+/// The distance that windows keep from the edge of [`RETENTION`], beyond which the API returns an error. Content within
+/// it is lost after a long downtime, so it is short.
+const RETENTION_MARGIN: Duration = Duration::from_secs(4 * 60);
+
+/// The distance that windows keep from the present: the newest seconds of a listing are not stable yet.
+const SETTLING: Duration = Duration::from_secs(5);
+
+const _: () = {
+    assert!(WINDOW_MIN.as_secs() < WINDOW_MAX.as_secs());
+    assert!(WINDOW_MAX.as_secs() <= RETENTION.as_secs());
+    assert!(SETTLING.as_secs() < WINDOW_MIN.as_secs(), "a window does not end before it starts");
+    assert!(RETENTION_MARGIN.as_secs() > SETTLING.as_secs());
+    assert!(RETENTION_MARGIN.as_secs() > 2 * CLOCK_TOLERANCE.as_secs().cast_unsigned());
 };
 
 /// The period of one listing: `start` ≤ time of a blob < `end`.

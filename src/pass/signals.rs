@@ -8,8 +8,8 @@ use signal_hook::{
     iterator::{Handle, Signals},
 };
 
-use super::Event;
-use crate::{exit::Exit, limits::STOP_LEAVE_AFTER, output::CancelToken, report::Stop};
+use super::{Event, STOP_LEAVE_AFTER};
+use crate::{exit::Exit, output::CancelToken, report::Stop};
 
 /// Handles signals until it is dropped.
 pub struct Listening(Option<Handle>);

@@ -13,7 +13,13 @@
 //! there again. An output whose receiver rejects single records continues: these become dead letters and count as
 //! delivered there, or else only their blobs wait.
 
-use std::{borrow::Cow, collections::HashMap, mem, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::{Receiver, Sender, select};
 use jiff::Timestamp;
@@ -23,7 +29,6 @@ use crate::{
     body::Body,
     delivery::{OutputName, OutputSet, PendingBlob},
     error::Explain,
-    limits::{BATCH_AGE, BATCH_BLOBS, BATCH_BYTES, NAMED_RECORDS_MAX},
     output::{
         BlobRecord, DeliveryError, Flushed, OnOpen, Output, OutputError, Rejected, RejectedRecord, Source,
     },
@@ -31,6 +36,18 @@ use crate::{
     redact::one_line,
     state::{self, BlobKey, ContentHour, DeadLetter, Ledger, StateError, quarantine},
 };
+
+/// A batch is committed when its records have this size, …
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// … or when it has this number of blobs, …
+const BATCH_BLOBS_MAX: usize = 1_000;
+
+/// … or when it is this old.
+pub(super) const BATCH_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// The maximum number of records that a message names.
+const NAMED_RECORDS_MAX: usize = 3;
 
 /// A message to the writer.
 #[derive(Debug)]
@@ -260,8 +277,8 @@ impl Writer {
                 return Ok(());
             }
         }
-        self.batch.ends.get_or_insert_with(|| Instant::now() + BATCH_AGE);
-        if self.batch.blobs.len() >= BATCH_BLOBS || self.batch.bytes >= BATCH_BYTES {
+        self.batch.ends.get_or_insert_with(|| Instant::now() + BATCH_AGE_MAX);
+        if self.batch.blobs.len() >= BATCH_BLOBS_MAX || self.batch.bytes >= BATCH_BYTES_MAX {
             self.commit()?;
         }
         Ok(())

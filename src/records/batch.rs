@@ -7,9 +7,16 @@ use jiff::Timestamp;
 use super::{HeaderField, ParsedRecord, RecordId, TimeField, header::Header};
 use crate::{
     json,
-    limits::{RENDERED_BYTES, RENDERED_RECORDS_MAX, SPARE_BUFFER_BYTES_MAX},
+    limits::{OUTPUT_BUFFER_BYTES, SPARE_BUFFER_BYTES_MAX},
     time,
 };
+
+/// The size of the groups in which records are rendered: as much as is written to a file at once, and little enough to
+/// stay in a processor's cache.
+const RENDERED_BYTES: usize = OUTPUT_BUFFER_BYTES;
+
+/// The maximum number of records that are rendered at once. Each takes about 150 bytes besides its text.
+const RENDERED_RECORDS_MAX: usize = 4_096;
 
 /// The lines of some records of one blob, in one text.
 #[derive(Clone, Debug, Default)]

@@ -6,7 +6,12 @@ use super::{
     RecordId,
     header::{HAS_FEED, HAS_TENANT, HEADER_FIELDS, Header, IS_EMPTY},
 };
-use crate::limits::{INDEX_GROWTH_BYTES_MAX, INDEX_STEP_BYTES};
+
+/// Memory for the places of a body's records is allocated in steps of at least this size, …
+const STEP_BYTES: usize = 4 * 1024;
+
+/// … doubling up to this size.
+const STEP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The flags of a header that are in the first byte of an entry; the others are in the second byte.
 const FIRST_FLAGS: u8 = HAS_FEED | HAS_TENANT | IS_EMPTY;
@@ -70,7 +75,7 @@ impl Index {
     /// allocates memory.
     pub fn push(&mut self, entry: &Entry, reserve: &mut impl FnMut(usize)) {
         if self.bytes.capacity() - self.bytes.len() < ENTRY_BYTES_MAX {
-            let step = self.bytes.capacity().clamp(INDEX_STEP_BYTES, INDEX_GROWTH_BYTES_MAX);
+            let step = self.bytes.capacity().clamp(STEP_BYTES, STEP_BYTES_MAX);
             reserve(step);
             self.bytes.reserve_exact(step);
         }

@@ -8,9 +8,11 @@ use serde::Serialize;
 use crate::{
     config::Tenant,
     feed::ContentType,
-    limits::QUARANTINED_SHOWN_MAX,
     state::{DeadLetters, Progress, quarantine::Quarantined},
 };
+
+/// The maximum number of quarantined blobs in the table of `status`.
+const QUARANTINED_SHOWN_MAX: usize = 50;
 
 /// What the state says of one feed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

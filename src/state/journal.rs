@@ -30,8 +30,10 @@ use crate::{
     delivery::PendingBlob,
     disk::{self, FileContext, Position},
     feed::ContentType,
-    limits,
 };
+
+/// The number of passes for which orphans are kept: three weeks at the default interval. No blob lives longer.
+const ORPHANS_PASSES_MAX: u32 = 6_000;
 
 /// The file's name in `workingDir`.
 pub const FILE_NAME: &str = "journal";
@@ -120,7 +122,10 @@ impl Orphans {
     }
 
     fn keys(&self) -> Vec<RecordKey> {
-        self.keys.iter().flat_map(|(&key, &count)| std::iter::repeat_n(RecordKey(key), count as usize)).collect()
+        self.keys
+            .iter()
+            .flat_map(|(&key, &count)| std::iter::repeat_n(RecordKey(key), count as usize))
+            .collect()
     }
 }
 
@@ -172,7 +177,7 @@ impl Journal {
         let bytes = fs::read(&path).context("read", &path)?;
         let mut recovered = read(&path, &bytes);
         recovered.orphans.passes += 1;
-        if recovered.orphans.passes > limits::ORPHANS_PASSES_MAX {
+        if recovered.orphans.passes > ORPHANS_PASSES_MAX {
             recovered.orphans = Orphans::default();
         }
         let earlier = recovered.orphans.count();
@@ -259,9 +264,9 @@ fn text_of(line: &JournalLine) -> String {
 /// Reads up to the first line that is not whole.
 fn read(path: &Path, bytes: &[u8]) -> RecoveredJournal {
     let mut recovered = RecoveredJournal::default();
-    let mut lines = bytes
-        .split_inclusive(|&byte| byte == b'\n')
-        .map(|line| line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<JournalLine>(line).ok()));
+    let mut lines = bytes.split_inclusive(|&byte| byte == b'\n').map(|line| {
+        line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<JournalLine>(line).ok())
+    });
     match lines.next() {
         None | Some(Some(JournalLine::Version(VERSION))) => {}
         Some(_) => {

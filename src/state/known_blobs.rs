@@ -37,6 +37,9 @@ use crate::{
     limits, time,
 };
 
+/// The maximum number of unreadable lines that are logged; the others are counted.
+const LOGGED_LINES_MAX: usize = 5;
+
 /// The length of a typical line, from which the number of lines is estimated.
 const TYPICAL_LINE_BYTES: usize = 150;
 
@@ -194,15 +197,13 @@ impl KnownBlobsFile {
     }
 
     fn repair(&mut self, contents: &Contents) -> Result<(), StateError> {
-        for number in contents.unreadable.iter().take(limits::LOGGED_LINES_MAX) {
+        for number in contents.unreadable.iter().take(LOGGED_LINES_MAX) {
             log::warn!(
                 "Line {number} of {} cannot be read; it is moved to {FILE_NAME}.unreadable, and collection goes on",
                 self.path.display()
             );
         }
-        if let Some(more) =
-            contents.unreadable.len().checked_sub(limits::LOGGED_LINES_MAX).filter(|more| *more > 0)
-        {
+        if let Some(more) = contents.unreadable.len().checked_sub(LOGGED_LINES_MAX).filter(|more| *more > 0) {
             log::warn!("… and {more} more lines of {} that cannot be read", self.path.display());
         }
         if let End::Torn { .. } = contents.end {

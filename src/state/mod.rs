@@ -261,7 +261,11 @@ impl Ledger {
     /// 2. Write the journal's line, which commits the whole batch. After a crash in the middle of it the blobs are unknown
     ///    and their records are orphans.
     /// 3. Append to `known_blobs`. After a crash before this is durable the lines are restored from the journal.
-    pub fn commit(&mut self, batch: &BatchCommit, ids: &[(u128, OutputSet, ContentHour)]) -> Result<(), StateError> {
+    pub fn commit(
+        &mut self,
+        batch: &BatchCommit,
+        ids: &[(u128, OutputSet, ContentHour)],
+    ) -> Result<(), StateError> {
         if let Some(record_ids) = &mut self.record_ids {
             record_ids.append(ids)?;
         }

@@ -231,17 +231,19 @@ impl Progress {
             content_type: content_type.name().to_owned(),
             progress: feed.clone(),
         });
-        let tenants = self
-            .tenants
-            .iter()
-            .map(|(tenant_id, tenant)| ProgressLine::Tenant { tenant_id: tenant_id.clone(), progress: *tenant });
+        let tenants = self.tenants.iter().map(|(tenant_id, tenant)| ProgressLine::Tenant {
+            tenant_id: tenant_id.clone(),
+            progress: *tenant,
+        });
         let pending = self.pending.iter().map(|pending| ProgressLine::Pending(pending.into()));
         let path = path(working_dir);
         let written = disk::replace(
             &path,
             0o600,
             |to| {
-                for line in iter::once(ProgressLine::Version(VERSION)).chain(feeds).chain(tenants).chain(pending) {
+                for line in
+                    iter::once(ProgressLine::Version(VERSION)).chain(feeds).chain(tenants).chain(pending)
+                {
                     serde_json::to_writer(&mut *to, &line)?;
                     to.write_all(b"\n")?;
                 }

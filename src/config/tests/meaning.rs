@@ -192,15 +192,16 @@ fn tenants_that_are_written_are_taken() {
 fn how_to_collect_is_taken() {
     let collect = written().collect;
     assert_eq!(collect.working_dir, Path::new("state"));
-    assert_eq!(
-        (collect.cache_size, collect.max_memory, collect.curl_max_size),
-        (10, 1 << 20, 1 << 20)
-    );
+    assert_eq!((collect.cache_size, collect.max_memory, collect.curl_max_size), (10, 1 << 20, 1 << 20));
     assert_eq!((collect.max_threads, collect.retries), (8, 0));
     assert_eq!(collect.max_requests_per_minute, RequestsPerMinute::Fixed(100));
     assert_eq!((collect.retry_delay, collect.request_timeout), (Duration::ZERO, Duration::from_secs(5)));
     assert!(!collect.skip_known_logs);
-    assert_eq!(collect.dedup_hours, Duration::ZERO, "delivering again and dropping doubles exclude each other");
+    assert_eq!(
+        collect.dedup_hours,
+        Duration::ZERO,
+        "delivering again and dropping doubles exclude each other"
+    );
     assert_eq!(collect.hours_to_collect, Duration::from_secs(168 * 3600));
     assert_eq!(collect.global_timeout, Some(Duration::from_secs(240)));
     let condition = |field: &str, texts: &[&str]| {
@@ -326,7 +327,11 @@ fn yaml_in_all_its_clothes() {
         text.replace("collect:", "collect: &anchor"),
     ] {
         let config = Trial::new(&text).config();
-        assert_eq!((config.collect.max_threads, config.log.path, config.log.debug), (9, None, true), "{text}");
+        assert_eq!(
+            (config.collect.max_threads, config.log.path, config.log.debug),
+            (9, None, true),
+            "{text}"
+        );
     }
 }
 

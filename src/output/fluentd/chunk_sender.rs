@@ -14,10 +14,23 @@ use super::session::Session;
 use crate::{
     config,
     error::Explain,
-    limits::{FLUENT_BIT_MESSAGE_BYTES_MAX, FORWARD_CHUNKS_IN_FLIGHT_MAX},
     network::backoff::Backoff,
     output::{CancelToken, DeliveryError, Endpoint, OutputError, ReceiverError},
 };
+
+/// The size of a chunk's entries before compression. A message of 1 to 2 MB is acknowledged within seconds. A larger
+/// record is sent alone.
+pub(super) const CHUNK_BYTES: usize = 1_000_000;
+
+/// The largest message, after decompression, that Fluent Bit accepts by default.
+///
+/// Source: Fluent Bit's manual, input `forward`, `buffer_max_size` (6144000).
+const FLUENT_BIT_MESSAGE_BYTES_MAX: usize = 6_144_000;
+
+/// The maximum number of chunks without an acknowledgement. They are held in memory, to be sent again.
+const CHUNKS_IN_FLIGHT_MAX: usize = 8;
+
+const _: () = assert!(CHUNK_BYTES * 2 < FLUENT_BIT_MESSAGE_BYTES_MAX);
 
 /// Sends chunks to one receiver.
 #[derive(Debug)]
@@ -75,7 +88,7 @@ impl ChunkSender {
     /// Sends a chunk. Waits for an acknowledgement only if too many are due.
     pub fn send(&mut self, chunk: Chunk) -> Result<(), DeliveryError> {
         self.chunks.push_back(chunk);
-        self.retry_until_in_flight(FORWARD_CHUNKS_IN_FLIGHT_MAX - 1).map_err(|error| self.failed(error))
+        self.retry_until_in_flight(CHUNKS_IN_FLIGHT_MAX - 1).map_err(|error| self.failed(error))
     }
 
     /// Returns when every chunk is acknowledged. Does not connect if that is so already.
@@ -142,7 +155,7 @@ impl ChunkSender {
             };
             self.is_one_chunk_a_connection |= session.denies_keepalive();
             let is_alone = self.is_one_chunk_a_connection || self.session_acks == 0;
-            let in_flight_max = if is_alone { 1 } else { FORWARD_CHUNKS_IN_FLIGHT_MAX };
+            let in_flight_max = if is_alone { 1 } else { CHUNKS_IN_FLIGHT_MAX };
             for chunk in self.chunks.range(self.sent..).take(in_flight_max.saturating_sub(self.sent)) {
                 session.send(&mut self.endpoint, &chunk.message, ack_timeout)?;
                 self.sent += 1;

@@ -14,7 +14,13 @@
 
 use memchr::memchr2;
 
-use crate::limits::NESTING_MAX;
+/// The maximum depth of objects and arrays in a record; deeper values are sent as text. The arrays and the map that a
+/// message and a receiver add around a record must fit too.
+///
+/// Source: msgpack-c, with which Fluent Bit decodes, accepts 32 levels (`MSGPACK_EMBED_STACK_SIZE`).
+pub(super) const NESTING_MAX: usize = 24;
+
+const _: () = assert!(NESTING_MAX < 32);
 
 /// An object or array that is not closed yet.
 #[derive(Clone, Copy)]

@@ -29,7 +29,7 @@ use flate2::{Compression, write::GzEncoder};
 use jiff::Timestamp;
 
 use self::{
-    chunk_sender::{Chunk, ChunkSender},
+    chunk_sender::{CHUNK_BYTES, Chunk, ChunkSender},
     message_pack::{
         append_array_header, append_binary_header, append_map_header, append_object, append_text,
         append_unsigned,
@@ -40,7 +40,6 @@ use super::{CancelToken, DeliveryError, Flushed, OnOpen, Output, OutputError, So
 use crate::{
     config,
     delivery::OutputName,
-    limits::FORWARD_CHUNK_BYTES,
     records::{HeaderField, Record, RecordBatch, RecordId},
 };
 
@@ -102,7 +101,7 @@ impl Output for FluentdOutput {
                 Some(entries) => entries,
                 None => self.filling.entry(self.entry_tag.clone()).or_default(),
             };
-            if !entries.bytes.is_empty() && entries.bytes.len() + self.entry.len() > FORWARD_CHUNK_BYTES {
+            if !entries.bytes.is_empty() && entries.bytes.len() + self.entry.len() > CHUNK_BYTES {
                 self.chunks.send(entries.take(&self.entry_tag, self.gzip))?;
             }
             entries.bytes.extend_from_slice(&self.entry);

@@ -18,13 +18,31 @@ use super::{
 };
 use crate::{
     config,
-    limits::{
-        CANCEL_POLL_INTERVAL, CONNECT_TIMEOUT, FORWARD_ANSWER_BYTES_MAX, FORWARD_CHECK_WAIT,
-        FORWARD_CLOSE_WAIT, FORWARD_HELO_WAIT,
+    limits::{CANCEL_POLL_INTERVAL, CONNECT_TIMEOUT},
+    output::{
+        Connection, Endpoint, OutputError, ReceiverError,
+        connection::{TLS_PROBE_WAIT, is_closed},
     },
-    output::{Connection, Endpoint, OutputError, ReceiverError, connection::is_closed},
     redact::one_line,
 };
+
+/// The largest message of a receiver: a HELO, a PONG or an acknowledgement.
+const SERVER_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// The wait for a HELO, which a receiver with a shared key sends as soon as it has accepted the connection.
+const HELO_WAIT: Duration = Duration::from_secs(3);
+
+/// The wait for the acknowledgement of a message without events.
+const CHECK_WAIT: Duration = Duration::from_secs(3);
+
+/// The time after the first acknowledgement within which a receiver that closes the connection after each one is
+/// recognized.
+const CLOSE_WAIT: Duration = Duration::from_millis(50);
+
+const _: () = assert!(
+    HELO_WAIT.as_secs() + CHECK_WAIT.as_secs() + TLS_PROBE_WAIT.as_secs() < 10,
+    "a wrong configuration is reported within ten seconds"
+);
 
 /// The name of this program in the handshake; a receiver logs it.
 const OUR_NAME: &str = env!("CARGO_PKG_NAME");
@@ -131,7 +149,7 @@ impl Session {
     pub fn closes_after_ack(&mut self, endpoint: &mut Endpoint) -> bool {
         if self.received.is_empty() {
             let mut bytes = [0; 4096];
-            match self.connection.receive(&mut bytes, FORWARD_CLOSE_WAIT) {
+            match self.connection.receive(&mut bytes, CLOSE_WAIT) {
                 Ok(count) => self.received.extend_from_slice(&bytes[..count]),
                 Err(error) => {
                     self.failure(endpoint, &error);
@@ -144,8 +162,8 @@ impl Session {
     /// Sends a message without events, which delivers nothing and is acknowledged like any other.
     pub fn check(&mut self, endpoint: &mut Endpoint, tag: &str) -> Result<(), ReceiverError> {
         let (id, message) = empty_message(tag);
-        self.send(endpoint, &message, FORWARD_CHECK_WAIT)?;
-        if self.wait_for_ack(endpoint, FORWARD_CHECK_WAIT)? == id.as_bytes() {
+        self.send(endpoint, &message, CHECK_WAIT)?;
+        if self.wait_for_ack(endpoint, CHECK_WAIT)? == id.as_bytes() {
             return Ok(());
         }
         Err(ReceiverError::Permanent(not_forward(endpoint)))
@@ -157,7 +175,7 @@ impl Session {
         endpoint: &mut Endpoint,
         settings: &config::FluentdOutput,
     ) -> Result<(), ReceiverError> {
-        let helo = match self.receive(endpoint, FORWARD_HELO_WAIT)? {
+        let helo = match self.receive(endpoint, HELO_WAIT)? {
             Some(ServerMessage::Helo(helo)) => helo,
             Some(_) => return Err(ReceiverError::Permanent(not_forward(endpoint))),
             None => return Err(self.missing_helo_error(endpoint)),
@@ -196,9 +214,9 @@ impl Session {
     /// waits for the client, one that hangs does neither.
     fn missing_helo_error(&mut self, endpoint: &mut Endpoint) -> ReceiverError {
         let (_, message) = empty_message(OUR_NAME);
-        let sent = self.connection.send(&message, FORWARD_CHECK_WAIT);
+        let sent = self.connection.send(&message, CHECK_WAIT);
         match sent.map_err(|error| self.failure(endpoint, &error)).and_then(|()| {
-            self.receive(endpoint, FORWARD_CHECK_WAIT)
+            self.receive(endpoint, CHECK_WAIT)
         }) {
             Ok(Some(ServerMessage::Ack(_))) => ReceiverError::Permanent(endpoint.error(
                 "it does not ask for a shared key (no HELO)",
@@ -244,7 +262,7 @@ impl Session {
                 self.received.drain(..length);
                 Ok(Some(message))
             }
-            Err(MessageError::Incomplete) if self.received.len() < FORWARD_ANSWER_BYTES_MAX => Ok(None),
+            Err(MessageError::Incomplete) if self.received.len() < SERVER_MESSAGE_BYTES_MAX => Ok(None),
             Err(_) => {
                 self.received.clear();
                 let missing_tls = endpoint.missing_tls();

@@ -1,6 +1,9 @@
 //! The tag of a record, by which receivers route it.
 
-use crate::{limits::TAG_PART_CHARACTERS_MAX, output::Source};
+use crate::output::Source;
+
+/// The maximum number of characters of a tenant's name or a workload in a tag.
+const PART_CHARACTERS_MAX: usize = 64;
 
 /// The template of a tag: texts and placeholders.
 #[derive(Clone, Debug)]
@@ -51,7 +54,7 @@ impl Tag {
     /// Writes the tag of a record with this workload, given as in the JSON of the record, with its quotes.
     ///
     /// A dot separates the parts of a tag, and `*`, `{` and others have a meaning where a receiver matches it. So of
-    /// names and workloads only ASCII letters, digits, `-` and `_` are used, at most [`TAG_PART_CHARACTERS_MAX`] of them;
+    /// names and workloads only ASCII letters, digits, `-` and `_` are used, at most [`PART_CHARACTERS_MAX`] of them;
     /// everything else becomes `_`. A content type keeps its dot.
     pub fn write(&self, source: &Source<'_>, workload: Option<&str>, to: &mut String) {
         let workload = workload.and_then(|value| value.strip_prefix('"')?.strip_suffix('"'));
@@ -76,8 +79,7 @@ impl Tag {
 fn push_clean(text: impl Iterator<Item = char>, to: &mut String) {
     let is_clean = |character: &char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
     to.extend(
-        text.take(TAG_PART_CHARACTERS_MAX)
-            .map(|character| if is_clean(&character) { character } else { '_' }),
+        text.take(PART_CHARACTERS_MAX).map(|character| if is_clean(&character) { character } else { '_' }),
     );
 }
 
@@ -123,7 +125,7 @@ mod tests {
             "{workload}",
             [None, None],
             Some(&format!("\"{}\"", "a".repeat(1000))),
-            &"a".repeat(TAG_PART_CHARACTERS_MAX),
+            &"a".repeat(PART_CHARACTERS_MAX),
         );
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rmpv::Value;
 
-use super::*;
+use super::{message_pack::NESTING_MAX, *};
 
 /// The record that this JSON becomes.
 #[track_caller]
@@ -146,17 +146,17 @@ fn texts_and_containers_of_every_size_are_whole() {
 #[test]
 fn what_is_nested_too_deeply_becomes_its_text_however_deep() {
     let nested = |depth: usize| format!("{}7{}", "[".repeat(depth), "]".repeat(depth));
-    for depth in [crate::limits::NESTING_MAX, 1_000, 100_000] {
+    for depth in [NESTING_MAX, 1_000, 100_000] {
         let mut value = &value_of(&format!("[\"]\\\"[\",{}]", nested(depth)))[1];
-        for _ in 2..crate::limits::NESTING_MAX {
+        for _ in 2..NESTING_MAX {
             value = &value[0];
         }
-        let text = nested(depth + 2 - crate::limits::NESTING_MAX);
+        let text = nested(depth + 2 - NESTING_MAX);
         assert_eq!(value, &Value::from(text.as_str()), "{depth}");
     }
     let objects = format!("{}{{}}{}", r#"{"]}\"":["}",false],"a":"#.repeat(50_000), "}".repeat(50_000));
     assert!(value_of(&objects).is_map());
-    let fits = nested(crate::limits::NESTING_MAX - 1);
+    let fits = nested(NESTING_MAX - 1);
     assert!(!format!("{}", value_of(&fits)).contains('"'));
 }
 

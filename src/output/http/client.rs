@@ -31,6 +31,30 @@ use crate::{
     redact,
 };
 
+/// The maximum number of retries of a batch within `output.http.retryTimeout`.
+const RETRIES_MAX: u32 = 20;
+
+/// The delay before the first retry of a batch. It doubles with each retry.
+const RETRY_DELAY: Duration = Duration::from_millis(250);
+
+/// The maximum number of records that the receiver rejects in a pass; with more, the output fails. A receiver that
+/// rejects everything costs twice as many requests, and one that rejects a few records a day, each of which is sent
+/// again for a week, is not stopped.
+const REJECTED_RECORDS_MAX: usize = 100;
+
+/// The number of rejected records at which the output fails if the receiver has accepted no record in this pass: the
+/// receiver or its configuration is the cause, not the records.
+const REJECTED_BEFORE_SUCCESS_MAX: usize = 10;
+
+/// The largest response: it can describe each record of a batch.
+const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The first interval at which Splunk is asked whether events are indexed. It doubles, …
+const SPLUNK_ACK_STEP: Duration = Duration::from_millis(200);
+
+/// … up to this.
+const SPLUNK_ACK_STEP_MAX: Duration = Duration::from_secs(5);
+
 /// A client of one receiver, shared by all threads that send to it.
 pub struct HttpClient {
     agents: Agents,
@@ -174,8 +198,8 @@ impl HttpClient {
     /// The receiver rejects too many records for them to be at fault.
     pub fn count_rejected(&self, error: &HttpError) -> Result<(), OutputError> {
         let rejected = self.rejected.fetch_add(1, Ordering::Relaxed) + 1;
-        let is_nothing_accepted = rejected >= limits::HTTP_REFUSED_BEFORE_SUCCESS_MAX && !self.has_accepted();
-        if rejected <= limits::HTTP_REFUSED_RECORDS_MAX && !is_nothing_accepted {
+        let is_nothing_accepted = rejected >= REJECTED_BEFORE_SUCCESS_MAX && !self.has_accepted();
+        if rejected <= REJECTED_RECORDS_MAX && !is_nothing_accepted {
             return Ok(());
         }
         let hint = format!(
@@ -215,7 +239,7 @@ impl HttpClient {
 
     fn request_acks(&self, missing: &mut Vec<u64>, ack_timeout: Duration) -> Result<(), OutputError> {
         let until = Instant::now() + ack_timeout;
-        let mut step = limits::SPLUNK_ACK_STEP;
+        let mut step = SPLUNK_ACK_STEP;
         let mut attempts = Attempts::default();
         while !missing.is_empty() {
             let Some((path, request)) = self.format.ack_request(&self.path, missing) else { break };
@@ -247,7 +271,7 @@ impl HttpClient {
                 )));
             }
             self.cancel.sleep(step).map_err(|cancelled| self.cancelled(cancelled))?;
-            step = (step * 2).min(limits::SPLUNK_ACK_STEP_MAX);
+            step = (step * 2).min(SPLUNK_ACK_STEP_MAX);
         }
         Ok(())
     }
@@ -351,7 +375,7 @@ impl HttpClient {
         let peer = self.agents.peer(&url);
         let failed = |error: &NetworkError| HttpError::of_network_error(&peer, error);
         let first_address = self.agents.first_address();
-        let response = agents::read_even_if_cut(&peer, request.send(body), limits::HTTP_ANSWER_BYTES_MAX);
+        let response = agents::read_even_if_cut(&peer, request.send(body), RESPONSE_BYTES_MAX);
         if matches!(response, Err(NetworkError::Unreachable(_))) {
             self.agents.avoid_address(first_address);
         }
@@ -389,14 +413,14 @@ impl HttpClient {
         let until = *attempts.until.get_or_insert(now + self.retry_timeout);
         attempts.failed += 1;
         attempts.cut = if error.is_cut { attempts.cut + 1 } else { 0 };
-        let back_off = backoff::delay(limits::HTTP_RETRY_DELAY, attempts.failed, fastrand::f64());
+        let back_off = backoff::delay(RETRY_DELAY, attempts.failed, fastrand::f64());
         let delay = match error.after {
             _ if error.is_cut && attempts.failed == 1 => Duration::ZERO,
             Some(after) => backoff::delay_asked_for(after, fastrand::f64()).max(back_off),
             None => back_off,
         };
         let left = until.saturating_duration_since(now);
-        if attempts.failed > limits::HTTP_RETRIES_MAX || delay > left {
+        if attempts.failed > RETRIES_MAX || delay > left {
             let wish = match error.after {
                 Some(after) => format!(", and asks to wait {} s", after.as_secs()),
                 None => String::new(),

@@ -7,7 +7,11 @@
 
 use ureq::http::{HeaderMap, header::SET_COOKIE};
 
-use crate::limits::{COOKIE_BYTES_MAX, COOKIES_MAX};
+/// The maximum number of cookies that are kept, …
+const COOKIES_MAX: usize = 16;
+
+/// … and the longest of them, name and value.
+const COOKIE_BYTES_MAX: usize = 4096;
 
 /// The cookies of a receiver.
 #[derive(Debug, Default)]

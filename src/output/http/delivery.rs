@@ -9,10 +9,13 @@ use super::{
     outcome::{BatchOutcome, HttpError, RecordOutcomes},
 };
 use crate::{
-    limits,
     output::{OutputError, RejectedRecord},
     redact,
 };
+
+/// The number of records with a server error, such as HTTP 500, at which the output fails if the receiver has accepted
+/// none.
+const SUSPECTS_MAX: usize = 3;
 
 /// A receiver can cut the connection on a body that is too large, before its response says so. The first cut means
 /// nothing: a connection that was kept may have been closed while it was idle.
@@ -214,7 +217,7 @@ impl<'a> BatchDelivery<'a> {
             return self.reject(&single, error);
         };
         search.suspects.push(single);
-        if !search.has_success && search.suspects.len() >= limits::HTTP_SUSPECTS_MAX {
+        if !search.has_success && search.suspects.len() >= SUSPECTS_MAX {
             return Err(self.client.error(search.first.clone()));
         }
         Ok(())

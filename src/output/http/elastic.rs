@@ -37,12 +37,16 @@ use super::{
 };
 use crate::{
     json,
-    limits::ELASTIC_ID_BYTES_MAX,
     output::Source,
     records::{HeaderField, Record, TimeField},
     redact::one_line,
     time,
 };
+
+/// The longest `_id` that Elasticsearch accepts.
+///
+/// Source: "`_id` field" of the Elasticsearch reference.
+const ID_BYTES_MAX: usize = 512;
 
 const FRAMING: Framing = Framing { open: "", between: "\n", close: "" };
 
@@ -104,7 +108,7 @@ impl Format for Elastic {
     fn append(&self, _: &Source<'_>, record: Record<'_>, to: &mut String) {
         let index = self.index.as_ref().map(|index| format!("\"_index\":{}", Value::from(index.as_str())));
         let id = record.value(HeaderField::Id);
-        let id = id.filter(|id| id.starts_with('"') && (3..=ELASTIC_ID_BYTES_MAX).contains(&id.len()));
+        let id = id.filter(|id| id.starts_with('"') && (3..=ID_BYTES_MAX).contains(&id.len()));
         let id = id.map(|id| format!("\"_id\":{id}"));
         let action: Vec<_> = [index, id].into_iter().flatten().collect();
         to.extend(["{\"create\":{", &action.join(","), "}}\n"]);

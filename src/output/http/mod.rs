@@ -40,7 +40,6 @@ use crate::{
     config::{self, HttpFormat, Network},
     delivery::OutputName,
     error::Explain,
-    limits,
     network::{
         agents::{AgentOptions, Agents, TlsChoice},
         alias::Alias,
@@ -57,6 +56,9 @@ use format::Format;
 use plain::Plain;
 use sender_pool::SenderPool;
 use splunk::Splunk;
+
+/// The maximum number of times in one commit that batches are sent again because Splunk gave out an ack id twice.
+const SPLUNK_RESENDS_MAX: usize = 10;
 
 /// `output.http`.
 pub struct HttpOutput {
@@ -135,8 +137,7 @@ impl HttpOutput {
             let write = |to: &mut String| self.format.append(source, record, to);
             self.batch.push_with(id, record.line().len(), framing, write);
             let bytes = around + self.batch.bytes() - framing.between.len();
-            let is_over =
-                bytes > self.settings.batch_size || self.batch.len() > self.settings.batch_records;
+            let is_over = bytes > self.settings.batch_size || self.batch.len() > self.settings.batch_records;
             if is_over && self.batch.len() > 1 {
                 let count = self.batch.len() - 1;
                 let (full, last) = std::mem::take(&mut self.batch).split_at(count);
@@ -152,7 +153,7 @@ impl HttpOutput {
     fn send_all(&mut self) -> Result<(), OutputError> {
         self.send()?;
         let Some(client) = self.client.clone() else { return Ok(()) };
-        for _ in 0..=limits::SPLUNK_RESENDS_MAX {
+        for _ in 0..=SPLUNK_RESENDS_MAX {
             let Some(senders) = &mut self.senders else { return Ok(()) };
             senders.wait()?;
             self.wait_for_acks(&client)?;

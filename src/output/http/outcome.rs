@@ -7,7 +7,10 @@ use serde_json::Value;
 use ureq::http::HeaderMap;
 
 use super::{batch::HttpBatch, quotes};
-use crate::{limits::REASON_CHARACTERS_MAX, network::error::NetworkError, redact::one_line, time};
+use crate::{network::error::NetworkError, redact::one_line, time};
+
+/// The maximum number of characters of a receiver's own words in a message.
+const REASON_CHARACTERS_MAX: usize = 160;
 
 /// The outcome of a request with a batch.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::{
-    Attempt, Effect, Scheduler, Subject, Ticket, Tries,
+    Attempt, Effect, SUBSCRIPTION_START_INTERVAL, Scheduler, Subject, Ticket, Tries,
     session::{Pause, Refusal},
 };
 use crate::{
@@ -19,7 +19,6 @@ use crate::{
         retry::{self, RequestKind, Verdict},
     },
     delivery::PendingBlob,
-    limits::{REFUSED_ITEMS_MAX, SUBSCRIPTION_START_INTERVAL, THROTTLES_MAX},
     network::backoff,
     pass::{
         Mode,
@@ -28,6 +27,13 @@ use crate::{
     },
     report::line_limit::Key,
 };
+
+/// The maximum number of consecutive throttling responses to a task. With one more, it fails.
+const THROTTLES_MAX: u32 = 20;
+
+/// The maximum number of a feed's consecutive requests that are rejected with HTTP 401 despite a fresh token. With one
+/// more, the feed is left for the next pass.
+const REJECTED_TASKS_MAX: u32 = 2;
 
 /// What a failure ends for this pass, the smallest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -223,7 +229,7 @@ impl Scheduler<'_> {
             (Refusal::OfThisToken, Some(feed)) => {
                 let state = &mut self.feed_states[feed.place()];
                 state.refused_items += 1;
-                if state.refused_items > REFUSED_ITEMS_MAX { Scope::Feed } else { Scope::Blob }
+                if state.refused_items > REJECTED_TASKS_MAX { Scope::Feed } else { Scope::Blob }
             }
         };
         self.abandon(attempt.task, &Cause::of(error), scope);

@@ -1,16 +1,18 @@
 //! The end of a pass: the blobs that are in flight, the causes of what is left undone, the report, and what the state
 //! remembers.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Mode, Scheduler, Subject, failures::Cause};
 use crate::{
     delivery::PendingBlob,
-    limits::QUIET_FEED_NOTICE,
     pass::feeds::FeedIndex,
     report::{FeedReport, Stop, Summary},
     state::{FeedProgress, Progress},
 };
+
+/// A feed that had content before and has had none for this duration is reported, once in each such duration.
+const QUIET_FEED_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 impl Scheduler<'_> {
     /// Ends the pass: a blob that a thread or the writer still has was not delivered. Returns the report, and what the
@@ -31,7 +33,8 @@ impl Scheduler<'_> {
             reports.push(report);
         }
         let pending = self.books.close();
-        progress.pending = pending.into_iter().map(|(feed, pending)| (self.feeds.id(feed), pending)).collect();
+        progress.pending =
+            pending.into_iter().map(|(feed, pending)| (self.feeds.id(feed), pending)).collect();
         self.line_limit.sum_up();
         let any_login = self.tenants.iter().any(|tenant| tenant.session.has_logged_in());
         (Summary { feeds: reports, any_login, stop: self.stop }, progress)
@@ -147,7 +150,7 @@ pub(super) fn reason_of(stop: Stop) -> &'static str {
 /// Warns of a feed that had content before and has none any more: once a day, not at each pass.
 fn warn_if_quiet(label: &str, last_blob: Option<Timestamp>, before: Option<Timestamp>, now: Timestamp) {
     let days = |until: Timestamp, from: Timestamp| {
-        until.duration_since(from).as_secs().div_euclid(QUIET_FEED_NOTICE.as_secs())
+        until.duration_since(from).as_secs().div_euclid(QUIET_FEED_AGE.as_secs())
     };
     let (Some(last), Some(before)) = (last_blob, before) else { return };
     if days(now, last) > days(before.max(last), last) {

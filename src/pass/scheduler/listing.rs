@@ -2,19 +2,38 @@
 //!
 //! A listing decides what follows a page, and knows how far the feed is listed. It neither makes requests nor logs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    limits::{
-        PAGES_BEFORE_SPLIT, PAGES_MAX, PARTS_MAX, THIN_PAGE_BLOBS_MAX, THIN_PAGES_LAST_MAX, THIN_PAGES_MAX,
-        THIN_PAGES_TIMED_MIN,
-    },
     pass::plan::{FeedPlan, Window},
     state::FeedProgress,
 };
+
+/// The maximum number of pages of one listing. It bounds a listing whose pages always name a next one.
+pub(super) const PAGES_MAX: u32 = 2_000;
+
+/// The maximum number of new blobs of a thin page, which names a next page. Real pages have about 200.
+const THIN_PAGE_BLOBS_MAX: usize = 1;
+
+/// The number of consecutive thin pages after which a feed's listings are taken to be endless.
+pub(super) const THIN_PAGES_MAX: u32 = 200;
+
+/// The duration after which listings that bring only thin pages are taken to be endless.
+pub(super) const THIN_PAGES_DURATION_MAX: Duration = Duration::from_secs(60);
+
+/// The minimum number of thin pages for [`THIN_PAGES_DURATION_MAX`]: a throttled tenant's single page can take as long.
+pub(super) const THIN_PAGES_TIMED_MIN: u32 = 5;
+
+/// The number of pages after which the rest of a window is listed in parts of an hour, concurrently.
+pub(super) const PAGES_BEFORE_SPLIT: u32 = 4;
+
+/// The maximum number of times that a page is listed again because it has more blobs than may be pending.
+pub(super) const PARTS_MAX: u32 = 100;
+
+const _: () = assert!(PAGES_BEFORE_SPLIT < PAGES_MAX && THIN_PAGES_MAX < PAGES_MAX);
 
 /// A request for one page of a part of a window, and what is known of the pages before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +175,7 @@ impl ThinPages {
         self.number += 1;
         let lasts = now.saturating_duration_since(*self.since.get_or_insert(now));
         self.is_endless |= self.number >= THIN_PAGES_MAX
-            || self.number >= THIN_PAGES_TIMED_MIN && lasts >= THIN_PAGES_LAST_MAX;
+            || self.number >= THIN_PAGES_TIMED_MIN && lasts >= THIN_PAGES_DURATION_MAX;
     }
 
     fn end_row(&mut self) {

@@ -28,7 +28,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use log::Level;
 
 use self::{
@@ -50,7 +50,6 @@ use crate::{
     config::Collect,
     delivery::{OutputSet, PendingBlob},
     feed::ListedBlob,
-    limits::{SALVAGE_LAST_HOURS, SALVAGE_PASSES},
     report::{
         Stop,
         line_limit::{Key, LineLimit},
@@ -59,6 +58,17 @@ use crate::{
 };
 
 pub use self::listing::PageRequest;
+
+/// The shortest interval between two starts of a subscription.
+///
+/// Source: "Office 365 Management Activity API reference", section "Start a subscription", as of 2025-08.
+const SUBSCRIPTION_START_INTERVAL: Duration = Duration::from_secs(15 * 60);
+
+/// A blob whose body cannot be read as a whole is salvaged when all attempts of this number of passes have failed, …
+const SALVAGE_PASSES: u32 = 3;
+
+/// … or when it expires within this duration: a later pass may come too late.
+const SALVAGE_BEFORE_EXPIRY: SignedDuration = SignedDuration::from_hours(24);
 
 /// The state of a pass.
 pub struct Scheduler<'a> {
@@ -311,7 +321,7 @@ impl<'a> Scheduler<'a> {
     fn salvages(&self, feed: FeedIndex, pending: &PendingBlob, tries: Tries, now: Instant) -> bool {
         let is_last_day = || {
             let tenant = self.feeds.tenant_of(feed);
-            let last_hours = self.microsoft_time(tenant, now) + SALVAGE_LAST_HOURS;
+            let last_hours = self.microsoft_time(tenant, now) + SALVAGE_BEFORE_EXPIRY;
             self.clock.ahead(&self.feeds.tenant(tenant).tenant_id).is_some()
                 && pending.blob.expires().is_some_and(|expires| expires <= last_hours)
         };

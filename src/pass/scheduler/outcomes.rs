@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Attempt, Effect, Scheduler, Subject, Ticket,
+    Attempt, Effect, SUBSCRIPTION_START_INTERVAL, Scheduler, Subject, Ticket,
     books::Listed,
     failures::Cause,
     listing::{Next, PageRequest},
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::{ApiError, BlobList, Client, Page, Subscription, Token},
     delivery::PendingBlob,
-    limits::{CLOCK_TOLERANCE, EXPIRATION_GRACE, SUBSCRIPTION_START_INTERVAL},
+    limits::{CLOCK_TOLERANCE, EXPIRATION_GRACE},
     pass::{
         Mode,
         feeds::{FeedIndex, TenantIndex},

@@ -14,12 +14,27 @@ use jiff::Timestamp;
 use super::Attempt;
 use crate::{
     delivery::PendingBlob,
-    limits::{PAGE_BLOBS_MIN, PAGE_BYTES_MIN, WAITING_BLOBS_MAX, WAITING_BYTES_MAX},
+    limits::{CONTENT_ID_BYTES_MAX, CONTENT_URI_BYTES_MAX},
     pass::{
         feeds::{Feeds, TenantIndex},
         worker::Task,
     },
 };
+
+/// The number of pending downloads at which a tenant that has some lists no further page.
+pub(super) const PENDING_BLOBS_MAX: usize = 10_000;
+
+/// The number of a page's blobs that are accepted even then. For the others the page is listed again.
+pub(super) const PAGE_BLOBS_MIN: usize = 1_000;
+
+/// The size of pending downloads with the same effect: a `contentUri` can be long.
+pub(super) const PENDING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The size of a page's blobs that are accepted even then.
+pub(super) const PAGE_BYTES_MIN: usize = 1024 * 1024;
+
+const _: () =
+    assert!(CONTENT_URI_BYTES_MAX + CONTENT_ID_BYTES_MAX < PAGE_BYTES_MIN, "a page brings at least one blob");
 
 /// The attempts that are waiting, and the number of those that are running.
 pub(super) struct Queue<'a> {
@@ -64,7 +79,7 @@ impl Downloads {
     }
 
     fn are_many(&self) -> bool {
-        self.number >= WAITING_BLOBS_MAX || self.bytes >= WAITING_BYTES_MAX
+        self.number >= PENDING_BLOBS_MAX || self.bytes >= PENDING_BYTES_MAX
     }
 }
 
@@ -274,8 +289,8 @@ impl<'a> Queue<'a> {
     /// Returns what is accepted of the blobs of one page, given the downloads that wait for their turn.
     pub(super) fn page_room(&self) -> PageRoom {
         PageRoom {
-            number: WAITING_BLOBS_MAX.saturating_sub(self.downloads.number).max(PAGE_BLOBS_MIN),
-            bytes: WAITING_BYTES_MAX.saturating_sub(self.downloads.bytes).max(PAGE_BYTES_MIN),
+            number: PENDING_BLOBS_MAX.saturating_sub(self.downloads.number).max(PAGE_BLOBS_MIN),
+            bytes: PENDING_BYTES_MAX.saturating_sub(self.downloads.bytes).max(PAGE_BYTES_MIN),
         }
     }
 

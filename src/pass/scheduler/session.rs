@@ -11,16 +11,26 @@ use super::Tries;
 use crate::{
     api::{
         Token,
-        pace::{Learned, Pace, Permit, RequestOutcome},
+        pace::{AUTO_START, Learned, Pace, Permit, RequestOutcome},
     },
     config::RequestsPerMinute,
-    limits::{
-        AUTO_REMEMBERED, AUTO_START, REFUSED_TOKENS_MAX, RETRY_AFTER_MIN, THROTTLE_PAUSE_MAX, THROTTLED_MAX,
-        TOKEN_LIFETIME, TOKEN_MARGIN,
-    },
+    limits::{RETRY_AFTER_MIN, TOKEN_LIFETIME, TOKEN_MARGIN},
     network::backoff,
     state::TenantProgress,
 };
+
+/// The longest pause of a tenant that a throttling response can ask for.
+const THROTTLE_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// The duration of throttling without an accepted request after which a tenant is left for the next pass: the lock
+/// keeps all other tenants waiting.
+pub(super) const THROTTLED_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// A rate that was throttled within this duration before a pass counts as near the quota.
+const THROTTLED_RATE_AGE_MAX: SignedDuration = SignedDuration::from_hours(1);
+
+/// The maximum number of consecutive fresh tokens that are rejected. With one more, the token is not the cause.
+pub(super) const REJECTED_TOKENS_MAX: u32 = 2;
 
 /// The token, the pace and the throttling of one tenant.
 pub(super) struct Session {
@@ -164,11 +174,11 @@ impl Session {
         let current = self.token.as_mut().filter(|token| token.generation == generation);
         if let Some(token) = current.filter(|token| now < token.renew_at) {
             self.refused_tokens += 1;
-            if self.refused_tokens <= REFUSED_TOKENS_MAX {
+            if self.refused_tokens <= REJECTED_TOKENS_MAX {
                 token.renew_at = now; // it stays, so that the next one has another generation
             }
         }
-        if self.refused_tokens > REFUSED_TOKENS_MAX { Refusal::OfEveryToken } else { Refusal::OfThisToken }
+        if self.refused_tokens > REJECTED_TOKENS_MAX { Refusal::OfEveryToken } else { Refusal::OfThisToken }
     }
 
     /// Pauses the tenant after a throttling answer that asked for this duration, or for none. `None` if the tenant has
@@ -223,7 +233,7 @@ impl Session {
 /// What a pass that starts now makes of what earlier ones have learned about a tenant's pace.
 fn learned(before: &TenantProgress, time: Timestamp) -> Learned {
     let is_recent =
-        |at: Timestamp| (SignedDuration::ZERO..AUTO_REMEMBERED).contains(&time.duration_since(at));
+        |at: Timestamp| (SignedDuration::ZERO..THROTTLED_RATE_AGE_MAX).contains(&time.duration_since(at));
     Learned {
         requests_per_minute: before.requests_per_minute,
         is_plateau: before.throttled_at.is_some_and(is_recent),

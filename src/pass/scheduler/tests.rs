@@ -4,17 +4,21 @@ use std::{cell::Cell, collections::HashSet, path::PathBuf};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    listing::{
+        PAGES_BEFORE_SPLIT, PAGES_MAX, PARTS_MAX, THIN_PAGES_DURATION_MAX, THIN_PAGES_MAX,
+        THIN_PAGES_TIMED_MIN,
+    },
+    queue::{PAGE_BLOBS_MIN, PAGE_BYTES_MIN, PENDING_BLOBS_MAX, PENDING_BYTES_MAX},
+    session::{REJECTED_TOKENS_MAX, THROTTLED_MAX},
+    *,
+};
 use crate::{
     api::{ApiError, Page, Subscription, Token},
     config::{Cloud, Credential, RequestsPerMinute, Secret, Tenant},
     delivery::{OutputName, OutputSet},
     feed::ContentType,
-    limits::{
-        CONTENT_URI_BYTES_MAX, PAGE_BLOBS_MIN, PAGE_BYTES_MIN, PAGES_BEFORE_SPLIT, PAGES_MAX, PARTS_MAX,
-        REFUSED_TOKENS_MAX, THIN_PAGES_LAST_MAX, THIN_PAGES_MAX, THIN_PAGES_TIMED_MIN, THROTTLED_MAX,
-        WAITING_BLOBS_MAX, WAITING_BYTES_MAX,
-    },
+    limits::CONTENT_URI_BYTES_MAX,
     output::OutputError,
     report::{Counts, Summary},
     state::BlobKey,
@@ -483,7 +487,7 @@ fn a_tenant_whose_tokens_are_all_refused_is_given_up_after_a_few() {
             }
         }
         assert!(scheduler.is_over());
-        assert!(logins <= 1 + REFUSED_TOKENS_MAX, "{logins} logins");
+        assert!(logins <= 1 + REJECTED_TOKENS_MAX, "{logins} logins");
         assert!(requests <= accepted + 10, "{requests} requests");
         scheduler.finish();
     }
@@ -703,7 +707,7 @@ fn a_listing_without_end_is_cut_by_number_when_its_pages_bring_next_to_nothing()
 fn a_listing_without_end_is_cut_by_time_when_its_pages_are_slow() {
     let (pages, lasted, error) = list_without_end(Duration::from_secs(10), |_| Vec::new());
     let latencies = Duration::from_secs(10 + 10); // of the first page, and of the other part's next one
-    assert_eq!((pages, lasted), (8, THIN_PAGES_LAST_MAX + latencies));
+    assert_eq!((pages, lasted), (8, THIN_PAGES_DURATION_MAX + latencies));
     assert!(error.is_some_and(|error| error.contains("7 pages in a row")));
     let (pages, ..) = list_without_end(Duration::from_secs(10 * 60), |_| Vec::new());
     assert_eq!(pages, THIN_PAGES_TIMED_MIN + 1, "a single page can be slow because of its tenant");
@@ -718,7 +722,7 @@ fn a_listing_with_too_many_full_pages_is_cut_by_number_and_names_its_period() {
         PAGES_BEFORE_SPLIT + 2 * PAGES_MAX,
         "the window is listed in two parts, by whole hours"
     );
-    assert!(lasted > THIN_PAGES_LAST_MAX, "full pages may take their time");
+    assert!(lasted > THIN_PAGES_DURATION_MAX, "full pages may take their time");
     let error = error.expect("a cause");
     assert!(error.contains("too many pages, seen after page 2000 of the period from 2026-11-22T"), "{error}");
 }
@@ -745,9 +749,9 @@ fn a_page_that_invents_more_blobs_than_may_wait_is_not_listed_for_ever() {
             pages += 1;
             page.was_accepted_in_part(PARTS_MAX - 2);
         }
-        let count = if pages == 1 { WAITING_BLOBS_MAX + 1 } else { PAGE_BLOBS_MIN + 1 };
+        let count = if pages == 1 { PENDING_BLOBS_MAX + 1 } else { PAGE_BLOBS_MIN + 1 };
         succeed(&mut scheduler, &feeds, job, &|_| blobs(&format!("answer {pages}"), count), now);
-        assert!(scheduler.queue.waiting_downloads().0 <= WAITING_BLOBS_MAX + PAGE_BLOBS_MIN);
+        assert!(scheduler.queue.waiting_downloads().0 <= PENDING_BLOBS_MAX + PAGE_BLOBS_MIN);
     }
     assert!(scheduler.is_over());
     assert_eq!(pages, 3);
@@ -773,7 +777,7 @@ fn a_page_of_long_urls_is_accepted_as_far_as_they_may_wait_and_listed_again_for_
             succeed(&mut scheduler, &feeds, job, &listed, now);
         }
         let (_, bytes) = scheduler.queue.waiting_downloads();
-        assert!(bytes < WAITING_BYTES_MAX + PAGE_BYTES_MIN + 2 * CONTENT_URI_BYTES_MAX, "{bytes} bytes wait");
+        assert!(bytes < PENDING_BYTES_MAX + PAGE_BYTES_MIN + 2 * CONTENT_URI_BYTES_MAX, "{bytes} bytes wait");
     }
     assert!(scheduler.is_over() && scheduler.queue.waiting_downloads() == (0, 0));
     assert!(pages > 1, "{pages} pages");
@@ -802,7 +806,7 @@ fn a_token_of_any_lifetime_is_used_and_ends_in_no_storm_of_logins() {
 
 #[test]
 fn a_backlog_of_any_size_does_not_keep_another_tenant_from_being_listed() {
-    let before = attempts_before_a_newcomer(2 * WAITING_BLOBS_MAX).expect("the newcomer's turn comes");
+    let before = attempts_before_a_newcomer(2 * PENDING_BLOBS_MAX).expect("the newcomer's turn comes");
     assert!(before <= 12, "{before}");
 }
 
