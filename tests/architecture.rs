@@ -29,7 +29,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("api", &["output", "state", "pass", "report", "check", "cli", "commands", "exit"]),
     ("output", &["api", "state", "pass", "report", "check", "cli", "commands", "exit"]),
     ("state", &["api", "output", "pass", "report", "check", "cli", "commands", "exit"]),
-    ("config", &["api", "output", "state", "pass", "report", "check", "cli", "commands", "exit"]),
+    (
+        "config",
+        &["api", "output", "state", "pass", "report", "check", "cli", "commands", "exit", "login", "network"],
+    ),
     ("report", &["api", "output", "pass", "check", "cli", "commands", "exit"]),
     ("body", WORKING),
     ("chunks", WORKING),
@@ -58,6 +61,31 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("time", WORKING),
     ("units", WORKING),
 ];
+
+/// The dependencies that only some modules may use, with these modules. In particular, `config` uses no HTTP client and no
+/// TLS.
+const RESERVED: &[(&str, &[&str])] = &[
+    ("argh", &["cli"]),
+    ("crossbeam_channel", &["pass", "output"]),
+    ("env_logger", &["log"]),
+    ("flate2", &["network", "output"]),
+    ("fs2", &["state"]),
+    ("indicatif", &["report"]),
+    ("rayon", &["pass"]),
+    ("ring", &["network", "login", "output"]),
+    ("rustix", &["disk", "output"]),
+    ("rustls", &["network", "output"]),
+    ("rustls_native_certs", &["network"]),
+    ("rustls_pki_types", &["network", "login", "output"]),
+    ("serde_yaml", &["config"]),
+    ("signal_hook", &["pass", "check", "disk"]),
+    ("strsim", &["suggest"]),
+    ("ureq", &["network", "api", "output", "time"]),
+];
+
+/// The dependencies that every module may use.
+const SHARED: &[&str] =
+    &["base64", "fastrand", "jiff", "log", "memchr", "serde", "serde_json", "thiserror", "xxhash_rust"];
 
 #[test]
 fn no_module_uses_what_it_must_not() {
@@ -103,6 +131,49 @@ fn each_module_is_in_the_table_of_what_it_must_not_use() {
             "FORBIDDEN in tests/architecture.rs names {named}, which is not a module"
         );
     }
+}
+
+#[test]
+fn dependencies_are_used_only_by_their_modules() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut breaches = Vec::new();
+    for (module, _) in FORBIDDEN {
+        for file in files_of(&source, module) {
+            let text = fs::read_to_string(&file).expect("a readable file");
+            for (dependency, modules) in RESERVED {
+                if !modules.contains(module) && names_dependency(&text, dependency) {
+                    breaches.push(format!("{}: {module} uses {dependency}", file.display()));
+                }
+            }
+        }
+    }
+    assert_eq!(breaches, [""; 0]);
+}
+
+#[test]
+fn each_dependency_is_reserved_or_shared() {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    let manifest = manifest.expect("a readable file");
+    let (_, dependencies) = manifest.split_once("\n[dependencies]\n").expect("a section");
+    let (dependencies, _) = dependencies.split_once("\n[").expect("another section");
+    let is_name = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    let declared: BTreeSet<_> = dependencies
+        .lines()
+        .filter(is_name)
+        .filter_map(|line| Some(line.split_once([' ', '.'])?.0.replace('-', "_")))
+        .collect();
+    let listed = RESERVED.iter().map(|(dependency, _)| dependency).chain(SHARED);
+    let listed: BTreeSet<_> = listed.map(|dependency| (*dependency).to_owned()).collect();
+    assert_eq!(declared, listed, "add a new dependency to RESERVED or SHARED in tests/architecture.rs");
+}
+
+/// Whether the code names a dependency in a path, e.g. `ureq::Agent`.
+fn names_dependency(text: &str, dependency: &str) -> bool {
+    let path = format!("{dependency}::");
+    text.match_indices(&path).any(|(place, _)| {
+        let before = text[..place].chars().next_back();
+        !before.is_some_and(|character| character.is_alphanumeric() || matches!(character, '_' | ':'))
+    })
 }
 
 #[test]
