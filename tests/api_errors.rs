@@ -2,7 +2,7 @@
 
 use simulator::{ApiError, Fault, LoginError, NewBlob, Operation, Requests, RetryAfter};
 
-use crate::support::{Installation, Run, hours_ago, process::at_once};
+use crate::support::{Installation, Run, hours_ago, process::in_parallel};
 
 const FEED: &str = "Audit.General";
 
@@ -143,17 +143,21 @@ fn each_refused_login_says_what_it_means() {
 
 #[test]
 fn a_throttled_tenant_waits_as_long_as_it_is_told() {
-    at_once([RetryAfter::Seconds(2), RetryAfter::Date(jiff::SignedDuration::from_secs(2))], |retry_after| {
-        let installation = installation();
-        let fault = Fault::throttled(429, Some(retry_after));
-        installation.simulator.fault(Requests::to(Operation::ListSubscriptions).times(1), fault);
-        let run = installation.run(&[]);
-        run.assert_code(0).assert_line_with(&["[WARN] Throttled: contoso makes no request for"]);
-        let seen = installation.simulator.requests();
-        let throttled = seen.iter().position(|seen| seen.status == Some(429)).expect("the throttled request");
-        let waited = seen[throttled + 1].request.at.duration_since(seen[throttled].request.at);
-        assert!(waited >= jiff::SignedDuration::from_millis(900), "the next request came after {waited}");
-    });
+    in_parallel(
+        [RetryAfter::Seconds(2), RetryAfter::Date(jiff::SignedDuration::from_secs(2))],
+        |retry_after| {
+            let installation = installation();
+            let fault = Fault::throttled(429, Some(retry_after));
+            installation.simulator.fault(Requests::to(Operation::ListSubscriptions).times(1), fault);
+            let run = installation.run(&[]);
+            run.assert_code(0).assert_line_with(&["[WARN] Throttled: contoso makes no request for"]);
+            let seen = installation.simulator.requests();
+            let throttled =
+                seen.iter().position(|seen| seen.status == Some(429)).expect("the throttled request");
+            let waited = seen[throttled + 1].request.at.duration_since(seen[throttled].request.at);
+            assert!(waited >= jiff::SignedDuration::from_millis(900), "the next request came after {waited}");
+        },
+    );
 }
 
 #[test]
@@ -190,7 +194,7 @@ fn a_clock_that_is_wrong_is_reported_and_corrected_for() {
             "timedatectl",
         ]);
         installation.assert_delivered_once([(contoso, FEED)]);
-        installation.assert_good_manners();
+        installation.assert_no_violations();
     }
 }
 
@@ -237,7 +241,7 @@ fn a_busy_feed_is_listed_by_the_hour_and_each_blob_is_fetched_once() {
     installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 300 | Blobs successful: 300"]);
     assert_eq!(installation.simulator.count(Operation::FetchBlob), 300);
     installation.assert_delivered_once([(contoso, FEED)]);
-    installation.assert_good_manners();
+    installation.assert_no_violations();
     let listings = installation.simulator.requests_to(Operation::ListContent);
     let of_feed = listings.iter().filter(|seen| seen.request.content_type.as_deref() == Some(FEED));
     let starts: std::collections::BTreeSet<_> =
@@ -272,7 +276,7 @@ fn a_hundred_tenants_are_collected_in_one_pass() {
     assert_eq!(installation.delivered_ids().len(), 200);
     assert_eq!(installation.simulator.count(Operation::Login), 101);
     assert!(installation.simulator.in_flight_max() <= 16);
-    installation.assert_good_manners();
+    installation.assert_no_violations();
 }
 
 /// Run with `cargo test --release -- --ignored thousand_tenants`.
@@ -282,5 +286,5 @@ fn a_thousand_tenants_are_collected_in_one_pass() {
     let (run, installation) = many_tenants(1000);
     run.assert_code(0);
     assert_eq!(installation.delivered_ids().len(), 2000);
-    installation.assert_good_manners();
+    installation.assert_no_violations();
 }

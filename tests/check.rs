@@ -12,14 +12,16 @@ use rustix::process::Signal;
 use simulator::{LoginError, Operation, Subscription};
 
 use crate::{
-    network::{behind_a_proxy, secure},
+    network::behind_a_proxy,
     support::{
         FABRIKAM, Installation, Run,
-        forward::{Door, Receiver},
+        forward::{ForwardOptions, ForwardReceiver},
+        http::HttpReceiver,
+        listener::unused_port,
         process::signal,
-        proxy::{Manner, Proxy},
-        receiver::{self, certificate, unused_port},
+        proxy::{Proxy, ProxyBehavior},
         set_mode,
+        tls::{certificate, start_simulator},
     },
 };
 
@@ -77,7 +79,7 @@ fn tree(folder: &Path) -> Vec<(String, u64)> {
 
 #[test]
 fn where_all_is_well_each_step_says_so() {
-    let receiver = Receiver::start(Door { key: Some(KEY), ..Door::default() });
+    let receiver = ForwardReceiver::start(ForwardOptions { key: Some(KEY), ..ForwardOptions::default() });
     let installation = Installation::new().with_output(&receiver.config(&format!("sharedKey: {KEY}")));
     let (log, metrics) = (installation.path("collector.log"), installation.path("office365.prom"));
     let installation = installation
@@ -105,7 +107,7 @@ fn where_all_is_well_each_step_says_so() {
     ];
     assert_eq!(run.stdout.lines().collect::<Vec<_>>(), expected, "{run}");
     assert_eq!(run.stderr, "", "the log has nothing to say");
-    installation.assert_good_manners();
+    installation.assert_no_violations();
 }
 
 #[test]
@@ -162,13 +164,13 @@ fn an_api_that_cannot_be_reached_hides_no_permission() {
 
 #[test]
 fn a_certificate_that_is_not_trusted_is_told_and_no_secret_sent() {
-    let installation = Installation::against(secure("localhost", "here"));
+    let installation = Installation::against(start_simulator("localhost", "here.pem"));
     let run = check(&installation, 77);
     assert_shown(&run, "✓ DNS: localhost is 127.0.0.1", &[]);
     assert_shown(&run, "✗ connection: the server's certificate is not trusted: localhost:", &["ca_file"]);
     assert_eq!(installation.simulator.count(Operation::Login), 0);
 
-    let trusting = installation.setting(&format!("ca_file: {}", certificate("private_root.pem").display()));
+    let trusting = installation.setting(&format!("ca_file: {}", certificate("private_root.pem")));
     assert_shown(&check(&trusting, 0), "✓ connection: localhost:", &["its certificate is trusted"]);
 }
 
@@ -185,10 +187,10 @@ fn the_way_through_a_proxy_is_the_one_that_is_tried() {
         run.assert_code(code);
         run
     };
-    let run = tried(&Proxy::start(Manner::Open), 0);
+    let run = tried(&Proxy::start(ProxyBehavior::Open), 0);
     assert_shown(&run, "✓ connection: office.test:", &["through the proxy 127.0.0.1:", "is trusted"]);
     assert_shown(&run, "✓ contoso: logged in", &[]);
-    let run = tried(&Proxy::start(Manner::Refusing(407)), 77);
+    let run = tried(&Proxy::start(ProxyBehavior::Reject(407)), 77);
     assert_shown(&run, "✗ connection: office.test:", &["407", "give the proxy's user and password"]);
     assert_shown(&run, "– contoso: login: not checked", &[]);
 }
@@ -269,7 +271,7 @@ fn a_subscription_that_was_stopped_is_told() {
 
 #[test]
 fn what_cannot_be_written_is_told_with_the_mend() {
-    let receiver = Receiver::plain();
+    let receiver = ForwardReceiver::plain();
     let installation = Installation::new().with_output(&receiver.config(""));
     fs::write(installation.path("output"), "a file where a folder should be").expect("a file");
     let run = check(&installation, 74);
@@ -297,7 +299,8 @@ fn a_receiver_that_is_absent_or_does_not_let_us_in_is_told() {
     assert_shown(&run, "✗ output.fluentd: 127.0.0.1:", &["nothing listens there", "start the receiver"]);
     assert_shown(&run, "✓ output.file: can be written", &[]);
 
-    let receiver = Receiver::start(Door { key: Some("another key"), ..Door::default() });
+    let receiver =
+        ForwardReceiver::start(ForwardOptions { key: Some("another key"), ..ForwardOptions::default() });
     let installation = Installation::new().with_output(&receiver.config(&format!("sharedKey: {KEY}")));
     let run = check(&installation, 1);
     assert_shown(&run, "✗ output.fluentd: 127.0.0.1:", &["sharedKey"]);
@@ -317,7 +320,7 @@ fn every_enabled_output_is_tried_whatever_becomes_of_the_others() {
     assert_shown(&run, "✗ output.http: 127.0.0.1:", &["refused"]);
     assert_shown(&run, "✓ output.stdout: needs nothing", &[]);
 
-    let receiver = receiver::Receiver::kind();
+    let receiver = HttpReceiver::accepting();
     let run = check(&Installation::new().with_output(&outputs(receiver.port())), 0);
     assert_shown(&run, "✓ output.graylog: can be reached", &[]);
     assert_shown(&run, "✓ output.http: can be reached", &[]);

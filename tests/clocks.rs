@@ -129,7 +129,7 @@ fn the_oldest_minutes_of_the_seven_days_are_collected() {
     contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(100)));
     installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 3 | Blobs successful: 3"]);
     installation.assert_delivered_once([(contoso, FEED)]);
-    installation.assert_good_manners();
+    installation.assert_no_violations();
 }
 
 /// Lets the answers to these requests say nothing of the time.
@@ -158,7 +158,7 @@ fn a_local_clock_that_is_a_month_ahead_forgets_nothing_and_gives_nothing_up() {
     assert_eq!(installation.known_blobs().len(), 6);
     installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
     assert_eq!(installation.known_blobs().len(), 6);
-    installation.assert_good_manners();
+    installation.assert_no_violations();
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn the_time_comes_from_any_answer_that_has_a_date() {
         let progress = fs::read_to_string(installation.path("state/progress")).expect("a file");
         let hour = (newest + 2.minutes()).strftime("%Y-%m-%dT%H:").to_string();
         assert!(progress.matches(&hour).count() >= 2, "{hour} in {progress}");
-        installation.assert_good_manners();
+        installation.assert_no_violations();
     }
 }
 

@@ -80,7 +80,7 @@ fn a_pass_logs_in_with_a_certificate_in_each_of_its_forms() {
         let run = run_with(&installation, &credential, &[]);
         run.assert_code(0).assert_line(LOGGED_IN);
         installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
-        installation.assert_good_manners();
+        installation.assert_no_violations();
     }
 }
 
@@ -240,7 +240,7 @@ fn a_token_file_is_read_anew_because_it_rotates() {
     run_with(&installation, &credential, &[]).assert_code(77).assert_line_with(&["AADSTS"]);
     fs::write(&path, &next).expect("a file");
     run_with(&installation, &credential, &[]).assert_code(0).assert_line(LOGGED_IN);
-    installation.assert_good_manners();
+    installation.assert_no_violations();
 }
 
 #[test]

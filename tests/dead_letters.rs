@@ -1,4 +1,4 @@
-//! Records that a receiver refuses for good.
+//! Dead letters: records that an HTTP receiver rejects in every form.
 
 use std::fs;
 
@@ -6,50 +6,58 @@ use serde_json::Value;
 use simulator::{NewBlob, id_of, record};
 
 use crate::support::{
-    CONTOSO, Installation, hours_ago, mode,
+    CONTOSO, Installation, hours_ago,
+    http::{HttpReceiver, Reply},
+    mode,
     process::disk_steps,
-    receiver::{Receiver, Reply},
 };
 
 const FEED: &str = "Audit.General";
-const REFUSED: &str = "0000aaaa-0000-4000-8000-000000000001";
+/// The Id of the record that the receiver rejects.
+const REJECTED: &str = "0000aaaa-0000-4000-8000-000000000001";
 
-/// A receiver that refuses a record, contoso with it and 120 others.
-fn installation(lines: &str) -> (Installation, Receiver) {
-    let receiver = Receiver::start(|request, _| {
+/// Starts a receiver that rejects batches with a record that contains `unwanted`.
+fn receiver() -> HttpReceiver {
+    HttpReceiver::start(|request, _| {
         if request.body.contains("unwanted") {
             return Reply::json(400, r#"{"message":"no such field"}"#);
         }
         Reply::status(200)
-    });
+    })
+}
+
+/// Contoso with 120 records and one that the receiver rejects, and further keys of the HTTP output.
+fn installation(lines: &str) -> (Installation, HttpReceiver) {
+    let receiver = receiver();
     let url = receiver.url("/in");
     let installation = Installation::new().with_output(&format!("  http:\n    url: {url}\n    {lines}"));
     installation.contoso.add_blobs(FEED, 6, 20, hours_ago(20)..hours_ago(2));
-    let record = format!(r#"{{"Id":"{REFUSED}","x":"unwanted"}}"#);
+    let record = format!(r#"{{"Id":"{REJECTED}","x":"unwanted"}}"#);
     installation.contoso.add_blob(FEED, NewBlob::texts([record]).created(hours_ago(1)));
     (installation, receiver)
 }
 
-fn letters(installation: &Installation) -> Vec<Value> {
+/// The dead letters of the HTTP output.
+fn dead_letters(installation: &Installation) -> Vec<Value> {
     let path = installation.path("state/dead-letters/http.json");
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 #[test]
-fn a_refused_record_is_kept_with_the_reason_and_its_blob_is_complete() {
+fn writes_rejected_record_with_reason_and_completes_its_blob() {
     let (installation, receiver) = installation("compress: gzip");
     let metrics = installation.path("office365.prom");
     let installation = installation.setting(&format!("metrics: {{ path: '{}' }}", metrics.display()));
     let run = installation.run(&[]);
     run.assert_code(0).assert_line_with(&[
-        &format!("[WARN] Output http refuses 1 record ({REFUSED} of contoso audit.general), kept in "),
+        &format!("[WARN] Output http refuses 1 record ({REJECTED} of contoso audit.general), kept in "),
         "/state/dead-letters/http.json: 127.0.0.1:",
         "HTTP 400: no such field",
     ]);
-    let letters = letters(&installation);
-    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
-    assert_eq!(letter["recordId"], REFUSED);
+    let dead_letters = dead_letters(&installation);
+    let [letter] = dead_letters.as_slice() else { panic!("{dead_letters:?}") };
+    assert_eq!(letter["recordId"], REJECTED);
     assert_eq!(letter["tenantName"], "contoso");
     assert_eq!(letter["contentType"], FEED);
     assert_eq!(letter["reason"], "HTTP 400: no such field");
@@ -73,17 +81,17 @@ fn a_refused_record_is_kept_with_the_reason_and_its_blob_is_complete() {
     let requests = receiver.requests().len();
     installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
     assert_eq!(receiver.requests().len(), requests);
-    assert_eq!(self::letters(&installation).len(), 1);
+    assert_eq!(self::dead_letters(&installation).len(), 1);
     assert_eq!(installation.known_blobs().len(), 7);
     installation.assert_delivered_once([(&installation.contoso, FEED)]);
 }
 
 #[test]
-fn without_dead_letters_the_record_is_sent_again_by_each_pass() {
+fn resends_rejected_record_in_each_pass_without_dead_letters() {
     let (installation, _) = installation("deadLetters: false");
     for _ in 0..2 {
         installation.run(&[]).assert_code(1).assert_line_with(&[
-            &format!("[ERROR] Output http failed for 1 record ({REFUSED} of contoso audit.general): "),
+            &format!("[ERROR] Output http failed for 1 record ({REJECTED} of contoso audit.general): "),
             "; the next pass sends it again",
         ]);
         assert_eq!(installation.known_blobs().len(), 6);
@@ -92,8 +100,8 @@ fn without_dead_letters_the_record_is_sent_again_by_each_pass() {
 }
 
 #[test]
-fn a_receiver_that_accepts_nothing_makes_no_dead_letters() {
-    let receiver = Receiver::start(|_, _| Reply::status(400));
+fn writes_no_dead_letter_when_receiver_accepts_nothing() {
+    let receiver = HttpReceiver::start(|_, _| Reply::status(400));
     let url = receiver.url("/in");
     let installation = Installation::new().with_output(&format!("  http: {{ url: '{url}' }}"));
     installation.contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(1)));
@@ -103,15 +111,13 @@ fn a_receiver_that_accepts_nothing_makes_no_dead_letters() {
         .run(&[])
         .assert_code(1)
         .assert_line_with(&["[ERROR] Output http failed: ", "records were refused"]);
-    assert!(letters(&installation).is_empty());
+    assert!(dead_letters(&installation).is_empty());
     assert!(installation.known_blobs().is_empty());
 }
 
 #[test]
-fn more_than_a_hundred_refused_records_are_a_misconfigured_receiver() {
-    let receiver = Receiver::start(|request, _| {
-        Reply::status(if request.body.contains("unwanted") { 400 } else { 200 })
-    });
+fn fails_when_receiver_rejects_more_than_100_records() {
+    let receiver = receiver();
     let url = receiver.url("/in");
     let installation =
         Installation::new().with_output(&format!("  http: {{ url: '{url}', connections: 1 }}"));
@@ -125,48 +131,49 @@ fn more_than_a_hundred_refused_records_are_a_misconfigured_receiver() {
         "101 records were refused",
         "are not at fault",
     ]);
-    assert!(letters(&installation).is_empty());
+    assert!(dead_letters(&installation).is_empty());
     assert!(installation.known_blobs().is_empty());
 }
 
 #[test]
-fn a_pass_that_is_killed_around_a_dead_letter_keeps_it_once_and_loses_nothing() {
-    let mut kept_before_commit = 0;
+fn keeps_dead_letter_once_after_kill_at_each_disk_operation() {
+    let mut kills_before_commit = 0;
     for step in disk_steps() {
-        let receiver = Receiver::start(|request, _| {
-            Reply::status(if request.body.contains("unwanted") { 400 } else { 200 })
-        });
+        let receiver = receiver();
         let installation = Installation::new()
             .setting("subscriptions: [ Audit.General ]")
             .with_output(&format!("  http: {{ url: '{}' }}", receiver.url("/in")));
         installation.contoso.subscribe(FEED);
-        let refused = format!(r#"{{"Id":"{REFUSED}","x":"unwanted"}}"#);
-        let nameless = r#"{"x":"unwanted"}"#.to_owned();
+        let rejected = format!(r#"{{"Id":"{REJECTED}","x":"unwanted"}}"#);
+        let without_id = r#"{"x":"unwanted"}"#.to_owned();
         let accepted = record(FEED, CONTOSO, hours_ago(3), 1);
         let accepted_id = id_of(&accepted).expect("an Id");
-        let texts = [refused, accepted, nameless.clone(), nameless];
+        let texts = [rejected, accepted, without_id.clone(), without_id];
         installation.contoso.add_blob(FEED, NewBlob::texts(texts).created(hours_ago(1)));
 
         let (_, run) = installation.run_with_fault(&format!("{step}:kill-before"));
-        assert_eq!(run.code, None, "killed at step {step}, before the blob is committed: {run}");
+        assert_eq!(run.code, None, "the pass has ended before disk operation {step}: {run}");
         let is_committed = !installation.known_blobs().is_empty();
-        kept_before_commit += usize::from(!letters(&installation).is_empty() && !is_committed);
+        kills_before_commit += usize::from(!dead_letters(&installation).is_empty() && !is_committed);
 
-        // Only a receiver that accepts something in a pass gets its other records refused for good.
+        // A pass writes dead letters only if the receiver accepts something.
         installation.contoso.add_blob(FEED, NewBlob::records(1).created(hours_ago(2)));
         installation.run(&[]).assert_code(0);
-        let letters = letters(&installation);
-        let mut ids: Vec<_> = letters.iter().map(|letter| letter["recordId"].as_str()).collect();
+        let dead_letters = dead_letters(&installation);
+        let mut ids: Vec<_> = dead_letters.iter().map(|letter| letter["recordId"].as_str()).collect();
         ids.sort_unstable();
-        assert_eq!(ids, [None, None, Some(REFUSED)], "killed at step {step}");
-        let requests = receiver.taken();
+        assert_eq!(ids, [None, None, Some(REJECTED)], "killed before disk operation {step}");
+        let requests = receiver.accepted();
         let deliveries = requests.iter().filter(|request| request.body.contains(&accepted_id)).count();
-        assert!((1..=2).contains(&deliveries), "killed at step {step}: delivered {deliveries} times");
+        assert!(
+            (1..=2).contains(&deliveries),
+            "killed before disk operation {step}: delivered {deliveries} times"
+        );
         installation.assert_lines_delivered_once([(&installation.contoso, FEED)]);
         if is_committed {
             installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
             break;
         }
     }
-    assert!(kept_before_commit > 0, "no kill between a dead letter and its blob's commit");
+    assert!(kills_before_commit > 0, "no kill between a dead letter and the commit of its blob");
 }

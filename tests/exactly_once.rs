@@ -13,7 +13,7 @@ use simulator::{Fault, NewBlob, Operation, Requests, record, reordered};
 
 use crate::support::{
     CONTOSO, Installation, Run, hours_ago,
-    process::{WAIT_MAX, at_once, disk_steps, kill, signal},
+    process::{WAIT_MAX, disk_steps, in_parallel, kill, signal},
     whole_lines,
 };
 
@@ -129,7 +129,7 @@ fn downtime_is_caught_up() {
     }
     installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 3 | Blobs successful: 3"]);
     installation.assert_delivered_once([(&installation.contoso, FEED)]);
-    installation.assert_good_manners();
+    installation.assert_no_violations();
     installation.simulator.forget_requests();
     installation.run(&[]).assert_code(0);
     let listings = installation.simulator.count(Operation::ListContent);
@@ -145,7 +145,7 @@ fn downtime_beyond_what_the_api_remembers_is_told() {
         "[ERROR] Content lost for contoso audit.general:",
         "run the collector more often",
     ]);
-    installation.assert_good_manners();
+    installation.assert_no_violations();
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn start(installation: &Installation) -> Child {
 
 #[test]
 fn a_signal_ends_a_pass_in_order_even_when_requests_hang() {
-    at_once([(Signal::TERM, 143), (Signal::INT, 130)], |(name, code)| {
+    in_parallel([(Signal::TERM, 143), (Signal::INT, 130)], |(name, code)| {
         let installation = Installation::new();
         let contoso = &installation.contoso;
         contoso.add_blobs(FEED, 10, 3, hours_ago(20)..hours_ago(2));

@@ -1,32 +1,30 @@
-//! Graylog by GELF over TCP and TLS: every record comes as a message, and no outage loses one.
+//! `output.graylog`, GELF over TCP and TLS: each record is a message, and no outage loses one.
 
 use std::{
     collections::BTreeSet,
     fs,
-    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
 };
 
 use rustix::process::Signal;
-use rustls::{ServerConfig, crypto::ring};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Map, Value};
-use simulator::{NewBlob, Operation};
+use simulator::NewBlob;
 
 use crate::support::{
     Installation, Run,
-    gelf::{GelfReceiver, Manner},
+    gelf::{GelfBehavior, GelfReceiver},
     hours_ago,
-    process::{WAIT_MAX, at_once, signal, wait_until},
+    listener::{connect, unused_port},
+    process::{in_parallel, signal, wait_until},
     set_mode,
+    tls::{ClientCertificate, certificate, server_config},
 };
 
 const FEED: &str = "Audit.General";
 
-/// The configuration with Graylog at this port beside the files, and these further keys of it. Without `retryTimeout`
-/// among them it is short.
+/// Writes a configuration with the output files and a Graylog output with this port and further keys. `retryTimeout` is 1 s
+/// unless it is one of them. Returns its path.
 fn config(installation: &Installation, port: u16, keys: &str) -> String {
     let retry = if keys.contains("retryTimeout") { "" } else { "\n    retryTimeout: 1s" };
     let keys = format!("{keys}{retry}");
@@ -35,7 +33,7 @@ fn config(installation: &Installation, port: u16, keys: &str) -> String {
     let path = installation.path("graylog.yaml");
     fs::write(&path, installation.config() + &graylog).expect("a writable folder");
     set_mode(&path, 0o600);
-    path.to_str().expect("a path of text").to_owned()
+    path.to_str().expect("a path in UTF-8").to_owned()
 }
 
 fn pass(installation: &Installation, port: u16) -> Run {
@@ -43,7 +41,7 @@ fn pass(installation: &Installation, port: u16) -> Run {
 }
 
 #[test]
-fn every_record_is_a_message_of_gelf() {
+fn delivers_each_record_as_gelf_message() {
     let installation = Installation::new();
     let receiver = GelfReceiver::start();
     let contoso = &installation.contoso;
@@ -69,7 +67,7 @@ fn every_record_is_a_message_of_gelf() {
         .messages()
         .into_iter()
         .find(|message| message["_OriginFeed"] == "DLP.All")
-        .expect("a message");
+        .expect("a message of that feed");
     let expected = serde_json::json!({
         "version": "1.1", "host": "contoso", "level": 6, "timestamp": 1_795_342_500.0,
         "short_message": "Send by adele@contoso.example", "_Id": "01234567-89ab-cdef-0123-456789abcdef",
@@ -79,18 +77,18 @@ fn every_record_is_a_message_of_gelf() {
     });
     assert_eq!(Value::Object(message), expected);
     assert_eq!(installation.known_blobs().len(), 6);
-    assert!(receiver.connections() <= 2, "one connection a batch, not {}", receiver.connections());
+    assert!(receiver.connections() <= 2, "{} connections for one batch", receiver.connections());
 }
 
 #[test]
-fn an_outage_of_two_passes_loses_nothing_and_repeats_nothing_in_the_files() {
+fn delivers_once_after_outage_of_two_passes() {
     let installation = Installation::new();
     let contoso = &installation.contoso;
-    let gone = GelfReceiver::start();
-    gone.close();
+    let stopped = GelfReceiver::start();
+    stopped.close();
     for _ in 0..2 {
         contoso.add_blobs(FEED, 3, 4, hours_ago(20)..hours_ago(2));
-        pass(&installation, gone.port()).assert_code(1).assert_line_with(&[
+        pass(&installation, stopped.port()).assert_code(1).assert_line_with(&[
             "[ERROR] Output graylog failed: 127.0.0.1:",
             "nothing listens there; start the receiver",
         ]);
@@ -106,43 +104,43 @@ fn an_outage_of_two_passes_loses_nothing_and_repeats_nothing_in_the_files() {
 }
 
 #[test]
-fn a_connection_that_breaks_off_is_made_anew_and_everything_unconfirmed_is_sent_again() {
-    at_once([0, 1, 5_000, 200_000], |read| {
+fn resends_unconfirmed_messages_after_reconnect() {
+    in_parallel([0, 1, 5_000, 200_000], |bytes| {
         let installation = Installation::new();
         let contoso = &installation.contoso;
         contoso.add_blobs(FEED, 10, 60, hours_ago(20)..hours_ago(2));
         let receiver = GelfReceiver::start();
-        receiver.behave(&[Manner::BreakOffAfter(read), Manner::BreakOffAfter(read / 2)]);
-        let config = config(&installation, receiver.port(), "    retryTimeout: 30s");
+        receiver.set_behaviors(&[GelfBehavior::CloseAfter(bytes), GelfBehavior::CloseAfter(bytes / 2)]);
+        let config = config(&installation, receiver.port(), "    retryTimeout: 60s");
         installation
             .run_bare(&["-c", &config])
             .assert_code(0)
             .assert_line_with(&["[WARN] Output graylog sends again what was not confirmed: 127.0.0.1:"]);
         let ids: BTreeSet<_> = receiver.ids().into_keys().collect();
-        assert_eq!(ids, contoso.ids(FEED), "broken off after {read} bytes");
+        assert_eq!(ids, contoso.ids(FEED), "closed after {bytes} bytes");
         installation.assert_delivered_once([(contoso, FEED)]);
     });
 }
 
 #[test]
-fn a_receiver_that_always_breaks_off_is_given_up_and_nothing_is_known() {
+fn fails_when_receiver_always_closes() {
     let installation = Installation::new();
     installation.contoso.add_blobs(FEED, 2, 60, hours_ago(20)..hours_ago(2));
     let receiver = GelfReceiver::start();
-    receiver.behave(&[Manner::BreakOffAfter(100); 50]);
+    receiver.set_behaviors(&[GelfBehavior::CloseAfter(100); 50]);
     pass(&installation, receiver.port())
         .assert_code(1)
         .assert_line_with(&["[ERROR] Output graylog failed: 127.0.0.1:", "closed the connection"]);
     assert!((2..50).contains(&receiver.connections()), "{} connections", receiver.connections());
     assert_eq!(installation.known_blobs(), [""; 0]);
-    receiver.behave(&[]);
+    receiver.set_behaviors(&[]);
     pass(&installation, receiver.port()).assert_code(0);
     assert_eq!(receiver.ids().into_keys().collect::<BTreeSet<_>>(), installation.contoso.ids(FEED));
     installation.assert_delivered_once([(&installation.contoso, FEED)]);
 }
 
 #[test]
-fn what_was_confirmed_before_an_outage_is_not_sent_again() {
+fn does_not_resend_confirmed_messages_after_outage() {
     let installation = Installation::new().setting("curl_max_size: 20M");
     let contoso = &installation.contoso;
     let text = "x".repeat(30_000);
@@ -152,14 +150,14 @@ fn what_was_confirmed_before_an_outage_is_not_sent_again() {
     // 18 MB, of which 16 MiB are confirmed before the rest is sent.
     contoso.add_blob(FEED, NewBlob::texts((1..=600).map(record)).created(hours_ago(2)));
     let receiver = GelfReceiver::start();
-    receiver.behave(&[&[Manner::Read][..], &[Manner::BreakOffAfter(0); 100]].concat());
+    receiver.set_behaviors(&[&[GelfBehavior::Read][..], &[GelfBehavior::CloseAfter(0); 100]].concat());
     pass(&installation, receiver.port())
         .assert_code(1)
         .assert_line_with(&["[ERROR] Output graylog failed: 127.0.0.1:", "closed the connection"]);
     let confirmed = receiver.ids().len();
     assert!((500..600).contains(&confirmed), "{confirmed} records confirmed");
     assert_eq!(installation.known_blobs(), [""; 0]);
-    receiver.behave(&[]);
+    receiver.set_behaviors(&[]);
     pass(&installation, receiver.port()).assert_code(0);
     assert_eq!(receiver.ids(), contoso.ids(FEED).into_iter().map(|id| (id, 1)).collect());
     installation.assert_delivered_once([(contoso, FEED)]);
@@ -167,14 +165,14 @@ fn what_was_confirmed_before_an_outage_is_not_sent_again() {
 }
 
 #[test]
-fn a_receiver_that_stands_still_does_not_keep_a_pass_from_ending() {
+fn ends_on_signal_while_receiver_hangs() {
     let installation = Installation::new();
     installation.contoso.add_blobs(FEED, 2, 10, hours_ago(20)..hours_ago(2));
     let receiver = GelfReceiver::start();
-    receiver.behave(&[Manner::Stand]);
+    receiver.set_behaviors(&[GelfBehavior::NeverRead]);
     let config = config(&installation, receiver.port(), "");
     let child = installation.command(&["-c", &config]).spawn().expect("the program starts");
-    assert!(installation.simulator.wait_for(2, Operation::FetchBlob, WAIT_MAX));
+    receiver.wait_for_connections(1);
     signal(&child, Signal::TERM);
     let run = Run::finish(child);
     run.assert_code(143).assert_line_with(&["[ERROR] Output graylog failed", "the pass had to end"]);
@@ -184,29 +182,11 @@ fn a_receiver_that_stands_still_does_not_keep_a_pass_from_ending() {
     installation.assert_delivered_once([(&installation.contoso, FEED)]);
 }
 
-/// One of the files in `tests/certificates/tls`.
-fn certificate(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/tls").join(name)
-}
-
-/// A server that is called `here`, as far as the certificate goes.
-fn tls() -> Arc<ServerConfig> {
-    let certificates: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(certificate("here.pem")).expect("a file").collect();
-    let key = PrivateKeyDer::from_pem_file(certificate("server.key")).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions that ring knows")
-        .with_no_client_auth()
-        .with_single_cert(certificates.expect("certificates"), key);
-    Arc::new(config.expect("a certificate and its own key"))
-}
-
 #[test]
-fn records_go_through_tls_to_whom_a_private_root_vouches_for() {
+fn delivers_over_tls_to_certificate_of_private_root() {
     let installation = Installation::new();
     installation.contoso.add_blobs(FEED, 3, 40, hours_ago(20)..hours_ago(2));
-    let receiver = GelfReceiver::start_with_tls(tls());
+    let receiver = GelfReceiver::start_with_tls(server_config("here.pem", ClientCertificate::NotRequired));
     let untrusted = config(&installation, receiver.port(), "    tls: {}");
     installation.run_bare(&["-c", &untrusted]).assert_code(1).assert_line_with(&[
         "[ERROR] Output graylog failed",
@@ -214,7 +194,7 @@ fn records_go_through_tls_to_whom_a_private_root_vouches_for() {
         "tls.ca_file",
     ]);
     assert_eq!(receiver.messages(), []);
-    let keys = format!("    tls: {{ ca_file: {} }}", certificate("private_root.pem").display());
+    let keys = format!("    tls: {{ ca_file: {} }}", certificate("private_root.pem"));
     let trusted = config(&installation, receiver.port(), &keys);
     installation.run_bare(&["-c", &trusted]).assert_code(0);
     assert_eq!(receiver.ids(), installation.contoso.ids(FEED).into_iter().map(|id| (id, 1)).collect());
@@ -222,10 +202,10 @@ fn records_go_through_tls_to_whom_a_private_root_vouches_for() {
 }
 
 #[test]
-fn a_receiver_that_expects_tls_is_reported_as_such() {
+fn reports_receiver_that_expects_tls() {
     let installation = Installation::new();
     installation.contoso.add_blobs(FEED, 1, 400, hours_ago(20)..hours_ago(2));
-    let receiver = GelfReceiver::start_with_tls(tls());
+    let receiver = GelfReceiver::start_with_tls(server_config("here.pem", ClientCertificate::NotRequired));
     let plain = config(&installation, receiver.port(), "");
     let check = installation.run_bare(&["-c", &plain, "check"]);
     check.assert_code(1);
@@ -239,7 +219,7 @@ fn a_receiver_that_expects_tls_is_reported_as_such() {
 }
 
 #[test]
-fn a_message_without_an_operation_is_called_by_its_content_type() {
+fn names_message_without_operation_after_content_type() {
     let installation = Installation::new();
     let record = |number, operation| {
         format!(
@@ -257,11 +237,11 @@ fn a_message_without_an_operation_is_called_by_its_content_type() {
 }
 
 #[test]
-fn a_receiver_that_does_not_close_can_be_used_without_confirmation() {
+fn delivers_without_confirmation_to_receiver_that_does_not_close() {
     let installation = Installation::new();
     installation.contoso.add_blobs(FEED, 3, 40, hours_ago(20)..hours_ago(2));
     let receiver = GelfReceiver::start();
-    receiver.behave(&[Manner::KeepOpen]);
+    receiver.set_behaviors(&[GelfBehavior::NeverClose]);
     let config = config(&installation, receiver.port(), "    confirm: false");
     installation.run_bare(&["-c", &config]).assert_code(0);
     receiver.wait_for_messages(120);
@@ -270,18 +250,18 @@ fn a_receiver_that_does_not_close_can_be_used_without_confirmation() {
 }
 
 #[test]
-fn a_receiver_that_restarts_within_the_retry_timeout_fails_no_pass() {
+fn delivers_when_receiver_restarts_within_retry_timeout() {
     let installation = Installation::new();
     installation.contoso.add_blobs(FEED, 3, 40, hours_ago(20)..hours_ago(2));
     let receiver = GelfReceiver::start();
-    receiver.behave(&[Manner::BreakOffAfter(0); 4]);
-    let config = config(&installation, receiver.port(), "    retryTimeout: 20s");
+    receiver.set_behaviors(&[GelfBehavior::CloseAfter(0); 4]);
+    let config = config(&installation, receiver.port(), "    retryTimeout: 60s");
     installation.run_bare(&["-c", &config]).assert_code(0);
     assert_eq!(receiver.ids(), installation.contoso.ids(FEED).into_iter().map(|id| (id, 1)).collect());
     installation.assert_delivered_once([(&installation.contoso, FEED)]);
 }
 
-/// A program that another project wrote, receiving on a port of its own. It is ended when this is dropped.
+/// A receiver of another project on a free port of 127.0.0.1. Dropping it ends the program.
 struct Peer {
     child: Child,
     port: u16,
@@ -289,22 +269,19 @@ struct Peer {
 }
 
 impl Peer {
-    /// `command` is told the port and the file to write to.
+    /// Starts the program, given its port and the file to which it writes.
     fn start(installation: &Installation, command: impl FnOnce(u16, &Path) -> Command) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a port")
-            .port();
+        let port = unused_port();
         let received = installation.path("received");
         let child = command(port, &received).stdin(Stdio::null()).spawn().expect("the receiver is installed");
-        wait_until("the receiver listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        wait_until("the receiver listens", || connect(port).is_ok());
         Self { child, port, received }
     }
 
-    /// Waits until this number of messages is in its file, each ended by this byte, and gives the Id of each.
+    /// Waits until this number of messages is in its file, each followed by this byte. Returns their Ids.
     fn ids(&self, count: usize, delimiter: u8) -> Vec<String> {
         let mut bytes = Vec::new();
-        wait_until("every message is received", || {
+        wait_until("the file of the receiver has every message", || {
             bytes = fs::read(&self.received).unwrap_or_default();
             bytes.split_inclusive(|&byte| byte == delimiter).count() >= count && bytes.ends_with(&[delimiter])
         });
@@ -319,8 +296,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        self.child.kill().expect("a program of ours");
-        self.child.wait().expect("a program of ours");
+        self.child.kill().and_then(|()| self.child.wait()).expect("a child of this process");
     }
 }
 
@@ -334,14 +310,14 @@ fn assert_received_once(installation: &Installation, mut ids: Vec<String>) {
 /// Run with `cargo test --locked --test tests -- --ignored interop`.
 #[test]
 #[ignore = "needs socat: cargo test --test tests -- --ignored interop_socat"]
-fn interop_socat_receives_every_message_plain_and_under_tls() {
+fn interop_socat_receives_every_message_plain_and_over_tls() {
     for is_tls in [false, true] {
         let installation = Installation::new();
         installation.contoso.add_blobs(FEED, 20, 100, hours_ago(20)..hours_ago(2));
         let peer = Peer::start(&installation, |port, received| {
             let listen = if is_tls {
                 let (own, key) = (certificate("here.pem"), certificate("server.key"));
-                format!("OPENSSL-LISTEN:{port},cert={},key={},verify=0", own.display(), key.display())
+                format!("OPENSSL-LISTEN:{port},cert={own},key={key},verify=0")
             } else {
                 format!("TCP-LISTEN:{port}")
             };
@@ -351,7 +327,7 @@ fn interop_socat_receives_every_message_plain_and_under_tls() {
             command
         });
         let root = certificate("private_root.pem");
-        let keys = if is_tls { format!("    tls: {{ ca_file: {} }}", root.display()) } else { String::new() };
+        let keys = if is_tls { format!("    tls: {{ ca_file: {root} }}") } else { String::new() };
         let config = config(&installation, peer.port, &keys);
         installation.run_bare(&["-c", &config]).assert_code(0);
         assert_received_once(&installation, peer.ids(2_000, 0));

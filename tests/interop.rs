@@ -1,4 +1,4 @@
-//! Against receivers and decoders that this project did not write. They have to be installed before:
+//! `output.fluentd` against receivers and decoders of other projects. Install them first:
 //!
 //! ```text
 //! tests/interop/install FOLDER
@@ -13,30 +13,26 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
-    time::Duration,
 };
 
 use serde_json::{Value, json};
 use simulator::NewBlob;
 
-use crate::support::{Installation, hours_ago, whole_lines};
+use crate::support::{Installation, hours_ago, process::WAIT_MAX, tls::certificate, whole_lines};
 
-/// How long a peer may take to say what it is to say.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Somebody else's program that listens on a port of the loopback, for as long as this lives.
+/// A receiver of another project on a free port of 127.0.0.1. Dropping it ends the program.
 struct Peer {
     program: Child,
     port: u16,
+    /// The lines that it prints after the port.
     lines: Receiver<String>,
 }
 
 impl Peer {
-    /// Starts a script of `tests/interop` with what was installed for it. The first line that it says is its port.
+    /// Starts a script of `tests/interop` with the packages that were installed for it. Its first line is its port.
     fn start(interpreter: &str, script: &str, arguments: &[&str]) -> Self {
-        let installed = PathBuf::from(
-            env::var_os("INTEROP").expect("INTEROP, the folder that tests/interop/install filled"),
-        );
+        let installed = env::var_os("INTEROP").expect("INTEROP names the folder of tests/interop/install");
+        let installed = PathBuf::from(installed);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
         let mut program = Command::new(interpreter)
             .arg(path)
@@ -48,27 +44,26 @@ impl Peer {
             .spawn()
             .unwrap_or_else(|error| panic!("{interpreter}: {error}"));
         let stdout = BufReader::new(program.stdout.take().expect("a pipe"));
-        let (said, lines) = mpsc::channel();
-        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
-        let port = lines.recv_timeout(PATIENCE).expect("a peer that says its port");
-        Self { program, port: port.parse().expect("a port"), lines }
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let port = lines.recv_timeout(WAIT_MAX).expect("the script prints its port");
+        Self { program, port: port.parse().expect("a port number"), lines }
     }
 
-    /// The next lines that it says, each read as JSON.
+    /// Waits for the next lines, and parses them as JSON.
     fn events(&self, count: usize) -> Vec<Value> {
-        let next = || self.lines.recv_timeout(PATIENCE).expect("another event");
+        let next = || self.lines.recv_timeout(WAIT_MAX).expect("the script prints every event");
         (0..count).map(|_| serde_json::from_str(&next()).expect("JSON")).collect()
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        self.program.kill().expect("a program of ours");
-        self.program.wait().expect("a program of ours");
+        self.program.kill().and_then(|()| self.program.wait()).expect("a child of this process");
     }
 }
 
-/// Contoso with records in two feeds, and one output beside the files.
+/// Contoso with 4,000 records in two feeds, the output files and one more output.
 fn installation(output: &str) -> Installation {
     let installation = Installation::new().with_output(output);
     for feed in ["Audit.Exchange", "Audit.AzureActiveDirectory"] {
@@ -79,9 +74,9 @@ fn installation(output: &str) -> Installation {
     installation
 }
 
-/// The events of a pass that delivered to this peer, each held against its line in the files.
+/// Runs a pass and asserts that each event of the peer is a line of the files, with its tag and time.
 #[track_caller]
-fn assert_events_are_the_files_lines(installation: &Installation, peer: &Peer) {
+fn assert_every_event_received(installation: &Installation, peer: &Peer) {
     installation.run(&[]).assert_code(0);
     let mut lines = BTreeMap::new();
     for (file, tag) in [
@@ -96,11 +91,12 @@ fn assert_events_are_the_files_lines(installation: &Installation, peer: &Peer) {
     assert_eq!(lines.len(), 4_000);
     for event in peer.events(lines.len()) {
         let id = event["record"]["Id"].to_string();
-        let (tag, record) = lines.remove(&id).unwrap_or_else(|| panic!("{id} is strange, or came twice"));
+        let (tag, record) =
+            lines.remove(&id).unwrap_or_else(|| panic!("{id} was not sent, or was received twice"));
         assert_eq!(event["tag"], tag.as_str());
         assert_eq!(event["record"], record);
         let time: jiff::civil::DateTime =
-            record["CreationTime"].as_str().and_then(|time| time.parse().ok()).expect("a time");
+            record["CreationTime"].as_str().and_then(|time| time.parse().ok()).expect("a date and time");
         let time = time.to_zoned(jiff::tz::TimeZone::UTC).expect("a time").timestamp();
         assert_eq!(
             [event["seconds"].as_i64(), event["nanoseconds"].as_i64()],
@@ -114,10 +110,9 @@ fn forward_output(peer: &Peer, keys: &str) -> String {
 }
 
 #[test]
-#[ignore = "needs Node's @fluent-org/logger, which tests/interop/install brings: INTEROP=FOLDER cargo test --test tests -- --ignored interop"]
-fn the_forward_server_of_fluents_node_package_takes_our_chunks() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/tls");
-    let read = |name: &str| fs::read_to_string(folder.join(name)).expect("a file of the tests");
+#[ignore = "needs Node's @fluent-org/logger, which tests/interop/install installs: INTEROP=FOLDER cargo test --test tests -- --ignored interop"]
+fn node_forward_server_receives_every_event() {
+    let read = |name| fs::read_to_string(certificate(name)).expect("a readable certificate or key");
     let key = json!({
         "serverHostname": "receiver.example", "sharedKey": "sesame", "userDict": {}
     });
@@ -127,7 +122,7 @@ fn the_forward_server_of_fluents_node_package_takes_our_chunks() {
     });
     let tls = json!({"cert": read("here.pem"), "key": read("server.key")});
     let keys = "    sharedKey: sesame\n    username: collector\n    password: hunter2\n";
-    let root = format!("    tls: {{ ca_file: {} }}\n", folder.join("private_root.pem").display());
+    let root = format!("    tls: {{ ca_file: {} }}\n", certificate("private_root.pem"));
     for (options, keys) in [
         (json!({}), String::new()),
         (json!({}), "    compress: gzip\n".to_owned()),
@@ -136,15 +131,15 @@ fn the_forward_server_of_fluents_node_package_takes_our_chunks() {
         (json!({"security": user, "tlsOptions": tls}), format!("{keys}{root}    compress: gzip\n")),
     ] {
         let peer = Peer::start("node", "fluent_server.js", &[&options.to_string()]);
-        assert_events_are_the_files_lines(&installation(&forward_output(&peer, &keys)), &peer);
+        assert_every_event_received(&installation(&forward_output(&peer, &keys)), &peer);
     }
 }
 
 #[test]
-#[ignore = "needs Python's msgpack, which tests/interop/install brings: INTEROP=FOLDER cargo test --test tests -- --ignored interop"]
-fn what_we_send_is_what_pythons_msgpack_reads() {
+#[ignore = "needs Python's msgpack, which tests/interop/install installs: INTEROP=FOLDER cargo test --test tests -- --ignored interop"]
+fn python_msgpack_decodes_every_event() {
     for keys in ["", "    compress: gzip\n"] {
         let peer = Peer::start("python3", "forward_server.py", &[]);
-        assert_events_are_the_files_lines(&installation(&forward_output(&peer, keys)), &peer);
+        assert_every_event_received(&installation(&forward_output(&peer, keys)), &peer);
     }
 }

@@ -1,5 +1,4 @@
-//! `output.http` through a gateway that this project did not write: nginx, as Debian has it (`apt-get install
-//! nginx-light`).
+//! `output.http` through the gateway nginx (on Debian: `apt-get install nginx-light`).
 //!
 //! ```text
 //! cargo test --locked --test tests -- --ignored interop_http
@@ -7,30 +6,31 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpStream},
     process::{Child, Command, Stdio},
-    thread,
-    time::Duration,
 };
+
+use rustix::process::Signal;
 
 use crate::support::{
     Installation, hours_ago,
-    receiver::{Receiver, certificate, unused_port},
+    http::HttpReceiver,
+    listener::{connect, unused_port},
+    process::{signal, wait_for_end, wait_until},
+    tls::certificate,
 };
 
-/// nginx as a gateway with TLS, that wants a client's certificate, closes connections after a few requests and takes no
-/// large bodies; behind it a receiver that writes down what came.
+/// nginx in front of a receiver: it speaks TLS, requires a client certificate, closes connections after three requests and
+/// rejects large bodies.
 struct Gateway {
     program: Child,
     port: u16,
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 impl Gateway {
-    fn start(behind: &Receiver) -> Self {
+    fn start(receiver: &HttpReceiver) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = unused_port();
-        let file = |name| certificate(name).display().to_string();
         let config = format!(
             "daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;\n\
              events {{}}\n\
@@ -45,49 +45,48 @@ impl Gateway {
                  location / {{ proxy_pass {}; }}\n\
                }}\n\
              }}\n",
-            file("here.pem"),
-            file("server.key"),
-            file("private_root.pem"),
-            behind.url(""),
+            certificate("here.pem"),
+            certificate("server.key"),
+            certificate("private_root.pem"),
+            receiver.url(""),
             folder = folder.path().display(),
         );
-        fs::write(folder.path().join("nginx.conf"), config).expect("a file");
+        fs::write(folder.path().join("nginx.conf"), config).expect("a writable folder");
+        let log = folder.path().join("error.log");
         let program = Command::new("/usr/sbin/nginx")
             .args(["-p", folder.path().to_str().expect("text"), "-c", "nginx.conf", "-e", "error.log"])
             .stdin(Stdio::null())
             .spawn()
             .expect("nginx: on Debian, apt-get install nginx-light");
-        let gateway = Self { program, port, folder };
-        for _ in 0..600 {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return gateway;
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
-        panic!("{}", fs::read_to_string(gateway.folder.path().join("error.log")).unwrap_or_default());
+        let mut gateway = Self { program, port, _folder: folder };
+        wait_until("nginx listens", || {
+            let ended = gateway.program.try_wait().expect("a child of this process");
+            assert!(ended.is_none(), "nginx has ended: {}", fs::read_to_string(&log).unwrap_or_default());
+            connect(port).is_ok()
+        });
+        gateway
     }
 }
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // Its worker ends with it only if it is asked to end.
-        let told = Command::new("kill").args(["-TERM", &self.program.id().to_string()]).status();
-        assert!(told.expect("the kill command").success());
-        self.program.wait().expect("a program of ours");
+        // After SIGKILL its worker would continue.
+        signal(&self.program, Signal::TERM);
+        wait_for_end(&mut self.program);
     }
 }
 
 #[test]
 #[ignore = "needs nginx: cargo test --test tests -- --ignored interop_http"]
-fn batches_go_through_nginx_with_tls_on_both_sides_whatever_it_closes_or_refuses() {
-    let file = |name| certificate(name).display().to_string();
-    let (root, own, key) = (file("private_root.pem"), file("here.pem"), file("server.key"));
+fn nginx_forwards_every_record_despite_limits() {
+    let (root, own, key) =
+        (certificate("private_root.pem"), certificate("here.pem"), certificate("server.key"));
     let client = format!(", cert_file: {own}, key_file: {key}");
     for (compress, client, expected) in
         [("none", client.as_str(), None), ("gzip", &client, None), ("gzip", "", Some("HTTP 400"))]
     {
-        let behind = Receiver::kind();
-        let gateway = Gateway::start(&behind);
+        let receiver = HttpReceiver::accepting();
+        let gateway = Gateway::start(&receiver);
         let installation = Installation::new().with_output(&format!(
             "  http:\n    url: https://localhost:{}/in\n    batchRecords: 100\n    compress: {compress}\n    \
              tls: {{ ca_file: {root}{client} }}",
@@ -97,19 +96,19 @@ fn batches_go_through_nginx_with_tls_on_both_sides_whatever_it_closes_or_refuses
         let run = installation.run(&[]);
         if let Some(problem) = expected {
             run.assert_code(1).assert_line_with(&["[ERROR] Output http failed: localhost:", problem]);
-            assert!(behind.requests().is_empty());
+            assert!(receiver.requests().is_empty());
             continue;
         }
         run.assert_code(0);
         let is_halved = run.stderr.contains("HTTP 413 for");
         assert_eq!(is_halved, compress == "none", "{run}");
-        let taken = behind.taken();
-        let mut arrived: Vec<_> = taken.iter().flat_map(|request| request.body.lines()).collect();
+        let accepted = receiver.accepted();
+        let mut forwarded: Vec<_> = accepted.iter().flat_map(|request| request.body.lines()).collect();
         let output = installation.output();
         let mut written: Vec<_> = output.values().flatten().map(String::as_str).collect();
-        arrived.sort_unstable();
+        forwarded.sort_unstable();
         written.sort_unstable();
         assert_eq!(written.len(), 2_000);
-        assert!(arrived == written, "{} of {} lines came", arrived.len(), written.len());
+        assert!(forwarded == written, "{} of {} lines were forwarded", forwarded.len(), written.len());
     }
 }

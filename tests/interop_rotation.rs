@@ -1,5 +1,5 @@
-//! Output files that Debian's logrotate rotates while passes write them, and that rsyslog and syslog-ng follow. On Debian:
-//! `apt-get install logrotate rsyslog`; `tests/interop/install` unpacks syslog-ng.
+//! Output files that logrotate rotates while passes write them, and that rsyslog and syslog-ng follow. On Debian:
+//! `apt-get install logrotate rsyslog`; `tests/interop/install` installs syslog-ng.
 //!
 //! ```text
 //! INTEROP=FOLDER cargo test --locked --test tests -- --ignored interop_rotation
@@ -18,7 +18,11 @@ use simulator::{Fault, NewBlob, Operation, Requests};
 
 use crate::{
     rotation::{rotate_in_a_batch, start},
-    support::{Installation, Run, hours_ago, process::wait_until, set_mode},
+    support::{
+        Installation, Run, hours_ago,
+        process::{output_of, wait_until},
+        set_mode,
+    },
 };
 
 const FEED: &str = "Audit.General";
@@ -32,7 +36,7 @@ const BY_RENAMING: [&str; 5] = [
     "nocreate\n compress\n delaycompress",
 ];
 
-/// Options of logrotate that compress and delete a file at once.
+/// Options of logrotate that compress a file at once and delete the original.
 const BY_COMPRESSING: [&str; 2] = ["nocreate\n compress", "create\n compress\n nodelaycompress"];
 
 /// Rotates the output files with these options.
@@ -40,19 +44,21 @@ fn rotate(installation: &Installation, options: &str) {
     let config = installation.path("logrotate.conf");
     let files = installation.path("output/*.json");
     let text = format!("{} {{\n rotate 100\n missingok\n notifempty\n {options}\n}}\n", files.display());
-    fs::write(&config, text).expect("a file");
+    fs::write(&config, text).expect("a writable folder");
     set_mode(&config, 0o600);
-    let output = Command::new("/usr/sbin/logrotate")
+    let logrotate = Command::new("/usr/sbin/logrotate")
         .args(["--force", "--state"])
         .arg(installation.path("logrotate.state"))
         .arg(&config)
-        .output()
-        .expect("logrotate: on Debian, apt-get install logrotate");
-    // It can lose a race with the pass that removes or creates a file; what it says then is not held against it.
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let output = output_of(logrotate.expect("logrotate: on Debian, apt-get install logrotate"));
+    // It exits with an error when the pass removes or creates a file at the same moment, which is allowed.
     assert!(output.status.code().is_some(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Whether a file was rotated at all.
+/// Whether a file was rotated.
 fn is_rotated(installation: &Installation) -> bool {
     ["output", "old"].into_iter().any(|folder| {
         fs::read_dir(installation.path(folder))
@@ -62,13 +68,15 @@ fn is_rotated(installation: &Installation) -> bool {
     })
 }
 
-/// The number of times that each Id is in the output files, rotated and compressed ones included.
+/// The number of records for each Id in the output files, rotated and compressed ones included.
 fn delivered(installation: &Installation) -> BTreeMap<String, usize> {
     let mut ids = BTreeMap::new();
     for folder in ["output", "old"] {
         for entry in fs::read_dir(installation.path(folder)).into_iter().flatten() {
             let path = entry.expect("a readable folder").path();
-            let output = Command::new("gzip").args(["-dcf"]).arg(&path).output().expect("gzip");
+            let mut gzip = Command::new("gzip");
+            gzip.args(["-dcf"]).arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let output = output_of(gzip.spawn().expect("gzip"));
             assert!(
                 output.status.success(),
                 "{}: {}",
@@ -88,23 +96,23 @@ fn count_ids(text: &str, ids: &mut BTreeMap<String, usize>) {
     }
 }
 
-/// Compares Ids with those that the simulator served: each is there, and at most this number of times.
+/// Asserts that each Id that the simulator served was delivered, and at most this number of times.
 #[track_caller]
-fn assert_each(installation: &Installation, ids: &BTreeMap<String, usize>, most: usize, about: &str) {
-    assert!(is_rotated(installation), "{about}: logrotate has rotated nothing");
+fn assert_each(installation: &Installation, ids: &BTreeMap<String, usize>, most: usize, options: &str) {
+    assert!(is_rotated(installation), "{options}: logrotate has rotated nothing");
     let served = installation.contoso.ids(FEED);
     let missing = served.iter().filter(|id| !ids.contains_key(*id)).count();
     let repeated: Vec<_> = ids.values().filter(|count| **count > most).collect();
     assert!(
         missing == 0 && repeated.is_empty(),
-        "{about}: {missing} of {} records are missing, {} came more than {most} times",
+        "{options}: {missing} of {} records are missing, {} were delivered more than {most} times",
         served.len(),
         repeated.len()
     );
 }
 
-/// Runs passes, and calls this while each of them is running, with the number of times that it was called before in
-/// this pass, until it returns false or the pass ends.
+/// Runs passes. Calls `during` again and again while each of them runs, with the number of calls before in this pass, until it
+/// returns false.
 fn passes(installation: &Installation, mut during: impl FnMut(u32) -> bool) -> Vec<Run> {
     let slow = Fault::alter("slow", |_, answer| {
         thread::sleep(Duration::from_millis(20));
@@ -118,7 +126,7 @@ fn passes(installation: &Installation, mut during: impl FnMut(u32) -> bool) -> V
             }
             let mut child = start(installation, "");
             let mut calls = 0;
-            while child.try_wait().expect("a program of ours").is_none() && during(calls) {
+            while child.try_wait().expect("a child of this process").is_none() && during(calls) {
                 calls += 1;
                 thread::sleep(Duration::from_millis(20));
             }
@@ -133,10 +141,10 @@ fn installation() -> Installation {
 
 #[test]
 #[ignore = "needs logrotate: cargo test --test tests -- --ignored interop_rotation"]
-fn files_that_logrotate_renames_during_passes_have_each_record_once() {
+fn logrotate_renaming_during_passes_loses_and_doubles_nothing() {
     for options in BY_RENAMING {
         let installation = installation();
-        // What is compressed one rotation later is safe as long as a pass meets one rotation.
+        // With `delaycompress` a file is compressed by the second rotation, which must not be in the same pass.
         let most = if options.contains("delaycompress") { 1 } else { 10 };
         for run in passes(&installation, |before| {
             rotate(&installation, options);
@@ -150,7 +158,7 @@ fn files_that_logrotate_renames_during_passes_have_each_record_once() {
 
 #[test]
 #[ignore = "needs logrotate: cargo test --test tests -- --ignored interop_rotation"]
-fn files_that_logrotate_compresses_at_once_during_passes_lose_nothing() {
+fn logrotate_compressing_during_passes_loses_nothing() {
     for options in BY_COMPRESSING {
         let installation = installation();
         for run in passes(&installation, |before| {
@@ -159,14 +167,14 @@ fn files_that_logrotate_compresses_at_once_during_passes_lose_nothing() {
         }) {
             run.assert_code(0);
         }
-        // A batch that is written again may be in a compressed file too, and its second copy may be rotated in turn.
+        // A batch that is written again may already be in a compressed file, and so may its second copy.
         assert_each(&installation, &delivered(&installation), 3, options);
     }
 }
 
 #[test]
 #[ignore = "needs logrotate: cargo test --test tests -- --ignored interop_rotation"]
-fn files_that_logrotate_truncates_between_passes_have_each_record_once() {
+fn logrotate_truncating_between_passes_loses_and_doubles_nothing() {
     let installation = installation();
     for _ in 0..4 {
         for run in passes(&installation, |_| false) {
@@ -179,7 +187,7 @@ fn files_that_logrotate_truncates_between_passes_have_each_record_once() {
 
 #[test]
 #[ignore = "needs logrotate: cargo test --test tests -- --ignored interop_rotation"]
-fn a_batch_within_which_logrotate_rotates_is_lost_in_no_mode() {
+fn logrotate_within_a_batch_loses_nothing() {
     let repeating = BY_COMPRESSING.iter().chain(&["copytruncate"]).map(|options| (*options, 2));
     for (options, most) in BY_RENAMING.map(|options| (options, 1)).into_iter().chain(repeating) {
         for (installation, run) in
@@ -195,7 +203,7 @@ fn a_batch_within_which_logrotate_rotates_is_lost_in_no_mode() {
     }
 }
 
-/// A program that follows the output file and writes each line to another file, for as long as this lives.
+/// A program that follows the output file and writes each line to another file. Dropping it ends the program.
 struct Follower {
     program: Child,
     received: PathBuf,
@@ -208,7 +216,7 @@ impl Follower {
         Self { program, received: installation.path("received") }
     }
 
-    /// Waits until it has received each record, and compares.
+    /// Waits until it has received every record, and asserts that it has received each once.
     #[track_caller]
     fn assert_each_once(&self, installation: &Installation) {
         let served = installation.contoso.ids(FEED).len();
@@ -222,11 +230,11 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.program.kill().and_then(|()| self.program.wait()).expect("a program of ours");
+        self.program.kill().and_then(|()| self.program.wait()).expect("a child of this process");
     }
 }
 
-/// Runs passes with a rotation in each, as the shipped configuration rotates.
+/// Runs passes with a rotation in each, with the options of the shipped configuration.
 fn rotated_passes(installation: &Installation) {
     for run in passes(installation, |_| {
         rotate(installation, "nocreate\n compress\n delaycompress");
@@ -238,10 +246,10 @@ fn rotated_passes(installation: &Installation) {
 
 #[test]
 #[ignore = "needs logrotate and rsyslog: cargo test --test tests -- --ignored interop_rotation"]
-fn rsyslog_receives_each_record_once_while_logrotate_rotates() {
+fn rsyslog_receives_each_record_once_during_rotation() {
     let installation = installation();
-    fs::create_dir_all(installation.path("output")).expect("a folder");
-    fs::create_dir(installation.path("spool")).expect("a folder");
+    fs::create_dir_all(installation.path("output")).expect("a new folder");
+    fs::create_dir(installation.path("spool")).expect("a new folder");
     let config = format!(
         "global(workDirectory=\"{}\" maxMessageSize=\"8m\")\nmodule(load=\"imfile\")\n\
          template(name=\"office365\" type=\"string\" string=\"%msg%\\n\")\n\
@@ -252,7 +260,7 @@ fn rsyslog_receives_each_record_once_while_logrotate_rotates() {
         installation.path("output/*.json").display(),
     );
     let path = installation.path("rsyslog.conf");
-    fs::write(&path, config).expect("a file");
+    fs::write(&path, config).expect("a writable folder");
     let mut rsyslogd = Command::new("/usr/sbin/rsyslogd");
     rsyslogd.arg("-n").arg("-f").arg(&path).arg("-i").arg(installation.path("rsyslog.pid"));
     let follower = Follower::start(&installation, &mut rsyslogd);
@@ -262,9 +270,9 @@ fn rsyslog_receives_each_record_once_while_logrotate_rotates() {
 
 #[test]
 #[ignore = "needs logrotate and syslog-ng: cargo test --test tests -- --ignored interop_rotation"]
-fn syslog_ng_receives_each_record_once_while_logrotate_rotates() {
+fn syslog_ng_receives_each_record_once_during_rotation() {
     let installation = installation();
-    fs::create_dir_all(installation.path("output")).expect("a folder");
+    fs::create_dir_all(installation.path("output")).expect("a new folder");
     let config = format!(
         "@version: 3.38\n\
          options {{ time-reopen(1); log-msg-size(8388608); }};\n\
@@ -275,9 +283,9 @@ fn syslog_ng_receives_each_record_once_while_logrotate_rotates() {
         installation.path("received").display(),
     );
     let path = installation.path("syslog-ng.conf");
-    fs::write(&path, config).expect("a file");
+    fs::write(&path, config).expect("a writable folder");
     let unpacked =
-        Path::new(&env::var_os("INTEROP").expect("INTEROP, the folder that tests/interop/install filled"))
+        Path::new(&env::var_os("INTEROP").expect("INTEROP names the folder of tests/interop/install"))
             .join("syslog-ng");
     let libraries = [
         "usr/lib/syslog-ng",
@@ -290,7 +298,7 @@ fn syslog_ng_receives_each_record_once_while_logrotate_rotates() {
     let own = |name: &str| installation.path(name).display().to_string();
     let mut syslog_ng = Command::new(unpacked.join("usr/sbin/syslog-ng"));
     syslog_ng
-        .env("LD_LIBRARY_PATH", env::join_paths(&libraries).expect("paths"))
+        .env("LD_LIBRARY_PATH", env::join_paths(&libraries).expect("paths without a colon"))
         .args(["--foreground", "--no-caps", "--stderr", "--cfgfile"])
         .arg(&path)
         .arg(format!("--module-path={}", unpacked.join("usr/lib/syslog-ng/3.38").display()))

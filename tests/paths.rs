@@ -70,7 +70,7 @@ fn a_symbolic_link_is_followed_and_its_target_replaced() {
 
 /// The program on a file system that lacks these features.
 fn run_lacking(installation: &Installation, features: &str, more: &[(&str, &str)]) -> Run {
-    installation.run_in(&[&[("COLLECTOR_DISK_LACKS", features)], more].concat())
+    installation.run_with_environment(&[&[("COLLECTOR_DISK_LACKS", features)], more].concat())
 }
 
 fn inodes(installation: &Installation) -> Vec<u64> {
@@ -108,7 +108,8 @@ fn a_kill_while_a_file_is_rewritten_in_place_loses_nothing_and_doubles_nothing()
         add_blob(&installation);
         let fault = format!("{step}:kill-after");
         let mut pass = installation.pass();
-        let (is_struck, run) = installation.strike(pass.env("COLLECTOR_DISK_LACKS", "rename"), &fault);
+        let (is_struck, run) =
+            installation.run_command_with_fault(pass.env("COLLECTOR_DISK_LACKS", "rename"), &fault);
         if !is_struck {
             run.assert_code(0);
             break;

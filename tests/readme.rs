@@ -55,7 +55,7 @@ fn its_shell_commands_run_one_after_the_other() {
     assert_eq!(text("data/audit.json").lines().count(), 25);
     assert_eq!(text("data/last-hours.json").lines().count(), 25);
     assert_eq!(text("data/known_blobs").lines().count(), 5);
-    installation.assert_good_manners();
+    installation.assert_no_violations();
     assert_only_ignored_files_are_new(&installation);
 }
 

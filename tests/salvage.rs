@@ -13,7 +13,7 @@ use simulator::{Answer, Blob, Fault, NewBlob, Operation, Requests, id_of, record
 
 use crate::support::{
     CONTOSO, Installation, Run,
-    gelf::{GelfReceiver, Manner},
+    gelf::{GelfBehavior, GelfReceiver},
     hours_ago, mode,
     process::disk_steps,
 };
@@ -290,14 +290,14 @@ fn an_output_that_fails_gets_the_records_later_and_no_other_gets_them_twice() {
     let new = NewBlob::body(body).created(hours_ago(3)).expiring(hours_ago(-20));
     let blob = installation.contoso.add_blob(FEED, new);
     let receiver = GelfReceiver::start();
-    receiver.behave(&[Manner::BreakOffAfter(0); 1_000]);
+    receiver.set_behaviors(&[GelfBehavior::CloseAfter(0); 1_000]);
     let lines = format!("  graylog: {{ address: 127.0.0.1, port: {}, retryTimeout: 1s }}", receiver.port());
     let installation = installation.with_output(&lines);
     installation.run(&[]).assert_code(1);
     assert_eq!(delivered(&installation), ids(&all));
     assert_eq!(quarantined(&installation, "body").len(), 1);
     assert!(!installation.known_blobs().iter().any(|line| line.starts_with(blob.content_id())));
-    receiver.behave(&[]);
+    receiver.set_behaviors(&[]);
     let run = installation.run(&[]);
     run.assert_code(0).assert_line_with(&["[ERROR] Blob salvaged", blob.content_id()]);
     assert_eq!(delivered(&installation), ids(&all));

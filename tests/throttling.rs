@@ -16,8 +16,8 @@ use simulator::{Fault, NewBlob, Operation, Quota, Requests, RetryAfter, Seen};
 
 use crate::support::{
     CONTOSO, Installation, hours_ago,
-    process::at_once,
-    receiver::{Receiver, Reply},
+    http::{HttpReceiver, Reply},
+    process::in_parallel,
 };
 
 const FEED: &str = "Audit.General";
@@ -54,14 +54,17 @@ fn learned_rate(installation: &Installation) -> Option<Value> {
 #[test]
 fn a_wait_of_no_time_is_a_second() {
     let past = RetryAfter::Date(SignedDuration::from_hours(-1));
-    at_once([Some(RetryAfter::Seconds(0)), Some(RetryAfter::Text("-5")), Some(past), None], |retry_after| {
-        let installation = installation(2);
-        throttle_once(&installation, retry_after);
-        installation.run(&[]).assert_code(0);
-        let waited = wait_after_throttling(&installation.simulator.requests());
-        assert!(waited >= SignedDuration::from_millis(990), "{retry_after:?}: {waited}");
-        installation.assert_delivered_once([(&installation.contoso, FEED)]);
-    });
+    in_parallel(
+        [Some(RetryAfter::Seconds(0)), Some(RetryAfter::Text("-5")), Some(past), None],
+        |retry_after| {
+            let installation = installation(2);
+            throttle_once(&installation, retry_after);
+            installation.run(&[]).assert_code(0);
+            let waited = wait_after_throttling(&installation.simulator.requests());
+            assert!(waited >= SignedDuration::from_millis(990), "{retry_after:?}: {waited}");
+            installation.assert_delivered_once([(&installation.contoso, FEED)]);
+        },
+    );
 }
 
 #[test]
@@ -79,7 +82,7 @@ fn a_date_to_wait_for_is_read_by_the_clock_of_its_answer() {
 fn a_receiver_that_asks_for_no_wait_gets_a_second() {
     let times = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&times);
-    let receiver = Receiver::start(move |_, place| {
+    let receiver = HttpReceiver::start(move |_, place| {
         noted.lock().expect("no panic").push(Instant::now());
         if place == 0 { Reply::retry_after(503, "0") } else { Reply::status(200) }
     });

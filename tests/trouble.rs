@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use simulator::{ApiError, CONTENT_TYPES, Fault, LoginError, NewBlob, Operation, Requests};
 
-use crate::support::{Installation, hours_ago, process::at_once};
+use crate::support::{Installation, hours_ago, process::in_parallel};
 
 /// Contoso with some blobs of Audit.General.
 fn one_feed() -> Installation {
@@ -16,7 +16,7 @@ fn one_feed() -> Installation {
 
 #[test]
 fn each_transient_fault_is_tried_again_until_it_passes() {
-    at_once(Fault::transient(), |fault| {
+    in_parallel(Fault::transient(), |fault| {
         let name = fault.name().to_owned();
         let installation = one_feed();
         let mut operations = vec![Operation::ListSubscriptions, Operation::ListContent, Operation::FetchBlob];
@@ -165,7 +165,7 @@ fn a_pass_that_outlives_its_tokens_renews_each_before_it_expires() {
     installation.assert_delivered_once([(contoso, "Audit.General")]);
     let logins = installation.simulator.count(Operation::Login);
     assert!((2..=40).contains(&logins), "{logins} logins");
-    installation.assert_good_manners();
+    installation.assert_no_violations();
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_tenant_whose_tokens_are_all_refused_is_given_up_without_a_storm_of_logins()
 
 #[test]
 fn a_throttled_tenant_waits_and_then_goes_on() {
-    at_once([403, 429], |status| {
+    in_parallel([403, 429], |status| {
         let installation = one_feed();
         let fault = installation
             .simulator
@@ -253,7 +253,7 @@ fn next_pages_are_found_however_their_header_is_spelt() {
             });
             installation.run(&[]).assert_code(0);
             installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
-            installation.assert_good_manners();
+            installation.assert_no_violations();
         }
     }
 }

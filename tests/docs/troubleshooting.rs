@@ -12,9 +12,9 @@ use simulator::{
 use crate::support::{
     Installation, Run,
     documents::{Page, repository},
-    forward::{Door, Receiver},
+    forward::{ForwardOptions, ForwardReceiver},
     hours_ago,
-    receiver::{self, Reply},
+    http::{HttpReceiver, Reply},
     set_mode,
 };
 
@@ -180,7 +180,7 @@ fn troubles_of_slow_servers() -> Vec<Trouble> {
 fn troubles_of_files_and_records() -> Vec<Trouble> {
     let stuck = with_state("nonsense\n");
     fs::create_dir(stuck.path("state/known_blobs.new")).expect("a folder");
-    let receiver = receiver::Receiver::start(|request, _| {
+    let receiver = HttpReceiver::start(|request, _| {
         if request.body.contains("unwanted") {
             return Reply::json(400, r#"{"message":"no such field"}"#);
         }
@@ -200,8 +200,10 @@ fn troubles_of_this_machine() -> Vec<Trouble> {
     slow.simulator.set_latency(Duration::from_millis(400)); // logging in and two kinds of lists take three of these
     let folder = installation();
     fs::create_dir_all(folder.path("output/AuditExchange.json")).expect("a folder");
-    let (without_receiver, receiver) =
-        (installation(), Receiver::start(Door { key: Some("sesame"), ..Door::default() }));
+    let (without_receiver, receiver) = (
+        installation(),
+        ForwardReceiver::start(ForwardOptions { key: Some("sesame"), ..ForwardOptions::default() }),
+    );
     let without_receiver =
         without_receiver.with_output("  fluentd:\n    address: 127.0.0.1\n    port: 1\n    retryTimeout: 0s");
     let wrong_key = installation().with_output(&receiver.config("sharedKey: wrong-key"));

@@ -252,5 +252,5 @@ fn the_cadence_of_the_image_collects_at_a_tick_and_logs_to_standard_output() {
     let done = "[INFO] Done! Blobs found: 1 | Blobs successful: 1 | Logs saved: 3\n";
     until("the log tells of a pass", || machine.console().contains(done), || machine.console());
     assert_eq!(whole_lines(&machine.path("var/log/office365/AuditGeneral.json")).len(), 3);
-    installation.assert_good_manners();
+    installation.assert_no_violations();
 }

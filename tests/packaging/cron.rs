@@ -61,5 +61,5 @@ fn cron_collects_at_each_tick_and_mails_failures_only() {
         assert!(mail.contains("\nTo: failures\n") && mail.contains("[ERROR] "), "{mail}");
         assert!(mail.contains("nowhere.yaml"), "{mail}");
     }
-    installation.assert_good_manners();
+    installation.assert_no_violations();
 }

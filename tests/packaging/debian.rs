@@ -116,5 +116,5 @@ fn installing_upgrading_removing_and_purging_it_lose_nothing() {
         .with("client_secret", &settings.secret)
         .boot("package");
     assert!(machine.ends_well(), "{}", machine.console());
-    installation.assert_good_manners();
+    installation.assert_no_violations();
 }

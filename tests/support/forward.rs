@@ -1,11 +1,11 @@
-//! A forward receiver that plays faults, and keeps what it was sent.
+//! A receiver of Fluentd's forward protocol that plays faults and records what it receives.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,
     io::{self, Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    net::TcpStream,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -13,22 +13,28 @@ use std::{
 use flate2::read::GzDecoder;
 use ring::digest::{SHA512, digest};
 use rmpv::Value;
-use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
+use rustls::ServerConfig;
 
-/// What the receiver demands of its clients. It behaves as `in_forward.rb` of Fluentd does, or as `fw_prot.c` of Fluent
+use super::{
+    listener::{Listener, stay_silent},
+    process::wait_until,
+    tls,
+};
+
+/// What the receiver requires of its clients. It behaves as `in_forward.rb` of Fluentd does, or as `fw_prot.c` of Fluent
 /// Bit.
 #[derive(Clone, Default)]
-pub struct Door {
-    /// The shared key, if there is a handshake.
+pub struct ForwardOptions {
+    /// The shared key. Without one there is no handshake.
     pub key: Option<&'static str>,
-    /// A user and the password. Without one, what the client says of a user is ignored.
+    /// A user and the password. Without one, the receiver ignores the user that a client sends.
     pub user: Option<(&'static str, &'static str)>,
-    /// Answers a wrong key by closing, without a PONG, and has no `keepalive` in its HELO.
+    /// Closes the connection on a wrong key, without a PONG, and sends no `keepalive` in its HELO.
     pub is_fluent_bit: bool,
-    /// Fluentd's `deny_keepalive`: the connection is closed after each acknowledgement. A HELO says so; without
-    /// security there is none.
+    /// Fluentd's `deny_keepalive`: the connection is closed after each acknowledgement. The HELO announces it; without a
+    /// shared key there is no HELO.
     pub denies_keepalive: bool,
-    /// Connections with a resumed session are killed, as Fluent Bit kills them.
+    /// TLS without resumed sessions, as Fluent Bit requires it.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
@@ -37,34 +43,34 @@ const NONCE: &[u8] = b"\0\xffnonce of sixteen";
 /// The salt for passwords. Both receivers send one whenever they have a shared key, with users or without.
 const AUTH: &[u8] = b"\xfe\0salt of sixteen ";
 
-/// How a connection is treated.
+/// What the receiver does wrong on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// As it should be.
+pub enum ForwardFault {
+    /// Nothing.
     None,
-    /// Acknowledgements come so much later.
-    Late(Duration),
-    /// They do not come at all.
-    Mute,
-    /// They are of other chunks.
-    Wrong,
-    /// After the first acknowledgement, this number of chunks has to arrive before the next one; then the last comes first.
-    Withholding(usize),
-    /// Closed when this number of chunks has arrived, of which only the first was acknowledged.
-    ClosedAfter(usize),
-    /// Every chunk is acknowledged; when this number has arrived, the connection is reset.
+    /// Acknowledges each chunk after this time.
+    LateAcks(Duration),
+    /// Acknowledges nothing.
+    NoAcks,
+    /// Acknowledges chunks that were not sent.
+    WrongAcks,
+    /// Acknowledges the first chunk. Then it waits for this number of chunks and acknowledges them in reverse order.
+    WithheldAcks(usize),
+    /// Acknowledges the first chunk only, and closes the connection when this number of chunks has arrived.
+    CloseAfterChunks(usize),
+    /// Acknowledges every chunk, and resets the connection after this number of chunks.
     ResetAfterChunks(usize),
-    /// Reset after this number of bytes, in the middle of a chunk.
-    ResetAfter(usize),
-    /// Reads in small bits with pauses between.
-    Slow,
+    /// Resets the connection after this number of bytes.
+    ResetAfterBytes(usize),
+    /// Reads a few bytes at a time, with pauses.
+    SlowReads,
     /// Reads nothing.
-    Stuck,
-    /// Closed as soon as it is made.
-    Closed,
+    NoReads,
+    /// Closes the connection at once.
+    Close,
 }
 
-/// One event as it was received.
+/// An event as it was received.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub tag: String,
@@ -73,64 +79,56 @@ pub struct Event {
     pub record: Value,
 }
 
-/// One chunk as it was received.
+/// A chunk as it was received.
 #[derive(Clone, Debug)]
 pub struct Chunk {
     pub id: String,
-    /// On which connection, counted from 0.
+    /// The number of its connection, counted from 0.
     pub connection: usize,
     pub is_compressed: bool,
-    /// The entries, before compression.
+    /// The length of its entries before compression.
     pub bytes: usize,
     pub events: Vec<Event>,
 }
 
-/// A receiver on a free port of the loopback, for as long as the tests run.
-pub struct Receiver {
-    port: u16,
-    shared: Arc<Shared>,
+/// A receiver on a free port of 127.0.0.1.
+pub struct ForwardReceiver {
+    listener: Listener,
+    state: Arc<State>,
 }
 
-struct Shared {
-    door: Door,
-    inside: Mutex<Inside>,
-    changed: Condvar,
+struct State {
+    options: ForwardOptions,
+    received: Mutex<Received>,
 }
 
 #[derive(Default)]
-struct Inside {
+struct Received {
     connections: usize,
-    /// Of the next connections, in order; after them [`Inside::usual`].
-    faults: VecDeque<Fault>,
-    usual: Option<Fault>,
+    /// The faults of the next connections, in order.
+    faults: VecDeque<ForwardFault>,
+    /// The fault of all later connections.
+    later_fault: Option<ForwardFault>,
     chunks: Vec<Chunk>,
-    /// Connections that the client has ended, …
+    /// The number of connections that the client has ended.
     ended: usize,
-    /// … and those of them that, under TLS, ended without `close_notify`.
-    cut_off: usize,
+    /// The number of these that ended without the `close_notify` of TLS.
+    without_close_notify: usize,
 }
 
-impl Receiver {
-    pub fn start(door: Door) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port on the loopback");
-        let port = listener.local_addr().expect("an address").port();
-        let shared = Arc::new(Shared { door, inside: Mutex::default(), changed: Condvar::new() });
-        let ours = Arc::clone(&shared);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let shared = Arc::clone(&ours);
-                thread::spawn(move || shared.serve(client)); // its errors are its client's to notice
-            }
-        });
-        Self { port, shared }
+impl ForwardReceiver {
+    pub fn start(options: ForwardOptions) -> Self {
+        let state = Arc::new(State { options, received: Mutex::default() });
+        let served = Arc::clone(&state);
+        Self { listener: Listener::start(move |socket| served.serve(socket)), state }
     }
 
-    /// Without a handshake, without TLS.
+    /// Starts a receiver without a handshake and without TLS.
     pub fn plain() -> Self {
-        Self::start(Door::default())
+        Self::start(ForwardOptions::default())
     }
 
-    /// The lines of `output.fluentd` for it, with these further keys. Without `retryTimeout` among them it is short.
+    /// The lines of `output.fluentd` for this receiver, with further keys. `retryTimeout` is 1 s unless it is one of them.
     pub fn config(&self, further: &str) -> String {
         let retry = if further.contains("retryTimeout") { "" } else { "\nretryTimeout: 1s" };
         let further = format!("{further}{retry}");
@@ -138,29 +136,29 @@ impl Receiver {
             let _ = write!(lines, "\n    {}", line.trim());
             lines
         });
-        format!("  fluentd:\n    address: 127.0.0.1\n    port: {}{further}", self.port)
+        format!("  fluentd:\n    address: 127.0.0.1\n    port: {}{further}", self.listener.port())
     }
 
-    /// Lets the next connections be treated so, one each.
-    pub fn faults(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.inside().faults.extend(faults);
+    /// Sets the faults of the next connections, one each.
+    pub fn set_next_faults(&self, faults: impl IntoIterator<Item = ForwardFault>) {
+        self.received().faults.extend(faults);
     }
 
-    /// Lets all connections be treated so that no other fault is meant for.
-    pub fn always(&self, fault: Fault) {
-        self.inside().usual = Some(fault);
+    /// Sets the fault of all connections after those of [`ForwardReceiver::set_next_faults`].
+    pub fn set_fault(&self, fault: ForwardFault) {
+        self.received().later_fault = Some(fault);
     }
 
-    /// What was received whole, acknowledged or not.
+    /// The chunks that arrived whole, acknowledged or not.
     pub fn chunks(&self) -> Vec<Chunk> {
-        self.inside().chunks.clone()
+        self.received().chunks.clone()
     }
 
     pub fn events(&self) -> Vec<Event> {
         self.chunks().into_iter().flat_map(|chunk| chunk.events).collect()
     }
 
-    /// How often each record Id was received.
+    /// The number of events for each record Id.
     pub fn ids(&self) -> BTreeMap<String, usize> {
         let mut ids = BTreeMap::new();
         for event in self.events() {
@@ -170,41 +168,29 @@ impl Receiver {
     }
 
     pub fn connections(&self) -> usize {
-        self.inside().connections
+        self.received().connections
     }
 
-    /// Waits until this number of connections has ended, and counts those that, under TLS, did so without a farewell.
+    /// Waits until the client has ended this number of connections, and returns the number of those without a
+    /// `close_notify`.
     #[track_caller]
-    pub fn cut_off(&self, count: usize) -> usize {
-        self.wait_until(|inside| inside.ended >= count);
-        self.inside().cut_off
+    pub fn without_close_notify(&self, ended: usize) -> usize {
+        wait_until(&format!("the client has ended {ended} connections"), || self.received().ended >= ended);
+        self.received().without_close_notify
     }
 
-    /// Waits until there have been this number of connections.
     #[track_caller]
     pub fn wait_for_connections(&self, count: usize) {
-        self.wait_until(|inside| inside.connections >= count);
+        wait_until(&format!("the receiver has {count} connections"), || self.connections() >= count);
     }
 
-    /// Waits until this number of chunks has arrived.
     #[track_caller]
     pub fn wait_for_chunks(&self, count: usize) {
-        self.wait_until(|inside| inside.chunks.len() >= count);
+        wait_until(&format!("the receiver has {count} chunks"), || self.received().chunks.len() >= count);
     }
 
-    #[track_caller]
-    fn wait_until(&self, is_so: impl Fn(&Inside) -> bool) {
-        let wait = Duration::from_secs(20);
-        let (inside, waited) = self
-            .shared
-            .changed
-            .wait_timeout_while(self.inside(), wait, |inside| !is_so(inside))
-            .unwrap_or_else(PoisonError::into_inner);
-        assert!(!waited.timed_out(), "{} chunks on {} connections", inside.chunks.len(), inside.connections);
-    }
-
-    fn inside(&self) -> MutexGuard<'_, Inside> {
-        self.shared.inside()
+    fn received(&self) -> MutexGuard<'_, Received> {
+        self.state.received()
     }
 }
 
@@ -220,167 +206,150 @@ impl Event {
 trait ReadWrite: Read + Write {}
 impl<Stream: Read + Write> ReadWrite for Stream {}
 
-/// A connection from the receiver's side.
-struct Line {
+/// A connection, as the receiver has it.
+struct Connection {
     stream: Box<dyn ReadWrite>,
-    fault: Fault,
-    read: usize,
+    fault: ForwardFault,
+    read_bytes: usize,
 }
 
-impl Read for Line {
+impl Read for Connection {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut most = into.len();
         match self.fault {
-            // Closing a socket with something in it that was not read resets the connection.
-            Fault::ResetAfter(bytes) if self.read >= bytes => {
+            // To close a socket with unread bytes resets the connection.
+            ForwardFault::ResetAfterBytes(bytes) if self.read_bytes >= bytes => {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
-            Fault::ResetAfter(bytes) => most = most.min(bytes - self.read),
-            Fault::Slow => {
+            ForwardFault::ResetAfterBytes(bytes) => most = most.min(bytes - self.read_bytes),
+            ForwardFault::SlowReads => {
                 most = most.min(16 * 1024);
                 thread::sleep(Duration::from_millis(1));
             }
-            Fault::Stuck => loop {
-                thread::park();
-            },
             _ => {}
         }
         let count = self.stream.read(&mut into[..most])?;
-        self.read += count;
+        self.read_bytes += count;
         Ok(count)
     }
 }
 
-impl Shared {
-    fn inside(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes down what has happened.
-    fn note(&self, what: impl FnOnce(&mut Inside)) {
-        what(&mut self.inside());
-        self.changed.notify_all();
+impl State {
+    fn received(&self) -> MutexGuard<'_, Received> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn serve(&self, socket: TcpStream) -> io::Result<()> {
-        let (fault, connection) = {
-            let mut inside = self.inside();
-            inside.connections += 1;
-            let usual = inside.usual.unwrap_or(Fault::None);
-            (inside.faults.pop_front().unwrap_or(usual), inside.connections - 1)
+        let (fault, number) = {
+            let mut received = self.received();
+            received.connections += 1;
+            let later = received.later_fault.unwrap_or(ForwardFault::None);
+            (received.faults.pop_front().unwrap_or(later), received.connections - 1)
         };
-        self.changed.notify_all();
-        if fault == Fault::Closed {
+        if fault == ForwardFault::Close {
             return Ok(());
         }
-        let stream: Box<dyn ReadWrite> = match &self.door.tls {
+        let stream: Box<dyn ReadWrite> = match &self.options.tls {
             None => Box::new(socket),
-            Some(config) => {
-                let mut socket = socket;
-                let mut session = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
-                while session.is_handshaking() {
-                    session.complete_io(&mut socket)?;
-                }
-                if session.handshake_kind() == Some(HandshakeKind::Resumed) {
-                    return Err(io::Error::other("session id context uninitialized"));
-                }
-                Box::new(StreamOwned::new(session, socket))
-            }
+            Some(config) => Box::new(tls::accept(socket, config)?),
         };
-        let mut line = Line { stream, fault, read: 0 };
-        if let Some(key) = self.door.key
-            && !self.let_in(&mut line, key)?
+        let mut connection = Connection { stream, fault, read_bytes: 0 };
+        if fault == ForwardFault::NoReads {
+            stay_silent();
+            return Ok(());
+        }
+        if let Some(key) = self.options.key
+            && !self.authenticate(&mut connection, key)?
         {
             return Ok(());
         }
-        let ended = self.take_chunks(&mut line, connection);
+        let ended = self.receive_chunks(&mut connection, number);
         let is_cut = ended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
-        self.note(|inside| {
-            inside.ended += 1;
-            inside.cut_off += usize::from(is_cut);
-        });
+        let mut received = self.received();
+        received.ended += 1;
+        received.without_close_notify += usize::from(is_cut);
         ended
     }
 
-    /// HELO, PING, PONG; whether the client is one that we know.
-    fn let_in(&self, line: &mut Line, key: &str) -> io::Result<bool> {
+    /// Performs the handshake: HELO, PING, PONG. Returns whether the client knows the key and, if there is one, the user.
+    fn authenticate(&self, connection: &mut Connection, key: &str) -> io::Result<bool> {
         let mut helo = vec![
             (Value::from("nonce"), Value::Binary(NONCE.to_vec())),
             (Value::from("auth"), Value::Binary(AUTH.to_vec())),
         ];
-        if !self.door.is_fluent_bit {
-            helo.push((Value::from("keepalive"), Value::from(!self.door.denies_keepalive)));
+        if !self.options.is_fluent_bit {
+            helo.push((Value::from("keepalive"), Value::from(!self.options.denies_keepalive)));
         }
-        say(line, &Value::Array(vec![Value::from("HELO"), Value::Map(helo)]))?;
-        let ping = read_message(line)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        send(connection, &Value::Array(vec![Value::from("HELO"), Value::Map(helo)]))?;
+        let ping = read_message(connection)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let parts: Option<Vec<&str>> =
             ping.as_array().and_then(|parts| parts.iter().map(Value::as_str).collect());
         let Some(["PING", name, salt, digest, user, password]) = parts.as_deref() else {
-            if !self.door.is_fluent_bit {
-                answer_ping(line, "invalid ping message", "")?;
+            if !self.options.is_fluent_bit {
+                send_pong(connection, "invalid ping message", "")?;
             }
             return Ok(false);
         };
-        let expected = hexadecimal(&[salt.as_bytes(), name.as_bytes(), NONCE, key.as_bytes()]);
-        let knows_user = self.door.user.is_none_or(|(known, secret)| {
-            let expected = hexadecimal(&[AUTH, known.as_bytes(), secret.as_bytes()]);
+        let expected = hexadecimal_digest(&[salt.as_bytes(), name.as_bytes(), NONCE, key.as_bytes()]);
+        let knows_user = self.options.user.is_none_or(|(known, secret)| {
+            let expected = hexadecimal_digest(&[AUTH, known.as_bytes(), secret.as_bytes()]);
             *user == known && *password == expected
         });
         let reason = match (*digest == expected, knows_user) {
             (true, true) => "",
-            (false, _) if self.door.is_fluent_bit => return Ok(false),
+            (false, _) if self.options.is_fluent_bit => return Ok(false),
             (false, _) => "shared_key mismatch",
             (_, false) => "username/password mismatch",
         };
-        let proof = hexadecimal(&[salt.as_bytes(), b"receiver.example", NONCE, key.as_bytes()]);
-        answer_ping(line, reason, &proof)?;
+        let proof = hexadecimal_digest(&[salt.as_bytes(), b"receiver.example", NONCE, key.as_bytes()]);
+        send_pong(connection, reason, &proof)?;
         Ok(reason.is_empty())
     }
 
-    fn take_chunks(&self, line: &mut Line, connection: usize) -> io::Result<()> {
+    fn receive_chunks(&self, connection: &mut Connection, number: usize) -> io::Result<()> {
         let mut withheld = Vec::new();
         let mut received = 0;
-        while let Some(message) = read_message(line)? {
+        while let Some(message) = read_message(connection)? {
             if !message.is_array() {
-                if self.door.is_fluent_bit {
+                if self.options.is_fluent_bit {
                     return Ok(()); // "expecting an array"
                 }
                 continue; // "incoming chunk is broken"
             }
-            let chunk = read_chunk(&message, connection)?;
+            let chunk = read_chunk(&message, number)?;
             let id = chunk.id.clone();
             if chunk.events.is_empty() {
-                acknowledge(line, &id)?;
+                acknowledge(connection, &id)?;
                 continue;
             }
             received += 1;
-            self.note(|inside| inside.chunks.push(chunk));
-            match line.fault {
-                Fault::Mute => {}
-                Fault::Late(time) => {
+            self.received().chunks.push(chunk);
+            match connection.fault {
+                ForwardFault::NoAcks => {}
+                ForwardFault::LateAcks(time) => {
                     thread::sleep(time);
-                    acknowledge(line, &id)?;
+                    acknowledge(connection, &id)?;
                 }
-                Fault::Wrong => acknowledge(line, "bm90IHRoaXMgb25l")?,
-                Fault::Withholding(_) if received == 1 => acknowledge(line, &id)?,
-                Fault::Withholding(count) => {
+                ForwardFault::WrongAcks => acknowledge(connection, "bm90IHRoaXMgb25l")?,
+                ForwardFault::WithheldAcks(_) if received == 1 => acknowledge(connection, &id)?,
+                ForwardFault::WithheldAcks(count) => {
                     withheld.push(id);
                     if withheld.len() == count {
-                        line.fault = Fault::None;
+                        connection.fault = ForwardFault::None;
                         for id in withheld.iter().rev() {
-                            acknowledge(line, id)?;
+                            acknowledge(connection, id)?;
                         }
                     }
                 }
-                Fault::ClosedAfter(count) if received == count => return Ok(()),
-                Fault::ClosedAfter(_) if received > 1 => {}
-                Fault::ResetAfterChunks(count) if received == count => {
-                    acknowledge(line, &id)?;
-                    line.fault = Fault::ResetAfter(line.read);
+                ForwardFault::CloseAfterChunks(count) if received == count => return Ok(()),
+                ForwardFault::CloseAfterChunks(_) if received > 1 => {}
+                ForwardFault::ResetAfterChunks(count) if received == count => {
+                    acknowledge(connection, &id)?;
+                    connection.fault = ForwardFault::ResetAfterBytes(connection.read_bytes);
                 }
-                _ => acknowledge(line, &id)?,
+                _ => acknowledge(connection, &id)?,
             }
-            if self.door.denies_keepalive {
+            if self.options.denies_keepalive {
                 return Ok(());
             }
         }
@@ -388,48 +357,48 @@ impl Shared {
     }
 }
 
-/// A client is let in if there is no reason not to.
-fn answer_ping(line: &mut Line, reason: &str, proof: &str) -> io::Result<()> {
+/// Sends the result of the handshake; an empty reason means success.
+fn send_pong(connection: &mut Connection, reason: &str, proof: &str) -> io::Result<()> {
     let mut pong = ["PONG", "", reason, "receiver.example", proof].map(Value::from);
     pong[1] = Value::from(reason.is_empty());
-    say(line, &Value::Array(pong.to_vec()))
+    send(connection, &Value::Array(pong.to_vec()))
 }
 
-fn acknowledge(line: &mut Line, id: &str) -> io::Result<()> {
-    say(line, &Value::Map(vec![(Value::from("ack"), Value::from(id))]))
+fn acknowledge(connection: &mut Connection, id: &str) -> io::Result<()> {
+    send(connection, &Value::Map(vec![(Value::from("ack"), Value::from(id))]))
 }
 
-fn say(line: &mut Line, value: &Value) -> io::Result<()> {
+fn send(connection: &mut Connection, value: &Value) -> io::Result<()> {
     let mut bytes = Vec::new();
     rmpv::encode::write_value(&mut bytes, value).map_err(io::Error::other)?;
-    line.stream.write_all(&bytes)?;
-    line.stream.flush()
+    connection.stream.write_all(&bytes)?;
+    connection.stream.flush()
 }
 
-/// The next message; nothing if the client has closed in order.
-fn read_message(line: &mut Line) -> io::Result<Option<Value>> {
+/// Reads the next message; `None` if the client has closed the connection.
+fn read_message(connection: &mut Connection) -> io::Result<Option<Value>> {
     let mut first = [0];
-    if line.read(&mut first)? == 0 {
+    if connection.read(&mut first)? == 0 {
         return Ok(None);
     }
-    rmpv::decode::read_value(&mut first.as_slice().chain(line)).map(Some).map_err(io::Error::other)
+    rmpv::decode::read_value(&mut first.as_slice().chain(connection)).map(Some).map_err(io::Error::other)
 }
 
 fn read_chunk(message: &Value, connection: usize) -> io::Result<Chunk> {
-    let wrong = |what: &str| io::Error::other(format!("{what} in {message}"));
+    let invalid = |what: &str| io::Error::other(format!("{what}: {message}"));
     let Some([tag, entries, options]) = message.as_array().map(Vec::as_slice) else {
-        return Err(wrong("no three parts"));
+        return Err(invalid("not three elements"));
     };
     let option = |name: &str| {
         let options = options.as_map().map(Vec::as_slice).unwrap_or_default();
         options.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value)
     };
-    let id = option("chunk").and_then(Value::as_str).ok_or_else(|| wrong("no chunk"))?.to_owned();
+    let id = option("chunk").and_then(Value::as_str).ok_or_else(|| invalid("no chunk id"))?.to_owned();
     if entries.as_array().is_some_and(Vec::is_empty) {
         return Ok(Chunk { id, connection, is_compressed: false, bytes: 0, events: Vec::new() });
     }
     let (Some(tag), Value::Binary(packed)) = (tag.as_str(), entries) else {
-        return Err(wrong("no tag or no entries"));
+        return Err(invalid("no tag or no entries"));
     };
     let is_compressed = option("compressed").and_then(Value::as_str) == Some("gzip");
     let mut bytes = Vec::new();
@@ -443,7 +412,7 @@ fn read_chunk(message: &Value, connection: usize) -> io::Result<Chunk> {
     while !rest.is_empty() {
         let entry = rmpv::decode::read_value(&mut rest).map_err(io::Error::other)?;
         let Some([Value::Ext(0, time), record]) = entry.as_array().map(Vec::as_slice) else {
-            return Err(wrong("no time or no record"));
+            return Err(invalid("no time or no record"));
         };
         let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
         events.push(Event {
@@ -454,12 +423,12 @@ fn read_chunk(message: &Value, connection: usize) -> io::Result<Chunk> {
         });
     }
     if option("size").and_then(Value::as_u64) != Some(events.len() as u64) {
-        return Err(wrong("another size"));
+        return Err(invalid("the size is not the number of entries"));
     }
     Ok(Chunk { id, connection, is_compressed, bytes: bytes.len(), events })
 }
 
-fn hexadecimal(parts: &[&[u8]]) -> String {
+fn hexadecimal_digest(parts: &[&[u8]]) -> String {
     digest(&SHA512, &parts.concat()).as_ref().iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

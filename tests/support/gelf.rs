@@ -1,122 +1,113 @@
-//! A receiver of GELF over TCP: takes messages that end with a null byte, and plays the faults that receivers have.
+//! A receiver of GELF over TCP: messages end with a null byte.
 
 use std::{
-    collections::BTreeMap,
-    io::{ErrorKind, Read},
-    net::{SocketAddr, TcpListener, TcpStream},
+    collections::{BTreeMap, VecDeque},
+    io::{self, ErrorKind, Read},
+    mem,
+    net::TcpStream,
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
     },
-    thread,
-    time::{Duration, Instant},
 };
 
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::ServerConfig;
 use serde_json::{Map, Value};
 
-/// With this begins the handshake of TLS.
-const TLS_HANDSHAKE: &[u8; 1] = b"\x16";
+use super::{
+    listener::{Listener, stay_silent},
+    process::wait_until,
+    tls,
+};
 
-/// The longest wait for anything here.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+/// The first byte of a TLS handshake.
+const TLS_HANDSHAKE: [u8; 1] = *b"\x16";
 
 /// What the receiver does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
-    /// Reads to the end, and closes then.
+pub enum GelfBehavior {
+    /// Reads until the client closes its side, and then closes the connection.
     Read,
-    /// Reads this number of bytes, and closes although more is there or comes.
-    BreakOffAfter(usize),
-    /// Accepts it and never reads.
-    Stand,
-    /// Reads, and keeps its side open when the other one is closed, as a load balancer can.
-    KeepOpen,
+    /// Reads this number of bytes and closes the connection, whatever else arrives.
+    CloseAfter(usize),
+    /// Accepts the connection and never reads.
+    NeverRead,
+    /// Reads, and keeps its side open after the client has closed, as a load balancer can.
+    NeverClose,
 }
 
-/// The running receiver. It ends with the test's process.
+/// A receiver on a free port of 127.0.0.1.
 pub struct GelfReceiver {
-    address: SocketAddr,
-    shared: Arc<Shared>,
+    listener: Listener,
+    state: Arc<State>,
 }
 
 #[derive(Default)]
-struct Shared {
-    /// What is done with the next connections; with all others it reads.
-    manners: Mutex<Vec<Manner>>,
-    /// Whole messages, by connection.
+struct State {
+    /// For the next connections, in order. Later connections are read.
+    behaviors: Mutex<VecDeque<GelfBehavior>>,
+    /// The whole messages of each connection.
     connections: Mutex<Vec<Vec<Vec<u8>>>>,
-    is_closed: AtomicBool,
+    /// The number of connections that the client closed within a message.
+    cut_messages: AtomicUsize,
 }
 
 impl GelfReceiver {
-    /// On loopback, at a port of its own.
     pub fn start() -> Self {
         Self::listen(None)
     }
 
-    /// The same under TLS.
     pub fn start_with_tls(config: Arc<ServerConfig>) -> Self {
         Self::listen(Some(config))
     }
 
     fn listen(tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared::default());
-        let theirs = Arc::clone(&shared);
-        thread::spawn(move || {
-            for socket in listener.incoming() {
-                if theirs.is_closed.load(Ordering::SeqCst) {
-                    break;
-                }
-                theirs.serve(socket.expect("a connection"), tls.as_ref());
-            }
-        });
-        Self { address, shared }
+        let state = Arc::new(State::default());
+        let served = Arc::clone(&state);
+        Self { listener: Listener::start(move |socket| served.serve(socket, tls.as_ref())), state }
     }
 
     pub fn port(&self) -> u16 {
-        self.address.port()
+        self.listener.port()
     }
 
-    /// The manners of the next connections, the first one first.
-    pub fn behave(&self, manners: &[Manner]) {
-        *lock(&self.shared.manners) = manners.to_vec();
+    /// Sets what is done with the next connections, one each. Later connections are read.
+    pub fn set_behaviors(&self, behaviors: &[GelfBehavior]) {
+        *lock(&self.state.behaviors) = behaviors.iter().copied().collect();
     }
 
-    /// From now on nothing listens.
+    /// Stops listening. When this returns, new connections are refused.
+    #[track_caller]
     pub fn close(&self) {
-        self.shared.is_closed.store(true, Ordering::SeqCst);
-        let until = Instant::now() + WAIT_MAX;
-        while TcpStream::connect(self.address).is_ok() {
-            assert!(Instant::now() < until, "the receiver still listens");
-            thread::sleep(Duration::from_millis(1));
-        }
+        self.listener.close();
     }
 
-    /// How many connections there were.
     pub fn connections(&self) -> usize {
-        lock(&self.shared.connections).len()
+        lock(&self.state.connections).len()
     }
 
-    /// Waits until this many messages have come whole.
+    #[track_caller]
+    pub fn wait_for_connections(&self, count: usize) {
+        wait_until(&format!("the receiver has {count} connections"), || self.connections() >= count);
+    }
+
     #[track_caller]
     pub fn wait_for_messages(&self, count: usize) {
-        let until = Instant::now() + WAIT_MAX;
-        while self.messages().len() < count {
-            assert!(Instant::now() < until, "{} messages of {count}", self.messages().len());
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait_until(&format!("the receiver has {count} messages"), || self.messages().len() >= count);
     }
 
-    /// Every message that came whole.
+    /// The messages that arrived whole.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the client closed a connection within a message.
     pub fn messages(&self) -> Vec<Map<String, Value>> {
-        let parse = |message: &Vec<u8>| serde_json::from_slice(message).expect("a message is an object");
-        lock(&self.shared.connections).iter().flatten().map(parse).collect()
+        assert_eq!(self.state.cut_messages.load(Ordering::SeqCst), 0, "messages without an end");
+        let parse = |message: &Vec<u8>| serde_json::from_slice(message).expect("a message is a JSON object");
+        lock(&self.state.connections).iter().flatten().map(parse).collect()
     }
 
-    /// How often the record of each Id came.
+    /// The number of messages for each record Id.
     pub fn ids(&self) -> BTreeMap<String, usize> {
         let mut ids = BTreeMap::new();
         for message in self.messages() {
@@ -126,62 +117,61 @@ impl GelfReceiver {
     }
 }
 
-impl Shared {
-    fn serve(&self, socket: TcpStream, tls: Option<&Arc<ServerConfig>>) {
+impl State {
+    fn serve(&self, socket: TcpStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<()> {
         let mut first = [0];
-        if tls.is_none() && matches!(socket.peek(&mut first), Ok(1)) && first == *TLS_HANDSHAKE {
-            return; // it cannot be read as a message
+        if tls.is_none() && matches!(socket.peek(&mut first), Ok(1)) && first == TLS_HANDSHAKE {
+            return Ok(()); // the program looks whether this port speaks TLS
         }
-        let mut manners = lock(&self.manners);
-        let manner = if manners.is_empty() { Manner::Read } else { manners.remove(0) };
-        drop(manners);
-        let mut connections = lock(&self.connections);
-        let place = connections.len();
-        connections.push(Vec::new());
-        drop(connections);
-        let kept = (manner == Manner::KeepOpen).then(|| socket.try_clone().expect("a socket"));
-        std::mem::forget(kept); // as long as the process lives
+        let behavior = lock(&self.behaviors).pop_front().unwrap_or(GelfBehavior::Read);
+        let connection = {
+            let mut connections = lock(&self.connections);
+            connections.push(Vec::new());
+            connections.len() - 1
+        };
         let mut stream: Box<dyn Read> = match tls {
             None => Box::new(socket),
-            Some(config) => {
-                let session = ServerConnection::new(Arc::clone(config)).expect("a valid configuration");
-                Box::new(StreamOwned::new(session, socket))
-            }
+            Some(config) => Box::new(tls::accept(socket, config)?),
         };
-        let mut left = match manner {
-            Manner::Read | Manner::KeepOpen => usize::MAX,
-            Manner::BreakOffAfter(bytes) => bytes,
-            Manner::Stand => {
-                // As long as the process lives.
-                std::mem::forget(stream);
-                return;
+        match behavior {
+            GelfBehavior::Read => self.read_to_end(&mut stream, connection)?,
+            GelfBehavior::CloseAfter(bytes) => drop(self.read(stream.take(bytes as u64), connection)?),
+            GelfBehavior::NeverRead => stay_silent(),
+            GelfBehavior::NeverClose => {
+                self.read_to_end(&mut stream, connection)?;
+                stay_silent();
             }
-        };
+        }
+        Ok(())
+    }
+
+    fn read_to_end(&self, stream: &mut dyn Read, connection: usize) -> io::Result<()> {
+        if !self.read(stream, connection)?.is_empty() {
+            self.cut_messages.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Reads messages until the end of the stream. Returns what follows the last whole message.
+    fn read(&self, mut stream: impl Read, connection: usize) -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
-        let mut piece = [0; 4096];
-        while left > 0 {
-            let most = left.min(piece.len());
-            match stream.read(&mut piece[..most]) {
-                Ok(0) => {
-                    assert!(text.is_empty(), "what is closed in order ends with a delimiter");
-                    break;
-                }
-                Ok(count) => {
-                    text.extend_from_slice(&piece[..count]);
-                    left -= count;
-                }
+        let mut bytes = [0; 4096];
+        loop {
+            match stream.read(&mut bytes) {
+                Ok(0) => return Ok(text),
+                Ok(count) => text.extend_from_slice(&bytes[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => break,
+                Err(error) => return Err(error),
             }
             while let Some(end) = text.iter().position(|&byte| byte == 0) {
                 let rest = text.split_off(end + 1);
                 text.pop();
-                lock(&self.connections)[place].push(std::mem::replace(&mut text, rest));
+                lock(&self.connections)[connection].push(mem::replace(&mut text, rest));
             }
         }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no panic")
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

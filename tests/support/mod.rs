@@ -1,12 +1,15 @@
-//! An installation in a temporary folder: a configuration, state, outputs, and the real program, against a simulator.
+//! An installation of the real program in a temporary folder, with a configuration, a state and outputs, that collects from a
+//! simulator.
 
 pub mod documents;
 pub mod forward;
 pub mod gelf;
+pub mod http;
+pub mod listener;
 pub mod picture;
 pub mod process;
 pub mod proxy;
-pub mod receiver;
+pub mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -22,39 +25,39 @@ pub use process::Run;
 
 /// The tenant that most tests collect from.
 pub const CONTOSO: &str = "11111111-1111-4111-8111-111111111111";
-/// Its neighbour.
+/// The second tenant, for tests of several.
 pub const FABRIKAM: &str = "22222222-2222-4222-8222-222222222222";
 
 const SECRET: &str = "a-secret-that-must-stay-secret";
 
-/// A configured collector and the world that it collects from.
+/// A configured collector and the simulator that it collects from.
 pub struct Installation {
     pub simulator: Simulator,
     pub contoso: Tenant,
     folder: tempfile::TempDir,
     tenants: Vec<String>,
     settings: String,
-    outermost: String,
+    top_level: String,
     outputs: String,
     output_file: String,
 }
 
 impl Installation {
-    /// One tenant, contoso, without subscriptions or blobs; all five feeds into a file each.
+    /// One tenant, contoso, without subscriptions and blobs. Each of the five feeds is written to its own file.
     pub fn new() -> Self {
         Self::against(Simulator::start())
     }
 
-    /// The same against this simulator.
+    /// The same as [`Installation::new`], with this simulator.
     pub fn against(simulator: Simulator) -> Self {
         let contoso = simulator.tenant(TenantSettings::new(CONTOSO).secret(SECRET));
         let mut installation = Self {
             simulator,
             contoso,
-            folder: tempfile::tempdir().expect("a folder"),
+            folder: tempfile::tempdir().expect("a temporary folder"),
             tenants: Vec::new(),
             settings: String::new(),
-            outermost: String::new(),
+            top_level: String::new(),
             outputs: String::new(),
             output_file: "audit.json".to_owned(),
         };
@@ -63,7 +66,7 @@ impl Installation {
         installation
     }
 
-    /// The same with a second tenant, fabrikam.
+    /// The same as [`Installation::new`], with a second tenant, fabrikam.
     pub fn with_fabrikam() -> (Self, Tenant) {
         let mut installation = Self::new();
         let fabrikam = installation.simulator.tenant(TenantSettings::new(FABRIKAM).secret(SECRET));
@@ -72,7 +75,7 @@ impl Installation {
         (installation, fabrikam)
     }
 
-    /// A further tenant, named by its id.
+    /// Adds a tenant. Its id is also its name.
     pub fn add_tenant(&mut self, id: &str) -> Tenant {
         let tenant = self.simulator.tenant(TenantSettings::new(id).secret(SECRET));
         let url = self.simulator.url().to_owned();
@@ -80,13 +83,13 @@ impl Installation {
         tenant
     }
 
-    /// Adds fabrikam, which another simulator serves.
+    /// Adds fabrikam, with its own simulator.
     pub fn add_fabrikam_at(&mut self, simulator: &Simulator) -> Tenant {
         self.add_to_config("fabrikam", FABRIKAM, simulator.url());
         simulator.tenant(TenantSettings::new(FABRIKAM).secret(SECRET))
     }
 
-    /// Lets the configuration say that contoso's login and API are at this URL.
+    /// Configures this URL for contoso's login and API, instead of the simulator's.
     pub fn at(mut self, url: &str) -> Self {
         self.tenants.clear();
         self.add_to_config("contoso", CONTOSO, url);
@@ -101,25 +104,25 @@ impl Installation {
         ));
     }
 
-    /// Adds a line under `collect`, at the margin of its keys.
+    /// Adds a line below `collect`, without indentation.
     pub fn collect(mut self, line: &str) -> Self {
         self.settings.extend(["  ", line, "\n"]);
         self
     }
 
-    /// Adds a line at the outermost margin.
+    /// Adds a line at the top level.
     pub fn setting(mut self, line: &str) -> Self {
-        self.outermost.extend([line, "\n"]);
+        self.top_level.extend([line, "\n"]);
         self
     }
 
-    /// Lets the output file have this name.
+    /// Sets the name of the output file.
     pub fn output_file(mut self, name: &str) -> Self {
         name.clone_into(&mut self.output_file);
         self
     }
 
-    /// Adds lines under `output`, at the margin of the outputs' names.
+    /// Adds lines below `output`, indented by two spaces.
     pub fn with_output(mut self, lines: &str) -> Self {
         self.outputs.extend([lines, "\n"]);
         self
@@ -129,11 +132,11 @@ impl Installation {
         self.folder.path().join(name)
     }
 
-    /// The file that the program is told to read, written if it is not there as it should be.
+    /// Returns the configuration file, and writes it if its content is not the current configuration.
     pub fn config_file(&self) -> PathBuf {
         let path = self.path("config.yaml");
         let config = self.config();
-        // Another program may be reading it.
+        // A running program may be reading the file.
         if fs::read_to_string(&path).is_ok_and(|written| written == config) {
             return path;
         }
@@ -142,13 +145,13 @@ impl Installation {
         path
     }
 
-    /// The configuration's text. Tries follow each other quickly, so that tests of failures do not take long.
+    /// The text of the configuration. Requests are retried without a delay unless a test sets `retryDelay`.
     pub fn config(&self) -> String {
         let retry_delay = if self.settings.contains("retryDelay") { "" } else { "  retryDelay: 0s\n" };
         format!(
             "{}tenants:\n{}collect:\n  workingDir: {state}\n{retry_delay}{}\
              output:\n  file:\n    path: {output}\n    separateByContentType: true\n{}",
-            self.outermost,
+            self.top_level,
             self.tenants.concat(),
             self.settings,
             self.outputs,
@@ -157,57 +160,57 @@ impl Installation {
         )
     }
 
-    /// The same with these lines, at the margin of a tenant's keys, instead of contoso's secret.
+    /// The same text, with these lines instead of contoso's secret; all but the first indented by four spaces.
     pub fn config_with_credential(&self, lines: &str) -> String {
         self.config().replacen(&format!("client_secret: {SECRET}"), lines, 1)
     }
 
-    /// A configuration file with these lines, at the margin of the outputs' names, instead of the output file.
+    /// Writes a configuration file with these outputs, indented by two spaces, instead of the output file. Returns its path.
     pub fn config_with_output(&self, lines: &str) -> String {
         let config = self.config();
-        let (before, _) = config.split_once("  file:\n").expect("the output file");
+        let (before, _) = config.split_once("  file:\n").expect("an output file in the configuration");
         let path = self.path("other-output.yaml");
         fs::write(&path, format!("{before}{lines}\n")).expect("a writable folder");
         set_mode(&path, 0o600);
-        path.to_str().expect("a path of text").to_owned()
+        path.to_str().expect("a path in UTF-8").to_owned()
     }
 
     /// Runs the program with this configuration.
     pub fn run(&self, arguments: &[&str]) -> Run {
         let config = self.config_file();
-        self.run_bare(&[&["--config", config.to_str().expect("a path of text")], arguments].concat())
+        self.run_bare(&[&["--config", config.to_str().expect("a path in UTF-8")], arguments].concat())
     }
 
-    /// Runs the program with this configuration, and these variables in its environment.
-    pub fn run_in(&self, environment: &[(&str, &str)]) -> Run {
+    /// Runs a pass with these environment variables.
+    pub fn run_with_environment(&self, environment: &[(&str, &str)]) -> Run {
         Run::of(self.pass().envs(environment.iter().copied()))
     }
 
-    /// Runs a pass with this fault of the disk. Returns whether the fault struck, and the outcome.
+    /// Runs a pass with this disk fault. Returns whether the fault occurred, and the outcome.
     pub fn run_with_fault(&self, fault: &str) -> (bool, Run) {
-        self.strike(&mut self.pass(), fault)
+        self.run_command_with_fault(&mut self.pass(), fault)
     }
 
-    /// Runs this command with a fault of the disk, as [`Installation::run_with_fault`] does.
-    pub fn strike(&self, command: &mut Command, fault: &str) -> (bool, Run) {
-        let mark = self.path("struck");
+    /// Runs this command with a disk fault, as [`Installation::run_with_fault`] does.
+    pub fn run_command_with_fault(&self, command: &mut Command, fault: &str) -> (bool, Run) {
+        let mark = self.path("fault-occurred");
         let run = Run::of(command.env("COLLECTOR_DISK_FAULT", fault).env("COLLECTOR_DISK_FAULT_MARK", &mark));
         (fs::remove_file(mark).is_ok(), run)
     }
 
-    /// Runs the program with nothing but these arguments.
+    /// Runs the program with these arguments only, without `--config`.
     pub fn run_bare(&self, arguments: &[&str]) -> Run {
         Run::of(&mut self.command(arguments))
     }
 
-    /// A pass with this configuration, not started yet.
+    /// A pass that is not started yet.
     pub fn pass(&self) -> Command {
         let config = self.config_file();
-        self.command(&["--config", config.to_str().expect("a path of text")])
+        self.command(&["--config", config.to_str().expect("a path in UTF-8")])
     }
 
-    /// The program, not started yet: in the installation's folder, and with nothing in its environment but that it does
-    /// not wait for the disk.
+    /// The program, not started yet, in the folder of the installation. Its environment is empty, except that it skips
+    /// `fsync`.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_office_audit_log_collector"));
         command.args(arguments).current_dir(self.folder.path());
@@ -216,7 +219,7 @@ impl Installation {
         command
     }
 
-    /// Every line of every output file, by file name.
+    /// The lines of each output file, by file name.
     pub fn output(&self) -> BTreeMap<String, Vec<String>> {
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(self.path("output")).into_iter().flatten() {
@@ -227,7 +230,7 @@ impl Installation {
         files
     }
 
-    /// How often each record Id is in the output files.
+    /// The number of records in the output files for each Id.
     pub fn delivered_ids(&self) -> BTreeMap<String, usize> {
         let mut ids = BTreeMap::new();
         for line in self.output().values().flatten() {
@@ -237,7 +240,7 @@ impl Installation {
         ids
     }
 
-    /// Holds the output against what these tenants have in these feeds: each record there, and once.
+    /// Asserts that the output files contain each record of these feeds once, and no other record.
     #[track_caller]
     pub fn assert_delivered_once<'a>(&self, feeds: impl IntoIterator<Item = (&'a Tenant, &'a str)>) {
         let mut expected = BTreeMap::new();
@@ -248,19 +251,19 @@ impl Installation {
         }
         let delivered = self.delivered_ids();
         let missing: Vec<_> = expected.keys().filter(|id| !delivered.contains_key(*id)).take(5).collect();
-        let strange: Vec<_> = delivered.keys().filter(|id| !expected.contains_key(*id)).take(5).collect();
+        let unexpected: Vec<_> = delivered.keys().filter(|id| !expected.contains_key(*id)).take(5).collect();
         let repeated: Vec<_> = delivered.iter().filter(|(_, count)| **count > 1).take(5).collect();
         assert!(
             delivered == expected,
-            "{} records are expected and {} delivered; missing: {missing:?}, strange: {strange:?}, \
+            "{} records are expected and {} delivered; missing: {missing:?}, unexpected: {unexpected:?}, \
              more than once: {repeated:?}",
             expected.len(),
             delivered.len(),
         );
     }
 
-    /// Holds the output, rotated files included, against the records of these feeds, line by line: each there, and as
-    /// often as it was served. For records without an Id too.
+    /// Asserts that the lines of the output files, rotated ones included, are the records of these feeds. It compares whole
+    /// lines, so that it also covers records without an Id.
     #[track_caller]
     pub fn assert_lines_delivered_once<'a>(&self, feeds: impl IntoIterator<Item = (&'a Tenant, &'a str)>) {
         let mut expected: BTreeMap<String, i64> = BTreeMap::new();
@@ -290,9 +293,9 @@ impl Installation {
         if path.exists() { whole_lines(&path) } else { Vec::new() }
     }
 
-    /// Holds what the simulator saw against what a client must never do.
+    /// Asserts that the simulator has seen nothing that a client must not do.
     #[track_caller]
-    pub fn assert_good_manners(&self) {
+    pub fn assert_no_violations(&self) {
         assert_eq!(self.simulator.violations(), [""; 0]);
     }
 }
@@ -300,7 +303,7 @@ impl Installation {
 /// The texts of a blob's records.
 pub fn records_of(blob: &simulator::Blob) -> Vec<String> {
     let body = blob.body();
-    let records: Vec<&serde_json::value::RawValue> = serde_json::from_slice(&body).expect("a whole array");
+    let records: Vec<&serde_json::value::RawValue> = serde_json::from_slice(&body).expect("a JSON array");
     records.into_iter().map(|record| record.get().to_owned()).collect()
 }
 
@@ -309,7 +312,11 @@ pub fn hours_ago(hours: i64) -> Timestamp {
     Timestamp::now() - hours.hours()
 }
 
-/// A file's lines. A last line without its end is a failure: no reader may find half a record.
+/// Returns the lines of a file.
+///
+/// # Panics
+///
+/// Panics if the last line has no line break: a reader would find a part of a record.
 #[track_caller]
 pub fn whole_lines(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).expect("a readable file of UTF-8");
@@ -319,7 +326,7 @@ pub fn whole_lines(path: &Path) -> Vec<String> {
 
 pub fn set_mode(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a file of our own");
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a file that this test owns");
 }
 
 /// The permission bits of a file.

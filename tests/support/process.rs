@@ -1,10 +1,10 @@
-//! Runs of the program, and waits for them. Every wait has a bound far beyond what a busy machine needs: a test that
-//! meets the bound fails with a message instead of hanging.
+//! Runs the program and waits for it. Every wait has a bound far beyond what a busy machine needs: a test that reaches the
+//! bound fails with a message instead of hanging.
 
 use std::{
     panic,
     process::{Child, Command, Output},
-    sync::mpsc,
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use super::SECRET;
 /// The longest wait for anything in a test.
 pub const WAIT_MAX: Duration = Duration::from_secs(120);
 
-/// More steps on the disk than the pass of any test takes.
+/// More disk operations than the pass of any test has.
 const DISK_STEPS_MAX: u32 = 1_000;
 
 /// The outcome of a run of the program.
@@ -38,12 +38,13 @@ impl Run {
         Self::finish(command.spawn().expect("the program starts"))
     }
 
-    /// Waits for the end of a program that runs, as [`Run::of`] does.
+    /// Waits for the end of a running program, as [`Run::of`] does.
     #[track_caller]
     pub fn finish(child: Child) -> Self {
         output_of(child).into()
     }
 
+    /// Asserts the exit code, and that the log does not contain the tenants' secret.
     #[track_caller]
     pub fn assert_code(&self, code: i32) -> &Self {
         assert_eq!(self.code, Some(code), "{self}");
@@ -85,7 +86,7 @@ impl std::fmt::Display for Run {
     }
 }
 
-/// Waits for the end of a program that runs, as [`Run::of`] does, and returns what it wrote into its pipes.
+/// Waits for the end of a running program, as [`Run::of`] does, and returns what it wrote to its pipes.
 #[track_caller]
 pub fn output_of(child: Child) -> Output {
     let pid = Pid::from_child(&child);
@@ -100,7 +101,7 @@ pub fn output_of(child: Child) -> Output {
     panic!("the program did not end within {} s and was killed: {run}", WAIT_MAX.as_secs());
 }
 
-/// Sends a signal to a program that runs.
+/// Sends a signal to a running program.
 pub fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("a child of this process");
 }
@@ -108,6 +109,16 @@ pub fn signal(child: &Child, signal: Signal) {
 /// Kills a program and waits for its end.
 pub fn kill(mut child: Child) {
     child.kill().and_then(|()| child.wait()).expect("a child of this process");
+}
+
+/// Waits until a program ends.
+///
+/// # Panics
+///
+/// Panics if the program does not end within [`WAIT_MAX`].
+#[track_caller]
+pub fn wait_for_end(child: &mut Child) {
+    wait_until("the program has ended", || child.try_wait().expect("a child of this process").is_some());
 }
 
 /// Waits until a condition holds.
@@ -119,25 +130,39 @@ pub fn kill(mut child: Child) {
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
-        assert!(begin.elapsed() < WAIT_MAX, "waited {} s in vain until {what}", WAIT_MAX.as_secs());
+        assert!(begin.elapsed() < WAIT_MAX, "waited {} s, but not: {what}", WAIT_MAX.as_secs());
         thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// The numbers of a pass's steps on the disk, for a test that lets each fail in turn until a pass no longer reaches the
-/// step.
+/// Runs something that can block, in its own thread, and returns its result.
 ///
 /// # Panics
 ///
-/// Panics beyond the number of steps that any pass takes: the fault would strike at every number, and the loop not end.
-pub fn disk_steps() -> impl Iterator<Item = u32> {
-    (1..).inspect(|step| {
-        assert!(*step <= DISK_STEPS_MAX, "a pass takes no more than {step} steps on the disk");
-    })
+/// Panics with `what` if there is no result within [`WAIT_MAX`].
+#[track_caller]
+pub fn wait_for<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, result) = mpsc::channel();
+    thread::spawn(move || sender.send(work()));
+    match result.recv_timeout(WAIT_MAX) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => panic!("waited {} s, but not: {what}", WAIT_MAX.as_secs()),
+        Err(RecvTimeoutError::Disconnected) => panic!("the thread for this has panicked: {what}"),
+    }
 }
 
-/// Runs the cases of a test at the same time, each in a thread of its own, because they mostly wait.
-pub fn at_once<Case: Send>(cases: impl IntoIterator<Item = Case>, run: impl Fn(Case) + Sync) {
+/// Returns the numbers of a pass's disk operations. A test lets each fail in turn, and breaks its loop when a pass ends
+/// before it reaches the operation.
+///
+/// # Panics
+///
+/// Panics after [`DISK_STEPS_MAX`], because the fault then occurs at every number.
+pub fn disk_steps() -> impl Iterator<Item = u32> {
+    (1..).inspect(|step| assert!(*step <= DISK_STEPS_MAX, "a pass has fewer than {step} disk operations"))
+}
+
+/// Runs the cases of a test at the same time, each in its own thread, because they mostly wait.
+pub fn in_parallel<Case: Send>(cases: impl IntoIterator<Item = Case>, run: impl Fn(Case) + Sync) {
     let run = &run;
     thread::scope(|scope| {
         let running: Vec<_> = cases.into_iter().map(|case| scope.spawn(move || run(case))).collect();
