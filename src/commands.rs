@@ -124,10 +124,6 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
     };
     let look_back = arguments.hours.map(|hours| Duration::from_secs(hours * 60 * 60));
     let options = PassOptions { mode, look_back, show_progress: !arguments.quiet };
-    let credential_expiries: Vec<_> = tenants
-        .iter()
-        .filter_map(|tenant| Some((tenant.label().to_owned(), login::expiry(&tenant.credential)?)))
-        .collect();
     let started = Instant::now();
     let result = pass::run(&config, tenants, &options);
     let exit = Exit::of_pass(&result, mode);
@@ -151,8 +147,24 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
         let (ended, exit_code) = (Timestamp::now(), exit.code());
         let summary = result.as_ref().ok().map(|outcome| &outcome.summary);
         let quarantine = state::quarantine::size(&config.collect.working_dir).ok();
-        let credential_expiries = &credential_expiries;
-        let metrics = Metrics { ended, lasted, exit_code, summary, quarantine, credential_expiries };
+        // Those of `--tenant` are in the pass; the metrics keep the others.
+        let tenants: Vec<_> = config.tenants.iter().filter(|tenant| is_of_shard(tenant, arguments)).collect();
+        let mut feeds = Vec::new();
+        for tenant in &tenants {
+            feeds.extend(tenant.subscriptions.iter().map(|&content_type| (tenant.label(), content_type)));
+        }
+        let expiry_of =
+            |tenant: &&Tenant| Some((tenant.label().to_owned(), login::expiry(&tenant.credential)?));
+        let credential_expiries: Vec<_> = tenants.iter().filter_map(expiry_of).collect();
+        let metrics = Metrics {
+            ended,
+            lasted,
+            exit_code,
+            summary,
+            feeds: &feeds,
+            quarantine,
+            credential_expiries: &credential_expiries,
+        };
         if let Err(error) = metrics.write(&path) {
             ::log::error!("{}", error.explain());
             return if exit == Exit::Complete { Exit::from(&error) } else { exit };
@@ -314,10 +326,14 @@ fn chosen(config: &Config, arguments: &Arguments) -> Result<Vec<Tenant>, String>
         }
     }
     let is_chosen = |tenant: &&Tenant| {
-        let is_of_shard = arguments.shard.is_none_or(|shard| shard.has(&tenant.tenant_id));
-        is_of_shard && (names.is_empty() || names.iter().any(|name| is_named(tenant, name)))
+        is_of_shard(tenant, arguments)
+            && (names.is_empty() || names.iter().any(|name| is_named(tenant, name)))
     };
     Ok(config.tenants.iter().filter(is_chosen).cloned().collect())
+}
+
+fn is_of_shard(tenant: &Tenant, arguments: &Arguments) -> bool {
+    arguments.shard.is_none_or(|shard| shard.has(&tenant.tenant_id))
 }
 
 /// Returns the first names and the number of the others.

@@ -146,13 +146,22 @@ mod tests {
     use crate::{
         feed::ContentType,
         report::{Counts, FeedReport},
+        state::Totals,
     };
 
     #[test]
     fn the_exit_code_tells_whether_something_must_be_tried_again() {
         let summary = |counts| {
             let (tenant, content_type) = ("contoso".to_owned(), ContentType::AuditExchange);
-            let feed = FeedReport { tenant, content_type, counts, is_listed: true, listed_until: None };
+            let feed = FeedReport {
+                tenant,
+                content_type,
+                counts,
+                is_listed: true,
+                listed_until: None,
+                last_success: None,
+                totals: Totals::default(),
+            };
             Summary { feeds: vec![feed], any_login: true, stop: None }
         };
         let fine = summary(Counts { gone: 1, listed: 1, ..Counts::default() });

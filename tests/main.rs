@@ -28,6 +28,7 @@ mod interop;
 mod interop_http;
 mod interop_rotation;
 mod log_lines;
+mod metrics;
 mod network;
 mod packaging;
 mod pass;

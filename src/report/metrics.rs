@@ -1,17 +1,34 @@
 //! The metrics of a pass: a file for `node_exporter`'s textfile collector, replaced at the end of each pass.
 //!
-//! All metrics are gauges, because each pass counts from zero. Source of the format: "Prometheus exposition formats",
-//! text-based format.
+//! Gauges describe the last pass, because each pass counts from zero. Counters, whose names end in `_total`, are the running
+//! totals that the state keeps ([`Totals`]). Without the state they begin with zero again, which Prometheus takes for the
+//! reset of a counter.
+//!
+//! A pass that did not start, or that is about some tenants only, knows nothing of the other feeds. Their counters and
+//! times are copied from the old file, because a series that disappears would hide that its feed fails.
+//!
+//! Source of the format: "Prometheus exposition formats", text-based format.
 
-use std::{fmt::Write, fs, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::{Display, Write},
+    fs,
+    path::Path,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
 use super::{FeedReport, Summary};
-use crate::disk::{self, FileContext, FileError};
+use crate::{
+    disk::{self, FileContext, FileError},
+    feed::ContentType,
+    state::Totals,
+};
 
 const PREFIX: &str = "office365_collector_";
 const LAST_SUCCESS: &str = "last_success_timestamp_seconds";
+const FEED_LAG: &str = "feed_lag_seconds";
 const CREDENTIAL_EXPIRY: &str = "credential_expiry_timestamp_seconds";
 
 /// The metrics of a pass.
@@ -25,135 +42,219 @@ pub struct Metrics<'a> {
     pub exit_code: u8,
     /// The result of the pass, if it started.
     pub summary: Option<&'a Summary>,
+    /// The tenant's name, or else its id, and the content type of each configured feed, also of those that are not in this
+    /// pass.
+    pub feeds: &'a [(&'a str, ContentType)],
     /// The number of blobs in quarantine and the size of their files in bytes, if known.
     pub quarantine: Option<(u64, u64)>,
     /// The tenants whose credentials expire at a known time, by name or else id.
     pub credential_expiries: &'a [(String, Timestamp)],
 }
 
-/// The name, the help text and the value of a gauge.
-type FeedGauge = (&'static str, &'static str, fn(&FeedReport, Timestamp) -> Option<i64>);
+/// The name, the help text and the value of a gauge that describes the last pass.
+type FeedGauge = (&'static str, &'static str, fn(&FeedReport) -> u64);
 
 /// The gauges of a feed. `blobs_listed` is the sum of the following ones up to `blobs_left`.
-const FEED_GAUGES: [FeedGauge; 18] = [
-    ("blobs_listed", "Distinct blobs in the listings.", |feed, _| count(feed.counts.listed)),
-    ("blobs_known", "Listed blobs known from an earlier pass.", |feed, _| count(feed.counts.known)),
-    ("blobs_downloaded", "Blobs delivered to every output.", |feed, _| count(feed.counts.delivered)),
-    ("blobs_failed", "Blobs that the next pass tries again.", |feed, _| count(feed.counts.failed)),
-    ("blobs_expired", "Blobs that can no longer be fetched.", |feed, _| count(feed.counts.gone)),
-    ("blobs_left", "Blobs left for a later pass.", |feed, _| count(feed.counts.left)),
-    ("blobs_found", "Listed blobs that were not known.", |feed, _| count(feed.counts.found())),
-    ("blobs_retried", "Blobs tried more than once.", |feed, _| count(feed.counts.retried)),
-    (
-        "blobs_salvaged",
-        "Downloaded blobs that could be read in part only and are in quarantine.",
-        |feed, _| count(feed.counts.salvaged),
-    ),
-    ("records_saved", "Records delivered.", |feed, _| count(feed.counts.records)),
-    ("records_filtered", "Records that were filtered out.", |feed, _| count(feed.counts.filtered)),
-    ("records_duplicate", "Records dropped because their Id was delivered before.", |feed, _| {
-        count(feed.counts.duplicates)
+const FEED_GAUGES: [FeedGauge; 16] = [
+    ("blobs_listed", "Distinct blobs in the listings.", |feed| feed.counts.listed),
+    ("blobs_known", "Listed blobs known from an earlier pass.", |feed| feed.counts.known),
+    ("blobs_downloaded", "Blobs delivered to every output.", |feed| feed.counts.delivered),
+    ("blobs_failed", "Blobs that the next pass tries again.", |feed| feed.counts.failed),
+    ("blobs_expired", "Blobs that can no longer be fetched.", |feed| feed.counts.gone),
+    ("blobs_left", "Blobs left for a later pass.", |feed| feed.counts.left),
+    ("blobs_found", "Listed blobs that were not known.", |feed| feed.counts.found()),
+    ("blobs_retried", "Blobs tried more than once.", |feed| feed.counts.retried),
+    ("blobs_salvaged", "Downloaded blobs that could be read in part only and are in quarantine.", |feed| {
+        feed.counts.salvaged
     }),
-    (
-        "records_dead_letter",
-        "Records that a receiver rejected and that are kept as dead letters.",
-        |feed, _| count(feed.counts.dead_letters),
-    ),
-    ("bytes_downloaded", "Bytes of blobs after decompression.", |feed, _| count(feed.counts.bytes)),
-    ("api_requests", "Requests about this feed.", |feed, _| count(feed.counts.requests)),
-    ("api_throttled", "Requests that were throttled.", |feed, _| count(feed.counts.throttled)),
-    ("feed_lag_seconds", "Age of the newest listed content.", |feed, now| {
-        Some(now.as_second() - feed.listed_until?.as_second())
+    ("records_saved", "Records delivered.", |feed| feed.counts.records),
+    ("records_filtered", "Records that were filtered out.", |feed| feed.counts.filtered),
+    ("records_duplicate", "Records dropped because their Id was delivered before.", |feed| {
+        feed.counts.duplicates
     }),
-    ("listed_until_timestamp_seconds", "Up to when the feed is listed.", |feed, _| {
-        Some(feed.listed_until?.as_second())
+    ("records_dead_letter", "Records that a receiver rejected and that are kept as dead letters.", |feed| {
+        feed.counts.dead_letters
     }),
+    ("bytes_downloaded", "Bytes of blobs after decompression.", |feed| feed.counts.bytes),
+    ("api_requests", "Requests about this feed.", |feed| feed.counts.requests),
+    ("api_throttled", "Requests that were throttled.", |feed| feed.counts.throttled),
 ];
 
-fn count(count: u64) -> Option<i64> {
-    i64::try_from(count).ok()
-}
+/// The name, the help text and the value of a counter.
+type FeedCounter = (&'static str, &'static str, fn(&Totals) -> u64);
+
+const FEED_COUNTERS: [FeedCounter; 12] = [
+    ("blobs_found_total", "Listed blobs that were not known, in all passes.", |totals| totals.blobs_found),
+    ("blobs_downloaded_total", "Blobs delivered to every output, in all passes.", |totals| {
+        totals.blobs_downloaded
+    }),
+    ("blobs_failed_total", "Blobs that failed, each once for every pass in which it failed.", |totals| {
+        totals.blobs_failed
+    }),
+    ("blobs_expired_total", "Blobs that could no longer be fetched, in all passes.", |totals| {
+        totals.blobs_expired
+    }),
+    ("blobs_salvaged_total", "Downloaded blobs that could be read in part only, in all passes.", |totals| {
+        totals.blobs_salvaged
+    }),
+    ("records_saved_total", "Records delivered, in all passes.", |totals| totals.records_saved),
+    ("records_filtered_total", "Records that were filtered out, in all passes.", |totals| {
+        totals.records_filtered
+    }),
+    (
+        "records_duplicate_total",
+        "Records dropped because their Id was delivered before, in all passes.",
+        |totals| totals.records_duplicate,
+    ),
+    ("records_dead_letter_total", "Records that became dead letters, in all passes.", |totals| {
+        totals.records_dead_letter
+    }),
+    ("bytes_downloaded_total", "Bytes of blobs after decompression, in all passes.", |totals| {
+        totals.bytes_downloaded
+    }),
+    ("api_requests_total", "Requests about this feed, in all passes.", |totals| totals.api_requests),
+    ("api_throttled_total", "Requests that were throttled, in all passes.", |totals| totals.api_throttled),
+];
+
+/// The name, the help text and the value of a time.
+type FeedTime = (&'static str, &'static str, fn(&FeedReport) -> Option<Timestamp>);
+
+const FEED_TIMES: [FeedTime; 2] = [
+    ("listed_until_timestamp_seconds", "Up to when the feed is listed.", |feed| feed.listed_until),
+    (
+        "feed_last_success_timestamp_seconds",
+        "When a pass last listed the feed to the end and delivered every blob that it found.",
+        |feed| feed.last_success,
+    ),
+];
 
 impl Metrics<'_> {
-    /// Replaces the file. If the pass did not succeed, the time of the last success is copied from the old file.
+    /// Replaces the file. What this pass does not know is copied from the old file.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
         let before = fs::read_to_string(path).unwrap_or_default();
-        let text = self.text(last_success(&before));
-        disk::replace_with(path, 0o644, text.as_bytes()).map(drop).context("write metrics.path", path)
+        disk::replace_with(path, 0o644, self.text(&before).as_bytes())
+            .map(drop)
+            .context("write metrics.path", path)
     }
 
-    fn text(&self, last_success_before: Option<f64>) -> String {
-        let ended = self.ended.as_duration().as_secs_f64();
-        let last_success = if self.exit_code == 0 { Some(ended) } else { last_success_before };
-        let mut text = String::new();
-        let mut gauge = |name: &str, help: &str, value: f64| {
-            head(&mut text, name, help);
-            let _ = writeln!(text, "{PREFIX}{name} {value}");
-        };
-        gauge("last_run_timestamp_seconds", "When the last pass ended.", ended);
-        if let Some(last_success) = last_success {
-            gauge(LAST_SUCCESS, "When the last complete pass ended.", last_success);
+    fn text(&self, before: &str) -> String {
+        // A value follows the last space of its line; labels can contain spaces.
+        let before: HashMap<_, _> = before.lines().filter_map(|line| line.rsplit_once(' ')).collect();
+        let mut text = self.text_of_pass(&before);
+        let feeds = self.summary.map_or(&[][..], |summary| &summary.feeds);
+        for (name, help, value) in FEED_GAUGES {
+            head(&mut text, name, help, "gauge");
+            for feed in feeds {
+                sample(&mut text, &series(name, &feed.tenant, feed.content_type), value(feed));
+            }
         }
-        gauge("pass_duration_seconds", "How long the pass took.", self.lasted.as_secs_f64());
-        gauge("exit_code", "The exit code of the pass.", f64::from(self.exit_code));
-        if let Some((blobs, bytes)) = self.quarantine {
-            for (name, help, value) in [
-                ("quarantine_blobs", "Blobs whose bodies are in quarantine.", blobs),
-                ("quarantine_bytes", "Size of the files in quarantine.", bytes),
-            ] {
-                head(&mut text, name, help);
-                let _ = writeln!(text, "{PREFIX}{name} {value}");
+        head(&mut text, FEED_LAG, "Age of the newest listed content.", "gauge");
+        for feed in feeds {
+            if let Some(until) = feed.listed_until {
+                let age = self.ended.as_second() - until.as_second();
+                sample(&mut text, &series(FEED_LAG, &feed.tenant, feed.content_type), age);
+            }
+        }
+        let in_pass: HashMap<_, _> =
+            feeds.iter().map(|feed| ((feed.tenant.as_str(), feed.content_type), feed)).collect();
+        let mut kept = |name, help, kind, value: &dyn Fn(&FeedReport) -> Option<String>| {
+            head(&mut text, name, help, kind);
+            for key @ (tenant, content_type) in self.feeds {
+                let series = series(name, tenant, *content_type);
+                let value = match in_pass.get(key) {
+                    Some(feed) => value(feed),
+                    None => before.get(series.as_str()).map(|value| (*value).to_owned()),
+                };
+                if let Some(value) = value {
+                    sample(&mut text, &series, value);
+                }
+            }
+        };
+        for (name, help, value) in FEED_TIMES {
+            kept(name, help, "gauge", &|feed| Some(value(feed)?.as_second().to_string()));
+        }
+        for (name, help, value) in FEED_COUNTERS {
+            kept(name, help, "counter", &|feed| Some(value(&feed.totals).to_string()));
+        }
+        text
+    }
+
+    /// Returns the metrics of the pass as a whole, and of the tenants' credentials.
+    fn text_of_pass(&self, before: &HashMap<&str, &str>) -> String {
+        let ended = self.ended.as_duration().as_secs_f64();
+        let last_success = match before.get(format!("{PREFIX}{LAST_SUCCESS}").as_str()) {
+            _ if self.exit_code == 0 => Some(ended),
+            before => before.and_then(|before| before.parse().ok()),
+        };
+        let (blobs, bytes) = self.quarantine.unzip();
+        let mut text = String::new();
+        for (name, help, value) in [
+            ("last_run_timestamp_seconds", "When the last pass ended.", Some(ended)),
+            (LAST_SUCCESS, "When the last complete pass ended.", last_success),
+            ("pass_duration_seconds", "How long the pass took.", Some(self.lasted.as_secs_f64())),
+            ("exit_code", "The exit code of the pass.", Some(f64::from(self.exit_code))),
+        ] {
+            if let Some(value) = value {
+                head(&mut text, name, help, "gauge");
+                sample(&mut text, &format!("{PREFIX}{name}"), value);
+            }
+        }
+        for (name, help, value) in [
+            ("quarantine_blobs", "Blobs whose bodies are in quarantine.", blobs),
+            ("quarantine_bytes", "Size of the files in quarantine.", bytes),
+        ] {
+            if let Some(value) = value {
+                head(&mut text, name, help, "gauge");
+                sample(&mut text, &format!("{PREFIX}{name}"), value);
             }
         }
         if !self.credential_expiries.is_empty() {
-            head(&mut text, CREDENTIAL_EXPIRY, "When the tenant's certificate expires.");
+            head(&mut text, CREDENTIAL_EXPIRY, "When the tenant's certificate expires.", "gauge");
         }
         for (tenant, expiry) in self.credential_expiries {
-            let (tenant, expiry) = (escaped(tenant), expiry.as_second());
-            let _ = writeln!(text, "{PREFIX}{CREDENTIAL_EXPIRY}{{tenant=\"{tenant}\"}} {expiry}");
-        }
-        for (name, help, value_of) in FEED_GAUGES {
-            head(&mut text, name, help);
-            for feed in self.summary.iter().flat_map(|summary| &summary.feeds) {
-                if let Some(value) = value_of(feed, self.ended) {
-                    let (tenant, content_type) = (escaped(&feed.tenant), feed.content_type);
-                    let _ = writeln!(
-                        text,
-                        "{PREFIX}{name}{{tenant=\"{tenant}\",content_type=\"{content_type}\"}} {value}"
-                    );
-                }
-            }
+            let series = format!("{PREFIX}{CREDENTIAL_EXPIRY}{{tenant=\"{}\"}}", escaped(tenant));
+            sample(&mut text, &series, expiry.as_second());
         }
         text
     }
 }
 
-fn head(text: &mut String, name: &str, help: &str) {
-    let _ = writeln!(text, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} gauge");
+fn head(text: &mut String, name: &str, help: &str, kind: &str) {
+    let _ = writeln!(text, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
+}
+
+fn sample(text: &mut String, series: &str, value: impl Display) {
+    let _ = writeln!(text, "{series} {value}");
+}
+
+/// Returns the name and the labels of a feed's series.
+fn series(name: &str, tenant: &str, content_type: ContentType) -> String {
+    format!("{PREFIX}{name}{{tenant=\"{}\",content_type=\"{content_type}\"}}", escaped(tenant))
 }
 
 fn escaped(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// Returns the time of the last success in an earlier file.
-fn last_success(text: &str) -> Option<f64> {
-    let name = format!("{PREFIX}{LAST_SUCCESS} ");
-    text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{feed::ContentType, report::Counts};
+    use crate::report::Counts;
 
-    fn metrics(exit_code: u8, summary: &Summary) -> Metrics<'_> {
-        let ended = Timestamp::from_second(1_800_000_000).expect("a time of the test");
+    const TENANT: &str = "a \"b\"";
+    const FEED: ContentType = ContentType::DlpAll;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time of the test")
+    }
+
+    fn metrics(exit_code: u8, summary: Option<&Summary>) -> Metrics<'_> {
         Metrics {
-            ended,
+            ended: at(1_800_000_000),
             lasted: Duration::from_millis(1_500),
             exit_code,
-            summary: Some(summary),
+            summary,
+            feeds: &[(TENANT, FEED), (TENANT, ContentType::AuditGeneral)],
             quarantine: Some((2, 3_000)),
             credential_expiries: &[],
         }
@@ -161,53 +262,78 @@ mod tests {
 
     fn summary() -> Summary {
         let counts = Counts { listed: 3, known: 1, delivered: 2, records: 40, ..Counts::default() };
-        let listed_until = Timestamp::from_second(1_799_999_940).ok();
-        let (tenant, content_type) = ("a \"b\"".to_owned(), ContentType::DlpAll);
-        let feed = FeedReport { tenant, content_type, counts, is_listed: true, listed_until };
+        let feed = FeedReport {
+            tenant: TENANT.to_owned(),
+            content_type: FEED,
+            counts,
+            is_listed: true,
+            listed_until: Some(at(1_799_999_940)),
+            last_success: Some(at(1_799_999_990)),
+            totals: Totals { blobs_found: 102, ..Totals::default() },
+        };
         Summary { feeds: vec![feed], any_login: true, stop: None }
     }
 
-    #[test]
-    fn each_gauge_has_a_line() {
-        let text = metrics(0, &summary()).text(None);
-        for line in [
-            "office365_collector_last_run_timestamp_seconds 1800000000",
-            "office365_collector_last_success_timestamp_seconds 1800000000",
-            "office365_collector_pass_duration_seconds 1.5",
-            "office365_collector_exit_code 0",
-            "office365_collector_quarantine_blobs 2",
-            "office365_collector_quarantine_bytes 3000",
-            "# TYPE office365_collector_blobs_found gauge",
-            "office365_collector_blobs_found{tenant=\"a \\\"b\\\"\",content_type=\"DLP.All\"} 2",
-            "office365_collector_records_saved{tenant=\"a \\\"b\\\"\",content_type=\"DLP.All\"} 40",
-            "office365_collector_feed_lag_seconds{tenant=\"a \\\"b\\\"\",content_type=\"DLP.All\"} 60",
-        ] {
-            assert!(text.lines().any(|written| written == line), "no {line} in {text}");
+    #[track_caller]
+    fn assert_lines(text: &str, lines: &[&str]) {
+        for line in lines {
+            assert!(text.lines().any(|written| written == *line), "no {line} in {text}");
         }
     }
 
     #[test]
-    fn a_credential_has_a_gauge_of_its_expiry() {
-        let summary = summary();
-        let expiries = [("contoso".to_owned(), Timestamp::from_second(1_900_000_000).expect("a time"))];
-        let metrics = Metrics { credential_expiries: &expiries, ..metrics(0, &summary) };
-        let line = "office365_collector_credential_expiry_timestamp_seconds{tenant=\"contoso\"} 1900000000";
-        assert!(metrics.text(None).lines().any(|written| written == line));
+    fn each_metric_has_a_line() {
+        let text = metrics(0, Some(&summary())).text("");
+        assert_lines(
+            &text,
+            &[
+                "office365_collector_last_run_timestamp_seconds 1800000000",
+                "office365_collector_last_success_timestamp_seconds 1800000000",
+                "office365_collector_pass_duration_seconds 1.5",
+                "office365_collector_exit_code 0",
+                "office365_collector_quarantine_blobs 2",
+                "office365_collector_quarantine_bytes 3000",
+                "# TYPE office365_collector_blobs_found gauge",
+                "office365_collector_blobs_found{tenant=\"a \\\"b\\\"\",content_type=\"DLP.All\"} 2",
+                "office365_collector_records_saved{tenant=\"a \\\"b\\\"\",content_type=\"DLP.All\"} 40",
+                "office365_collector_feed_lag_seconds{tenant=\"a \\\"b\\\"\",content_type=\"DLP.All\"} 60",
+                "office365_collector_feed_last_success_timestamp_seconds{tenant=\"a \\\"b\\\"\",content_type=\"DLP.All\"} 1799999990",
+                "# TYPE office365_collector_blobs_found_total counter",
+                "office365_collector_blobs_found_total{tenant=\"a \\\"b\\\"\",content_type=\"DLP.All\"} 102",
+            ],
+        );
     }
 
     #[test]
-    fn a_pass_that_fails_keeps_the_time_of_the_last_success() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("office365.prom");
-        let summary = summary();
-        metrics(0, &summary).write(&path).expect("room");
-        let later = Metrics {
-            ended: Timestamp::from_second(1_800_000_300).expect("a time of the test"),
-            ..metrics(1, &summary)
+    fn a_credential_has_a_gauge_of_its_expiry() {
+        let expiries = [("contoso".to_owned(), at(1_900_000_000))];
+        let metrics = Metrics { credential_expiries: &expiries, ..metrics(0, None) };
+        let line = "office365_collector_credential_expiry_timestamp_seconds{tenant=\"contoso\"} 1900000000";
+        assert_lines(&metrics.text(""), &[line]);
+    }
+
+    #[test]
+    fn a_pass_that_does_not_start_keeps_counters_and_times() {
+        let before = metrics(0, Some(&summary())).text("");
+        let later = Metrics { ended: at(1_800_000_300), ..metrics(74, None) };
+        let text = later.text(&before);
+        let is_kept = |line: &&str| {
+            line.contains("_total{")
+                || line.contains("listed_until_timestamp_seconds{")
+                || line.contains("last_success_timestamp_seconds{")
+                || line.starts_with("office365_collector_last_success_timestamp_seconds ")
         };
-        later.write(&path).expect("room");
-        let text = fs::read_to_string(&path).expect("a file");
-        assert_eq!(last_success(&text), Some(1_800_000_000.0));
-        assert!(text.contains("exit_code 1\n"), "{text}");
+        let kept: Vec<_> = before.lines().filter(is_kept).collect();
+        assert_eq!(kept.len(), 12 + 2 + 1);
+        assert_lines(&text, &kept);
+        assert!(!text.contains("blobs_found{"), "gauges describe a pass: {text}");
+        assert_eq!(later.text(&text), text, "they are kept for any number of passes");
+    }
+
+    #[test]
+    fn a_feed_that_is_not_configured_any_more_is_not_kept() {
+        let before = metrics(0, Some(&summary())).text("");
+        let text = Metrics { feeds: &[], ..metrics(74, None) }.text(&before);
+        assert!(!text.contains("{tenant="), "{text}");
     }
 }

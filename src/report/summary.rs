@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::{feed::ContentType, log::ROUTINE};
+use crate::{feed::ContentType, log::ROUTINE, state::Totals};
 
 /// The numbers of a feed. Each listed blob is in exactly one of the counts from `known` to `left`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,24 @@ impl Counts {
     /// Returns whether every listed blob is accounted for.
     pub fn is_balanced(&self) -> bool {
         self.listed == self.known + self.delivered + self.failed + self.gone + self.left
+    }
+
+    /// Returns the numbers that are summed up over all passes.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            blobs_found: self.found(),
+            blobs_downloaded: self.delivered,
+            blobs_failed: self.failed,
+            blobs_expired: self.gone,
+            blobs_salvaged: self.salvaged,
+            records_saved: self.records,
+            records_filtered: self.filtered,
+            records_duplicate: self.duplicates,
+            records_dead_letter: self.dead_letters,
+            bytes_downloaded: self.bytes,
+            api_requests: self.requests,
+            api_throttled: self.throttled,
+        }
     }
 
     fn add(&mut self, other: &Self) {
@@ -99,6 +117,10 @@ pub struct FeedReport {
     pub is_listed: bool,
     /// Up to when the feed is listed, by this pass or an earlier one.
     pub listed_until: Option<Timestamp>,
+    /// When a pass, this one or an earlier one, last listed the feed to the end and delivered every blob that it found.
+    pub last_success: Option<Timestamp>,
+    /// The sums over this pass and earlier ones.
+    pub totals: Totals,
 }
 
 /// Why a pass ended early.

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | [`known_blobs`] | delivered blobs; also carries the lock | appended at each commit |
 //! | [`record_ids`] | Ids of delivered records, with the time of their content | appended at each commit |
-//! | [`progress`] | up to when feeds are listed, pending blobs, request rates | replaced at the end of a pass |
+//! | [`progress`] | up to when feeds are listed, totals, pending blobs, request rates | replaced at the end of a pass |
 //! | [`dead_letters`] | records that a receiver rejects | appended before the commit of their blobs |
 //! | [`quarantine`] | bodies of blobs that could not be read as a whole | two new files for each such blob |
 //! | [`journal`] | the commits of this pass | appended at each commit, emptied at the end of a pass |
@@ -36,7 +36,7 @@ use jiff::Timestamp;
 pub use dead_letters::{DeadLetter, DeadLetters};
 pub use journal::BatchCommit;
 pub use known_blobs::{BlobKey, KnownBlobs};
-pub use progress::{FeedId, FeedProgress, Progress, TenantProgress};
+pub use progress::{FeedId, FeedProgress, Progress, TenantProgress, Totals};
 pub use record_ids::ContentHour;
 
 use crate::{

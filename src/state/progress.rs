@@ -1,8 +1,9 @@
-//! `progress`: up to when each feed is listed completely, the pending blobs, and the request rate that works for each
-//! tenant.
+//! `progress`: up to when each feed is listed completely, its totals, the pending blobs, and the request rate that works
+//! for each tenant.
 //!
 //! Lines of JSON, of which the first one is the version. The file is replaced at the end of each pass, so it describes one
-//! moment. Without it a pass lists what `hoursToCollect` says; only pending blobs that are older are lost.
+//! moment. Without it a pass lists what `hoursToCollect` says, and the totals begin
+//! with zero again; only pending blobs that are older are lost.
 
 use std::{
     collections::BTreeMap,
@@ -64,6 +65,78 @@ pub struct FeedProgress {
     /// When the newest listed blob became available.
     #[serde(default)]
     pub last_blob: Option<Timestamp>,
+    /// What all passes have counted.
+    #[serde(default)]
+    pub totals: Totals,
+}
+
+/// Running totals of a feed: the sums over all passes since the state was created.
+///
+/// A pass adds its numbers when it ends. A pass that is killed adds nothing, so the totals can be lower than what was
+/// delivered, but never higher.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Totals {
+    /// Listed blobs that were not known. Each pass that finds a blob counts it, until it is delivered.
+    pub blobs_found: u64,
+    /// Blobs that every output has accepted.
+    pub blobs_downloaded: u64,
+    /// Blobs that the next pass tries again. Each pass in which a blob fails counts it.
+    pub blobs_failed: u64,
+    /// Blobs that could no longer be fetched.
+    pub blobs_expired: u64,
+    /// Delivered blobs whose bodies could not be read as a whole.
+    pub blobs_salvaged: u64,
+    /// Records delivered.
+    pub records_saved: u64,
+    /// Records that were filtered out.
+    pub records_filtered: u64,
+    /// Records dropped because their Id was delivered before.
+    pub records_duplicate: u64,
+    /// Records that a receiver rejected and that are kept as dead letters.
+    pub records_dead_letter: u64,
+    /// Bytes of blobs after decompression.
+    pub bytes_downloaded: u64,
+    /// Requests about the feed.
+    pub api_requests: u64,
+    /// Requests that were throttled.
+    pub api_throttled: u64,
+}
+
+impl Totals {
+    /// Returns the sums of both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let Self {
+            blobs_found,
+            blobs_downloaded,
+            blobs_failed,
+            blobs_expired,
+            blobs_salvaged,
+            records_saved,
+            records_filtered,
+            records_duplicate,
+            records_dead_letter,
+            bytes_downloaded,
+            api_requests,
+            api_throttled,
+        } = other;
+        // Saturating: a number in a damaged file ends no pass.
+        Self {
+            blobs_found: self.blobs_found.saturating_add(blobs_found),
+            blobs_downloaded: self.blobs_downloaded.saturating_add(blobs_downloaded),
+            blobs_failed: self.blobs_failed.saturating_add(blobs_failed),
+            blobs_expired: self.blobs_expired.saturating_add(blobs_expired),
+            blobs_salvaged: self.blobs_salvaged.saturating_add(blobs_salvaged),
+            records_saved: self.records_saved.saturating_add(records_saved),
+            records_filtered: self.records_filtered.saturating_add(records_filtered),
+            records_duplicate: self.records_duplicate.saturating_add(records_duplicate),
+            records_dead_letter: self.records_dead_letter.saturating_add(records_dead_letter),
+            bytes_downloaded: self.bytes_downloaded.saturating_add(bytes_downloaded),
+            api_requests: self.api_requests.saturating_add(api_requests),
+            api_throttled: self.api_throttled.saturating_add(api_throttled),
+        }
+    }
 }
 
 /// The progress of a tenant.
@@ -273,6 +346,7 @@ mod tests {
         let feed = FeedProgress {
             listed_until: Some(time),
             last_error: Some("HTTP 500".to_owned()),
+            totals: Totals { records_saved: 40, ..Totals::default() },
             ..FeedProgress::default()
         };
         progress.feeds.insert(("a".to_owned(), ContentType::DlpAll), feed);
@@ -293,6 +367,25 @@ mod tests {
         progress.pending.push((("a".to_owned(), ContentType::AuditGeneral), pending));
         progress.write(folder.path()).expect("room");
         assert_eq!(Progress::read(folder.path()).expect("a file"), progress);
+    }
+
+    #[test]
+    fn a_file_without_totals_begins_with_zero() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = ("a".to_owned(), ContentType::DlpAll);
+        let feed = r#""tenantId":"a","contentType":"DLP.All","listedUntil":null,"wantedFrom":null,"lastSuccess":null,"lastError":null"#;
+        for (totals, saved) in [("", 0), (r#","totals":{"recordsSaved":7}"#, 7)] {
+            let text = format!("{{\"version\":1}}\n{{\"feed\":{{{feed}{totals}}}}}\n");
+            fs::write(path(folder.path()), text).expect("a file");
+            let progress = Progress::read(folder.path()).expect("a file");
+            assert_eq!(progress.feeds[&key].totals, Totals { records_saved: saved, ..Totals::default() });
+        }
+    }
+
+    #[test]
+    fn totals_do_not_overflow() {
+        let most = Totals { api_requests: u64::MAX, ..Totals::default() };
+        assert_eq!(most.plus(Totals { api_requests: 1, ..Totals::default() }), most);
     }
 
     #[test]

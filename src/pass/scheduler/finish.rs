@@ -130,8 +130,17 @@ impl Scheduler<'_> {
         }
         progress.last_error.clone_from(&state.last_error);
         progress.subscription_started = state.subscription.at();
-        let (tenant, listed_until) = (tenant.label().to_owned(), progress.listed_until);
-        (FeedReport { tenant, content_type, counts, is_listed, listed_until }, progress)
+        progress.totals = progress.totals.plus(counts.totals());
+        let report = FeedReport {
+            tenant: tenant.label().to_owned(),
+            content_type,
+            counts,
+            is_listed,
+            listed_until: progress.listed_until,
+            last_success: progress.last_success,
+            totals: progress.totals,
+        };
+        (report, progress)
     }
 }
 
