@@ -53,11 +53,12 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
         (_, true) => Verbosity::Debug,
         _ => Verbosity::Normal,
     };
-    log::to_stderr(requested);
+    log::to_stderr(requested, log::Format::default());
     disk::report_size_limits();
     let is_check = matches!(arguments.command, Some(Command::Check(_)));
     let is_pass = arguments.command.is_none();
     let (file, Loaded { config, mut warnings }) = load(arguments).map_err(|error| {
+        log::to_stderr(requested, error.log_format());
         for line in error.to_string().lines() {
             ::log::error!("{line}");
         }
@@ -68,10 +69,11 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
     // Only a pass that collects writes to the log file and the state.
     let collects = is_pass && !arguments.dry_run && !arguments.stdout;
     match config.log.path.as_ref().filter(|_| collects) {
-        None => log::to_stderr(verbosity),
+        None => log::to_stderr(verbosity, config.log.format),
         Some(path) => match open_log(path).context("open log.path", path) {
-            Ok(file) => log::to_file(file, verbosity),
+            Ok(file) => log::to_file(file, verbosity, config.log.format),
             Err(error) => {
+                log::to_stderr(verbosity, config.log.format);
                 ::log::error!("{}", error.explain());
                 return Err(Exit::from(&error));
             }

@@ -1,7 +1,8 @@
 //! The format and the destination of log lines.
 //!
 //! `2026-11-22T10:15:00Z [INFO] message`, to standard error or to `log.path`, errors to both. Under journald, which adds the
-//! time itself, `<6>[INFO] message`. Only this program's own lines are written: the lines of libraries can contain
+//! time itself, `<6>[INFO] message`. With `log.format: json` each line is an object instead, with the fields `time`, `level`,
+//! `message` and, where they apply, `tenant`, `feed` and `blob`; journald still gets the priority before it. Only this program's own lines are written: the lines of libraries can contain
 //! tokens, and no environment variable enables them.
 //!
 //! Text from a server is redacted before it becomes part of a message (`redact::one_line`).
@@ -10,11 +11,19 @@ use std::{
     fs::File,
     io::{self, Write},
     os::{fd::AsFd, unix::fs::MetadataExt},
+    panic,
     sync::{Mutex, PoisonError, RwLock},
 };
 
 use env_logger::{Builder, Logger, Target};
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{
+    Level, LevelFilter, Log, Metadata, Record,
+    kv::{self, Key, Value, VisitSource},
+};
+use serde::Serialize;
+
+/// Maximum bytes of a message in a JSON line. The rest is cut off. Container engines split longer lines: Docker at 16 KiB.
+const MESSAGE_BYTES_MAX: usize = 8 * 1024;
 
 /// Which lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +34,16 @@ pub enum Verbosity {
     Normal,
     /// Also lines for debugging.
     Debug,
+}
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Time, level and message, for readers and for alert rules.
+    #[default]
+    Text,
+    /// A JSON object.
+    Json,
 }
 
 /// The target of a routine warning, such as "No new blobs found" after a quiet pass. Its line says `[WARN]`, which alert
@@ -58,18 +77,19 @@ impl ReplaceableLogger {
 }
 
 /// Writes the following lines to standard error.
-pub fn to_stderr(verbosity: Verbosity) {
-    start(Box::new(Stderr), Prefix::of_stderr(), None, verbosity);
+pub fn to_stderr(verbosity: Verbosity, format: Format) {
+    start(Box::new(Stderr), Layout { format, prefix: Prefix::of_stderr() }, None, verbosity);
 }
 
 /// Writes the following lines to a file that is open for appending. Errors go to standard error too, so that they are in
 /// cron's mail, in the journal and on the terminal.
-pub fn to_file(file: File, verbosity: Verbosity) {
-    start(Box::new(file), Prefix::Time, Some(Prefix::of_stderr()), verbosity);
+pub fn to_file(file: File, verbosity: Verbosity, format: Format) {
+    let errors = Layout { format, prefix: Prefix::of_stderr() };
+    start(Box::new(file), Layout { format, prefix: Prefix::Time }, Some(errors), verbosity);
 }
 
-/// With `errors_to_stderr`, errors are written there too, with this prefix.
-fn start(to: Box<dyn Write + Send>, prefix: Prefix, errors_to_stderr: Option<Prefix>, verbosity: Verbosity) {
+/// With `errors_to_stderr`, errors are written there too, in this layout.
+fn start(to: Box<dyn Write + Send>, layout: Layout, errors_to_stderr: Option<Layout>, verbosity: Verbosity) {
     let level = match verbosity {
         Verbosity::Quiet => LevelFilter::Error,
         Verbosity::Normal => LevelFilter::Info,
@@ -78,17 +98,28 @@ fn start(to: Box<dyn Write + Send>, prefix: Prefix, errors_to_stderr: Option<Pre
     let mut builder = Builder::new();
     builder.filter_module(env!("CARGO_CRATE_NAME"), level);
     builder.target(Target::Pipe(to)).format(move |to, record| {
-        if let Some(prefix) = errors_to_stderr.filter(|_| record.level() == Level::Error) {
+        if let Some(layout) = errors_to_stderr.filter(|_| record.level() == Level::Error) {
             let mut line = Vec::new();
-            let written = write_line(&mut line, record, prefix).and_then(|()| Stderr.write_all(&line));
+            let written = layout.write_line(&mut line, record).and_then(|()| Stderr.write_all(&line));
             drop(written); // the line is in the file
         }
-        write_line(to, record, prefix)
+        layout.write_line(to, record)
     });
     *LOGGER.0.write().unwrap_or_else(PoisonError::into_inner) = Some(builder.build());
     // Fails if this logger was set before.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(level);
+    if layout.format == Format::Json {
+        // A panic is a line like any other, so that a reader of JSON can parse it.
+        panic::set_hook(Box::new(|panic| log::error!("The program ends because of a bug: {panic}")));
+    }
+}
+
+/// How a line is written to one destination.
+#[derive(Clone, Copy)]
+struct Layout {
+    format: Format,
+    prefix: Prefix,
 }
 
 /// What precedes the level in a line.
@@ -104,15 +135,88 @@ impl Prefix {
     }
 }
 
-fn write_line(to: &mut impl Write, record: &Record, prefix: Prefix) -> io::Result<()> {
-    let (level, message) = (record.level(), record.args());
-    match prefix {
-        Prefix::Time => writeln!(to, "{:.0} [{level}] {message}", jiff::Timestamp::now()),
-        Prefix::Priority => {
-            let level_of_priority = if record.target() == ROUTINE { Level::Info } else { level };
-            writeln!(to, "<{}>[{level}] {message}", priority(level_of_priority))
+impl Layout {
+    fn write_line(self, to: &mut impl Write, record: &Record) -> io::Result<()> {
+        let (level, message) = (record.level(), record.args());
+        match self.prefix {
+            Prefix::Priority => {
+                let level_of_priority = if record.target() == ROUTINE { Level::Info } else { level };
+                write!(to, "<{}>", priority(level_of_priority))?;
+            }
+            Prefix::Time if self.format == Format::Text => write!(to, "{:.0} ", jiff::Timestamp::now())?,
+            Prefix::Time => {}
+        }
+        match self.format {
+            Format::Text => writeln!(to, "[{level}] {message}"),
+            Format::Json => {
+                serde_json::to_writer(&mut *to, &JsonLine::of(record))?;
+                to.write_all(b"\n")
+            }
         }
     }
+}
+
+/// A line with `log.format: json`.
+#[derive(Serialize)]
+struct JsonLine {
+    /// To the millisecond, in UTC.
+    time: String,
+    level: &'static str,
+    message: String,
+    #[serde(flatten)]
+    about: About,
+}
+
+/// What a line is about.
+#[derive(Default, Serialize)]
+struct About {
+    /// The tenant's name, else its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+    /// The API's name of the content type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feed: Option<String>,
+    /// The blob's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blob: Option<String>,
+}
+
+impl JsonLine {
+    fn of(record: &Record) -> Self {
+        let mut about = About::default();
+        // Reading the fields of a line cannot fail: `visit_pair` does not.
+        let _ = record.key_values().visit(&mut about);
+        Self {
+            time: format!("{:.3}", jiff::Timestamp::now()),
+            level: record.level().as_str(),
+            message: shortened(record.args().to_string()),
+            about,
+        }
+    }
+}
+
+impl<'kvs> VisitSource<'kvs> for About {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        let field = match key.as_str() {
+            "tenant" => &mut self.tenant,
+            "feed" => &mut self.feed,
+            "blob" => &mut self.blob,
+            _ => return Ok(()),
+        };
+        *field = value.to_borrowed_str().map(str::to_owned); // `None` is not a text
+        Ok(())
+    }
+}
+
+/// Cuts a message off at [`MESSAGE_BYTES_MAX`].
+fn shortened(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        let is_boundary = |length: &usize| message.is_char_boundary(*length);
+        let length = (0..=MESSAGE_BYTES_MAX).rev().find(is_boundary).unwrap_or_default();
+        message.truncate(length);
+        message.push('…');
+    }
+    message
 }
 
 /// Returns the priority of a line. Source: syslog(3), whose numbers sd-daemon(3) uses.

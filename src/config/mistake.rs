@@ -3,6 +3,7 @@
 use std::{fmt, path::Path};
 
 use super::{DEFAULT_PATHS, yaml::Document};
+use crate::log;
 
 /// A longer text is not a key: the longest key has half as many characters.
 const KEY_CHARACTERS_MAX: usize = 40;
@@ -65,7 +66,19 @@ pub enum ConfigError {
         listed: Vec<Mistake>,
         /// The number of further mistakes.
         omitted: usize,
+        /// `log.format`, as far as the files can be read.
+        log_format: log::Format,
     },
+}
+
+impl ConfigError {
+    /// Returns the format in which the mistakes are logged: that of the configuration, if it is known.
+    pub fn log_format(&self) -> log::Format {
+        match self {
+            Self::Missing => log::Format::default(),
+            Self::Mistakes { log_format, .. } => *log_format,
+        }
+    }
 }
 
 fn lines(listed: &[Mistake], omitted: usize) -> String {

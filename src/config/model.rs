@@ -10,6 +10,7 @@ use crate::{
     csv,
     disk::{self, ForeignFiles},
     feed::ContentType,
+    log::Format as LogFormat,
 };
 
 /// The largest body that the Logs Ingestion API accepts, compressed or not.
@@ -582,6 +583,8 @@ parts! {
         path: Option<PathBuf> = "path",
         /// Log also what helps to find the cause of a problem.
         debug: bool = "debug",
+        /// How a line is written.
+        format: LogFormat = "format",
     }
 
     /// The way to Microsoft.

@@ -102,9 +102,10 @@ impl Report {
                 }
                 Ok(Loaded { config, warnings })
             }
-            _ => {
+            config => {
                 let omitted = self.omitted_mistakes.get();
-                Err(ConfigError::Mistakes { listed: listed.into_iter().collect(), omitted })
+                let log_format = config.map(|config| config.log.format).unwrap_or_default();
+                Err(ConfigError::Mistakes { listed: listed.into_iter().collect(), omitted, log_format })
             }
         }
     }

@@ -532,6 +532,8 @@ LOG {
     "path": Path, off("/var/log/office365-collector.log");
     /// true: log also what helps to find the cause of a problem.
     "debug": Bool, default("false");
+    /// text, or json: each line is an object with time, level, message and, where they apply, tenant, feed and blob.
+    "format": Words(&["text", "json"]), default("text");
 }
 
 METRICS {

@@ -10,7 +10,7 @@ use super::{
     mistake::Place,
     schema::{CREDENTIALS, Key, Kind},
 };
-use crate::feed::ContentType;
+use crate::{feed::ContentType, log::Format as LogFormat};
 
 /// The value of a key.
 #[derive(Clone)]
@@ -147,6 +147,7 @@ from_value! {
     String: Value::Text(value) => value;
     Secret: Value::Secret(value) => value;
     PathBuf: Value::Path(value) => value;
+    LogFormat: Value::Text(format) => if format == "json" { LogFormat::Json } else { LogFormat::Text };
     RequestsPerMinute: Value::RequestsPerMinute(value) => value;
     Vec<ContentType>: Value::ContentTypes(value) => value;
     Vec<(ContentType, Filter)>: Value::Filters(value) => value;

@@ -19,8 +19,9 @@ use std::{fs::File, io};
 
 /// The kinds of faults.
 ///
-/// `wait` makes the process wait until the mark is removed, so that a test can change files at this point.
-pub const KINDS: [&str; 6] = ["full", "short", "broken", "kill-before", "kill-after", "wait"];
+/// `wait` makes the process wait until the mark is removed, so that a test can change files at this point. `panic` stands for
+/// a bug.
+pub const KINDS: [&str; 7] = ["full", "short", "broken", "kill-before", "kill-after", "wait", "panic"];
 
 /// A disk operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +144,7 @@ mod active {
             Some("full" | "short") => Err(io::ErrorKind::StorageFull.into()),
             Some("broken") => Err(io::Error::other("Input/output error")),
             Some("kill-before") => std::process::abort(),
+            Some("panic") => panic!("a fault\nof the disk"),
             Some("wait") => {
                 wait_until_the_mark_is_removed();
                 Ok(())

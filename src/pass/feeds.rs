@@ -117,6 +117,12 @@ impl Feeds {
         format!("{} {}", tenant.label(), content_type.name().to_ascii_lowercase())
     }
 
+    /// Returns the names of a feed's tenant and content type: the fields `tenant` and `feed` of a log line.
+    pub fn names(&self, feed: FeedIndex) -> (&str, &'static str) {
+        let (tenant, content_type) = self.feed(feed);
+        (tenant.label(), content_type.name())
+    }
+
     /// Returns the end of a message about a tenant: ` for contoso` if there are several tenants, otherwise nothing.
     pub fn suffix(&self, tenant: TenantIndex) -> String {
         if self.tenants.len() > 1 { format!(" for {}", self.tenant(tenant).label()) } else { String::new() }

@@ -15,6 +15,10 @@ pub struct Key {
     pub level: Level,
     /// The beginning of each line: what happened to which feed, e.g. `Blob download failed for contoso audit.general`.
     pub what: String,
+    /// The name of the tenant.
+    pub tenant: String,
+    /// The name of the feed, unless the line is about the whole tenant.
+    pub feed: Option<&'static str>,
     /// The cause without its details, e.g. `HTTP 503`.
     pub cause: String,
 }
@@ -27,12 +31,14 @@ pub struct LineLimit {
 
 impl LineLimit {
     /// Writes a line if it is among the first of its kind. `line` gets the line's beginning and returns the whole line.
-    pub fn write(&mut self, key: Key, line: impl FnOnce(&str) -> String) {
+    /// `blob` is the id of the blob that it is about, if it is about one.
+    pub fn write(&mut self, key: Key, blob: Option<&str>, line: impl FnOnce(&str) -> String) {
         if !log::log_enabled!(key.level) {
             return;
         }
         if self.is_below_limit(&key) {
-            log::log!(key.level, "{}", line(&key.what));
+            let (tenant, feed) = (key.tenant.as_str(), key.feed);
+            log::log!(key.level, tenant, feed, blob; "{}", line(&key.what));
         }
         *self.counts.entry(key).or_default() += 1;
     }
@@ -41,8 +47,9 @@ impl LineLimit {
     pub fn sum_up(self) {
         let mut rest: Vec<_> = self.counts.into_iter().filter(|(_, count)| *count > LINES_MAX).collect();
         rest.sort();
-        for (Key { level, what, cause }, count) in rest {
-            log::log!(level, "{what}: … and {} more: {cause}", count - LINES_MAX);
+        for (Key { level, what, tenant, feed, cause }, count) in rest {
+            let tenant = tenant.as_str();
+            log::log!(level, tenant, feed; "{what}: … and {} more: {cause}", count - LINES_MAX);
         }
     }
 
@@ -57,8 +64,13 @@ mod tests {
 
     #[test]
     fn each_kind_is_counted_by_itself() {
-        let key =
-            |cause: &str| Key { level: Level::Error, what: "failed".to_owned(), cause: cause.to_owned() };
+        let key = |cause: &str| Key {
+            level: Level::Error,
+            what: "failed".to_owned(),
+            tenant: "contoso".to_owned(),
+            feed: None,
+            cause: cause.to_owned(),
+        };
         let mut limit = LineLimit::default();
         for _ in 0..LINES_MAX {
             assert!(limit.is_below_limit(&key("a")));

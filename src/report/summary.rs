@@ -173,11 +173,14 @@ impl Summary {
             let Counts {
                 listed, known, delivered, failed, gone, left, records, duplicates, filtered, ..
             } = counts;
+            let (tenant, feed) = (tenant.as_str(), content_type.name());
             log::debug!(
+                tenant, feed;
                 "Balance of {tenant} {content_type}: {listed} listed = {known} known + {delivered} delivered + \
                  {failed} failed + {gone} gone + {left} left for later"
             );
             log::debug!(
+                tenant, feed;
                 "Records of {tenant} {content_type}: {records} saved, {duplicates} repeated and dropped, \
                  {filtered} filtered out"
             );

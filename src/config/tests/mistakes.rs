@@ -41,15 +41,15 @@ fn keys() {
         ),
         (
             "log: { colour: red }",
-            "config.yaml:5:8: log.colour: unknown key \"colour\"; known keys here: path, debug",
+            "config.yaml:5:8: log.colour: unknown key \"colour\"; known keys here: path, debug, format",
         ),
         ("log: { debug:true }", "config.yaml:5:8: log.…: unknown key \"…\"; write a space after \"debug:\""),
         (
             "log: { debug: true, debug: false }",
             "config.yaml:5:21: log.debug: repeats a key, first in line 5; keep one of them",
         ),
-        ("log: { 1: true }", "config.yaml:5:8: log.1: unknown key \"1\"; known keys here: path, debug"),
-        ("log: { ~: true }", "config.yaml:5:8: log.…: unknown key \"…\"; known keys here: path, debug"),
+        ("log: { 1: true }", "config.yaml:5:8: log.1: unknown key \"1\"; known keys here: path, debug, format"),
+        ("log: { ~: true }", "config.yaml:5:8: log.…: unknown key \"…\"; known keys here: path, debug, format"),
         (
             "log: &l { path: a }\nmetrics: { <<: *l }",
             "config.yaml:6:12: metrics.<<: merge keys (\"<<\") are not supported; write the keys out",

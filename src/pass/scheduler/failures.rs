@@ -25,7 +25,6 @@ use crate::{
         feeds::{FeedIndex, TenantIndex},
         worker::{Outcome, Task},
     },
-    report::line_limit::Key,
 };
 
 /// The maximum number of consecutive throttling responses to a task. With one more, it fails.
@@ -86,7 +85,7 @@ impl Scheduler<'_> {
             return; // its connection may have been cut because of that
         }
         let at = match retry::judge(error, RequestKind::Login) {
-            Verdict::Retry => self.retry_at("login", Subject::Tenant(tenant), "", &mut tries, error, now),
+            Verdict::Retry => self.retry_at("login", Subject::Tenant(tenant), None, &mut tries, error, now),
             Verdict::Throttled { after } if tries.throttled < THROTTLES_MAX => {
                 tries.throttled += 1;
                 self.pause_until(tenant, error, after, now)
@@ -147,7 +146,8 @@ impl Scheduler<'_> {
             Task::ListPage(feed, page) => match server_time.and_then(|time| page.period_as_of(time)) {
                 Some(period) => {
                     let label = self.feeds.label(feed);
-                    log::warn!("Listing for {label} corrected by Microsoft's clock: {error}");
+                    let (tenant, name) = self.feeds.names(feed);
+                    log::warn!(tenant, feed = name; "Listing for {label} corrected by Microsoft's clock: {error}");
                     let (tenant, content_type) = self.feeds.feed(feed);
                     let url = Client::first_page(tenant, content_type, period.start, period.end);
                     let task = Task::ListPage(feed, page.corrected(period, url));
@@ -162,17 +162,15 @@ impl Scheduler<'_> {
 
     /// Tries a task again after a while, a bounded number of times.
     pub(super) fn try_again(&mut self, mut attempt: Attempt, error: &ApiError, now: Instant) {
-        let (what, subject, of) = match &attempt.task {
-            Task::ListSubscriptions(tenant) => {
-                ("list of subscriptions", Subject::Tenant(*tenant), String::new())
-            }
-            Task::Subscribe(feed) => ("subscription", Subject::Feed(*feed), String::new()),
-            Task::ListPage(feed, _) => ("listing", Subject::Feed(*feed), String::new()),
+        let (what, subject, blob) = match &attempt.task {
+            Task::ListSubscriptions(tenant) => ("list of subscriptions", Subject::Tenant(*tenant), None),
+            Task::Subscribe(feed) => ("subscription", Subject::Feed(*feed), None),
+            Task::ListPage(feed, _) => ("listing", Subject::Feed(*feed), None),
             Task::Download(feed, pending) => {
-                ("blob download", Subject::Feed(*feed), format!(" blob {}", pending.blob.content_id))
+                ("blob download", Subject::Feed(*feed), Some(pending.blob.content_id.as_str()))
             }
         };
-        let at = self.retry_at(what, subject, &of, &mut attempt.tries, error, now);
+        let at = self.retry_at(what, subject, blob, &mut attempt.tries, error, now);
         if let Task::Download(feed, pending) = &mut attempt.task {
             match at {
                 Some(_) if attempt.tries.failed == 1 => self.books.count_retried(*feed),
@@ -191,7 +189,7 @@ impl Scheduler<'_> {
         &mut self,
         what: &str,
         subject: Subject,
-        of: &str,
+        blob: Option<&str>,
         tries: &mut Tries,
         error: &ApiError,
         now: Instant,
@@ -205,11 +203,11 @@ impl Scheduler<'_> {
         } else {
             backoff::delay(self.settings.retry_delay, tries.failed, fastrand::f64())
         };
-        let what = format!("Retrying {what} for {}", subject.label(self.feeds));
-        let key = Key { level: Level::Warn, what, cause: error.kind() };
+        let key = subject.key(self.feeds, Level::Warn, &format!("Retrying {what}"), error.kind());
         let (number, number_max) = (tries.failed + 1, self.settings.retries + 1);
         let seconds = delay.as_secs_f64();
-        self.line_limit.write(key, |what| {
+        let of = of_blob(blob);
+        self.line_limit.write(key, blob, |what| {
             format!("{what}{of} in {seconds:.1} s (try {number} of {number_max}): {error}")
         });
         Some(now + delay)
@@ -262,9 +260,10 @@ impl Scheduler<'_> {
         let session = &mut self.tenants[tenant.place()].session;
         let Pause { until, is_new } = session.throttled(after, self.settings.retry_delay, now)?;
         if is_new {
+            let tenant = self.feeds.tenant(tenant).label();
             log::warn!(
-                "Throttled: {} makes no request for {:.1} s, then at most {} a minute: {error}",
-                self.feeds.tenant(tenant).label(),
+                tenant;
+                "Throttled: {tenant} makes no request for {:.1} s, then at most {} a minute: {error}",
                 (until - now).as_secs_f64(),
                 session.requests_per_minute()
             );
@@ -296,16 +295,16 @@ impl Scheduler<'_> {
     /// Reports a blob that cannot be fetched any more, and has it remembered, so that it is not requested again.
     fn lose(&mut self, feed: FeedIndex, pending: PendingBlob, error: &ApiError) {
         self.books.lose(feed, &pending);
-        let what = format!("Blob gone for {}", self.feeds.label(feed));
         let (id, advice) = (&pending.blob.content_id, error.advice());
-        let key = Key { level: Level::Error, what, cause: error.kind() };
-        self.line_limit.write(key, |what| format!("{what} blob {id}: {advice}; its records are lost"));
+        let key = Subject::Feed(feed).key(self.feeds, Level::Error, "Blob gone", error.kind());
+        self.line_limit
+            .write(key, Some(id), |what| format!("{what} blob {id}: {advice}; its records are lost"));
         self.effects.push(Effect::RememberGone(feed, pending));
     }
 
     fn abandon_login(&mut self, tenant: TenantIndex, cause: &Cause) {
         if !self.tenants[tenant.place()].is_stopped {
-            self.report_failure("Authentication failed", Subject::Tenant(tenant), "", cause);
+            self.report_failure("Authentication failed", Subject::Tenant(tenant), None, "", cause);
         }
         self.stop_tenant(tenant, cause);
     }
@@ -313,19 +312,18 @@ impl Scheduler<'_> {
     /// Reports the failure of a task, and ends what the task is about, or more.
     fn abandon(&mut self, task: Task, cause: &Cause, at_least: Scope) {
         if !self.is_reported(&task) {
-            let (phrase, subject, detail) = match &task {
+            let (phrase, subject, blob, detail) = match &task {
                 Task::ListSubscriptions(tenant) => {
-                    let detail = ": the list of subscriptions".to_owned();
-                    ("Subscription failed", Subject::Tenant(*tenant), detail)
+                    ("Subscription failed", Subject::Tenant(*tenant), None, ": the list of subscriptions")
                 }
-                Task::Subscribe(feed) => ("Subscription failed", Subject::Feed(*feed), String::new()),
-                Task::ListPage(feed, _) => ("Listing failed", Subject::Feed(*feed), String::new()),
+                Task::Subscribe(feed) => ("Subscription failed", Subject::Feed(*feed), None, ""),
+                Task::ListPage(feed, _) => ("Listing failed", Subject::Feed(*feed), None, ""),
                 Task::Download(feed, pending) => {
-                    let detail = format!(" blob {}", pending.blob.content_id);
-                    ("Blob download failed", Subject::Feed(*feed), detail)
+                    let id = pending.blob.content_id.as_str();
+                    ("Blob download failed", Subject::Feed(*feed), Some(id), "")
                 }
             };
-            self.report_failure(phrase, subject, &detail, cause);
+            self.report_failure(phrase, subject, blob, detail, cause);
         }
         match (at_least.max(Scope::of(&task)), task.feed()) {
             (Scope::Blob | Scope::Window, _) => {}
@@ -349,10 +347,17 @@ impl Scheduler<'_> {
 
     /// Writes the cause of a failure to the log and to the feeds that it concerns. Of one feed's failures with the same
     /// cause the first few are written, and the rest is counted.
-    pub(super) fn report_failure(&mut self, phrase: &str, subject: Subject, detail: &str, cause: &Cause) {
-        let what = format!("{phrase} for {}", subject.label(self.feeds));
-        let key = Key { level: Level::Error, what, cause: cause.kind.clone() };
-        self.line_limit.write(key, |what| format!("{what}{detail}: {}", cause.advice));
+    pub(super) fn report_failure(
+        &mut self,
+        phrase: &str,
+        subject: Subject,
+        blob: Option<&str>,
+        detail: &str,
+        cause: &Cause,
+    ) {
+        let key = subject.key(self.feeds, Level::Error, phrase, cause.kind.clone());
+        let of = of_blob(blob);
+        self.line_limit.write(key, blob, |what| format!("{what}{of}{detail}: {}", cause.advice));
         let mut set = |feed: FeedIndex| {
             self.feed_states[feed.place()].last_error = Some(cause.advice.clone());
         };
@@ -383,6 +388,11 @@ impl Scheduler<'_> {
             self.leave(attempt.task);
         }
     }
+}
+
+/// Returns how the log names a blob after its feed: ` blob ID`, or nothing without one.
+fn of_blob(blob: Option<&str>) -> String {
+    blob.map(|id| format!(" blob {id}")).unwrap_or_default()
 }
 
 /// What the outcome of a request means for the tenant's pace.

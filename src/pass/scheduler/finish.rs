@@ -88,8 +88,8 @@ impl Scheduler<'_> {
             };
             if matches!(self.stop, None | Some(Stop::Stragglers)) {
                 let phrase = if is_listed { "Blob download failed" } else { "Listing failed" };
-                let label = self.feeds.label(feed);
-                log::error!("{phrase} for {label}: {cause}; the next pass goes on from here");
+                let (label, (tenant, name)) = (self.feeds.label(feed), self.feeds.names(feed));
+                log::error!(tenant, feed = name; "{phrase} for {label}: {cause}; the next pass goes on from here");
             }
             state.last_error = Some(cause);
         }
@@ -103,9 +103,9 @@ impl Scheduler<'_> {
             "{what} {} s after the rest of the pass; the next pass tries it again",
             self.settings.straggler_wait.as_secs()
         );
-        let detail = format!(" blob {}", pending.blob.content_id);
         let cause = Cause { advice, kind: what.to_owned() };
-        self.report_failure("Blob download failed", Subject::Feed(feed), &detail, &cause);
+        let id = Some(pending.blob.content_id.as_str());
+        self.report_failure("Blob download failed", Subject::Feed(feed), id, "", &cause);
     }
 
     /// Returns the report on a feed, and what the state remembers of it.
@@ -122,7 +122,7 @@ impl Scheduler<'_> {
         );
         if is_listed {
             let before = state.listing.before().and_then(|before| before.listed_until);
-            warn_if_quiet(&self.feeds.label(feed), state.listing.last_blob(), before, now);
+            self.warn_if_quiet(feed, state.listing.last_blob(), before, now);
         }
         let mut progress = state.listing.progress(now);
         if is_listed && counts.failed == 0 && counts.left == 0 {
@@ -142,6 +142,28 @@ impl Scheduler<'_> {
         };
         (report, progress)
     }
+
+    /// Warns of a feed that had content before and has none any more: once a day, not at each pass.
+    fn warn_if_quiet(
+        &self,
+        feed: FeedIndex,
+        last_blob: Option<Timestamp>,
+        before: Option<Timestamp>,
+        now: Timestamp,
+    ) {
+        let days = |until: Timestamp, from: Timestamp| {
+            until.duration_since(from).as_secs().div_euclid(QUIET_FEED_AGE.as_secs())
+        };
+        let (Some(last), Some(before)) = (last_blob, before) else { return };
+        if days(now, last) > days(before.max(last), last) {
+            let (label, (tenant, name)) = (self.feeds.label(feed), self.feeds.names(feed));
+            log::warn!(
+                tenant, feed = name;
+                "No content for {label} since {last:.0}: if people still work there, check that auditing is on and that \
+                 the subscription is enabled"
+            );
+        }
+    }
 }
 
 /// Why a pass ends early.
@@ -153,19 +175,5 @@ pub(super) fn reason_of(stop: Stop) -> &'static str {
         Stop::Stragglers => "Everything else has been done for an interval",
         Stop::Writer => "No output is left",
         Stop::State => "The state failed",
-    }
-}
-
-/// Warns of a feed that had content before and has none any more: once a day, not at each pass.
-fn warn_if_quiet(label: &str, last_blob: Option<Timestamp>, before: Option<Timestamp>, now: Timestamp) {
-    let days = |until: Timestamp, from: Timestamp| {
-        until.duration_since(from).as_secs().div_euclid(QUIET_FEED_AGE.as_secs())
-    };
-    let (Some(last), Some(before)) = (last_blob, before) else { return };
-    if days(now, last) > days(before.max(last), last) {
-        log::warn!(
-            "No content for {label} since {last:.0}: if people still work there, check that auditing is on and that the \
-             subscription is enabled"
-        );
     }
 }

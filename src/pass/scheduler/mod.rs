@@ -386,10 +386,10 @@ impl<'a> Scheduler<'a> {
         for committed in blobs {
             let delivered = self.books.commit(committed);
             if let (Some((feed, pending)), Some(how)) = (delivered, &committed.salvaged) {
-                let what = format!("Blob salvaged for {}", self.feeds.label(feed));
-                let key = Key { level: Level::Error, what, cause: "it cannot be read as a whole".to_owned() };
+                let cause = "it cannot be read as a whole".to_owned();
+                let key = Subject::Feed(feed).key(self.feeds, Level::Error, "Blob salvaged", cause);
                 let id = &pending.blob.content_id;
-                self.line_limit.write(key, |what| format!("{what} blob {id}: {how}"));
+                self.line_limit.write(key, Some(id), |what| format!("{what} blob {id}: {how}"));
             }
         }
     }
@@ -490,6 +490,19 @@ impl<'a> Scheduler<'a> {
 }
 
 impl Subject {
+    /// Returns the kind of the lines that begin with this phrase and are about the subject.
+    fn key(self, feeds: &Feeds, level: Level, phrase: &str, cause: String) -> Key {
+        let what = format!("{phrase} for {}", self.label(feeds));
+        let (tenant, feed) = match self {
+            Self::Tenant(tenant) => (feeds.tenant(tenant).label(), None),
+            Self::Feed(feed) => {
+                let (tenant, feed) = feeds.names(feed);
+                (tenant, Some(feed))
+            }
+        };
+        Key { level, what, tenant: tenant.to_owned(), feed, cause }
+    }
+
     /// How the log names it.
     fn label(self, feeds: &Feeds) -> String {
         match self {

@@ -41,7 +41,9 @@ impl Scheduler<'_> {
             }
             Outcome::PageListed(feed, request, page) => self.page_listed(feed, request, page, now),
             Outcome::Downloaded(feed, pending, bytes) => {
-                log::debug!("Downloaded blob {} of {}", pending.blob.content_id, self.feeds.label(feed));
+                let ((tenant, name), blob) = (self.feeds.names(feed), pending.blob.content_id.as_str());
+                let label = self.feeds.label(feed);
+                log::debug!(tenant, feed = name, blob; "Downloaded blob {blob} of {label}");
                 self.books.downloaded(feed, &pending, bytes);
             }
             Outcome::WriterClosed(_) => self.stop(Stop::Writer),
@@ -50,11 +52,11 @@ impl Scheduler<'_> {
     }
 
     fn logged_in(&mut self, tenant: TenantIndex, token: Token, now: Instant) {
-        let suffix = self.feeds.suffix(tenant);
+        let (suffix, name) = (self.feeds.suffix(tenant), self.feeds.tenant(tenant).label());
         if self.tenants[tenant.place()].session.logged_in(token, now) {
-            log::info!("Successfully logged in to Office Management API{suffix}");
+            log::info!(tenant = name; "Successfully logged in to Office Management API{suffix}");
         } else {
-            log::debug!("Renewed the token{suffix}");
+            log::debug!(tenant = name; "Renewed the token{suffix}");
         }
     }
 
@@ -78,17 +80,23 @@ impl Scheduler<'_> {
     fn subscriptions_listed(&mut self, tenant: TenantIndex, listed: &[Subscription], now: Instant) {
         let (suffix, their_now) = (self.feeds.suffix(tenant), self.microsoft_time(tenant, now));
         for feed in self.feeds.feeds_of(tenant) {
-            let (_, content_type) = self.feeds.feed(feed);
-            let name = content_type.name().to_ascii_lowercase();
+            let (tenant, content_type) = self.feeds.feed(feed);
+            let (tenant, name) = (tenant.label(), content_type.name().to_ascii_lowercase());
             let subscription = &mut self.feed_states[feed.place()].subscription;
             if listed.iter().any(|entry| entry.enabled && entry.content_type == Some(content_type)) {
                 self.log_subscription("Already subscribed", feed);
                 self.list(feed, now);
             } else if self.mode != Mode::Collect {
-                log::warn!("No subscription to feed {name}{suffix}: a pass would start it");
+                let feed_name = content_type.name();
+                log::warn!(
+                    tenant, feed = feed_name;
+                    "No subscription to feed {name}{suffix}: a pass would start it"
+                );
                 self.feed_states[feed.place()].listing.begin(FeedPlan::default()); // nothing to list
             } else if let Some(started) = subscription.within(SUBSCRIPTION_START_INTERVAL, their_now) {
+                let feed_name = content_type.name();
                 log::info!(
+                    tenant, feed = feed_name;
                     "Subscription to feed {name}{suffix} was started at {started:.0}: not started again yet"
                 );
                 self.list(feed, now);
@@ -101,8 +109,9 @@ impl Scheduler<'_> {
 
     /// Logs the state of a subscription. The messages are fixed.
     pub(super) fn log_subscription(&self, state: &str, feed: FeedIndex) {
-        let name = self.feeds.feed(feed).1.name().to_ascii_lowercase();
-        log::info!("{state} to feed {name}{}", self.feeds.suffix(self.feeds.tenant_of(feed)));
+        let (suffix, (tenant, name)) =
+            (self.feeds.suffix(self.feeds.tenant_of(feed)), self.feeds.names(feed));
+        log::info!(tenant, feed = name; "{state} to feed {}{suffix}", name.to_ascii_lowercase());
     }
 
     /// Remembers the start of a subscription, and lists the pages that waited for it, or else the feed from its beginning.
@@ -127,10 +136,11 @@ impl Scheduler<'_> {
                 pending.blob.expires().is_some_and(|expires| expires < their_now - EXPIRATION_GRACE)
             };
             for pending in self.books.expire(feed, is_expired) {
+                let ((tenant, name), blob) = (self.feeds.names(feed), pending.blob.content_id.as_str());
                 log::error!(
-                    "Blob gone for {} blob {}: it expired at {} before it could be collected; its records are lost",
+                    tenant, feed = name, blob;
+                    "Blob gone for {} blob {blob}: it expired at {} before it could be collected; its records are lost",
                     self.feeds.label(feed),
-                    pending.blob.content_id,
                     pending.blob.expiration
                 );
                 self.effects.push(Effect::RememberGone(feed, pending));
@@ -139,7 +149,9 @@ impl Scheduler<'_> {
         let listing = &mut self.feed_states[feed.place()].listing;
         let plan = FeedPlan::new(their_now, self.look_back, listing.before());
         if let Some(missed) = plan.missed {
+            let (tenant, name) = self.feeds.names(feed);
             log::error!(
+                tenant, feed = name;
                 "Content lost for {}: what became available from {} to {} was not listed in time, and the API lists \
                  only 7 days; run the collector more often",
                 self.feeds.label(feed),
@@ -182,7 +194,8 @@ impl Scheduler<'_> {
         if !is_whole {
             match request.for_the_rest() {
                 Some(rest) => {
-                    log::debug!("A page for {} has more blobs than may wait", self.feeds.label(feed));
+                    let (label, (tenant, name)) = (self.feeds.label(feed), self.feeds.names(feed));
+                    log::debug!(tenant, feed = name; "A page for {label} has more blobs than may wait");
                     self.enqueue(Attempt::first(Task::ListPage(feed, rest)));
                     self.enqueue_downloads(feed, blobs);
                 }
@@ -202,7 +215,9 @@ impl Scheduler<'_> {
                 self.enqueue_downloads(feed, blobs);
             }
             Next::Again(first) => {
+                let (tenant, name) = self.feeds.names(feed);
                 log::warn!(
+                    tenant, feed = name;
                     "Listing for {}: after page {number} the API names a page that was listed already; the window is \
                      listed again",
                     self.feeds.label(feed)
@@ -246,7 +261,9 @@ impl Scheduler<'_> {
     }
 
     fn report_unreadable_entry(&mut self, feed: FeedIndex, id: &str) {
+        let (tenant, name) = self.feeds.names(feed);
         log::error!(
+            tenant, feed = name;
             "Listing failed for {}: blob {id:?} has an unreadable id or URI; the others are collected, and the next \
              pass lists them again",
             self.feeds.label(feed)
@@ -260,7 +277,7 @@ impl Scheduler<'_> {
             "{reason}, seen after {page}; what was listed is collected, and the next pass lists the period again"
         );
         let cause = Cause { advice, kind: reason.to_owned() };
-        self.report_failure("Listing failed", Subject::Feed(feed), "", &cause);
+        self.report_failure("Listing failed", Subject::Feed(feed), None, "", &cause);
         self.end_part(feed, blobs);
     }
 }
