@@ -28,6 +28,7 @@ _office_audit_log_collector() {
         -V --version -h --help'
     case $command in
         '') options+=' check status schedule' ;;
+        check) options+=' --offline' ;;
         status) options+=' --json' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")

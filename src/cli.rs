@@ -87,7 +87,11 @@ pub enum Command {
 /// Checks everything that a pass needs: configuration, network, login, permissions, outputs. Collects nothing.
 #[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
 #[argh(subcommand, name = "check")]
-pub struct Check {}
+pub struct Check {
+    /// use no network: check the configuration, files, and the form and expiry of credentials
+    #[argh(switch)]
+    pub offline: bool,
+}
 
 /// Shows the state of each feed: last success, lag, backlog, last error. Exits with 1 if a feed is late.
 #[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +160,8 @@ pub enum Parsed {
 
 /// The options with a value.
 const WITH_VALUE: [&str; 6] = ["--config", "-c", "--credentials", "--tenant", "--shard", "--hours"];
+/// The options of commands, which follow the command's name.
+const OF_COMMANDS: [&str; 2] = ["--json", "--offline"];
 const COMMANDS: [&str; 3] = ["check", "status", "schedule"];
 const SWITCHES: [&str; 6] = ["--dry-run", "--stdout", "--verbose", "--quiet", "--version", "--help"];
 
@@ -181,14 +187,14 @@ pub fn parse(typed: impl IntoIterator<Item = String>) -> Parsed {
     }
 }
 
-/// Splits `--option=value`, and puts options before the command, where the parser looks for them.
+/// Splits `--option=value`, and puts options before the command and those of the command after it, where the parser looks
+/// for them.
 ///
 /// # Errors
 ///
 /// An option without its value, or a switch with one.
 fn options_first(mut typed: impl Iterator<Item = String>) -> Result<Vec<String>, String> {
-    let mut options = Vec::new();
-    let mut rest = Vec::new();
+    let (mut options, mut rest, mut of_command) = (Vec::new(), Vec::new(), Vec::new());
     while let Some(word) = typed.next() {
         let (option, mut value) = match word.split_once('=') {
             Some((option, value)) if option.starts_with("--") => (option.to_owned(), Some(value.to_owned())),
@@ -206,13 +212,18 @@ fn options_first(mut typed: impl Iterator<Item = String>) -> Result<Vec<String>,
         }
         match option.as_str() {
             "-h" => options.push("--help".to_owned()),
-            "--json" => rest.push(option), // an option of a command
+            _ if OF_COMMANDS.contains(&option.as_str()) => {
+                of_command.push(option);
+                of_command.extend(value);
+                continue;
+            }
             _ if option.starts_with('-') => options.push(option),
             _ => rest.push(option),
         }
         options.extend(value);
     }
     options.append(&mut rest);
+    options.append(&mut of_command);
     Ok(options)
 }
 
@@ -240,7 +251,7 @@ fn hours(text: &str) -> Result<u64, String> {
 
 /// Returns the parser's message with the option that was probably meant.
 fn with_suggestion(message: &str, arguments: &[&str], name: &str) -> String {
-    let known = || WITH_VALUE.into_iter().chain(SWITCHES).chain(COMMANDS);
+    let known = || WITH_VALUE.into_iter().chain(SWITCHES).chain(OF_COMMANDS).chain(COMMANDS);
     let unknown =
         arguments.iter().find(|word| message.contains(**word) && !known().any(|name| name == **word));
     let nearest = unknown.and_then(|unknown| suggest::nearest(unknown, known()));
@@ -279,7 +290,7 @@ mod tests {
         {
             let arguments = arguments(words);
             assert_eq!(arguments.config, config, "{words}");
-            assert_eq!(arguments.command, Some(Command::Check(Check {})), "{words}");
+            assert_eq!(arguments.command, Some(Command::Check(Check { offline: false })), "{words}");
         }
         let arguments = arguments("--tenant contoso --tenant=fabrikam --hours=6 --dry-run -v");
         assert_eq!(arguments.tenant, ["contoso", "fabrikam"]);
@@ -324,6 +335,15 @@ mod tests {
             assert_eq!(arguments(words).command, Some(Command::Status(Status { json: true })), "{words}");
         }
         assert!(wrong("check --json").contains("--json"));
+    }
+
+    #[test]
+    fn check_accepts_its_switch_before_and_after_the_command() {
+        for words in ["check --offline", "--offline check", "check -c a.yaml --offline"] {
+            assert_eq!(arguments(words).command, Some(Command::Check(Check { offline: true })), "{words}");
+        }
+        assert!(wrong("status --offline").contains("--offline"));
+        assert!(wrong("--offline").contains("--offline"));
     }
 
     #[test]

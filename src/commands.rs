@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use crate::{
     check,
-    cli::{Arguments, Command, Status},
+    cli::{Arguments, Check, Command, Status},
     config::{self, Config, Loaded, Sources, Tenant},
     disk::{self, FileContext},
     error::Explain,
@@ -176,8 +176,13 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
 }
 
 /// Checks what a pass needs.
-pub fn check(setup: &Setup) -> Exit {
-    check::run(&setup.config, &setup.warnings, &setup.tenants)
+pub fn check(setup: &Setup, options: Check) -> Exit {
+    let Setup { config, warnings, tenants, .. } = setup;
+    if options.offline {
+        check::run_offline(config, warnings, tenants)
+    } else {
+        check::run(config, warnings, tenants)
+    }
 }
 
 /// Prints the state of each feed. The exit code is 0 if each feed has succeeded within the last few intervals.

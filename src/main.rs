@@ -23,7 +23,7 @@ fn run(arguments: &Arguments) -> Result<Exit, Exit> {
     let setup = commands::set_up(arguments)?;
     Ok(match arguments.command {
         None => commands::pass(setup, arguments),
-        Some(Command::Check(_)) => commands::check(&setup),
+        Some(Command::Check(asked)) => commands::check(&setup, asked),
         Some(Command::Status(asked)) => commands::status(&setup, asked),
         Some(Command::Schedule(asked)) => commands::schedule(&setup, asked.scheduler, arguments),
     })

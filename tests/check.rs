@@ -14,7 +14,7 @@ use simulator::{LoginError, Operation, Subscription};
 use crate::{
     network::behind_a_proxy,
     support::{
-        FABRIKAM, Installation, Run,
+        FABRIKAM, Installation, Run, documents,
         forward::{ForwardOptions, ForwardReceiver},
         http::HttpReceiver,
         listener::unused_port,
@@ -425,4 +425,140 @@ fn a_token_of_another_tenant_is_told() {
     installation.contoso.settings(|settings| FABRIKAM.clone_into(&mut settings.id));
     let run = check(&installation, 1);
     assert_shown(&run, &format!("✗ contoso: the token is of the tenant {FABRIKAM}; "), &["check tenant_id"]);
+}
+
+/// Runs `check --offline`, and asserts that it has connected to none of these.
+#[track_caller]
+fn check_offline(installation: &Installation, config: &str, code: i32, receivers: &[&TcpListener]) -> Run {
+    let run = installation.run_bare(&["--config", config, "check", "--offline"]);
+    run.assert_code(code);
+    assert_keeps_secrets(installation, &run);
+    assert_eq!(installation.simulator.connections(), 0, "{run}");
+    for receiver in receivers {
+        receiver.set_nonblocking(true).expect("a socket");
+        let waiting = receiver.accept().map_err(|error| error.kind());
+        assert!(matches!(waiting, Err(std::io::ErrorKind::WouldBlock)), "a connection: {run}");
+    }
+    run
+}
+
+/// Writes a configuration that only its owner can read, and returns its path.
+fn private(installation: &Installation, config: &str) -> String {
+    let path = installation.path("offline.yaml");
+    fs::write(&path, config).expect("a file");
+    set_mode(&path, 0o600);
+    path.to_str().expect("a path of text").to_owned()
+}
+
+#[test]
+fn offline_connects_to_nothing_and_checks_the_rest() {
+    let receiver = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = receiver.local_addr().expect("an address").port();
+    let installation = Installation::new().with_output(&format!(
+        "  fluentd: {{ address: 127.0.0.1, port: {port}, sharedKey: {KEY} }}\n  \
+         graylog: {{ address: 127.0.0.1, port: {port} }}\n  http: {{ url: 'http://127.0.0.1:{port}/' }}\n  \
+         stdout: {{ enabled: true }}"
+    ));
+    let (log, metrics) = (installation.path("collector.log"), installation.path("office365.prom"));
+    let installation = installation
+        .setting(&format!("log: {{ path: {} }}", log.display()))
+        .setting(&format!("metrics: {{ path: {} }}", metrics.display()));
+    let before = tree(&installation.path("."));
+    let run = check_offline(&installation, &private(&installation, &installation.config()), 0, &[&receiver]);
+    let expected = [
+        "✓ The configuration is valid",
+        "✓ contoso: a client secret is set; only Microsoft knows when it expires",
+        "– contoso: login, permissions and subscriptions: not checked offline",
+        &format!("✓ state: can be written in {}", installation.path("state").display()),
+        "✓ output.file: can be written",
+        "– output.fluentd: the receiver is not checked offline",
+        "– output.http: the receiver is not checked offline",
+        "– output.graylog: the receiver is not checked offline",
+        "✓ output.stdout: needs nothing",
+        &format!("✓ log.path: {} can be written", log.display()),
+        &format!("✓ metrics.path: {} can be replaced", metrics.display()),
+    ];
+    assert_eq!(run.stdout.lines().collect::<Vec<_>>(), expected, "{run}");
+    assert_eq!(run.stderr, "");
+    fs::remove_file(installation.path("offline.yaml")).expect("a file");
+    assert_eq!(tree(&installation.path(".")), before, "nothing is changed");
+}
+
+#[test]
+fn offline_resolves_no_name() {
+    let installation = Installation::new()
+        .at("https://office.invalid")
+        .setting("proxy: 'http://proxy.invalid:3128'")
+        .with_output("  fluentd: { address: logs.invalid }\n  http: { url: 'https://logs.invalid/' }");
+    let config = private(&installation, &installation.config());
+    check_offline(&installation, &config, 0, &[]);
+    assert_shown(
+        &installation.run_bare(&["--config", &config, "check"]),
+        "✗ DNS: ",
+        &["proxy.invalid", "cannot be resolved"],
+    );
+}
+
+#[test]
+fn offline_finds_credentials_that_cannot_be_used() {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let (installation, _) = Installation::with_fabrikam();
+    let file =
+        |name: &str| documents::repository(&format!("tests/certificates/{name}")).display().to_string();
+    let token = |expiry: i64| {
+        let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{expiry}}}"#));
+        fs::write(installation.path("token"), format!("e30.{claims}.c2lnbmF0dXJl\n")).expect("a file");
+    };
+    token(1_600_000_000);
+    let certificate = |name: &str| format!("certificate: {{ file: '{}' }}", file(name));
+    for (credential, code, start, part) in [
+        (certificate("combined.pem"), 0, "✓ contoso: the certificate is valid until 2120-01-01", ""),
+        (certificate("expired.pem"), 1, "✗ contoso: login: certificate.file ", "expired.pem"),
+        (certificate("missing.pem"), 1, "✗ contoso: login: certificate.file ", "check the path"),
+        (
+            "federated_token_file: token".to_owned(),
+            1,
+            "✗ contoso: login: the token in token",
+            "expired at 2020-",
+        ),
+        (
+            "client_secret: 33333333-3333-4333-8333-333333333333".to_owned(),
+            0,
+            "! contoso: client_secret looks like the Secret ID",
+            "the secret's Value",
+        ),
+    ] {
+        let config = private(&installation, &installation.config_with_credential(&credential));
+        assert_shown(&check_offline(&installation, &config, code, &[]), start, &[part]);
+    }
+    token(4_000_000_000);
+    let with_token = installation.config_with_credential("federated_token_file: token");
+    let config = private(&installation, &with_token);
+    let run = check_offline(&installation, &config, 0, &[]);
+    assert_shown(&run, "✓ contoso: the token in token can be read", &[]);
+    token(1_600_000_000);
+    let run = installation.run_bare(&["-c", &config, "--tenant", "contoso", "check", "--offline"]);
+    run.assert_code(77);
+}
+
+#[test]
+fn offline_has_the_exit_codes_of_a_check() {
+    let installation = Installation::new();
+    let wrong = private(&installation, &format!("intervall: 5m\n{}", installation.config()));
+    check_offline(&installation, &wrong, 78, &[]);
+    let tls = |file: &str| {
+        let outputs = format!("  graylog: {{ address: logs.invalid, tls: {{ ca_file: {file} }} }}");
+        installation.config_with_output(&outputs)
+    };
+    fs::write(installation.path("roots.pem"), "no certificate").expect("a file");
+    let run = check_offline(&installation, &tls("roots.pem"), 1, &[]);
+    assert_shown(&run, "✗ output.graylog: ", &["tls.ca_file", "roots.pem"]);
+    let https = installation
+        .config_with_output("  http: { url: 'https://logs.invalid/', tls: { ca_file: roots.pem } }");
+    let run = check_offline(&installation, &https, 1, &[]);
+    assert_shown(&run, "✗ output.http: ", &["tls.ca_file", "roots.pem"]);
+    fs::write(installation.path("output"), "a file where a folder should be").expect("a file");
+    let config = private(&installation, &installation.config());
+    let run = check_offline(&installation, &config, 74, &[]);
+    assert_shown(&run, "✗ output.file: cannot write ", &["choose a path whose folder"]);
 }

@@ -289,8 +289,9 @@ fn in_json_mistakes_of_the_configuration_are_objects_too() {
 fn in_json_a_panic_is_an_object() {
     let installation = one_blob();
     let config = json_config(&installation);
-    let (is_struck, run) = installation.strike(&mut installation.command(&["-c", &config]), "12:panic");
-    assert!(is_struck && run.code == Some(101), "{run}");
+    let mut command = installation.command(&["-c", &config]);
+    let (has_occurred, run) = installation.run_command_with_fault(&mut command, "12:panic");
+    assert!(has_occurred && run.code == Some(101), "{run}");
     let panics = objects(&run.stderr);
     let panics: Vec<_> = panics.iter().filter(|object| object["level"] == "ERROR").collect();
     assert_eq!(panics.len(), 1, "{run}");

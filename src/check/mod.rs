@@ -2,6 +2,8 @@
 //!
 //! A failed step does not hide the steps that do not depend on it; those that do are reported as not checked. Nothing is
 //! checked twice, and every wait ends after [`WAIT_MAX`].
+//!
+//! With `--offline` only the steps are made that need no network, for machines that cannot reach Microsoft and the receivers.
 
 mod expiry;
 mod lines;
@@ -33,17 +35,11 @@ const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Checks the configuration with its `warnings`, the network, these tenants, state, outputs, log and metrics.
 pub fn run(config: &Config, warnings: &[String], tenants: &[Tenant]) -> Exit {
-    end_at_signals();
-    let mut lines = Lines::default();
-    lines.good("The configuration is valid");
-    for warning in warnings {
-        lines.warn(warning);
-    }
+    let mut lines = start(warnings);
     let request_timeout = config.collect.request_timeout.min(WAIT_MAX);
-    match Client::new(&config.network, &Collect { request_timeout, ..config.collect.clone() }, Clock::start())
-    {
-        Ok(client) => check_tenants(&client, tenants, &mut lines),
-        Err(error) => lines.bad(Exit::Configuration, error),
+    let collect = Collect { request_timeout, ..config.collect.clone() };
+    if let Some(client) = client(config, &collect, &mut lines) {
+        check_tenants(&client, tenants, &mut lines);
     }
     storage::check_state(&config.collect.working_dir, &mut lines);
     storage::check_owners(config, &mut lines);
@@ -51,6 +47,47 @@ pub fn run(config: &Config, warnings: &[String], tenants: &[Tenant]) -> Exit {
     storage::check_log(config.log.path.as_deref(), &mut lines);
     storage::check_metrics(config.metrics_path.as_deref(), &mut lines);
     lines.exit()
+}
+
+/// Checks the same without the network: the login, the permissions and the receivers are not checked.
+pub fn run_offline(config: &Config, warnings: &[String], tenants: &[Tenant]) -> Exit {
+    let mut lines = start(warnings);
+    client(config, &config.collect, &mut lines);
+    if tenants.is_empty() {
+        lines.skipped(NO_TENANT);
+    } else if tenants.iter().filter(|tenant| tenant::check_offline(tenant, &mut lines)).count() == 0 {
+        lines.note(Exit::NoLogin);
+    }
+    storage::check_state(&config.collect.working_dir, &mut lines);
+    storage::check_owners(config, &mut lines);
+    storage::check_outputs_offline(config, &mut lines);
+    storage::check_log(config.log.path.as_deref(), &mut lines);
+    storage::check_metrics(config.metrics_path.as_deref(), &mut lines);
+    lines.exit()
+}
+
+const NO_TENANT: &str = "No tenant belongs to this shard";
+
+/// Begins a check of a configuration without mistakes.
+fn start(warnings: &[String]) -> Lines {
+    end_at_signals();
+    let lines = Lines::default();
+    lines.good("The configuration is valid");
+    for warning in warnings {
+        lines.warn(warning);
+    }
+    lines
+}
+
+/// Returns a client, for which the proxy and the root certificates of the configuration are read.
+fn client(config: &Config, collect: &Collect, lines: &mut Lines) -> Option<Client> {
+    match Client::new(&config.network, collect, Clock::start()) {
+        Ok(client) => Some(client),
+        Err(error) => {
+            lines.bad(Exit::Configuration, error);
+            None
+        }
+    }
 }
 
 /// Prints that nothing can be checked because the configuration has mistakes. The log lists them, as for every command.
@@ -71,7 +108,7 @@ fn end_at_signals() {
 
 fn check_tenants(client: &Client, tenants: &[Tenant], lines: &mut Lines) {
     if tenants.is_empty() {
-        lines.skipped("No tenant belongs to this shard");
+        lines.skipped(NO_TENANT);
         return;
     }
     let reached = reach::check(client, tenants, lines);

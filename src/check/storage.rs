@@ -4,11 +4,13 @@ use std::path::Path;
 
 use super::{WAIT_MAX, expiry, lines::Lines};
 use crate::{
-    config::{Config, HttpFormat},
+    config::{AzureLogs, Config, HttpFormat},
+    delivery::OutputName,
     disk::{self, FileContext},
     error::Explain,
     exit::Exit,
-    output::{self, CancelToken, Output},
+    login::App,
+    output::{self, CancelToken, Output, OutputError},
     state::{self, StateError},
 };
 
@@ -56,10 +58,33 @@ fn check_output(output: &mut dyn Output, lines: &mut Lines) {
     let name = output.name();
     match output.check() {
         Ok(found) => lines.good(format_args!("output.{name}: {found}")),
-        Err(error) => {
-            lines.bad(Exit::from(&error), format_args!("output.{name}: {}", error.explain()));
+        Err(error) => refuse(name, &error, lines),
+    }
+}
+
+/// Checks the files of each enabled output, and the credential of the output to Azure Monitor.
+pub fn check_outputs_offline(config: &Config, lines: &mut Lines) {
+    if let Some(HttpFormat::AzureLogs(azure)) = config.output.http.as_ref().map(|http| &http.format) {
+        let AzureLogs { tenant_id, client_id, credential, resource, login_url } = azure;
+        match (App { login_url, tenant_id, client_id, credential }).form(resource) {
+            Ok(_) => expiry::check("output.http", credential, lines),
+            Err(error) => {
+                lines.bad(Exit::TryAgain, format_args!("output.http.azure: {error}; {}", error.hint()));
+            }
         }
     }
+    for mut output in output::open(config, &CancelToken::default()) {
+        let name = output.name();
+        match output.check_offline() {
+            Ok(Some(found)) => lines.good(format_args!("output.{name}: {found}")),
+            Ok(None) => lines.skipped(format_args!("output.{name}: the receiver is not checked offline")),
+            Err(error) => refuse(name, &error, lines),
+        }
+    }
+}
+
+fn refuse(name: OutputName, error: &OutputError, lines: &mut Lines) {
+    lines.bad(Exit::from(error), format_args!("output.{name}: {}", error.explain()));
 }
 
 /// Checks that the log can be written, if it is a file.

@@ -1,10 +1,13 @@
 //! One tenant: its credential, login, permissions and subscriptions.
 
+use jiff::Timestamp;
+
 use super::{expiry, lines::Lines, permissions, reach::Reached};
 use crate::{
     api::{self, Client, Token},
     config::{Credential, Tenant},
     exit::Exit,
+    login::assertion,
 };
 
 /// Checks a tenant. Returns whether it could log in.
@@ -40,18 +43,55 @@ pub fn check(client: &Client, tenant: &Tenant, reached: &Reached, lines: &mut Li
     true
 }
 
-/// Returns whether the credential can be read. A line is printed only if it is in a file.
+/// Checks the credential of a tenant without the network. Returns whether it could be used to log in.
+pub fn check_offline(tenant: &Tenant, lines: &mut Lines) -> bool {
+    let label = tenant.label();
+    if !check_credential(tenant, lines) {
+        return false;
+    }
+    if let Credential::Secret(_) = &tenant.credential {
+        lines.good(format_args!("{label}: a client secret is set; only Microsoft knows when it expires"));
+    }
+    lines.skipped(format_args!("{label}: login, permissions and subscriptions: not checked offline"));
+    true
+}
+
+/// Returns whether the credential can be used. A line is printed only if it is in a file or has a problem.
 fn check_credential(tenant: &Tenant, lines: &mut Lines) -> bool {
     let label = tenant.label();
     if let Err(failure) = api::read_credential(tenant) {
         lines.bad(Exit::TryAgain, format_args!("{label}: login: {}", failure.advice()));
         return false;
     }
-    if let Credential::FederatedTokenFile(path) = &tenant.credential {
-        lines.good(format_args!("{label}: the token in {} can be read", path.display()));
+    match &tenant.credential {
+        Credential::FederatedTokenFile(path) => match assertion::expiry(path) {
+            Some(expiry) if expiry <= Timestamp::now() => {
+                lines.bad(
+                    Exit::TryAgain,
+                    format_args!(
+                        "{label}: login: the token in {} expired at {expiry:.0}; check the program that renews it, and \
+                         this machine's clock",
+                        path.display()
+                    ),
+                );
+                return false;
+            }
+            _ => lines.good(format_args!("{label}: the token in {} can be read", path.display())),
+        },
+        Credential::Secret(secret) if has_form_of_secret_id(secret.reveal()) => lines.warn(format_args!(
+            "{label}: client_secret looks like the Secret ID of a secret; copy the secret's Value from Certificates & \
+             secrets"
+        )),
+        Credential::Secret(_) | Credential::Certificate { .. } => {}
     }
     expiry::check(label, &tenant.credential, lines);
     true
+}
+
+/// Returns whether a secret is a GUID, as the ids of secrets are. A secret's value contains other characters.
+fn has_form_of_secret_id(secret: &str) -> bool {
+    let groups: Vec<_> = secret.split('-').map(str::len).collect();
+    groups == [8, 4, 4, 4, 12] && secret.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
 
 fn check_subscriptions(client: &Client, tenant: &Tenant, token: &Token, lines: &mut Lines) {

@@ -7,9 +7,9 @@
 use std::path::Path;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use ring::rand::{SecureRandom, SystemRandom};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     certificate::Certificate,
@@ -60,6 +60,18 @@ pub fn signed(certificate: &Certificate, client_id: &str, token_url: &str, now: 
     let message = format!("{}.{}", encoded(&header), encoded(&claims));
     let signature = URL_SAFE_NO_PAD.encode(certificate.sign(message.as_bytes()));
     Secret::new(format!("{message}.{signature}"))
+}
+
+/// Returns when the federated token in a file expires. `None` if it is not a JWT that says so.
+pub fn expiry(path: &Path) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Expiry {
+        exp: f64, // RFC 7519, section 2: NumericDate
+    }
+    let token = federated(path).ok()?;
+    let payload = URL_SAFE_NO_PAD.decode(token.reveal().split('.').nth(1)?).ok()?;
+    let Expiry { exp } = serde_json::from_slice(&payload).ok()?;
+    Timestamp::from_duration(SignedDuration::try_from_secs_f64(exp).ok()?).ok()
 }
 
 /// Reads the federated token from a file that its issuer renews from time to time.

@@ -213,6 +213,14 @@ impl Endpoint {
         })
     }
 
+    /// Reads the files of certificates and keys, as the first connection does.
+    pub fn read_files(&mut self) -> Result<(), ReceiverError> {
+        if self.client()?.is_some() {
+            self.server_name()?;
+        }
+        Ok(())
+    }
+
     fn client(&mut self) -> Result<Option<Arc<ClientConfig>>, ReceiverError> {
         if let (None, Some(tls)) = (&self.client, &self.tls) {
             let settings = TlsSettings { shared_roots: None, tls: tls.clone() };

@@ -76,6 +76,10 @@ impl Output for FileOutput {
         Ok("can be written")
     }
 
+    fn check_offline(&mut self) -> Result<Option<&'static str>, OutputError> {
+        self.check().map(Some)
+    }
+
     fn key_in_files(&self, line: &str) -> Option<u128> {
         Some(if self.tables.is_some() { key_of(line) } else { records::key_of_line(line) })
     }

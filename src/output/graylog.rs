@@ -194,6 +194,11 @@ impl Output for GraylogOutput {
         // A receiver that expects TLS accepts a connection without it. One that does not may log the question.
         self.endpoint.missing_tls().map_or(Ok("can be reached"), |missing_tls| Err(missing_tls.into()))
     }
+
+    fn check_offline(&mut self) -> Result<Option<&'static str>, OutputError> {
+        self.endpoint.read_files()?;
+        Ok(None)
+    }
 }
 
 #[cfg(test)]

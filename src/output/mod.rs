@@ -69,6 +69,14 @@ pub trait Output: Send {
     /// A pass could not deliver to the output.
     fn check(&mut self) -> Result<&'static str, OutputError>;
 
+    /// Checks without the network what [`Output::check`] checks: files to write, certificates and keys. Returns the result in
+    /// a few words, or `None` if it depends on a receiver.
+    ///
+    /// # Errors
+    ///
+    /// A pass could not deliver to the output.
+    fn check_offline(&mut self) -> Result<Option<&'static str>, OutputError>;
+
     /// Returns what identifies the record in this line in the files of the output, as [`recover`] finds it there after a
     /// crash. `None` for an output without files.
     fn key_in_files(&self, _line: &str) -> Option<u128> {

@@ -59,4 +59,8 @@ impl Output for Stdout {
     fn check(&mut self) -> Result<&'static str, OutputError> {
         Ok("needs nothing")
     }
+
+    fn check_offline(&mut self) -> Result<Option<&'static str>, OutputError> {
+        self.check().map(Some)
+    }
 }

@@ -192,7 +192,7 @@ fn help_on(command: &[&str]) -> String {
 
 #[test]
 fn every_option_key_unit_and_metric_exists() {
-    let help = help_on(&[]) + &help_on(&["status"]);
+    let help = help_on(&[]) + &help_on(&["check"]) + &help_on(&["status"]);
     let template = Page::read("config/config.production.template.yaml").text;
     let metrics = fs::read_to_string(repository("src/report/metrics.rs")).expect("a file");
     for page in Page::all().into_iter().chain([Page::read("README.md")]) {

@@ -48,8 +48,14 @@ fn keys() {
             "log: { debug: true, debug: false }",
             "config.yaml:5:21: log.debug: repeats a key, first in line 5; keep one of them",
         ),
-        ("log: { 1: true }", "config.yaml:5:8: log.1: unknown key \"1\"; known keys here: path, debug, format"),
-        ("log: { ~: true }", "config.yaml:5:8: log.…: unknown key \"…\"; known keys here: path, debug, format"),
+        (
+            "log: { 1: true }",
+            "config.yaml:5:8: log.1: unknown key \"1\"; known keys here: path, debug, format",
+        ),
+        (
+            "log: { ~: true }",
+            "config.yaml:5:8: log.…: unknown key \"…\"; known keys here: path, debug, format",
+        ),
         (
             "log: &l { path: a }\nmetrics: { <<: *l }",
             "config.yaml:6:12: metrics.<<: merge keys (\"<<\") are not supported; write the keys out",

@@ -104,6 +104,11 @@ impl ChunkSender {
         DeliveryError { accepted_ids: mem::take(&mut self.acknowledged), ..error.into() }
     }
 
+    /// Reads the files of certificates and keys, as each connection does.
+    pub fn read_files(&mut self) -> Result<(), OutputError> {
+        Ok(self.endpoint.read_files()?)
+    }
+
     /// Connects, authenticates, has a message without events acknowledged, and ends the connection.
     pub fn check(&mut self, tag: &str) -> Result<(), OutputError> {
         let mut session = Session::open(&mut self.endpoint, &self.settings)?;

@@ -123,6 +123,11 @@ impl Output for FluentdOutput {
         self.chunks.check(&self.tag.for_check())?;
         Ok("can be reached")
     }
+
+    fn check_offline(&mut self) -> Result<Option<&'static str>, OutputError> {
+        self.chunks.read_files()?;
+        Ok(None)
+    }
 }
 
 /// Returns a message without events in `Forward` mode, `[tag, [], {"chunk": id}]`, and its id. Fluentd and Fluent Bit

@@ -43,7 +43,7 @@ use crate::{
     network::{
         agents::{AgentOptions, Agents, TlsChoice},
         alias::Alias,
-        tls::TlsSettings,
+        tls::{self, TlsProblem, TlsSettings},
     },
     records::RecordBatch,
 };
@@ -100,21 +100,14 @@ impl HttpOutput {
             return Ok(Arc::clone(client));
         }
         let (settings, network) = (&self.settings, &self.network);
-        let unusable = |problem: String| OutputError::Receiver {
-            receiver: "output.http".to_owned(),
-            problem,
-            hint: "nothing was sent".to_owned(),
-        };
+        let unusable = |problem: String| unusable(problem, "nothing was sent".to_owned());
         let uri: Uri = settings.url.parse().expect("the configuration was checked");
         let server_name = settings.tls.as_ref().and_then(|tls| tls.server_name.clone());
         let alias = server_name.zip(uri.host()).map(|(name, host)| Alias { name, host: host.to_owned() });
         let options = AgentOptions {
             requests_max: settings.connections,
             io_timeout: settings.timeout,
-            tls: TlsChoice::Receiver(TlsSettings {
-                shared_roots: network.ca_file.clone(),
-                tls: settings.tls.clone().unwrap_or_default(),
-            }),
+            tls: TlsChoice::Receiver(self.tls_settings()),
             alias: alias.clone(),
         };
         let agents = Agents::new(network, &options).map_err(|error| unusable(error.to_string()))?;
@@ -126,6 +119,13 @@ impl HttpOutput {
         let client = Arc::new(HttpClient::new(settings, agents, Arc::clone(&self.format), &self.cancel));
         self.client = Some(Arc::clone(&client));
         Ok(client)
+    }
+
+    fn tls_settings(&self) -> TlsSettings {
+        TlsSettings {
+            shared_roots: self.network.ca_file.clone(),
+            tls: self.settings.tls.clone().unwrap_or_default(),
+        }
     }
 
     /// Adds records to the batch, and sends it whenever it is full.
@@ -256,4 +256,18 @@ impl Output for HttpOutput {
         self.client()?.check_receiver()?;
         Ok("can be reached")
     }
+
+    fn check_offline(&mut self) -> Result<Option<&'static str>, OutputError> {
+        self.client()?;
+        if self.settings.url.starts_with("https:") {
+            let checked = tls::client_config(&self.tls_settings());
+            checked.map_err(|TlsProblem { problem, hint, .. }| unusable(problem, hint))?;
+        }
+        Ok(None)
+    }
+}
+
+/// Returns the error of an output whose files or settings cannot be used.
+fn unusable(problem: String, hint: String) -> OutputError {
+    OutputError::Receiver { receiver: "output.http".to_owned(), problem, hint }
 }
