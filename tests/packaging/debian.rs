@@ -59,6 +59,9 @@ test -f /etc/logrotate.d/office365-collector
 test -f /usr/share/doc/office365-collector/examples/config.production.template.yaml
 man --pager=cat office_audit_log_collector >/dev/null
 test -z "$(systemd-analyze verify /usr/lib/systemd/system/office365-collector.service 2>&1)"
+cp /usr/lib/systemd/system/office365-collector-failure@.service /run/office365-collector-failure@config.service
+test -z "$(systemd-analyze verify /run/office365-collector-failure@config.service 2>&1)"
+mkdir /var/lib/office365-collector-failure
 : STEP what is not filled in is said
 code=0
 CREDENTIALS_DIRECTORY=/etc/office365-collector office_audit_log_collector check || code=$?
@@ -95,6 +98,7 @@ test "$(wc -l <$known)" = 1
 dpkg --no-triggers --purge office365-collector
 test ! -e $config
 test ! -e /var/lib/office365-collector
+test ! -e /var/lib/office365-collector-failure
 test ! -e /etc/logrotate.d/office365-collector
 test -f /etc/office365-collector/client_secret
 test "$(cat /var/log/office365/* | wc -l)" = 3

@@ -1,6 +1,6 @@
 //! The units, and their `logrotate` and `sysusers` fragments.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use jiff::Timestamp;
 use office_audit_log_collector::exit::Exit;
@@ -16,6 +16,10 @@ const UNITS: [&str; 5] = [
     "office365-collector@.timer",
     "office365-collector-failure@.service",
 ];
+
+/// The script of `office365-collector-failure@.service`, and its place on a machine.
+const MAIL_SCRIPT: &str = "systemd/office365-collector-failure-mail";
+const MAIL_SCRIPT_PLACE: &str = "usr/lib/office365-collector/office365-collector-failure-mail";
 
 /// What differs between the units for one configuration and those for one instance a configuration.
 const OF_INSTANCES: [(&str, &str); 6] = [
@@ -62,7 +66,9 @@ fn systemd_finds_nothing_to_say_about_the_units() {
     let program = env!("CARGO_BIN_EXE_office_audit_log_collector");
     let mut files = Vec::new();
     for unit in UNITS {
-        let text = text(&format!("systemd/{unit}")).replace("/usr/bin/office_audit_log_collector", program);
+        let text = text(&format!("systemd/{unit}"))
+            .replace("/usr/bin/office_audit_log_collector", program)
+            .replace(&format!("/{MAIL_SCRIPT_PLACE}"), &path(MAIL_SCRIPT).display().to_string());
         fs::write(folder.path().join(unit), &text).expect("a file");
         let instance = unit.replace('@', "@contoso");
         fs::write(folder.path().join(&instance), &text).expect("a file");
@@ -180,36 +186,125 @@ fn a_timer_starts_passes_that_work_within_the_sandbox_of_the_service() {
 }
 
 #[test]
-#[ignore = "needs systemd and root: cargo test --test tests -- --ignored packaging::systemd"]
-fn a_failure_mails_how_the_feeds_fare_and_the_log() {
-    let installation = Installation::new();
-    installation.contoso.settings(|settings| settings.login_error = Some(LoginError::ExpiredSecret));
+fn the_lines_that_switch_mail_on_are_those_of_the_documentation() {
     let service = text("systemd/office365-collector.service");
-    let service = service.replace("\n#OnFailure=", "\nOnFailure=");
-    let target = "[Unit]\nDefaultDependencies=no\nWants=systemd-journald.socket office365-collector.service\n\
+    let lines: Vec<_> = ["#OnFailure=", "#OnSuccess="]
+        .iter()
+        .map(|key| {
+            service.lines().find(|line| line.starts_with(key)).expect("a comment").trim_start_matches('#')
+        })
+        .collect();
+    let block = format!("```ini\n[Unit]\n{}\n```\n", lines.join("\n"));
+    assert!(text("docs/monitoring/README.md").contains(&block), "{block}");
+    let unit = text("systemd/office365-collector-failure@.service");
+    assert!(unit.contains(&format!("\nExecStart=/{MAIL_SCRIPT_PLACE} %i\n")), "{unit}");
+}
+
+#[test]
+fn a_mail_begins_an_incident_and_another_one_ends_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name);
+    let here = folder.path().display();
+    let script = |name: &str, text: &str| {
+        fs::write(place(name), format!("#!/bin/sh\n{text}\n")).expect("a file");
+        set_mode(&place(name), 0o755);
+    };
+    script("office_audit_log_collector", &format!("echo \"$@\"; exit \"$(cat {here}/code)\""));
+    script("journalctl", "echo \"the log\"");
+    script("mail", &format!("test ! -e {here}/refused || exit 1; {{ echo \"$@\"; cat; }} >>{here}/mails"));
+    let run = |code: &str| {
+        fs::write(place("code"), code).expect("a file");
+        let mut command = Command::new(path(MAIL_SCRIPT));
+        command
+            .arg("contoso")
+            .env("PATH", format!("{here}:/usr/bin:/bin"))
+            .env("STATE_DIRECTORY", &*here.to_string());
+        command.output().expect("a shell").status.success()
+    };
+    let subjects = || -> Vec<_> {
+        let mails = fs::read_to_string(place("mails")).unwrap_or_default();
+        let subjects = mails.lines().filter(|line| line.starts_with("-s "));
+        subjects.map(|line| line.contains("works again")).collect()
+    };
+    for (code, mails) in [
+        ("0", vec![]),
+        ("1", vec![false]),
+        ("1", vec![false]),
+        ("78", vec![false]),
+        ("0", vec![false, true]),
+        ("0", vec![false, true]),
+        ("74", vec![false, true, false]),
+    ] {
+        assert!(run(code));
+        assert_eq!(subjects(), mails, "after exit code {code}");
+    }
+    // A mail that fails is sent after the next pass.
+    fs::write(place("refused"), "").expect("a file");
+    assert!(!run("0"));
+    fs::remove_file(place("refused")).expect("a file");
+    assert!(run("0"));
+    assert_eq!(subjects(), [false, true, false, true]);
+    let mails = fs::read_to_string(place("mails")).expect("mails");
+    let first: Vec<_> = mails.lines().take(4).collect();
+    assert!(first[0].starts_with("-s office365-collector fails on ") && first[0].ends_with(": contoso root"));
+    assert_eq!(first[1..], ["--config /etc/office365-collector/contoso.yaml status", "", "the log"]);
+}
+
+#[test]
+#[ignore = "needs systemd and root: cargo test --test tests -- --ignored packaging::systemd"]
+fn an_incident_is_mailed_once_when_it_begins_and_once_when_it_is_over() {
+    let installation = Installation::new().setting("interval: 2s");
+    let set_error = |error| installation.contoso.settings(|settings| settings.login_error = error);
+    set_error(Some(LoginError::ExpiredSecret));
+    let service = text("systemd/office365-collector.service");
+    let service = service.replace("\n#OnFailure=", "\nOnFailure=").replace("\n#OnSuccess=", "\nOnSuccess=");
+    let printed = installation.run(&["schedule", "systemd"]).stdout;
+    let (_, timer) = printed.split_once("\n# /etc/systemd/system/office365-collector.timer\n").expect("both");
+    let target = "[Unit]\nDefaultDependencies=no\nWants=systemd-journald.socket office365-collector.timer\n\
                   After=systemd-journald.socket\n";
     let hook = "office365-collector-failure@.service";
     let machine = Machine::of(&installation)
         .with("units/office365-collector.service", &service)
+        .with("units/office365-collector.timer", timer)
         .with(&format!("units/{hook}"), &text(&format!("systemd/{hook}")))
         .with("units/test.target", target)
-        .with("usr/bin/mail", "#!/bin/sh\n{ echo \"$@\"; cat; echo end; } >/var/log/office365/mail\n");
-    set_mode(&machine.path("usr/bin/mail"), 0o755);
+        .with(MAIL_SCRIPT_PLACE, &text(MAIL_SCRIPT))
+        .with("usr/bin/mail", "#!/bin/sh\n{ echo \"$@\"; cat; echo ==end==; } >>/var/log/office365/mails\n");
+    for script in [MAIL_SCRIPT_PLACE, "usr/bin/mail"] {
+        set_mode(&machine.path(script), 0o755);
+    }
     let machine = machine.boot("systemd");
-    let mail = || fs::read_to_string(machine.path("var/log/office365/mail")).unwrap_or_default();
-    until("a mail is there", || mail().ends_with("end\n"), || machine.console());
-    let mail = mail();
-    assert!(
-        mail.starts_with("-s office365-collector fails on ") && mail.contains(": config root\n"),
-        "{mail}"
-    );
-    let parts = [
-        "LAST ERROR",
-        "contoso  DLP.All",
-        "never",
-        "[ERROR] Authentication failed for contoso: AADSTS7000222",
-    ];
-    assert!(parts.iter().all(|part| mail.contains(part)), "{mail}");
+
+    let mails = || -> Vec<String> {
+        let mails = fs::read_to_string(machine.path("var/log/office365/mails")).unwrap_or_default();
+        mails.split("==end==\n").filter(|mail| !mail.is_empty()).map(str::to_owned).collect()
+    };
+    let seen = || format!("{}{:?}{:?}", machine.console(), machine.journal(), mails());
+    let passes = |with: &str| machine.journal().iter().filter(|(_, line)| line.contains(with)).count();
+    let (failed, done) = ("[ERROR] Authentication failed for contoso: AADSTS7000222", "[INFO] Done! ");
+    let wait_for_passes = |with: &str| {
+        let before = passes(with);
+        until("three more passes end", || passes(with) >= before + 3, seen);
+    };
+    wait_for_passes(failed);
+    assert_eq!(mails().len(), 1, "{}", seen());
+    set_error(None);
+    until("the end of the incident is mailed", || mails().len() == 2, seen);
+    wait_for_passes(done);
+    assert_eq!(mails().len(), 2, "{}", seen());
+    set_error(Some(LoginError::ExpiredSecret));
+    until("the second incident is mailed", || mails().len() == 3, seen);
+    wait_for_passes(failed);
+
+    let mails = mails();
+    assert_eq!(mails.len(), 3, "{}", seen());
+    for (mail, what) in mails.iter().zip(["fails", "works again", "fails"]) {
+        let (subject, text) = mail.split_once('\n').expect("a subject");
+        assert!(subject.starts_with(&format!("-s office365-collector {what} on ")), "{mail}");
+        assert!(subject.ends_with(": config root"), "{mail}");
+        assert!(text.contains("LAST ERROR") && text.contains("contoso  DLP.All"), "{mail}");
+    }
+    assert!(mails[0].contains("never") && mails[0].contains(failed), "{}", mails[0]);
 }
 
 #[test]
