@@ -12,7 +12,7 @@
 //! - Of a field that occurs twice, the last value is in the column, as most JSON parsers read it, and the others are in the
 //!   last column.
 //!
-//! A pass that was cut off leaves rows whose records will come again. Such a row is identified by its `Id`, or else by its
+//! An interrupted pass leaves rows whose records will come again. Such a row is identified by its `Id`, or else by its
 //! fields, whichever columns they are in ([`key_of`], [`Columns::key_of_row`]).
 
 use std::{

@@ -356,20 +356,20 @@ pub fn report_size_limits() {
 pub fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "make room; nothing is lost, the next pass goes on from here"
+            "free some space; nothing is lost, and the next pass continues from here"
         }
         io::ErrorKind::PermissionDenied => "let the collector's user read and write it",
         io::ErrorKind::ReadOnlyFilesystem => {
             "the file system is read-only: use another folder, or mount it writable"
         }
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-            "choose a path whose folder is there or can be made"
+            "choose a path whose folder exists or can be created"
         }
         io::ErrorKind::AlreadyExists => "a file has that name: move it away, or choose another path",
-        io::ErrorKind::InvalidData => "move the file away, and a new one is begun",
+        io::ErrorKind::InvalidData => "move the file away, and a new one is created",
         io::ErrorKind::IsADirectory => "it is a folder: move it away, or choose another path",
         io::ErrorKind::FileTooLarge => "the file has reached its largest size: rotate it, or raise the limit",
-        _ => "check the disk; nothing is lost, the next pass goes on from here",
+        _ => "check the disk; nothing is lost, and the next pass continues from here",
     }
 }
 

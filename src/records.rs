@@ -68,7 +68,7 @@ pub enum ParseError {
         column: usize,
     },
     /// An element of the array is a number, a text, an array, …
-    #[error("element {0} of the array is no object")]
+    #[error("element {0} of the array is not an object")]
     NotAnObject(usize),
 }
 

@@ -109,13 +109,13 @@ fn a_listing_that_never_ends_fails_its_feed_alone() {
     let (run, _) = run_measured(&installation, &[]);
     run.assert_code(1).assert_line_with(&[
         "[ERROR] Listing failed for contoso audit.general",
-        "pages in a row brought next to nothing new",
+        "consecutive pages brought almost nothing new",
     ]);
     assert!(planted.fired() < 400, "{} pages", planted.fired());
     installation
         .assert_delivered_once([(&installation.contoso, FEED), (&installation.contoso, "Audit.Exchange")]);
     let status = installation.run(&["status"]);
-    assert!(status.stdout.contains("brought next to nothing new"), "{status}");
+    assert!(status.stdout.contains("brought almost nothing new"), "{status}");
 }
 
 #[test]

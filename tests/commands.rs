@@ -223,7 +223,7 @@ fn a_full_disk_exits_with_74_and_says_to_make_room() {
     fs::write(installation.path("full.yaml"), config).expect("a file");
     let run = installation.run_bare(&["--config", "full.yaml"]);
     run.assert_code(74)
-        .assert_line_with(&["[ERROR] Output file failed: cannot write /dev/full", "make room"]);
+        .assert_line_with(&["[ERROR] Output file failed: cannot write /dev/full", "free some space"]);
     assert_eq!(installation.known_blobs(), [""; 0]);
 }
 

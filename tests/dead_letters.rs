@@ -51,7 +51,7 @@ fn writes_rejected_record_with_reason_and_completes_its_blob() {
     let installation = installation.setting(&format!("metrics: {{ path: '{}' }}", metrics.display()));
     let run = installation.run(&[]);
     run.assert_code(0).assert_line_with(&[
-        &format!("[WARN] Output http refuses 1 record ({REJECTED} of contoso audit.general), kept in "),
+        &format!("[WARN] Output http: the receiver rejects 1 record ({REJECTED} of contoso audit.general), kept in "),
         "/state/dead-letters/http.json: 127.0.0.1:",
         "HTTP 400: no such field",
     ]);
@@ -110,7 +110,7 @@ fn writes_no_dead_letter_when_receiver_accepts_nothing() {
     installation
         .run(&[])
         .assert_code(1)
-        .assert_line_with(&["[ERROR] Output http failed: ", "records were refused"]);
+        .assert_line_with(&["[ERROR] Output http failed: ", "records were rejected"]);
     assert!(dead_letters(&installation).is_empty());
     assert!(installation.known_blobs().is_empty());
 }
@@ -128,8 +128,8 @@ fn fails_when_receiver_rejects_more_than_100_records() {
     installation.contoso.add_blob(FEED, NewBlob::texts(texts).created(hours_ago(1)));
     installation.run(&[]).assert_code(1).assert_line_with(&[
         "[ERROR] Output http failed: ",
-        "101 records were refused",
-        "are not at fault",
+        "101 records were rejected",
+        "with this many, the cause is the receiver",
     ]);
     assert!(dead_letters(&installation).is_empty());
     assert!(installation.known_blobs().is_empty());

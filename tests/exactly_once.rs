@@ -339,7 +339,7 @@ fn a_file_renamed_after_a_kill_is_found_again() {
     let before = whole_lines(&rotated);
     let run = installation.run(&[]);
     run.assert_code(0)
-        .assert_line_with(&["[INFO] An earlier pass was cut off: 3 records are in the files already"]);
+        .assert_line_with(&["[INFO] An earlier pass was interrupted: 3 records are in the files already"]);
     assert_eq!(whole_lines(&rotated), before);
     installation.assert_lines_delivered_once([(&installation.contoso, FEED)]);
 }

@@ -90,7 +90,7 @@ fn what_a_killed_pass_left_is_told_once_and_then_forgotten() {
         }
         installation.run(&[]).assert_code(0);
         let run = installation.run(&[]);
-        assert!(!run.stderr.contains("An earlier pass was cut off"), "killed after step {step}: {run}");
+        assert!(!run.stderr.contains("An earlier pass was interrupted"), "killed after step {step}: {run}");
         let journal = fs::read_to_string(installation.path("state/journal")).expect("a file");
         assert_eq!(journal, "{\"version\":1}\n", "killed after step {step}");
     }

@@ -163,21 +163,21 @@ fn reports_failed_authentication_with_hint_and_without_secrets() {
     let wrong_user = "sharedKey: sesame\nusername: collector\npassword: wrong-password";
     in_parallel(
         [
-            (key.clone(), "", ["it demands a shared key", "in sharedKey"]),
-            (key.clone(), wrong, ["it refuses the login (shared_key mismatch)", "compare sharedKey"]),
-            (user.clone(), "sharedKey: sesame", ["it demands a user", "in username and password"]),
-            (user, wrong_user, ["it refuses the login (username/password mismatch)", "compare sharedKey"]),
-            (fluent_bit.clone(), "", ["it demands a shared key", "in sharedKey"]),
+            (key.clone(), "", ["it requires a shared key", "in sharedKey"]),
+            (key.clone(), wrong, ["it rejects the login (shared_key mismatch)", "compare sharedKey"]),
+            (user.clone(), "sharedKey: sesame", ["it requires a user", "in username and password"]),
+            (user, wrong_user, ["it rejects the login (username/password mismatch)", "compare sharedKey"]),
+            (fluent_bit.clone(), "", ["it requires a shared key", "in sharedKey"]),
             (
                 fluent_bit.clone(),
                 wrong,
-                ["it closed the connection instead of letting us in", "compare sharedKey"],
+                ["it closed the connection instead of accepting the login", "compare sharedKey"],
             ),
-            (fluent_bit.clone(), "sharedKey: sesame", ["it demands a user", "in username and password"]),
+            (fluent_bit.clone(), "sharedKey: sesame", ["it requires a user", "in username and password"]),
             (
                 fluent_bit,
                 wrong_user,
-                ["it refuses the login (username/password mismatch)", "compare sharedKey"],
+                ["it rejects the login (username/password mismatch)", "compare sharedKey"],
             ),
         ],
         |(options, keys, [problem, hint])| {
@@ -209,7 +209,7 @@ fn reports_why_receiver_may_reset_on_long_message() {
         format!(r#"{{"Id":"00000000-0000-4000-8000-000000000001","Text":"{text}"}}"#)
     };
     for (options, hint) in [
-        (ForwardOptions { key: Some("sesame"), ..ForwardOptions::default() }, "it demands a shared key"),
+        (ForwardOptions { key: Some("sesame"), ..ForwardOptions::default() }, "it requires a shared key"),
         (ForwardOptions::default(), "it was sent one record of 8000"),
     ] {
         let receiver = ForwardReceiver::start(options);
@@ -281,7 +281,7 @@ fn reports_tls_errors_with_hint() {
         (
             receiver_with_tls("here.pem", ClientCertificate::Required),
             &root,
-            ["it refuses the login", "in tls.cert_file"],
+            ["it rejects the login", "in tls.cert_file"],
         ),
         (ForwardReceiver::plain(), &no_key, ["tls.cert_file", "-----BEGIN PRIVATE KEY-----"]),
         (ForwardReceiver::plain(), &encrypted, ["key is encrypted", "openssl pkey -in"]),
@@ -299,7 +299,7 @@ fn reports_connection_errors_with_hint() {
     closed.set_fault(ForwardFault::Close);
     let installation = installation(&closed, "");
     let error = output_of(&installation).check().expect_err("the receiver closes the connection").explain();
-    assert!(error.contains("it closed the connection; look into the receiver's log"), "{error}");
+    assert!(error.contains("it closed the connection; check the receiver's log"), "{error}");
     assert!(!error.contains("tls"), "{error}");
 
     let installation = Installation::new()
@@ -361,7 +361,7 @@ fn waits_for_slow_reads_and_late_acknowledgements() {
 fn resends_unacknowledged_chunks_with_same_ids() {
     in_parallel(
         [
-            (ForwardFault::NoAcks, "no acknowledgement within 1 s; see whether the receiver keeps up"),
+            (ForwardFault::NoAcks, "no acknowledgement within 1 s; check whether the receiver keeps up"),
             (ForwardFault::WrongAcks, "it acknowledged a chunk that it was not sent"),
             (ForwardFault::CloseAfterChunks(4), "it closed the connection"),
             (ForwardFault::LateAcks(Duration::from_secs(30)), "no acknowledgement within 1 s"),
@@ -595,7 +595,7 @@ fn ends_on_signal_while_receiver_hangs() {
         let run = Run::finish(child);
         run.assert_code(143).assert_line_with(&[
             "[ERROR] Output fluentd failed: 127.0.0.1:",
-            "the pass had to end before the receiver had answered; the next pass goes on from here",
+            "the pass had to end before the receiver had answered; the next pass continues from here",
         ]);
         receiver.set_fault(ForwardFault::None);
         installation.run(&[]).assert_code(0);

@@ -115,7 +115,7 @@ fn resends_unconfirmed_messages_after_reconnect() {
         installation
             .run_bare(&["-c", &config])
             .assert_code(0)
-            .assert_line_with(&["[WARN] Output graylog sends again what was not confirmed: 127.0.0.1:"]);
+            .assert_line_with(&["[WARN] Output graylog: sending unconfirmed messages again: 127.0.0.1:"]);
         let ids: BTreeSet<_> = receiver.ids().into_keys().collect();
         assert_eq!(ids, contoso.ids(FEED), "closed after {bytes} bytes");
         installation.assert_delivered_once([(contoso, FEED)]);

@@ -200,7 +200,7 @@ fn fails_when_retry_after_exceeds_retry_timeout() {
         let installation = installation(&receiver.url("/"), "retryTimeout: 5s\n    connections: 1");
         installation.run(&[]).assert_code(1).assert_line_with(&[
             "[ERROR] Output http failed: 127.0.0.1:",
-            &format!("HTTP 503, and asks to wait {seconds} s (tries: 1)"),
+            &format!("HTTP 503, and asks to wait {seconds} s (attempts: 1)"),
         ]);
         assert_eq!(receiver.requests().len(), 1);
         installation.run(&[]).assert_code(0);
@@ -222,7 +222,7 @@ fn reports_permanent_errors_with_reason_and_hint_and_without_retry() {
         (
             Reply::Response(307, vec![("Location", "http://192.0.2.1/".to_owned())], String::new()),
             "HTTP 307",
-            "a redirect is not followed",
+            "redirects are not followed",
         ),
     ] {
         let receiver = HttpReceiver::start(move |_, _| reply.clone());
@@ -259,7 +259,7 @@ fn splits_batch_after_413() {
     let installation = self::installation(&receiver.url("/"), "connections: 1");
     installation.run(&[]).assert_code(1).assert_line_with(&[
         "[ERROR] Output http failed",
-        "10 records were refused, the last one with HTTP 413 for a single record of",
+        "10 records were rejected, the last one with HTTP 413 for a single record of",
         "let the receiver accept larger bodies",
     ]);
 }
@@ -805,7 +805,7 @@ fn resends_only_documents_that_elasticsearch_rejected_as_busy() {
     installation
         .run(&[])
         .assert_code(0)
-        .assert_line_with(&["records are not taken: es_rejected_execution_exception"]);
+        .assert_line_with(&["records are not accepted: es_rejected_execution_exception"]);
     let sent = ids(&receiver.requests(), documents);
     let stored: BTreeSet<_> = index.documents.lock().expect("no panic").keys().cloned().collect();
     assert_eq!(stored, each_once(&installation).into_keys().collect());
@@ -853,7 +853,7 @@ fn sends_record_as_text_after_mapping_error() {
         assert_eq!((&text["error"]["message"], text["@timestamp"].is_string()), (&json!(reason), true));
     }
     run.assert_line_with(&[
-        "[WARN] Output http: the mapping cannot take",
+        "[WARN] Output http: the mapping rejects",
         "(document_parsing_exception, field ResultStatus): they are sent as text in event.original",
     ]);
     assert!(!run.stderr.contains("hunter2"), "{run}");
@@ -872,8 +872,8 @@ fn writes_dead_letter_when_text_is_rejected_too() {
             .created(hours_ago(1)),
     );
     installation.run(&[]).assert_code(0).assert_line_with(&[
-        "[WARN] Output http refuses ",
-        "is refused: status 400, strict_dynamic_mapping_exception",
+        "[WARN] Output http: the receiver rejects ",
+        "is rejected: status 400, strict_dynamic_mapping_exception",
         "correct the index's mapping",
     ]);
     assert_eq!(installation.known_blobs().len(), 7);
@@ -1255,7 +1255,7 @@ fn finds_record_that_causes_server_error() {
         "looking for the record that causes it",
     ]);
     run.assert_line_with(&[
-        "[WARN] Output http refuses 1 record (0000aaaa-0000-4000-8000-000000000001 of contoso",
+        "[WARN] Output http: the receiver rejects 1 record (0000aaaa-0000-4000-8000-000000000001 of contoso",
     ]);
     let accepted = ids(&receiver.accepted(), lines);
     assert!(accepted.len() == 120 && accepted.values().all(|count| *count == 1), "{accepted:?}");
@@ -1319,7 +1319,7 @@ fn counts_events_before_invalid_event_number_as_accepted() {
     installation
         .run(&[])
         .assert_code(0)
-        .assert_line_with(&["[WARN] Output http refuses 1 record (0000aaaa-"]);
+        .assert_line_with(&["[WARN] Output http: the receiver rejects 1 record (0000aaaa-"]);
     let mut expected = each_once(&installation);
     expected.remove("0000aaaa-0000-4000-8000-000000000001");
     assert_eq!(splunk.indexed(), expected.into_keys().collect::<Vec<_>>());

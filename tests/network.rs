@@ -224,7 +224,7 @@ fn reports_server_without_tls() {
 fn retries_after_cut_handshake() {
     let (proxy, installation) = (Proxy::start(ProxyBehavior::CloseTunnels(2)), behind_a_proxy());
     let run = installation.run_with_environment(&[("HTTPS_PROXY", &proxy.url(""))]);
-    run.assert_code(0).assert_line_with(&["[WARN] Retrying login for contoso", "(try 3 of 4)"]);
+    run.assert_code(0).assert_line_with(&["[WARN] Retrying login for contoso", "(attempt 3 of 4)"]);
     installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
 }
 
@@ -263,7 +263,7 @@ fn retries_and_reports_unresolvable_name() {
         installation(Simulator::start()).at(&format!("https://{name}.test")).collect("retries: 1");
     let run = installation.run(&[]);
     run.assert_code(77)
-        .assert_line_with(&["[WARN] Retrying login for contoso", "(try 2 of 2)", &name])
+        .assert_line_with(&["[WARN] Retrying login for contoso", "(attempt 2 of 2)", &name])
         .assert_line_with(&[
             "[ERROR] Authentication failed for contoso",
             &name,
@@ -290,7 +290,7 @@ fn reconnects_after_firewall_drops_connection() {
         .setting(&format!("proxy: {}", proxy.url("")))
         .collect("maxThreads: 1\n  requestTimeout: 1s");
     let run = installation.run(&[]);
-    run.assert_code(0).assert_line_with(&["[WARN] Retrying", "(try 2 of 4)", "no answer in time"]);
+    run.assert_code(0).assert_line_with(&["[WARN] Retrying", "(attempt 2 of 4)", "no answer in time"]);
     assert!(proxy.targets().len() >= 2, "no new connection: {run}");
     installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
 }

@@ -299,7 +299,7 @@ fn a_reader_of_a_pipe_that_goes_away_leaves_its_records_to_the_next_pass() {
     let run = installation.run_bare(&["-c", &config]);
     run.assert_code(1);
     assert!(
-        run.stderr.contains("its reader has gone") || run.stderr.contains("no process reads it"),
+        run.stderr.contains("its reader has closed it") || run.stderr.contains("no process reads it"),
         "{run}"
     );
     assert_eq!(installation.known_blobs(), [""; 0]);
@@ -343,6 +343,9 @@ fn standard_output_as_a_file_is_written_whatever_it_is() {
     let (installation, config) = into(Path::new("/dev/null"));
     installation.run_bare(&["-c", &config]).assert_code(0);
     let (installation, config) = into(Path::new("/dev/full"));
-    installation.run_bare(&["-c", &config]).assert_code(74).assert_line_with(&["/dev/full", "make room"]);
+    installation
+        .run_bare(&["-c", &config])
+        .assert_code(74)
+        .assert_line_with(&["/dev/full", "free some space"]);
     std::io::stdout().flush().expect("standard output");
 }

@@ -165,12 +165,12 @@ fn a_blob_whose_compression_is_broken_is_salvaged_and_kept_as_it_arrived() {
         body
     };
     let nothing_of_gzip = |_: Answer| b"nothing of gzip".to_vec();
-    let no_gzip = "not the gzip that it claims to be";
+    let no_gzip = "not the gzip data that its header declares";
     let body_of: [(_, BodyOf, _, _); 4] = [
         ("gzip", damaged, 190..210, no_gzip),
         ("GZIP", with_wrong_checksum, 400..401, no_gzip),
         ("gzip", nothing_of_gzip, 0..1, no_gzip),
-        ("br", nothing_of_gzip, 0..1, "compressed in a way that was not asked for"),
+        ("br", nothing_of_gzip, 0..1, "compressed with a method that was not requested"),
     ];
     for (coding, body_of, expected, cause) in body_of {
         let installation = Installation::new().collect("retries: 0");

@@ -35,7 +35,7 @@ fn each_transient_fault_is_tried_again_until_it_passes() {
         }
         run.assert_line_with(&[
             "[WARN] Retrying blob download for contoso audit.general blob",
-            "(try 2 of 4)",
+            "(attempt 2 of 4)",
         ]);
         run.assert_line_with(&["Blobs successful: 6 |", "Blobs retried: 1 |"]);
     });

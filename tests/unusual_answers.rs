@@ -241,7 +241,7 @@ fn a_body_that_breaks_in_a_coding_of_another_name_is_tried_again() {
     installation.simulator.fault(Requests::to(Operation::FetchBlob), never_gzip);
     let run = installation.run(&[]);
     run.assert_code(0)
-        .assert_line_with(&["[WARN] Retrying blob download", "not the gzip that it claims to be"]);
+        .assert_line_with(&["[WARN] Retrying blob download", "not the gzip data that its header declares"]);
     installation.assert_delivered_once([(&installation.contoso, FEED)]);
 }
 

@@ -200,7 +200,7 @@ pub fn hint(code: &str) -> &'static str {
         "AADSTS50034" => "the account does not exist in this directory: check tenant_id and client_id",
         "AADSTS53003" => "a Conditional Access policy blocks the app: exclude its service principal",
         "AADSTS50196" => {
-            "the app asked for too many tokens: find what else logs in as this app, and let some minutes pass"
+            "the app requested too many tokens: find out what else logs in as this app, and wait some minutes"
         }
         "AADSTS7000112" => "the app is disabled: enable it under Enterprise applications",
         _ => "",

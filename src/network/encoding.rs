@@ -22,7 +22,7 @@ const CODINGS_MAX: usize = 4;
 ///
 /// # Errors
 ///
-/// The body has a coding that was not asked for.
+/// The body has a coding that was not requested.
 pub fn reader<'a>(headers: &HeaderMap, body: impl Read + 'a) -> Result<Box<dyn Read + 'a>, NetworkError> {
     let gzips = codings(headers)?;
     let mut reader: Box<dyn Read + 'a> = Box::new(body);
@@ -45,7 +45,7 @@ fn codings(headers: &HeaderMap) -> Result<usize, NetworkError> {
             match coding.to_ascii_lowercase().as_str() {
                 "" | "identity" => {}
                 "gzip" | "x-gzip" if gzips < CODINGS_MAX => gzips += 1,
-                _ => return Err(NetworkError::Malformed("compressed in a way that was not asked for")),
+                _ => return Err(NetworkError::Malformed("compressed with a method that was not requested")),
             }
         }
     }
@@ -54,7 +54,7 @@ fn codings(headers: &HeaderMap) -> Result<usize, NetworkError> {
 
 /// An error returned when a body that should be gzip is not.
 #[derive(Debug, thiserror::Error)]
-#[error("not the gzip that it claims to be")]
+#[error("not the gzip data that its header declares")]
 pub(super) struct NotGzip;
 
 /// A reader of a body that its headers declare as compressed. A body that begins like JSON or HTML, or is empty, is read

@@ -14,7 +14,7 @@ pub enum NetworkError {
     /// The peer, or a device in between, closed the connection before the response was complete.
     #[error("{0}")]
     Disconnected(String),
-    /// The proxy refuses the request.
+    /// The proxy rejects the request.
     #[error("{0}")]
     ProxyRefused(String),
     /// The server's certificate is not trusted.
@@ -39,7 +39,7 @@ impl NetworkError {
         match self {
             Self::Unreachable(_) => "no answer",
             Self::Disconnected(_) => "the connection was closed",
-            Self::ProxyRefused(_) => "the proxy refuses the request",
+            Self::ProxyRefused(_) => "the proxy rejects the request",
             Self::UntrustedCertificate(_) => "an untrusted certificate",
             Self::Tls(_) => "TLS failed",
             Self::Malformed(what) => what,
@@ -63,7 +63,7 @@ impl NetworkError {
                 "check DNS, the firewall, and the proxy setting if there is one"
             }
             Self::ProxyRefused(_) => {
-                "give the proxy's user and password as http://user:password@host:port, and have it let this host through"
+                "give the proxy's user and password as http://user:password@host:port, and allow this host in the proxy"
             }
             Self::UntrustedCertificate(_) => {
                 "if a proxy inspects TLS, give its root certificate in ca_file; otherwise check this machine's clock \
@@ -100,7 +100,7 @@ impl NetworkError {
     /// Converts an error met while a body was read.
     pub fn from_body(peer: &str, error: io::Error) -> Self {
         if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NotGzip>) {
-            return Self::Malformed("not the gzip that it claims to be");
+            return Self::Malformed("not the gzip data that its header declares");
         }
         match ureq::Error::from(error) {
             ureq::Error::Io(error) if is_disconnection(error.kind()) => Self::Malformed("cut short"),

@@ -123,7 +123,7 @@ pub fn problem(error: &Error, name: &str) -> TlsProblem {
             | AlertDescription::AccessDenied
             | AlertDescription::HandshakeFailure,
         ) => permanent(
-            format!("it refuses the login: {text}"),
+            format!("it rejects the login: {text}"),
             "give a certificate that the receiver trusts in tls.cert_file, and its key in tls.key_file",
         ),
         _ => TlsProblem {

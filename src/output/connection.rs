@@ -137,7 +137,7 @@ impl Endpoint {
         answers.is_ok_and(|answers| answers.unwrap_or(false)).then(|| {
             ReceiverError::Permanent(self.error(
                 "it speaks TLS on this port, and tls is not configured",
-                "add tls to the output, or give the port on which the receiver takes records without TLS",
+                "add tls to the output, or give the port on which the receiver accepts records without TLS",
             ))
         })
     }
@@ -150,7 +150,7 @@ impl Endpoint {
     /// Returns the error and the hint for an error on a connection to this receiver.
     pub fn failure(&self, error: &io::Error) -> ReceiverError {
         if Cancelled::is_cause_of(error) {
-            let error = self.error(error.to_string(), "the next pass goes on from here");
+            let error = self.error(error.to_string(), "the next pass continues from here");
             return ReceiverError::Permanent(error);
         }
         if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
@@ -166,12 +166,11 @@ impl Endpoint {
             }
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => (
                 "no answer in time".to_owned(),
-                "check that the receiver runs and takes records, and the firewall on the way",
+                "check that the receiver runs and accepts records, and the firewalls in between",
             ),
-            _ if is_closed(error) => (
-                "it closed the connection".to_owned(),
-                "look into the receiver's log, and see whether it restarts",
-            ),
+            _ if is_closed(error) => {
+                ("it closed the connection".to_owned(), "check the receiver's log, and whether it restarts")
+            }
             _ => (text, "check address and port, and the network on the way"),
         };
         ReceiverError::Transient(self.error(problem, hint))
@@ -188,7 +187,7 @@ impl Endpoint {
             _ => return self.failure(error),
         };
         ReceiverError::Transient(
-            self.error(problem, "check that the receiver speaks TLS on this port, and look into its log"),
+            self.error(problem, "check that the receiver speaks TLS on this port, and its log"),
         )
     }
 
@@ -207,7 +206,7 @@ impl Endpoint {
         let name = self.expected_name();
         ServerName::try_from(name.to_owned()).map_err(|_| {
             ReceiverError::Permanent(self.error(
-                format!("{} is no name that a certificate can have", one_line(name)),
+                format!("{} is not a name that a certificate can have", one_line(name)),
                 "give the certificate's name in tls.server_name",
             ))
         })
@@ -420,7 +419,7 @@ fn is_pause(error: &io::Error) -> bool {
     matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
 }
 
-/// Returns whether the receiver, or something on the way to it, has closed the connection.
+/// Returns whether the receiver, or a proxy in front of it, has closed the connection.
 pub fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)

@@ -151,6 +151,6 @@ mod tests {
     fn a_device_that_is_full_is_an_error() {
         let mut output = output(Path::new("/dev/full"), false);
         let error = write(&mut output, "[{}]").expect_err("never any room").explain();
-        assert!(error.contains("/dev/full") && error.contains("make room"), "{error}");
+        assert!(error.contains("/dev/full") && error.contains("free some space"), "{error}");
     }
 }

@@ -107,7 +107,7 @@ impl GraylogOutput {
             };
             let text = error.explain();
             if text != logged {
-                log::warn!("Output graylog sends again what was not confirmed: {text}");
+                log::warn!("Output graylog: sending unconfirmed messages again: {text}");
                 logged = text;
             }
             if self.cancel.sleep(delay).is_err() {

@@ -1,4 +1,4 @@
-//! Records that a pass that was cut off left in its output files.
+//! Records that an interrupted pass left in its output files.
 //!
 //! - Whole records after the committed length of a file stay, because another program may have read them already. They
 //!   are **orphans**: their blobs are not known and will be collected again, and the output does not write these records
@@ -32,7 +32,7 @@ use crate::{
 pub fn recover(position: &Position) -> io::Result<Vec<u128>> {
     let Some(mut file) = find_file(position)? else {
         log::warn!(
-            "{} was rotated and is not to be found; the records of a pass that was cut off may be delivered twice",
+            "{} was rotated and cannot be found; the records of an interrupted pass may be delivered twice",
             position.path.display()
         );
         return Ok(Vec::new());
@@ -40,7 +40,7 @@ pub fn recover(position: &Position) -> io::Result<Vec<u128>> {
     let length = file.metadata()?.len();
     if length < position.length {
         log::warn!(
-            "{} was truncated by a rotation; the records of a pass that was cut off may be delivered twice",
+            "{} was truncated by a rotation; the records of an interrupted pass may be delivered twice",
             position.path.display()
         );
         return Ok(Vec::new());
@@ -71,7 +71,7 @@ pub fn recover(position: &Position) -> io::Result<Vec<u128>> {
     if end < length {
         if is_damaged {
             log::warn!(
-                "{} ends in {} bytes that are not whole records, as a power loss leaves them; they are cut off, and \
+                "{} ends in {} bytes that are not whole records, as a power loss leaves them; they are removed, and \
                  their records are collected again",
                 position.path.display(),
                 length - end

@@ -134,7 +134,7 @@ impl Special {
 
     fn error(&self, source: io::Error) -> OutputError {
         match source.kind() {
-            io::ErrorKind::BrokenPipe => self.unread("its reader has gone"),
+            io::ErrorKind::BrokenPipe => self.unread("its reader has closed it"),
             _ => FileError::new("write", &self.path, source).into(),
         }
     }
@@ -156,7 +156,7 @@ fn reader_error(path: &Path, problem: &str) -> OutputError {
     OutputError::Receiver {
         receiver: path.display().to_string(),
         problem: problem.to_owned(),
-        hint: "see to the program that reads it; its records are collected again by the next pass".to_owned(),
+        hint: "check the program that reads it; the next pass collects its records again".to_owned(),
     }
 }
 

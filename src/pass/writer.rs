@@ -176,7 +176,7 @@ struct WrittenBatch {
     gone: Vec<(FeedIndex, PendingBlob)>,
     /// The identities of its records, the outputs that they were written to, and the content that they came with.
     ids: HashMap<u128, (OutputSet, ContentHour)>,
-    /// The records that an output has from a pass that was cut off: the output, and what identifies them in its files.
+    /// The records that an output has from an interrupted pass: the output, and what identifies them in its files.
     adopted: Vec<(OutputName, u128)>,
     bytes: usize,
     ends: Option<Instant>,
@@ -538,7 +538,7 @@ impl Writer {
 /// The outputs that lack a record.
 struct Lacking {
     all: OutputSet,
-    /// Those that do not have it in a file either, from a pass that was cut off after it had written it.
+    /// Those that do not have it in a file either, from a pass that was interrupted after it had written it.
     to_write: OutputSet,
 }
 
@@ -702,7 +702,7 @@ impl Slot {
                 return Ok(true);
             }
             log::error!(
-                "{} is full: move it away; until then records that the receiver refuses are sent again by each pass",
+                "{} is full: move it away; until then records that the receiver rejects are sent again by each pass",
                 ledger.dead_letters_path(name).display()
             );
         }
@@ -715,7 +715,11 @@ impl Slot {
         let name = self.output.name();
         if let Some((records, reason)) = self.dead_letters.in_words() {
             let path = ledger.map(|ledger| ledger.dead_letters_path(name)).unwrap_or_default();
-            log::warn!("Output {name} refuses {records}, kept in {}: {}", path.display(), reason.explain());
+            log::warn!(
+                "Output {name}: the receiver rejects {records}, kept in {}: {}",
+                path.display(),
+                reason.explain()
+            );
         }
         if let Some((records, reason)) = self.rejected.in_words() {
             log::error!(

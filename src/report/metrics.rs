@@ -59,11 +59,11 @@ const FEED_GAUGES: [FeedGauge; 16] = [
     ("blobs_listed", "Distinct blobs in the listings.", |feed| feed.counts.listed),
     ("blobs_known", "Listed blobs known from an earlier pass.", |feed| feed.counts.known),
     ("blobs_downloaded", "Blobs delivered to every output.", |feed| feed.counts.delivered),
-    ("blobs_failed", "Blobs that the next pass tries again.", |feed| feed.counts.failed),
+    ("blobs_failed", "Blobs that the next pass retries.", |feed| feed.counts.failed),
     ("blobs_expired", "Blobs that can no longer be fetched.", |feed| feed.counts.gone),
     ("blobs_left", "Blobs left for a later pass.", |feed| feed.counts.left),
     ("blobs_found", "Listed blobs that were not known.", |feed| feed.counts.found()),
-    ("blobs_retried", "Blobs tried more than once.", |feed| feed.counts.retried),
+    ("blobs_retried", "Blobs that were retried.", |feed| feed.counts.retried),
     ("blobs_salvaged", "Downloaded blobs that could be read in part only and are in quarantine.", |feed| {
         feed.counts.salvaged
     }),

@@ -13,7 +13,7 @@ pub struct Counts {
     pub known: u64,
     /// Blobs that every output has accepted; they are known from now on.
     pub delivered: u64,
-    /// Blobs that the next pass tries again.
+    /// Blobs that the next pass retries.
     pub failed: u64,
     /// Blobs that have expired or disappeared: they can no longer be fetched.
     pub gone: u64,

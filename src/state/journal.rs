@@ -189,7 +189,7 @@ impl Journal {
         let found = recovered.orphans.count() - earlier;
         if found > 0 {
             log::info!(
-                "An earlier pass was cut off: {found} records are in the files already and will not be written again"
+                "An earlier pass was interrupted: {found} records are in the files already and will not be written again"
             );
         }
         Ok((Self { path, file }, recovered))
@@ -272,7 +272,7 @@ fn read(path: &Path, bytes: &[u8]) -> RecoveredJournal {
         Some(_) => {
             let copy = path.with_extension(UNREADABLE);
             log::warn!(
-                "{} is damaged or of a later version; it is copied to {}, and records of a pass that was cut off may be \
+                "{} is damaged or of a later version; it is copied to {}, and records of an interrupted pass may be \
                  delivered twice",
                 path.display(),
                 copy.display()
@@ -287,7 +287,7 @@ fn read(path: &Path, bytes: &[u8]) -> RecoveredJournal {
             // A crash tears only the last line. Before it, the file is damaged.
             if lines.next().is_some() {
                 log::warn!(
-                    "{} is damaged; records of a pass that was cut off may be delivered twice",
+                    "{} is damaged; records of an interrupted pass may be delivered twice",
                     path.display()
                 );
             }

@@ -199,7 +199,7 @@ impl KnownBlobsFile {
     fn repair(&mut self, contents: &Contents) -> Result<(), StateError> {
         for number in contents.unreadable.iter().take(LOGGED_LINES_MAX) {
             log::warn!(
-                "Line {number} of {} cannot be read; it is moved to {FILE_NAME}.unreadable, and collection goes on",
+                "Line {number} of {} cannot be read; it is moved to {FILE_NAME}.unreadable, and collection continues",
                 self.path.display()
             );
         }
@@ -229,7 +229,7 @@ impl KnownBlobsFile {
             {
                 return Err(error);
             }
-            log::warn!("{}; until then the file keeps lines that no longer count", error.explain());
+            log::warn!("{}; until then the file keeps expired lines", error.explain());
             return self.repair_end(contents);
         }
         Ok(())

@@ -73,7 +73,7 @@ pub enum StateError {
 impl Explain for StateError {
     fn hint(&self) -> &str {
         match self {
-            Self::Locked { .. } => "it is left to finish",
+            Self::Locked { .. } => "the running pass continues",
             Self::File(error) => error.hint(),
         }
     }
@@ -202,12 +202,12 @@ impl Ledger {
         self.record_ids.is_some()
     }
 
-    /// Whether an earlier pass that was cut off left records in the output files that are not adopted yet.
+    /// Whether an interrupted pass left records in the output files that are not adopted yet.
     pub fn has_orphans(&self) -> bool {
         !self.orphans.is_empty()
     }
 
-    /// Whether a record with this key stands in the output files already, left there by a pass that was cut off. Each
+    /// Whether a record with this key stands in the output files already, left there by an interrupted pass. Each
     /// is found once; it counts as adopted when the batch is committed.
     pub fn adopt(&mut self, key: u128) -> bool {
         self.orphans.adopt(key)

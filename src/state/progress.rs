@@ -81,7 +81,7 @@ pub struct Totals {
     pub blobs_found: u64,
     /// Blobs that every output has accepted.
     pub blobs_downloaded: u64,
-    /// Blobs that the next pass tries again. Each pass in which a blob fails counts it.
+    /// Blobs that the next pass retries. Each pass in which a blob fails counts it.
     pub blobs_failed: u64,
     /// Blobs that could no longer be fetched.
     pub blobs_expired: u64,

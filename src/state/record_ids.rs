@@ -306,7 +306,7 @@ impl Blocks {
 
 fn warn_of_other_version(path: &Path) {
     log::warn!(
-        "{} is of another version or damaged; it is left alone, and records that the API repeats may be delivered again",
+        "{} is of another version or damaged; it is ignored, and records that the API repeats may be delivered again",
         path.display()
     );
 }

@@ -26,8 +26,8 @@ const ONLY_IN_THE_SOURCE: [&str; 6] = [
     "let the collector's user read and write it",
     " and the others",
     "the file system is read-only: use another folder, or mount it writable",
-    "was truncated by a rotation; the records of a pass that was cut off may be delivered twice",
-    "was rotated and is not to be found; the records of a pass that was cut off may be delivered twice",
+    "was truncated by a rotation; the records of an interrupted pass may be delivered twice",
+    "was rotated and cannot be found; the records of an interrupted pass may be delivered twice",
     "was not listed in time, and the API lists only 7 days; run the collector more often",
 ];
 

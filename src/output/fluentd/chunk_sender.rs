@@ -194,7 +194,7 @@ impl ChunkSender {
         let Some(chunk) = place.and_then(|place| self.chunks.remove(place)) else {
             return Err(ReceiverError::Transient(self.endpoint.error(
                 "it acknowledged a chunk that it was not sent",
-                "see whether the receiver, or something on the way to it, mixes up connections",
+                "check whether the receiver, or a proxy in front of it, mixes up connections",
             )));
         };
         self.acknowledged.extend(chunk.record_ids);

@@ -109,7 +109,7 @@ impl Session {
             Some(message) => ack_in(endpoint, message),
             None => Err(ReceiverError::Transient(endpoint.error(
                 format!("no acknowledgement within {} s", time_max.as_secs()),
-                "see whether the receiver keeps up with what it gets, or raise ackTimeout",
+                "check whether the receiver keeps up, or raise ackTimeout",
             ))),
         }
     }
@@ -193,7 +193,7 @@ impl Session {
             // Fluent Bit closes the connection on a wrong key. If the receiver was stopped just now, the next pass succeeds.
             Err(ReceiverError::Transient(_)) if self.is_closed => {
                 return Err(ReceiverError::Permanent(endpoint.error(
-                    "it closed the connection instead of letting us in, as Fluent Bit does on a wrong shared key",
+                    "it closed the connection instead of accepting the login, as Fluent Bit does for a wrong shared key",
                     CHECK_SECURITY,
                 )));
             }
@@ -225,7 +225,7 @@ impl Session {
             Ok(_) => endpoint.missing_tls().unwrap_or_else(|| {
                 endpoint.avoid_address();
                 ReceiverError::Transient(endpoint.error(
-                    "it accepted the connection and then said nothing (no HELO)",
+                    "it accepted the connection and sent nothing (no HELO)",
                     "check that the receiver runs, and that this is the port of its forward input",
                 ))
             }),
@@ -284,7 +284,7 @@ fn ack_in(endpoint: &Endpoint, message: ServerMessage) -> Result<Vec<u8>, Receiv
     match message {
         ServerMessage::Ack(id) => Ok(id),
         ServerMessage::Helo(_) => Err(ReceiverError::Permanent(endpoint.error(
-            "it demands a shared key (a HELO came where an acknowledgement was expected)",
+            "it requires a shared key (it sent a HELO instead of an acknowledgement)",
             "give the shared_key of its <security> in sharedKey",
         ))),
         ServerMessage::Pong(pong) => Err(rejection(endpoint, &pong, CHECK_SECURITY)),
@@ -294,7 +294,7 @@ fn ack_in(endpoint: &Endpoint, message: ServerMessage) -> Result<Vec<u8>, Receiv
 fn authentication_error(endpoint: &Endpoint, pong: &Pong, settings: &config::FluentdOutput) -> ReceiverError {
     // Both receivers check the key first, so the key is right.
     if settings.username.is_none() && pong.reason.contains("username") {
-        let problem = format!("it demands a user ({})", one_line(&pong.reason));
+        let problem = format!("it requires a user ({})", one_line(&pong.reason));
         let hint = "give one of its <user>s in username and password";
         return ReceiverError::Permanent(endpoint.error(problem, hint));
     }
@@ -303,14 +303,12 @@ fn authentication_error(endpoint: &Endpoint, pong: &Pong, settings: &config::Flu
 
 fn rejection(endpoint: &Endpoint, pong: &Pong, hint: &str) -> ReceiverError {
     let reason = one_line(&pong.reason);
-    ReceiverError::Permanent(endpoint.error(format!("it refuses the login ({reason})"), hint))
+    ReceiverError::Permanent(endpoint.error(format!("it rejects the login ({reason})"), hint))
 }
 
 fn not_forward(endpoint: &Endpoint) -> OutputError {
-    endpoint.error(
-        "what it answers is not of the forward protocol",
-        "give the port of the receiver's forward input",
-    )
+    endpoint
+        .error("its answer is not in the forward protocol", "give the port of the receiver's forward input")
 }
 
 /// Returns `["PING", our name, salt, digest of the shared key, user, digest of the password]`. All elements are texts:

@@ -82,7 +82,7 @@ impl Azure {
         }
         let answer: login::TokenResponse = serde_json::from_slice(&body).map_err(|_| {
             HttpError::new(
-                "the answer to the login of output.http.azure is no token",
+                "the answer to the login of output.http.azure is not a token",
                 "check azure.login_url",
             )
         })?;
@@ -131,7 +131,7 @@ impl Format for Azure {
                 "check the rule's immutable id, the stream's name and the api-version in url, and the rule itself"
             }
             413 => TOO_LARGE,
-            429 => "lower connections; a rule takes 12,000 requests and 2 GB a minute",
+            429 => "lower connections; a rule accepts 12,000 requests and 2 GB a minute",
             _ => "compare the stream's declaration in the data collection rule with what is sent",
         };
         Some((format!("HTTP {status}: {code} {message}"), hint))

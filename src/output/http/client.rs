@@ -203,10 +203,10 @@ impl HttpClient {
             return Ok(());
         }
         let hint = format!(
-            "{}; that many records are not at fault, but the receiver or how it is configured",
+            "{}; with this many, the cause is the receiver or its configuration, not the records",
             error.hint
         );
-        let problem = format!("{rejected} records were refused, the last one with {}", error.problem);
+        let problem = format!("{rejected} records were rejected, the last one with {}", error.problem);
         Err(self.error(HttpError { problem, hint, ..error.clone() }))
     }
 
@@ -266,7 +266,7 @@ impl HttpClient {
                     format!("{} batches are not indexed after {} s", missing.len(), ack_timeout.as_secs());
                 return Err(self.error(HttpError::new(
                     problem,
-                    "look at the indexers and their queues, or raise splunk.ackTimeout; behind a load balancer, turn \
+                    "check the indexers and their queues, or raise splunk.ackTimeout; behind a load balancer, turn \
                      sticky sessions on; the next pass sends them again",
                 )));
             }
@@ -292,7 +292,7 @@ impl HttpClient {
         match self.format.accepts_probe(*status, &body) {
             Ok(true) => Ok(()),
             Ok(false) if response.is_success() => {
-                let problem = format!("HTTP {status} without what this kind of receiver answers");
+                let problem = format!("HTTP {status} without the answer of this kind of receiver");
                 let unknown = HttpError::new(problem, "check url and format");
                 let outcome = self.format.outcome_of_success(&HttpBatch::default(), *status, &body);
                 Err(self.error(if let BatchOutcome::Failed(error) = outcome { error } else { unknown }))
@@ -425,7 +425,7 @@ impl HttpClient {
                 Some(after) => format!(", and asks to wait {} s", after.as_secs()),
                 None => String::new(),
             };
-            let problem = format!("{}{wish} (tries: {})", error.problem, attempts.failed);
+            let problem = format!("{}{wish} (attempts: {})", error.problem, attempts.failed);
             return Ok(Some(HttpError { problem, ..error }));
         }
         let problem = redact::secrets(&error.problem);
@@ -447,7 +447,7 @@ impl HttpClient {
 
     /// Returns the error for a pass that has to end.
     pub fn cancelled(&self, cancelled: Cancelled) -> OutputError {
-        let hint = "the next pass goes on from here".to_owned();
+        let hint = "the next pass continues from here".to_owned();
         OutputError::Receiver { receiver: self.name.clone(), problem: cancelled.to_string(), hint }
     }
 

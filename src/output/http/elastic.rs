@@ -143,7 +143,7 @@ impl Format for Elastic {
             403 => "give the key the privileges create_doc and auto_configure on the index",
             404 => "check url and elastic.index: there is no such index",
             400 if error.is_about_the_index() => INDEX_HINT,
-            _ => "look into the log of Elasticsearch",
+            _ => "check the log of Elasticsearch",
         };
         let quoted = if error.is_about_the_index() { format!(", {}", error.reason) } else { String::new() };
         Some((format!("HTTP {status}: {}{quoted}", one_line(&error.r#type)), hint))
@@ -181,7 +181,7 @@ impl Format for Elastic {
         }
         if items.len() != batch.len() {
             let problem = "the answer does not name each record";
-            return BatchOutcome::Failed(HttpError::transient(problem, "look into the log of Elasticsearch"));
+            return BatchOutcome::Failed(HttpError::transient(problem, "check the log of Elasticsearch"));
         }
         let (mut outcomes, mut busy, mut as_text) = (RecordOutcomes::default(), None, Vec::new());
         for (record, BulkItem { create }) in batch.records(FRAMING).zip(items) {
@@ -210,8 +210,8 @@ impl Format for Elastic {
         warn_of_texts(&as_text, batch.len());
         outcomes.error = busy.map(|why| {
             let count = outcomes.rest.len() - as_text.len();
-            let problem = format!("{count} of {} records are not taken: {}", batch.len(), one_line(&why));
-            HttpError::transient(problem, "give the cluster time, or lower connections")
+            let problem = format!("{count} of {} records are not accepted: {}", batch.len(), one_line(&why));
+            HttpError::transient(problem, "wait until the cluster has recovered, or lower connections")
         });
         BatchOutcome::Mixed(outcomes)
     }
@@ -235,7 +235,7 @@ impl Format for Elastic {
             let is_accepted =
                 matches!(status, 200..=299 | 409) || (status == 400 && !error.is_about_the_index());
             if !is_accepted {
-                let problem = format!("a document is refused: status {status}, {}", error.in_full());
+                let problem = format!("a document is rejected: status {status}, {}", error.in_full());
                 return Err(HttpError::new(problem, rejection_hint(status, &error)));
             }
         }
@@ -247,7 +247,7 @@ const INDEX_HINT: &str = "correct the index, its templates or the pipeline; the 
 
 fn rejection(record: &str, status: u16, error: &Error) -> HttpError {
     let summary = if error.is_about_the_index() { error.in_full() } else { error.summary() };
-    let problem = format!("record {} is refused: status {status}, {summary}", id_of(record));
+    let problem = format!("record {} is rejected: status {status}, {summary}", id_of(record));
     HttpError::new(problem, rejection_hint(status, error))
 }
 
@@ -266,7 +266,7 @@ fn rejection_hint(status: u16, error: &Error) -> &'static str {
 fn warn_of_texts(as_text: &[String], count: usize) {
     if let Some(first) = as_text.first() {
         log::warn!(
-            "Output http: the mapping cannot take {} of {count} records, such as {first}: they are sent as text in \
+            "Output http: the mapping rejects {} of {count} records, such as {first}: they are sent as text in \
              event.original",
             as_text.len(),
         );

@@ -181,7 +181,7 @@ impl HttpOutput {
         if let (Some(senders), Some(client)) = (&mut self.senders, self.client.clone()) {
             senders.wait_after_error();
             if let Err(error) = self.wait_for_acks(&client) {
-                log::debug!("Output http: not all that was accepted is safe: {}", error.explain());
+                log::debug!("Output http: some accepted records are not confirmed: {}", error.explain());
             }
             failed.accepted_ids = self.senders.as_mut().map_or_else(Vec::new, SenderPool::take_accepted);
         }

@@ -83,7 +83,7 @@ impl HttpError {
             | NetworkError::ProxyRefused(_)
             | NetworkError::UntrustedCertificate(_) => error.hint(),
             NetworkError::Disconnected(_) => CERTIFICATE_HINT,
-            NetworkError::Malformed(_) => "look into the receiver's log",
+            NetworkError::Malformed(_) => "check the receiver's log",
         };
         let is_cut = matches!(error, NetworkError::Disconnected(_));
         Self { is_transient: error.is_transient(), is_cut, ..Self::new(problem, hint) }
@@ -148,19 +148,19 @@ pub fn is_web_page(status: u16, headers: &HeaderMap, body: &[u8]) -> bool {
 
 /// A receiver that requires a client certificate sends an alert, or just closes the connection.
 const CERTIFICATE_HINT: &str =
-    "look into the receiver's log; over TLS it may want a certificate of ours: give it in tls.cert_file";
+    "check the receiver's log; over TLS it may require a client certificate: give one in tls.cert_file";
 
 fn hint(status: u16) -> &'static str {
     match status {
         300..=399 => {
-            "give the URL that it redirects to as url: a redirect is not followed, because the headers would go along"
+            "set url to the URL that it redirects to: redirects are not followed, because the headers would be sent there"
         }
-        401 | 403 => "check the token in headers or header_files, and what it may do",
+        401 | 403 => "check the token in headers or header_files, and its permissions",
         404 | 405 => "check url",
-        415 => "check format, and whether the receiver takes compress: gzip",
-        408 | 429 => "give the receiver time, or lower connections",
-        500.. => "look into the receiver's log",
-        _ => "check format, and what the receiver wants",
+        415 => "check format, and whether the receiver accepts compress: gzip",
+        408 | 429 => "wait until the receiver has recovered, or lower connections",
+        500.. => "check the receiver's log",
+        _ => "check format, and what the receiver expects",
     }
 }
 

@@ -111,9 +111,9 @@ impl Format for Splunk {
             }
             14 => "the token has indexer acknowledgement off: turn it on there, or remove splunk.channel",
             16 => "give the token in the header Authorization: Splunk TOKEN, and not in url",
-            9 | 18..=20 | 22 | 26 => "its queues are full: give the indexers time, or more of them",
-            23 => "it is shutting down: give it time",
-            _ => "look into splunkd.log for HttpInputDataHandler",
+            9 | 18..=20 | 22 | 26 => "its queues are full: wait until they have room, or add indexers",
+            23 => "it is shutting down: wait until it has restarted",
+            _ => "check splunkd.log for HttpInputDataHandler",
         };
         Some((format!("HTTP {status}: {text}"), hint))
     }

@@ -208,7 +208,7 @@ impl Scheduler<'_> {
         let seconds = delay.as_secs_f64();
         let of = of_blob(blob);
         self.line_limit.write(key, blob, |what| {
-            format!("{what}{of} in {seconds:.1} s (try {number} of {number_max}): {error}")
+            format!("{what}{of} in {seconds:.1} s (attempt {number} of {number_max}): {error}")
         });
         Some(now + delay)
     }

@@ -89,7 +89,7 @@ impl Scheduler<'_> {
             if matches!(self.stop, None | Some(Stop::Stragglers)) {
                 let phrase = if is_listed { "Blob download failed" } else { "Listing failed" };
                 let (label, (tenant, name)) = (self.feeds.label(feed), self.feeds.names(feed));
-                log::error!(tenant, feed = name; "{phrase} for {label}: {cause}; the next pass goes on from here");
+                log::error!(tenant, feed = name; "{phrase} for {label}: {cause}; the next pass continues from here");
             }
             state.last_error = Some(cause);
         }
@@ -169,10 +169,10 @@ impl Scheduler<'_> {
 /// Why a pass ends early.
 pub(super) fn reason_of(stop: Stop) -> &'static str {
     match stop {
-        Stop::Deadline => "globalTimeout is over",
+        Stop::Deadline => "globalTimeout has passed",
         Stop::Interrupted => "SIGINT",
         Stop::Terminated => "SIGTERM",
-        Stop::Stragglers => "Everything else has been done for an interval",
+        Stop::Stragglers => "Only unfinished requests have been left for an interval",
         Stop::Writer => "No output is left",
         Stop::State => "The state failed",
     }

@@ -138,8 +138,8 @@ impl PageRequest {
         Self { period, is_corrected: true, first_url: url.clone(), url, number: 1, seen: Vec::new(), ..self }
     }
 
-    /// Returns the request for the same page, because it has more blobs than may wait. `None` if it was accepted in part too
-    /// often.
+    /// Returns the request for the same page, because it has more blobs than may be pending. `None` if it was accepted
+    /// in part too often.
     pub(super) fn for_the_rest(mut self) -> Option<Self> {
         self.accepted_in_part += 1;
         (self.accepted_in_part <= PARTS_MAX).then_some(self)
@@ -288,7 +288,7 @@ impl Listing {
         }
         if is_thin && self.thin_pages.is_endless {
             let pages = self.thin_pages.number;
-            return Next::Endless(format!("{pages} pages in a row brought next to nothing new"));
+            return Next::Endless(format!("{pages} consecutive pages brought almost nothing new"));
         }
         if page.number == PAGES_BEFORE_SPLIT && !page.is_split {
             let window = page.window;

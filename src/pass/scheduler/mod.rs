@@ -413,7 +413,10 @@ impl<'a> Scheduler<'a> {
             return;
         }
         self.stop = Some(stop);
-        log::warn!("{}: the pass takes no new work; the next one goes on from here", finish::reason_of(stop));
+        log::warn!(
+            "{}: the pass starts no new work; the next one continues from here",
+            finish::reason_of(stop)
+        );
         for attempt in self.queue.remove(|_| true) {
             self.leave(attempt.task);
         }

@@ -195,7 +195,7 @@ impl Scheduler<'_> {
             match request.for_the_rest() {
                 Some(rest) => {
                     let (label, (tenant, name)) = (self.feeds.label(feed), self.feeds.names(feed));
-                    log::debug!(tenant, feed = name; "A page for {label} has more blobs than may wait");
+                    log::debug!(tenant, feed = name; "A page for {label} has more blobs than may be pending");
                     self.enqueue(Attempt::first(Task::ListPage(feed, rest)));
                     self.enqueue_downloads(feed, blobs);
                 }

@@ -699,7 +699,7 @@ fn a_listing_without_end_is_cut_by_number_when_its_pages_bring_next_to_nothing()
         let (pages, _, error) = list_without_end(Duration::ZERO, blobs);
         assert_eq!(pages, THIN_PAGES_MAX + 1, "the other part of the window ends at its next page");
         let error = error.expect("a cause");
-        assert!(error.contains("200 pages in a row brought next to nothing new"), "{error}");
+        assert!(error.contains("200 consecutive pages brought almost nothing new"), "{error}");
     }
 }
 
