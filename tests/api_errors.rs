@@ -112,7 +112,7 @@ fn each_documented_error_has_its_reaction_and_a_message_to_act_on() {
         let asked = fault.fired();
         assert!((tries..=tries * 2).contains(&asked), "{error:?}: asked {asked} times");
 
-        installation.simulator.heal();
+        installation.simulator.remove_faults();
         let run = installation.run_bare(&["-c", "one-feed.yaml"]);
         assert_eq!(run.code, Some(0), "the pass after {error:?}: {run}");
         let gone = u64::from(code == 0);

@@ -195,7 +195,7 @@ fn nothing_expires_as_long_as_no_answer_has_a_date() {
     let line = format!("x,2020-01-01T00:00:00Z,{CONTOSO},{FEED}");
     fs::write(installation.path("state/known_blobs"), format!("{line}\n")).expect("a file");
 
-    installation.simulator.heal();
+    installation.simulator.remove_faults();
     for operation in [Operation::Login, Operation::ListSubscriptions, Operation::ListContent] {
         without_dates(&installation, Requests::to(operation).always());
     }
@@ -207,7 +207,7 @@ fn nothing_expires_as_long_as_no_answer_has_a_date() {
     assert!(!run.stderr.contains("Blob gone"), "{run}");
     assert_eq!(installation.known_blobs(), [line.as_str()]);
 
-    installation.simulator.heal();
+    installation.simulator.remove_faults();
     fs::write(&path, format!("{before}\"contentExpiration\":\"{expired}\"{after}")).expect("a file");
     installation.run(&[]).assert_line_with(&["[ERROR] Blob gone", blob.content_id(), "it expired at"]);
     assert_eq!(installation.known_blobs().len(), 1, "the expired line makes place for that of the gone blob");
@@ -326,7 +326,7 @@ fn outages_of_any_length_double_nothing_that_is_repeated_within_a_day() {
         }
         let run = installation.run(&[]);
         assert!(matches!(run.code, Some(0 | 1)), "{run}");
-        installation.simulator.heal();
+        installation.simulator.remove_faults();
     }
     installation.simulator.set_clock_skew(SignedDuration::from_mins(now + 2));
     installation.run(&[]).assert_code(0);

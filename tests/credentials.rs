@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use simulator::{NewBlob, Operation, Seen, Tenant, TenantSettings};
+use simulator::{LoggedRequest, NewBlob, Operation, Tenant, TenantSettings};
 
 use crate::support::{CONTOSO, Installation, Run, hours_ago, set_mode};
 
@@ -140,7 +140,7 @@ fn each_login_has_an_assertion_of_its_own() {
     }
     let logins = installation.simulator.requests_to(Operation::Login);
     let assertion =
-        |seen: &Seen| seen.request.form().into_iter().find(|(name, _)| name == "client_assertion");
+        |seen: &LoggedRequest| seen.request.form().into_iter().find(|(name, _)| name == "client_assertion");
     let assertions: Vec<_> = logins.iter().filter_map(assertion).collect();
     assert_eq!(assertions.len(), 2);
     assert_ne!(assertions[0], assertions[1]);

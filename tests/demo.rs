@@ -150,7 +150,7 @@ fn contoso(simulator: &Simulator) -> Tenant {
 }
 
 fn configuration(tenant: &Tenant, url: &str, folder: &Path) -> String {
-    let TenantSettings { id, client_id, secret, .. } = tenant.settings_now();
+    let TenantSettings { id, client_id, secret, .. } = tenant.current_settings();
     let folder = folder.display();
     format!(
         r#"tenants:

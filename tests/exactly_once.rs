@@ -249,7 +249,7 @@ fn a_signal_ends_a_pass_in_order_even_when_requests_hang() {
         assert_eq!(installation.delivered_ids().len(), 27);
         assert_eq!(installation.known_blobs().len(), 9);
 
-        installation.simulator.heal();
+        installation.simulator.remove_faults();
         installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 1 | Blobs successful: 1"]);
         installation.assert_delivered_once([(contoso, FEED)]);
     });
@@ -383,7 +383,7 @@ fn what_a_killed_pass_listed_is_not_forgotten_however_long_ago() {
     let child = start(&installation);
     assert!(installation.simulator.wait_for(1, Operation::FetchBlob, WAIT_MAX));
     kill(child);
-    installation.simulator.heal();
+    installation.simulator.remove_faults();
     installation.run(&[]).assert_code(0);
     installation.assert_delivered_once([(contoso, FEED)]);
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
-use simulator::{ApiError, CONTENT_TYPES, Fault, NewBlob, Operation, Planted, Requests, Tenant};
+use simulator::{ApiError, CONTENT_TYPES, Fault, NewBlob, Operation, PlantedFault, Requests, Tenant};
 
 use crate::support::{FABRIKAM, Installation, hours_ago};
 
@@ -21,7 +21,7 @@ struct Case {
     error: String,
     operation: Operation,
     tenant: Tenant,
-    fault: Planted,
+    fault: PlantedFault,
 }
 
 impl Case {
@@ -108,7 +108,7 @@ fn each_error_of_each_request_stops_what_the_request_was_about_and_nothing_else(
             }
         }
     }
-    installation.simulator.heal();
+    installation.simulator.remove_faults();
     installation.run(&[]);
     let delivered: BTreeSet<String> = installation.delivered_ids().into_keys().collect();
     for case in cases.iter().filter(|case| !may_succeed(&case.error, case.operation)) {
@@ -235,7 +235,7 @@ fn a_start_is_remembered_by_a_pass_that_is_killed() {
     assert!(is_remembered(), "the starts are in the journal within a minute");
     child.kill().expect("a running program");
     child.wait().expect("a child");
-    installation.simulator.heal();
+    installation.simulator.remove_faults();
     for content_type in CONTENT_TYPES {
         installation.contoso.set_subscription(content_type, None);
     }
@@ -336,7 +336,7 @@ fn a_tenant_that_is_throttled_for_long_does_not_keep_the_lock() {
         status.stdout.contains("fabrikam") && status.stdout.contains("2 s after the rest of the pass"),
         "{status}"
     );
-    installation.simulator.heal();
+    installation.simulator.remove_faults();
     installation.run(&[]).assert_code(0);
     installation.assert_delivered_once([(&installation.contoso, FEED), (&fabrikam, FEED)]);
 }

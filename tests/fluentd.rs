@@ -83,7 +83,7 @@ fn receiver_with_tls(name: &str, client_certificate: ClientCertificate) -> Forwa
 fn output_of(installation: &Installation) -> FluentdOutput {
     let path = installation.config_file();
     let sources = Sources { file: &path, credentials: None, environment: &|_| None, with_secrets: true };
-    let config = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config;
+    let config = config::load(&sources).unwrap_or_else(|error| panic!("{error}")).config;
     FluentdOutput::new(&config.output.fluentd.expect("the output"), &CancelToken::default())
 }
 

@@ -531,7 +531,7 @@ fn logs_no_record_and_no_token_that_receiver_quotes() {
         let receiver = HttpReceiver::start(move |request, _| {
             let record = request.body.lines().next().unwrap_or_default();
             let (user, token) = (field(record, "UserId"), request.headers["authorization"].clone());
-            Reply::json(status, format!("bad value '{user}' in UserId, says {token}"))
+            Reply::json(status, format!("bad value '{user}' in UserId of {token}"))
         });
         let options = "retryTimeout: 1s\n    headers: { Authorization: Bearer keep-it-secret }";
         let installation = installation(&receiver.url("/"), options);
@@ -1098,7 +1098,7 @@ fn reports_tls_errors_over_http_with_hint() {
 fn check_error(installation: &Installation) -> Option<String> {
     let path = installation.config_file();
     let sources = Sources { file: &path, credentials: None, environment: &|_| None, with_secrets: true };
-    let config = config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}")).config;
+    let config = config::load(&sources).unwrap_or_else(|error| panic!("{error}")).config;
     let mut outputs = output::open(&config, &CancelToken::default());
     let http = outputs.iter_mut().find(|output| output.name() == OutputName::Http).expect("an HTTP output");
     http.check().err().map(|error| error.explain())

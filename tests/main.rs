@@ -1,7 +1,7 @@
-//! The collector's tests, by behaviour. Most run the real program against the simulator, in an installation of their
-//! own, and compare what was delivered with what was served, record by record.
+//! The tests of the collector, one module for each topic. Most run the real program against the simulator, each in its own
+//! installation, and compare the delivered records with those that were served.
 
-#![allow(clippy::print_stderr, reason = "a failure shows the seed or the fault that led to it")]
+#![allow(clippy::print_stderr, reason = "a failed test prints its seed or its fault")]
 
 mod support;
 

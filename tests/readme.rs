@@ -207,7 +207,7 @@ fn the_demo_and_its_picture_hold_what_they_show() {
     run.assert_line("[INFO] Done! Blobs found: 100 | Blobs successful: 100 | Logs saved: 4000")
         .assert_line("[WARN] No new blobs found");
 
-    if picture::is_asked_for() {
+    if picture::is_requested() {
         let both = Command::new("sh").args(["-c", "exec \"$0\" 2>&1"]).arg(demo()).output().expect("a shell");
         let lines = shown(&String::from_utf8(both.stdout).expect("the demo writes UTF-8"));
         let lines: Vec<_> = lines.iter().map(|line| (colour(line), line.as_str())).collect();

@@ -12,7 +12,7 @@ use std::{
 
 use jiff::SignedDuration;
 use serde_json::Value;
-use simulator::{Fault, NewBlob, Operation, Quota, Requests, RetryAfter, Seen};
+use simulator::{Fault, LoggedRequest, NewBlob, Operation, Quota, Requests, RetryAfter};
 
 use crate::support::{
     CONTOSO, Installation, hours_ago,
@@ -33,7 +33,7 @@ fn installation(blobs: usize) -> Installation {
 }
 
 /// The time from the first throttled request to the one after it.
-fn wait_after_throttling(seen: &[Seen]) -> SignedDuration {
+fn wait_after_throttling(seen: &[LoggedRequest]) -> SignedDuration {
     let throttled = seen.iter().position(|seen| seen.status == Some(429)).expect("a throttled request");
     seen[throttled + 1].request.at.duration_since(seen[throttled].request.at)
 }

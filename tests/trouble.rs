@@ -72,7 +72,7 @@ fn a_blob_that_fails_for_good_is_reported_and_comes_with_a_later_pass() {
         let delivered = installation.delivered_ids();
         assert!(blob.ids().iter().all(|id| !delivered.contains_key(id)), "{name}: a part was delivered");
 
-        installation.simulator.heal();
+        installation.simulator.remove_faults();
         installation.run(&[]).assert_code(0).assert_line_with(&["Blobs found: 1 | Blobs successful: 1"]);
         installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
     }
@@ -103,7 +103,7 @@ fn the_token_goes_nowhere_but_to_the_api() {
         "no token was sent there",
     ]);
 
-    simulator.heal();
+    simulator.remove_faults();
     let next = format!("{}/api/v1.0/next", elsewhere.url());
     simulator.fault(Requests::to(Operation::ListContent).always(), Fault::next_page(&next));
     let run = installation.run(&[]);
@@ -113,7 +113,7 @@ fn the_token_goes_nowhere_but_to_the_api() {
         "no token was sent there",
     ]);
 
-    simulator.heal();
+    simulator.remove_faults();
     simulator.fault(
         Requests::to(Operation::ListContent).times(1),
         Fault::redirect(302, &format!("{}/elsewhere", elsewhere.url())),
@@ -121,7 +121,7 @@ fn the_token_goes_nowhere_but_to_the_api() {
     installation.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Listing failed", "redirects to"]);
     assert_eq!(elsewhere.connections(), 0);
 
-    simulator.heal();
+    simulator.remove_faults();
     installation.run(&[]).assert_code(0);
     installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
 }

@@ -121,7 +121,7 @@ fn a_page_of_a_gateway_is_named_by_its_title() {
             &format!("HTTP {status} a proxy or gateway answered with the page \"Guest Wi-Fi & you\""),
             "check the proxy, firewall or network sign-in page between this machine and Microsoft",
         ]);
-        installation.simulator.heal();
+        installation.simulator.remove_faults();
         installation.run(&[]).assert_code(0);
         installation.assert_delivered_once([(&installation.contoso, FEED)]);
     }
@@ -180,7 +180,7 @@ fn a_loop_of_pages_is_noticed_and_its_feed_alone_fails() {
         let status = installation.run(&["status"]);
         assert!(status.stdout.contains("form a loop"), "{name}: {status}");
 
-        installation.simulator.heal();
+        installation.simulator.remove_faults();
         installation.run(&["--hours", "1"]).assert_code(0);
         installation.assert_delivered_once([(contoso, FEED), (contoso, OTHER_FEED)]);
     }
@@ -264,7 +264,7 @@ fn a_body_that_claims_to_be_compressed_and_is_text_is_read_as_it_is() {
         let page = "<!DOCTYPE html><html><head><title>Guest Wi-Fi</title></head></html>";
         Answer::json(200, page).with_header("Content-Encoding", "gzip")
     });
-    installation.simulator.heal();
+    installation.simulator.remove_faults();
     installation.simulator.fault(Requests::to(Operation::Login).always(), page);
     installation.run(&[]).assert_code(77).assert_line_with(&["answered with the page \"Guest Wi-Fi\""]);
 }

@@ -1,5 +1,5 @@
-"""A forward receiver that decodes with Python's msgpack. Says on which port it listens, and then each event that it gets,
-a line each; acknowledges a chunk after that."""
+"""A forward receiver that decodes with Python's msgpack. It prints the port that it listens on, and then each event that it
+receives, one per line. It acknowledges a chunk after it has printed its events."""
 
 import gzip
 import json

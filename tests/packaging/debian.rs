@@ -109,7 +109,7 @@ test "$(cat /var/log/office365/* | wc -l)" = 3
 fn installing_upgrading_removing_and_purging_it_lose_nothing() {
     let installation = Installation::new();
     installation.contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(2)));
-    let settings = installation.contoso.settings_now();
+    let settings = installation.contoso.current_settings();
     let urls = format!("  - login_url: {0}\n    api_url: {0}\n    tenant_id", installation.simulator.url());
     let config = text("config/config.service.yaml").replace("YOUR-CLIENT-ID", &settings.client_id);
     let config = filled_in(&config).replace("  - tenant_id", &urls);

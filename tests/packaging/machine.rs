@@ -33,7 +33,7 @@ impl Machine {
         let program = machine.path("usr/bin/office_audit_log_collector");
         fs::create_dir_all(machine.path("usr/bin")).expect("a folder");
         fs::copy(env!("CARGO_BIN_EXE_office_audit_log_collector"), program).expect("a copy");
-        let secret = installation.contoso.settings_now().secret;
+        let secret = installation.contoso.current_settings().secret;
         let machine = machine
             .with("etc/office365-collector/config.yaml", &config)
             .with("etc/office365-collector/client_secret", &secret)

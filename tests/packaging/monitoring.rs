@@ -137,7 +137,7 @@ fn the_picture_shows_what_status_prints() {
     let shown: String =
         status().lines().map(|line| line.chars().take(COLUMNS).collect::<String>() + "\n").collect();
     let picture = draw(&shown);
-    if picture::is_asked_for() {
+    if picture::is_requested() {
         picture::replace(PICTURE, &picture);
     }
     assert!(

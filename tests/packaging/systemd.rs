@@ -134,7 +134,7 @@ fn a_timer_starts_passes_that_work_within_the_sandbox_of_the_service() {
     let installation = Installation::new().setting("interval: 2s");
     let contoso = &installation.contoso;
     contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(3)));
-    let secret = contoso.settings_now().secret;
+    let secret = contoso.current_settings().secret;
     let printed = installation.run(&["schedule", "systemd"]).stdout;
     let (service, timer) =
         printed.split_once("\n# /etc/systemd/system/office365-collector.timer\n").expect("both");

@@ -1,4 +1,4 @@
-//! Pages of documentation, taken apart, and what a reader does with them.
+//! The pages of the documentation, and an installation as a reader sets it up.
 
 use std::{
     fs,
@@ -13,14 +13,14 @@ use super::{CONTOSO, Installation, SECRET, hours_ago, set_mode};
 
 pub const PROGRAM: &str = "office_audit_log_collector";
 
-/// A page, in Markdown.
+/// A page in Markdown.
 pub struct Page {
-    /// Its path from the repository's folder on.
+    /// The path, relative to the repository.
     pub name: String,
     pub text: String,
 }
 
-/// A file of the repository.
+/// Returns the path of a file of the repository.
 pub fn repository(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
@@ -31,12 +31,12 @@ impl Page {
         Self { name: name.to_owned(), text }
     }
 
-    /// Those of `docs/` and the folders in it, by name.
+    /// Reads all pages below `docs/`, sorted by name.
     pub fn all() -> Vec<Self> {
         let mut pages = Vec::new();
         let mut folders = vec!["docs".to_owned()];
         while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(repository(&folder)).expect("a folder") {
+            for entry in fs::read_dir(repository(&folder)).expect("a readable folder") {
                 let entry = entry.expect("a readable folder");
                 let name = format!("{folder}/{}", entry.file_name().display());
                 if entry.path().is_dir() {
@@ -50,15 +50,15 @@ impl Page {
         pages
     }
 
-    /// The texts of the code blocks of this language, with nothing else said of them, in order.
+    /// The code blocks with exactly this info string, in order.
     pub fn blocks(&self, language: &str) -> Vec<&str> {
-        self.all_blocks().into_iter().filter(|(said, _)| *said == language).map(|(_, block)| block).collect()
+        self.all_blocks().into_iter().filter(|(info, _)| *info == language).map(|(_, block)| block).collect()
     }
 
-    /// All code blocks: what is said of each behind the opening fence, and its text.
+    /// All code blocks: the info string, which follows the opening fence, and the text.
     pub fn all_blocks(&self) -> Vec<(&str, &str)> {
         let fenced = self.text.split("```").skip(1).step_by(2);
-        fenced.map(|block| block.split_once('\n').expect("a block has lines")).collect()
+        fenced.map(|block| block.split_once('\n').expect("a code block has lines")).collect()
     }
 
     /// The text without its code blocks.
@@ -66,7 +66,7 @@ impl Page {
         self.text.split("```").step_by(2).collect()
     }
 
-    /// The rows of the table below this heading row, each as its cells.
+    /// The rows of the table with this heading, each as its cells.
     pub fn table(&self, heading: &str) -> Vec<Vec<&str>> {
         let below = self.text.lines().skip_while(|line| !line.starts_with(heading)).skip(2);
         let rows: Vec<Vec<_>> = below
@@ -77,18 +77,18 @@ impl Page {
         rows
     }
 
-    /// What is between single backquotes, each within one line.
+    /// The texts between single backquotes, each within one line.
     pub fn quoted(&self) -> Vec<String> {
         let prose = self.prose();
         let quoted = prose.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
         quoted.map(str::to_owned).collect()
     }
 
-    /// Fails for each link that leads to no file and to no heading.
+    /// Asserts that each link leads to a file and, if it names one, to a heading.
     #[track_caller]
     pub fn assert_links_lead_somewhere(&self) {
         let path = repository(&self.name);
-        let folder = path.parent().expect("a folder");
+        let folder = path.parent().expect("a readable folder");
         let prose = self.prose();
         for link in prose.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.starts_with("https://") {
@@ -110,18 +110,18 @@ impl Page {
     }
 }
 
-/// `## Nothing is collected` → `nothing-is-collected`, as forges name headings in links.
+/// Returns the name of a heading in links: `## Nothing is collected` → `nothing-is-collected`, as on GitHub.
 fn anchor(line: &str) -> Option<String> {
     let title = line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' ')?;
-    let kept = title
+    let anchor = title
         .to_lowercase()
         .chars()
         .filter(|character| character.is_alphanumeric() || " -_".contains(*character))
         .collect::<String>();
-    Some(kept.replace(' ', "-"))
+    Some(anchor.replace(' ', "-"))
 }
 
-/// With the three values that a reader fills in.
+/// Replaces the three placeholders that a reader replaces.
 pub fn filled_in(text: &str) -> String {
     let TenantSettings { client_id, .. } = TenantSettings::new(CONTOSO);
     text.replace("YOUR-TENANT-ID", CONTOSO)
@@ -129,10 +129,10 @@ pub fn filled_in(text: &str) -> String {
         .replace("YOUR-CLIENT-SECRET", SECRET)
 }
 
-/// Loads a configuration that a page shows, with the files of secrets that it names.
+/// Loads a configuration of a page. Its files of secrets exist.
 #[track_caller]
 pub fn load(text: &str) -> Loaded {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a readable folder");
     let secret = folder.path().join("secret");
     fs::write(&secret, "a-secret\n").expect("a file");
     set_mode(&secret, 0o600);
@@ -150,10 +150,10 @@ pub fn load(text: &str) -> Loaded {
         _ => Some("from-the-environment".to_owned()).filter(|_| text.contains(&format!("${{{name}}}"))),
     };
     let sources = Sources { file: &path, credentials: None, environment: &environment, with_secrets: true };
-    config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}\n{text}"))
+    config::load(&sources).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// A line of a configuration; if it names a file that is read when the configuration is, with this one instead.
+/// Returns a line of a configuration. If it names a file that is read with the configuration, it names this file instead.
 fn with_file(line: &str, file: &Path) -> String {
     const KEYS: [&str; 6] =
         ["client_secret_file:", "cert_file:", "key_file:", "ca_file:", "header_files:", "certificate:"];
@@ -167,8 +167,8 @@ fn with_file(line: &str, file: &Path) -> String {
     parts.join("\"")
 }
 
-/// An installation as a reader has it: this configuration, filled in, as `config/config.yaml`, and contoso with
-/// something in each feed.
+/// An installation as a reader has it: contoso with a blob in each feed, and this configuration as `config/config.yaml`, with
+/// its placeholders replaced.
 pub fn reader(config: &str) -> Installation {
     let installation = Installation::new();
     for content_type in CONTENT_TYPES {
@@ -177,15 +177,15 @@ pub fn reader(config: &str) -> Installation {
     let url = installation.simulator.url();
     let simulated = format!("tenants:\n  - login_url: {url}\n    api_url: {url}\n    ");
     let config = filled_in(config).replace("tenants:\n  - ", &simulated);
-    fs::create_dir(installation.path("config")).expect("a folder");
+    fs::create_dir(installation.path("config")).expect("a readable folder");
     fs::write(installation.path("config/config.yaml"), config).expect("a file");
     installation
 }
 
-/// Runs a block of shell commands, the first failure ends it.
+/// Runs shell commands until one fails.
 pub fn shell(installation: &Installation, script: &str) -> Output {
     let program = Path::new(env!("CARGO_BIN_EXE_office_audit_log_collector"));
-    let folder = program.parent().expect("a folder").display();
+    let folder = program.parent().expect("a readable folder").display();
     let shell = Command::new("sh")
         .args(["-ec", script])
         .current_dir(installation.path(""))

@@ -1,12 +1,12 @@
-//! Pictures of a terminal for the documentation: SVG without fonts, scripts or links, its text as text.
+//! Pictures of a terminal for the documentation, in SVG. They contain the text, and no fonts, scripts or links.
 //!
-//! A dark rectangle is drawn behind the text, so that a picture can be read on a light and on a dark page.
+//! The background is dark, so that a picture can be read on a light and on a dark page.
 
 use std::{env, fmt::Write, fs};
 
 use super::documents::repository;
 
-/// Colours of a line.
+// The colours of lines.
 pub const PROMPT: &str = "#8ab4f8";
 pub const HEADING: &str = "#fdd663";
 pub const PLAIN: &str = "#e8eaed";
@@ -48,8 +48,8 @@ pub fn lines_of(picture: &str) -> Vec<String> {
     texts.map(|(_, text)| unescaped(text)).collect()
 }
 
-/// Whether `DRAW` is set: the pictures are to be replaced.
-pub fn is_asked_for() -> bool {
+/// Returns whether `DRAW` is set, which requests new pictures.
+pub fn is_requested() -> bool {
     env::var_os("DRAW").is_some()
 }
 

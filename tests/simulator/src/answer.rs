@@ -1,49 +1,47 @@
-//! What the simulator answers, and how it gets onto the wire: whole, or in one of the ways in which networks fail.
+//! An answer of the simulator, and how it is sent: whole, or with one of the faults of networks.
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{blob::Stored, gzip};
+use crate::{blob::StoredBlob, gzip};
 
-/// An HTTP answer and the manner of its delivery.
+/// An HTTP answer, and how it is sent.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
-    /// Headers beside `Date` and those that frame the body. One that is named `Date` replaces the clock's.
+    /// Headers in addition to `Date` and those that frame the body. A header named `Date` replaces that of the clock.
     pub headers: Vec<(String, String)>,
-    /// The body as it is sent: compressed if a `Content-Encoding` says so.
+    /// The body as it is sent: compressed if there is a `Content-Encoding`.
     pub body: Vec<u8>,
-    /// Whether the body comes in chunks instead of with a `Content-Length`.
+    /// Whether the body is sent in chunks instead of with a `Content-Length`.
     pub chunked: bool,
-    /// Time that passes before the first byte, beside the simulator's latency.
+    /// The delay before the first byte, in addition to the simulator's latency.
     pub delay: Duration,
-    /// How far the answer gets.
+    /// How much of the answer is sent.
     pub delivery: Delivery,
-    /// The blob whose records this holds, if it holds them all.
-    pub(crate) serves: Option<Arc<Stored>>,
+    /// The blob, if the body has all of its records.
+    pub(crate) serves: Option<Arc<StoredBlob>>,
 }
 
-/// How an answer's bytes get onto the wire. All but the first end the connection.
+/// How an answer is sent. The connection is closed after all but `Whole`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// As it should.
+    /// Completely.
     Whole,
-    /// Whole; then the connection is closed without having been announced so.
-    WholeThenClosed,
-    /// The connection is closed after that many bytes of the body; a chunked body never gets its last chunk.
+    /// The connection is closed after this number of bytes of the body. The last chunk of a chunked body is never sent.
     CutAfter(usize),
-    /// The connection is reset (a TCP RST) after that many bytes of the body.
+    /// The connection is reset (TCP RST) after this number of bytes of the body.
     ResetAfter(usize),
     /// The connection is closed without an answer.
     Unanswered,
     /// The connection is reset without an answer.
     ResetUnanswered,
-    /// Nothing is sent for that time, or until the simulator stops; then the whole answer.
+    /// Nothing is sent for this duration, or until the simulator stops; then the whole answer.
     Stalled(Option<Duration>),
-    /// Nothing more is sent after that many bytes of the body for that time, or until the simulator stops; then the
+    /// Nothing is sent after this number of bytes of the body for this duration, or until the simulator stops; then the
     /// rest.
     StalledAfter(usize, Option<Duration>),
-    /// So many bytes at a time, header included, with a pause between.
+    /// This number of bytes at a time, headers included, with a pause after each.
     Dripping(usize, Duration),
 }
 
@@ -73,7 +71,7 @@ impl Answer {
         self
     }
 
-    /// The same answer with a header in place of any of that name.
+    /// The same answer with this header, instead of any other of that name.
     #[must_use]
     pub fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
@@ -81,7 +79,7 @@ impl Answer {
         self
     }
 
-    /// The same answer with another body, not compressed.
+    /// The same answer with another body, which is not compressed.
     #[must_use]
     pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("Content-Encoding"));
@@ -89,7 +87,7 @@ impl Answer {
         self
     }
 
-    /// The same answer with its body compressed, unless it is so already.
+    /// The same answer with a compressed body.
     #[must_use]
     pub fn compressed(self) -> Self {
         if self.body.is_empty() || self.is_compressed() {
@@ -105,21 +103,21 @@ impl Answer {
         self.with_body(body).with_header("Content-Encoding", "gzip")
     }
 
-    /// The same answer, later.
+    /// The same answer after a delay.
     #[must_use]
     pub fn delayed(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// The same answer, delivered in that manner.
+    /// The same answer, sent in this way.
     #[must_use]
     pub fn delivered(mut self, delivery: Delivery) -> Self {
         self.delivery = delivery;
         self
     }
 
-    /// The body as the client is meant to read it.
+    /// The body, decompressed.
     pub fn plain_body(&self) -> Vec<u8> {
         if self.is_compressed() { gzip::decompress(&self.body) } else { self.body.clone() }
     }

@@ -1,4 +1,4 @@
-//! The Activity API's operations, for a request that is in good form.
+//! The operations of the Activity API, for requests that `protocol` accepts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,22 +7,22 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     answer::Answer,
     api_error::{ApiError, quoted},
-    blob::{Stored, Window},
+    blob::{StoredBlob, Window},
     protocol::{DAY, window},
     request::{Operation, Request, decode},
     sync::lock,
-    tenant::{Feed, Held, Subscription},
+    tenant::{Feed, SharedTenant, Subscription},
     time::{self, Fraction},
     world::World,
 };
 
-/// How long a client must wait before it starts the same subscription again.
+/// The time that a client must wait before it starts the same subscription again.
 const START_AGAIN_AFTER: Duration = Duration::from_mins(15);
-/// How far back a listing may start.
+/// The maximum age of the start of a listing.
 const LISTING_AGE_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// Answers a request that bears one of the tenant's tokens.
-pub(crate) fn answer(world: &World, tenant: &Held, request: &Request) -> Answer {
+/// Answers a request with a valid token of the tenant.
+pub(crate) fn answer(world: &World, tenant: &SharedTenant, request: &Request) -> Answer {
     if lock(&tenant.state).is_over_quota() {
         return ApiError::Throttled.answer(request);
     }
@@ -43,7 +43,7 @@ pub(crate) fn answer(world: &World, tenant: &Held, request: &Request) -> Answer 
     if request.accepts_gzip() && tenant.settings().gzip { answer.compressed() } else { answer }
 }
 
-fn list_subscriptions(tenant: &Held) -> Answer {
+fn list_subscriptions(tenant: &SharedTenant) -> Answer {
     let state = lock(&tenant.state);
     let entries: Vec<String> =
         state.feeds().filter_map(|feed| Some(subscription_entry(feed, feed.subscription?))).collect();
@@ -59,7 +59,7 @@ fn subscription_entry(feed: &Feed, subscription: Subscription) -> String {
     }
 }
 
-fn start_subscription(world: &World, tenant: &Held, request: &Request) -> Result<Answer, ApiError> {
+fn start_subscription(world: &World, tenant: &SharedTenant, request: &Request) -> Result<Answer, ApiError> {
     let mut state = lock(&tenant.state);
     let feed = state.feed(content_type(request)?);
     match feed.subscription {
@@ -76,13 +76,13 @@ fn start_subscription(world: &World, tenant: &Held, request: &Request) -> Result
     }
 }
 
-fn stop_subscription(tenant: &Held, request: &Request) -> Result<Answer, ApiError> {
+fn stop_subscription(tenant: &SharedTenant, request: &Request) -> Result<Answer, ApiError> {
     let mut state = lock(&tenant.state);
     let feed = state.feed(content_type(request)?);
     feed.subscription.take().map(|_| Answer::status(200)).ok_or(ApiError::NoSubscription)
 }
 
-fn list_content(world: &World, tenant: &Held, request: &Request) -> Result<Answer, ApiError> {
+fn list_content(world: &World, tenant: &SharedTenant, request: &Request) -> Result<Answer, ApiError> {
     let mut state = lock(&tenant.state);
     let content_type = content_type(request)?;
     match state.feed(content_type).subscription {
@@ -119,7 +119,7 @@ fn list_content(world: &World, tenant: &Held, request: &Request) -> Result<Answe
     })
 }
 
-fn listing_entry(blob: &Stored, fraction: Fraction, turn: usize) -> String {
+fn listing_entry(blob: &StoredBlob, fraction: Fraction, turn: usize) -> String {
     let expiration: Timestamp = lock(&blob.state).expiration;
     format!(
         r#"{{"contentUri":{},"contentId":{},"contentType":{},"contentCreated":"{}","contentExpiration":"{}"}}"#,
@@ -131,12 +131,12 @@ fn listing_entry(blob: &Stored, fraction: Fraction, turn: usize) -> String {
     )
 }
 
-fn fetch_blob(world: &World, tenant: &Held, request: &Request) -> Result<Answer, ApiError> {
+fn fetch_blob(world: &World, tenant: &SharedTenant, request: &Request) -> Result<Answer, ApiError> {
     let content_id = request.content_id.as_deref().unwrap_or_default();
     if content_id.is_empty() || !content_id.is_ascii() {
         return Err(ApiError::ContentIdInvalid);
     }
-    let blob: Arc<Stored> = lock(&tenant.state).blob(content_id).ok_or(ApiError::ContentMissing)?;
+    let blob: Arc<StoredBlob> = lock(&tenant.state).blob(content_id).ok_or(ApiError::ContentMissing)?;
     {
         let state = lock(&blob.state);
         if state.vanished {

@@ -1,11 +1,11 @@
-//! The Activity API's errors, by name, with the HTTP status and body that they come with.
+//! The errors of the Activity API, with their HTTP status and body.
 
 use crate::{answer::Answer, request::Request};
 
 /// An error of the Activity API.
 ///
 /// Source: "Office 365 Management Activity API reference", section "Errors"; `AF20024` and [`Self::AuditingOff`] are
-/// known from users' reports only.
+/// only in reports of users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ApiError {
     /// `AF10001`: the app lacks a permission.
@@ -32,7 +32,7 @@ pub enum ApiError {
     SubscriptionDisabled,
     /// `AF20024`
     AlreadyEnabled,
-    /// `AF20030`: the times are not acceptable.
+    /// `AF20030`: the times are invalid.
     TimesInvalid,
     /// `AF20031`
     PageTokenInvalid,
@@ -42,9 +42,9 @@ pub enum ApiError {
     ContentExpired,
     /// `AF20052`
     ContentIdInvalid,
-    /// `AF20055`: the times are not acceptable, in newer words.
+    /// `AF20055`: the times are invalid, as newer versions of the API report it.
     TimesOutOfRange,
-    /// `AF429` with HTTP 403, as the API answers most of the time.
+    /// `AF429` with HTTP 403, as the API usually answers.
     Throttled,
     /// `AF50000`
     Internal,
@@ -52,12 +52,12 @@ pub enum ApiError {
     InternalDatabase,
     /// `AF50006`
     InternalStorage,
-    /// Auditing was never turned on in the tenant: no code at all, but a text from within.
+    /// Auditing is not turned on in the tenant. Instead of a code, the API sends an internal text.
     AuditingOff,
 }
 
 impl ApiError {
-    /// Every one.
+    /// All errors.
     pub const ALL: [Self; 23] = [
         Self::PermissionMissing,
         Self::ParameterMissing,
@@ -113,7 +113,7 @@ impl ApiError {
         }
     }
 
-    /// The HTTP status that it comes with.
+    /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
             Self::PermissionMissing => 401,

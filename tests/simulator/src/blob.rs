@@ -1,9 +1,9 @@
-//! Blobs: what a listing names and what can be fetched.
+//! Blobs: the entries of listings, which can be fetched.
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -16,18 +16,16 @@ use crate::{
     sync::lock,
 };
 
-/// The period that a listing asks for: from `start`, up to but without `end`.
+/// The period of a listing: from `start`, inclusive, to `end`, exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// The first instant inside.
+    /// The first instant of the period.
     pub start: Timestamp,
     /// The first instant after it.
     pub end: Timestamp,
 }
 
-type Visibility = dyn Fn(Window) -> bool + Send + Sync;
-
-/// A blob to be put into a tenant. Without further words it was created at the time it is added and lives seven days.
+/// A blob to add to a tenant. By default it is created when it is added, and expires after seven days.
 #[derive(Clone)]
 pub struct NewBlob {
     pub(crate) content: NewContent,
@@ -38,7 +36,6 @@ pub struct NewBlob {
     pub(crate) uri: Option<String>,
     pub(crate) mime: Option<String>,
     pub(crate) listed_also: Vec<Timestamp>,
-    pub(crate) visible: Option<Arc<Visibility>>,
 }
 
 #[derive(Clone)]
@@ -48,12 +45,13 @@ pub(crate) enum NewContent {
 }
 
 impl NewBlob {
-    /// So many records, realistic for the feed's workload, distinct from those of every other blob.
+    /// A blob with this number of generated records. They look like those of the feed, and differ from those of every other
+    /// blob.
     pub fn records(count: usize) -> Self {
         Self::new(NewContent::Generated(count))
     }
 
-    /// These records, so that one can be in several blobs. Their `Id`s are read from the texts.
+    /// A blob with these records, which can be in several blobs. Their `Id`s are read from the texts.
     pub fn texts<Text: AsRef<str>>(records: impl IntoIterator<Item = Text>) -> Self {
         let mut ids = Vec::new();
         let mut body = String::from("[");
@@ -68,7 +66,8 @@ impl NewBlob {
         Self::new(NewContent::Given { body: body.into_bytes(), ids })
     }
 
-    /// This body, whatever it is: with a byte order mark, pretty-printed, malformed. It counts as holding no `Id`.
+    /// A blob with any body, for example with a byte order mark or malformed JSON. It
+    /// counts as a blob without `Id`s.
     pub fn body(bytes: impl Into<Vec<u8>>) -> Self {
         Self::new(NewContent::Given { body: bytes.into(), ids: Vec::new() })
     }
@@ -83,92 +82,72 @@ impl NewBlob {
             uri: None,
             mime: None,
             listed_also: Vec::new(),
-            visible: None,
         }
     }
 
-    /// The `Id`s that a client must find in a body given as bytes.
-    #[must_use]
-    pub fn holding(mut self, record_ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        if let NewContent::Given { ids, .. } = &mut self.content {
-            *ids = record_ids.into_iter().map(Into::into).collect();
-        }
-        self
-    }
-
-    /// Without the oddities that one record in sixteen carries.
+    /// Generates no unusual fields, which otherwise one record in sixteen has.
     #[must_use]
     pub fn plain(mut self) -> Self {
         self.plain = true;
         self
     }
 
-    /// Its `contentCreated`.
+    /// Sets its `contentCreated`.
     #[must_use]
     pub fn created(mut self, created: Timestamp) -> Self {
         self.created = Some(created);
         self
     }
 
-    /// Its `contentExpiration`: fetching it later answers `AF20051`.
+    /// Sets its `contentExpiration`. A later request is answered with `AF20051`.
     #[must_use]
     pub fn expiring(mut self, expiration: Timestamp) -> Self {
         self.expiration = Some(expiration);
         self
     }
 
-    /// Its `contentId`, instead of a fresh one.
+    /// Sets its `contentId`, instead of a new one.
     #[must_use]
     pub fn content_id(mut self, content_id: impl Into<String>) -> Self {
         self.content_id = Some(content_id.into());
         self
     }
 
-    /// Its `contentUri`, instead of the simulator's own.
+    /// Sets its `contentUri`, instead of a URL of the simulator.
     #[must_use]
     pub fn uri(mut self, uri: impl Into<String>) -> Self {
         self.uri = Some(uri.into());
         self
     }
 
-    /// The `Content-Type` of its body, instead of JSON's.
+    /// Sets the `Content-Type` of its body, instead of that of JSON.
     #[must_use]
     pub fn mime(mut self, mime: impl Into<String>) -> Self {
         self.mime = Some(mime.into());
         self
     }
 
-    /// It is listed once more, in the window that holds this time. With its own `contentCreated`: twice in one window.
+    /// Lists it once more, in the window with this time. With its own `contentCreated` it is twice in one window.
     #[must_use]
     pub fn listed_also(mut self, at: Timestamp) -> Self {
         self.listed_also.push(at);
         self
     }
-
-    /// It is listed only in the windows for which this holds.
-    #[must_use]
-    pub fn listed_when(mut self, visible: impl Fn(Window) -> bool + Send + Sync + 'static) -> Self {
-        self.visible = Some(Arc::new(visible));
-        self
-    }
 }
 
 /// A blob in a tenant.
-pub(crate) struct Stored {
+pub(crate) struct StoredBlob {
     pub(crate) content_type: String,
     pub(crate) content_id: String,
     pub(crate) uri: String,
     pub(crate) mime: Option<String>,
     pub(crate) created: Timestamp,
     pub(crate) content: Content,
-    pub(crate) visible: Option<Arc<Visibility>>,
     pub(crate) state: Mutex<State>,
     pub(crate) served: AtomicUsize,
-    /// The compressed body, once someone asked to keep it.
-    pub(crate) kept: OnceLock<Vec<u8>>,
 }
 
-/// What a test can change about a blob afterwards.
+/// What a test can change after a blob was added.
 pub(crate) struct State {
     pub(crate) expiration: Timestamp,
     pub(crate) vanished: bool,
@@ -179,7 +158,7 @@ pub(crate) enum Content {
     Given { body: Vec<u8>, ids: Vec<String> },
 }
 
-impl Stored {
+impl StoredBlob {
     pub(crate) fn body(&self) -> Vec<u8> {
         match &self.content {
             Content::Given { body, .. } => body.clone(),
@@ -199,7 +178,7 @@ impl Stored {
     }
 
     pub(crate) fn compressed_body(&self) -> Vec<u8> {
-        self.kept.get().cloned().unwrap_or_else(|| gzip::compress(&self.body()))
+        gzip::compress(&self.body())
     }
 
     pub(crate) fn ids(&self) -> Vec<String> {
@@ -210,16 +189,16 @@ impl Stored {
     }
 }
 
-impl fmt::Debug for Stored {
+impl fmt::Debug for StoredBlob {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Blob").field("content_id", &self.content_id).finish_non_exhaustive()
     }
 }
 
-/// A blob that a tenant holds, as a test sees it.
+/// A handle to a blob of a tenant.
 #[derive(Clone, Debug)]
 pub struct Blob {
-    pub(crate) stored: Arc<Stored>,
+    pub(crate) stored: Arc<StoredBlob>,
 }
 
 impl Blob {
@@ -258,7 +237,7 @@ impl Blob {
         self.stored.body()
     }
 
-    /// The texts of its generated records, in order; none for a body that was given.
+    /// The texts of its generated records, in order. Empty for a given body.
     pub fn records(&self) -> Vec<String> {
         let Content::Generated(source) = &self.stored.content else { return Vec::new() };
         let text = |index| {
@@ -269,17 +248,17 @@ impl Blob {
         (0..source.count).map(text).collect()
     }
 
-    /// How many times a client got it whole.
+    /// The number of times that it was sent completely.
     pub fn served(&self) -> usize {
         self.stored.served.load(Ordering::SeqCst)
     }
 
-    /// From now on it is listed but gone: fetching it answers `AF20050`.
+    /// Removes it, although it is still listed: requests are answered with `AF20050`.
     pub fn vanish(&self) {
         lock(&self.stored.state).vanished = true;
     }
 
-    /// From now on it is listed but expired: fetching it answers `AF20051`.
+    /// Lets it expire, although it is still listed: requests are answered with `AF20051`.
     pub fn expire(&self) {
         lock(&self.stored.state).expiration = self.stored.created;
     }

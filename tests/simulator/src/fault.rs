@@ -1,4 +1,4 @@
-//! Trouble on demand: [`Requests`] says which requests meet it, [`Fault`] what happens to them.
+//! Faults: [`Requests`] selects the requests, [`Fault`] defines what happens to them.
 
 use std::{
     fmt,
@@ -25,7 +25,7 @@ type Matches = dyn Fn(&Request) -> bool + Send + Sync;
 type Answers = dyn Fn(&Request) -> Answer + Send + Sync;
 type Alters = dyn Fn(&Request, Answer) -> Answer + Send + Sync;
 
-/// Some requests: without further words the first one that fits.
+/// A selection of requests; by default the first one that matches.
 #[derive(Clone)]
 pub struct Requests {
     conditions: Vec<Arc<Matches>>,
@@ -34,24 +34,24 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Of whatever kind.
+    /// Requests of any kind.
     pub fn any() -> Self {
         Self { conditions: Vec::new(), skipped: 0, count: 1 }
     }
 
-    /// Of one operation.
+    /// Requests of one operation.
     pub fn to(operation: Operation) -> Self {
         Self::any().matching(move |request| request.operation == operation)
     }
 
-    /// Only those of that tenant.
+    /// Only those of this tenant.
     #[must_use]
     pub fn of_tenant(self, id: &str) -> Self {
         let id = id.to_ascii_lowercase();
         self.matching(move |request| request.tenant.as_ref() == Some(&id))
     }
 
-    /// Only those about that content type, its blobs included.
+    /// Only those about this content type, including those for its blobs.
     #[must_use]
     pub fn of_content_type(self, name: &str) -> Self {
         let name = name.to_owned();
@@ -60,7 +60,7 @@ impl Requests {
         })
     }
 
-    /// Only those for that blob.
+    /// Only those for this blob.
     #[must_use]
     pub fn of_blob(self, content_id: &str) -> Self {
         let content_id = content_id.to_owned();
@@ -73,21 +73,21 @@ impl Requests {
         self.matching(Request::is_next_page)
     }
 
-    /// Only those for which this holds, too.
+    /// Only those for which this holds.
     #[must_use]
     pub fn matching(mut self, condition: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Self {
         self.conditions.push(Arc::new(condition));
         self
     }
 
-    /// Without this number of them at the beginning.
+    /// Without the first ones, this number.
     #[must_use]
     pub fn after(mut self, skipped: usize) -> Self {
         self.skipped = skipped;
         self
     }
 
-    /// So many of them.
+    /// This number of them.
     #[must_use]
     pub fn times(mut self, count: usize) -> Self {
         self.count = count;
@@ -121,9 +121,9 @@ pub struct Fault {
 
 #[derive(Clone)]
 pub(crate) enum Effect {
-    /// The request never reaches the API.
+    /// Another answer, without the effect of the request.
     Instead(Arc<Answers>),
-    /// The request has its effect, and its answer changes on the way back.
+    /// The effect of the request, with a changed answer.
     Alter(Arc<Alters>),
 }
 
@@ -133,29 +133,29 @@ impl fmt::Debug for Fault {
     }
 }
 
-/// The general forms.
+/// Constructors for any fault.
 impl Fault {
-    /// This is answered instead.
+    /// Answers a request without its effect.
     pub fn instead(name: &str, answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         Self { name: name.to_owned(), effect: Effect::Instead(Arc::new(answer)) }
     }
 
-    /// The true answer is altered so.
+    /// Changes the answer.
     pub fn alter(name: &str, alter: impl Fn(&Request, Answer) -> Answer + Send + Sync + 'static) -> Self {
         Self { name: name.to_owned(), effect: Effect::Alter(Arc::new(alter)) }
     }
 
-    /// The true answer is delivered so.
+    /// Sends the answer in this way.
     pub fn delivery(delivery: Delivery) -> Self {
         Self::alter(&format!("{delivery:?}"), move |_, answer| answer.delivered(delivery))
     }
 
-    /// What it is, for the message of a failed assertion.
+    /// Its name, for the messages of assertions.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// One of each kind that passes if one tries again, none of which takes longer than a moment.
+    /// One fault of each kind after which a retry succeeds. None has a long delay.
     pub fn transient() -> Vec<Self> {
         let errors =
             [ApiError::Internal, ApiError::InternalDatabase, ApiError::InternalStorage, ApiError::Throttled];
@@ -179,25 +179,25 @@ impl Fault {
     }
 }
 
-/// When a throttled client may come again.
+/// The value of a `Retry-After` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// In this number of seconds.
+    /// A number of seconds.
     Seconds(u64),
-    /// As this text says.
+    /// Any text.
     Text(&'static str),
-    /// At a date, so far from the time of the answer.
+    /// A date, as the difference from the time of the answer.
     Date(SignedDuration),
 }
 
-/// Answers that say no.
+/// Error responses.
 impl Fault {
     /// An error of the Activity API.
     pub fn api_error(error: ApiError) -> Self {
         Self::instead(&format!("{error:?}"), move |request| error.answer(request))
     }
 
-    /// A refusal of the login endpoint.
+    /// An error of the login endpoint.
     pub fn login_error(error: LoginError) -> Self {
         Self::instead(&format!("{error:?}"), move |request| error.answer(request))
     }
@@ -207,7 +207,7 @@ impl Fault {
         Self::instead(&format!("status {status}"), move |_| Answer::status(status))
     }
 
-    /// HTTP 401, as for a token that is not good.
+    /// HTTP 401, as for an invalid token.
     pub fn unauthorized() -> Self {
         Self::instead("unauthorized", |_| unauthorized())
     }
@@ -233,7 +233,7 @@ impl Fault {
         Self::instead(&format!("JSON with {status}"), move |_| Answer::json(status, body.clone()))
     }
 
-    /// A gateway's page in HTML.
+    /// The HTML page of a gateway.
     pub fn html(status: u16) -> Self {
         Self::instead(&format!("HTML with {status}"), move |_| {
             Answer::status(status).with_header("Content-Type", "text/html").with_body(format!(
@@ -252,14 +252,14 @@ impl Fault {
     }
 }
 
-/// Bodies that are not what they should be.
+/// Wrong bodies.
 impl Fault {
-    /// HTTP 200 with nothing in it.
+    /// HTTP 200 with an empty body.
     pub fn empty_body() -> Self {
         Self::instead("empty body", |_| Answer::json(200, ""))
     }
 
-    /// The answer's JSON ends in its middle, though all of the body arrives.
+    /// The first half of the JSON, with its correct `Content-Length`.
     pub fn malformed_json() -> Self {
         Self::alter("malformed JSON", |_, answer| {
             let body = answer.plain_body();
@@ -268,7 +268,7 @@ impl Fault {
         })
     }
 
-    /// The compressed body ends in its middle, though as many bytes arrive as were announced.
+    /// The first half of the compressed body, with its correct `Content-Length`.
     pub fn cut_gzip() -> Self {
         Self::alter("cut gzip", |_, answer| {
             let answer = answer.compressed();
@@ -278,7 +278,7 @@ impl Fault {
         })
     }
 
-    /// A small compressed body that unpacks to this number of MiB of valid JSON.
+    /// A small compressed body of this number of MiB of valid JSON.
     pub fn gzip_bomb(mebibytes: usize) -> Self {
         let bomb = gzip::bomb(mebibytes);
         Self::instead(&format!("gzip bomb of {mebibytes} MiB"), move |_| {
@@ -286,7 +286,7 @@ impl Fault {
         })
     }
 
-    /// Every `contentUri` of a listing lies at that origin, e.g. `http://127.0.0.1:9`.
+    /// Every `contentUri` of a listing has this origin, for example `http://127.0.0.1:9`.
     pub fn foreign_content_uri(origin: &str) -> Self {
         let origin = origin.to_owned();
         Self::alter(&format!("content at {origin}"), move |_, answer| {
@@ -302,33 +302,33 @@ impl Fault {
     }
 }
 
-/// Pages that lead astray.
+/// Wrong next pages.
 impl Fault {
-    /// The next page has that URL.
+    /// The next page has this URL.
     pub fn next_page(uri: &str) -> Self {
         let uri = uri.to_owned();
-        Self::alter(&format!("next page at {uri}"), move |_, answer| lead_to(answer, uri.clone()))
+        Self::alter(&format!("next page at {uri}"), move |_, answer| with_next_page(answer, uri.clone()))
     }
 
-    /// The next page is this one, for ever if it always happens.
+    /// The next page is this page again.
     pub fn endless_paging() -> Self {
         Self::alter("endless paging", |request, answer| {
             let host = request.header("Host").unwrap_or_default();
             let uri = format!("http://{host}{}", request.target_without_publisher());
-            lead_to(answer, uri)
+            with_next_page(answer, uri)
         })
     }
 }
 
-/// The same answer with another next page, whatever its header was called before.
-fn lead_to(mut answer: Answer, uri: String) -> Answer {
+/// The same answer with this next page, instead of any other.
+fn with_next_page(mut answer: Answer, uri: String) -> Answer {
     answer.headers.retain(|(name, _)| !name.to_ascii_lowercase().starts_with("nextpage"));
     answer.with_header("NextPageUri", uri)
 }
 
-/// Connections that fail.
+/// Connection errors and slow answers.
 impl Fault {
-    /// The connection closes in the middle of the body.
+    /// The connection is closed in the middle of the body.
     pub fn cut_body() -> Self {
         Self::alter("cut body", |_, answer| {
             let half = answer.body.len() / 2;
@@ -336,7 +336,7 @@ impl Fault {
         })
     }
 
-    /// The body comes in chunks, all but the last, empty one.
+    /// The body is sent in chunks, without the last, empty one.
     pub fn unfinished_chunks() -> Self {
         Self::alter("unfinished chunks", |_, mut answer| {
             answer.chunked = true;
@@ -344,27 +344,22 @@ impl Fault {
         })
     }
 
-    /// The connection is reset before the answer.
+    /// The connection is reset instead of an answer.
     pub fn reset() -> Self {
         Self::delivery(Delivery::ResetUnanswered)
     }
 
-    /// The connection is closed before the answer.
+    /// The connection is closed instead of an answer.
     pub fn close() -> Self {
         Self::delivery(Delivery::Unanswered)
     }
 
-    /// The connection is closed after the answer, without a word, while the client thinks it can be used again.
-    pub fn close_after() -> Self {
-        Self::delivery(Delivery::WholeThenClosed)
-    }
-
-    /// Nothing comes for that time, or until the simulator stops.
+    /// Nothing is sent for this duration, or until the simulator stops.
     pub fn stall(time: Option<Duration>) -> Self {
         Self::delivery(Delivery::Stalled(time))
     }
 
-    /// Half of the body comes, then nothing for that time, or until the simulator stops.
+    /// Half of the body is sent, and then nothing for this duration, or until the simulator stops.
     pub fn stall_in_body(time: Option<Duration>) -> Self {
         Self::alter("stall in body", move |_, answer| {
             let half = answer.body.len() / 2;
@@ -372,17 +367,17 @@ impl Fault {
         })
     }
 
-    /// So many bytes at a time come, with a pause between.
+    /// This number of bytes is sent at a time, with a pause after each.
     pub fn drip(bytes: usize, pause: Duration) -> Self {
         Self::delivery(Delivery::Dripping(bytes, pause))
     }
 
-    /// The answer comes so much later.
+    /// The answer is sent after a delay.
     pub fn delay(delay: Duration) -> Self {
         Self::alter(&format!("delay of {delay:?}"), move |_, answer| answer.delayed(delay))
     }
 
-    /// The answer's `Date` says that it is this time.
+    /// The answer has this `Date`.
     pub fn date(date: Timestamp) -> Self {
         Self::alter(&format!("date {date}"), move |_, answer| {
             answer.with_header("Date", time::http_date(date))
@@ -390,34 +385,34 @@ impl Fault {
     }
 }
 
-/// A fault that lies in wait.
+/// A fault that was planted with [`crate::Simulator::fault`].
 #[derive(Clone, Debug)]
-pub struct Planted {
+pub struct PlantedFault {
     requests: Requests,
     fault: Fault,
-    met: Arc<AtomicUsize>,
+    matched: Arc<AtomicUsize>,
     fired: Arc<AtomicUsize>,
 }
 
-impl Planted {
+impl PlantedFault {
     pub(crate) fn new(requests: Requests, fault: Fault) -> Self {
-        Self { requests, fault, met: Arc::default(), fired: Arc::default() }
+        Self { requests, fault, matched: Arc::default(), fired: Arc::default() }
     }
 
-    /// How many times it happened.
+    /// The number of times that it occurred.
     pub fn fired(&self) -> usize {
         self.fired.load(Ordering::SeqCst)
     }
 
-    /// The fault, if it happens to this request; then it has happened once more.
+    /// Returns the fault if it occurs for this request, and counts it.
     ///
-    /// Called by one thread at a time: the counts decide together.
-    pub(crate) fn strike(&self, request: &Request) -> Option<&Fault> {
+    /// Only one thread at a time may call this, because two counts decide together.
+    pub(crate) fn occur(&self, request: &Request) -> Option<&Fault> {
         let spent = self.fired() >= self.requests.count;
         if spent || !self.requests.conditions.iter().all(|condition| condition(request)) {
             return None;
         }
-        if self.met.fetch_add(1, Ordering::SeqCst) < self.requests.skipped {
+        if self.matched.fetch_add(1, Ordering::SeqCst) < self.requests.skipped {
             return None;
         }
         self.fired.fetch_add(1, Ordering::SeqCst);

@@ -4,20 +4,20 @@ use std::io::{Read, Write};
 
 use flate2::{Compress, Compression, Crc, FlushCompress, read::GzDecoder, write::GzEncoder};
 
-/// A body, compressed fast.
+/// Compresses a body, fast.
 pub(crate) fn compress(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
-    encoder.write_all(body).and_then(|()| encoder.finish()).expect("memory takes everything")
+    encoder.write_all(body).and_then(|()| encoder.finish()).expect("writing to memory cannot fail")
 }
 
-/// What [`compress`] was given.
+/// Decompresses what [`compress`] returned.
 pub(crate) fn decompress(body: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
-    GzDecoder::new(body).read_to_end(&mut text).expect("the simulator's own gzip");
+    GzDecoder::new(body).read_to_end(&mut text).expect("a gzip stream of the simulator");
     text
 }
 
-/// A valid gzip stream of about 1/1000 of what it unpacks to: an empty JSON array with that many MiB of blanks in it.
+/// Returns a gzip stream of about 1/1000 of the size of its content: an empty JSON array with this number of MiB of blanks.
 pub(crate) fn bomb(mebibytes: usize) -> Vec<u8> {
     const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     let blanks = vec![b' '; 1 << 20];
@@ -38,12 +38,12 @@ pub(crate) fn bomb(mebibytes: usize) -> Vec<u8> {
     stream
 }
 
-/// Deflate blocks that end at a whole byte and lean on nothing before them, so they can be strung together.
+/// Returns deflate blocks that end at a whole byte and refer to nothing before them, so that they can be concatenated.
 fn deflated(text: &[u8]) -> Vec<u8> {
     let mut blocks = Vec::with_capacity(text.len() + 64);
     Compress::new(Compression::best(), false)
         .compress_vec(text, &mut blocks, FlushCompress::Full)
-        .expect("memory takes everything");
+        .expect("writing to memory cannot fail");
     blocks
 }
 
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bomb_is_small_and_unpacks_to_valid_json() {
+    fn bomb_is_small_and_decompresses_to_valid_json() {
         let bomb = bomb(3);
         assert!(bomb.len() < 8192, "{}", bomb.len());
         let text = decompress(&bomb);

@@ -1,7 +1,7 @@
-//! A fake of Microsoft's login endpoint and of the whole Office 365 Management Activity API, on a loopback port.
+//! A simulator of Microsoft's login endpoint and of the Office 365 Management Activity API, on a port of 127.0.0.1.
 //!
-//! A test starts a [`Simulator`], gives it a [`Tenant`] with [`NewBlob`]s, perhaps plants a [`Fault`], lets a client
-//! loose on [`Simulator::url`], and compares what the client has got with [`Tenant::ids`]:
+//! A test starts a [`Simulator`], adds a [`Tenant`] with [`NewBlob`]s, optionally plants a [`Fault`], runs a client against
+//! [`Simulator::url`], and compares what the client has collected with [`Tenant::ids`]:
 //!
 //! ```no_run
 //! use simulator::{ApiError, Fault, NewBlob, Operation, Requests, Simulator, TenantSettings};
@@ -15,21 +15,20 @@
 //!     Requests::to(Operation::FetchBlob).of_blob(blob.content_id()).times(2),
 //!     Fault::api_error(ApiError::Internal),
 //! );
-//! // … a pass against simulator.url() …
+//! // … run a pass against simulator.url() …
 //! assert_eq!(fault.fired(), 2);
-//! assert_eq!(tenant.served_ids("Audit.Exchange"), tenant.ids("Audit.Exchange"));
+//! assert_eq!(blob.served(), 1);
 //! assert_eq!(simulator.violations(), [""; 0]);
 //! ```
 //!
 //! # Map
 //!
-//! A request comes in through `server`, over a plain `stream` or one under TLS, and is understood by `request`; `world`
-//! takes it by `protocol` (is it in good form?) and [`Fault`] (shall it fail?) to `login` or `api`, which answer from a
-//! `tenant` and its `blob`s, filled by `record`. The [`Answer`] goes out through `server` again, in whatever manner its
-//! [`Delivery`] says.
+//! `server` reads a request from a `stream`, with or without TLS, and `request` parses it. `world` checks it with `protocol`
+//! and looks for a [`Fault`]; then `login` or `api` answers with the data of a `tenant` and its `blob`s, whose records
+//! `record` generates. `server` sends the [`Answer`] as its [`Delivery`] defines.
 //!
-//! The simulator is stricter than Microsoft: whatever a client does that would be a mistake is kept in
-//! [`Simulator::violations`], even where the real service would let it pass.
+//! The simulator is stricter than Microsoft: it records every mistake of a client in [`Simulator::violations`], also those that
+//! the real service accepts.
 
 mod answer;
 mod api;
@@ -53,7 +52,7 @@ mod world;
 pub use answer::{Answer, Delivery};
 pub use api_error::ApiError;
 pub use blob::{Blob, NewBlob, Window};
-pub use fault::{Fault, Planted, Requests, RetryAfter};
+pub use fault::{Fault, PlantedFault, Requests, RetryAfter};
 pub use login::LoginError;
 pub use record::{id_of, record, reordered};
 pub use request::{Operation, Request};
@@ -61,7 +60,7 @@ pub use simulator::Simulator;
 pub use stream::Identity;
 pub use tenant::{ContentIds, Quota, Subscription, Tenant, TenantSettings};
 pub use time::Fraction;
-pub use world::Seen;
+pub use world::LoggedRequest;
 
 /// The content types that the API offers.
 pub const CONTENT_TYPES: [&str; 5] =

@@ -1,4 +1,4 @@
-//! The login endpoint: who gets a token, and in which words the others are refused.
+//! The login endpoint: it issues tokens, or answers with an error of Microsoft Entra.
 
 use jiff::Timestamp;
 use ring::signature::{self, UnparsedPublicKey};
@@ -9,11 +9,11 @@ use crate::{
     base64url,
     record::push_guid,
     request::Request,
-    tenant::{Held, TenantSettings},
+    tenant::{SharedTenant, TenantSettings},
     time,
 };
 
-/// Why a login is refused.
+/// An error of the login endpoint.
 ///
 /// Source: "Microsoft Entra authentication and authorization error codes".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ pub enum LoginError {
 }
 
 impl LoginError {
-    /// Every one.
+    /// All errors.
     pub const ALL: [Self; 10] = [
         Self::WrongSecret,
         Self::ExpiredSecret,
@@ -71,7 +71,7 @@ impl LoginError {
         }
     }
 
-    /// The HTTP status and OAuth's own name for it.
+    /// The HTTP status, and the name of the error in OAuth.
     fn kind(self) -> (u16, &'static str) {
         match self {
             Self::WrongSecret | Self::ExpiredSecret | Self::WrongAssertion | Self::NoCredential => {
@@ -86,7 +86,7 @@ impl LoginError {
         }
     }
 
-    fn words(self, request: &Request) -> String {
+    fn description(self, request: &Request) -> String {
         let tenant = request.tenant.as_deref().unwrap_or_default();
         match self {
             Self::WrongSecret => "Invalid client secret provided. Ensure the secret being sent in the request is the \
@@ -119,7 +119,7 @@ impl LoginError {
         }
     }
 
-    /// The answer to such a request: several lines in one string, as the real ones are.
+    /// The answer to a request with this error. Its description has several lines, as that of Microsoft.
     pub fn answer(self, request: &Request) -> Answer {
         let (status, error) = self.kind();
         let (mut trace, mut correlation) = (String::new(), String::new());
@@ -129,7 +129,7 @@ impl LoginError {
         let description = format!(
             "AADSTS{}: {}\r\nTrace ID: {trace}\r\nCorrelation ID: {correlation}\r\nTimestamp: {at}Z",
             self.code(),
-            self.words(request)
+            self.description(request)
         );
         let body = format!(
             r#"{{"error":"{error}","error_description":{},"error_codes":[{code}],"timestamp":"{at}Z","trace_id":"{trace}","correlation_id":"{correlation}","error_uri":"https://login.microsoftonline.com/error?code={code}"}}"#,
@@ -140,11 +140,11 @@ impl LoginError {
     }
 }
 
-/// Answers a login; `tenant` is the one that the path names, if there is such a one.
-pub(crate) fn log_in(tenant: Option<&Held>, request: &Request, url: &str) -> Answer {
+/// Answers a login. `tenant` is that of the path, if it exists.
+pub(crate) fn log_in(tenant: Option<&SharedTenant>, request: &Request, url: &str) -> Answer {
     let Some(tenant) = tenant else { return LoginError::UnknownTenant.answer(request) };
     let settings = tenant.settings();
-    match settings.login_error.map_or_else(|| judge(&settings, request, url), Err) {
+    match settings.login_error.map_or_else(|| check_credentials(&settings, request, url), Err) {
         Ok(()) => {}
         Err(error) => return error.answer(request),
     }
@@ -164,7 +164,7 @@ pub(crate) fn log_in(tenant: Option<&Held>, request: &Request, url: &str) -> Ans
     Answer::json(200, body)
 }
 
-fn judge(settings: &TenantSettings, request: &Request, url: &str) -> Result<(), LoginError> {
+fn check_credentials(settings: &TenantSettings, request: &Request, url: &str) -> Result<(), LoginError> {
     let form = request.form();
     let field = |name| field(&form, name);
     if field("grant_type") != Some("client_credentials") {
@@ -185,9 +185,9 @@ fn judge(settings: &TenantSettings, request: &Request, url: &str) -> Result<(), 
         (None, Some(assertion)) => {
             let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
             let address = format!("{url}{}", request.target);
-            let acceptable = field("client_assertion_type") == Some(kind)
-                && is_acceptable(assertion, settings, &address).unwrap_or(false);
-            if acceptable { Ok(()) } else { Err(LoginError::WrongAssertion) }
+            let is_valid = field("client_assertion_type") == Some(kind)
+                && is_valid_assertion(assertion, settings, &address).unwrap_or(false);
+            if is_valid { Ok(()) } else { Err(LoginError::WrongAssertion) }
         }
         _ => Err(LoginError::NoCredential),
     }
@@ -197,8 +197,8 @@ fn field<'a>(form: &'a [(String, String)], name: &str) -> Option<&'a str> {
     form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
-/// Whether a client assertion claims what it must, and is signed by the key that the tenant knows.
-fn is_acceptable(assertion: &str, settings: &TenantSettings, address: &str) -> Option<bool> {
+/// Returns whether a client assertion has the required claims and a signature of the tenant's key.
+fn is_valid_assertion(assertion: &str, settings: &TenantSettings, address: &str) -> Option<bool> {
     let mut parts = assertion.split('.').map(base64url::decode);
     let header: serde_json::Value = serde_json::from_slice(&parts.next()??).ok()?;
     let claims: serde_json::Value = serde_json::from_slice(&parts.next()??).ok()?;
@@ -235,11 +235,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_assertion_must_claim_what_microsoft_asks_for() {
+    fn assertion_needs_the_claims_that_microsoft_requires() {
         let mut settings = TenantSettings::new("11111111-2222-4333-8444-555555555555").client_id("app");
         settings.certificate_thumbprint = Some("print".into());
         let now = Timestamp::now().as_second();
-        let judged = |alg: &str, aud: &str, sub: &str, seconds: i64| {
+        let is_valid = |alg: &str, aud: &str, sub: &str, seconds: i64| {
             let header = format!(r#"{{"alg":"{alg}","typ":"JWT","x5t#S256":"print"}}"#);
             let claims = format!(
                 r#"{{"aud":"{aud}","iss":"app","sub":"{sub}","jti":"1","nbf":{now},"exp":{}}}"#,
@@ -247,13 +247,13 @@ mod tests {
             );
             let assertion =
                 [header.as_bytes(), claims.as_bytes(), b"signature"].map(base64url::encode).join(".");
-            is_acceptable(&assertion, &settings, "http://login")
+            is_valid_assertion(&assertion, &settings, "http://login")
         };
-        assert_eq!(judged("PS256", "http://login", "app", 600), Some(true));
-        assert_eq!(judged("none", "http://login", "app", 600), Some(false));
-        assert_eq!(judged("PS256", "http://elsewhere", "app", 600), Some(false));
-        assert_eq!(judged("PS256", "http://login", "another", 600), Some(false));
-        assert_eq!(judged("PS256", "http://login", "app", 601), Some(false));
-        assert_eq!(judged("PS256", "http://login", "app", -1), Some(false));
+        assert_eq!(is_valid("PS256", "http://login", "app", 600), Some(true));
+        assert_eq!(is_valid("none", "http://login", "app", 600), Some(false));
+        assert_eq!(is_valid("PS256", "http://elsewhere", "app", 600), Some(false));
+        assert_eq!(is_valid("PS256", "http://login", "another", 600), Some(false));
+        assert_eq!(is_valid("PS256", "http://login", "app", 601), Some(false));
+        assert_eq!(is_valid("PS256", "http://login", "app", -1), Some(false));
     }
 }

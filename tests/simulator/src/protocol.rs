@@ -1,4 +1,4 @@
-//! What every client must do, whatever the tenant holds. Who does not is answered as Microsoft would, and remembered.
+//! The rules that every request must follow. A request that violates one is answered as Microsoft would, and recorded.
 
 use jiff::SignedDuration;
 
@@ -11,30 +11,33 @@ use crate::{
     time,
 };
 
-/// A client's mistake.
-pub(crate) struct Breach {
-    /// What it did.
+/// A rule that a request violates.
+pub(crate) struct Violation {
+    /// What the client did.
     pub(crate) text: String,
-    /// What it gets for it.
+    /// The answer.
     pub(crate) answer: Box<Answer>,
 }
 
-fn breach<T>(text: impl Into<String>, answer: Answer) -> Result<T, Breach> {
-    Err(Breach { text: text.into(), answer: Box::new(answer) })
+fn violation<T>(text: impl Into<String>, answer: Answer) -> Result<T, Violation> {
+    Err(Violation { text: text.into(), answer: Box::new(answer) })
 }
 
-/// Looks for what is wrong with a request on its face.
-pub(crate) fn check(request: &Request) -> Result<(), Breach> {
+/// Checks a request, without regard to the tenant's data.
+pub(crate) fn check(request: &Request) -> Result<(), Violation> {
     if request.header("Host").is_none() {
-        return breach("no Host header", Answer::status(400));
+        return violation("no Host header", Answer::status(400));
     }
     let method = match request.operation {
         Operation::Login | Operation::StartSubscription | Operation::StopSubscription => "POST",
-        Operation::Unknown => return breach("no such operation", Answer::status(404)),
+        Operation::Unknown => return violation("no such operation", Answer::status(404)),
         _ => "GET",
     };
     if request.method != method {
-        return breach(format!("this takes {method}"), Answer::status(405).with_header("Allow", method));
+        return violation(
+            format!("the method is not {method}"),
+            Answer::status(405).with_header("Allow", method),
+        );
     }
     match request.operation {
         Operation::Login => check_login(request),
@@ -43,30 +46,30 @@ pub(crate) fn check(request: &Request) -> Result<(), Breach> {
     }
 }
 
-fn check_login(request: &Request) -> Result<(), Breach> {
+fn check_login(request: &Request) -> Result<(), Violation> {
     if request.header("Authorization").is_some() {
-        return breach("an Authorization header at the login endpoint", Answer::status(400));
+        return violation("an Authorization header at the login endpoint", Answer::status(400));
     }
     if !request.query.is_empty() {
-        return breach("a login with parameters in its URL", Answer::status(400));
+        return violation("a login with parameters in its URL", Answer::status(400));
     }
     let mime = request.header("Content-Type").unwrap_or_default();
     if !mime.starts_with("application/x-www-form-urlencoded") {
-        return breach(format!("a login as {mime:?} instead of as a form"), Answer::status(400));
+        return violation(format!("a login as {mime:?} instead of as a form"), Answer::status(400));
     }
     Ok(())
 }
 
-fn check_anonymous(request: &Request) -> Result<(), Breach> {
+fn check_anonymous(request: &Request) -> Result<(), Violation> {
     if request.header("Authorization").is_some() {
-        return breach("a token that was not requested", Answer::status(400));
+        return violation("an Authorization header where none is expected", Answer::status(400));
     }
     Ok(())
 }
 
-fn check_api(request: &Request) -> Result<(), Breach> {
+fn check_api(request: &Request) -> Result<(), Violation> {
     if request.token().is_none() {
-        return breach("no bearer token", unauthorized());
+        return violation("no bearer token", unauthorized());
     }
     let publishers: Vec<&str> = request
         .query
@@ -76,18 +79,18 @@ fn check_api(request: &Request) -> Result<(), Breach> {
         .collect();
     let wrong = match publishers[..] {
         [publisher] if is_guid(publisher) => None,
-        [publisher] => Some(format!("the PublisherIdentifier {publisher:?} is no GUID")),
+        [publisher] => Some(format!("the PublisherIdentifier {publisher:?} is not a GUID")),
         [] => Some("no PublisherIdentifier".to_owned()),
         _ => Some("PublisherIdentifier more than once".to_owned()),
     };
     if let Some(text) = wrong {
-        return breach(text, ApiError::ParameterInvalid.answer(request));
+        return violation(text, ApiError::ParameterInvalid.answer(request));
     }
     if request.method == "GET" && !request.body.is_empty() {
-        return breach("a GET with a body", Answer::status(400));
+        return violation("a GET with a body", Answer::status(400));
     }
     if request.method == "POST" && request.header("Content-Length").is_none() {
-        return breach("a POST without Content-Length", Answer::status(411));
+        return violation("a POST without Content-Length", Answer::status(411));
     }
     match request.operation {
         Operation::StartSubscription | Operation::StopSubscription => check_content_type(request),
@@ -99,22 +102,24 @@ fn check_api(request: &Request) -> Result<(), Breach> {
     }
 }
 
-fn check_content_type(request: &Request) -> Result<(), Breach> {
+fn check_content_type(request: &Request) -> Result<(), Violation> {
     match &request.content_type {
-        None => breach("no contentType", ApiError::ParameterMissing.answer(request)),
+        None => violation("no contentType", ApiError::ParameterMissing.answer(request)),
         Some(name) if CONTENT_TYPES.iter().any(|known| known.eq_ignore_ascii_case(name)) => Ok(()),
         Some(name) => {
-            breach(format!("{name:?} is no content type"), ApiError::ContentTypeInvalid.answer(request))
+            violation(format!("{name:?} is not a content type"), ApiError::ContentTypeInvalid.answer(request))
         }
     }
 }
 
-fn check_times(request: &Request) -> Result<(), Breach> {
-    let times_invalid = |text: String| breach(text, ApiError::TimesInvalid.answer(request));
+fn check_times(request: &Request) -> Result<(), Violation> {
+    let times_invalid = |text: String| violation(text, ApiError::TimesInvalid.answer(request));
     match (request.parameter("startTime"), request.parameter("endTime"), window(request)) {
-        (Some(start), Some(end), None) => times_invalid(format!("times in a wrong form: {start} and {end}")),
+        (Some(start), Some(end), None) => {
+            times_invalid(format!("times in another format: {start} and {end}"))
+        }
         (Some(_), Some(_), Some(window)) if window.start >= window.end => {
-            breach("a window that ends before it starts", ApiError::TimesOutOfRange.answer(request))
+            violation("a window that ends before it starts", ApiError::TimesOutOfRange.answer(request))
         }
         (Some(_), Some(_), Some(window)) if window.end.duration_since(window.start) > DAY => {
             times_invalid("a window of more than 24 hours".into())
@@ -124,22 +129,25 @@ fn check_times(request: &Request) -> Result<(), Breach> {
     }
 }
 
-/// The longest window.
+/// The maximum length of a window.
 pub(crate) const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-/// The window that a listing asks for, if it names one in the right form. Only a next page's URL may have digits after
-/// the second.
+/// Returns the window of a listing, if it has one in the documented format. Only the URL of a next page may have fractions of
+/// seconds.
 pub(crate) fn window(request: &Request) -> Option<Window> {
-    let read = if request.is_next_page() { time::read_in_page_url } else { time::read_documented };
-    Some(Window { start: read(request.parameter("startTime")?)?, end: read(request.parameter("endTime")?)? })
+    let parse = if request.is_next_page() { time::parse_in_page_url } else { time::parse_documented };
+    Some(Window {
+        start: parse(request.parameter("startTime")?)?,
+        end: parse(request.parameter("endTime")?)?,
+    })
 }
 
-/// The answer to a token that is not good.
+/// The answer to an invalid token.
 pub(crate) fn unauthorized() -> Answer {
     Answer::json(401, r#"{"Message":"Authorization has been denied for this request."}"#)
 }
 
-/// Whether a text is a GUID in the form with four hyphens.
+/// Returns whether a text is a GUID with four hyphens.
 pub(crate) fn is_guid(text: &str) -> bool {
     let shape = |(position, byte): (usize, u8)| match position {
         8 | 13 | 18 | 23 => byte == b'-',

@@ -1,8 +1,8 @@
-//! Audit records as Microsoft writes them: repeatable from a seed, each with an `Id` of its own.
+//! Audit records like those of Microsoft, reproducible from a seed, each with its own `Id`.
 //!
-//! `records/*.json` holds a record of each kind with slots such as `{user}` in its strings; `"{#number}"` becomes a
-//! bare number. One record in sixteen carries an oddity that was seen in the wild: a number that no `f64` holds, a
-//! lone surrogate, a key that occurs twice, …
+//! `records/*.json` contains a template for each kind of record, with placeholders such as `{user}` in its strings.
+//! `"{#number}"` becomes a number without quotes. One record in sixteen has an unusual field that was seen in production: a
+//! number that no `f64` represents, a lone surrogate, a repeated key, …
 
 use std::{fmt::Write, sync::LazyLock};
 
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::time;
 
-/// Which records a blob holds: the same ones whenever they are written.
+/// The generator of a blob's records. It always generates the same ones.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) content_type: String,
@@ -24,14 +24,14 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// The record's `Id`, without writing the record.
+    /// Returns the `Id` of a record, without generating the record.
     pub(crate) fn id(&self, index: usize) -> String {
         let mut id = String::with_capacity(36);
         push_guid(&mut id, &mut self.dice(index));
         id
     }
 
-    /// Appends the record's text.
+    /// Appends the text of a record.
     pub(crate) fn write(&self, index: usize, text: &mut String) {
         let mut dice = self.dice(index);
         let mut id = String::with_capacity(36);
@@ -42,7 +42,7 @@ impl Source {
         kinds[dice.usize(..kinds.len())].write(&event, &mut dice, text);
         if !self.plain && dice.u8(..16) == 0 {
             text.pop(); // the closing brace
-            text.push_str(ODDITIES[dice.usize(..ODDITIES.len())]);
+            text.push_str(UNUSUAL_FIELDS[dice.usize(..UNUSUAL_FIELDS.len())]);
             text.push('}');
         }
     }
@@ -52,9 +52,10 @@ impl Source {
     }
 }
 
-/// A record's text. Tenant, content type and seed decide on its `Id`; the rest is the same for the same four.
+/// Returns the text of a record. The same arguments give the same text. The `Id` depends on the tenant, the content type and
+/// the seed.
 ///
-/// For a content type that the API does not know the record is one of `Audit.General`.
+/// For an unknown content type the record is one of `Audit.General`.
 pub fn record(content_type: &str, tenant: &str, created: Timestamp, seed: u64) -> String {
     let source = Source {
         content_type: content_type.to_owned(),
@@ -69,18 +70,18 @@ pub fn record(content_type: &str, tenant: &str, created: Timestamp, seed: u64) -
     text
 }
 
-/// The same record with its first field moved to the end, as copies of a record can differ.
+/// Moves the first field of a record to the end: copies of a record can have another order of fields.
 ///
 /// # Panics
 ///
-/// If it is not a JSON object of two fields or more.
+/// Panics if it is not a JSON object with at least two fields.
 pub fn reordered(record: &str) -> String {
     let fields = record.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).expect("a JSON object");
-    let (first, rest) = fields.split_at(end_of_first_field(fields).expect("two fields or more"));
+    let (first, rest) = fields.split_at(end_of_first_field(fields).expect("at least two fields"));
     format!("{{{},{first}}}", &rest[1..])
 }
 
-/// Where the first comma outside of strings, objects and arrays stands.
+/// Returns the position of the first comma outside of strings, objects and arrays.
 fn end_of_first_field(fields: &str) -> Option<usize> {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     fields.bytes().position(|byte| {
@@ -98,31 +99,31 @@ fn end_of_first_field(fields: &str) -> Option<usize> {
     })
 }
 
-/// The `Id` of a record's text, if it has one.
+/// Returns the `Id` of a record, if it has one.
 pub fn id_of(record: &str) -> Option<String> {
     let fields: std::collections::BTreeMap<String, &RawValue> = serde_json::from_str(record).ok()?;
     serde_json::from_str(fields.get("Id")?.get()).ok()
 }
 
-/// What belongs to one record as a whole.
+/// The values that occur several times in one record.
 struct Event<'a> {
     id: &'a str,
     tenant: &'a str,
     time: Timestamp,
 }
 
-/// A kind of record: literal text and what stands between.
+/// A kind of record: a parsed template.
 struct Kind {
     pieces: Vec<Piece>,
 }
 
 enum Piece {
     Text(String),
-    Slot(Slot),
+    Placeholder(Placeholder),
 }
 
 #[derive(Clone, Copy)]
-enum Slot {
+enum Placeholder {
     Time,
     Epoch,
     Id,
@@ -142,7 +143,7 @@ enum Slot {
     Number,
 }
 
-impl Slot {
+impl Placeholder {
     const NAMES: [(&str, Self); 17] = [
         ("{time}", Self::Time),
         ("{#epoch}", Self::Epoch),
@@ -200,7 +201,7 @@ impl Slot {
             }
             Self::Number => write!(text, "{}", dice.u32(1..1 << 16)),
         };
-        written.expect("memory takes everything");
+        written.expect("writing to memory cannot fail");
     }
 }
 
@@ -211,9 +212,9 @@ impl Kind {
         let (mut literal, mut rest) = (String::new(), minified.as_str());
         while let Some(first) = rest.chars().next() {
             let bare = rest.strip_prefix('"').filter(|rest| rest.starts_with("{#"));
-            if let Some((name, slot)) = slot_at(bare.unwrap_or(rest)) {
+            if let Some((name, placeholder)) = placeholder_at(bare.unwrap_or(rest)) {
                 pieces.push(Piece::Text(std::mem::take(&mut literal)));
-                pieces.push(Piece::Slot(slot));
+                pieces.push(Piece::Placeholder(placeholder));
                 rest = &rest[name.len() + if bare.is_some() { 2 } else { 0 }..];
             } else {
                 literal.push(first);
@@ -228,17 +229,17 @@ impl Kind {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(literal) => text.push_str(literal),
-                Piece::Slot(slot) => slot.fill(event, dice, text),
+                Piece::Placeholder(placeholder) => placeholder.fill(event, dice, text),
             }
         }
     }
 }
 
-fn slot_at(text: &str) -> Option<(&'static str, Slot)> {
-    Slot::NAMES.into_iter().find(|(name, _)| text.starts_with(name))
+fn placeholder_at(text: &str) -> Option<(&'static str, Placeholder)> {
+    Placeholder::NAMES.into_iter().find(|(name, _)| text.starts_with(name))
 }
 
-/// JSON without the blanks between its tokens.
+/// Removes the blanks between the tokens of JSON.
 fn without_blanks(json: &str) -> String {
     let (mut in_string, mut escaped) = (false, false);
     json.chars()
@@ -254,7 +255,7 @@ fn without_blanks(json: &str) -> String {
         .collect()
 }
 
-/// FNV-1a: the same for ever, unlike the standard library's.
+/// FNV-1a, which never changes, unlike the hash of the standard library.
 pub(crate) fn hash(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
@@ -272,7 +273,7 @@ pub(crate) fn push_guid(text: &mut String, dice: &mut Rng) {
         (low >> 48) & 0x3fff | 0x8000,
         low & 0xffff_ffff_ffff
     )
-    .expect("memory takes everything");
+    .expect("writing to memory cannot fail");
 }
 
 fn kinds_of(content_type: &str) -> &'static [Kind] {
@@ -328,8 +329,8 @@ const SUBJECTS: &[&str] = &[
     r"line\r\nbreak\tand \u0000 control\u001f",
     r"<b>bold<\/b> & 50% off",
 ];
-/// Fields, each with a comma before it.
-const ODDITIES: &[&str] = &[
+/// Unusual fields, each after a comma.
+const UNUSUAL_FIELDS: &[&str] = &[
     r#","Sequence":9007199254740993"#,
     r#","Sequence":123456789012345678901234567890"#,
     r#","Score":-1.5E+400"#,
@@ -366,19 +367,19 @@ mod tests {
                     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
                 assert_eq!(raw.get(), text);
                 assert!((900..5000).contains(&text.len()), "{} bytes: {text}", text.len());
-                assert!(!text.contains("{#") && slot_left_in(&text).is_none(), "{text}");
+                assert!(!text.contains("{#") && placeholder_left_in(&text).is_none(), "{text}");
                 ids.insert(id_of(&text).expect("an Id"));
             }
         }
         assert_eq!(ids.len(), 5 * 500);
     }
 
-    fn slot_left_in(text: &str) -> Option<&'static str> {
-        Slot::NAMES.iter().map(|(name, _)| *name).find(|name| text.contains(name))
+    fn placeholder_left_in(text: &str) -> Option<&'static str> {
+        Placeholder::NAMES.iter().map(|(name, _)| *name).find(|name| text.contains(name))
     }
 
     #[test]
-    fn an_id_is_known_without_its_record_and_the_same_each_time() {
+    fn id_and_text_are_reproducible() {
         let source = Source {
             content_type: "Audit.Exchange".into(),
             tenant: TENANT.into(),
@@ -397,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reordered_record_says_the_same() {
+    fn reordered_record_has_the_same_fields() {
         let text = r#"{"CreationTime":"a, \"b\"","Id":"x","List":[1,2]}"#;
         assert_eq!(reordered(text), r#"{"Id":"x","List":[1,2],"CreationTime":"a, \"b\""}"#);
         let fields = |text: &str| -> HashMap<String, Box<RawValue>> { serde_json::from_str(text).unwrap() };

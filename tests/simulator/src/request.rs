@@ -1,4 +1,4 @@
-//! What a client sends, understood as far as a server would.
+//! Parsed requests.
 
 use jiff::Timestamp;
 
@@ -19,18 +19,18 @@ pub enum Operation {
     FetchBlob,
     /// `GET resources/dlpSensitiveTypes`
     ListSensitiveTypes,
-    /// `GET /`: whether anybody is there
+    /// `GET /`: a test of the connection
     Root,
-    /// Nothing that Microsoft offers.
+    /// Any other path.
     Unknown,
 }
 
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// When it had arrived whole, by the machine's clock.
+    /// The time at which it had arrived completely, by this machine's clock.
     pub at: Timestamp,
-    /// The connection that it came by, counted from 1.
+    /// The number of its connection, counted from 1.
     pub connection: usize,
     /// `GET`, `POST`, …
     pub method: String,
@@ -42,18 +42,18 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The body; a login's form.
     pub body: Vec<u8>,
-    /// What is asked for.
+    /// The operation, from the path.
     pub operation: Operation,
     /// The tenant in the path, in lower case.
     pub tenant: Option<String>,
-    /// The content type asked about: of the query, or that of the blob asked for.
+    /// The content type in the query, or that of the requested blob.
     pub content_type: Option<String>,
-    /// The blob asked for.
+    /// The requested blob.
     pub content_id: Option<String>,
 }
 
 impl Request {
-    /// Understands a request line and what follows it.
+    /// Parses a request line, and adds the headers and the body.
     pub(crate) fn new(
         connection: usize,
         method: &str,
@@ -63,7 +63,7 @@ impl Request {
     ) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let query = parameters(query);
-        let (operation, tenant, content_id) = understand(path);
+        let (operation, tenant, content_id) = parse_path(path);
         let mut request = Self {
             at: Timestamp::now(),
             connection,
@@ -81,12 +81,12 @@ impl Request {
         request
     }
 
-    /// The first header of that name, whatever its letter case.
+    /// The first header of this name, in any letter case.
     pub fn header(&self, name: &str) -> Option<&str> {
         find(&self.headers, name)
     }
 
-    /// The query's first parameter of that name, whatever its letter case; decoded.
+    /// The first parameter of this name in the query, in any letter case, decoded.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         find(&self.query, name)
     }
@@ -96,22 +96,22 @@ impl Request {
         parameters(&String::from_utf8_lossy(&self.body))
     }
 
-    /// Whether this asks for a page after the first.
+    /// Whether this is for a page after the first.
     pub fn is_next_page(&self) -> bool {
         self.parameter("nextPage").is_some()
     }
 
-    /// The bearer token, if one came along.
+    /// The bearer token, if there is one.
     pub(crate) fn token(&self) -> Option<&str> {
         self.header("Authorization")?.strip_prefix("Bearer ")
     }
 
-    /// Whether an answer may be compressed.
+    /// Whether the answer may be compressed.
     pub(crate) fn accepts_gzip(&self) -> bool {
         self.header("Accept-Encoding").is_some_and(|accepted| accepted.contains("gzip"))
     }
 
-    /// The target without `PublisherIdentifier`, so as a next page's URL has it.
+    /// The target without `PublisherIdentifier`, as in the URL of a next page.
     pub fn target_without_publisher(&self) -> String {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
         let kept: Vec<&str> = query
@@ -126,8 +126,8 @@ fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
     pairs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
-/// Which operation a path means, for which tenant, and for which blob.
-fn understand(path: &str) -> (Operation, Option<String>, Option<String>) {
+/// Returns the operation of a path, its tenant and its blob.
+fn parse_path(path: &str) -> (Operation, Option<String>, Option<String>) {
     let segments: Vec<String> =
         path.trim_start_matches('/').split('/').map(|segment| decode(segment, false)).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
@@ -148,7 +148,7 @@ fn understand(path: &str) -> (Operation, Option<String>, Option<String>) {
     (operation, Some(tenant.to_owned()), content_id)
 }
 
-/// The pairs of a query or a form.
+/// Returns the decoded pairs of a query or a form.
 pub(crate) fn parameters(text: &str) -> Vec<(String, String)> {
     text.split('&')
         .filter(|pair| !pair.is_empty())
@@ -157,7 +157,7 @@ pub(crate) fn parameters(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Undoes percent-encoding; in a query a plus is a blank.
+/// Decodes percent-encoding. In a query, a plus is a blank.
 pub(crate) fn decode(text: &str, plus_is_blank: bool) -> String {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_url_is_understood() {
+    fn parses_url_of_next_page() {
         let target = "/api/v1/Ab/activity/feed/subscriptions/content?contenttype=Audit.Exchange&nextpage=1$2$na&PublisherIdentifier=x";
         let request =
             Request::new(1, "GET", target, vec![("ACCEPT-encoding".into(), "gzip".into())], Vec::new());
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plus_is_a_blank_in_a_query_only() {
+    fn plus_is_a_blank_only_in_a_query() {
         assert_eq!(decode("a+b%24%2B%zz", true), "a b$+%zz");
         assert_eq!(decode("a+b%24", false), "a+b$");
     }

@@ -1,4 +1,4 @@
-//! Sockets and HTTP/1.1: a thread for each connection, all of which end with the server.
+//! Sockets and HTTP/1.1. Each connection has a thread, which ends with the server.
 
 use std::{
     collections::HashMap,
@@ -21,20 +21,20 @@ use crate::{
     world::World,
 };
 
-/// The longest head of a request.
+/// The maximum length of the head of a request.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// The longest body of a request.
+/// The maximum length of the body of a request.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// How many bytes a chunk of an answer has.
+/// The length of a chunk of an answer.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// Time for the client to receive what comes before a reset, which would drop it.
+/// The time in which the client receives what was sent before a reset, which would discard it.
 const RESET_PAUSE: Duration = Duration::from_millis(20);
-/// Time after which a connection that could not be accepted may have become possible.
+/// The pause after a connection that could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-/// A connection's thread needs little.
+/// The stack of a connection's thread, which needs little.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// A listening socket and the threads behind it. Dropping it ends them all.
+/// A listening socket and its threads. Dropping it ends all of them.
 pub(crate) struct Server {
     address: SocketAddr,
     world: Arc<World>,
@@ -50,8 +50,7 @@ struct Connections {
 }
 
 impl Server {
-    /// Listens on a free port of this address, under TLS if there is an identity for it; the world learns its URL
-    /// before the first request comes.
+    /// Listens on a free port of this address, under TLS if there is an identity.
     pub(crate) fn start(address: IpAddr, identity: Option<&Identity>) -> io::Result<Self> {
         let listener = TcpListener::bind((address, 0))?;
         let address = listener.local_addr()?;
@@ -105,7 +104,7 @@ fn listen(
         }
         let Ok((stream, twin)) = stream.and_then(|stream| stream.try_clone().map(|twin| (stream, twin)))
         else {
-            // A client that is gone already, or no descriptor left: the next one may fare better.
+            // The client has closed the connection already, or there is no free descriptor.
             drop(world.stop.sleep(Some(ACCEPT_PAUSE)));
             continue;
         };
@@ -116,7 +115,7 @@ fn listen(
             let (world, connections) = (Arc::clone(world), Arc::clone(connections));
             thread::Builder::new().name(format!("connection {number}")).stack_size(STACK_BYTES).spawn(
                 move || {
-                    // An error here means that the client went away: its own concern.
+                    // An error means that the client has ended the connection, which it may do.
                     drop(serve(stream, tls.as_ref(), number, &world));
                     lock(&connections.streams).remove(&number);
                 },
@@ -131,7 +130,7 @@ fn listen(
     }
 }
 
-/// Answers one request after the other until either side has enough.
+/// Answers the requests of a connection until either side closes it.
 fn serve(socket: TcpStream, tls: Option<&Arc<ServerConfig>>, number: usize, world: &World) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let mut wire = Wire { stream: Stream::new(socket, tls), received: Vec::new() };
@@ -162,7 +161,7 @@ fn serve(socket: TcpStream, tls: Option<&Arc<ServerConfig>>, number: usize, worl
     Ok(())
 }
 
-/// A request from its arrival to the beginning of its answer.
+/// Counts a request from its arrival to the beginning of its answer.
 struct InFlight<'a>(&'a World);
 
 impl<'a> InFlight<'a> {
@@ -179,7 +178,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// What a client sent, taken apart.
+/// The parts of a request.
 struct Message {
     method: String,
     target: String,
@@ -187,7 +186,7 @@ struct Message {
     body: Vec<u8>,
 }
 
-/// Why it could not be taken apart, and what to answer to that.
+/// Why a request could not be parsed, and the status of the answer.
 struct Unreadable {
     text: String,
     status: u16,
@@ -199,14 +198,14 @@ enum Next {
     Close,
 }
 
-/// A connection and what was received of a request not yet understood.
+/// A connection, and the bytes of the next request that were received.
 struct Wire {
     stream: Stream,
     received: Vec<u8>,
 }
 
 impl Wire {
-    /// The next request; nothing when the client closed the connection between two.
+    /// Reads the next request; `None` if the client has closed the connection.
     fn read_message(&mut self) -> io::Result<Option<Result<Message, Unreadable>>> {
         let unreadable = |text: &str, status| Ok(Some(Err(Unreadable { text: text.to_owned(), status })));
         let head_end = loop {
@@ -214,7 +213,7 @@ impl Wire {
                 break at;
             }
             if self.received.len() > HEAD_BYTES_MAX {
-                return unreadable("a head without end", 431);
+                return unreadable("the head is too long", 431);
             }
             if !self.receive()? {
                 return Ok(None);
@@ -228,12 +227,12 @@ impl Wire {
             found.map(|(_, value)| value.as_str())
         };
         if header("Transfer-Encoding").is_some() {
-            return unreadable("a body in chunks", 411);
+            return unreadable("the body is chunked", 411);
         }
         let length = match header("Content-Length").map(str::parse::<usize>) {
             None => 0,
             Some(Ok(length)) if length <= BODY_BYTES_MAX => length,
-            Some(_) => return unreadable("a Content-Length that is no length or too long", 413),
+            Some(_) => return unreadable("the Content-Length is invalid or too large", 413),
         };
         while self.received.len() < length {
             if !self.receive()? {
@@ -244,7 +243,7 @@ impl Wire {
         Ok(Some(Ok(message)))
     }
 
-    /// Takes what has arrived; `false` if the client has closed its side.
+    /// Reads what has arrived. Returns `false` if the client has closed its side.
     fn receive(&mut self) -> io::Result<bool> {
         let mut bytes = [0; 4096];
         let count = self.stream.read(&mut bytes)?;
@@ -252,7 +251,7 @@ impl Wire {
         Ok(count > 0)
     }
 
-    /// Sends an answer in its manner.
+    /// Sends an answer as its [`Delivery`] defines.
     fn send(&mut self, world: &World, answer: &Answer) -> io::Result<Next> {
         let mut bytes = head(world, answer);
         let head_length = bytes.len();
@@ -274,7 +273,7 @@ impl Wire {
                 self.reset_on_close()?;
                 return Ok(Next::Close);
             }
-            Delivery::Whole | Delivery::WholeThenClosed => self.finish(bytes, 0, answer)?,
+            Delivery::Whole => self.finish(bytes, 0, answer)?,
             Delivery::Stalled(time) => {
                 world.stop.sleep(time)?;
                 self.finish(bytes, 0, answer)?;
@@ -299,7 +298,7 @@ impl Wire {
         Ok(if answer.delivery == Delivery::Whole { Next::Request } else { Next::Close })
     }
 
-    /// Sends what is left of an answer that arrives whole. It counts as served just before the client can know it.
+    /// Sends the rest of an answer. The blob counts as served just before the client can have it.
     fn finish(&mut self, mut bytes: Vec<u8>, sent: usize, answer: &Answer) -> io::Result<()> {
         if answer.chunked {
             bytes.extend_from_slice(b"0\r\n\r\n");
@@ -314,13 +313,13 @@ impl Wire {
         written
     }
 
-    /// Closing the connection will send a RST and drop what the client has not received yet.
+    /// Lets the close of the connection send a RST and discard what the client has not received.
     fn reset_on_close(&self) -> io::Result<()> {
         Ok(set_socket_linger(self.stream.socket(), Some(Duration::ZERO))?)
     }
 }
 
-/// Request line and headers; the body is still to come.
+/// Parses a request line and headers.
 fn read_head(head: &str) -> Option<Message> {
     let mut lines = head.split("\r\n");
     let mut words = lines.next()?.split(' ');
@@ -340,7 +339,7 @@ fn read_head(head: &str) -> Option<Message> {
     })
 }
 
-/// Status line and headers. Every answer has a `Date`, and a `Content-Length` unless it comes in chunks.
+/// Returns the status line and the headers. Every answer has a `Date`, and a `Content-Length` unless it is chunked.
 fn head(world: &World, answer: &Answer) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {} {}\r\n", answer.status, reason(answer.status));
     let mut add = |name: &str, value: &str| {
@@ -365,7 +364,7 @@ fn head(world: &World, answer: &Answer) -> Vec<u8> {
     bytes
 }
 
-/// The body, without the end of a chunked one.
+/// Appends the body, without the last chunk of a chunked one.
 fn push_body(bytes: &mut Vec<u8>, answer: &Answer) {
     if answer.chunked {
         for chunk in answer.body.chunks(CHUNK_BYTES) {

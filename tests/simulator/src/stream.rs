@@ -11,19 +11,19 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-/// How a server proves who it is, and the name by which its URLs call it.
+/// The certificate of a server, and the host name in its URLs.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The host of the simulator's URLs. Names of one's own need a proxy that knows where they lead.
+    /// The host of the simulator's URLs. A name that cannot be resolved needs a proxy.
     pub host: String,
-    /// Its certificate and what links that to a root, PEM.
+    /// The certificate and its chain, without the root, in PEM.
     pub certificates: String,
-    /// The certificate's key, PEM.
+    /// The private key of the certificate, in PEM.
     pub key: String,
 }
 
 impl Identity {
-    /// What every connection's handshake needs.
+    /// Returns the TLS settings of the server.
     pub(crate) fn tls(&self) -> Arc<ServerConfig> {
         let certificates: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(self.certificates.as_bytes()).collect();
@@ -31,21 +31,21 @@ impl Identity {
         let ring = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(ring)
             .with_safe_default_protocol_versions()
-            .expect("versions that ring knows")
+            .expect("TLS versions that ring supports")
             .with_no_client_auth()
             .with_single_cert(certificates.expect("certificates in PEM"), key);
-        Arc::new(config.expect("a certificate and its own key"))
+        Arc::new(config.expect("a certificate and its private key"))
     }
 }
 
-/// What requests come in through.
+/// A connection, with or without TLS.
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
 }
 
 impl Stream {
-    /// The handshake comes with the first read.
+    /// The first read performs the handshake.
     pub(crate) fn new(socket: TcpStream, tls: Option<&Arc<ServerConfig>>) -> Self {
         match tls {
             None => Self::Plain(socket),

@@ -1,4 +1,4 @@
-//! Locks that a panicking test does not poison, and waiting that the simulator's end cuts short.
+//! Locks that a panic does not poison, and sleeps that end when the simulator stops.
 
 use std::{
     io,
@@ -6,43 +6,47 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Locks, whatever happened to the thread that held the lock before.
+/// Locks a mutex, also after a thread panicked while it held the lock.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The end of the simulator, as its threads wait for it.
+/// Signals the threads of the simulator to end.
 #[derive(Default)]
 pub(crate) struct Stop {
     stopped: Mutex<bool>,
-    bell: Condvar,
+    changed: Condvar,
 }
 
 impl Stop {
-    /// Wakes everyone who waits.
+    /// Ends all sleeps.
     pub(crate) fn stop(&self) {
         *lock(&self.stopped) = true;
-        self.bell.notify_all();
+        self.changed.notify_all();
     }
 
-    /// Whether the end has come.
+    /// Whether the simulator is stopping.
     pub(crate) fn is_stopped(&self) -> bool {
         *lock(&self.stopped)
     }
 
-    /// Sleeps; `None` sleeps until the end. Fails if the end comes first.
+    /// Sleeps for this duration, or until the simulator stops.
+    ///
+    /// # Errors
+    ///
+    /// The simulator stops.
     pub(crate) fn sleep(&self, time: Option<Duration>) -> io::Result<()> {
         let until = time.and_then(|time| Instant::now().checked_add(time));
         let mut stopped = lock(&self.stopped);
         while !*stopped {
             stopped = match until {
-                None => self.bell.wait(stopped).unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(stopped).unwrap_or_else(PoisonError::into_inner),
                 Some(until) => {
                     let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Ok(());
                     }
-                    self.bell.wait_timeout(stopped, left).unwrap_or_else(PoisonError::into_inner).0
+                    self.changed.wait_timeout(stopped, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }

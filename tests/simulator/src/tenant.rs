@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
     ops::Range,
-    sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
+    sync::{Arc, Mutex, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
 
@@ -13,68 +13,66 @@ use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use crate::{
     api_error::quoted,
     base64url,
-    blob::{Blob, Content, NewBlob, NewContent, State, Stored, Window},
-    gzip,
+    blob::{Blob, Content, NewBlob, NewContent, State, StoredBlob, Window},
     login::LoginError,
     record::{Source, hash},
     sync::lock,
     time::{self, Clock, Fraction},
 };
 
-/// How a tenant behaves.
+/// The settings of a tenant.
 #[derive(Clone, Debug)]
 pub struct TenantSettings {
     /// The tenant's GUID, in lower case.
     pub id: String,
     /// The app's GUID.
     pub client_id: String,
-    /// The secret that a login must prove.
+    /// The client secret.
     pub secret: String,
-    /// The `x5t#S256` of the certificate that an assertion may name instead of a secret.
+    /// The `x5t#S256` of the certificate that an assertion may use instead of the secret.
     pub certificate_thumbprint: Option<String>,
-    /// That certificate's RSA key, as modulus and exponent in DER, which an assertion's signature must fit. Without it
-    /// any signature does.
+    /// The RSA key of this certificate, as modulus and exponent in DER, with which the signature of an assertion is verified.
+    /// Without it every signature is valid.
     pub certificate_key: Option<Vec<u8>>,
-    /// A token of another issuer that is accepted as an assertion.
+    /// A token of another issuer that is a valid assertion.
     pub federated_token: Option<String>,
-    /// Every login is refused so.
+    /// The error of every login.
     pub login_error: Option<LoginError>,
-    /// The application permissions that the app was granted, as a token claims them. `None`: tokens are opaque texts
-    /// instead of JWTs.
+    /// The application permissions in the claims of a token. If `None`, tokens are opaque texts instead of JWTs.
     pub roles: Option<Vec<String>>,
-    /// How long a token is good for.
+    /// The lifetime of a token.
     pub token_lifetime: Duration,
-    /// `expires_in` comes as a string.
+    /// Whether `expires_in` is a string.
     pub expires_in_as_text: bool,
-    /// How many blobs a page lists.
+    /// The number of entries on a page of a listing.
     pub page_size: usize,
-    /// The name of the header that holds the next page's URL.
+    /// The name of the header with the URL of the next page.
     pub next_page_header: String,
-    /// The version in the next page's URL: `v1.0` or `v1`.
+    /// The version in the URL of the next page: `v1.0` or `v1`.
     pub next_page_version: String,
-    /// The digits after the second in a listing.
+    /// The fractions of seconds in listings.
     pub fraction: Fraction,
-    /// What content ids look like.
+    /// The format of content ids.
     pub content_ids: ContentIds,
-    /// Answers are compressed for a client that accepts it.
+    /// Whether answers are compressed if the client accepts that.
     pub gzip: bool,
-    /// Blobs come in chunks instead of with a `Content-Length`.
+    /// Whether blobs are sent in chunks instead of with a `Content-Length`.
     pub chunked: bool,
-    /// More requests than the quota allows are answered with `AF429`.
+    /// The quota. Further requests are answered with `AF429`.
     pub quota: Option<Quota>,
 }
 
-/// How many requests a tenant may make in any stretch of time. Those that are refused count as well.
+/// The maximum number of requests for a tenant in any period. Requests over the quota count too.
 #[derive(Clone, Copy, Debug)]
 pub struct Quota {
-    /// How many.
+    /// The maximum number.
     pub requests: usize,
-    /// In this time: Microsoft's minute, or a shorter one.
+    /// The length of the period: a minute, as at Microsoft, or less.
     pub minute: Duration,
 }
 
 impl TenantSettings {
-    /// A tenant of that GUID that behaves well.
+    /// The settings of a tenant with this GUID, without errors.
     pub fn new(id: &str) -> Self {
         Self {
             id: id.to_ascii_lowercase(),
@@ -98,7 +96,7 @@ impl TenantSettings {
         }
     }
 
-    /// What a token says of itself.
+    /// Returns the claims of a token.
     fn claims(&self, audience: &str, now: Timestamp) -> Option<String> {
         let Self { id, client_id, token_lifetime, .. } = self;
         let roles: Vec<String> = self.roles.as_ref()?.iter().map(|role| quoted(role)).collect();
@@ -110,14 +108,14 @@ impl TenantSettings {
         ))
     }
 
-    /// With that secret.
+    /// Sets the client secret.
     #[must_use]
     pub fn secret(mut self, secret: &str) -> Self {
         secret.clone_into(&mut self.secret);
         self
     }
 
-    /// With that app.
+    /// Sets the app's GUID.
     #[must_use]
     pub fn client_id(mut self, client_id: &str) -> Self {
         client_id.clone_into(&mut self.client_id);
@@ -125,7 +123,7 @@ impl TenantSettings {
     }
 }
 
-/// What content ids look like.
+/// The format of content ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentIds {
     /// `20171014180051748005825$20171014180051748005825$audit_sharepoint$Audit_SharePoint$emea0036`
@@ -139,18 +137,18 @@ pub enum ContentIds {
 /// A tenant's subscription to a content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subscription {
-    /// It runs.
+    /// Enabled.
     Enabled,
-    /// An administrator stopped it.
+    /// Disabled by an administrator.
     Disabled,
-    /// It runs, but the list has no `status` in its entry.
+    /// Enabled, but its entry in the list has no `status`.
     WithoutStatus,
 }
 
-/// A handle to a tenant in the simulator. Clones mean the same tenant.
+/// A handle to a tenant. Clones are handles to the same tenant.
 #[derive(Clone)]
 pub struct Tenant {
-    pub(crate) held: Arc<Held>,
+    pub(crate) held: Arc<SharedTenant>,
 }
 
 impl fmt::Debug for Tenant {
@@ -162,25 +160,25 @@ impl fmt::Debug for Tenant {
 impl Tenant {
     /// Its GUID.
     pub fn id(&self) -> String {
-        self.settings_now().id
+        self.current_settings().id
     }
 
-    /// How it behaves at present.
-    pub fn settings_now(&self) -> TenantSettings {
+    /// Its current settings.
+    pub fn current_settings(&self) -> TenantSettings {
         self.held.settings()
     }
 
-    /// Changes how it behaves from now on.
+    /// Changes its settings.
     pub fn settings(&self, change: impl FnOnce(&mut TenantSettings)) {
         change(&mut lock(&self.held.state).settings);
     }
 
-    /// A running subscription. The list spells the content type as it is spelt here.
+    /// Enables a subscription. The list spells the content type as it is spelled here.
     pub fn subscribe(&self, content_type: &str) {
         self.set_subscription(content_type, Some(Subscription::Enabled));
     }
 
-    /// A subscription in that state, or none.
+    /// Sets or removes a subscription.
     pub fn set_subscription(&self, content_type: &str, subscription: Option<Subscription>) {
         let mut state = lock(&self.held.state);
         let feed = state.feed(content_type);
@@ -188,17 +186,17 @@ impl Tenant {
         feed.subscription = subscription;
     }
 
-    /// The subscription to a content type, as a client may have started it.
+    /// The subscription to a content type.
     pub fn subscription(&self, content_type: &str) -> Option<Subscription> {
         lock(&self.held.state).feed(content_type).subscription
     }
 
-    /// Puts a blob into a feed.
+    /// Adds a blob to a feed.
     pub fn add_blob(&self, content_type: &str, blob: NewBlob) -> Blob {
         self.held.add(content_type, blob)
     }
 
-    /// Adds blobs with this number of generated records each to a feed, evenly over a time.
+    /// Adds blobs with generated records to a feed, at regular intervals over a period.
     pub fn add_blobs(
         &self,
         content_type: &str,
@@ -207,14 +205,14 @@ impl Tenant {
         created: Range<Timestamp>,
     ) -> Vec<Blob> {
         let length = created.end.duration_since(created.start);
-        let step = length / i32::try_from(count.max(1)).expect("not that many blobs");
-        let time = |number| created.start + step * i32::try_from(number).expect("not that many blobs");
+        let step = length / i32::try_from(count.max(1)).expect("fewer than 2^31 blobs");
+        let time = |number| created.start + step * i32::try_from(number).expect("fewer than 2^31 blobs");
         (0..count)
             .map(|number| self.add_blob(content_type, NewBlob::records(records_each).created(time(number))))
             .collect()
     }
 
-    /// The blobs of a feed, by the time of their creation.
+    /// The blobs of a feed, in the order of their creation.
     pub fn blobs(&self, content_type: &str) -> Vec<Blob> {
         let mut state = lock(&self.held.state);
         let mut seen = BTreeSet::new();
@@ -225,31 +223,19 @@ impl Tenant {
         blobs
     }
 
-    /// The `Id`s of all records in a feed: what a collector must deliver, each one time.
+    /// The `Id`s of all records in a feed. A collector must deliver each once.
     pub fn ids(&self, content_type: &str) -> BTreeSet<String> {
         self.blobs(content_type).iter().flat_map(Blob::ids).collect()
     }
 
-    /// The `Id`s of the records in those of a feed's blobs that a client got whole.
-    pub fn served_ids(&self, content_type: &str) -> BTreeSet<String> {
-        self.blobs(content_type).iter().filter(|blob| blob.served() > 0).flat_map(Blob::ids).collect()
-    }
-
-    /// Makes every token issued so far worthless.
+    /// Revokes every token that was issued.
     pub fn revoke_tokens(&self) {
         lock(&self.held.state).tokens.clear();
     }
-
-    /// Compresses the bodies of a feed's blobs now and keeps them, so that a benchmark measures its client.
-    pub fn keep_bodies(&self, content_type: &str) {
-        for blob in self.blobs(content_type) {
-            blob.stored.kept.get_or_init(|| gzip::compress(&blob.stored.body()));
-        }
-    }
 }
 
-/// A tenant as the server's threads share it.
-pub(crate) struct Held {
+/// A tenant, shared by the threads of the server.
+pub(crate) struct SharedTenant {
     url: String,
     clock: Arc<Clock>,
     pub(crate) state: Mutex<TenantState>,
@@ -258,41 +244,41 @@ pub(crate) struct Held {
 pub(crate) struct TenantState {
     pub(crate) settings: TenantSettings,
     feeds: BTreeMap<String, Feed>,
-    blobs: HashMap<String, Arc<Stored>>,
+    blobs: HashMap<String, Arc<StoredBlob>>,
     pages: HashMap<String, NextPage>,
     tokens: HashMap<String, Instant>,
     recent: VecDeque<Instant>,
-    /// How many blobs were ever added: what their seeds are made of.
+    /// The number of blobs that were added, for their seeds.
     added: u64,
-    /// Keeps content ids, page tokens and equal times apart.
+    /// A counter that makes content ids and page tokens unique, and orders equal times.
     sequence: u64,
 }
 
 /// One content type of a tenant.
 pub(crate) struct Feed {
-    /// As the list of subscriptions spells it.
+    /// The name in the list of subscriptions.
     pub(crate) name: String,
     pub(crate) subscription: Option<Subscription>,
-    /// When a client started it and was told so.
+    /// The time at which a client started it and received the answer.
     pub(crate) started: Option<Instant>,
-    /// By the time under which a window finds it, and a number that keeps equal times apart.
-    listed: BTreeMap<(Timestamp, u64), Arc<Stored>>,
+    /// The blobs, by the time at which they are listed and a number for equal times.
+    listed: BTreeMap<(Timestamp, u64), Arc<StoredBlob>>,
 }
 
-/// A page that was promised.
+/// A page whose URL was sent.
 #[derive(Clone)]
 pub(crate) struct NextPage {
-    /// Its URL without the simulator's own.
+    /// Its URL, without the origin.
     pub(crate) target: String,
     pub(crate) listing: Listing,
 }
 
-/// What is left of a listing.
+/// The remaining entries of a listing.
 #[derive(Clone)]
 pub(crate) struct Listing {
     content_type: String,
     window: Window,
-    blobs: Arc<[Arc<Stored>]>,
+    blobs: Arc<[Arc<StoredBlob>]>,
     offset: usize,
 }
 
@@ -310,7 +296,7 @@ impl TenantState {
         self.feeds.values()
     }
 
-    pub(crate) fn blob(&self, content_id: &str) -> Option<Arc<Stored>> {
+    pub(crate) fn blob(&self, content_id: &str) -> Option<Arc<StoredBlob>> {
         self.blobs.get(content_id).cloned()
     }
 
@@ -318,7 +304,7 @@ impl TenantState {
         self.pages.get(token).cloned()
     }
 
-    /// Whether this request is one too many.
+    /// Counts a request, and returns whether it is over the quota.
     pub(crate) fn is_over_quota(&mut self) -> bool {
         let Some(quota) = self.settings.quota else { return false };
         let now = Instant::now();
@@ -329,18 +315,15 @@ impl TenantState {
         self.recent.len() > quota.requests
     }
 
-    /// What a window shows.
+    /// Returns the listing of a window.
     pub(crate) fn listing(&mut self, content_type: &str, window: Window) -> Listing {
         let listed = &self.feed(content_type).listed;
-        let blobs = listed
-            .range((window.start, 0)..(window.end, 0))
-            .map(|(_, blob)| blob)
-            .filter(|blob| blob.visible.as_ref().is_none_or(|visible| visible(window)));
+        let blobs = listed.range((window.start, 0)..(window.end, 0)).map(|(_, blob)| blob);
         Listing { content_type: content_type.to_owned(), window, blobs: blobs.cloned().collect(), offset: 0 }
     }
 
-    /// One page of a listing, unsorted, and the target of the next one.
-    pub(crate) fn page(&mut self, mut listing: Listing) -> (Vec<Arc<Stored>>, Option<String>) {
+    /// Returns one page of a listing, in random order, and the target of the next one.
+    pub(crate) fn page(&mut self, mut listing: Listing) -> (Vec<Arc<StoredBlob>>, Option<String>) {
         let rest = &listing.blobs[listing.offset..];
         let mut page = rest[..rest.len().min(self.settings.page_size.max(1))].to_vec();
         fastrand::Rng::with_seed(listing.offset as u64).shuffle(&mut page);
@@ -386,7 +369,7 @@ impl TenantState {
     }
 }
 
-impl Held {
+impl SharedTenant {
     pub(crate) fn new(settings: TenantSettings, url: String, clock: Arc<Clock>) -> Self {
         let state = TenantState {
             settings,
@@ -405,7 +388,7 @@ impl Held {
         lock(&self.state).settings.clone()
     }
 
-    /// A token for this audience, without a valid signature.
+    /// Issues a token for this audience, without a valid signature.
     pub(crate) fn issue_token(&self, audience: &str) -> String {
         let random: String = (0..256).map(|_| fastrand::alphanumeric()).collect();
         let mut state = lock(&self.state);
@@ -421,20 +404,20 @@ impl Held {
         token
     }
 
-    /// Whether this tenant issued the token, and whether it is still good.
+    /// Returns whether this tenant issued the token, and whether it is valid.
     pub(crate) fn knows_token(&self, token: &str) -> (bool, bool) {
         let until = lock(&self.state).tokens.get(token).copied();
         (until.is_some(), until.is_some_and(|until| Instant::now() < until))
     }
 
-    /// Remembers that a client knows that it started this subscription.
+    /// Notes that a client has started this subscription and receives the answer.
     pub(crate) fn note_start(&self, content_type: &str) {
         lock(&self.state).feed(content_type).started = Some(Instant::now());
     }
 
     fn add(&self, content_type: &str, blob: NewBlob) -> Blob {
         let created = blob.created.unwrap_or_else(|| self.clock.now());
-        // Down, never up: what is added now must not lie ahead of the clock.
+        // Rounded down, because a blob must not be created after the current time of the clock.
         let to_milliseconds = TimestampRound::new().smallest(Unit::Millisecond).mode(RoundMode::Floor);
         let created = created.round(to_milliseconds).unwrap_or(created);
         let mut state = lock(&self.state);
@@ -446,7 +429,7 @@ impl Held {
             None => state.new_content_id(content_type, created, seed),
         };
         let own_uri = || format!("{}/api/v1.0/{tenant}/activity/feed/audit/{content_id}", self.url);
-        let stored = Arc::new(Stored {
+        let stored = Arc::new(StoredBlob {
             content_type: content_type.to_owned(),
             uri: blob.uri.unwrap_or_else(own_uri),
             mime: blob.mime,
@@ -462,13 +445,11 @@ impl Held {
                     plain: blob.plain,
                 }),
             },
-            visible: blob.visible,
             state: Mutex::new(State {
                 expiration: blob.expiration.unwrap_or(created + SignedDuration::from_hours(7 * 24)),
                 vanished: false,
             }),
             served: AtomicUsize::new(0),
-            kept: OnceLock::new(),
             content_id,
         });
         state.blobs.insert(stored.content_id.clone(), Arc::clone(&stored));

@@ -1,4 +1,4 @@
-//! Times as the API writes and reads them, and the simulator's clock.
+//! The time formats of the API, and the clock of the simulator.
 
 use std::sync::Mutex;
 
@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::Offset};
 
 use crate::sync::lock;
 
-/// The server's clock: the machine's own, plus a skew.
+/// The server's clock: this machine's clock plus a skew.
 #[derive(Default)]
 pub(crate) struct Clock {
     skew: Mutex<SignedDuration>,
@@ -22,7 +22,7 @@ impl Clock {
     }
 }
 
-/// How many digits follow the second in a listing's times.
+/// The number of digits after the seconds in the times of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fraction {
     /// `2015-05-23T17:35:00Z`
@@ -31,11 +31,11 @@ pub enum Fraction {
     Three,
     /// `2015-05-23T17:35:00.0000000Z`
     Seven,
-    /// One of the three, from entry to entry.
+    /// Each of the three in turn.
     Mixed,
 }
 
-/// `2015-05-23T17:35:00.000Z`, with that many digits; `turn` decides for [`Fraction::Mixed`].
+/// Formats a time as `2015-05-23T17:35:00.000Z`, with this number of digits. `turn` selects the format of [`Fraction::Mixed`].
 pub(crate) fn with_zone(time: Timestamp, fraction: Fraction, turn: usize) -> String {
     let seconds = without_zone(time);
     let nanoseconds = Offset::UTC.to_datetime(time).subsec_nanosecond();
@@ -46,7 +46,7 @@ pub(crate) fn with_zone(time: Timestamp, fraction: Fraction, turn: usize) -> Str
     }
 }
 
-/// `2015-06-29T20:03:19`, as records and query parameters have it.
+/// Formats a time as `2015-06-29T20:03:19`, as in records and query parameters.
 pub(crate) fn without_zone(time: Timestamp) -> String {
     let time = Offset::UTC.to_datetime(time);
     format!(
@@ -60,14 +60,14 @@ pub(crate) fn without_zone(time: Timestamp) -> String {
     )
 }
 
-/// `20171014180051748`: the seventeen digits that content ids and page tokens begin with.
+/// Formats a time as `20171014180051748`, the first digits of content ids and page tokens.
 pub(crate) fn digits(time: Timestamp) -> String {
     let mut text = with_zone(time, Fraction::Three, 0);
     text.retain(|character| character.is_ascii_digit());
     text
 }
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT`: a `Date` or `Retry-After` header.
+/// Formats a time as `Sun, 06 Nov 1994 08:49:37 GMT`, for `Date` and `Retry-After`.
 ///
 /// Source: RFC 9110, section 5.6.7.
 pub(crate) fn http_date(time: Timestamp) -> String {
@@ -87,8 +87,8 @@ pub(crate) fn http_date(time: Timestamp) -> String {
     )
 }
 
-/// Reads `YYYY-MM-DDTHH:MM:SS` and nothing else.
-pub(crate) fn read_documented(text: &str) -> Option<Timestamp> {
+/// Parses `YYYY-MM-DDTHH:MM:SS`, and no other format.
+pub(crate) fn parse_documented(text: &str) -> Option<Timestamp> {
     let shape = |(position, byte): (usize, u8)| match position {
         4 | 7 => byte == b'-',
         10 => byte == b'T',
@@ -101,9 +101,9 @@ pub(crate) fn read_documented(text: &str) -> Option<Timestamp> {
     Offset::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok()
 }
 
-/// Reads the form in a next page's URL, `2020-02-20T10:46:42.0000000Z`, as well as the documented one.
-pub(crate) fn read_in_page_url(text: &str) -> Option<Timestamp> {
-    read_documented(text).or_else(|| text.ends_with('Z').then(|| text.parse().ok())?)
+/// Parses the format in the URL of a next page, `2020-02-20T10:46:42.0000000Z`, or the documented one.
+pub(crate) fn parse_in_page_url(text: &str) -> Option<Timestamp> {
+    parse_documented(text).or_else(|| text.ends_with('Z').then(|| text.parse().ok())?)
 }
 
 #[cfg(test)]
@@ -111,17 +111,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_documented_form_is_read() {
-        assert_eq!(read_documented("2020-02-20T10:46:42"), "2020-02-20T10:46:42Z".parse().ok());
+    fn parses_only_the_documented_format() {
+        assert_eq!(parse_documented("2020-02-20T10:46:42"), "2020-02-20T10:46:42Z".parse().ok());
         for wrong in ["2020-02-20", "2020-02-20T10:46:42Z", "2020-02-20 10:46:42", "2020-02-31T10:46:42", ""]
         {
-            assert_eq!(read_documented(wrong), None, "{wrong}");
+            assert_eq!(parse_documented(wrong), None, "{wrong}");
         }
-        assert_eq!(read_in_page_url("2020-02-20T10:46:42.0000000Z"), "2020-02-20T10:46:42Z".parse().ok());
+        assert_eq!(parse_in_page_url("2020-02-20T10:46:42.0000000Z"), "2020-02-20T10:46:42Z".parse().ok());
     }
 
     #[test]
-    fn times_are_written_as_the_api_does() {
+    fn formats_times_as_the_api_does() {
         let time: Timestamp = "1994-11-06T08:49:37.1234567Z".parse().unwrap();
         assert_eq!(http_date(time), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(with_zone(time, Fraction::None, 0), "1994-11-06T08:49:37Z");

@@ -1,4 +1,4 @@
-//! Everything that the server's threads share, and the way from a request to its answer.
+//! The state that the threads of the server share, and how a request is answered.
 
 use std::{
     collections::HashMap,
@@ -9,38 +9,38 @@ use std::{
 use crate::{
     answer::Answer,
     api,
-    fault::{Effect, Fault, Planted},
+    fault::{Effect, Fault, PlantedFault},
     login,
     protocol::{self, unauthorized},
     request::{Operation, Request},
     sync::{Stop, lock},
-    tenant::Held,
+    tenant::SharedTenant,
     time::Clock,
 };
 
-/// A request that came, and what it was answered.
+/// A request that was received, and its answer.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct LoggedRequest {
     /// The request.
     pub request: Arc<Request>,
-    /// The status of its answer, once there is one.
+    /// The status of the answer, if there is one.
     pub status: Option<u16>,
-    /// The length of the answer's body as sent, or as it would have been sent if a fault had not cut it.
+    /// The length of the answer's body, without regard to faults that cut it.
     pub body_length: usize,
 }
 
-/// The state of the simulated world.
+/// The state of the simulator.
 pub(crate) struct World {
     pub(crate) url: String,
     pub(crate) clock: Arc<Clock>,
     pub(crate) stop: Stop,
     pub(crate) latency: Mutex<Duration>,
-    pub(crate) tenants: Mutex<HashMap<String, Arc<Held>>>,
-    pub(crate) faults: Mutex<Vec<Planted>>,
+    pub(crate) tenants: Mutex<HashMap<String, Arc<SharedTenant>>>,
+    pub(crate) faults: Mutex<Vec<PlantedFault>>,
     pub(crate) connections: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) in_flight_max: AtomicUsize,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Vec<LoggedRequest>>,
     arrival: Condvar,
     violations: Mutex<Vec<String>>,
 }
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    /// Answers a request, and remembers both.
+    /// Answers a request, and records both.
     pub(crate) fn answer(&self, mut request: Request) -> Answer {
         let tenant = request.tenant.as_ref().and_then(|id| lock(&self.tenants).get(id).cloned());
         if let (Some(tenant), Some(content_id)) = (&tenant, &request.content_id) {
@@ -73,7 +73,7 @@ impl World {
         let request = Arc::new(request);
         let number = {
             let mut seen = lock(&self.seen);
-            seen.push(Seen { request: Arc::clone(&request), status: None, body_length: 0 });
+            seen.push(LoggedRequest { request: Arc::clone(&request), status: None, body_length: 0 });
             self.arrival.notify_all();
             seen.len() - 1
         };
@@ -88,16 +88,16 @@ impl World {
         answer
     }
 
-    fn answer_or_fault(&self, tenant: Option<&Held>, request: &Request) -> Answer {
-        if let Err(breach) = protocol::check(request) {
-            self.note_violation(request, &breach.text);
-            return *breach.answer;
+    fn answer_or_fault(&self, tenant: Option<&SharedTenant>, request: &Request) -> Answer {
+        if let Err(violation) = protocol::check(request) {
+            self.note_violation(request, &violation.text);
+            return *violation.answer;
         }
         let fault: Option<Fault> =
-            lock(&self.faults).iter().find_map(|planted| planted.strike(request)).cloned();
+            lock(&self.faults).iter().find_map(|planted| planted.occur(request)).cloned();
         match fault.map(|fault| fault.effect) {
             None => {
-                let answer = self.true_answer(tenant, request);
+                let answer = self.regular_answer(tenant, request);
                 let started = request.operation == Operation::StartSubscription && answer.status == 200;
                 if let (true, Some(tenant), Some(content_type)) = (started, tenant, &request.content_type) {
                     tenant.note_start(content_type);
@@ -106,9 +106,9 @@ impl World {
             }
             Some(Effect::Instead(answer)) => answer(request),
             Some(Effect::Alter(alter)) => {
-                let truth = self.true_answer(tenant, request);
-                let (status, body) = (truth.status, truth.body.clone());
-                let mut altered = alter(request, truth);
+                let answer = self.regular_answer(tenant, request);
+                let (status, body) = (answer.status, answer.body.clone());
+                let mut altered = alter(request, answer);
                 if (altered.status, &altered.body) != (status, &body) {
                     altered.serves = None;
                 }
@@ -117,16 +117,16 @@ impl World {
         }
     }
 
-    fn true_answer(&self, tenant: Option<&Held>, request: &Request) -> Answer {
+    fn regular_answer(&self, tenant: Option<&SharedTenant>, request: &Request) -> Answer {
         match request.operation {
             Operation::Login => return login::log_in(tenant, request, &self.url),
             Operation::Root => return Answer::status(302).with_header("Location", "https://www.office.com/"),
             _ => {}
         }
         let token = request.token().unwrap_or_default();
-        let (is_own, is_good) = tenant.map_or((false, false), |tenant| tenant.knows_token(token));
+        let (is_own, is_valid) = tenant.map_or((false, false), |tenant| tenant.knows_token(token));
         match tenant {
-            Some(tenant) if is_good => api::answer(self, tenant, request),
+            Some(tenant) if is_valid => api::answer(self, tenant, request),
             _ => {
                 if !is_own && lock(&self.tenants).values().any(|other| other.knows_token(token).0) {
                     self.note_violation(request, "the token is another tenant's");
@@ -136,7 +136,7 @@ impl World {
         }
     }
 
-    /// Remembers what a client did wrong.
+    /// Records a violation of the protocol.
     pub(crate) fn note_violation(&self, request: &Request, text: &str) {
         lock(&self.violations).push(format!("{} {}: {text}", request.method, request.target));
     }
@@ -149,7 +149,7 @@ impl World {
         lock(&self.violations).clone()
     }
 
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<LoggedRequest> {
         lock(&self.seen).clone()
     }
 
@@ -161,7 +161,7 @@ impl World {
         lock(&self.seen).iter().filter(|seen| seen.request.operation == operation).count()
     }
 
-    /// Waits until this number of requests of an operation has arrived; `false` if the time runs out.
+    /// Waits until this number of requests of an operation was received. Returns `false` if that takes longer than `time`.
     pub(crate) fn wait_for(&self, count: usize, operation: Operation, time: Duration) -> bool {
         let until = Instant::now() + time;
         let mut seen = lock(&self.seen);
