@@ -129,7 +129,7 @@ fn limits_batches_by_bytes_and_records() {
         let count = lines(&request.body).len();
         assert!(
             count == 1 || (count <= 5 && request.body.len() <= 8 * 1024),
-            "{count} {}",
+            "{count} records in {} bytes",
             request.body.len()
         );
     }
@@ -176,7 +176,7 @@ fn waits_for_retry_after() {
             if now < *not_before.get_or_init(|| a_second_later) && place > 0 {
                 early_requests.fetch_add(1, Ordering::SeqCst);
             }
-            // A date has whole seconds, so that it is more than a second later.
+            // Dates have no fractions of seconds: this one is between one and two seconds later.
             let date = (now + Duration::from_secs(2)).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
             match (place, is_date) {
                 (0, false) => Reply::retry_after(429, "1"),
@@ -430,16 +430,16 @@ fn remembers_accepted_records_while_their_blob_is_pending() {
     let hours_earlier =
         |hours: i64| (jiff::Timestamp::now() - jiff::SignedDuration::from_hours(hours)).to_string();
     let progress = setup.installation.path("state/progress");
-    let text = fs::read_to_string(&progress).expect("a file");
+    let text = fs::read_to_string(&progress).expect("a readable file");
     let (before, rest) = text.split_once("\"contentCreated\":\"").expect("a pending blob");
     let (_, after) = rest.split_once('"').expect("a time");
     fs::write(&progress, format!("{before}\"contentCreated\":\"{}\"{after}", hours_earlier(40)))
         .expect("a writable file");
-    for file in fs::read_dir(setup.installation.path("state/record_ids")).expect("a folder") {
-        let path = file.expect("a file").path();
-        let name = path.file_name().and_then(|name| name.to_str()).expect("text");
+    for file in fs::read_dir(setup.installation.path("state/record_ids")).expect("a readable folder") {
+        let path = file.expect("a readable folder").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name in UTF-8");
         let earlier = format!("{}{}", &hours_earlier(30)[..13], &name[13..]);
-        fs::rename(&path, path.with_file_name(earlier)).expect("a name");
+        fs::rename(&path, path.with_file_name(earlier)).expect("a writable folder");
     }
     setup.installation.run(&[]).assert_code(1);
     assert_eq!(setup.accepted(lines), setup.others_once());
@@ -452,7 +452,7 @@ fn does_not_wait_for_retry_after_permanent_error() {
         if requests.fetch_add(1, Ordering::SeqCst) > 0 {
             return Reply::retry_after(503, "1800");
         }
-        wait_until("every connection has sent a batch", || requests.load(Ordering::SeqCst) == 4);
+        wait_until("every connection has sent a batch", || requests.load(Ordering::SeqCst) >= 4);
         Reply::status(403)
     });
     let options = "batchRecords: 10\n    connections: 4\n    retryTimeout: 3600s";
@@ -503,11 +503,11 @@ fn names_rejected_record_and_delivers_all_others() {
 fn resends_only_blob_of_rejected_record_without_id() {
     for dedup in ["dedupHours: 0", "dedupHours: 24"] {
         let receiver = HttpReceiver::start(|request, _| {
-            Reply::status(if request.body.contains("refused") { 400 } else { 200 })
+            Reply::status(if request.body.contains("unwanted") { 400 } else { 200 })
         });
         let options = "batchRecords: 50\n    deadLetters: false";
         let installation = installation(&receiver.url("/"), options).collect(dedup);
-        let texts = ["{\"a\":1}", "{\"a\":\"refused\"}", "{\"a\":2}"].map(str::to_owned);
+        let texts = ["{\"a\":1}", "{\"a\":\"unwanted\"}", "{\"a\":2}"].map(str::to_owned);
         installation.contoso.add_blob(FEED, NewBlob::texts(texts).created(hours_ago(1)));
         let accepted =
             || receiver.accepted().iter().flat_map(|request| lines(&request.body)).collect::<Vec<_>>();
@@ -555,7 +555,7 @@ fn gives_up_when_receiver_rejects_everything() {
         "[ERROR] Output http failed: 127.0.0.1:",
         "with HTTP 400: unwanted; check format",
     ]);
-    assert!(receiver.requests().len() <= 400, "{}", receiver.requests().len());
+    assert!(receiver.requests().len() <= 400, "{} requests", receiver.requests().len());
     assert!(installation.known_blobs().is_empty());
 }
 
@@ -640,7 +640,7 @@ fn splunk_with_acks_and_rejections(
                 .unwrap_or_else(|| accepted_with_ack_id(last_id.fetch_add(1, Ordering::SeqCst) + 1));
         }
         assert_eq!(request.target, format!("/services/collector/ack?channel={CHANNEL}"));
-        let mut requested = requested.lock().expect("no panic");
+        let mut requested = requested.lock().expect("no thread has panicked");
         let mut is_indexed = |id| !requested.insert(id) && indexed == Indexed::AtSecondRequest;
         acks(ack_ids(request).into_iter().map(|id| (id, is_indexed(id))))
     })
@@ -745,7 +745,7 @@ fn elasticsearch(
     let index = Arc::new(Index { documents: Mutex::default() });
     let shared = Arc::clone(&index);
     let receiver = HttpReceiver::start(move |request, _| {
-        let mut documents = shared.documents.lock().expect("no panic");
+        let mut documents = shared.documents.lock().expect("no thread has panicked");
         let rows: Vec<_> = request.body.lines().collect();
         let mut items = Vec::new();
         for pair in rows.chunks(2) {
@@ -779,7 +779,7 @@ fn sends_elasticsearch_documents_with_id_and_time() {
     installation.run(&[]).assert_code(0);
     assert_delivered_once(&installation, &receiver.accepted(), documents);
     assert!(receiver.accepted().iter().all(|request| request.target == "/_bulk"));
-    let documents = index.documents.lock().expect("no panic");
+    let documents = index.documents.lock().expect("no thread has panicked");
     assert_eq!(
         documents.keys().cloned().collect::<BTreeSet<_>>(),
         each_once(&installation).into_keys().collect()
@@ -794,7 +794,7 @@ fn sends_elasticsearch_documents_with_id_and_time() {
 fn resends_only_documents_that_elasticsearch_rejected_as_busy() {
     let busy = Mutex::new(HashSet::new());
     let (receiver, index) = elasticsearch(move |id, _| {
-        let is_first = busy.lock().expect("no panic").insert(id.to_owned());
+        let is_first = busy.lock().expect("no thread has panicked").insert(id.to_owned());
         if is_first && id.ends_with(['0', '1', '2', '3']) {
             (429, json!({ "type": "es_rejected_execution_exception", "reason": "full" }))
         } else {
@@ -807,7 +807,8 @@ fn resends_only_documents_that_elasticsearch_rejected_as_busy() {
         .assert_code(0)
         .assert_line_with(&["records are not accepted: es_rejected_execution_exception"]);
     let sent = ids(&receiver.requests(), documents);
-    let stored: BTreeSet<_> = index.documents.lock().expect("no panic").keys().cloned().collect();
+    let stored: BTreeSet<_> =
+        index.documents.lock().expect("no thread has panicked").keys().cloned().collect();
     assert_eq!(stored, each_once(&installation).into_keys().collect());
     for (id, count) in sent {
         assert_eq!(count, if id.ends_with(['0', '1', '2', '3']) { 2 } else { 1 }, "{id}");
@@ -821,7 +822,7 @@ fn counts_existing_document_as_accepted() {
     for _ in 0..2 {
         installation.run(&[]).assert_code(0);
     }
-    assert_eq!(index.documents.lock().expect("no panic").len(), 120);
+    assert_eq!(index.documents.lock().expect("no thread has panicked").len(), 120);
     assert!(ids(&receiver.accepted(), documents).values().all(|count| *count == 2));
 }
 
@@ -839,7 +840,7 @@ fn sends_record_as_text_after_mapping_error() {
     let installation = installation(&receiver.url(""), ELASTIC);
     let run = installation.run(&[]);
     run.assert_code(0);
-    let documents = index.documents.lock().expect("no panic");
+    let documents = index.documents.lock().expect("no thread has panicked");
     assert_eq!(
         documents.keys().cloned().collect::<BTreeSet<_>>(),
         each_once(&installation).into_keys().collect()
@@ -878,7 +879,7 @@ fn writes_dead_letter_when_text_is_rejected_too() {
     ]);
     assert_eq!(installation.known_blobs().len(), 7);
     let letters = fs::read_to_string(installation.path("state/dead-letters/http.json")).expect("a file");
-    let stored = index.documents.lock().expect("no panic").len();
+    let stored = index.documents.lock().expect("no thread has panicked").len();
     assert_eq!(letters.lines().count() + stored, 121);
     assert!(
         letters.contains(r#""record":{"Id":"00000000-0000-4000-8000-000000000077","a":1,"OriginFeed""#),
@@ -901,7 +902,7 @@ fn fails_when_index_rejects_everything() {
         run.assert_code(1).assert_line_with(&["[ERROR] Output http failed", r#type, reason]);
         assert_eq!(receiver.requests().len(), 1);
         assert!(!run.stderr.contains("sent as text"), "{run}");
-        assert!(check_error(&installation).is_some_and(|found| found.contains(reason)));
+        assert!(check_error(&installation).is_some_and(|error| error.contains(reason)));
     }
 }
 
@@ -914,14 +915,14 @@ fn splits_rejected_bulk_body_down_to_the_record() {
     let receiver = HttpReceiver::start(move |request, _| {
         let rows: Vec<_> = request.body.lines().collect();
         let is_invalid = |document: &str| {
-            !document.starts_with("{\"event\":")
-                && invalid_id.get().is_some_and(|id| document.contains(id.as_str()))
+            let is_text = document.starts_with("{\"event\":");
+            !is_text && invalid_id.get().is_some_and(|id| document.contains(id.as_str()))
         };
         if rows.chunks(2).any(|pair| is_invalid(pair[1])) {
             let error = json!({ "type": "x_content_parse_exception", "reason": "Duplicate field 'Id'" });
             return Reply::json(400, json!({ "error": error, "status": 400 }).to_string());
         }
-        let mut documents = shared.documents.lock().expect("no panic");
+        let mut documents = shared.documents.lock().expect("no thread has panicked");
         let items: Vec<_> = rows
             .chunks(2)
             .map(|pair| {
@@ -939,7 +940,7 @@ fn splits_rejected_bulk_body_down_to_the_record() {
         .run(&[])
         .assert_code(0)
         .assert_line_with(&["(x_content_parse_exception): they are sent as text"]);
-    let documents = index.documents.lock().expect("no panic");
+    let documents = index.documents.lock().expect("no thread has panicked");
     assert_eq!(
         documents.keys().cloned().collect::<BTreeSet<_>>(),
         each_once(&installation).into_keys().collect()
@@ -953,7 +954,7 @@ fn sends_azure_arrays_of_at_most_one_megabyte() {
     let tokens = Mutex::new(Vec::new());
     let receiver = HttpReceiver::start(move |request, _| {
         assert!(request.body.len() <= 1_000_000);
-        let mut tokens = tokens.lock().expect("no panic");
+        let mut tokens = tokens.lock().expect("no thread has panicked");
         let token = request.headers["authorization"].clone();
         if tokens.is_empty() {
             tokens.push(token);
@@ -986,7 +987,7 @@ fn reports_missing_azure_role_and_wrong_secret() {
         let message = format!("no access {token}");
         Reply::json(403, json!({ "error": { "code": "OperationFailed", "message": message } }).to_string())
     });
-    for (secret, words) in [
+    for (secret, parts) in [
         (
             "a-secret-that-must-stay-secret",
             ["HTTP 403: OperationFailed no access", "Monitoring Metrics Publisher"],
@@ -1003,7 +1004,7 @@ fn reports_missing_azure_role_and_wrong_secret() {
             "    azure: {{ tenant_id: {id}, client_id: {client}, client_secret: {secret}, login_url: {login} }}"
         ));
         let run = installation.run(&[]);
-        run.assert_code(1).assert_line_with(&words);
+        run.assert_code(1).assert_line_with(&parts);
         for request in receiver.requests() {
             let token = request.headers["authorization"].trim_start_matches("Bearer ").to_owned();
             assert!(!run.stderr.contains(&token[..20]), "{run}");
@@ -1027,9 +1028,12 @@ fn uses_configured_root_server_name_and_client_certificate() {
 
     let untrusted = installation(&receiver.url("/"), "retryTimeout: 0s");
     untrusted.run(&[]).assert_code(1).assert_line_with(&["certificate is not trusted", "tls.ca_file"]);
-    let without =
+    let without_certificate =
         installation(&receiver.url("/"), &format!("tls: {{ ca_file: {root} }}\n    retryTimeout: 0s"));
-    without.run(&[]).assert_code(1).assert_line_with(&["[ERROR] Output http failed", "tls.cert_file"]);
+    without_certificate
+        .run(&[])
+        .assert_code(1)
+        .assert_line_with(&["[ERROR] Output http failed", "tls.cert_file"]);
 }
 
 #[test]
@@ -1039,10 +1043,10 @@ fn does_not_resume_tls_sessions_over_http() {
         certificate("private_root.pem")
     );
     let receiver = HttpReceiver::with_tls_closing_connections();
-    let straight = installation(&receiver.url("/"), &tls);
-    straight.run(&[]).assert_code(0);
-    assert_delivered_once(&straight, &receiver.accepted(), lines);
-    assert!(receiver.connections() > 2, "{} connections", receiver.connections());
+    let direct = installation(&receiver.url("/"), &tls);
+    direct.run(&[]).assert_code(0);
+    assert_delivered_once(&direct, &receiver.accepted(), lines);
+    assert!(receiver.connections() > 2, "the connection was not closed after a response");
 
     let (receiver, proxy) = (HttpReceiver::with_tls_closing_connections(), Proxy::start(ProxyBehavior::Open));
     let proxied = installation(&receiver.url("/"), &tls).setting(&format!("proxy: {}", proxy.url("")));
@@ -1067,13 +1071,8 @@ fn reports_tls_errors_over_http_with_hint() {
     let elsewhere = format!("{root}, server_name: elsewhere.test");
     let no_key = format!("cert_file: {}", certificate("here.pem"));
     let encrypted = format!("{no_key}, key_file: {}", certificate("../key-encrypted.pem"));
-    assert_eq!(
-        check_error(&installation(
-            &HttpReceiver::with_tls("elsewhere.pem", ClientCertificate::NotRequired).url("/"),
-            &format!("tls: {{ {elsewhere} }}")
-        )),
-        None
-    );
+    let receiver = HttpReceiver::with_tls("elsewhere.pem", ClientCertificate::NotRequired);
+    assert_check(&installation(&receiver.url("/"), &format!("tls: {{ {elsewhere} }}")), None);
     for (name, tls, parts) in [
         ("elsewhere.pem", &root, ["certificate has another name", "in tls.server_name"]),
         ("expired.pem", &root, ["certificate is not trusted", "renew it"]),
@@ -1131,32 +1130,22 @@ fn checks_receiver_without_delivery() {
                 .to_string(),
         )
     };
-    for (format, target, reply, problem) in [
-        ("ndjson", "/in", Reply::status(200), None),
-        ("ndjson", "/in", Reply::status(405), Some("HTTP 405; check url")),
-        ("ndjson", "/in", Reply::web_page(200), Some("HTTP 200 with a web page")),
-        ("array", "/in", Reply::status(401), Some("HTTP 401; check the token")),
-        ("array", "/in", Reply::status(503), Some("HTTP 503")),
-        ("splunk-hec", "/in", json(400, r#"{"text":"No data","code":5}"#), None),
-        ("splunk-hec", "/in", json(400, r#"{"text":"Invalid data format","code":6}"#), None),
-        (
-            "splunk-hec",
-            "/in",
-            json(403, r#"{"text":"Invalid token","code":4}"#),
-            Some("the token is not one of"),
-        ),
-        (
-            "splunk-hec",
-            "/in",
-            json(400, r#"{"text":"Data channel is missing","code":10}"#),
-            Some("splunk.channel"),
-        ),
-        ("splunk-hec", "/in", json(200, "ok"), Some("HTTP 200 without the code")),
-        ("elastic-bulk", "/in", bulk(400, "document_parsing_exception"), None),
-        ("elastic-bulk", "/in", bulk(403, "security_exception"), Some("create_doc and auto_configure")),
-        ("elastic-bulk", "/in", bulk(404, "index_not_found_exception"), Some("create the index")),
-        ("elastic-bulk", "/in", json(200, "{}"), Some("not that of the bulk API")),
-        ("elastic-bulk", "/in", Reply::status(401), Some("HTTP 401; check the token")),
+    for (format, reply, problem) in [
+        ("ndjson", Reply::status(200), None),
+        ("ndjson", Reply::status(405), Some("HTTP 405; check url")),
+        ("ndjson", Reply::web_page(200), Some("HTTP 200 with a web page")),
+        ("array", Reply::status(401), Some("HTTP 401; check the token")),
+        ("array", Reply::status(503), Some("HTTP 503")),
+        ("splunk-hec", json(400, r#"{"text":"No data","code":5}"#), None),
+        ("splunk-hec", json(400, r#"{"text":"Invalid data format","code":6}"#), None),
+        ("splunk-hec", json(403, r#"{"text":"Invalid token","code":4}"#), Some("the token is not one of")),
+        ("splunk-hec", json(400, r#"{"text":"Data channel is missing","code":10}"#), Some("splunk.channel")),
+        ("splunk-hec", json(200, "ok"), Some("HTTP 200 without the code")),
+        ("elastic-bulk", bulk(400, "document_parsing_exception"), None),
+        ("elastic-bulk", bulk(403, "security_exception"), Some("create_doc and auto_configure")),
+        ("elastic-bulk", bulk(404, "index_not_found_exception"), Some("create the index")),
+        ("elastic-bulk", json(200, "{}"), Some("not that of the bulk API")),
+        ("elastic-bulk", Reply::status(401), Some("HTTP 401; check the token")),
     ] {
         let receiver = HttpReceiver::start(move |_, _| reply.clone());
         let installation = installation(&receiver.url("/in"), &format!("format: {format}"));
@@ -1164,7 +1153,7 @@ fn checks_receiver_without_delivery() {
         let requests = receiver.requests();
         let requests: Vec<_> =
             requests.iter().map(|request| (request.method.as_str(), request.target.as_str())).collect();
-        assert_eq!(requests, [("POST", target)], "{format}");
+        assert_eq!(requests, [("POST", "/in")], "{format}");
     }
     let login = Installation::new();
     for (reply, problem) in [
@@ -1281,7 +1270,7 @@ impl Splunk {
         let indexed = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&indexed);
         let receiver = HttpReceiver::start(move |request, _| {
-            let mut indexed = shared.lock().expect("no panic");
+            let mut indexed = shared.lock().expect("no thread has panicked");
             for (number, event) in events(&request.body).into_iter().enumerate() {
                 if let Some((status, code)) = rejection(&event) {
                     let body = json!({ "text": "no", "code": code, "invalid-event-number": number });
@@ -1296,7 +1285,7 @@ impl Splunk {
 
     /// The Ids of the indexed records, sorted. An Id that was indexed twice occurs twice.
     fn indexed(&self) -> Vec<String> {
-        let mut indexed = self.indexed.lock().expect("no panic").clone();
+        let mut indexed = self.indexed.lock().expect("no thread has panicked").clone();
         indexed.sort();
         indexed
     }
@@ -1310,7 +1299,7 @@ fn counts_events_before_invalid_event_number_as_accepted() {
             return Some((400, 12));
         }
         let id = simulator::id_of(event).expect("an Id");
-        let mut was_busy = was_busy.lock().expect("no panic");
+        let mut was_busy = was_busy.lock().expect("no thread has panicked");
         (was_busy.len() < 2 && was_busy.insert(id)).then_some((503, 9))
     });
     let installation = installation(&splunk.receiver.url(""), "format: splunk-hec\n    connections: 1");
@@ -1331,7 +1320,7 @@ fn keeps_retrying_while_each_attempt_makes_progress() {
     let was_busy = Mutex::new(HashSet::new());
     let splunk = Splunk::start(move |event| {
         let id = simulator::id_of(event).expect("an Id");
-        let mut was_busy = was_busy.lock().expect("no panic");
+        let mut was_busy = was_busy.lock().expect("no thread has panicked");
         (was_busy.len() < 7 && was_busy.insert(id)).then_some((503, 9))
     });
     // Seven attempts in a row without progress would take longer than this, because their delays double.
@@ -1353,7 +1342,7 @@ fn splunk_indexers(is_indexed: impl Fn(&str) -> bool + Send + Sync + 'static) ->
             Some("indexer=1") => 1,
             _ => turn.fetch_add(1, Ordering::SeqCst) % 2,
         };
-        let mut batches = batches.lock().expect("no panic");
+        let mut batches = batches.lock().expect("no thread has panicked");
         if request.target.starts_with("/prefix/services/collector/ack?") {
             let is_indexed = |id: usize| batches[indexer].get(id).is_some_and(|body| is_indexed(body));
             return acks(ack_ids(request).into_iter().map(|id| (id, is_indexed(id))));
@@ -1372,12 +1361,12 @@ fn resends_batches_with_repeated_ack_id() {
     let state = Mutex::new((Vec::<String>::new(), false));
     // A Splunk that restarts once, when it has three batches: it loses them, and numbers the next ones from 0 again.
     let receiver = HttpReceiver::start(move |request, _| {
-        let mut state = state.lock().expect("no panic");
+        let mut state = state.lock().expect("no thread has panicked");
         let (batches, has_restarted) = &mut *state;
         if request.target.contains("/ack?") {
             let ids = ack_ids(request);
             let indexed = ids.iter().filter_map(|id| batches.get(*id)).flat_map(|body| record_ids(body));
-            shared.lock().expect("no panic").extend(indexed);
+            shared.lock().expect("no thread has panicked").extend(indexed);
             return acks(ids.into_iter().map(|id| (id, id < batches.len())));
         }
         if batches.len() == 3 && !*has_restarted {
@@ -1398,7 +1387,7 @@ fn resends_batches_with_repeated_ack_id() {
         // On a busy machine the pass requests acknowledgements before the restart, and fails for the lost batches.
         installation.run(&[]).assert_code(0);
     }
-    let acknowledged = acknowledged.lock().expect("no panic").clone();
+    let acknowledged = acknowledged.lock().expect("no thread has panicked").clone();
     assert_eq!(acknowledged, each_once(&installation).into_keys().collect());
 }
 
@@ -1410,11 +1399,11 @@ fn resends_batches_when_repeated_ack_id_arrives_first() {
     // A Splunk that restarts after two batches: it loses them, and numbers the next ones from 0 again. The response to the
     // second one arrives after the response to a later one with the same id.
     let receiver = HttpReceiver::start(move |request, _| {
-        let mut batches = batches.lock().expect("no panic");
+        let mut batches = batches.lock().expect("no thread has panicked");
         if request.target.contains("/ack?") {
             let ids = ack_ids(request);
             let indexed = ids.iter().filter_map(|id| batches.get(*id)).flat_map(|body| record_ids(body));
-            shared.lock().expect("no panic").extend(indexed);
+            shared.lock().expect("no thread has panicked").extend(indexed);
             return acks(ids.into_iter().filter(|id| *id < batches.len()).map(|id| (id, true)));
         }
         match posts.fetch_add(1, Ordering::SeqCst) {
@@ -1437,7 +1426,7 @@ fn resends_batches_when_repeated_ack_id_arrives_first() {
     let installation = installation(&receiver.url(""), &options);
     let run = installation.run(&[]);
     run.assert_code(0).assert_line_with(&["[WARN] Output http: ack id 1 was given out for two batches"]);
-    let acknowledged = acknowledged.lock().expect("no panic").clone();
+    let acknowledged = acknowledged.lock().expect("no thread has panicked").clone();
     assert_eq!(acknowledged, each_once(&installation).into_keys().collect());
 }
 

@@ -166,7 +166,7 @@ fn the_last_success_of_each_feed_shows_which_tenant_fails() {
     let now = Timestamp::now().as_second();
     assert!((now - 100..=now + 100).contains(&second.value(LAST, "fabrikam", FEED).expect("a success")));
     assert_eq!(second.value(LAST, "fabrikam", "DLP.All"), None);
-    installation.simulator.heal();
+    installation.simulator.remove_faults();
 
     fabrikam.settings(|settings| settings.login_error = Some(LoginError::ExpiredSecret));
     installation.run(&[]).assert_code(1);
