@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_serves_a_longer_and_a_shorter_body() {
+    fn reuses_a_buffer_for_bodies_of_any_length() {
         let mut buffer = Vec::new();
         for text in ["first body", "2nd", "", "a third body, the longest"] {
             let mut body = Body::new(buffer);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_not_text_is_returned_unchanged() {
+    fn returns_a_body_that_is_not_text_unchanged() {
         let (valid_up_to, body) = Body::from(b"ab\xffc".to_vec()).into_text().expect_err("not UTF-8");
         assert_eq!((valid_up_to, body.bytes()), (2, b"ab\xffc".as_slice()));
     }

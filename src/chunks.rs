@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_of_any_length_are_read_as_they_were_written() {
+    fn round_trips_bytes_of_any_length() {
         let pool = ChunkPool::default();
         for length in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES] {
             let text: Vec<u8> = (0..length).map(|number| number.to_le_bytes()[0]).collect();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_used_again() {
+    fn reuses_chunks() {
         let pool = ChunkPool::default();
         for _ in 0..3 {
             pool.bytes().append(&vec![1; 2 * CHUNK_BYTES], &mut |_| ());

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_follows_the_first_date_of_each_tenant_and_ignores_jitter() {
+    fn follows_the_first_date_of_each_tenant() {
         let (start, here): (_, Timestamp) = (Instant::now(), "2026-11-22T10:00:00Z".parse().expect("a time"));
         let clock = Clock::begun(start, here);
         let after = |seconds| Duration::from_secs(seconds);

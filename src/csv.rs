@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_has_the_common_columns_and_those_of_these_records() {
+    fn header_has_common_columns_and_those_of_the_records() {
         let (columns, rows) = rows(';', &[r#"{"a":1,"Id":"x"}"#, r#"{"b":2,"a":3,"Operation":"o"}"#]);
         assert_eq!(
             header(&columns),
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_the_text_of_its_value() {
+    fn cell_is_the_text_of_its_value() {
         let record = r#"{"s":"a;\"b\"","u":"\u00e4\/","l":"x\ny\u0001","n":1e400,"t":true,"z":null,"e":"","o":{"k":["v"]}}"#;
         let (columns, rows) = rows(';', &[record]);
         let cells = further(&columns, &rows[0]);
@@ -353,14 +353,14 @@ mod tests {
     }
 
     #[test]
-    fn a_field_without_a_column_is_kept_in_the_last_one() {
+    fn keeps_a_field_without_a_column_in_the_last_one() {
         let (columns, _) = rows(',', &[r#"{"a":1}"#]);
         let row = row(&columns, r#"{"a":1,"b":"x,\"y","a":2,"MoreFields":null}"#);
         assert_eq!(further(&columns, &row), ["2", r#"{"b":"x,\"y","a":1,"MoreFields":null}"#]);
     }
 
     #[test]
-    fn a_header_has_its_bounds_and_what_is_beyond_them_is_kept_in_the_last_column() {
+    fn bounds_the_header_and_keeps_other_fields_in_the_last_column() {
         let fields: Vec<_> = (0..2 * COLUMNS_MAX).map(|number| format!("\"f{number}\":{number}")).collect();
         let (columns, rows) = rows(';', &[&format!("{{{}}}", fields.join(","))]);
         assert_eq!(columns.names.len(), COLUMNS_MAX);
@@ -372,14 +372,14 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_another_program_is_recognized() {
+    fn recognizes_the_header_of_another_program() {
         for header in ["", "Id", "Id;a", "CreationTime;Id;MoreFields", "Id;a;a;MoreFields", "{\"Id\":1}"] {
             assert_eq!(Columns::of_header(header), None, "{header}");
         }
     }
 
     #[test]
-    fn a_row_is_identified_by_its_id_or_else_by_its_fields() {
+    fn identifies_a_row_by_its_id_or_its_fields() {
         let id = "01234567-89ab-cdef-0123-456789abcdef";
         let with_id = format!(r#"{{"Id":"{id}","a":1}}"#);
         let (columns, _) = rows(';', &[]);
@@ -419,7 +419,7 @@ mod tests {
         #![proptest_config(crate::proptest_config())]
 
         #[test]
-        fn a_row_has_the_key_of_its_record_whichever_columns_there_are(
+        fn row_key_does_not_depend_on_the_columns(
             fields in fields(),
             others in fields(),
             separator in prop_oneof![Just(';'), Just(','), Just('\t'), Just('d'), Just('ä')],

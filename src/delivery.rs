@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_reads_as_it_is_written() {
+    fn round_trips_output_sets() {
         let all: OutputSet = OutputName::ALL.into_iter().collect();
         for set in [OutputSet::EMPTY, OutputSet::EMPTY.with(OutputName::Http), all] {
             assert_eq!(OutputSet::parse(&set.to_string()), Some(set));

@@ -378,7 +378,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checking_an_append_changes_nothing() {
+    fn check_append_changes_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("new/audit.json");
         check_append(&path).expect("a writable folder");
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_kinds_of_unsupported_syncs_and_renames_are_known() {
+    fn knows_the_error_kinds_of_unsupported_operations() {
         for code in [22, 95] {
             let kind = io::Error::from_raw_os_error(code).kind(); // EINVAL, ENOTSUP on Linux
             assert!(
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_to_their_end_and_circles_are_an_error() {
+    fn follows_links_and_rejects_loops() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         std::os::unix::fs::symlink("second", path("first")).expect("a link");
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn checking_a_replacement_changes_nothing() {
+    fn check_replace_changes_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("office365.prom");
         check_replace(&path).expect("a writable folder");

@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn an_explanation_has_the_error_its_sources_and_the_hint() {
+    fn explanation_has_error_sources_and_hint() {
         let error = Outer(Inner(io::Error::other("the disk is broken")));
         assert_eq!(error.explain(), "cannot start: cannot read the file: the disk is broken; check the disk");
     }

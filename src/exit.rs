@@ -150,7 +150,7 @@ mod tests {
     };
 
     #[test]
-    fn the_exit_code_tells_whether_something_must_be_tried_again() {
+    fn exit_code_depends_on_failures() {
         let summary = |counts| {
             let (tenant, content_type) = ("contoso".to_owned(), ContentType::AuditExchange);
             let feed = FeedReport {

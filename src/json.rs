@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn valid_texts_are_accepted_and_others_are_not() {
+    fn accepts_valid_json_only() {
         for text in [
             "0",
             "-0",
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_has_the_position_of_the_first_wrong_byte() {
+    fn error_has_the_position_of_the_first_wrong_byte() {
         let error_of = |text| Scanner::new(text).value().expect_err("no value");
         assert_eq!(error_of("[1, x]"), SyntaxError { at: 4, is_end: false });
         assert_eq!(error_of("[\"ab\n\"]"), SyntaxError { at: 4, is_end: false });
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn special_bytes_in_a_string_are_found_at_any_position() {
+    fn finds_special_bytes_at_any_position() {
         for special in ['"', '\\', '\u{0}', '\n', '\u{1f}'] {
             for place in 0..40 {
                 for around in ["a", " ", "\u{7f}", "ÿ", "!", "#", "[", "]"] {
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_and_elements_are_visited_in_order() {
+    fn visits_fields_and_elements_in_order() {
         let mut seen = Vec::new();
         let object = r#" {"a":1e400,"\u0061" : [1, {}] ,"s":"\u0041","a":null}"#;
         each_field(object, |name, value| seen.push(format!("{name}={value}")));
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_value_is_decoded() {
+    fn decodes_the_text_of_a_value() {
         for (value, text) in [
             ("\"plain\"", "plain"),
             (r#""\u0041\n\"\\\/""#, "A\n\"\\/"),
@@ -496,7 +496,7 @@ mod tests {
         #![proptest_config(crate::proptest_config())]
 
         #[test]
-        fn a_text_is_accepted_exactly_when_serde_json_accepts_it(
+        fn accepts_what_serde_json_accepts(
             text in "[\\[\\]{}\",:0-9eE+\\-. \\\\untrfalsé\u{1}\n]{0,16}",
         ) {
             let reads = serde_json::from_str::<&RawValue>(&text).is_ok();
@@ -504,7 +504,7 @@ mod tests {
         }
 
         #[test]
-        fn a_string_is_read_to_its_end(content in ".{0,64}", behind in ".{0,8}") {
+        fn reads_a_string_to_its_end(content in ".{0,64}", behind in ".{0,8}") {
             let quoted = serde_json::to_string(&content).expect("a text");
             let text = format!("{quoted},{behind}");
             let mut scanner = Scanner::new(&text);

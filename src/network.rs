@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configured_proxy_precedes_those_of_the_environment() {
+    fn configured_proxy_precedes_the_environment() {
         let all = ("all_proxy", "http://proxy.example:4");
         assert_eq!(port_for(API, None, &[]), None);
         assert_eq!(port_for(API, None, &[all]), Some(4));
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_configured_proxy_is_used_for_this_machine() {
+    fn uses_only_a_configured_proxy_for_this_machine() {
         for url in ["https://localhost:1/", "http://127.0.0.1:1/", "http://[::1]:1/"] {
             assert_eq!(port_for(url, None, &[("HTTPS_PROXY", "http://proxy.example:3")]), None, "{url}");
             assert_eq!(port_for(url, Some("http://proxy.example:3"), &[]), Some(3), "{url}");
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_are_reached_without_the_proxy() {
+    fn bypasses_the_proxy_for_exceptions() {
         for (list, url, is_direct) in [
             ("*", API, true),
             ("manage.office.com", API, true),
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_proxy_is_named_without_its_password() {
+    fn names_a_malformed_proxy_without_its_password() {
         for url in
             ["http://", "http://a:hunter2@", "http://u:hunter2@host:99999", "socks5://u:hunter2@host", "a b"]
         {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_hop_is_the_proxy_or_the_host_itself() {
+    fn first_hop_is_the_proxy_or_the_host() {
         let through = routes(Some("http://u:hunter2@[2001:db8::1]:3128"), &[("NO_PROXY", ".example")]);
         let through = through.expect("a usable proxy");
         assert_eq!(through.first_hop(API), ("2001:db8::1".to_owned(), 3128));
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_behind_a_proxy_is_described_by_both_names() {
+    fn describes_a_peer_behind_a_proxy_by_both_names() {
         let peer =
             routes(Some("http://u:hunter2@proxy.example:3128"), &[]).expect("a usable proxy").peer(API);
         assert_eq!(peer, "manage.office.com through the proxy proxy.example:3128");

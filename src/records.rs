@@ -314,7 +314,7 @@ mod tests {
     const ADDED: &str = "\"OriginFeed\":\"Audit.Exchange\",\"TenantName\":\"contoso\"";
 
     #[test]
-    fn the_text_of_a_record_is_not_changed() {
+    fn does_not_change_the_text_of_a_record() {
         for record in [
             r#"{"a":1,"a":2,"A":3}"#,
             r#"{"n":1E400,"m":-0.10e+5,"big":123456789012345678901234567890}"#,
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn whitespace_between_tokens_is_dropped_and_a_byte_order_mark_too() {
+    fn drops_whitespace_and_byte_order_mark() {
         let pretty =
             "\u{feff} [\r\n  {\n\t\"a\" : \"b \\\" c\" ,\n  \"d\" : [ 1 , { } ]\n  } ,\r\n { } ]\n\n";
         assert_eq!(
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_of_the_origin_that_a_record_has_itself_is_not_added() {
+    fn does_not_add_an_existing_origin_field() {
         assert_eq!(
             lines(
                 r#"[{"OriginFeed":"x"},{"TenantName":1},{"\u004friginFeed":0,"TenantName":null},{"originfeed":1}]"#
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_not_one_whole_array_of_objects_is_an_error() {
+    fn rejects_a_body_that_is_not_an_array_of_objects() {
         for body in [
             "",
             " ",
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_objects_are_salvaged_whatever_their_neighbours_are() {
+    fn salvages_whole_objects() {
         let record = |n: u32| {
             format!(
                 r#"{{"Id":"{n:08}-89ab-cdef-0123-456789abcdef","CreationTime":"t","n":{n},"x":[{{"y":"}}"}}]}}"#
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn salvaging_takes_no_time_that_grows_with_the_square_of_the_body() {
+    fn salvages_in_linear_time() {
         let nested = format!("[x{}", "{\"a\":[".repeat(50_000));
         assert_eq!(salvaged(nested.as_bytes()).0, [""; 0]);
         let many = format!("[x{}", ",{\"Id\":".repeat(50_000));
@@ -447,13 +447,13 @@ mod tests {
     }
 
     #[test]
-    fn an_error_does_not_quote_the_body() {
+    fn error_does_not_quote_the_body() {
         let error = lines("[{\"password\":hunter2}]").expect_err("wrong syntax").to_string();
         assert!(!error.contains("hunter2") && error.contains("column"), "{error}");
     }
 
     #[test]
-    fn header_fields_are_those_of_the_record_itself_as_they_are_in_its_line() {
+    fn header_fields_are_top_level_fields() {
         let body = r#"[{"Operation":{ "a" : [ 1, " \" " ] } , "x":{"Id":1,"@timestamp":2}, "Id" :"a\"b", "Workload" : null,
             "CreationTime":"2026-11-22T10:15:00","TimeGenerated":0},{"Id":1,"Id":"2","y":[]},{}]"#;
         let records = BlobRecords::parse(body.as_bytes().to_vec(), &origin()).expect("a whole array");
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_identifies_a_record_unless_it_is_blank_or_nil() {
+    fn blank_or_nil_id_does_not_identify_a_record() {
         let id = Some(RecordId { key: 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, is_guid: true });
         assert_eq!(id_of(r#"{"Id":"01234567-89ab-cdef-0123-456789abcdef"}"#), id);
         assert_eq!(id_of(r#"{"x":{"Id":1},"\u0049d" : "01234567-89AB-CDEF-0123-456789ABCDEF"}"#), id);
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_id_in_two_tenants_is_two_records() {
+    fn same_id_in_two_tenants_is_two_records() {
         let body = br#"[{"Id":"01234567-89ab-cdef-0123-456789abcdef"},{"Id":"a"}]"#;
         let [one, other] = ["1", "2"].map(|tenant| {
             let origin = origin().of_tenant(tenant);
@@ -552,7 +552,7 @@ mod tests {
         #![proptest_config(crate::proptest_config())]
 
         #[test]
-        fn an_array_of_values_becomes_its_values_or_nothing(
+        fn parses_an_array_or_returns_nothing(
             values in prop::collection::vec(json(), 0..8),
             pretty in any::<bool>(),
         ) {
@@ -578,13 +578,13 @@ mod tests {
         }
 
         #[test]
-        fn a_body_is_accepted_exactly_when_serde_json_reads_an_array_of_objects(body in "[\\[\\]{}\",:0-9a \\\\n]{0,12}") {
+        fn accepts_what_serde_json_reads_as_an_array_of_objects(body in "[\\[\\]{}\",:0-9a \\\\n]{0,12}") {
             let reads = serde_json::from_str::<Vec<serde_json::Map<String, serde_json::Value>>>(&body);
             prop_assert_eq!(lines(&body).map(|lines| lines.len()).ok(), reads.map(|records| records.len()).ok());
         }
 
         #[test]
-        fn a_body_that_can_be_parsed_is_salvaged_as_a_whole(values in prop::collection::vec(json(), 0..4)) {
+        fn salvages_a_valid_body_as_a_whole(values in prop::collection::vec(json(), 0..4)) {
             let objects = values.into_iter().map(|value| serde_json::json!({ "value": value }));
             let body = format!("{:#}", objects.collect::<serde_json::Value>()).into_bytes();
             let (salvaged, unreadable) = BlobRecords::salvage(&body, &origin(), |_| ());
@@ -595,7 +595,7 @@ mod tests {
         }
 
         #[test]
-        fn a_body_cut_anywhere_is_an_error(values in prop::collection::vec(json(), 1..4), cut in any::<prop::sample::Index>()) {
+        fn rejects_a_truncated_body(values in prop::collection::vec(json(), 1..4), cut in any::<prop::sample::Index>()) {
             let objects: Vec<_> = values.into_iter().map(|value| serde_json::json!({ "value": value })).collect();
             let mut body = serde_json::Value::Array(objects).to_string().into_bytes();
             body.truncate(cut.index(body.len()));

@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_found_in_every_encoding() {
+    fn finds_a_secret_in_every_encoding() {
         assert_redacted(&format!("the secret {SECRET} is wrong"), "the secret … is wrong");
         assert_redacted(&format!("{SECRET}{SECRET}another-secret"), "………");
         assert_redacted("secret=aB3%7Ek%2Fq%2BZ%26x%3D%25%22y8QwErTy&scope=x", "secret=…&scope=x");
@@ -417,14 +417,14 @@ mod tests {
     }
 
     #[test]
-    fn text_without_a_secret_does_not_change() {
+    fn does_not_change_text_without_a_secret() {
         for text in ["nothing %41 \\u0041 &amp; here", "%", "%ü", "&#999;", "\\u00", "QUFBQUFBQUFBQUFB"] {
             assert!(matches!(known().redacted(text), Cow::Borrowed(same) if same == text), "{text}");
         }
     }
 
     #[test]
-    fn a_line_contains_no_character_that_disguises_it() {
+    fn removes_control_characters_from_a_line() {
         assert_eq!(one_line(" one\u{202e}two\u{2066}\u{200b}\tthree\u{1b}[31m\r\nfour"), "onetwo three[31m");
         assert_eq!(one_line("a\u{2028}[ERROR] b\rc\u{85}d"), "a [ERROR] b c d");
         let long = one_line(&"ü".repeat(9_999));
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unusual_content_id_is_shortened_and_stays_unique() {
+    fn shortens_an_unusual_content_id_uniquely() {
         for id in [
             "20171014180051748005825$20171014180051748005825$audit_sharepoint$Audit_SharePoint$emea0036",
             "",
@@ -454,7 +454,7 @@ mod tests {
         #![proptest_config(crate::proptest_config())]
 
         #[test]
-        fn any_text_can_be_redacted(text in "[%&;#\\\\xu0-9a-fA-Züa/+=\"-]{0,60}", before in 0_usize..9) {
+        fn redacts_any_text(text in "[%&;#\\\\xu0-9a-fA-Züa/+=\"-]{0,60}", before in 0_usize..9) {
             let _ = known().redacted(&text);
             let whole = format!("{}{SECRET}{}", &"before-x-"[..before], text);
             proptest::prop_assert!(!known().redacted(&whole).contains(SECRET));

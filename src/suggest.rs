@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_misspelling_finds_its_name_and_another_word_finds_none() {
+    fn suggests_only_similar_names() {
         let names = ["maxThreads", "retries", "retryDelay"];
         assert_eq!(nearest("maxTreads", names), Some("maxThreads"));
         assert_eq!(nearest("MAX_THREADS", names), Some("maxThreads"));

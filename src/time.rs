@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_with_any_number_of_fraction_digits_and_with_or_without_a_zone() {
+    fn parses_fractions_and_optional_zones() {
         for text in [
             "2015-05-23T17:35:00Z",
             "2015-05-23T17:35:00.000Z",
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fast_parser_agrees_with_the_general_one() {
+    fn fast_parser_agrees_with_the_general_one() {
         for text in [
             "2015-05-23T17:35:00.000Z",
             "1970-01-01T00:00:00.001Z",
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiration_can_be_a_date_or_the_last_time_of_dotnet() {
+    fn parses_expirations_including_the_dotnet_maximum() {
         for (text, expected) in [
             ("2026-11-29T10:00:00.000Z", Some(at("2026-11-29T10:00:00Z"))),
             ("2026-11-29", Some(at("2026-11-30T00:00:00Z"))),
@@ -164,12 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_is_utc_in_whole_seconds_without_a_zone() {
+    fn formats_parameters_in_utc_seconds() {
         assert_eq!(parameter(at("2026-11-22T10:15:00.987Z")), "2026-11-22T10:15:00");
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_with_a_floor() {
+    fn parses_retry_after() {
         let now = at("2026-11-22T10:15:00Z");
         let wait = |retry_after: &str, date: Option<&str>| {
             let date = date.map(|date| ("date", date));

@@ -87,7 +87,7 @@ mod tests {
     use crate::limits::CHUNK_BYTES;
 
     #[test]
-    fn blobs_are_read_as_they_were_listed() {
+    fn round_trips_listed_blobs() {
         let created = ["2026-11-28T06:25:00Z", "1969-12-31T23:59:59.25Z", "2026-11-28T06:25:00.123456789Z"];
         let blobs: Vec<_> = (0..1_000)
             .map(|number| ListedBlob {

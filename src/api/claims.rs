@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_read_from_the_second_part() {
+    fn reads_claims_from_the_second_part() {
         let claims = Claims::of(&token(r#"{"aud":"a","tid":"t","roles":["r"],"exp":1}"#)).expect("a JWT");
         let expected =
             Claims { roles: vec!["r".to_owned()], audience: Some("a".into()), tenant_id: Some("t".into()) };
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tokens_have_no_claims() {
+    fn returns_no_claims_of_other_tokens() {
         for token in ["", "opaque", "a.b", "a.%.c", "e30.e30.a.b.c", &token("[]"), &token(r#"{"roles":7}"#)] {
             assert_eq!(Claims::of(token), None, "{token}");
         }

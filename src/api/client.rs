@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_goes_to_the_origin_of_the_api_only() {
+    fn sends_the_token_to_the_api_origin_only() {
         for url in [
             "https://manage.office.com/api/v1.0/x",
             "https://MANAGE.office.com:443/api",
@@ -598,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_publisher_is_added_to_the_url() {
+    fn adds_a_missing_publisher_to_the_url() {
         let next = "https://manage.office.com/a?contenttype=Audit.Exchange&nextpage=2020$2020$na0022";
         let publisher = "PublisherIdentifier=33333333-3333-4333-8333-333333333333";
         assert_eq!(with_publisher(next, &tenant()), format!("{next}&{publisher}"));

@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_is_found_in_every_shape_of_the_body() {
+    fn finds_the_code_in_every_body_format() {
         for (body, code, message) in [
             (r#"{"error":{"code":"AF20022","message":"No subscription."}}"#, "AF20022", "No subscription."),
             (r#"{"error":{"code":"AF20024"}}"#, "AF20024", ""),
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn auditing_off_is_recognized_wherever_the_sentence_is() {
+    fn recognizes_disabled_auditing() {
         for body in [
             r#"{"error":{"code":"StartSubscription [CorrelationId=1]","message":"DataServiceException: Tenant x does not exist.\r\n at A"}}"#,
             r#"{"error":{"code":"Microsoft.Office.Compliance.Audit.DataServiceException: Tenant x does not exist.\r\n at A","message":"at B"}}"#,
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_with_a_success_status_is_recognized() {
+    fn recognizes_an_error_with_a_success_status() {
         let from_success = |body: &str| {
             ApiError::from_success(200, &HeaderMap::new(), body.as_bytes(), Timestamp::UNIX_EPOCH)
         };
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_login_code_comes_with_microsofts_sentence() {
+    fn quotes_the_message_of_an_unknown_login_code() {
         let failure =
             read(400, r#"{"error":"x","error_description":"AADSTS9999999: Something new.\r\nTrace ID: 1"}"#);
         let advice = failure.advice();

@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_rate_bounds_the_requests_in_any_minute() {
+    fn fixed_rate_bounds_the_requests_in_any_minute() {
         let start = Instant::now();
         assert_eq!(requests_within(&mut fixed(600, start), start, Duration::from_millis(1)), 600);
         assert_eq!(requests_within(&mut fixed(600, start), start, 60 * SECOND), 600);
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_counts_until_a_minute_after_its_response() {
+    fn request_counts_until_a_minute_after_its_response() {
         let start = Instant::now();
         let mut pace = fixed(1, start);
         let permit = pace.acquire(start).expect("the first");
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_stops_requests_and_is_never_shortened() {
+    fn pause_stops_requests_and_is_never_shortened() {
         let start = Instant::now();
         let mut pace = fixed(600, start);
         pace.pause(start + 9 * SECOND);
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_of_throttling_responses_halves_the_rate_once() {
+    fn halves_the_rate_once_per_throttling_burst() {
         let start = Instant::now();
         let mut pace = auto(None, start);
         let permits: Vec<_> =
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_stays_within_its_bounds() {
+    fn rate_stays_within_its_bounds() {
         let start = Instant::now();
         let mut pace = auto(None, start);
         for second in 0..100 {
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_grows_only_while_requests_wait() {
+    fn rate_grows_only_while_requests_wait() {
         let start = Instant::now();
         let mut pace = auto(None, start);
         for second in 0..600 {
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recently_throttled_rate_is_held_and_then_grows_slowly() {
+    fn holds_a_throttled_rate_before_growing_slowly() {
         let start = Instant::now();
         let mut pace = auto(Some(Learned { requests_per_minute: 600, is_plateau: true }), start);
         requests_within(&mut pace, start, AUTO_HOLD);

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn each_documented_error_has_a_verdict_for_each_kind_of_request() {
+    fn each_documented_error_has_a_verdict_per_request_kind() {
         use RequestKind::{FetchBlob, ListContent, ListSubscriptions, StartSubscription};
         for (status, code, verdict, for_a_blob) in [
             (403, "AF10001", Verdict::StopScope, Verdict::StopScope),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_credentials_are_not_retried() {
+    fn does_not_retry_wrong_credentials() {
         let login = |error: &ApiError| judge(error, RequestKind::Login);
         assert_eq!(login(&refused(401, "AADSTS7000215")), Verdict::FailItem);
         assert_eq!(login(&refused(503, "")), Verdict::Retry);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_untrusted_server_is_not_asked_again() {
+    fn does_not_retry_an_untrusted_server() {
         let untrusted = ApiError::Network(NetworkError::UntrustedCertificate("expired".to_owned()));
         let refused_by_proxy = ApiError::Network(NetworkError::ProxyRefused("407".to_owned()));
         for failure in [&untrusted, &refused_by_proxy] {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_connection_is_reopened_without_delay_once() {
+    fn retries_once_without_delay_after_a_closed_connection() {
         let closed = ApiError::Network(NetworkError::Disconnected("reset".to_owned()));
         for request in [RequestKind::Login, RequestKind::FetchBlob] {
             assert_eq!(judge(&closed, request), Verdict::Retry);

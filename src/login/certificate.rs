@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn both_time_formats_are_parsed() {
+    fn parses_both_time_formats() {
         let expires = |pem| Fields::read(&der(pem)).expect("a certificate").expires.to_string();
         assert_eq!(expires(CERTIFICATE), "2120-01-01T00:00:00Z");
         assert_eq!(expires(EXPIRED), "2021-01-01T00:00:00Z");
@@ -185,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_and_its_key_have_the_same_public_key() {
+    fn certificate_and_key_have_the_same_public_key() {
         let key = private_key(KEY).expect("a key");
         assert_eq!(Fields::read(&der(CERTIFICATE)).expect("a certificate").public_key, key.public().as_ref());
     }
 
     #[test]
-    fn a_truncated_or_damaged_certificate_never_panics() {
+    fn damaged_certificate_does_not_panic() {
         let whole = der(CERTIFICATE);
         for length in 0..whole.len() {
             assert!(Fields::read(&whole[..length]).is_none(), "{length} bytes of {}", whole.len());

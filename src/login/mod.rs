@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_response_is_read_in_every_shape() {
+    fn reads_every_format_of_error_response() {
         for (body, code, message) in [
             (
                 r#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid secret.\r\nTrace ID: x","error_codes":[7000215]}"#,

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_address_is_tried_when_the_first_one_is_silent() {
+    fn tries_the_next_address_after_a_silent_one() {
         let (silent, silent_address) = listen();
         for (url, has_tls) in [("http://localhost:9/", false), ("https://localhost:9/", true)] {
             let addresses = [silent_address, responding(has_tls)];
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_address_is_tried_when_the_first_one_accepts_no_connection() {
+    fn tries_the_next_address_after_a_failed_connection() {
         let (full, full_address) = listen();
         let bound = Duration::from_millis(50);
         // The kernel ignores further connections once the backlog is full.

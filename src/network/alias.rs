@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_host_of_a_url_is_replaced() {
+    fn replaces_only_the_host_of_a_url() {
         for (url, host, expected) in [
             ("https://a.example/x?y=z", "b.example", "https://b.example/x?y=z"),
             ("https://[::1]:8080/x", "b.example", "https://b.example:8080/x"),

@@ -76,7 +76,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_delay_that_is_asked_for_is_kept_and_at_most_a_quarter_longer() {
+    fn extends_a_requested_delay_by_at_most_a_quarter() {
         assert_eq!(delay_asked_for(SECOND, 0.0), SECOND);
         assert_eq!(delay_asked_for(SECOND, 1.0), SECOND + SECOND / 4);
         assert_eq!(delay_asked_for(900 * SECOND, 1.0), 900 * SECOND + RETRY_AFTER_JITTER_MAX);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_double_up_to_a_maximum_and_lose_at_most_one_half() {
+    fn doubles_delays_up_to_a_maximum() {
         assert_eq!(delay(SECOND, 1, 1.0), SECOND);
         assert_eq!(delay(SECOND, 3, 1.0), 4 * SECOND);
         assert_eq!(delay(SECOND, 3, 0.0), 2 * SECOND);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_end_with_the_timeout_and_begin_again_after_a_success() {
+    fn ends_with_the_timeout_and_restarts_after_a_success() {
         let now = Instant::now();
         let mut backoff = Backoff::new(SECOND, 4 * SECOND, 3600 * SECOND);
         assert!(backoff.next_delay(now).expect("the first attempt") <= SECOND);

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_named_by_its_title() {
+    fn names_a_page_by_its_title() {
         for (page, said) in [
             ("<html><head><title>502 Bad Gateway</title></head></html>", "the page \"502 Bad Gateway\""),
             (
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bodies_have_no_description() {
+    fn does_not_describe_other_bodies() {
         for body in ["", "[]", "{\"a\":\"<html>\"}", "<", "<error><code>AF20022</code></error>", "html"] {
             assert_eq!(described(body.as_bytes()), None, "{body}");
         }

@@ -118,7 +118,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_dripping_response_is_cut_after_one_period_and_a_steady_one_never() {
+    fn cuts_a_slow_response_after_one_period() {
         let mut dripping = ResponseSpeed::new(30 * SECOND);
         dripping.received(1, 3600 * SECOND).expect("the time before the first byte does not count");
         for _ in 0..5 {

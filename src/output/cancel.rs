@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_earliest_time_counts_and_clones_share_it() {
+    fn earliest_time_counts_for_all_clones() {
         let (cancel, now) = (CancelToken::default(), Instant::now());
         let other = cancel.clone();
         assert_eq!(other.check(), Ok(()));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocking_call_is_waited_for_until_it_is_cancelled() {
+    fn waits_for_a_blocking_call_until_cancelled() {
         let cancel = CancelToken::default();
         assert_eq!(cancel.attempt(|| 7), Ok(7));
         let (end_of_block, block) = crossbeam_channel::bounded::<()>(0);

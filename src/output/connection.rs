@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_connection_is_noticed_whatever_was_received_before() {
+    fn notices_a_closed_connection() {
         let (mut connection, mut receiver) = connected(&CancelToken::default());
         for _ in 0..2 {
             connection.ensure_open().expect("an open connection");
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_receiver_is_waited_for_until_the_timeout_or_a_cancellation() {
+    fn waits_for_a_silent_receiver_until_timeout_or_cancellation() {
         let cancel = CancelToken::default();
         let (mut connection, receiver) = connected(&cancel);
         let silence = connection.receive(&mut [0; 64], CANCEL_POLL_INTERVAL).expect_err("silence");
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_silent_address_the_next_one_is_tried() {
+    fn connects_to_the_next_address_after_a_silent_one() {
         let addresses: Vec<SocketAddr> = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]
             .map(|text| text.parse().expect("an address"))
             .into();
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_is_named_by_host_and_port() {
+    fn names_a_receiver_by_host_and_port() {
         let name = |host| Endpoint::new(host, 1, None, &CancelToken::default()).name();
         assert_eq!(name("logs.example"), "logs.example:1");
         assert_eq!(name("2001:db8::1"), "[2001:db8::1]:1");

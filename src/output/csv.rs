@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_are_those_of_the_first_batch_and_fields_that_come_later_are_kept_in_the_last_one() {
+    fn keeps_the_columns_of_the_first_batch() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit.csv");
         let mut first = output(&path, false, ';');
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_truncated_within_a_pass_gets_its_header_again() {
+    fn writes_the_header_again_after_a_truncation() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut output = output(&folder.path().join("audit.csv"), true, ';');
         let path = folder.path().join("audit_AuditExchange.csv");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_program_is_left_alone_and_a_torn_row_is_cut_off() {
+    fn removes_a_torn_row_but_does_not_change_foreign_files() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit.csv");
         fs::write(&path, "CreationTime;Id\n").expect("a file");

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_appended_to_one_file_or_to_one_for_each_content_type() {
+    fn appends_to_one_file_or_one_per_content_type() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("new").join("audit.json");
         for (separate, name) in [(false, "audit.json"), (true, "AuditExchange.json")] {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_end_is_cut_off_and_a_whole_record_without_a_line_break_gets_one() {
+    fn repairs_the_end_of_a_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit.json");
         let long = "x".repeat(3 * OUTPUT_BUFFER_BYTES);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_is_full_is_an_error() {
+    fn full_device_is_an_error() {
         let mut output = output(Path::new("/dev/full"), false);
         let error = write(&mut output, "[{}]").expect_err("never any room").explain();
         assert!(error.contains("/dev/full") && error.contains("free some space"), "{error}");

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_what_gelf_requires_and_each_field_of_the_record() {
+    fn message_has_required_fields_and_those_of_the_record() {
         let record = r#"{"CreationTime":"2026-11-22T10:15:00.5","Id":"x","Operation":"Send","UserId":"adele","RecordType":2}"#;
         let (message, _) = message_from(record, Some("contoso"));
         let expected = json!({
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blank_or_null_operation_or_user_counts_as_missing() {
+    fn treats_a_blank_operation_or_user_as_missing() {
         for (operation, user, expected) in [
             (r#""""#, r#""adele""#, "Audit.General by adele"),
             (r#"" \t\n""#, "null", "Audit.General"),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_texts_and_numbers() {
+    fn values_are_strings_and_numbers() {
         assert_eq!(
             additional(
                 r#"{"t":true,"f":false,"z":null,"n":"a\u0000b","o":{"k":[1,null]},"i":-9223372036854775808,
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_accepted_are_changed() {
+    fn replaces_invalid_field_names() {
         assert_eq!(
             additional(
                 r#"{"id":1,"Id":2,"@odata.type":3,"Größe":4,"a b":5,"a_b":6,"gl2_x":7,"":8,"CutFields":9}"#
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_and_named() {
+    fn truncates_long_fields_and_names_them() {
         let long = "ä".repeat(20_000);
         let record = format!(r#"{{"a":"{long}","b":"x","c":["{long}"],"Operation":"{long}"}}"#);
         let (message, _) = message_from(&record, None);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_fields_of_one_name_take_no_time() {
+    fn converts_many_fields_of_one_name_in_linear_time() {
         let record = format!("{{{}\"b\":1}}", "\"a\":1,".repeat(100_000));
         assert_eq!(additional(&record).as_object().map(Map::len), Some(100_001));
     }
@@ -332,7 +332,7 @@ mod tests {
         #![proptest_config(crate::proptest_config())]
 
         #[test]
-        fn any_record_is_a_message_with_all_of_its_fields(
+        fn converts_any_record_to_a_message_with_all_fields(
             fields in prop::collection::vec(("[a-c@ä_.]{0,3}|id|level", prop_oneof!["[0-9]{1,25}", "\"\\PC*\""]), 0..12),
         ) {
             let fields: Vec<_> = fields

@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn confirmed_records_are_reported_by_an_error_and_forgotten_after_a_flush() {
+    fn reports_confirmed_records_with_an_error_until_the_next_flush() {
         let settings = config::GraylogOutput {
             address: "127.0.0.1".to_owned(),
             port: 1,

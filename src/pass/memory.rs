@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_growing_shares_all_finish_and_stay_within_the_bound_and_one_blob() {
+    fn growing_shares_finish_within_the_bound() {
         const BOUND: usize = 1_000;
         const BLOB: usize = 700;
         const STEP: usize = 10;
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_serves_one_blob_after_the_other_within_the_bound() {
+    fn reuses_buffers_within_the_bound() {
         let memory = Memory::new(1_000, usize::MAX);
         let mut first = memory.share();
         assert!(first.buffer().is_empty());
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_of_more_records_than_the_bound_passes_alone() {
+    fn lets_an_oversized_blob_pass_alone() {
         let memory = Memory::new(usize::MAX, 10);
         let mut share = memory.share();
         share.grow_records(1_000);

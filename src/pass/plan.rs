@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_is_covered_from_a_whole_hour_to_seconds_before_now() {
+    fn covers_a_day_from_a_whole_hour() {
         assert_eq!(
             shown(&first(at("2026-11-22T10:15:30Z"), hours(24))),
             ["2026-11-21T10:00:00Z 2026-11-22T10:00:00Z", "2026-11-22T10:00:00Z 2026-11-22T10:15:25Z"]
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_shorter_than_a_minute_is_left_to_the_next_pass() {
+    fn leaves_a_rest_below_a_minute_to_the_next_pass() {
         assert_eq!(
             shown(&first(at("2026-11-22T10:00:30Z"), hours(24))),
             ["2026-11-21T10:00:00Z 2026-11-22T10:00:00Z"]
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn downtime_is_caught_up_and_what_it_cost_is_told() {
+    fn catches_up_after_downtime_and_reports_lost_content() {
         let now = at("2026-11-22T10:15:30Z");
         let plan = FeedPlan::new(now, within(hours(24)), Some(&listed_until("2026-11-19T07:31:00Z")));
         assert_eq!(plan.windows[0].start, at("2026-11-19T07:00:00Z"));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_hour_is_listed_to_within_minutes_of_seven_days_and_only_once() {
+    fn lists_the_oldest_hour_once() {
         let now = at("2026-11-22T10:15:30Z");
         let whole_week =
             ["2026-11-15T10:19:30Z 2026-11-16T10:00:00Z", "2026-11-16T10:00:00Z 2026-11-17T10:00:00Z"];
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_feed_costs_one_request_but_for_the_first_pass_of_an_hour() {
+    fn lists_a_quiet_feed_with_one_request() {
         let now = at("2026-11-22T10:15:30Z");
         let before =
             |from: &str| FeedProgress { listed_from: Some(at(from)), ..listed_until("2026-11-22T10:10:25Z") };
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_yet_to_come_is_taken_if_that_is_asked_for() {
+    fn collects_only_future_content_if_configured() {
         let now = at("2026-11-22T10:15:30Z");
         let future = LookBack { only_future: true, ..within(hours(24)) };
         let plan = FeedPlan::new(now, future, None);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_cut_to_what_the_apis_clock_allows() {
+    fn clips_a_window_to_the_clock_of_the_api() {
         let window = Window { start: at("2026-11-15T08:00:00Z"), end: at("2026-11-16T08:00:00Z") };
         assert_eq!(window.as_of(at("2026-11-16T12:00:00Z")), Some(window));
         let cut = window.as_of(at("2026-11-22T10:15:30Z")).expect("a part of it");
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_in_hours_is_the_same_period() {
+    fn splits_a_window_into_hours() {
         let window = Window { start: at("2026-11-22T08:00:00Z"), end: at("2026-11-22T10:15:25Z") };
         assert_eq!(
             shown(&window.hours()),
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_feed_is_listed_as_far_as_its_windows_are_without_a_gap() {
+    fn listed_until_ends_at_the_first_gap() {
         let now = at("2026-11-22T10:15:30Z");
         let plan = FeedPlan::new(now, within(hours(72)), None);
         assert_eq!(plan.windows.len(), 4);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_lie_edge_to_edge_within_what_the_api_accepts_whatever_the_time() {
+    fn windows_are_contiguous_and_valid() {
         let start = at("2026-11-22T00:00:00Z");
         for second in (0..2 * 86_400).step_by(997) {
             for look_back in [1, 2, 23, 24, 25, 48, 167, 168] {
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_clock_that_was_ahead_wrote_hides_nothing() {
+    fn ignores_progress_in_the_future() {
         let now = at("2026-11-22T10:15:30Z");
         for until in ["2026-11-22T13:00:00Z", "2027-11-22T10:15:30Z", "9999-12-30T22:00:00Z"] {
             let plan = FeedPlan::new(now, within(hours(1)), Some(&listed_until(until)));
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_time_of_all_is_a_time_like_any_other() {
+    fn accepts_the_earliest_timestamp() {
         let earliest = Some(Timestamp::MIN);
         let before =
             FeedProgress { listed_until: earliest, wanted_from: earliest, ..FeedProgress::default() };

@@ -239,7 +239,7 @@ mod tests {
         #![proptest_config(crate::proptest_config())]
 
         #[test]
-        fn entries_are_read_as_they_were_pushed_without_those_that_were_dropped(mut entries in entries()) {
+        fn round_trips_entries_that_were_kept(mut entries in entries()) {
             let mut index = Index::default();
             let mut reserved = 0;
             for entry in &entries {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_records_take_no_more_than_in_the_body() {
+    fn smallest_records_need_no_more_memory_than_the_body() {
         let mut index = Index::default();
         for place in 0..100_000 {
             let start = 1 + 3 * place;
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn header_fields_take_no_more_than_in_the_body() {
+    fn header_fields_need_no_more_memory_than_the_body() {
         let record =
             r#"{"Id":1,"CreationTime":0,"Workload":0,"Operation":0,"@timestamp":0,"TimeGenerated":0}"#;
         for padding in [0, 100, 20_000] {

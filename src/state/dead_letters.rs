@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_the_record_as_it_is() {
+    fn line_contains_the_unchanged_record() {
         let folder = tempfile::tempdir().expect("a folder");
         let record = br#"{"Id":"a","x":1E400}"#;
         assert!(add(folder.path(), OutputName::Http, &[letter(record)]).expect("room"));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_is_removed_and_whole_lines_are_counted() {
+    fn removes_a_torn_line_and_counts_whole_ones() {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(read(folder.path()).expect("nothing"), []);
         for records in [["{}", "{}"], ["{\"y\":1}", "{\"y\":2}"]] {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_there_is_not_repeated() {
+    fn does_not_repeat_an_existing_line() {
         let folder = tempfile::tempdir().expect("a folder");
         let count = || read(folder.path()).expect("a file")[0].count;
         let (nameless, other_blob) = (letter(b"{}"), DeadLetter { content_id: "blob$2", ..letter(b"{}") });
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_takes_no_more() {
+    fn does_not_append_to_a_full_file() {
         let folder = tempfile::tempdir().expect("a folder");
         assert!(add(folder.path(), OutputName::Http, &[letter(b"{}")]).expect("room"));
         let path = path(folder.path(), OutputName::Http);

@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_set_is_exact_and_uses_at_most_twenty_bytes_a_key() {
+    fn set_is_exact_and_uses_at_most_twenty_bytes_a_key() {
         let mut random = fastrand::Rng::with_seed(7);
         for count in [100_000_u128, 1_000_000] {
             let mut set = KeySet::default();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bulk_insert_equals_single_inserts() {
+    fn bulk_insert_equals_single_inserts() {
         let mut random = fastrand::Rng::with_seed(3);
         let keys: Vec<u128> = (0..5_000).map(|_| random.u128(1..3_000)).collect();
         let (mut filled, mut one_by_one) = (KeySet::default(), KeySet::default());

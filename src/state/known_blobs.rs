@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn appended_blobs_are_known_to_their_own_feed_only() {
+    fn appended_blob_is_known_to_its_feed_only() {
         let folder = folder("");
         let (mut file, known) = KnownBlobsFile::open(folder.path()).expect("a usable state");
         assert!(known.is_empty());
@@ -548,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_older_tools_count_for_every_tenant_and_stay_unchanged() {
+    fn lines_of_older_tools_count_for_every_tenant() {
         let text = "20171014$20171014$x,2026-11-25T10:00:00.000Z\nwith,comma,2026-11-25T10:00:00Z\n";
         let (known, after, _folder) = opened(text);
         for tenant in [TENANT, OTHER_TENANT] {
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_without_a_line_break_is_completed_if_readable_and_dropped_otherwise() {
+    fn completes_or_drops_an_unterminated_last_line() {
         let line = format!("a,2026-11-29T10:00:00Z,{TENANT},Audit.General");
         let (known, after, _folder) = opened(&line);
         assert!(known.contains(TENANT, FEED, "a"));
@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_line_is_moved_to_a_file_of_its_own() {
+    fn moves_an_unreadable_line_to_its_own_file() {
         let (good, bad) = ("a,2026-11-29T10:00:00Z\n", "no time in here\n");
         let (known, after, folder) = opened(&format!("{good}{bad}b,2026-11-29T10:00:00Z\n"));
         assert!(known.contains(TENANT, FEED, "a") && known.contains(TENANT, FEED, "b"));
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_lines_are_dropped_after_the_grace_period_once_the_time_is_known() {
+    fn drops_expired_lines_after_the_grace_period() {
         let text = "gone,2026-11-01T00:00:00Z\njust,2026-11-22T09:59:00Z\nstays,2026-11-29T10:00:00Z\n\
                     never,9999-12-31T23:59:59.9999999Z\n";
         let (known, after, folder) = opened(text);
@@ -598,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_survives_a_compaction() {
+    fn lock_survives_a_compaction() {
         let folder = folder("gone,2026-11-01T00:00:00Z\n");
         let mut first = KnownBlobsFile::open(folder.path()).expect("a usable state");
         first.0.forget_expired(now()).expect("room");
@@ -609,7 +609,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_changes_nothing_and_needs_no_lock() {
+    fn reads_without_lock_or_change() {
         let folder = folder("gone,2026-11-01T00:00:00Z\nstays,2026-11-29T10:00:00Z\ntorn,2026");
         let before = fs::read(folder.path().join(FILE_NAME)).expect("a file");
         let known = KnownBlobs::read(folder.path()).expect("a readable state");
@@ -619,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiration_with_a_comma_makes_a_readable_line() {
+    fn writes_a_readable_line_for_an_expiration_with_a_comma() {
         let folder = folder("");
         let (mut file, _) = KnownBlobsFile::open(folder.path()).expect("a usable state");
         let blob = ListedBlob { expiration: "2026-11-29T10:00:00,000Z".to_owned(), ..blob("a") };
@@ -630,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn every_expiration_makes_a_readable_line_that_expires() {
+    fn writes_an_expiring_line_for_every_expiration() {
         for (written, expected) in [
             ("2026-11-29T10:00:00.0000000Z", "2026-11-29T10:00:00.0000000Z"),
             ("2026-12-12T10:00:00Z", "2026-12-12T10:00:00Z"),
@@ -651,7 +651,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_lines_are_dropped() {
+    fn drops_repeated_lines() {
         let line = format!("a,2026-11-29T10:00:00Z,{TENANT},Audit.General\n");
         let (known, after, _folder) = opened(&line.repeat(3));
         assert!(known.contains(TENANT, FEED, "a"));
@@ -662,7 +662,7 @@ mod tests {
         #![proptest_config(crate::proptest_config())]
 
         #[test]
-        fn any_file_can_be_opened_and_opening_it_again_changes_nothing(
+        fn opens_any_file_idempotently(
             text in "([a-c$,]{0,6}(,2026-11-(2[0-9])T10:00:00Z)?(,11111111-1111-4111-8111-111111111111,DLP.All)?\n?){0,8}",
         ) {
             let folder = folder(&text);

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_lock_fails_until_the_first_is_released() {
+    fn second_lock_fails_until_the_first_is_released() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("known_blobs");
         let first = open_locked(&path).expect("a free lock");
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_survives_a_replacement_of_the_file() {
+    fn lock_survives_a_replacement_of_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, replacement) = (folder.path().join("known_blobs"), folder.path().join("replacement"));
         let first = open_locked(&path).expect("a free lock");

@@ -504,7 +504,7 @@ mod tests {
         #![proptest_config(crate::proptest_config())]
 
         #[test]
-        fn the_state_remembers_what_was_committed_whatever_happens(
+        fn remembers_committed_batches_after_any_interruption(
             steps in prop::collection::vec(step(), 1..25),
         ) {
             let mut world = World::new();

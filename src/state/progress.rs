@@ -338,7 +338,7 @@ mod tests {
     use crate::delivery::OutputName;
 
     #[test]
-    fn progress_is_read_as_it_was_written() {
+    fn round_trips_progress() {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(Progress::read(folder.path()).expect("nothing yet"), Progress::default());
         let time: Timestamp = "2026-11-22T10:00:00Z".parse().expect("a time of the test");
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_file_is_renamed_by_a_pass_only() {
+    fn only_a_pass_renames_an_unreadable_file() {
         let folder = tempfile::tempdir().expect("a folder");
         for text in ["{\"version\":2}\n", "garbage", "{\"version\":1}\n{\"feed\":{}}\n"] {
             fs::write(path(folder.path()), text).expect("a file");

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_that_is_added_again_replaces_its_files() {
+    fn adding_a_blob_again_replaces_its_files() {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(read(folder.path()).expect("nothing yet"), []);
         assert_eq!(size(folder.path()).expect("nothing yet"), (0, 0));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_blobs_are_removed_beyond_the_maximum_size_or_age() {
+    fn removes_the_oldest_blobs_beyond_maximum_size_or_age() {
         let folder = tempfile::tempdir().expect("a folder");
         let quarantine = folder.path().join(FOLDER_NAME);
         let ids = || {

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_remembered_for_the_outputs_that_accepted_the_records() {
+    fn remembers_ids_for_the_outputs_that_accepted_them() {
         let folder = tempfile::tempdir().expect("a folder");
         let both = file().with(OutputName::Stdout);
         let all = [(1, file(), content(0)), (2, both, content(0)), (3, OutputSet::EMPTY, content(0))];
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_remembered_by_content_time_for_as_long_as_their_feed_needs_them() {
+    fn remembers_ids_while_their_feed_needs_them() {
         let folder = tempfile::tempdir().expect("a folder");
         let all = [(1, file(), content(-10)), (2, file(), content(0))];
         ids(folder.path(), 0, None).append(&all).expect("room");
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_block_is_cut_off_and_other_versions_stay_unchanged() {
+    fn removes_a_torn_block_but_does_not_change_other_versions() {
         let folder = tempfile::tempdir().expect("a folder");
         ids(folder.path(), 0, None).append(&[(1, file(), content(0))]).expect("room");
         ids(folder.path(), 0, None).append(&[(2, file(), content(0))]).expect("room");
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn guids_of_version_1_count_for_every_tenant_until_they_are_too_old() {
+    fn version_1_guids_count_for_every_tenant_until_they_expire() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join(FOLDER_NAME).join("2026-11-22T10.file");
         fs::create_dir(folder.path().join(FOLDER_NAME)).expect("a folder");

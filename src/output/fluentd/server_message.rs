@@ -175,7 +175,7 @@ mod tests {
     const ACK: &[u8] = b"\x81\xa3ack\xa4abc=";
 
     #[test]
-    fn messages_are_read_whether_their_texts_are_text_or_binary() {
+    fn reads_messages_with_text_or_binary_strings() {
         assert_eq!(read(ACK), Ok((ServerMessage::Ack(b"abc=".to_vec()), 10)));
         assert_eq!(read(&[ACK, b"\x81"].concat()), Ok((ServerMessage::Ack(b"abc=".to_vec()), 10)));
         let helo = b"\x92\xa4HELO\x83\xa5nonce\xc4\x02\xff\x00\xa4auth\xd9\x01s\xa9keepalive\xc2";
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_message_is_incomplete_and_everything_else_malformed() {
+    fn distinguishes_incomplete_from_malformed_messages() {
         for end in 0..ACK.len() {
             assert_eq!(read(&ACK[..end]), Err(MessageError::Incomplete), "{end}");
         }

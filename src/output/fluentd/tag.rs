@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_made_of_what_the_template_names() {
+    fn builds_the_tag_from_its_template() {
         let usual = "office365.{tenant}.{contentType}";
         let name = Some("contoso");
         assert_tag(usual, [name, Some("other")], None, "office365.contoso.Audit.Exchange");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_workloads_cannot_change_the_shape_of_a_tag() {
+    fn names_and_workloads_cannot_add_parts_to_a_tag() {
         assert_tag("{tenant}", [Some("Contoso.Ltd **"), None], None, "Contoso_Ltd___");
         assert_tag("{workload}", [None, None], Some("\"a\\nb.{é}\u{1f600}\""), "a_nb_____");
         assert_tag(

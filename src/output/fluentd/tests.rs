@@ -32,7 +32,7 @@ fn bytes_of(json: &str) -> Vec<u8> {
 }
 
 #[test]
-fn whole_numbers_of_64_bits_stay_what_they_are() {
+fn keeps_64_bit_integers() {
     for number in [
         0,
         1,
@@ -61,7 +61,7 @@ fn whole_numbers_of_64_bits_stay_what_they_are() {
 }
 
 #[test]
-fn numbers_take_no_more_bytes_than_they_need() {
+fn encodes_numbers_in_the_fewest_bytes() {
     for (json, expected) in [
         ("{\"a\":127}", b"\x81\xa1a\x7f".as_slice()),
         ("{\"a\":128}", b"\x81\xa1a\xcc\x80"),
@@ -77,7 +77,7 @@ fn numbers_take_no_more_bytes_than_they_need() {
 }
 
 #[test]
-fn numbers_beyond_64_bits_become_their_text() {
+fn converts_larger_integers_to_text() {
     for number in
         ["18446744073709551616", "-9223372036854775809", "1e400", "-1e400", "1234567890123456789012345678901"]
     {
@@ -86,7 +86,7 @@ fn numbers_beyond_64_bits_become_their_text() {
 }
 
 #[test]
-fn numbers_with_a_fraction_or_an_exponent_become_the_nearest_double() {
+fn converts_fractions_to_the_nearest_double() {
     for (json, number) in [
         ("0.5", 0.5),
         ("-1.25e-3", -0.001_25),
@@ -102,7 +102,7 @@ fn numbers_with_a_fraction_or_an_exponent_become_the_nearest_double() {
 }
 
 #[test]
-fn escapes_become_what_they_mean() {
+fn decodes_escapes() {
     assert_eq!(value_of(r#""a\"\\\/\b\f\n\r\t\u00e9\u0000z""#), Value::from("a\"\\/\u{8}\u{c}\n\r\té\0z"));
     assert_eq!(value_of(r#""\ud83d\ude00\u20AC""#), Value::from("😀€"));
     assert_eq!(value_of(r#""é😀""#), Value::from("é😀"));
@@ -110,7 +110,7 @@ fn escapes_become_what_they_mean() {
 }
 
 #[test]
-fn lone_surrogates_become_replacement_characters() {
+fn replaces_lone_surrogates() {
     for (json, text) in [
         (r#""\ud800""#, "\u{fffd}"),
         (r#""a\ud800b""#, "a\u{fffd}b"),
@@ -124,13 +124,13 @@ fn lone_surrogates_become_replacement_characters() {
 }
 
 #[test]
-fn a_field_that_is_there_twice_stays_there_twice() {
+fn keeps_repeated_fields() {
     let fields = [("a", 1), ("b", 2), ("a", 3)].map(|(key, value)| (Value::from(key), Value::from(value)));
     assert_eq!(converted(r#"{"a":1,"b":2,"a":3}"#), Value::Map(fields.to_vec()));
 }
 
 #[test]
-fn texts_and_containers_of_every_size_are_whole() {
+fn encodes_strings_and_containers_of_every_size() {
     for length in [0, 1, 15, 16, 31, 32, 255, 256, 65_535, 65_536, 100_000] {
         let text = "x".repeat(length);
         assert_eq!(value_of(&format!("\"{text}\"")), Value::from(text.as_str()));
@@ -144,7 +144,7 @@ fn texts_and_containers_of_every_size_are_whole() {
 }
 
 #[test]
-fn what_is_nested_too_deeply_becomes_its_text_however_deep() {
+fn converts_deeply_nested_values_to_text() {
     let nested = |depth: usize| format!("{}7{}", "[".repeat(depth), "]".repeat(depth));
     for depth in [NESTING_MAX, 1_000, 100_000] {
         let mut value = &value_of(&format!("[\"]\\\"[\",{}]", nested(depth)))[1];
@@ -161,7 +161,7 @@ fn what_is_nested_too_deeply_becomes_its_text_however_deep() {
 }
 
 #[test]
-fn an_event_has_the_records_time_in_utc_with_nanoseconds() {
+fn event_time_is_utc_with_nanoseconds() {
     let now: Timestamp = "2026-11-22T10:15:00.25Z".parse().expect("a time");
     for (record, seconds, nanoseconds) in [
         (r#"{"CreationTime":"2024-05-01T12:34:56"}"#, 1_714_566_896, 0),
@@ -224,14 +224,14 @@ proptest! {
     #![proptest_config(crate::proptest_config())]
 
     #[test]
-    fn any_record_reads_as_what_it_was(fields in prop::collection::btree_map(".{0,8}", json(), 0..20)) {
+    fn decodes_any_record_to_the_same_value(fields in prop::collection::btree_map(".{0,8}", json(), 0..20)) {
         let record = serde_json::Value::Object(fields.into_iter().collect());
         prop_assert_eq!(converted(&record.to_string()), expected(&record));
         prop_assert_eq!(converted(&format!("{record:#}\n")), expected(&record));
     }
 
     #[test]
-    fn any_text_that_is_json_becomes_something(inner in "[\\[\\]{}\",:0-9a.e+\\-\\\\nu\\\\d8]{0,16}") {
+    fn encodes_any_json(inner in "[\\[\\]{}\",:0-9a.e+\\-\\\\nu\\\\d8]{0,16}") {
         let record = format!("{{\"a\":{inner}}}");
         if serde_json::from_str::<&serde_json::value::RawValue>(&record).is_ok() {
             converted(&record);

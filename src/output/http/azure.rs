@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_the_rule_are_not_about_records() {
+    fn attributes_rule_errors_to_no_record() {
         for (code, is_about) in [
             ("InvalidStream", true),
             ("InvalidDcrImmutableId", true),

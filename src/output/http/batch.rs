@@ -157,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn a_body_has_its_framing() {
+    fn body_has_its_framing() {
         let text = |batch: &HttpBatch, framing| String::from_utf8(batch.body(framing, false)).expect("UTF-8");
         assert_eq!(text(&batch(&["{}", "{\"a\":1}"], ARRAY), ARRAY), "[{},{\"a\":1}]");
         assert_eq!(text(&batch(&["{}", "{\"a\":1}"], LINES), LINES), "{}\n{\"a\":1}\n");
     }
 
     #[test]
-    fn halves_have_every_record_once_and_in_order() {
+    fn splits_a_batch_into_halves_in_order() {
         for framing in [ARRAY, LINES] {
             let records = ["1", "22", "333", "4444", "55555"];
             let (first, second) = batch(&records, framing).halves().expect("five records");

@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_sent_until_it_is_replaced_or_removed() {
+    fn sends_a_cookie_until_it_is_replaced_or_removed() {
         let mut cookies = Cookies::default();
         assert_eq!(read(&mut cookies, &[]), None);
         let both =

@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_about_the_index_or_about_a_record() {
+    fn attributes_an_error_to_the_index_or_a_record() {
         for (r#type, reason, is_about_the_index, is_about_the_mapping) in [
             ("validation_exception", "Validation Failed: 1: this action would add [2] shards", true, false),
             ("illegal_argument_exception", "pipeline with id [o365] does not exist", true, true),
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn the_record_is_found_in_its_document_and_in_its_text() {
+    fn finds_the_record_in_its_document_or_its_text() {
         let elastic = Elastic::new(None);
         let batch = RecordBatch::for_test(&[r#"{"Id":"a","x":"\u0041\"","OriginFeed":"DLP.All"}"#]);
         let record = batch.iter().next().expect("a record");

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_added_to_a_record_without_one() {
+    fn adds_a_time_to_a_record_without_one() {
         assert_eq!(
             with_time(r#"{"CreationTime":"2026-11-22T10:15:00"}"#),
             r#"{"CreationTime":"2026-11-22T10:15:00","@timestamp":"2026-11-22T10:15:00.000Z"}"#

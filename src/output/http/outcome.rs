@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn only_transient_errors_are_tried_again() {
+    fn retries_only_transient_errors() {
         for status in [408, 429, 500, 502, 503, 504, 507] {
             assert!(error(status, &[], "").is_transient, "{status}");
         }
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_internal_error_of_the_receiver_can_be_caused_by_one_record() {
+    fn suspects_a_record_only_after_an_internal_error() {
         for (status, is_internal) in
             [(500, true), (502, true), (503, false), (507, false), (429, false), (400, false)]
         {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_web_page_is_known_by_its_type_or_by_its_beginning() {
+    fn recognizes_a_web_page() {
         for (status, content_type, body, is_page) in [
             (200, "text/html; charset=utf-8", "", true),
             (204, "text/html", "", false),
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_requested_delay_is_in_seconds_or_a_date() {
+    fn reads_a_requested_delay() {
         assert_eq!(error(503, &[("retry-after", "7")], "").after, Some(Duration::from_secs(7)));
         let date = "Thu, 01 Jan 1970 00:00:09 GMT";
         assert_eq!(error(503, &[("retry-after", date)], "").after, Some(Duration::from_secs(9)));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_short_and_quotes_no_record() {
+    fn reason_is_short_and_quotes_no_record() {
         for (body, reason) in [
             ("", ""),
             ("no such source\nat line 3", "no such source"),

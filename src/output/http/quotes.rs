@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_of_a_record_are_removed_and_names_of_fields_are_not() {
+    fn removes_values_but_not_field_names() {
         let json = r#"{"UserId":"bob@contoso.com","Kind":"UserId","Size":123456,"Workload":"MyOnline","Path":"C:\\new\"s","On":true},
             {"Subject":"Salary of \u0041lice","n":[98765]}"#;
         for (reason, masked) in [

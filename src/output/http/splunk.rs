@@ -232,7 +232,7 @@ mod tests {
     use super::{super::batch::BatchRecord, *};
 
     #[test]
-    fn acknowledgements_are_asked_for_under_the_path_of_the_events() {
+    fn requests_acknowledgements_below_the_event_path() {
         let settings = SplunkHec {
             index: None,
             source: String::new(),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_an_error_names_divides_its_batch() {
+    fn splits_a_batch_at_the_event_that_an_error_names() {
         let settings = SplunkHec {
             index: None,
             source: String::new(),

@@ -270,7 +270,7 @@ mod tests {
     };
 
     #[test]
-    fn the_counts_are_balanced_after_every_step() {
+    fn counts_are_balanced_after_every_step() {
         let feeds = feeds(1, &[ContentType::DlpAll]);
         let feed = feeds.feeds().next().expect("a feed");
         let mut books = Books::new(&feeds, KnownBlobs::default());
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "a blob has one end")]
-    fn a_blob_cannot_end_twice() {
+    fn blob_cannot_end_twice() {
         let feeds = feeds(1, &[ContentType::DlpAll]);
         let feed = feeds.feeds().next().expect("a feed");
         let mut books = Books::new(&feeds, KnownBlobs::default());

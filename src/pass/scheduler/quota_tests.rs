@@ -168,22 +168,22 @@ fn three_minutes_of(per_minute: u32, countings: &[Counting]) {
 }
 
 #[test]
-fn a_backlog_within_half_the_usual_quota_is_hardly_throttled() {
+fn backlog_below_half_the_quota_is_rarely_throttled() {
     three_minutes_of(1_000, &COUNTINGS);
 }
 
 #[test]
-fn a_backlog_within_the_usual_quota_takes_hardly_longer_than_it_has_to() {
+fn backlog_within_the_quota_finishes_near_the_minimum() {
     three_minutes_of(2_000, &COUNTINGS);
 }
 
 #[test]
-fn a_backlog_within_three_times_the_usual_quota_uses_it() {
+fn backlog_above_the_quota_uses_the_whole_quota() {
     three_minutes_of(6_000, &[COUNTINGS[0], COUNTINGS[2]]);
 }
 
 #[test]
-fn a_quota_that_others_use_up_is_asked_for_one_request_at_a_time() {
+fn exhausted_quota_is_probed_with_one_request() {
     let start = Instant::now();
     // In the first two minutes nothing is left of it.
     let mut quota = Quota::new(Counting::Sliding, 2_000, start);

@@ -229,7 +229,7 @@ fn total(summary: &Summary) -> Counts {
 }
 
 #[test]
-fn the_deadline_stops_new_work_and_what_is_left_is_counted() {
+fn counts_blobs_left_at_the_deadline() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let settings = Collect { global_timeout: Some(Duration::from_secs(60)), ..collect(2) };
     let mut scheduler = begin(&feeds, &settings, start);
@@ -248,7 +248,7 @@ fn the_deadline_stops_new_work_and_what_is_left_is_counted() {
 }
 
 #[test]
-fn a_throttled_tenant_waits_while_another_goes_on() {
+fn throttled_tenant_does_not_delay_another() {
     let (feeds, start) = (feeds(2, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(2), start);
     let running = until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 20));
@@ -278,7 +278,7 @@ fn a_throttled_tenant_waits_while_another_goes_on() {
 }
 
 #[test]
-fn a_burst_of_throttling_answers_is_one_pause() {
+fn throttling_burst_causes_one_pause() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(20), start);
     let running = until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 40));
@@ -298,7 +298,7 @@ fn a_burst_of_throttling_answers_is_one_pause() {
 }
 
 #[test]
-fn a_tenant_that_is_throttled_for_ever_is_left_to_the_next_pass() {
+fn leaves_an_endlessly_throttled_tenant_to_the_next_pass() {
     for retry_after in [None, Some(Duration::from_secs(60)), Some(Duration::from_secs(3600))] {
         let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
         let mut scheduler = begin(&feeds, &collect(5), start);
@@ -320,7 +320,7 @@ fn a_tenant_that_is_throttled_for_ever_is_left_to_the_next_pass() {
 }
 
 #[test]
-fn what_no_working_output_lacks_is_not_downloaded_and_what_all_lack_goes_first() {
+fn downloads_only_blobs_that_an_output_lacks() {
     let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(1), now);
     let feed = feeds.feeds().next().expect("a feed");
@@ -348,7 +348,7 @@ fn what_no_working_output_lacks_is_not_downloaded_and_what_all_lack_goes_first()
 }
 
 #[test]
-fn an_output_that_fails_is_told_of_every_feed_that_it_keeps_back_and_of_no_other() {
+fn output_failure_is_reported_for_affected_feeds_only() {
     let why = OutputError::Receiver {
         receiver: "logs.example:1".to_owned(),
         problem: "it is down".to_owned(),
@@ -421,13 +421,13 @@ fn attempts_before_a_newcomer(backlog: usize) -> Option<usize> {
 }
 
 #[test]
-fn a_tenant_with_a_thousand_blobs_does_not_hold_up_another_ones_single_blob() {
+fn large_tenant_does_not_delay_a_small_one() {
     let before = attempts_before_a_newcomer(1_000).expect("the newcomer's turn comes");
     assert!(before <= 12, "{before}");
 }
 
 #[test]
-fn a_token_is_renewed_once_for_many_tasks() {
+fn renews_a_token_once_for_many_tasks() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(10), start);
     let running = until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 100));
@@ -449,7 +449,7 @@ fn a_token_is_renewed_once_for_many_tasks() {
 }
 
 #[test]
-fn a_login_that_fails_in_passing_is_tried_again_later_and_the_rest_of_the_tenant_waits() {
+fn retries_a_login_after_a_transient_failure() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(10), start);
     let mut now = start;
@@ -467,7 +467,7 @@ fn a_login_that_fails_in_passing_is_tried_again_later_and_the_rest_of_the_tenant
 }
 
 #[test]
-fn a_tenant_whose_tokens_are_all_refused_is_given_up_after_a_few() {
+fn gives_up_a_tenant_after_several_rejected_tokens() {
     let (feeds, now) = (feeds(1, &ContentType::ALL), Instant::now());
     for accepted in [0, 1, 6] {
         let mut scheduler = begin(&feeds, &collect(10), now);
@@ -615,7 +615,7 @@ fn is_same(one: &Job, other: &Job) -> bool {
 }
 
 #[test]
-fn the_deadline_is_met_even_while_every_request_hangs() {
+fn meets_the_deadline_while_requests_hang() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let settings = Collect { global_timeout: Some(Duration::from_secs(60)), ..collect(2) };
     let mut scheduler = begin(&feeds, &settings, start);
@@ -626,7 +626,7 @@ fn the_deadline_is_met_even_while_every_request_hangs() {
 }
 
 #[test]
-fn a_page_token_that_is_always_invalid_does_not_list_its_window_for_ever() {
+fn invalid_page_token_does_not_cause_endless_listing() {
     let (feeds, start) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(2), start);
     let (mut now, mut pages) = (start, 0);
@@ -692,7 +692,7 @@ fn list_without_end(
 }
 
 #[test]
-fn a_listing_without_end_is_cut_by_number_when_its_pages_bring_next_to_nothing() {
+fn stops_an_endless_listing_of_thin_pages_by_number() {
     let (none, one) = (|_| Vec::new(), |page| blobs(&format!("page {page}"), 1));
     let cases: [&dyn Fn(u32) -> Vec<ListedBlob>; 2] = [&none, &one];
     for blobs in cases {
@@ -704,7 +704,7 @@ fn a_listing_without_end_is_cut_by_number_when_its_pages_bring_next_to_nothing()
 }
 
 #[test]
-fn a_listing_without_end_is_cut_by_time_when_its_pages_are_slow() {
+fn stops_an_endless_listing_of_thin_pages_by_time() {
     let (pages, lasted, error) = list_without_end(Duration::from_secs(10), |_| Vec::new());
     let latencies = Duration::from_secs(10 + 10); // of the first page, and of the other part's next one
     assert_eq!((pages, lasted), (8, THIN_PAGES_DURATION_MAX + latencies));
@@ -714,7 +714,7 @@ fn a_listing_without_end_is_cut_by_time_when_its_pages_are_slow() {
 }
 
 #[test]
-fn a_listing_with_too_many_full_pages_is_cut_by_number_and_names_its_period() {
+fn stops_an_endless_listing_of_full_pages() {
     let (pages, lasted, error) =
         list_without_end(Duration::from_millis(500), |page| blobs(&format!("page {page}"), 2));
     assert_eq!(
@@ -728,7 +728,7 @@ fn a_listing_with_too_many_full_pages_is_cut_by_number_and_names_its_period() {
 }
 
 #[test]
-fn a_full_page_now_and_then_keeps_a_listing_going() {
+fn continues_a_listing_with_occasional_full_pages() {
     let news =
         |page: u32| if page.is_multiple_of(150) { blobs(&format!("page {page}"), 2) } else { Vec::new() };
     let (pages, ..) = list_without_end(Duration::ZERO, news);
@@ -736,7 +736,7 @@ fn a_full_page_now_and_then_keeps_a_listing_going() {
 }
 
 #[test]
-fn a_page_that_invents_more_blobs_than_may_wait_is_not_listed_for_ever() {
+fn stops_listing_a_page_with_endless_new_blobs() {
     let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(1), now);
     let mut pages = 0;
@@ -760,7 +760,7 @@ fn a_page_that_invents_more_blobs_than_may_wait_is_not_listed_for_ever() {
 }
 
 #[test]
-fn a_page_of_long_urls_is_accepted_as_far_as_they_may_wait_and_listed_again_for_the_rest() {
+fn lists_a_page_of_long_urls_in_parts() {
     const BLOBS: usize = 1_200;
     let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(1), now);
@@ -787,7 +787,7 @@ fn a_page_of_long_urls_is_accepted_as_far_as_they_may_wait_and_listed_again_for_
 }
 
 #[test]
-fn a_token_of_any_lifetime_is_used_and_ends_in_no_storm_of_logins() {
+fn token_of_any_lifetime_is_used_without_repeated_logins() {
     let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
     for lifetime in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
         let mut scheduler = begin(&feeds, &collect(2), now);
@@ -805,13 +805,13 @@ fn a_token_of_any_lifetime_is_used_and_ends_in_no_storm_of_logins() {
 }
 
 #[test]
-fn a_backlog_of_any_size_does_not_keep_another_tenant_from_being_listed() {
+fn backlog_does_not_delay_listings_of_another_tenant() {
     let before = attempts_before_a_newcomer(2 * PENDING_BLOBS_MAX).expect("the newcomer's turn comes");
     assert!(before <= 12, "{before}");
 }
 
 #[test]
-fn a_tenant_whose_requests_hang_leaves_threads_to_another() {
+fn hanging_tenant_leaves_threads_to_another() {
     let (feeds, now) = (feeds(2, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(8), now);
     let mut running =
@@ -830,7 +830,7 @@ fn a_tenant_whose_requests_hang_leaves_threads_to_another() {
 }
 
 #[test]
-fn a_blob_that_waits_for_one_feed_and_is_listed_in_another_is_two_blobs() {
+fn same_content_id_in_two_feeds_is_two_blobs() {
     for listed_first in [0, 1] {
         let (feeds, now) = (feeds(1, &[ContentType::AuditGeneral, ContentType::DlpAll]), Instant::now());
         let mut scheduler = begin(&feeds, &collect(8), now);
@@ -872,7 +872,7 @@ proptest! {
     #![proptest_config(crate::proptest_config())]
 
     #[test]
-    fn every_pass_ends_and_every_blob_has_one_fate_whatever_fails(seed in any::<u64>()) {
+    fn every_pass_ends_with_balanced_counts(seed in any::<u64>()) {
         any_pass(seed);
     }
 }
