@@ -76,7 +76,7 @@ pub struct ListedBlob {
 }
 
 impl ListedBlob {
-    /// Returns the number of bytes that it takes in memory.
+    /// Returns its size in memory, in bytes.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.content_id.len() + self.content_uri.len() + self.expiration.len()
     }

@@ -2,7 +2,7 @@
 //! [`text_of`] decodes a single value.
 //!
 //! Follows RFC 8259 strictly, with two liberties that it grants to a parser: the depth of nesting is unlimited, and an
-//! escape can stand for half of a surrogate pair.
+//! escape can represent half of a surrogate pair.
 
 use std::borrow::Cow;
 
@@ -504,9 +504,9 @@ mod tests {
         }
 
         #[test]
-        fn reads_a_string_to_its_end(content in ".{0,64}", behind in ".{0,8}") {
+        fn reads_a_string_to_its_end(content in ".{0,64}", after in ".{0,8}") {
             let quoted = serde_json::to_string(&content).expect("a text");
-            let text = format!("{quoted},{behind}");
+            let text = format!("{quoted},{after}");
             let mut scanner = Scanner::new(&text);
             prop_assert_eq!(scanner.value(), Ok(quoted.as_bytes()));
             prop_assert!(scanner.take(b','));

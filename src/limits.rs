@@ -44,7 +44,7 @@ pub const BODY_STEP_BYTES: usize = 256 * 1024;
 pub const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The largest buffer that is kept for the next blob. A larger one is freed.
-pub const SPARE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const FREE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The size of the buffer through which files of the state are read and rewritten.
 pub const STATE_BUFFER_BYTES: usize = 256 * 1024;
@@ -68,5 +68,5 @@ const _: () = {
     assert!(RETENTION.as_secs() < KNOWN_MAX.as_secs());
     assert!(ERROR_BODY_BYTES_MAX <= CHUNK_BYTES, "an error is read from the first chunk");
     assert!(ERROR_BODY_BYTES_MAX <= BODY_STEP_BYTES);
-    assert!(BODY_STEP_BYTES <= SPARE_BUFFER_BYTES_MAX);
+    assert!(BODY_STEP_BYTES <= FREE_BUFFER_BYTES_MAX);
 };

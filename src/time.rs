@@ -93,7 +93,7 @@ fn seconds(text: &str) -> Option<Duration> {
     Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
-/// Parses an HTTP date such as `Sun, 22 Nov 2026 10:15:00 GMT`. A date after 2099 is taken for an error.
+/// Parses an HTTP date such as `Sun, 22 Nov 2026 10:15:00 GMT`. A date after 2099 counts as invalid.
 pub fn http_date(text: &str) -> Option<Timestamp> {
     const YEAR_2100: i64 = 4_102_444_800;
     let date = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;

@@ -22,7 +22,7 @@ impl BlobList {
         Self(pool.bytes())
     }
 
-    /// Appends a blob. `reserve` is called with the number of bytes before they are taken.
+    /// Appends a blob. `reserve` is called with the number of bytes before they are allocated.
     pub fn push(&mut self, blob: &ListedBlob, reserve: &mut impl FnMut(usize)) {
         let texts = [&blob.content_id, &blob.content_uri, &blob.expiration];
         for text in texts {

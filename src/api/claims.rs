@@ -1,4 +1,4 @@
-//! The claims of an access token (RFC 7519), read without verification to explain why the API refuses the token.
+//! The claims of an access token (RFC 7519), read without verification to explain why the API rejects the token.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;

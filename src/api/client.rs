@@ -212,7 +212,7 @@ impl Client {
     /// Lists one page: the first one of a window, or the next one that an earlier page names.
     ///
     /// `end` is the end of the listed window, which replaces an unreadable creation time of a blob. `room` is called
-    /// with the number of bytes before memory is taken for the body and for the blobs.
+    /// with the number of bytes before memory is allocated for the body and for the blobs.
     pub fn list_page(
         &self,
         tenant: &Tenant,
@@ -592,8 +592,8 @@ mod tests {
             "/api/v1.0/x",
             "",
         ] {
-            let refused = check_origin(&tenant(), "contentUri", url);
-            assert!(matches!(refused, Err(ApiError::ForeignUrl { .. })), "{url}");
+            let error = check_origin(&tenant(), "contentUri", url);
+            assert!(matches!(error, Err(ApiError::ForeignUrl { .. })), "{url}");
         }
     }
 

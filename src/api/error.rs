@@ -20,7 +20,7 @@ use crate::{
 pub enum ApiError {
     /// An error response.
     #[error("{}", status_and_code(*.status, .code, .message))]
-    Refused {
+    Response {
         /// The HTTP status.
         status: u16,
         /// `AF20022`, `AADSTS7000215`, or empty if the response has no code.
@@ -86,7 +86,7 @@ impl ApiError {
     /// Returns Microsoft's error code; empty if there is none.
     pub fn code(&self) -> &str {
         match self {
-            Self::Refused { code, .. } => code,
+            Self::Response { code, .. } => code,
             _ => "",
         }
     }
@@ -94,7 +94,7 @@ impl ApiError {
     /// Returns what errors of the same cause have in common, whatever blob or connection they concern: `HTTP 503`.
     pub fn kind(&self) -> String {
         match self {
-            Self::Refused { status, code, .. } => status_and_code(*status, code, ""),
+            Self::Response { status, code, .. } => status_and_code(*status, code, ""),
             Self::Network(error) => error.kind().to_owned(),
             Self::Malformed(_) => "an unreadable body".to_owned(),
             Self::ForeignUrl { what, .. } => format!("{what} on another host"),
@@ -113,12 +113,12 @@ impl ApiError {
     /// Source: "Office 365 Management APIs troubleshooting": a `DataServiceException` "Tenant … does not exist"; the
     /// sentence can be in `code`, with a stack trace in `message`.
     pub fn is_auditing_off(&self) -> bool {
-        matches!(self, Self::Refused { message, .. } if message.contains("Tenant") && message.contains(AUDITING_OFF))
+        matches!(self, Self::Response { message, .. } if message.contains("Tenant") && message.contains(AUDITING_OFF))
     }
 
     /// Returns whether a proxy or gateway responded with an HTML page.
     pub fn is_page(&self) -> bool {
-        matches!(self, Self::Refused { code, message, .. } if code.is_empty() && message.starts_with(page::ANSWERED))
+        matches!(self, Self::Response { code, message, .. } if code.is_empty() && message.starts_with(page::ANSWERED))
     }
 
     /// Returns what the administrator can do about it; empty where only waiting helps.
@@ -134,7 +134,7 @@ impl ApiError {
             return "check the proxy, firewall or network sign-in page between this machine and Microsoft";
         }
         match self {
-            Self::Refused { status, code, .. } => hint_for_code(code, *status),
+            Self::Response { status, code, .. } => hint_for_code(code, *status),
             Self::Network(error) => error.hint(),
             Self::TooLarge { .. } => "raise curl_max_size",
             Self::ForeignUrl { .. } | Self::Redirected { .. } => {
@@ -179,7 +179,7 @@ impl ApiError {
                 format!("with a body of {} bytes that is not an error of the API", body.len()),
             ),
         });
-        Self::refused(status, headers, error, now)
+        Self::response(status, headers, error, now)
     }
 
     /// Reads an error from a response with a success status: errors of the API, of the login endpoint or of a gateway can
@@ -197,14 +197,14 @@ impl ApiError {
             b'{' if is_short => error_in(&serde_json::from_slice(text).ok()?),
             _ => None,
         };
-        Some(Self::refused(status, headers, error?, now))
+        Some(Self::response(status, headers, error?, now))
     }
 
-    fn refused(status: u16, headers: &HeaderMap, (code, message): (String, String), now: Timestamp) -> Self {
+    fn response(status: u16, headers: &HeaderMap, (code, message): (String, String), now: Timestamp) -> Self {
         let retry_after = time::retry_after(headers, now);
         let date = headers.get("date").and_then(|value| value.to_str().ok());
         let (code, message) = (one_line(&code), one_line(&message));
-        Self::Refused { status, code, message, retry_after, server_time: date.and_then(time::http_date) }
+        Self::Response { status, code, message, retry_after, server_time: date.and_then(time::http_date) }
     }
 }
 
@@ -406,8 +406,8 @@ mod tests {
             ("[1]", "", "with a body of 3 bytes that is not an error of the API"),
             ("{}", "", "with a body of 2 bytes that is not an error of the API"),
         ] {
-            let ApiError::Refused { code: found, message: said, .. } = read(400, body) else {
-                panic!("{body} is not read as a refusal")
+            let ApiError::Response { code: found, message: said, .. } = read(400, body) else {
+                panic!("{body} is not read as an error")
             };
             assert_eq!((found.as_str(), said.as_str()), (code, message), "{body}");
         }

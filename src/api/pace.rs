@@ -15,7 +15,7 @@
 //!   because that many are known to work, and stays there for [`AUTO_HOLD`] before it grows again, slowly.
 //!
 //! After a throttling response and the pause that the caller imposes, one request runs alone. Each accepted request lets
-//! one more run concurrently. So a pause that was too short costs one refused request, not one per thread.
+//! one more run concurrently. So a pause that was too short costs one rejected request, not one per thread.
 
 use std::{
     collections::VecDeque,

@@ -64,7 +64,7 @@ pub enum RequestKind {
 /// | AF20031 | [`Verdict::RestartListing`] | the window, after `retries` |
 /// | AF20050–AF20052 | [`Verdict::Gone`] | the blob, for good |
 /// | AF429, HTTP 429 | [`Verdict::Throttled`] | nothing; all requests of the tenant wait, because the quota is per tenant |
-/// | HTTP 401 | [`Verdict::RenewToken`] | the item; the feed if fresh tokens are refused too |
+/// | HTTP 401 | [`Verdict::RenewToken`] | the item; the feed if fresh tokens are rejected too |
 /// | AF50000 and others, HTTP 408 and 5xx, network, unreadable bodies | [`Verdict::Retry`] | the item, after `retries` |
 /// | everything else | [`Verdict::FailItem`] | the item |
 ///
@@ -78,7 +78,7 @@ pub fn judge(error: &ApiError, request: RequestKind) -> Verdict {
         return stop_scope;
     }
     match error {
-        ApiError::Refused { status, code, retry_after, .. } => match &**code {
+        ApiError::Response { status, code, retry_after, .. } => match &**code {
             "AF429" => Verdict::Throttled { after: *retry_after },
             "AF10001" => Verdict::StopScope,
             "AF20024" => Verdict::AlreadyDone,
@@ -114,9 +114,9 @@ fn judge_status(status: u16, retry_after: Option<Duration>) -> Verdict {
 /// A login is either retried or not: it affects the whole tenant.
 fn judge_login(error: &ApiError) -> Verdict {
     match error {
-        ApiError::Refused { status: 429, retry_after, .. } => Verdict::Throttled { after: *retry_after },
-        ApiError::Refused { status: 408 | 500.., .. } | ApiError::Malformed(_) => Verdict::Retry,
-        ApiError::Refused { status: 200..300, .. } if error.is_page() => Verdict::Retry,
+        ApiError::Response { status: 429, retry_after, .. } => Verdict::Throttled { after: *retry_after },
+        ApiError::Response { status: 408 | 500.., .. } | ApiError::Malformed(_) => Verdict::Retry,
+        ApiError::Response { status: 200..300, .. } if error.is_page() => Verdict::Retry,
         ApiError::Network(network) if network.is_transient() => Verdict::Retry,
         _ => Verdict::FailItem,
     }
@@ -132,8 +132,8 @@ pub fn retries_without_delay(error: &ApiError, failures: u32) -> bool {
 mod tests {
     use super::*;
 
-    fn refused(status: u16, code: &str) -> ApiError {
-        ApiError::Refused {
+    fn error_response(status: u16, code: &str) -> ApiError {
+        ApiError::Response {
             status,
             code: code.to_owned(),
             message: String::new(),
@@ -176,28 +176,28 @@ mod tests {
         ] {
             for request in [ListSubscriptions, StartSubscription, ListContent] {
                 assert_eq!(
-                    judge(&refused(status, code), request),
+                    judge(&error_response(status, code), request),
                     verdict,
                     "HTTP {status} {code}, {request:?}"
                 );
             }
-            assert_eq!(judge(&refused(status, code), FetchBlob), for_a_blob, "HTTP {status} {code}");
+            assert_eq!(judge(&error_response(status, code), FetchBlob), for_a_blob, "HTTP {status} {code}");
         }
     }
 
     #[test]
     fn does_not_retry_wrong_credentials() {
         let login = |error: &ApiError| judge(error, RequestKind::Login);
-        assert_eq!(login(&refused(401, "AADSTS7000215")), Verdict::FailItem);
-        assert_eq!(login(&refused(503, "")), Verdict::Retry);
+        assert_eq!(login(&error_response(401, "AADSTS7000215")), Verdict::FailItem);
+        assert_eq!(login(&error_response(503, "")), Verdict::Retry);
         assert_eq!(login(&no_answer()), Verdict::Retry);
     }
 
     #[test]
     fn does_not_retry_an_untrusted_server() {
         let untrusted = ApiError::Network(NetworkError::UntrustedCertificate("expired".to_owned()));
-        let refused_by_proxy = ApiError::Network(NetworkError::ProxyRefused("407".to_owned()));
-        for failure in [&untrusted, &refused_by_proxy] {
+        let rejected_by_proxy = ApiError::Network(NetworkError::ProxyRejected("407".to_owned()));
+        for failure in [&untrusted, &rejected_by_proxy] {
             assert_eq!(judge(failure, RequestKind::Login), Verdict::FailItem);
             assert_eq!(judge(failure, RequestKind::ListContent), Verdict::StopScope);
             assert_eq!(judge(failure, RequestKind::FetchBlob), Verdict::FailItem);

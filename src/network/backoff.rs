@@ -16,7 +16,7 @@ const RECEIVER_RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
 
 const _: () = assert!(RECEIVER_RETRY_DELAY.as_millis() < RECEIVER_RETRY_DELAY_MAX.as_millis());
 
-/// Exponential backoff with jitter: the delay doubles with each failure in a row up to a maximum. Jitter takes off up to
+/// Exponential backoff with jitter: the delay doubles with each consecutive failure up to a maximum. Jitter subtracts up to
 /// half of it, so that clients that failed together do not retry together.
 #[derive(Clone, Debug)]
 pub struct Backoff {

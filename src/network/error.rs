@@ -16,7 +16,7 @@ pub enum NetworkError {
     Disconnected(String),
     /// The proxy rejects the request.
     #[error("{0}")]
-    ProxyRefused(String),
+    ProxyRejected(String),
     /// The server's certificate is not trusted.
     #[error("the server's certificate is not trusted: {0}")]
     UntrustedCertificate(String),
@@ -39,7 +39,7 @@ impl NetworkError {
         match self {
             Self::Unreachable(_) => "no answer",
             Self::Disconnected(_) => "the connection was closed",
-            Self::ProxyRefused(_) => "the proxy rejects the request",
+            Self::ProxyRejected(_) => "the proxy rejects the request",
             Self::UntrustedCertificate(_) => "an untrusted certificate",
             Self::Tls(_) => "TLS failed",
             Self::Malformed(what) => what,
@@ -50,7 +50,7 @@ impl NetworkError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Disconnected(_) | Self::Malformed(_) => true,
-            Self::ProxyRefused(_) | Self::UntrustedCertificate(_) => false,
+            Self::ProxyRejected(_) | Self::UntrustedCertificate(_) => false,
             Self::Tls(problem) => problem.is_transient,
         }
     }
@@ -62,7 +62,7 @@ impl NetworkError {
             Self::Unreachable(_) | Self::Disconnected(_) => {
                 "check DNS, the firewall, and the proxy setting if there is one"
             }
-            Self::ProxyRefused(_) => {
+            Self::ProxyRejected(_) => {
                 "give the proxy's user and password as http://user:password@host:port, and allow this host in the proxy"
             }
             Self::UntrustedCertificate(_) => {
@@ -86,8 +86,8 @@ impl NetworkError {
                 None => Self::from_io(peer, &error),
             },
             ureq::Error::Rustls(error) => Self::from_tls(peer, &error),
-            ureq::Error::ConnectProxyFailed(answer) if is_refusal_of_proxy(&answer) => {
-                Self::ProxyRefused(about_peer(&answer))
+            ureq::Error::ConnectProxyFailed(answer) if is_rejection_by_proxy(&answer) => {
+                Self::ProxyRejected(about_peer(&answer))
             }
             ureq::Error::Other(error) => match error.downcast::<TlsProblem>() {
                 Ok(problem) => Self::Tls(*problem),
@@ -139,9 +139,9 @@ fn is_disconnection(kind: io::ErrorKind) -> bool {
     matches!(kind, UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
-/// Returns whether a proxy refused the connection for good, as in `proxy server responded 407/407`. Other statuses are
+/// Returns whether a proxy rejected the connection permanently, as in `proxy server responded 407/407`. Other statuses are
 /// transient errors of the proxy.
-fn is_refusal_of_proxy(answer: &str) -> bool {
+fn is_rejection_by_proxy(answer: &str) -> bool {
     let status = answer.rsplit('/').next().and_then(|status| status.parse().ok());
     status.is_some_and(|status: u16| (400..500).contains(&status) && !matches!(status, 408 | 429))
 }

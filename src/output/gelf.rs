@@ -319,7 +319,7 @@ mod tests {
         let (message, length) = message_from(&record, None);
         assert!(length <= MESSAGE_BYTES_MAX, "{length}");
         assert_eq!(message["_CutFields"].as_str().map(|names| names.contains("f19,Operation")), Some(true));
-        assert_eq!(message["_last"], 1, "a small field behind large ones still fits");
+        assert_eq!(message["_last"], 1, "a small field after large ones still fits");
     }
 
     #[test]

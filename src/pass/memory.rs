@@ -6,12 +6,11 @@
 //! there is memory again. So the maximum is the bound and one blob.
 //!
 //! Listings and logins together get only a part of the bound, [`LISTINGS_FRACTION`], so that large listings of many
-//! tenants leave memory to blobs. The one exception from the bound is the same for both kinds: whoever has it never
-//! waits.
+//! tenants leave memory to blobs. At most one share of both kinds together may exceed the bound; it never waits.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::limits::SPARE_BUFFER_BYTES_MAX;
+use crate::limits::FREE_BUFFER_BYTES_MAX;
 
 /// Listings and logins get a fraction of `maxMemory`: one part in this number.
 const LISTINGS_FRACTION: usize = 4;
@@ -90,7 +89,7 @@ impl Share {
     pub fn give_back(self, buffer: Vec<u8>) {
         let mut held = self.memory.lock();
         let bytes = held.bytes - self.bytes + held.free_bytes + buffer.capacity();
-        if buffer.capacity() <= SPARE_BUFFER_BYTES_MAX && bytes <= self.memory.bytes_max {
+        if buffer.capacity() <= FREE_BUFFER_BYTES_MAX && bytes <= self.memory.bytes_max {
             held.free_bytes += buffer.capacity();
             held.free_buffers.push(buffer);
         }
@@ -198,8 +197,8 @@ mod tests {
         second.give_back(vec![1; 400]);
         let mut third = memory.share();
         third.grow_bytes(700);
-        assert_eq!(counts(&memory), (700, 0), "a spare buffer makes room");
-        third.give_back(vec![1; SPARE_BUFFER_BYTES_MAX + 1]);
+        assert_eq!(counts(&memory), (700, 0), "a free buffer is dropped to make room");
+        third.give_back(vec![1; FREE_BUFFER_BYTES_MAX + 1]);
         assert!(memory.share().buffer().is_empty(), "a large one goes back to the system");
         assert_eq!(memory.lock().bytes, 0);
     }

@@ -115,7 +115,7 @@ pub enum PassError {
     /// The client cannot be made from the configuration.
     #[error(transparent)]
     Client(#[from] network::SetupError),
-    /// The system refuses to start threads.
+    /// The system cannot start the threads.
     #[error("cannot start {threads} threads: {problem}")]
     Threads {
         /// Their number, as configured.

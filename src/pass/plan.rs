@@ -104,8 +104,8 @@ impl FeedPlan {
         Self { windows, wanted_from, missed, listed_until }
     }
 
-    /// Returns the time up to which the feed is listed without a gap when these of its windows are listed. `None` if no
-    /// window and no earlier pass tells.
+    /// Returns the time up to which the feed is listed without a gap when these of its windows are listed. `None` if
+    /// there is no window and no earlier pass has listed the feed.
     pub fn listed_until(&self, now: Timestamp, is_listed: impl Fn(usize) -> bool) -> Option<Timestamp> {
         if self.windows.is_empty() {
             return self.listed_until.or(self.wanted_from.map(|_| now));

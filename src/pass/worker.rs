@@ -117,7 +117,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the API refused or did not answer.
+    /// Whether the API returned an error or did not answer.
     pub fn is_failure(&self) -> bool {
         matches!(self, Self::LoginFailed(..) | Self::Failed(..))
     }

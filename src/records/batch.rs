@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{HeaderField, ParsedRecord, RecordId, TimeField, header::Header};
 use crate::{
     json,
-    limits::{OUTPUT_BUFFER_BYTES, SPARE_BUFFER_BYTES_MAX},
+    limits::{OUTPUT_BUFFER_BYTES, FREE_BUFFER_BYTES_MAX},
     time,
 };
 
@@ -53,7 +53,7 @@ impl RecordBatch {
     /// Removes the records. Keeps the memory for others unless one of them was large.
     pub fn clear(&mut self) {
         self.text.clear();
-        self.text.shrink_to(SPARE_BUFFER_BYTES_MAX);
+        self.text.shrink_to(FREE_BUFFER_BYTES_MAX);
         self.records.clear();
     }
 

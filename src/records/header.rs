@@ -55,7 +55,7 @@ const HAS_TIME_GENERATED: u8 = 1 << 4;
 /// What the scan of a body finds out about a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Header {
-    /// The identity that its `Id` stands for, in no tenant.
+    /// The identity that its `Id` represents, in no tenant.
     pub id: Option<RecordId>,
     /// Where the value of each [`HeaderField`] is in the record's line; an empty range if the record lacks it. Of a field
     /// that occurs twice, the last value counts.

@@ -26,7 +26,7 @@ impl RecordId {
         Self { key: (self.key ^ tenant_key).max(1), ..self }
     }
 
-    /// Returns the identity, in no tenant, that a text stands for. `None` for a blank text and the nil GUID.
+    /// Returns the identity, in no tenant, that a text represents. `None` for a blank text and the nil GUID.
     fn of_text(text: &str) -> Option<Self> {
         match guid(text.as_bytes()) {
             Some(0) => None,
@@ -36,7 +36,7 @@ impl RecordId {
         }
     }
 
-    /// Returns the identity, in no tenant, that a JSON value stands for: a string, or a number other than zero.
+    /// Returns the identity, in no tenant, that a JSON value represents: a string, or a number other than zero.
     pub(super) fn of_value(value: &[u8]) -> Option<Self> {
         if let [b'"', inner @ .., b'"'] = value
             && let Some(key) = guid(inner)

@@ -1,7 +1,7 @@
 //! The advisory lock that keeps two passes apart: `flock` on `known_blobs` itself.
 //!
 //! Compaction replaces `known_blobs` by rename, and a lock belongs to a file, not to its name. So a process that gets the
-//! lock checks that the name still refers to the locked file, and otherwise tries again; and a process that replaces the
+//! lock checks that the name still refers to the locked file, and otherwise starts again; and a process that replaces the
 //! file locks the new one before it renames it. At no time do two processes hold the lock of the file that is named
 //! `known_blobs`.
 

@@ -207,7 +207,7 @@ impl Ledger {
         !self.orphans.is_empty()
     }
 
-    /// Whether a record with this key stands in the output files already, left there by an interrupted pass. Each
+    /// Whether an interrupted pass has left a record with this key in the output files. Each
     /// is found once; it counts as adopted when the batch is committed.
     pub fn adopt(&mut self, key: u128) -> bool {
         self.orphans.adopt(key)

@@ -115,8 +115,7 @@ impl ChunkSender {
         Ok(session.check(&mut self.endpoint, tag)?)
     }
 
-    /// Sends all chunks, and waits until at most this number is not acknowledged; over as many sessions as that takes and
-    /// `retryTimeout` allows.
+    /// Sends all chunks, and waits until at most this number is not acknowledged. Starts new sessions until `retryTimeout`.
     fn retry_until_in_flight(&mut self, chunks_max: usize) -> Result<(), OutputError> {
         loop {
             let error = match self.send_in_session(chunks_max) {

@@ -141,9 +141,9 @@ impl Reader<'_> {
     }
 
     fn take(&mut self, length: usize) -> Result<&[u8], MessageError> {
-        let taken = self.bytes[self.at..].get(..length).ok_or(MessageError::Incomplete)?;
+        let bytes = self.bytes[self.at..].get(..length).ok_or(MessageError::Incomplete)?;
         self.at += length;
-        Ok(taken)
+        Ok(bytes)
     }
 
     fn length(&mut self, bytes: usize) -> Result<usize, MessageError> {

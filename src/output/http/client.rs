@@ -334,7 +334,7 @@ impl HttpClient {
         }
     }
 
-    /// Returns the error that an error response stands for.
+    /// Returns the error that an error response describes.
     fn error_in(&self, response: &HttpResponse) -> HttpError {
         let body = redact::body(&response.body);
         let explanation = self.format.explain(response.status, &body);

@@ -80,7 +80,7 @@ impl HttpError {
         let hint = match error {
             NetworkError::Tls(problem) => problem.hint.as_str(),
             NetworkError::Unreachable(_)
-            | NetworkError::ProxyRefused(_)
+            | NetworkError::ProxyRejected(_)
             | NetworkError::UntrustedCertificate(_) => error.hint(),
             NetworkError::Disconnected(_) => CERTIFICATE_HINT,
             NetworkError::Malformed(_) => "check the receiver's log",
@@ -89,7 +89,7 @@ impl HttpError {
         Self { is_transient: error.is_transient(), is_cut, ..Self::new(problem, hint) }
     }
 
-    /// Returns the error that an error response stands for. `explanation` is that of the format, with a hint. Whether another
+    /// Returns the error that an error response describes. `explanation` is that of the format, with a hint. Whether another
     /// attempt can succeed depends on the status alone.
     pub fn of_response(
         status: u16,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::{
-    Attempt, Effect, SUBSCRIPTION_START_INTERVAL, Scheduler, Subject, Ticket, Tries,
-    session::{Pause, Refusal},
+    Attempt, Effect, SUBSCRIPTION_START_INTERVAL, Scheduler, Subject, Ticket, RetryHistory,
+    session::{Pause, Rejection},
 };
 use crate::{
     api::{
@@ -78,22 +78,22 @@ impl Scheduler<'_> {
         &mut self,
         tenant: TenantIndex,
         error: &ApiError,
-        mut tries: Tries,
+        mut history: RetryHistory,
         now: Instant,
     ) {
         if self.stop.is_some() {
             return; // its connection may have been cut because of that
         }
         let at = match retry::judge(error, RequestKind::Login) {
-            Verdict::Retry => self.retry_at("login", Subject::Tenant(tenant), None, &mut tries, error, now),
-            Verdict::Throttled { after } if tries.throttled < THROTTLES_MAX => {
-                tries.throttled += 1;
+            Verdict::Retry => self.retry_at("login", Subject::Tenant(tenant), None, &mut history, error, now),
+            Verdict::Throttled { after } if history.throttled < THROTTLES_MAX => {
+                history.throttled += 1;
                 self.pause_until(tenant, error, after, now)
             }
             _ => None,
         };
         match at {
-            Some(at) => self.tenants[tenant.place()].session.log_in_at(at, tries),
+            Some(at) => self.tenants[tenant.place()].session.log_in_at(at, history),
             None => self.abandon_login(tenant, &Cause::of(error)),
         }
     }
@@ -102,32 +102,32 @@ impl Scheduler<'_> {
         if self.stop.is_some() {
             return self.leave(task); // its connection may have been cut because of that
         }
-        let Ticket { mut tries, token_generation, .. } = ticket;
+        let Ticket { mut history, token_generation, .. } = ticket;
         match (retry::judge(error, kind_of(&task)), task) {
             (Verdict::Throttled { after }, task) => {
-                self.throttled(Attempt { task, tries }, error, after, now);
+                self.throttled(Attempt { task, history }, error, after, now);
             }
             (Verdict::RenewToken, task) => {
-                self.renew_token(Attempt { task, tries }, error, token_generation, now);
+                self.renew_token(Attempt { task, history }, error, token_generation, now);
             }
             (Verdict::Subscribe, Task::ListPage(feed, page)) => {
                 let task = Task::ListPage(feed, page);
-                self.subscribe_first(feed, Attempt { task, tries }, error, now);
+                self.subscribe_first(feed, Attempt { task, history }, error, now);
             }
             (Verdict::RestartListing, Task::ListPage(feed, page)) => {
-                tries.failed = tries.failed.max(page.restarts());
+                history.failed = history.failed.max(page.restarts());
                 let task = Task::ListPage(feed, page.restarted());
-                self.try_again(Attempt { task, tries }, error, now);
+                self.retry(Attempt { task, history }, error, now);
             }
             (Verdict::Retry | Verdict::RestartListing, task) => {
-                self.try_again(Attempt { task, tries }, error, now);
+                self.retry(Attempt { task, history }, error, now);
             }
             (Verdict::AlreadyDone, Task::Subscribe(feed)) => {
                 self.log_subscription("Already subscribed", feed);
                 self.subscribed(feed, now);
             }
             (Verdict::Gone, Task::Download(feed, pending)) => self.lose(feed, pending, error),
-            (Verdict::CorrectTimes, task) => self.correct_times(Attempt { task, tries }, error),
+            (Verdict::CorrectTimes, task) => self.correct_times(Attempt { task, history }, error),
             (Verdict::StopScope, task) => self.abandon(task, &Cause::of(error), Scope::Feed),
             (Verdict::Subscribe | Verdict::AlreadyDone | Verdict::Gone | Verdict::FailItem, task) => {
                 self.abandon(task, &Cause::of(error), Scope::Blob);
@@ -139,7 +139,7 @@ impl Scheduler<'_> {
     /// nothing of the period is left, the feed cannot be listed.
     fn correct_times(&mut self, attempt: Attempt, error: &ApiError) {
         let server_time = match error {
-            ApiError::Refused { server_time, .. } => *server_time,
+            ApiError::Response { server_time, .. } => *server_time,
             _ => None,
         };
         let task = match attempt.task {
@@ -151,7 +151,7 @@ impl Scheduler<'_> {
                     let (tenant, content_type) = self.feeds.feed(feed);
                     let url = Client::first_page(tenant, content_type, period.start, period.end);
                     let task = Task::ListPage(feed, page.corrected(period, url));
-                    return self.enqueue(Attempt { task, tries: attempt.tries });
+                    return self.enqueue(Attempt { task, history: attempt.history });
                 }
                 None => Task::ListPage(feed, page),
             },
@@ -160,8 +160,8 @@ impl Scheduler<'_> {
         self.abandon(task, &Cause::of(error), Scope::Feed);
     }
 
-    /// Tries a task again after a while, a bounded number of times.
-    pub(super) fn try_again(&mut self, mut attempt: Attempt, error: &ApiError, now: Instant) {
+    /// Retries a task after a delay, a bounded number of times.
+    pub(super) fn retry(&mut self, mut attempt: Attempt, error: &ApiError, now: Instant) {
         let (what, subject, blob) = match &attempt.task {
             Task::ListSubscriptions(tenant) => ("list of subscriptions", Subject::Tenant(*tenant), None),
             Task::Subscribe(feed) => ("subscription", Subject::Feed(*feed), None),
@@ -170,10 +170,10 @@ impl Scheduler<'_> {
                 ("blob download", Subject::Feed(*feed), Some(pending.blob.content_id.as_str()))
             }
         };
-        let at = self.retry_at(what, subject, blob, &mut attempt.tries, error, now);
+        let at = self.retry_at(what, subject, blob, &mut attempt.history, error, now);
         if let Task::Download(feed, pending) = &mut attempt.task {
             match at {
-                Some(_) if attempt.tries.failed == 1 => self.books.count_retried(*feed),
+                Some(_) if attempt.history.failed == 1 => self.books.count_retried(*feed),
                 Some(_) => {}
                 None => pending.failed_passes += u32::from(error.is_unreadable_body()),
             }
@@ -184,27 +184,27 @@ impl Scheduler<'_> {
         }
     }
 
-    /// Counts a failed try. Returns when the next one is due, and logs it; `None` after the last one.
+    /// Counts a failed attempt. Returns when the next one is due, and logs it; `None` after the last one.
     fn retry_at(
         &mut self,
         what: &str,
         subject: Subject,
         blob: Option<&str>,
-        tries: &mut Tries,
+        history: &mut RetryHistory,
         error: &ApiError,
         now: Instant,
     ) -> Option<Instant> {
-        tries.failed += 1;
-        if tries.failed > self.settings.retries {
+        history.failed += 1;
+        if history.failed > self.settings.retries {
             return None;
         }
-        let delay = if retry::retries_without_delay(error, tries.failed) {
+        let delay = if retry::retries_without_delay(error, history.failed) {
             Duration::ZERO
         } else {
-            backoff::delay(self.settings.retry_delay, tries.failed, fastrand::f64())
+            backoff::delay(self.settings.retry_delay, history.failed, fastrand::f64())
         };
         let key = subject.key(self.feeds, Level::Warn, &format!("Retrying {what}"), error.kind());
-        let (number, number_max) = (tries.failed + 1, self.settings.retries + 1);
+        let (number, number_max) = (history.failed + 1, self.settings.retries + 1);
         let seconds = delay.as_secs_f64();
         let of = of_blob(blob);
         self.line_limit.write(key, blob, |what| {
@@ -213,33 +213,33 @@ impl Scheduler<'_> {
         Some(now + delay)
     }
 
-    /// Makes the request again with a new token. If several new tokens in a row are refused, with no request accepted
-    /// between them, or several items of a feed are refused with new tokens, then the token is not the cause.
+    /// Makes the request again with a new token. If several new tokens in a row are rejected, with no request accepted
+    /// between them, or several requests of a feed are rejected with new tokens, then the token is not the cause.
     fn renew_token(&mut self, mut attempt: Attempt, error: &ApiError, generation: u32, now: Instant) {
         let session = &mut self.tenants[attempt.task.tenant(self.feeds).place()].session;
-        let scope = match (session.token_refused(generation, now), attempt.task.feed()) {
-            (Refusal::OfEveryToken, _) => Scope::Feed,
-            (Refusal::OfThisToken, _) if !attempt.tries.has_renewed => {
-                attempt.tries.has_renewed = true;
+        let scope = match (session.token_rejected(generation, now), attempt.task.feed()) {
+            (Rejection::EveryToken, _) => Scope::Feed,
+            (Rejection::ThisToken, _) if !attempt.history.has_renewed => {
+                attempt.history.has_renewed = true;
                 return self.enqueue(attempt);
             }
-            (Refusal::OfThisToken, None) => Scope::Tenant,
-            (Refusal::OfThisToken, Some(feed)) => {
+            (Rejection::ThisToken, None) => Scope::Tenant,
+            (Rejection::ThisToken, Some(feed)) => {
                 let state = &mut self.feed_states[feed.place()];
-                state.refused_items += 1;
-                if state.refused_items > REJECTED_TASKS_MAX { Scope::Feed } else { Scope::Blob }
+                state.rejected_requests += 1;
+                if state.rejected_requests > REJECTED_TASKS_MAX { Scope::Feed } else { Scope::Blob }
             }
         };
         self.abandon(attempt.task, &Cause::of(error), scope);
     }
 
-    /// Makes the request again after a pause of its tenant. The request keeps its number of tries.
+    /// Makes the request again after a pause of its tenant. This does not count as a failed attempt.
     fn throttled(&mut self, mut attempt: Attempt, error: &ApiError, after: Option<Duration>, now: Instant) {
-        attempt.tries.throttled += 1;
+        attempt.history.throttled += 1;
         if let Some(feed) = attempt.task.feed() {
             self.books.count_throttled(feed);
         }
-        if attempt.tries.throttled > THROTTLES_MAX {
+        if attempt.history.throttled > THROTTLES_MAX {
             return self.abandon(attempt.task, &Cause::of(error), Scope::Blob);
         }
         match self.pause_until(attempt.task.tenant(self.feeds), error, after, now) {

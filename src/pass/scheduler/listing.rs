@@ -18,10 +18,10 @@ pub(super) const PAGES_MAX: u32 = 2_000;
 /// The maximum number of new blobs of a thin page, which names a next page. Real pages have about 200.
 const THIN_PAGE_BLOBS_MAX: usize = 1;
 
-/// The number of consecutive thin pages after which a feed's listings are taken to be endless.
+/// The number of consecutive thin pages after which a feed's listings count as endless.
 pub(super) const THIN_PAGES_MAX: u32 = 200;
 
-/// The duration after which listings that bring only thin pages are taken to be endless.
+/// The duration after which listings that bring only thin pages count as endless.
 pub(super) const THIN_PAGES_DURATION_MAX: Duration = Duration::from_secs(60);
 
 /// The minimum number of thin pages for [`THIN_PAGES_DURATION_MAX`]: a throttled tenant's single page can take as long.

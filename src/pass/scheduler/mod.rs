@@ -114,8 +114,8 @@ struct FeedState {
     subscription: SubscriptionStart<Attempt>,
     /// Whether nothing more of it is collected in this pass.
     is_stopped: bool,
-    /// Requests in a row that were refused with a new token.
-    refused_items: u32,
+    /// Consecutive requests that were rejected with a new token.
+    rejected_requests: u32,
     /// Why something of the feed was left undone.
     last_error: Option<String>,
 }
@@ -131,18 +131,18 @@ pub enum Effect {
     RememberStart(FeedIndex, Timestamp),
 }
 
-/// A task that waits, and how often it was tried.
+/// A task that waits for its turn, and its earlier attempts.
 #[derive(Clone, Debug)]
 struct Attempt {
     task: Task,
-    tries: Tries,
+    history: RetryHistory,
 }
 
-/// How often a task or a login was tried.
+/// The earlier attempts of a task or a login.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tries {
+struct RetryHistory {
     failed: u32,
-    /// Throttling answers, which do not count as tries.
+    /// Throttling responses, which do not count as failed attempts.
     throttled: u32,
     /// Whether a new token was fetched for it.
     has_renewed: bool,
@@ -160,7 +160,7 @@ pub struct Job {
 /// What the scheduler has to know of a job when its outcome arrives.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
-    tries: Tries,
+    history: RetryHistory,
     token_generation: u32,
     /// Its share of the tenant's pace; a login needs none.
     permit: Option<Permit>,
@@ -173,7 +173,7 @@ enum Subject {
     Feed(FeedIndex),
 }
 
-impl Tries {
+impl RetryHistory {
     fn is_fresh(&self) -> bool {
         *self == Self::default()
     }
@@ -181,7 +181,7 @@ impl Tries {
 
 impl Attempt {
     fn first(task: Task) -> Self {
-        Self { task, tries: Tries::default() }
+        Self { task, history: RetryHistory::default() }
     }
 }
 
@@ -213,7 +213,7 @@ impl<'a> Scheduler<'a> {
                 listing: Listing::new(before),
                 subscription: SubscriptionStart::new(started),
                 is_stopped: false,
-                refused_items: 0,
+                rejected_requests: 0,
                 last_error: None,
             }
         };
@@ -266,7 +266,7 @@ impl<'a> Scheduler<'a> {
         for _ in 0..self.queue.round_len() {
             let tenant = self.queue.pop_tenant()?;
             if let Some(job) = self.next_of(tenant, now) {
-                if job.ticket.tries.is_fresh() {
+                if job.ticket.history.is_fresh() {
                     self.fresh_work_at = now;
                 }
                 self.queue.start(tenant);
@@ -294,31 +294,31 @@ impl<'a> Scheduler<'a> {
                 }
                 None
             }
-            Access::LogIn(tries) => Some(Job {
+            Access::LogIn(history) => Some(Job {
                 work: Work::LogIn(tenant),
-                ticket: Ticket { tries, token_generation: 0, permit: None },
+                ticket: Ticket { history, token_generation: 0, permit: None },
             }),
             Access::Request { token, generation, permit } => {
-                let Attempt { task, tries } = self.queue.pop(tenant)?; // there is one: the tenant is not idle
+                let Attempt { task, history } = self.queue.pop(tenant)?; // there is one: the tenant is not idle
                 if let Some(feed) = task.feed() {
                     self.books.count_request(feed);
                 }
                 let mut salvages = false;
                 if let Task::Download(feed, pending) = &task {
-                    salvages = self.salvages(*feed, pending, tries, now);
+                    salvages = self.salvages(*feed, pending, history, now);
                     self.books.download(*feed, pending);
                 }
                 Some(Job {
                     work: Work::Request { task, token, salvages },
-                    ticket: Ticket { tries, token_generation: generation, permit: Some(permit) },
+                    ticket: Ticket { history, token_generation: generation, permit: Some(permit) },
                 })
             }
         }
     }
 
-    /// Whether this try is the last one that a blob gets before it is salvaged: all tries of earlier passes have failed,
-    /// or a later pass may come too late.
-    fn salvages(&self, feed: FeedIndex, pending: &PendingBlob, tries: Tries, now: Instant) -> bool {
+    /// Returns whether the blob is salvaged if this last attempt fails too: all attempts of enough passes have failed, or a later
+    /// pass may come too late.
+    fn salvages(&self, feed: FeedIndex, pending: &PendingBlob, history: RetryHistory, now: Instant) -> bool {
         let is_last_day = || {
             let tenant = self.feeds.tenant_of(feed);
             let last_hours = self.microsoft_time(tenant, now) + SALVAGE_BEFORE_EXPIRY;
@@ -326,7 +326,7 @@ impl<'a> Scheduler<'a> {
                 && pending.blob.expires().is_some_and(|expires| expires <= last_hours)
         };
         self.mode == Mode::Collect
-            && tries.failed >= self.settings.retries
+            && history.failed >= self.settings.retries
             && (pending.failed_passes + 1 >= SALVAGE_PASSES || is_last_day())
     }
 
@@ -374,7 +374,7 @@ impl<'a> Scheduler<'a> {
                 session.token_accepted();
             }
             if let Some(feed) = outcome.feed() {
-                self.feed_states[feed.place()].refused_items = 0;
+                self.feed_states[feed.place()].rejected_requests = 0;
             }
         }
         self.report_clock(tenant);

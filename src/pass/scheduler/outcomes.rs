@@ -27,17 +27,17 @@ impl Scheduler<'_> {
     pub(super) fn proceed(&mut self, outcome: Outcome, ticket: Ticket, now: Instant) {
         match outcome {
             Outcome::LoggedIn(tenant, token) => self.logged_in(tenant, token, now),
-            Outcome::LoginFailed(tenant, error) => self.login_failed(tenant, &error, ticket.tries, now),
+            Outcome::LoginFailed(tenant, error) => self.login_failed(tenant, &error, ticket.history, now),
             Outcome::SubscriptionsListed(tenant, listed) => self.subscriptions_listed(tenant, &listed, now),
             Outcome::Subscribed(feed) => {
                 self.log_subscription("Subscribed", feed);
                 self.subscribed(feed, now);
             }
             Outcome::PageListed(feed, request, Page { is_blank: true, .. })
-                if ticket.tries.failed < self.settings.retries =>
+                if ticket.history.failed < self.settings.retries =>
             {
-                let attempt = Attempt { task: Task::ListPage(feed, request), tries: ticket.tries };
-                self.try_again(attempt, &ApiError::Malformed("empty".to_owned()), now);
+                let attempt = Attempt { task: Task::ListPage(feed, request), history: ticket.history };
+                self.retry(attempt, &ApiError::Malformed("empty".to_owned()), now);
             }
             Outcome::PageListed(feed, request, page) => self.page_listed(feed, request, page, now),
             Outcome::Downloaded(feed, pending, bytes) => {

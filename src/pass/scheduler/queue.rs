@@ -298,7 +298,7 @@ impl<'a> Queue<'a> {
     pub(super) fn has_fresh_work(&self, tenant: TenantIndex) -> bool {
         let TenantQueue { subscriptions, pages, downloads, .. } = &self.tenants[tenant.place()];
         let downloads = downloads.iter().map(|Reverse(download)| &download.attempt);
-        subscriptions.iter().chain(pages).chain(downloads).any(|attempt| attempt.tries.is_fresh())
+        subscriptions.iter().chain(pages).chain(downloads).any(|attempt| attempt.history.is_fresh())
     }
 
     /// Removes and returns the tenant's waiting attempts for which this holds.

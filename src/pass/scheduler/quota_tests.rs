@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    tests::{begin_after, blobs, collect, commit, download_of, fail, feeds, refused, succeed},
+    tests::{begin_after, blobs, collect, commit, download_of, error_response, fail, feeds, succeed},
     *,
 };
 use crate::{config::RequestsPerMinute, feed::ContentType, state::TenantProgress};
@@ -128,7 +128,7 @@ fn run(before: &Progress, backlog: usize, quota: &mut Quota, start: Instant) -> 
                 }
             } else {
                 throttled += 1;
-                fail(&mut scheduler, job, refused(429, None), now);
+                fail(&mut scheduler, job, error_response(429, None), now);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Tries;
+use super::RetryHistory;
 use crate::{
     api::{
         Token,
@@ -40,8 +40,8 @@ pub(super) struct Session {
     token: Option<CurrentToken>,
     login: Login,
     has_logged_in: bool,
-    /// Tokens that were refused in a row, with no request accepted between them.
-    refused_tokens: u32,
+    /// Consecutive rejected tokens, with no request accepted between them.
+    rejected_tokens: u32,
     /// Pauses in a row whose duration no answer named.
     unnamed_pauses: u32,
     /// When the first of the throttling answers arrived that no other answer followed.
@@ -53,7 +53,7 @@ pub(super) struct Session {
 struct CurrentToken {
     token: Arc<Token>,
     renew_at: Instant,
-    /// Distinguishes the refusal of this token from that of an earlier one.
+    /// Distinguishes the rejection of this token from that of an earlier one.
     generation: u32,
 }
 
@@ -61,7 +61,7 @@ struct CurrentToken {
 enum Login {
     Running,
     /// The next login: when it may start at the earliest.
-    At(Instant, Tries),
+    At(Instant, RetryHistory),
 }
 
 /// What a tenant may do now.
@@ -69,18 +69,18 @@ pub(super) enum Access {
     /// Nothing before this time; without one, nothing before the end of an attempt that runs.
     Wait(Option<Instant>),
     /// Log in, because no token is valid.
-    LogIn(Tries),
+    LogIn(RetryHistory),
     /// Make one request with this token.
     Request { token: Arc<Token>, generation: u32, permit: Permit },
 }
 
-/// What follows from the refusal of a token.
+/// The meaning of a request's rejection with HTTP 401.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum Rejection {
     /// The token was old: a new one may be accepted.
-    OfThisToken,
-    /// Several new tokens in a row were refused: the token is not the cause.
-    OfEveryToken,
+    ThisToken,
+    /// Several new tokens in a row were rejected: the token is not the cause.
+    EveryToken,
 }
 
 /// A pause of all requests of a tenant.
@@ -103,9 +103,9 @@ impl Session {
             pace: Pace::new(requests_per_minute, learned, now),
             before,
             token: None,
-            login: Login::At(now, Tries::default()),
+            login: Login::At(now, RetryHistory::default()),
             has_logged_in: false,
-            refused_tokens: 0,
+            rejected_tokens: 0,
             unnamed_pauses: 0,
             throttled_since: None,
             succeeded_at: now,
@@ -118,9 +118,9 @@ impl Session {
             return match self.login {
                 Login::Running => Access::Wait(None),
                 Login::At(at, _) if now < at => Access::Wait(Some(at)),
-                Login::At(_, tries) => {
+                Login::At(_, history) => {
                     self.login = Login::Running;
-                    Access::LogIn(tries)
+                    Access::LogIn(history)
                 }
             };
         };
@@ -147,7 +147,7 @@ impl Session {
 
     /// Records a request that was accepted with its token.
     pub(super) fn token_accepted(&mut self) {
-        self.refused_tokens = 0;
+        self.rejected_tokens = 0;
     }
 
     /// Uses a new token. Returns whether it is the first one.
@@ -156,29 +156,29 @@ impl Session {
         let lifetime = token.lifetime.clamp(*TOKEN_LIFETIME.start(), *TOKEN_LIFETIME.end());
         let renew_at = now + lifetime.saturating_sub(TOKEN_MARGIN.min(lifetime / 4));
         self.token = Some(CurrentToken { token: Arc::new(token), renew_at, generation });
-        self.login = Login::At(now, Tries::default());
+        self.login = Login::At(now, RetryHistory::default());
         !std::mem::replace(&mut self.has_logged_in, true)
     }
 
     /// Schedules another login.
-    pub(super) fn log_in_at(&mut self, at: Instant, tries: Tries) {
-        self.login = Login::At(at, tries);
+    pub(super) fn log_in_at(&mut self, at: Instant, history: RetryHistory) {
+        self.login = Login::At(at, history);
     }
 
     pub(super) fn has_logged_in(&self) -> bool {
         self.has_logged_in
     }
 
-    /// Records that a token was refused. It is not used again, unless several tokens in a row were refused.
-    pub(super) fn token_refused(&mut self, generation: u32, now: Instant) -> Refusal {
+    /// Records that a token was rejected. It is not used again, unless several tokens in a row were rejected.
+    pub(super) fn token_rejected(&mut self, generation: u32, now: Instant) -> Rejection {
         let current = self.token.as_mut().filter(|token| token.generation == generation);
         if let Some(token) = current.filter(|token| now < token.renew_at) {
-            self.refused_tokens += 1;
-            if self.refused_tokens <= REJECTED_TOKENS_MAX {
+            self.rejected_tokens += 1;
+            if self.rejected_tokens <= REJECTED_TOKENS_MAX {
                 token.renew_at = now; // it stays, so that the next one has another generation
             }
         }
-        if self.refused_tokens > REJECTED_TOKENS_MAX { Refusal::OfEveryToken } else { Refusal::OfThisToken }
+        if self.rejected_tokens > REJECTED_TOKENS_MAX { Rejection::EveryToken } else { Rejection::ThisToken }
     }
 
     /// Pauses the tenant after a throttling answer that asked for this duration, or for none. `None` if the tenant has

@@ -93,8 +93,8 @@ pub(super) fn blobs(name: &str, count: usize) -> Vec<ListedBlob> {
     (0..count).map(blob).collect()
 }
 
-pub(super) fn refused(status: u16, retry_after: Option<Duration>) -> ApiError {
-    ApiError::Refused { status, code: String::new(), message: String::new(), retry_after, server_time: None }
+pub(super) fn error_response(status: u16, retry_after: Option<Duration>) -> ApiError {
+    ApiError::Response { status, code: String::new(), message: String::new(), retry_after, server_time: None }
 }
 
 fn tenant(job: &Job, feeds: &Feeds) -> usize {
@@ -255,7 +255,7 @@ fn throttled_tenant_does_not_delay_another() {
     let pause = Duration::from_secs(30);
     for job in running {
         if tenant(&job, &feeds) == 0 {
-            fail(&mut scheduler, job, refused(429, Some(pause)), start);
+            fail(&mut scheduler, job, error_response(429, Some(pause)), start);
         } else {
             download_well(&mut scheduler, job, start);
         }
@@ -284,7 +284,7 @@ fn throttling_burst_causes_one_pause() {
     let running = until_downloads(&mut scheduler, &feeds, start, &|_| blobs("a", 40));
     assert_eq!(running.len(), 20);
     for job in running {
-        fail(&mut scheduler, job, refused(429, None), start);
+        fail(&mut scheduler, job, error_response(429, None), start);
     }
     let pause = scheduler.next_at().expect("a pause") - start;
     assert!(pause <= Duration::from_secs(4), "{pause:?} after one burst, for delays of 2 s at first");
@@ -304,12 +304,12 @@ fn leaves_an_endlessly_throttled_tenant_to_the_next_pass() {
         let mut scheduler = begin(&feeds, &collect(5), start);
         let mut now = start;
         for job in until_downloads(&mut scheduler, &feeds, now, &|_| blobs("a", 20)) {
-            fail(&mut scheduler, job, refused(429, retry_after), now);
+            fail(&mut scheduler, job, error_response(429, retry_after), now);
         }
         while !scheduler.is_over() {
             now = scheduler.next_at().expect("something to wait for").max(now);
             while let Some(job) = scheduler.next(now) {
-                fail(&mut scheduler, job, refused(429, retry_after), now);
+                fail(&mut scheduler, job, error_response(429, retry_after), now);
             }
         }
         assert!(now - start <= THROTTLED_MAX, "{:?}", now - start);
@@ -354,7 +354,7 @@ fn output_failure_is_reported_for_affected_feeds_only() {
         problem: "it is down".to_owned(),
         hint: "start it".to_owned(),
     };
-    for (stop, told) in [(None, 1), (Some(Stop::Writer), 2), (Some(Stop::Deadline), 0)] {
+    for (stop, affected) in [(None, 1), (Some(Stop::Writer), 2), (Some(Stop::Deadline), 0)] {
         let (feeds, now) = (feeds(1, &[ContentType::DlpAll, ContentType::AuditGeneral]), Instant::now());
         let mut scheduler = begin(&feeds, &collect(1), now);
         let [first, second] = [0, 1].map(|place| feeds.feeds().nth(place).expect("two feeds"));
@@ -378,7 +378,7 @@ fn output_failure_is_reported_for_affected_feeds_only() {
         let (_, progress) = scheduler.finish();
         let errors: Vec<_> = progress.feeds.values().filter_map(|feed| feed.last_error.as_ref()).collect();
         let of_the_output = errors.iter().filter(|error| error.contains("it is down")).count();
-        assert_eq!(of_the_output, told, "{stop:?}: {errors:?}");
+        assert_eq!(of_the_output, affected, "{stop:?}: {errors:?}");
     }
 }
 
@@ -434,7 +434,7 @@ fn renews_a_token_once_for_many_tasks() {
     assert_eq!(running.len(), 10);
     let later = start + HOUR;
     for job in running {
-        fail(&mut scheduler, job, refused(401, None), later);
+        fail(&mut scheduler, job, error_response(401, None), later);
     }
     let login = scheduler.next(later).expect("a login");
     assert!(is_login(&login));
@@ -457,7 +457,7 @@ fn retries_a_login_after_a_transient_failure() {
         let login = scheduler.next(now).expect("a login");
         assert!(is_login(&login), "{failures} failures");
         assert!(scheduler.next(now).is_none());
-        fail(&mut scheduler, login, refused(503, None), now);
+        fail(&mut scheduler, login, error_response(503, None), now);
         assert!(scheduler.next(now).is_none() && !scheduler.is_over());
         let at = scheduler.next_at().expect("another try");
         assert!(at >= now + Duration::from_secs(1 << failures), "the wait doubles");
@@ -483,7 +483,7 @@ fn gives_up_a_tenant_after_several_rejected_tokens() {
                 let hundred = |feed: FeedIndex| blobs(&feed.place().to_string(), 100);
                 succeed(&mut scheduler, &feeds, job, &hundred, now);
             } else {
-                fail(&mut scheduler, job, refused(401, None), now);
+                fail(&mut scheduler, job, error_response(401, None), now);
             }
         }
         assert!(scheduler.is_over());
@@ -494,7 +494,7 @@ fn gives_up_a_tenant_after_several_rejected_tokens() {
 }
 
 fn failure(random: &mut fastrand::Rng) -> ApiError {
-    let code = |status, code: &str| ApiError::Refused {
+    let code = |status, code: &str| ApiError::Response {
         status,
         code: code.to_owned(),
         message: String::new(),
@@ -502,8 +502,8 @@ fn failure(random: &mut fastrand::Rng) -> ApiError {
         server_time: None,
     };
     match random.u8(..16) {
-        0 => refused(401, None),
-        1 => refused(429, Some(Duration::from_secs(random.u64(..3000)))),
+        0 => error_response(401, None),
+        1 => error_response(429, Some(Duration::from_secs(random.u64(..3000)))),
         2 => code(403, "AF429"),
         3 => code(400, "AF20022"),
         4 => code(400, "AF20024"),
@@ -511,9 +511,9 @@ fn failure(random: &mut fastrand::Rng) -> ApiError {
         6 => code(404, "AF20050"),
         7 => code(400, "AF20020"),
         8 => code(403, "AF10001"),
-        9 => refused(403, None),
+        9 => error_response(403, None),
         10 => ApiError::Malformed("cut short".to_owned()),
-        _ => refused(503, None),
+        _ => error_response(503, None),
     }
 }
 
@@ -637,7 +637,7 @@ fn invalid_page_token_does_not_cause_endless_listing() {
             continue;
         };
         pages += u32::from(page_of(&job).is_some());
-        let invalid_token = ApiError::Refused {
+        let invalid_token = ApiError::Response {
             status: 400,
             code: "AF20031".to_owned(),
             message: String::new(),
