@@ -73,6 +73,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("indicatif", &["report"]),
     ("rayon", &["pass"]),
     ("ring", &["network", "login", "output"]),
+    ("rmpv", &["output"]),
     ("rustix", &["disk", "output"]),
     ("rustls", &["network", "output"]),
     ("rustls_native_certs", &["network"]),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{HeaderField, ParsedRecord, RecordId, TimeField, header::Header};
 use crate::{
     json,
-    limits::{OUTPUT_BUFFER_BYTES, FREE_BUFFER_BYTES_MAX},
+    limits::{FREE_BUFFER_BYTES_MAX, OUTPUT_BUFFER_BYTES},
     time,
 };
 

@@ -1,5 +1,9 @@
 //! The messages of a forward receiver: HELO, PONG and acknowledgements, in MessagePack.
 
+use std::io;
+
+use rmpv::{Value, decode::read_value_with_max_depth};
+
 /// A message of a receiver.
 ///
 /// Source: "Forward Protocol Specification v1",
@@ -47,29 +51,36 @@ pub enum MessageError {
     Malformed,
 }
 
+/// The maximum depth of a message, as `rmpv` counts it: two for each value.
+const DEPTH_MAX: usize = 8;
+
 /// Returns the message at the start of these bytes, and its length.
 pub fn read(bytes: &[u8]) -> Result<(ServerMessage, usize), MessageError> {
-    let mut reader = Reader { bytes, at: 0 };
-    let message = match reader.value(0)? {
+    let mut rest = bytes;
+    let value = read_value_with_max_depth(&mut rest, DEPTH_MAX).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => MessageError::Incomplete,
+        _ => MessageError::Malformed,
+    })?;
+    let message = match value {
         Value::Array(parts) => of_array(parts),
-        Value::Map(fields) => fields.into_iter().find_map(|(key, value)| match (key, value) {
-            (Value::Text(key), Value::Text(id)) if key == b"ack" => Some(ServerMessage::Ack(id)),
-            _ => None,
+        Value::Map(fields) => fields.into_iter().find_map(|(key, value)| {
+            let is_ack = text(key).is_some_and(|key| key == b"ack");
+            text(value).filter(|_| is_ack).map(ServerMessage::Ack)
         }),
         _ => None,
     };
-    message.map(|message| (message, reader.at)).ok_or(MessageError::Malformed)
+    message.map(|message| (message, bytes.len() - rest.len())).ok_or(MessageError::Malformed)
 }
 
 fn of_array(parts: Vec<Value>) -> Option<ServerMessage> {
     let mut parts = parts.into_iter();
-    match (parts.next()?.text()?.as_slice(), parts.next()?) {
+    match (text(parts.next()?)?.as_slice(), parts.next()?) {
         (b"HELO", Value::Map(fields)) => {
             let mut helo = Helo { nonce: Vec::new(), auth: Vec::new(), keeps_alive: true };
             for (key, value) in fields {
-                match (key.text()?.as_slice(), value) {
-                    (b"nonce", value) => helo.nonce = value.text()?,
-                    (b"auth", Value::Text(auth)) => helo.auth = auth,
+                match (text(key)?.as_slice(), value) {
+                    (b"nonce", value) => helo.nonce = text(value)?,
+                    (b"auth", value) => helo.auth = text(value).unwrap_or_default(),
                     (b"keepalive", Value::Boolean(keeps_alive)) => helo.keeps_alive = keeps_alive,
                     _ => {}
                 }
@@ -77,8 +88,8 @@ fn of_array(parts: Vec<Value>) -> Option<ServerMessage> {
             Some(ServerMessage::Helo(helo))
         }
         (b"PONG", Value::Boolean(is_accepted)) => {
-            let mut text = || parts.next().and_then(Value::text).unwrap_or_default();
-            let (reason, server, digest) = (text(), text(), text());
+            let mut next = || parts.next().and_then(text).unwrap_or_default();
+            let (reason, server, digest) = (next(), next(), next());
             let reason = String::from_utf8_lossy(&reason).into_owned();
             Some(ServerMessage::Pong(Pong { is_accepted, reason, server, digest }))
         }
@@ -86,85 +97,12 @@ fn of_array(parts: Vec<Value>) -> Option<ServerMessage> {
     }
 }
 
-/// The part of MessagePack that these messages use.
-#[derive(Debug)]
-enum Value {
-    /// Bytes of any kind, text or not.
-    Text(Vec<u8>),
-    Boolean(bool),
-    Array(Vec<Value>),
-    Map(Vec<(Value, Value)>),
-    /// A value without meaning in these messages.
-    Other,
-}
-
-impl Value {
-    fn text(self) -> Option<Vec<u8>> {
-        match self {
-            Self::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-}
-
-/// The maximum depth of a message.
-const DEPTH_MAX: usize = 4;
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn value(&mut self, depth: usize) -> Result<Value, MessageError> {
-        if depth > DEPTH_MAX {
-            return Err(MessageError::Malformed);
-        }
-        let kind = self.take(1)?[0];
-        match kind {
-            0xc2 | 0xc3 => Ok(Value::Boolean(kind == 0xc3)),
-            0x80..=0x8f => self.map((kind & 0x0f).into(), depth),
-            0xde => self.length(2).and_then(|length| self.map(length, depth)),
-            0x90..=0x9f => self.array((kind & 0x0f).into(), depth),
-            0xdc => self.length(2).and_then(|length| self.array(length, depth)),
-            0xa0..=0xbf => self.text((kind & 0x1f).into()),
-            0xc4 | 0xd9 => self.length(1).and_then(|length| self.text(length)),
-            0xc5 | 0xda => self.length(2).and_then(|length| self.text(length)),
-            0xc6 | 0xdb => self.length(4).and_then(|length| self.text(length)),
-            0x00..=0x7f | 0xe0..=0xff | 0xc0 => Ok(Value::Other),
-            0xcc | 0xd0 => self.skip(1),
-            0xcd | 0xd1 => self.skip(2),
-            0xca | 0xce | 0xd2 => self.skip(4),
-            0xcb | 0xcf | 0xd3 => self.skip(8),
-            _ => Err(MessageError::Malformed),
-        }
-    }
-
-    fn take(&mut self, length: usize) -> Result<&[u8], MessageError> {
-        let bytes = self.bytes[self.at..].get(..length).ok_or(MessageError::Incomplete)?;
-        self.at += length;
-        Ok(bytes)
-    }
-
-    fn length(&mut self, bytes: usize) -> Result<usize, MessageError> {
-        Ok(self.take(bytes)?.iter().fold(0, |length, &byte| length << 8 | usize::from(byte)))
-    }
-
-    fn skip(&mut self, length: usize) -> Result<Value, MessageError> {
-        self.take(length).map(|_| Value::Other)
-    }
-
-    fn text(&mut self, length: usize) -> Result<Value, MessageError> {
-        self.take(length).map(|text| Value::Text(text.to_vec()))
-    }
-
-    fn array(&mut self, length: usize, depth: usize) -> Result<Value, MessageError> {
-        (0..length).map(|_| self.value(depth + 1)).collect::<Result<_, _>>().map(Value::Array)
-    }
-
-    fn map(&mut self, length: usize, depth: usize) -> Result<Value, MessageError> {
-        let pairs = (0..length).map(|_| Ok((self.value(depth + 1)?, self.value(depth + 1)?)));
-        pairs.collect::<Result<_, _>>().map(Value::Map)
+/// Returns the bytes of a text, which receivers send as a string or as binary.
+fn text(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::String(text) => Some(text.into_bytes()),
+        Value::Binary(bytes) => Some(bytes),
+        _ => None,
     }
 }
 
