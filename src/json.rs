@@ -358,7 +358,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether the text is one JSON value, whitespace around it or not.
+    /// Returns whether the text is one JSON value, whitespace around it or not.
     fn is_value(text: &str) -> bool {
         let mut scanner = Scanner::new(text);
         scanner.value().is_ok() && scanner.end().is_ok()

@@ -73,8 +73,8 @@ pub mod suggest;
 pub mod time;
 pub mod units;
 
-/// The configuration of the property tests: inputs that failed once are kept below `tests/proptest-regressions`, by the
-/// path of the source file, and run again by every later test.
+/// Returns the configuration of the property tests: inputs that failed once are kept below
+/// `tests/proptest-regressions`, by the path of the source file, and run again by every later test.
 #[cfg(test)]
 fn proptest_config() -> proptest::test_runner::Config {
     proptest::test_runner::Config::with_failure_persistence(

@@ -88,7 +88,7 @@ pub fn to_file(file: File, verbosity: Verbosity, format: Format) {
     start(Box::new(file), Layout { format, prefix: Prefix::Time }, Some(errors), verbosity);
 }
 
-/// With `errors_to_stderr`, errors are written there too, in this layout.
+/// Starts the log. With `errors_to_stderr`, errors are written there too, in this layout.
 fn start(to: Box<dyn Write + Send>, layout: Layout, errors_to_stderr: Option<Layout>, verbosity: Verbosity) {
     let level = match verbosity {
         Verbosity::Quiet => LevelFilter::Error,

@@ -288,7 +288,7 @@ mod tests {
         })
     }
 
-    /// The port of the proxy through which a URL is reached.
+    /// Returns the port of the proxy through which a URL is reached.
     #[track_caller]
     fn port_for(url: &str, proxy: Option<&str>, variables: &[(&str, &str)]) -> Option<u16> {
         routes(proxy, variables).expect("a usable proxy").proxy_for(url).map(Proxy::port)

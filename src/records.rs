@@ -295,7 +295,7 @@ mod tests {
         Origin::new("Audit.Exchange", Some("contoso"))
     }
 
-    /// The lines that a body becomes.
+    /// Returns the lines that a body becomes.
     fn lines(body: &str) -> Result<Vec<String>, ParseError> {
         let records = BlobRecords::parse(body.as_bytes().to_vec(), &origin())?;
         let batch: RecordBatch = records.iter().collect();
@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(lines("[]"), Ok(Vec::new()));
     }
 
-    /// The Ids of what is salvaged of a body, as far as they are numbers, and what is not.
+    /// Returns the Ids of what is salvaged of a body, as far as they are numbers, and what is not.
     fn salvaged(body: &[u8]) -> (Vec<String>, Unreadable) {
         let (records, unreadable) = BlobRecords::salvage(body, &Origin::new("f", None), |_| ());
         let batch: RecordBatch = records.iter().collect();

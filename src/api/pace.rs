@@ -319,7 +319,7 @@ mod tests {
         Pace::new(RequestsPerMinute::Auto, learned, now)
     }
 
-    /// How many requests a greedy client makes in that time, each of which is accepted at once.
+    /// Returns how many requests a greedy client makes in that time, each of which is accepted at once.
     fn requests_within(pace: &mut Pace, start: Instant, span: Duration) -> u32 {
         let mut now = start;
         let mut made = 0;

@@ -151,7 +151,7 @@ pub fn error_in(body: &serde_json::Value) -> Option<(String, String)> {
     Some((code.or(error).unwrap_or_default(), message))
 }
 
-/// `AADSTS` and digits.
+/// Returns whether the text is `AADSTS` and digits.
 fn is_code(text: &str) -> bool {
     text.strip_prefix("AADSTS")
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))

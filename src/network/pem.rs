@@ -126,7 +126,8 @@ fn is_der(bytes: &[u8]) -> bool {
     bytes.first() == Some(&DER_SEQUENCE)
 }
 
-/// Whether the file contains a key that needs a passphrase. PKCS #8 marks it in the first line, PKCS #1 in the second.
+/// Returns whether the file contains a key that needs a passphrase. PKCS #8 marks it in the first line, PKCS #1 in the
+/// second.
 fn is_encrypted(pem: &[u8]) -> bool {
     let is_mark = |line: &[u8]| {
         line.starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY") || line.starts_with(b"Proc-Type: 4,ENCRYPTED")

@@ -475,7 +475,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection and its other side.
+    /// Returns a connection and its other side.
     fn connected(cancel: &CancelToken) -> (Connection, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();

@@ -168,7 +168,7 @@ mod tests {
         output.flush(&mut |_| Ok(())).expect("room");
     }
 
-    /// The rows after the columns that every file has.
+    /// Returns the rows after the columns that every file has.
     fn further(path: &Path) -> Vec<String> {
         let text = fs::read_to_string(path).expect("a file");
         assert!(text.ends_with('\n'));

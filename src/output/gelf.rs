@@ -260,7 +260,7 @@ mod tests {
         }
     }
 
-    /// The additional fields.
+    /// Returns the additional fields.
     fn additional(record: &str) -> Value {
         let (mut message, _) = message_from(record, None);
         message.retain(|name, _| name.starts_with('_'));

@@ -18,14 +18,14 @@ pub struct TenantIndex(usize);
 pub struct FeedIndex(usize);
 
 impl TenantIndex {
-    /// The index into a list with an entry for each tenant.
+    /// Returns the index into a list with an entry for each tenant.
     pub fn place(self) -> usize {
         self.0
     }
 }
 
 impl FeedIndex {
-    /// The index into a list with an entry for each feed.
+    /// Returns the index into a list with an entry for each feed.
     pub fn place(self) -> usize {
         self.0
     }
@@ -63,50 +63,50 @@ impl Feeds {
         Self { tenants, all: feeds, ranges }
     }
 
-    /// All tenants.
+    /// Returns all tenants.
     pub fn tenants(&self) -> impl Iterator<Item = TenantIndex> + use<> {
         (0..self.tenants.len()).map(TenantIndex)
     }
 
-    /// All feeds.
+    /// Returns all feeds.
     pub fn feeds(&self) -> impl Iterator<Item = FeedIndex> + use<> {
         (0..self.all.len()).map(FeedIndex)
     }
 
-    /// The feeds of one tenant.
+    /// Returns the feeds of one tenant.
     pub fn feeds_of(&self, tenant: TenantIndex) -> impl Iterator<Item = FeedIndex> + use<> {
         self.ranges[tenant.0].clone().map(FeedIndex)
     }
 
-    /// A tenant's settings.
+    /// Returns a tenant's settings.
     pub fn tenant(&self, tenant: TenantIndex) -> &Tenant {
         &self.tenants[tenant.0]
     }
 
-    /// The tenant that a feed belongs to.
+    /// Returns the tenant that a feed belongs to.
     pub fn tenant_of(&self, feed: FeedIndex) -> TenantIndex {
         self.all[feed.0].tenant
     }
 
-    /// A feed's tenant and content type.
+    /// Returns a feed's tenant and content type.
     pub fn feed(&self, feed: FeedIndex) -> (&Tenant, ContentType) {
         let Feed { tenant, content_type, .. } = self.all[feed.0];
         (self.tenant(tenant), content_type)
     }
 
-    /// A feed's name in the state.
+    /// Returns a feed's name in the state.
     pub fn id(&self, feed: FeedIndex) -> FeedId {
         let (tenant, content_type) = self.feed(feed);
         (tenant.tenant_id.clone(), content_type)
     }
 
-    /// The identity of a feed's blob.
+    /// Returns the identity of a feed's blob.
     pub fn key(&self, feed: FeedIndex, blob: &ListedBlob) -> BlobKey {
         let (tenant, content_type) = self.feed(feed);
         BlobKey::new(&tenant.tenant_id, content_type, &blob.content_id)
     }
 
-    /// What is added to a feed's records.
+    /// Returns what is added to a feed's records.
     pub fn origin(&self, feed: FeedIndex) -> &Origin {
         &self.all[feed.0].origin
     }

@@ -202,7 +202,7 @@ mod tests {
         LookBack { duration, is_whole: false, only_future: false }
     }
 
-    /// The windows of a feed's first pass.
+    /// Returns the windows of a feed's first pass.
     fn first(now: Timestamp, duration: Duration) -> Vec<Window> {
         FeedPlan::new(now, within(duration), None).windows
     }

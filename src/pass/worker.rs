@@ -34,7 +34,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// The feed that the task is about, if it is about one.
+    /// Returns the feed that the task is about, if it is about one.
     pub fn feed(&self) -> Option<FeedIndex> {
         match self {
             Self::ListSubscriptions(_) => None,
@@ -42,7 +42,7 @@ impl Task {
         }
     }
 
-    /// The tenant that the task is about.
+    /// Returns the tenant that the task is about.
     pub fn tenant(&self, feeds: &Feeds) -> TenantIndex {
         match self {
             Self::ListSubscriptions(tenant) => *tenant,
@@ -91,7 +91,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The feed that the work was about, if it was about one.
+    /// Returns the feed that the work was about, if it was about one.
     pub fn feed(&self) -> Option<FeedIndex> {
         match self {
             Self::LoggedIn(..) | Self::LoginFailed(..) | Self::SubscriptionsListed(..) => None,
@@ -103,7 +103,7 @@ impl Outcome {
         }
     }
 
-    /// The tenant that the work was about.
+    /// Returns the tenant that the work was about.
     pub fn tenant(&self, feeds: &Feeds) -> TenantIndex {
         match self {
             Self::LoggedIn(tenant, _)
@@ -117,7 +117,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the API returned an error or did not answer.
+    /// Returns whether the API returned an error or did not answer.
     pub fn is_failure(&self) -> bool {
         matches!(self, Self::LoginFailed(..) | Self::Failed(..))
     }

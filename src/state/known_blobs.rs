@@ -325,7 +325,7 @@ impl RawLine<'_> {
     }
 }
 
-/// The hour since 1970 that a time is in.
+/// Returns the hour since 1970 that a time is in.
 fn hour_of(time: Timestamp) -> i64 {
     time.as_second().div_euclid(60 * 60)
 }

@@ -202,12 +202,12 @@ impl Ledger {
         self.record_ids.is_some()
     }
 
-    /// Whether an interrupted pass left records in the output files that are not adopted yet.
+    /// Returns whether an interrupted pass left records in the output files that are not adopted yet.
     pub fn has_orphans(&self) -> bool {
         !self.orphans.is_empty()
     }
 
-    /// Whether an interrupted pass has left a record with this key in the output files. Each
+    /// Returns whether an interrupted pass has left a record with this key in the output files. Each
     /// is found once; it counts as adopted when the batch is committed.
     pub fn adopt(&mut self, key: u128) -> bool {
         self.orphans.adopt(key)

@@ -97,7 +97,7 @@ impl<'a> Books<'a> {
         self.by_feed[feed.place()].carried_over.insert(key, pending);
     }
 
-    /// The number of different blobs that this pass has listed.
+    /// Returns the number of different blobs that this pass has listed.
     pub(super) fn listed_len(&self) -> usize {
         self.listed.len()
     }
@@ -147,13 +147,13 @@ impl<'a> Books<'a> {
         expired.into_iter().map(|(_, pending)| pending).collect()
     }
 
-    /// A pool thread downloads the blob.
+    /// Records that a pool thread downloads the blob.
     pub(super) fn download(&mut self, feed: FeedIndex, pending: &PendingBlob) {
         let in_flight = InFlight { feed, pending: pending.clone(), is_downloaded: false };
         self.in_flight.insert(self.feeds.key(feed, &pending.blob), in_flight);
     }
 
-    /// The writer has the blob.
+    /// Records that the writer has the blob.
     pub(super) fn downloaded(&mut self, feed: FeedIndex, pending: &PendingBlob, bytes: usize) {
         self.by_feed[feed.place()].counts.bytes += bytes as u64;
         let key = self.feeds.key(feed, &pending.blob);
@@ -162,7 +162,7 @@ impl<'a> Books<'a> {
         }
     }
 
-    /// The writer has committed the blob. Returns its feed and the blob if every output has it.
+    /// Records that the writer has committed the blob. Returns its feed and the blob if every output has it.
     pub(super) fn commit(&mut self, committed: &CommittedBlob) -> Option<(FeedIndex, PendingBlob)> {
         let InFlight { feed, pending, .. } = self.in_flight.remove(&committed.key)?;
         let counts = &mut self.by_feed[feed.place()].counts;
@@ -179,12 +179,12 @@ impl<'a> Books<'a> {
         None
     }
 
-    /// The blob failed: the next pass tries it again.
+    /// Settles a blob that failed. The next pass tries it again.
     pub(super) fn fail(&mut self, feed: FeedIndex, pending: PendingBlob) {
         self.keep(feed, PendingBlob { has_failed: true, ..pending }, End::Failed);
     }
 
-    /// The blob was not tried to the end, which is not a failure: the next pass tries it.
+    /// Settles a blob that was left for later, which is not a failure. The next pass tries it.
     pub(super) fn leave(&mut self, feed: FeedIndex, pending: PendingBlob) {
         self.keep(feed, PendingBlob { has_failed: false, ..pending }, End::Left);
     }
@@ -194,7 +194,7 @@ impl<'a> Books<'a> {
         self.settle(feed, End::Left);
     }
 
-    /// The blob cannot be fetched any more.
+    /// Settles a blob that can no longer be fetched.
     pub(super) fn lose(&mut self, feed: FeedIndex, pending: &PendingBlob) {
         self.in_flight.remove(&self.feeds.key(feed, &pending.blob));
         self.settle(feed, End::Gone);
@@ -232,7 +232,7 @@ impl<'a> Books<'a> {
         self.by_feed[feed.place()].counts.retried += 1;
     }
 
-    /// The feed's counts so far, balanced if no blob is open.
+    /// Returns the feed's counts so far, balanced if no blob is open.
     pub(super) fn counts(&self, feed: FeedIndex) -> Counts {
         let FeedBooks { counts, open, .. } = &self.by_feed[feed.place()];
         let Counts { known, delivered, failed, gone, left, .. } = *counts;

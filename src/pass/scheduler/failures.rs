@@ -48,7 +48,7 @@ enum Scope {
 }
 
 impl Scope {
-    /// What a task is about, which is the least that its failure ends.
+    /// Returns the subject of a task: the smallest scope that its failure can end.
     fn of(task: &Task) -> Self {
         match task {
             Task::Download(..) => Self::Blob,
@@ -337,7 +337,7 @@ impl Scheduler<'_> {
         }
     }
 
-    /// Whether the failure of what the task belongs to was reported.
+    /// Returns whether the failure of what the task belongs to was reported.
     fn is_reported(&self, task: &Task) -> bool {
         match task.feed() {
             Some(feed) => self.feed_states[feed.place()].is_stopped,
@@ -395,7 +395,7 @@ fn of_blob(blob: Option<&str>) -> String {
     blob.map(|id| format!(" blob {id}")).unwrap_or_default()
 }
 
-/// What the outcome of a request means for the tenant's pace.
+/// Returns what the outcome of a request means for the tenant's pace.
 pub(super) fn request_outcome(outcome: &Outcome) -> RequestOutcome {
     match outcome {
         Outcome::Failed(task, error)

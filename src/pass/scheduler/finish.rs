@@ -40,7 +40,8 @@ impl Scheduler<'_> {
         (Summary { feeds: reports, any_login, stop: self.stop }, progress)
     }
 
-    /// Whether a blob that is in flight at the end of the pass has failed. A pass that was stopped leaves it for later.
+    /// Returns whether a blob that is in flight at the end of the pass has failed. A pass that was stopped leaves it
+    /// for later.
     fn is_in_flight_failed(&self) -> bool {
         matches!(self.stop, None | Some(Stop::Writer | Stop::State))
     }
@@ -166,7 +167,7 @@ impl Scheduler<'_> {
     }
 }
 
-/// Why a pass ends early.
+/// Returns why a pass ends early.
 pub(super) fn reason_of(stop: Stop) -> &'static str {
     match stop {
         Stop::Deadline => "globalTimeout has passed",

@@ -86,27 +86,27 @@ impl PageRequest {
         }
     }
 
-    /// The page's URL.
+    /// Returns the page's URL.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The end of the period that is listed.
+    /// Returns the end of the period that is listed.
     pub fn period_end(&self) -> Timestamp {
         self.period.end
     }
 
-    /// How the log names the page.
+    /// Returns the page's name in the log.
     pub(super) fn label(&self) -> String {
         format!("page {} of the period from {} to {}", self.number, self.period.start, self.period.end)
     }
 
-    /// The page's number in its part, from 1.
+    /// Returns the page's number in its part, from 1.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// How often the part was listed again because a page's token was invalid.
+    /// Returns how often the part was listed again because a page's token was invalid.
     pub(super) fn restarts(&self) -> u32 {
         self.restarts
     }
@@ -127,8 +127,8 @@ impl PageRequest {
         }
     }
 
-    /// What of the period the server accepts when its clock says `now`. `None` if that is too little, or if the period was
-    /// corrected before.
+    /// Returns what of the period the server accepts when its clock says `now`. `None` if that is too little, or if the
+    /// period was corrected before.
     pub(super) fn period_as_of(&self, now: Timestamp) -> Option<Window> {
         self.period.as_of(now).filter(|_| !self.is_corrected)
     }
@@ -221,7 +221,7 @@ impl Listing {
         Self { before, last_blob, ..Self::default() }
     }
 
-    /// What earlier passes have remembered of the feed.
+    /// Returns the progress of the feed that earlier passes have recorded.
     pub(super) fn before(&self) -> Option<&FeedProgress> {
         self.before.as_ref()
     }
@@ -245,7 +245,7 @@ impl Listing {
         PageRequest::first(url, window, period, is_split)
     }
 
-    /// Whether a blob of this age is collected.
+    /// Returns whether a blob of this age is collected.
     pub(super) fn wants(&self, created: Timestamp) -> bool {
         self.plan.as_ref().and_then(|plan| plan.wanted_from).is_none_or(|from| created >= from)
     }
@@ -308,12 +308,12 @@ impl Listing {
         self.running_parts == 0
     }
 
-    /// Whether every window is listed to its end.
+    /// Returns whether every window is listed to its end.
     pub(super) fn is_complete(&self) -> bool {
         self.plan.is_some() && self.open_parts.iter().all(|parts| *parts == 0)
     }
 
-    /// When the newest blob that was ever listed became available.
+    /// Returns when the newest blob that was ever listed became available.
     pub(super) fn last_blob(&self) -> Option<Timestamp> {
         self.last_blob
     }

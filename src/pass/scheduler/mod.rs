@@ -348,14 +348,14 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// When [`Self::next`] is worth calling again, if no outcome arrives before.
+    /// Returns when [`Self::next`] is worth calling again, if no outcome arrives before.
     pub fn next_at(&self) -> Option<Instant> {
         let deadline = self.settings.deadline.filter(|_| self.stop.is_none());
         let stragglers = self.stop.is_none().then(|| self.fresh_work_at + self.settings.straggler_wait);
         [self.queue.next_at(), deadline, stragglers].into_iter().flatten().min()
     }
 
-    /// Whether nothing runs and nothing is left to run.
+    /// Returns whether nothing runs and nothing is left to run.
     pub fn is_over(&self) -> bool {
         self.queue.is_over()
     }
@@ -394,7 +394,7 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// Only these outputs still accept records: a blob that all of them have is not downloaded.
+    /// Records which outputs still accept records. A blob that all of them have is not downloaded.
     pub fn outputs_left(&mut self, left: OutputSet) {
         self.outputs_left = Some(left);
         for attempt in self.queue.remove(|task| !is_useful(task, Some(left))) {
@@ -422,7 +422,7 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// Why the pass ends early, if it does.
+    /// Returns why the pass ends early, if it does.
     pub fn stopped(&self) -> Option<Stop> {
         self.stop
     }
@@ -432,7 +432,7 @@ impl<'a> Scheduler<'a> {
         std::mem::take(&mut self.effects)
     }
 
-    /// All feeds' counts so far: blobs delivered, blobs found, records.
+    /// Returns the counts of all feeds so far: blobs delivered, blobs found, records.
     pub fn progress(&self) -> (u64, u64, u64) {
         self.feeds.feeds().map(|feed| self.books.counts(feed)).fold((0, 0, 0), |sum, counts| {
             (sum.0 + counts.delivered, sum.1 + counts.found(), sum.2 + counts.records)
@@ -506,7 +506,7 @@ impl Subject {
         Key { level, what, tenant: tenant.to_owned(), feed, cause }
     }
 
-    /// How the log names it.
+    /// Returns its name in the log.
     fn label(self, feeds: &Feeds) -> String {
         match self {
             Self::Tenant(tenant) => feeds.tenant(tenant).label().to_owned(),
@@ -515,7 +515,7 @@ impl Subject {
     }
 }
 
-/// Whether an output that has not failed gets records by this task.
+/// Returns whether an output that has not failed gets records by this task.
 fn is_useful(task: &Task, outputs_left: Option<OutputSet>) -> bool {
     match (task, outputs_left) {
         (Task::Download(_, pending), Some(left)) => !left.without(pending.delivered_to).is_empty(),

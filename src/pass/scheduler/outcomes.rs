@@ -282,7 +282,7 @@ impl Scheduler<'_> {
     }
 }
 
-/// `2 h 3 min`, or `75 s` if that is more fitting.
+/// Formats a duration: `2 h 3 min`, or `75 s`.
 fn in_words(duration: Duration) -> String {
     match duration.as_secs() {
         seconds if seconds < 120 => format!("{seconds} s"),

@@ -90,7 +90,7 @@ pub(super) struct PageRoom {
 }
 
 impl PageRoom {
-    /// Whether no further blob is accepted.
+    /// Returns whether no further blob is accepted.
     pub(super) fn is_used_up(&self) -> bool {
         self.number == 0 || self.bytes == 0
     }
@@ -196,7 +196,7 @@ impl<'a> Queue<'a> {
         due
     }
 
-    /// When an attempt or a tenant next becomes due.
+    /// Returns when an attempt or a tenant next becomes due.
     pub(super) fn next_at(&self) -> Option<Instant> {
         let later = self.later.peek().map(|Reverse(later)| later.order.0);
         let sleeping = self.sleeping.peek().map(|Reverse((at, _))| *at);
@@ -217,7 +217,7 @@ impl<'a> Queue<'a> {
         self.sleeping.push(Reverse((at, tenant)));
     }
 
-    /// The number of tenants that are in the round.
+    /// Returns the number of tenants that are in the round.
     pub(super) fn round_len(&self) -> usize {
         self.round.len()
     }
@@ -261,13 +261,13 @@ impl<'a> Queue<'a> {
         self.wake(tenant);
     }
 
-    /// Whether another attempt may start.
+    /// Returns whether another attempt may start.
     pub(super) fn has_thread(&self) -> bool {
         self.running < self.threads
     }
 
-    /// Whether a tenant has as many threads as it leaves to others that are at work. So a tenant whose requests hang, or
-    /// some of them, leave threads to the next one.
+    /// Returns whether a tenant has as many threads as it leaves to others that are at work. So a tenant whose requests
+    /// hang, or some of them, leave threads to the next one.
     pub(super) fn has_its_share(&self, tenant: TenantIndex) -> bool {
         let running = self.tenants[tenant.place()].running;
         let is_waiting = |other: &TenantIndex| *other != tenant && !self.is_idle(*other);
@@ -275,13 +275,13 @@ impl<'a> Queue<'a> {
             && (self.running > running || self.round.iter().any(is_waiting))
     }
 
-    /// Whether no attempt of the tenant waits for its turn.
+    /// Returns whether no attempt of the tenant waits for its turn.
     pub(super) fn is_idle(&self, tenant: TenantIndex) -> bool {
         let TenantQueue { subscriptions, pages, downloads, .. } = &self.tenants[tenant.place()];
         subscriptions.is_empty() && pages.is_empty() && downloads.is_empty()
     }
 
-    /// Whether nothing runs and nothing waits.
+    /// Returns whether nothing runs and nothing waits.
     pub(super) fn is_over(&self) -> bool {
         self.running == 0 && self.waiting == 0 && self.later.is_empty()
     }
@@ -294,7 +294,7 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Whether an attempt that was not tried before waits for the tenant's turn.
+    /// Returns whether an attempt that was not tried before waits for the tenant's turn.
     pub(super) fn has_fresh_work(&self, tenant: TenantIndex) -> bool {
         let TenantQueue { subscriptions, pages, downloads, .. } = &self.tenants[tenant.place()];
         let downloads = downloads.iter().map(|Reverse(download)| &download.attempt);
@@ -339,7 +339,7 @@ impl<'a> Queue<'a> {
 
 #[cfg(test)]
 impl Queue<'_> {
-    /// The number of downloads that wait for their turn, and what their blobs take in memory.
+    /// Returns the number of downloads that wait for their turn, and what their blobs take in memory.
     pub(super) fn waiting_downloads(&self) -> (usize, usize) {
         (self.downloads.number, self.downloads.bytes)
     }

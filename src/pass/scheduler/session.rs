@@ -216,7 +216,8 @@ impl Session {
         self.pace.requests_per_minute()
     }
 
-    /// Whether requests can be expected to succeed: the tenant is not throttled, and had a good answer within this time.
+    /// Returns whether requests can be expected to succeed: the tenant is not throttled, and had a good answer within
+    /// this time.
     pub(super) fn is_promising(&self, within: Duration, now: Instant) -> bool {
         self.pace.paused_until(now).is_none() && now < self.succeeded_at + within
     }
@@ -230,7 +231,7 @@ impl Session {
     }
 }
 
-/// What a pass that starts now makes of what earlier ones have learned about a tenant's pace.
+/// Returns what earlier passes have learned about a tenant's pace, as far as it is still useful.
 fn learned(before: &TenantProgress, time: Timestamp) -> Learned {
     let is_recent =
         |at: Timestamp| (SignedDuration::ZERO..THROTTLED_RATE_AGE_MAX).contains(&time.duration_since(at));
