@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn values_follow_with_or_without_an_equals_sign_and_before_or_after_the_command() {
+    fn parses_values_with_or_without_equals_sign() {
         let config = Some(PathBuf::from("a.yaml"));
         for words in
             ["--config a.yaml check", "--config=a.yaml check", "check -c a.yaml", "check --config=a.yaml"]
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_command_line_is_reported_with_its_fix() {
+    fn reports_a_wrong_command_line_with_its_fix() {
         assert!(wrong("--dryrun").contains("did you mean --dry-run?"));
         assert!(wrong("--hours 200").contains("from 1 to 168"));
         assert!(wrong("chekc").contains("did you mean check?"));
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn each_tenant_belongs_to_one_shard_whatever_others_there_are() {
+    fn each_tenant_belongs_to_one_shard() {
         let shards: Vec<_> =
             (0..4).map(|index| format!("{index}/4").parse::<Shard>().expect("a shard")).collect();
         let mut sizes = [0; 4];
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_names_every_option_and_exit_code() {
+    fn help_names_every_option_and_exit_code() {
         for words in ["--help", "-h"] {
             let Parsed::Show(help) = parsed(words) else { panic!("{words} shows the help") };
             for named in WITH_VALUE.into_iter().chain(SWITCHES) {

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_for_the_default_interval_is_that_of_the_shipped_files() {
+    fn default_interval_gives_the_shipped_files() {
         assert_eq!(text(300, Scheduler::Cron), CRONTAB);
         let units = text(300, Scheduler::Systemd);
         assert_eq!(
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_paths_of_the_program_and_the_configuration_are_used() {
+    fn uses_the_paths_of_program_and_configuration() {
         let (program, config) = (Path::new("/opt/collector/bin/collect"), Path::new("/srv/a@b.yaml"));
         let schedule = Schedule { program, config, ..of(300) };
         let units = schedule.text(Scheduler::Systemd).expect("plain paths");
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_options_of_a_pass_follow_the_configuration() {
+    fn appends_the_options_of_a_pass() {
         let options = ["--shard=0/4".to_owned(), "--credentials=/etc/secrets.yaml".to_owned()];
         let schedule = Schedule { options: &options, ..of(300) };
         let command = format!(" --config {CONFIG} --shard=0/4 --credentials=/etc/secrets.yaml\n");
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_the_sandbox_hides_is_reported() {
+    fn reports_a_program_that_the_sandbox_hides() {
         let schedule = Schedule { program: Path::new("/root/.cargo/bin/collect"), ..of(300) };
         assert!(schedule.warnings(Scheduler::Systemd)[0].contains("cannot see /root/.cargo/bin/collect"));
         assert_eq!(schedule.warnings(Scheduler::Cron), [""; 0]);
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_has_any_interval() {
+    fn timer_supports_any_interval() {
         for (seconds, line) in [
             (1, "OnCalendar=*:*:0/1"),
             (30, "OnCalendar=*:*:0/30"),

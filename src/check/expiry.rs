@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_two_weeks_are_reported() {
+    fn reports_a_certificate_in_its_last_two_weeks() {
         let now: Timestamp = "2026-11-22T10:00:00Z".parse().expect("a time of the test");
         let noticed = |expiry: &str| days_until(expiry.parse().expect("a time of the test"), now);
         assert_eq!(noticed("2026-12-06T10:00:00Z"), None);

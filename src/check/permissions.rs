@@ -112,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_another_tenant_is_reported() {
+    fn reports_a_token_of_another_tenant() {
         let other = claims(&[READ, READ_DLP], API_ID, "33333333-3333-4333-8333-333333333333");
         let problems = problems(&tenant(&ContentType::ALL), &other);
         assert!(matches!(&problems[..], [problem] if problem.contains("33333333-")), "{problems:?}");
     }
 
     #[test]
-    fn the_audience_is_the_clouds_url_or_the_apis_id() {
+    fn accepts_the_api_url_or_id_as_audience() {
         for (audience, is_foreign) in [
             ("https://manage.office365.us", false),
             ("https://manage.office365.us/", false),

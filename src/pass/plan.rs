@@ -78,7 +78,7 @@ impl FeedPlan {
     /// that, only one pass in each hour lists the first hour, so that a quiet feed costs one request.
     pub fn new(now: Timestamp, look_back: LookBack, before: Option<&FeedProgress>) -> Self {
         let oldest = oldest(now);
-        // A clock that was ahead wrote this time, so it does not tell how far the feed was listed.
+        // A time in the future comes from a clock that was ahead. It does not show how far the feed is listed.
         let listed_until = before.and_then(|before| before.listed_until);
         let is_wrong = |until: Timestamp| until.duration_since(now) > CLOCK_TOLERANCE * 2;
         let listed_until = listed_until.map(|until| if is_wrong(until) { oldest } else { until.min(now) });

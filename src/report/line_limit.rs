@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_is_counted_by_itself() {
+    fn counts_each_kind_separately() {
         let key = |cause: &str| Key {
             level: Level::Error,
             what: "failed".to_owned(),

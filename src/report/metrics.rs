@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_has_a_gauge_of_its_expiry() {
+    fn credential_has_a_gauge_of_its_expiry() {
         let expiries = [("contoso".to_owned(), at(1_900_000_000))];
         let metrics = Metrics { credential_expiries: &expiries, ..metrics(0, None) };
         let line = "office365_collector_credential_expiry_timestamp_seconds{tenant=\"contoso\"} 1900000000";

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_aligned_and_says_never_where_nothing_was() {
+    fn aligns_the_table() {
         let never = FeedStatus {
             last_success: None,
             listed_until: None,
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn blobs_in_quarantine_are_listed_below() {
+    fn lists_blobs_in_quarantine_below_the_table() {
         let blob = QuarantinedBlob {
             content_id: "blob$1".to_owned(),
             since: "2026-11-22T10:15:00.123Z".parse().expect("a time of the test"),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_is_an_array_of_objects() {
+    fn json_is_an_array_of_objects() {
         let read: Vec<serde_json::Value> =
             serde_json::from_str(&as_json(&[feed(), feed()])).expect("an array");
         assert_eq!(read.len(), 2);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lag_is_told_in_the_units_that_matter() {
+    fn formats_a_lag_in_two_units() {
         let told = [-3, 59, 60, 3_599, 3_600, 86_399, 90_000].map(in_words);
         assert_eq!(told, ["0s", "59s", "1m", "59m", "1h 0m", "23h 59m", "1d 1h"]);
     }

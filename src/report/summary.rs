@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_done_line_is_what_alert_rules_match() {
+    fn done_line_matches_alert_rules() {
         let fine = Counts { listed: 60, known: 10, delivered: 50, records: 25_000, ..Counts::default() };
         assert_eq!(done(&fine), "Done! Blobs found: 50 | Blobs successful: 50 | Logs saved: 25000");
         let troubled = Counts { delivered: 48, failed: 2, retried: 5, records: 24_000, ..fine };

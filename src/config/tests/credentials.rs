@@ -13,7 +13,7 @@ output: { stdout: { enabled: true } }
 ";
 
 #[test]
-fn entries_are_merged_by_tenant_id() {
+fn merges_entries_by_tenant_id() {
     let trial = Trial::new(SETTINGS).credentials(
         "tenants:\n  - { tenant_id: 0A1B2C3D-0000-4000-8000-00000000000B, client_secret: b }\n  \
              - { tenant_id: 0a1b2c3d-0000-4000-8000-00000000000a, client_secret: a, name: contoso }\n",
@@ -24,14 +24,14 @@ fn entries_are_merged_by_tenant_id() {
 }
 
 #[test]
-fn a_key_without_a_value_overrides_nothing() {
+fn key_without_a_value_overrides_nothing() {
     let trial = Trial::new(&whole(""))
         .credentials(&format!("tenants: [ {{ tenant_id: {TENANT}, client_secret: }} ]"));
     assert_eq!(secret(&trial.config().tenants[0]), "hunter2~");
 }
 
 #[test]
-fn the_environment_says_which_tenant_the_single_one_is() {
+fn environment_identifies_the_single_tenant() {
     let trial = Trial::new(&whole(""))
         .set("TENANT_ID", OTHER)
         .credentials(&format!("tenants: [ {{ tenant_id: {OTHER}, client_secret: b }} ]"));
@@ -40,7 +40,7 @@ fn the_environment_says_which_tenant_the_single_one_is() {
 }
 
 #[test]
-fn mistakes_of_both_files_are_listed() {
+fn lists_the_mistakes_of_both_files() {
     let trial = Trial::new(SETTINGS).credentials(
         "\
 enabled: true
@@ -71,7 +71,7 @@ tenants:
 }
 
 #[test]
-fn a_second_file_that_cannot_be_read_leaves_no_false_mistakes() {
+fn unreadable_second_file_causes_no_further_mistakes() {
     let mut trial = Trial::new(&format!("{SETTINGS}colour: red\n"));
     trial.has_credentials = true;
     assert_eq!(

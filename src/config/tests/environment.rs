@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn variables_stand_for_texts_numbers_and_booleans() {
+fn substitutes_variables_of_every_type() {
     let trial = Trial::new(&whole(
         "collect: { maxThreads: '${THREADS}', maxMemory: '${MIB}M', workingDir: '/srv/${NAME}' }\n\
          log: { debug: '${DEBUG}' }\ninterval: ${MINUTES}m",
@@ -21,7 +21,7 @@ fn variables_stand_for_texts_numbers_and_booleans() {
 }
 
 #[test]
-fn the_single_tenants_values_are_overridden_and_never_substituted_again() {
+fn overrides_the_single_tenant_without_substitution() {
     let trial = Trial::new(&whole("").replace("client_secret:", "client_secret_file:"))
         .set("TENANT_ID", OTHER)
         .set("CLIENT_ID", TENANT)
@@ -32,7 +32,7 @@ fn the_single_tenants_values_are_overridden_and_never_substituted_again() {
 }
 
 #[test]
-fn three_variables_make_a_tenant() {
+fn three_variables_define_a_tenant() {
     for tenants in ["", "tenants:\n", "tenants: []\n"] {
         let trial = Trial::new(&format!("{tenants}{END}"))
             .set("TENANT_ID", TENANT)
@@ -56,7 +56,7 @@ fn empty_variables_override_nothing() {
 }
 
 #[test]
-fn several_tenants_cannot_be_overridden() {
+fn rejects_overriding_several_tenants() {
     let text =
         format!("{BEGIN}  - tenant_id: {OTHER}\n    client_id: {CLIENT}\n    client_secret: hunter2~\n{END}");
     assert_eq!(
@@ -69,7 +69,7 @@ fn several_tenants_cannot_be_overridden() {
 }
 
 #[test]
-fn mistakes_of_the_environment_name_the_variable() {
+fn names_the_variable_of_a_mistake() {
     assert_eq!(
         Trial::new(&whole("")).set("TENANT_ID", "contoso").mistakes(),
         ["environment: TENANT_ID: is not a GUID such as 0a1b2c3d-4e5f-6789-abcd-ef0123456789; fill in the \
@@ -100,7 +100,7 @@ fn token_file(tenant: &Tenant) -> &Path {
 }
 
 #[test]
-fn a_workload_identity_makes_a_tenant_or_completes_one() {
+fn workload_identity_defines_or_completes_a_tenant() {
     for tenants in ["", "tenants: [{ name: contoso }]\n"] {
         let tenant = in_a_pod(&format!("{tenants}{END}")).config().tenants.remove(0);
         assert_eq!((&*tenant.tenant_id, &*tenant.client_id), (OTHER, CLIENT), "{tenants}");
@@ -112,7 +112,7 @@ fn a_workload_identity_makes_a_tenant_or_completes_one() {
 }
 
 #[test]
-fn a_workload_identity_overrides_nothing() {
+fn workload_identity_overrides_nothing() {
     let tenant = in_a_pod(&whole("")).config().tenants.remove(0);
     assert_eq!((&*tenant.tenant_id, secret(&tenant)), (TENANT, "hunter2~"));
     let trial = in_a_pod(END).set("TENANT_ID", TENANT).set("CLIENT_SECRET", "of the environment");
@@ -125,7 +125,7 @@ fn a_workload_identity_overrides_nothing() {
 }
 
 #[test]
-fn a_workload_identity_that_is_not_whole_says_what_lacks() {
+fn reports_the_missing_parts_of_a_workload_identity() {
     let trial =
         Trial::new(END).set("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token").set("AZURE_TENANT_ID", "contoso");
     assert_eq!(

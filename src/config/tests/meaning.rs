@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_is_not_written_has_its_default() {
+fn missing_keys_have_their_defaults() {
     let config = config("");
     assert!(config.enabled);
     assert_eq!(config.interval, Duration::from_secs(300));
@@ -44,7 +44,7 @@ fn what_is_not_written_has_its_default() {
 }
 
 #[test]
-fn an_output_of_which_only_the_receiver_is_named_has_its_defaults() {
+fn outputs_have_defaults() {
     let output = Trial::new(&format!(
             "{BEGIN}output:\n  file: {{ path: a.json }}\n  fluentd: {{ address: '[::1]' }}\n  graylog: {{ address: g }}\n  \
              http: {{ url: 'https://h/x?y=z' }}\n  stdout: {{}}\n"
@@ -162,7 +162,7 @@ metrics: {{ path: a.prom }}
 }
 
 #[test]
-fn what_is_written_is_taken() {
+fn reads_top_level_keys() {
     let config = written();
     assert!(!config.enabled && config.only_future_events);
     assert_eq!(config.interval, Duration::from_secs(3600));
@@ -174,7 +174,7 @@ fn what_is_written_is_taken() {
 }
 
 #[test]
-fn tenants_that_are_written_are_taken() {
+fn reads_tenants() {
     let config = written();
     let [first, second] = config.tenants.as_slice() else { panic!() };
     assert_eq!(first.label(), "contoso");
@@ -189,7 +189,7 @@ fn tenants_that_are_written_are_taken() {
 }
 
 #[test]
-fn how_to_collect_is_taken() {
+fn reads_collect() {
     let collect = written().collect;
     assert_eq!(collect.working_dir, Path::new("state"));
     assert_eq!((collect.cache_size, collect.max_memory, collect.curl_max_size), (10, 1 << 20, 1 << 20));
@@ -225,14 +225,14 @@ fn how_to_collect_is_taken() {
 }
 
 #[test]
-fn graylog_can_go_without_confirmation() {
+fn reads_graylog_without_confirmation() {
     let graylog = "output:\n  graylog: { address: g, confirm: false, retryTimeout: 0s }\n";
     let graylog = Trial::new(&format!("{BEGIN}{graylog}")).config().output.graylog.unwrap();
     assert_eq!((graylog.confirm, graylog.retry_timeout), (false, Duration::ZERO));
 }
 
 #[test]
-fn outputs_that_are_written_are_taken() {
+fn reads_outputs() {
     let output = written().output;
     let fluentd = output.fluentd.unwrap();
     assert_eq!((&*fluentd.address, fluentd.port, &*fluentd.tag), ("logs.example", 1234, "a.{workload}"));
@@ -260,7 +260,7 @@ fn outputs_that_are_written_are_taken() {
 }
 
 #[test]
-fn azure_gets_records_from_the_single_tenants_app_unless_another_is_named() {
+fn azure_uses_the_app_of_the_single_tenant_by_default() {
     let azure = |tenants: &str, host: &str, section: &str| {
         let http = format!("http: {{ url: 'https://{host}/x', format: azure-logs-ingestion{section} }}");
         let http =
@@ -294,7 +294,7 @@ fn azure_gets_records_from_the_single_tenants_app_unless_another_is_named() {
 }
 
 #[test]
-fn headers_on_an_open_way_are_reported() {
+fn warns_of_headers_without_tls() {
     let warnings = |url: &str| {
         let http = format!("http: {{ url: '{url}', headers: {{ a: '${{B}}' }} }}");
         Trial::new(&format!("{BEGIN}output: {{ {http} }}\n")).set("B", "c").warnings()
@@ -307,7 +307,7 @@ fn headers_on_an_open_way_are_reported() {
 }
 
 #[test]
-fn the_service_managers_folder_holds_the_state() {
+fn working_dir_defaults_to_the_state_directory() {
     let trial = Trial::new(&whole("")).set("STATE_DIRECTORY", "/var/lib/a:/var/lib/b");
     assert_eq!(trial.config().collect.working_dir, Path::new("/var/lib/a"));
     let trial = Trial::new(&whole("")).set("STATE_DIRECTORY", "");
@@ -317,7 +317,7 @@ fn the_service_managers_folder_holds_the_state() {
 }
 
 #[test]
-fn yaml_in_all_its_clothes() {
+fn reads_every_form_of_yaml() {
     let text = whole("collect: { maxThreads: 9 }\nlog: { path: ~, debug: True }");
     for text in [
         format!("\u{feff}{text}"),
@@ -336,7 +336,7 @@ fn yaml_in_all_its_clothes() {
 }
 
 #[test]
-fn an_alias_stands_for_what_its_anchor_has() {
+fn resolves_aliases() {
     let tenants = config(&format!(
         "    subscriptions: &two [ DLP.All, Audit.General ]\n  - tenant_id: {OTHER}\n    client_id: {CLIENT}\n    \
          client_secret: hunter2~\n    subscriptions: *two"
@@ -346,14 +346,14 @@ fn an_alias_stands_for_what_its_anchor_has() {
 }
 
 #[test]
-fn ids_are_compared_in_lower_case() {
+fn compares_ids_in_lower_case() {
     let text =
         whole("").replace("0a1b2c3d-0000-4000-8000-00000000000a", "0A1B2C3D-0000-4000-8000-00000000000A");
     assert_eq!(Trial::new(&text).config().tenants[0].tenant_id, TENANT);
 }
 
 #[test]
-fn urls_may_end_in_a_slash_and_http_is_for_this_machine() {
+fn accepts_a_trailing_slash_and_http_for_localhost() {
     for (written, expected) in [
         ("https://gateway.example/", "https://gateway.example"),
         ("https://gateway.example:8443", "https://gateway.example:8443"),

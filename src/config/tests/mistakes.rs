@@ -12,7 +12,7 @@ fn assert_lines(cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn keys() {
+fn rejects_unknown_and_misplaced_keys() {
     assert_lines(&[
         (
             "intervall: 5m",
@@ -68,7 +68,7 @@ fn keys() {
 }
 
 #[test]
-fn types() {
+fn rejects_wrong_types() {
     assert_lines(&[
         (
             "enabled: yes",
@@ -121,7 +121,7 @@ fn types() {
 }
 
 #[test]
-fn numbers_sizes_and_durations() {
+fn rejects_wrong_numbers_sizes_and_durations() {
     let range = |key: &str, least: u64, most: u64| {
         for value in
             [least.wrapping_sub(1).to_string(), (most + 1).to_string(), "x".into(), "1.5".into(), "[]".into()]
@@ -211,7 +211,7 @@ fn numbers_sizes_and_durations() {
 }
 
 #[test]
-fn tenants() {
+fn rejects_wrong_tenants() {
     assert_lines(&[
         (
             "    api_type: gcchigh",
@@ -294,7 +294,7 @@ fn tenants() {
 }
 
 #[test]
-fn no_tenant() {
+fn rejects_a_configuration_without_tenants() {
     assert_mistakes(
         &format!("client_id: x\n{END}"),
         &[
@@ -306,7 +306,7 @@ fn no_tenant() {
 }
 
 #[test]
-fn files_of_root_certificates() {
+fn rejects_unusable_root_certificates() {
     for (path, expected) in [
         (
             "/nowhere/ca.pem",
@@ -322,7 +322,7 @@ fn files_of_root_certificates() {
 }
 
 #[test]
-fn certificates() {
+fn rejects_wrong_certificates() {
     let begin = BEGIN.replace("    client_secret: hunter2~\n", "");
     for (certificate, expected) in [
         ("{}", "config.yaml:4:5: tenants[0].certificate.file: is missing; name the certificate's PEM file"),
@@ -346,7 +346,7 @@ fn certificates() {
 }
 
 #[test]
-fn subscriptions_and_filters() {
+fn rejects_wrong_subscriptions_and_filters() {
     assert_lines(&[
         (
             "subscriptions: [ Audit.Exchnge ]",
@@ -393,7 +393,7 @@ fn assert_output_lines(cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn files_and_fluentd() {
+fn rejects_wrong_file_and_fluentd_outputs() {
     assert_output_lines(&[
         ("file: {}", "config.yaml:6:3: output.file.path: is missing; name the file to append to"),
         (
@@ -457,7 +457,7 @@ fn files_and_fluentd() {
 }
 
 #[test]
-fn the_raw_endpoint_of_splunk_and_dead_letters() {
+fn rejects_the_raw_splunk_endpoint_and_wrong_dead_letters() {
     assert_output_lines(&[
         (
             "http: { url: 'https://a/b/services/collector/raw', format: splunk-hec }",
@@ -472,7 +472,7 @@ fn the_raw_endpoint_of_splunk_and_dead_letters() {
 }
 
 #[test]
-fn other_outputs() {
+fn rejects_wrong_graylog_and_http_outputs() {
     assert_output_lines(&[
         (
             "graylog: { enabled: true }",
@@ -569,7 +569,7 @@ fn other_outputs() {
 }
 
 #[test]
-fn what_is_switched_off_is_checked_too() {
+fn checks_disabled_outputs() {
     assert_mistakes(
         &whole("enabled: false\nlog: { debug: maybe }"),
         &["config.yaml:6:8: log.debug: \"maybe\" is not true or false; write one of them without quotes"],
@@ -583,7 +583,7 @@ fn what_is_switched_off_is_checked_too() {
 }
 
 #[test]
-fn no_mistake_hides_another() {
+fn reports_every_mistake() {
     assert_mistakes(
         "\
 enabled: maybe
@@ -615,7 +615,7 @@ output:
 }
 
 #[test]
-fn beyond_fifty_mistakes_are_counted() {
+fn counts_mistakes_beyond_fifty() {
     let many: Vec<_> = (0..80).map(|number| format!("k{number}: x")).collect();
     let mistakes = Trial::new(&whole(&many.join("\n"))).mistakes();
     assert_eq!(mistakes.len(), 51);
@@ -623,7 +623,7 @@ fn beyond_fifty_mistakes_are_counted() {
 }
 
 #[test]
-fn files_that_are_no_configuration() {
+fn rejects_files_that_are_not_a_configuration() {
     for (content, expected) in [
         ("", "config.yaml: is empty; begin with config/config.yaml"),
         ("# only this\n", "config.yaml: is empty; begin with config/config.yaml"),
@@ -698,7 +698,7 @@ fn files_that_are_no_configuration() {
 }
 
 #[test]
-fn a_file_of_nothing_but_mistakes_is_read_in_a_moment() {
+fn reads_a_file_full_of_mistakes_in_linear_time() {
     let begin = std::time::Instant::now();
     for text in [
         (0..5_000).map(|number| format!("mistaken{number}: x\n")).collect::<Vec<_>>().concat(),
@@ -750,13 +750,13 @@ proptest! {
     #![proptest_config(crate::proptest_config())]
 
     #[test]
-    fn arbitrary_text_makes_mistakes_and_no_panic(text in yaml()) {
+    fn arbitrary_text_does_not_panic(text in yaml()) {
         let result = Trial::new(&text).credentials(&text).load();
         prop_assert!(result.is_err());
     }
 
     #[test]
-    fn a_mutated_template_makes_no_panic(
+    fn mutated_template_does_not_panic(
         cut in 0_usize..10_000,
         length in 0_usize..200,
         insert in yaml(),
@@ -773,7 +773,7 @@ proptest! {
 }
 
 #[test]
-fn files_that_would_destroy_each_other_are_refused() {
+fn rejects_outputs_that_write_the_same_file() {
     let with = |file: &str, rest: &str| {
         format!("{BEGIN}output:\n  file: {{ {file} }}\ncollect: {{ workingDir: /s }}\n{rest}\n")
     };
@@ -811,7 +811,7 @@ fn files_that_would_destroy_each_other_are_refused() {
 
 /// The parser's time grows with the square of the depth: 500 KB of `[` took minutes.
 #[test]
-fn a_file_of_brackets_is_refused_before_it_is_parsed() {
+fn rejects_deep_nesting_before_parsing() {
     for (text, place) in [
         ("[".repeat(500_000), "1:101"),
         ("a: [".repeat(100_000), "1:404"),
@@ -833,7 +833,7 @@ fn a_file_of_brackets_is_refused_before_it_is_parsed() {
 
 #[test]
 #[allow(clippy::format_push_string, reason = "a test may allocate")]
-fn a_configuration_of_twenty_thousand_tenants_is_read() {
+fn reads_twenty_thousand_tenants() {
     let mut text = String::from("output: { stdout: { enabled: true } }\ntenants:\n");
     let mut credentials = String::from("tenants:\n");
     for number in 0..20_000 {
@@ -855,7 +855,7 @@ fn a_configuration_of_twenty_thousand_tenants_is_read() {
 }
 
 #[test]
-fn a_path_that_only_a_shell_understands_is_refused() {
+fn rejects_paths_with_shell_syntax() {
     assert_lines(&[
         (
             "log: { path: ~/collector.log }",
@@ -893,7 +893,7 @@ fn a_path_that_only_a_shell_understands_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_read_or_kept_is_not_written_to() {
+fn rejects_writing_to_input_and_state_files() {
     let trial = Trial::new("").credentials(&format!("tenants: [ {{ tenant_id: {TENANT} }} ]"));
     let folder = trial.folder.path().display().to_string();
     let file = |name: &str| trial.file(name, "a-secret", 0o600).display().to_string();
@@ -931,7 +931,7 @@ fn a_file_that_is_read_or_kept_is_not_written_to() {
 }
 
 #[test]
-fn a_file_that_is_not_regular_is_refused_where_it_cannot_work() {
+fn rejects_special_files_where_unsupported() {
     let trial = Trial::new("");
     let folder = trial.folder.path().to_owned();
     let fifo = folder.join("fifo");

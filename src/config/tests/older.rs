@@ -41,7 +41,7 @@ fn with_environment(text: &str) -> Trial {
 }
 
 #[test]
-fn what_still_has_a_meaning_works() {
+fn accepts_older_keys_that_still_have_a_meaning() {
     let config = with_environment(OLDER).config();
     assert_eq!(config.tenants[0].subscriptions, [ContentType::AuditExchange, ContentType::AuditGeneral]);
     assert_eq!(config.log.path.as_deref(), Some(Path::new("collector.log")));
@@ -53,7 +53,7 @@ fn what_still_has_a_meaning_works() {
 }
 
 #[test]
-fn what_has_none_is_accepted_with_what_replaces_it() {
+fn warns_of_older_keys_without_a_meaning() {
     let trial = with_environment(
         "\
 filter:
@@ -99,7 +99,7 @@ output:
 }
 
 #[test]
-fn an_older_key_beside_its_successor_is_a_mistake() {
+fn rejects_an_older_key_next_to_its_successor() {
     assert_mistakes(
         &whole(
             "subscriptions: [ DLP.All ]\nfilter: { DLP.All: { A: b } }\n\
@@ -113,7 +113,7 @@ fn an_older_key_beside_its_successor_is_a_mistake() {
 }
 
 #[test]
-fn mistakes_within_older_keys() {
+fn reports_mistakes_within_older_keys() {
     assert_mistakes(
         &whole("collect: { contentTypes: { Audit.Generl: true, DLP.All: no } }"),
         &[
@@ -126,7 +126,7 @@ fn mistakes_within_older_keys() {
 }
 
 #[test]
-fn only_an_output_that_no_longer_exists_is_none() {
+fn rejects_a_configuration_with_only_removed_outputs() {
     let mistakes = with_environment("output: { sql: { cacheSize: 5 } }\n").mistakes();
     assert_eq!(
         mistakes,

@@ -14,7 +14,7 @@ fn with_secret_file(content: &[u8], mode: u32) -> Trial {
 }
 
 #[test]
-fn a_secret_loses_what_an_editor_or_a_pipe_adds_around_it() {
+fn trims_whitespace_around_a_secret() {
     for content in ["hunter2~", "hunter2~\n", "hunter2~\r\n", "\u{feff}hunter2~\n", " \t hunter2~ \n\n"] {
         let trial = Trial::new(&whole("").replace("hunter2~", "${SECRET}")).set("SECRET", content);
         assert_eq!(secret(&trial.config().tenants[0]), "hunter2~", "{content:?} in a variable");
@@ -26,7 +26,7 @@ fn a_secret_loses_what_an_editor_or_a_pipe_adds_around_it() {
 }
 
 #[test]
-fn a_secret_file_without_a_secret_is_a_mistake() {
+fn rejects_a_secret_file_without_a_secret() {
     let place = "config.yaml:4:5: tenants[0].client_secret_file";
     let large = vec![b'x'; 64 * 1024 + 1];
     for (content, expected) in [
@@ -51,7 +51,7 @@ fn a_secret_file_without_a_secret_is_a_mistake() {
 }
 
 #[test]
-fn a_pipe_holds_no_secret_and_is_not_waited_for() {
+fn rejects_a_pipe_as_secret_file_without_waiting() {
     let trial = with_secret_file(b"hunter2~", 0o600);
     let pipe = trial.folder.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("coreutils").success());
@@ -68,7 +68,7 @@ fn a_pipe_holds_no_secret_and_is_not_waited_for() {
 }
 
 #[test]
-fn without_secrets_it_does_not_matter_whether_they_are_there() {
+fn does_not_read_secrets_when_not_needed() {
     let output = "output: { http: { url: \"https://logs.example/\", headers: { Authorization: \"${NOWHERE}\" }, \
                   header_files: { X-Key: \"${NOWHERE}/key\" }, tls: { ca_file: \"${NOWHERE}/ca.pem\" } } }\n";
     for credential in [
@@ -87,7 +87,7 @@ fn without_secrets_it_does_not_matter_whether_they_are_there() {
 }
 
 #[test]
-fn files_that_others_can_read_are_reported() {
+fn warns_of_files_that_others_can_read() {
     assert_eq!(
         with_secret_file(b"hunter2~", 0o644).warnings(),
         [
@@ -141,7 +141,7 @@ fn files_that_others_can_read_are_reported() {
 }
 
 #[test]
-fn each_kind_of_secret_counts_and_a_variable_does_not() {
+fn counts_every_kind_of_secret_but_no_variables() {
     let tenant = BEGIN.replace("hunter2~", "'${SECRET}'");
     for (lines, key) in [
         ("proxy: http://me:pass@proxy:1", "proxy"),
@@ -160,7 +160,7 @@ fn each_kind_of_secret_counts_and_a_variable_does_not() {
 }
 
 #[test]
-fn a_secret_that_looks_like_its_id_is_reported() {
+fn warns_of_a_secret_that_looks_like_its_id() {
     assert_eq!(
         Trial::new(&whole("").replace("hunter2~", OTHER)).warnings(),
         [
@@ -180,7 +180,7 @@ fn debug_output_shows_no_secret() {
 }
 
 #[test]
-fn a_secret_that_became_a_key_is_not_shown() {
+fn does_not_show_a_secret_that_became_a_key() {
     for lines in ["    certificate: { Hunter2~ }", "log: { debug:Hunter2 }", "'Hunter2 Hunter2': x"] {
         let shown = Trial::new(&whole(lines)).load().unwrap_err().to_string();
         assert!(!shown.contains("Hunter2"), "{shown}");

@@ -34,7 +34,7 @@ fn uncommented(text: &str) -> String {
 }
 
 #[test]
-fn the_short_one_lacks_exactly_three_values() {
+fn short_file_lacks_exactly_three_values() {
     for text in [CONFIG, TEMPLATE] {
         let mistakes = Trial::new(text).mistakes();
         let keys: Vec<_> = mistakes.iter().map(|line| line.split(": ").nth(1).unwrap()).collect();
@@ -44,7 +44,7 @@ fn the_short_one_lacks_exactly_three_values() {
 }
 
 #[test]
-fn the_short_one_works_with_three_values_filled_in() {
+fn short_file_works_with_three_values() {
     let config = Trial::new(&filled_in(CONFIG)).config();
     assert!(config.enabled);
     assert_eq!(config.output.file.unwrap().path, Path::new("data/audit.json"));
@@ -52,7 +52,7 @@ fn the_short_one_works_with_three_values_filled_in() {
 }
 
 #[test]
-fn the_template_says_the_defaults() {
+fn template_shows_the_defaults() {
     let template = Trial::new(&filled_in(TEMPLATE)).config();
     let mut least = Trial::new(&filled_in(CONFIG)).config();
     least.collect.working_dir.clone_from(&template.collect.working_dir);
@@ -63,14 +63,14 @@ fn the_template_says_the_defaults() {
 }
 
 #[test]
-fn the_one_for_a_trial_works_as_it_is() {
+fn trial_file_works_unchanged() {
     let config = Trial::new(TRIAL).config();
     assert!(config.log.debug);
     assert!(config.tenants[0].api_url.starts_with("http://127.0.0.1"));
 }
 
 #[test]
-fn the_second_file_completes_the_short_one() {
+fn second_file_completes_the_short_file() {
     let settings = filled_in(CONFIG).replace("    client_secret:", "    #client_secret:");
     let config = Trial::new(&settings).credentials(&filled_in(CREDENTIALS)).config();
     assert_eq!(secret(&config.tenants[0]), "hunter2~");
@@ -90,7 +90,7 @@ fn the_template_is_written_from_the_schema() {
 }
 
 #[test]
-fn the_template_names_every_key_and_no_other() {
+fn template_names_every_key_and_no_other() {
     let trial = Trial::new("");
     let path = trial.file("template.yaml", uncommented(TEMPLATE), 0o600);
     let document = Document::read(&path).unwrap();
