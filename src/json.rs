@@ -90,8 +90,8 @@ impl<'a> Scanner<'a> {
         self.text.get(self.at).copied()
     }
 
-    /// Reads this token of one byte if it comes next, and returns whether it does.
-    pub fn take(&mut self, expected: u8) -> bool {
+    /// Skips this token of one byte. Returns whether it comes next.
+    pub fn skip(&mut self, expected: u8) -> bool {
         let comes = self.peek() == Some(expected);
         self.at += usize::from(comes);
         comes
@@ -103,7 +103,7 @@ impl<'a> Scanner<'a> {
     ///
     /// Another one comes next.
     pub fn expect(&mut self, expected: u8) -> Result<(), SyntaxError> {
-        if self.take(expected) { Ok(()) } else { Err(self.error()) }
+        if self.skip(expected) { Ok(()) } else { Err(self.error()) }
     }
 
     /// Checks that only whitespace follows.
@@ -143,7 +143,7 @@ impl<'a> Scanner<'a> {
                 }
                 Some(b'{') => {
                     self.at += 1;
-                    if !self.take(b'}') {
+                    if !self.skip(b'}') {
                         self.closers.push(b'}');
                         self.name()?;
                         continue;
@@ -151,7 +151,7 @@ impl<'a> Scanner<'a> {
                 }
                 Some(b'[') => {
                     self.at += 1;
-                    if !self.take(b']') {
+                    if !self.skip(b']') {
                         self.closers.push(b']');
                         continue;
                     }
@@ -169,7 +169,7 @@ impl<'a> Scanner<'a> {
     fn ends_with_this_value(&mut self) -> Result<bool, SyntaxError> {
         loop {
             let Some(&closer) = self.closers.last() else { return Ok(true) };
-            if self.take(b',') {
+            if self.skip(b',') {
                 if closer == b'}' {
                     self.name()?;
                 }
@@ -509,7 +509,7 @@ mod tests {
             let text = format!("{quoted},{after}");
             let mut scanner = Scanner::new(&text);
             prop_assert_eq!(scanner.value(), Ok(quoted.as_bytes()));
-            prop_assert!(scanner.take(b','));
+            prop_assert!(scanner.skip(b','));
         }
     }
 }

@@ -263,7 +263,7 @@ fn elements(
 ) -> Result<Option<usize>, SyntaxError> {
     let mut first_non_object = None;
     scanner.expect(b'[')?;
-    if !scanner.take(b']') {
+    if !scanner.skip(b']') {
         loop {
             if scanner.peek() == Some(b'{') {
                 let from = start + scanner.at();
@@ -275,7 +275,7 @@ fn elements(
                 scanner.value()?;
                 first_non_object.get_or_insert(index.len());
             }
-            if !scanner.take(b',') {
+            if !scanner.skip(b',') {
                 break;
             }
         }

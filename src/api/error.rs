@@ -15,7 +15,7 @@ use crate::{
     time,
 };
 
-/// An error returned when a request brings no usable response.
+/// An error returned when a request has no usable response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
     /// An error response.

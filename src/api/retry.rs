@@ -25,7 +25,7 @@ pub enum Verdict {
     RestartListing,
     /// The requested state holds already.
     AlreadyDone,
-    /// The blob has expired or was removed, for good.
+    /// The blob has expired or was removed permanently.
     Gone,
     /// Another attempt in this pass cannot help this item.
     FailItem,
@@ -62,7 +62,7 @@ pub enum RequestKind {
 /// | AF20024 | [`Verdict::AlreadyDone`] | nothing |
 /// | AF20030, AF20055 | [`Verdict::CorrectTimes`] | the feed, if the correction does not help |
 /// | AF20031 | [`Verdict::RestartListing`] | the window, after `retries` |
-/// | AF20050–AF20052 | [`Verdict::Gone`] | the blob, for good |
+/// | AF20050–AF20052 | [`Verdict::Gone`] | the blob, permanently |
 /// | AF429, HTTP 429 | [`Verdict::Throttled`] | nothing; all requests of the tenant wait, because the quota is per tenant |
 /// | HTTP 401 | [`Verdict::RenewToken`] | the item; the feed if fresh tokens are rejected too |
 /// | AF50000 and others, HTTP 408 and 5xx, network, unreadable bodies | [`Verdict::Retry`] | the item, after `retries` |

@@ -22,7 +22,7 @@ const _: () = assert!(RECEIVER_RETRY_DELAY.as_millis() < RECEIVER_RETRY_DELAY_MA
 pub struct Backoff {
     first: Duration,
     delay_max: Duration,
-    /// How long after the first failure in a row attempts go on.
+    /// The time after the first of consecutive failures for which attempts are made.
     timeout: Duration,
     failures: u32,
     end: Option<Instant>,

@@ -314,7 +314,7 @@ impl Target {
         Ok(())
     }
 
-    /// Returns whether a batch goes on in this file, or its path still names it.
+    /// Returns whether a batch continues in this file, or its path still names it.
     fn is_current(&self) -> bool {
         let has_its_name = || self.file.metadata().is_ok_and(|metadata| is_named(&self.path, &metadata));
         self.batch.is_some() || self.special.is_some() || has_its_name()

@@ -88,7 +88,7 @@ impl Header {
         scanner.whitespace_bytes = 0;
         let start = scanner.at();
         scanner.expect(b'{')?;
-        if scanner.take(b'}') {
+        if scanner.skip(b'}') {
             header.flags = IS_EMPTY;
             return Ok(header);
         }
@@ -115,7 +115,7 @@ impl Header {
                     if scanner.whitespace_bytes == 0 { 0 } else { whitespace_between_tokens(value) };
                 header.values[field as usize] = end + whitespace - value.len()..end;
             }
-            if !scanner.take(b',') {
+            if !scanner.skip(b',') {
                 scanner.expect(b'}')?;
                 return Ok(header);
             }

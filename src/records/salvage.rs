@@ -36,7 +36,7 @@ pub(super) fn find_objects(body: &[u8], index: &mut Index, reserve: &mut impl Fn
         budget: body.len() * SEARCH_FACTOR,
     };
     let mut unreadable = Unreadable::default();
-    if !elements.scanner.take(b'[') {
+    if !elements.scanner.skip(b'[') {
         unreadable.is_not_array = true;
         return unreadable;
     }
@@ -49,7 +49,7 @@ pub(super) fn find_objects(body: &[u8], index: &mut Index, reserve: &mut impl Fn
         match next {
             b']' => return unreadable,
             b',' => {
-                elements.scanner.take(b',');
+                elements.scanner.skip(b',');
                 continue;
             }
             b'{' => match elements.object() {

@@ -395,7 +395,7 @@ mod tests {
             }
         }
 
-        fn take(&mut self, step: &Step) {
+        fn apply(&mut self, step: &Step) {
             match step {
                 Step::Commit(count) => {
                     let numbers: Vec<_> = (self.next..self.next + count).collect();
@@ -509,7 +509,7 @@ mod tests {
         ) {
             let mut world = World::new();
             for step in &steps {
-                world.take(step);
+                world.apply(step);
             }
             world.begin();
         }

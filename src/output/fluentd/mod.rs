@@ -102,7 +102,7 @@ impl Output for FluentdOutput {
                 None => self.filling.entry(self.entry_tag.clone()).or_default(),
             };
             if !entries.bytes.is_empty() && entries.bytes.len() + self.entry.len() > CHUNK_BYTES {
-                self.chunks.send(entries.take(&self.entry_tag, self.gzip))?;
+                self.chunks.send(entries.drain(&self.entry_tag, self.gzip))?;
             }
             entries.bytes.extend_from_slice(&self.entry);
             entries.count += 1;
@@ -113,7 +113,7 @@ impl Output for FluentdOutput {
 
     fn flush(&mut self, _: &mut OnOpen<'_>) -> Result<Flushed, DeliveryError> {
         for (tag, mut entries) in std::mem::take(&mut self.filling) {
-            self.chunks.send(entries.take(&tag, self.gzip))?;
+            self.chunks.send(entries.drain(&tag, self.gzip))?;
         }
         self.chunks.flush()?;
         Ok(Flushed::default())
@@ -152,7 +152,7 @@ fn new_chunk_id() -> String {
 
 impl Entries {
     /// Returns a chunk of the events, and removes them.
-    fn take(&mut self, tag: &str, gzip: bool) -> Chunk {
+    fn drain(&mut self, tag: &str, gzip: bool) -> Chunk {
         let id = new_chunk_id();
         let compressed = gzip.then(|| compress(&self.bytes).expect("writing to memory does not fail"));
         let entries = compressed.as_ref().unwrap_or(&self.bytes);

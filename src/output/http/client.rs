@@ -195,7 +195,7 @@ impl HttpClient {
     ///
     /// # Errors
     ///
-    /// The receiver rejects too many records for them to be at fault.
+    /// The receiver rejects so many records that they are not the cause.
     pub fn count_rejected(&self, error: &HttpError) -> Result<(), OutputError> {
         let rejected = self.rejected.fetch_add(1, Ordering::Relaxed) + 1;
         let is_nothing_accepted = rejected >= REJECTED_BEFORE_SUCCESS_MAX && !self.has_accepted();
@@ -421,11 +421,11 @@ impl HttpClient {
         };
         let left = until.saturating_duration_since(now);
         if attempts.failed > RETRIES_MAX || delay > left {
-            let wish = match error.after {
+            let asked_delay = match error.after {
                 Some(after) => format!(", and asks to wait {} s", after.as_secs()),
                 None => String::new(),
             };
-            let problem = format!("{}{wish} (attempts: {})", error.problem, attempts.failed);
+            let problem = format!("{}{asked_delay} (attempts: {})", error.problem, attempts.failed);
             return Ok(Some(HttpError { problem, ..error }));
         }
         let problem = redact::secrets(&error.problem);

@@ -59,7 +59,7 @@ pub struct BatchDelivery<'a> {
 }
 
 /// A search for the records that cause an internal error of the receiver, begun after many attempts. A receiver that
-/// accepts nothing can return such an error too. So a record is at fault only if others were accepted after it had failed,
+/// accepts nothing can return such an error too. So a record is the cause only if others were accepted after it had failed,
 /// and it fails once more.
 struct Search {
     /// The error with which it began.
@@ -232,7 +232,7 @@ impl<'a> BatchDelivery<'a> {
         }
     }
 
-    /// Continues without a record that is rejected, unless that happens too often for the records to be at fault.
+    /// Continues without a record that is rejected, unless that happens so often that the records are not the cause.
     fn reject(&mut self, single: &HttpBatch, error: HttpError) -> Result<(), OutputError> {
         self.client.count_rejected(&error)?;
         let format = self.client.format();

@@ -13,8 +13,8 @@
 //! - 400 because the mapping of the index does not accept the record, or because it cannot be parsed: another attempt fails
 //!   too. The record is sent again at once as **text**, which every mapping without strict rules accepts: the record in
 //!   `event.original`, the reason in `error.type` and `error.message`, with the same `_id` and `@timestamp`. The number of
-//!   such records is logged. A record that is rejected as text too is rejected for good;
-//! - 400 for any other reason that can be about the record, such as a failing processor of a pipeline: rejected for good;
+//!   such records is logged. A record that is rejected as text too is rejected permanently;
+//! - 400 for any other reason that can be about the record, such as a failing processor of a pipeline: rejected permanently;
 //! - 400 because of the index (`validation_exception` at the limit of shards, a missing pipeline or alias), and any other
 //!   status, such as 403 or 404 for the index: the output fails.
 //!
@@ -339,7 +339,7 @@ struct Error {
 }
 
 impl Error {
-    /// Returns whether the index is at fault, and not a record.
+    /// Returns whether the index is the cause, and not a record.
     fn is_about_the_index(&self) -> bool {
         INDEX_ERRORS.contains(&&*self.r#type)
             || INDEX_REASONS.iter().any(|reason| self.reason.contains(reason))

@@ -10,7 +10,7 @@
 //!   422) is halved. So is a batch that still gets an internal error of the receiver (5xx except for 503) after the last
 //!   attempt, because one record can cause it.
 //! - A single record that is rejected in every form becomes a dead letter if the receiver has accepted other records in this
-//!   pass. Otherwise the receiver or its configuration is at fault.
+//!   pass. Otherwise the cause is the receiver or its configuration.
 //! - After any other response the output fails: it sends nothing more and waits for what is under way. A later pass sends
 //!   again what was not accepted.
 //!
@@ -158,9 +158,9 @@ impl HttpOutput {
             senders.wait()?;
             self.wait_for_acks(&client)?;
             let Some(senders) = &mut self.senders else { return Ok(()) };
-            let to_resend = senders.take_to_resend();
+            let to_resend = senders.drain_to_resend();
             if to_resend.is_empty() {
-                senders.take_accepted();
+                senders.drain_accepted();
                 return Ok(());
             }
             to_resend.into_iter().try_for_each(|batch| senders.send(batch))?;
@@ -168,8 +168,8 @@ impl HttpOutput {
         Err(client.repeated_ids_error())
     }
 
-    fn take_rejected(&mut self) -> Option<Rejected> {
-        let (records, reason) = self.senders.as_mut()?.take_rejected()?;
+    fn drain_rejected(&mut self) -> Option<Rejected> {
+        let (records, reason) = self.senders.as_mut()?.drain_rejected()?;
         // A receiver that has accepted nothing may be the wrong one, or wrongly configured.
         let has_accepted = self.client.as_ref().is_some_and(|client| client.has_accepted());
         Some(Rejected { records, reason, are_dead_letters: self.settings.dead_letters && has_accepted })
@@ -183,7 +183,7 @@ impl HttpOutput {
             if let Err(error) = self.wait_for_acks(&client) {
                 log::debug!("Output http: some accepted records are not confirmed: {}", error.explain());
             }
-            failed.accepted_ids = self.senders.as_mut().map_or_else(Vec::new, SenderPool::take_accepted);
+            failed.accepted_ids = self.senders.as_mut().map_or_else(Vec::new, SenderPool::drain_accepted);
         }
         failed
     }
@@ -203,7 +203,7 @@ impl HttpOutput {
     /// after an error.
     fn wait_for_acks(&mut self, client: &Arc<HttpClient>) -> Result<(), OutputError> {
         let Some(senders) = &mut self.senders else { return Ok(()) };
-        let pending = senders.take_pending();
+        let pending = senders.drain_pending();
         if pending.is_empty() {
             return Ok(());
         }
@@ -249,7 +249,7 @@ impl Output for HttpOutput {
 
     fn flush(&mut self, _: &mut OnOpen<'_>) -> Result<Flushed, DeliveryError> {
         self.send_all().map_err(|error| self.failed(error))?;
-        Ok(Flushed { rejected: self.take_rejected(), positions: Vec::new() })
+        Ok(Flushed { rejected: self.drain_rejected(), positions: Vec::new() })
     }
 
     fn check(&mut self) -> Result<&'static str, OutputError> {

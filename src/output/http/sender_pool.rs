@@ -116,19 +116,19 @@ impl SenderPool {
         }
     }
 
-    /// Returns the batches that are accepted but not acknowledged.
-    pub fn take_pending(&mut self) -> Vec<PendingAck> {
+    /// Removes and returns the batches that are accepted but not acknowledged.
+    pub fn drain_pending(&mut self) -> Vec<PendingAck> {
         mem::take(&mut self.pending)
     }
 
-    /// Returns the batches that have to be sent again. No batch is in flight, so no further response has one of their ids.
-    pub fn take_to_resend(&mut self) -> Vec<HttpBatch> {
+    /// Removes and returns the batches that have to be sent again. No batch is in flight, so no further response has one of their ids.
+    pub fn drain_to_resend(&mut self) -> Vec<HttpBatch> {
         self.repeated_ids.clear();
         mem::take(&mut self.to_resend)
     }
 
     /// Returns the identities of the records that are safe since the last call.
-    pub fn take_accepted(&mut self) -> Vec<u128> {
+    pub fn drain_accepted(&mut self) -> Vec<u128> {
         mem::take(&mut self.accepted)
     }
 
@@ -138,7 +138,7 @@ impl SenderPool {
     }
 
     /// Returns the records that were rejected since the last call, and the answer to one of them.
-    pub fn take_rejected(&mut self) -> Option<(Vec<RejectedRecord>, OutputError)> {
+    pub fn drain_rejected(&mut self) -> Option<(Vec<RejectedRecord>, OutputError)> {
         let reason = self.rejection.take()?;
         Some((mem::take(&mut self.rejected), reason))
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::{
-    Attempt, Effect, SUBSCRIPTION_START_INTERVAL, Scheduler, Subject, Ticket, RetryHistory,
+    Attempt, Effect, RetryHistory, SUBSCRIPTION_START_INTERVAL, Scheduler, Subject, Ticket,
     session::{Pause, Rejection},
 };
 use crate::{

@@ -252,7 +252,7 @@ impl Scheduler<'_> {
                 Listed::Known => listing.note_blob(created),
                 Listed::Pending(pending) => {
                     listing.note_blob(created);
-                    room.take(&pending);
+                    room.accept(&pending);
                     blobs.push(pending);
                 }
             }

@@ -96,7 +96,7 @@ impl PageRoom {
     }
 
     /// Accepts a blob.
-    pub(super) fn take(&mut self, pending: &PendingBlob) {
+    pub(super) fn accept(&mut self, pending: &PendingBlob) {
         self.number = self.number.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(pending.blob.bytes());
     }
@@ -108,7 +108,7 @@ struct TenantQueue {
     running: usize,
     subscriptions: VecDeque<Attempt>,
     pages: VecDeque<Attempt>,
-    /// New blobs before those that an earlier pass tried in vain, so that a blob that fails at every pass does not delay
+    /// New blobs before those that an earlier pass failed to collect, so that a blob that fails at every pass does not delay
     /// them; then the oldest first.
     downloads: BinaryHeap<Reverse<Ordered<(bool, Timestamp, u64)>>>,
 }
