@@ -1,4 +1,5 @@
-//! Every error that the API documents: what a pass does about it, and what it says.
+//! The errors that the API documents and rejected logins: what a pass does and logs. Also throttling, wrong clocks, and the
+//! number of requests.
 
 use simulator::{ApiError, Fault, LoginError, NewBlob, Operation, Requests, RetryAfter};
 
@@ -6,7 +7,7 @@ use crate::support::{Installation, Run, hours_ago, process::in_parallel};
 
 const FEED: &str = "Audit.General";
 
-/// Contoso, subscribed to one feed, with two blobs in it.
+/// Contoso with a subscription to one feed of two blobs.
 fn installation() -> Installation {
     let installation = Installation::new();
     installation.contoso.subscribe(FEED);
@@ -16,29 +17,29 @@ fn installation() -> Installation {
     installation
 }
 
-/// What a pass makes of an error that never passes.
+/// The reaction of a pass to an error that each request of one kind gets.
 struct Reaction {
     error: ApiError,
-    /// Where it strikes.
+    /// The requests that get the error.
     operation: Operation,
-    code: i32,
-    /// One line of the log holds all of these.
+    exit_code: i32,
+    /// One line of the log contains all of these.
     line: &'static [&'static str],
-    /// How often the request is made that meets it: for one listing or one blob.
-    tries: usize,
+    /// The number of requests for one listing or one blob.
+    attempts: usize,
 }
 
 fn reaction(
     error: ApiError,
     operation: Operation,
-    code: i32,
-    tries: usize,
+    exit_code: i32,
+    attempts: usize,
     line: &'static [&'static str],
 ) -> Reaction {
-    Reaction { error, operation, code, line, tries }
+    Reaction { error, operation, exit_code, line, attempts }
 }
 
-/// A row for each row of the API's table of errors.
+/// The reaction to each error of Microsoft's table that every request gets.
 fn reactions() -> Vec<Reaction> {
     use ApiError::{
         AuditingOff, ContentExpired, ContentIdInvalid, ContentMissing, ContentTypeInvalid, Internal,
@@ -47,17 +48,17 @@ fn reactions() -> Vec<Reaction> {
         TimesOutOfRange,
     };
     use Operation::{FetchBlob, ListContent, ListSubscriptions};
-    let stopped = |error, line| reaction(error, ListSubscriptions, 1, 1, line);
+    let stops_tenant = |error, line| reaction(error, ListSubscriptions, 1, 1, line);
     let mut rows = vec![
-        stopped(
+        stops_tenant(
             PermissionMissing,
             &["Subscription failed for contoso", "AF10001", "ActivityFeed.Read ", "Grant admin consent"],
         ),
-        stopped(TenantMismatch, &["AF20010", "check tenant_id and api_type"]),
-        stopped(TenantUnknown, &["AF20011", "check tenant_id and api_type"]),
-        stopped(TenantMisconfigured, &["AF20012", "check tenant_id and api_type"]),
-        stopped(TenantNotGuid, &["AF20013", "check tenant_id and api_type"]),
-        stopped(AuditingOff, &["turn auditing on: Set-AdminAuditLogConfig"]),
+        stops_tenant(TenantMismatch, &["AF20010", "check tenant_id and api_type"]),
+        stops_tenant(TenantUnknown, &["AF20011", "check tenant_id and api_type"]),
+        stops_tenant(TenantMisconfigured, &["AF20012", "check tenant_id and api_type"]),
+        stops_tenant(TenantNotGuid, &["AF20013", "check tenant_id and api_type"]),
+        stops_tenant(AuditingOff, &["turn auditing on: Set-AdminAuditLogConfig"]),
         reaction(ContentTypeInvalid, ListContent, 1, 1, &["Listing failed", "AF20020", "from subscriptions"]),
         reaction(
             TimesInvalid,
@@ -93,8 +94,8 @@ fn reactions() -> Vec<Reaction> {
 }
 
 #[test]
-fn each_documented_error_has_its_reaction_and_a_message_to_act_on() {
-    for Reaction { error, operation, code, line, tries } in reactions() {
+fn handles_each_documented_error_and_logs_what_to_do() {
+    for Reaction { error, operation, exit_code, line, attempts } in reactions() {
         let installation = installation();
         let mut requests = Requests::to(operation).always();
         if operation == Operation::FetchBlob {
@@ -104,25 +105,24 @@ fn each_documented_error_has_its_reaction_and_a_message_to_act_on() {
         let config = installation.config() + "subscriptions: [ Audit.General ]\n";
         std::fs::write(installation.path("one-feed.yaml"), config).expect("a file");
         let run = installation.run_bare(&["-c", "one-feed.yaml"]);
-        assert_eq!(run.code, Some(code), "{error:?}: {run}");
-        let holds =
+        assert_eq!(run.code, Some(exit_code), "{error:?}: {run}");
+        let contains_parts =
             |logged: &&str| logged.starts_with("[ERROR]") && line.iter().all(|part| logged.contains(part));
-        assert!(run.log().iter().any(holds), "{error:?}: no line with {line:?} in {run}");
-        // A listing is cut into two windows at the most.
-        let asked = fault.fired();
-        assert!((tries..=tries * 2).contains(&asked), "{error:?}: asked {asked} times");
+        assert!(run.log().iter().any(contains_parts), "{error:?}: no line with {line:?} in {run}");
+        // The look-back window is listed in one or two parts.
+        let requests = fault.fired();
+        assert!((attempts..=attempts * 2).contains(&requests), "{error:?}: {requests} requests");
 
         installation.simulator.remove_faults();
         let run = installation.run_bare(&["-c", "one-feed.yaml"]);
         assert_eq!(run.code, Some(0), "the pass after {error:?}: {run}");
-        let gone = u64::from(code == 0);
-        let blobs = 2 - gone;
-        assert_eq!(installation.delivered_ids().len() as u64, blobs * 2, "{error:?}");
+        let gone = usize::from(exit_code == 0);
+        assert_eq!(installation.delivered_ids().len(), (2 - gone) * 2, "{error:?}");
     }
 }
 
 #[test]
-fn each_refused_login_says_what_it_means() {
+fn explains_each_rejected_login() {
     for (error, line) in [
         (LoginError::WrongSecret, "AADSTS7000215 the client secret is wrong: copy the secret's Value"),
         (LoginError::ExpiredSecret, "AADSTS7000222 the client secret has expired; create a new one"),
@@ -136,13 +136,13 @@ fn each_refused_login_says_what_it_means() {
         installation.contoso.settings(|settings| settings.login_error = Some(error));
         let run = installation.run(&[]);
         run.assert_code(77).assert_line_with(&["[ERROR] Authentication failed for contoso: ", line]);
-        assert_eq!(installation.simulator.count(Operation::Login), 1, "{error:?} is not tried again");
-        assert!(!run.stderr.contains("No new blobs found"), "nothing was listed: {run}");
+        assert_eq!(installation.simulator.count(Operation::Login), 1, "{error:?} is not retried");
+        assert!(!run.stderr.contains("No new blobs found"), "the pass lists nothing: {run}");
     }
 }
 
 #[test]
-fn a_throttled_tenant_waits_as_long_as_it_is_told() {
+fn waits_as_long_as_retry_after_says() {
     in_parallel(
         [RetryAfter::Seconds(2), RetryAfter::Date(jiff::SignedDuration::from_secs(2))],
         |retry_after| {
@@ -155,13 +155,14 @@ fn a_throttled_tenant_waits_as_long_as_it_is_told() {
             let throttled =
                 seen.iter().position(|seen| seen.status == Some(429)).expect("the throttled request");
             let waited = seen[throttled + 1].request.at.duration_since(seen[throttled].request.at);
+            // A date has whole seconds, so that up to a second of the two is lost.
             assert!(waited >= jiff::SignedDuration::from_millis(900), "the next request came after {waited}");
         },
     );
 }
 
 #[test]
-fn a_throttled_tenant_holds_up_no_other() {
+fn keeps_collecting_other_tenants_while_one_is_throttled() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     for tenant in [&installation.contoso, &fabrikam] {
         tenant.add_blobs(FEED, 5, 2, hours_ago(20)..hours_ago(2));
@@ -170,14 +171,17 @@ fn a_throttled_tenant_holds_up_no_other() {
     let requests = Requests::to(Operation::ListSubscriptions).of_tenant(&installation.contoso.id());
     installation.simulator.fault(requests.times(1), fault);
     installation.run(&[]).assert_code(0);
-    let seen = installation.simulator.requests_to(Operation::FetchBlob);
-    let tenants: Vec<_> = seen.iter().map(|seen| seen.request.tenant.clone().expect("a tenant")).collect();
-    assert!(tenants[..5].iter().all(|tenant| *tenant == fabrikam.id()), "{tenants:?}");
+    let fetches = installation.simulator.requests_to(Operation::FetchBlob);
+    let tenants: Vec<_> = fetches.iter().map(|seen| seen.request.tenant.clone().expect("a tenant")).collect();
+    assert!(
+        tenants[..5].iter().all(|tenant| *tenant == fabrikam.id()),
+        "fabrikam's blobs are first: {tenants:?}"
+    );
     installation.assert_delivered_once([(&installation.contoso, FEED), (&fabrikam, FEED)]);
 }
 
 #[test]
-fn a_clock_that_is_wrong_is_reported_and_corrected_for() {
+fn reports_and_corrects_a_wrong_local_clock() {
     for skew in [-5, 5] {
         let installation = Installation::new();
         installation.simulator.set_clock_skew(jiff::SignedDuration::from_hours(skew));
@@ -199,7 +203,7 @@ fn a_clock_that_is_wrong_is_reported_and_corrected_for() {
 }
 
 #[test]
-fn an_absurd_date_of_an_answer_is_not_believed() {
+fn ignores_an_absurd_date_in_a_response() {
     let installation = Installation::new();
     installation.contoso.add_blobs("Audit.General", 3, 2, hours_ago(20)..hours_ago(2));
     let date = "9999-12-30T21:59:59Z".parse().expect("a time");
@@ -209,7 +213,7 @@ fn an_absurd_date_of_an_answer_is_not_believed() {
 }
 
 #[test]
-fn times_that_are_not_acceptable_are_corrected_once_by_the_servers_clock() {
+fn lists_again_by_the_servers_clock_if_it_rejects_the_times() {
     for error in [ApiError::TimesInvalid, ApiError::TimesOutOfRange] {
         let installation = installation();
         let requests = Requests::to(Operation::ListContent).of_content_type(FEED).times(1);
@@ -222,18 +226,18 @@ fn times_that_are_not_acceptable_are_corrected_once_by_the_servers_clock() {
 }
 
 #[test]
-fn a_quiet_tenant_costs_a_request_a_feed_and_two() {
+fn makes_one_request_per_feed_and_two_per_tenant_if_nothing_is_new() {
     let installation = Installation::new();
     installation.run(&[]).assert_code(0);
     installation.simulator.forget_requests();
     installation.run(&[]).assert_code(0);
     let requests = installation.simulator.requests().len();
-    // Twelve if a new hour has just begun.
+    // A login, a list of subscriptions and five listings. If a new hour has just begun, each listing has two parts.
     assert!(requests == 7 || requests == 12, "{requests} requests");
 }
 
 #[test]
-fn a_busy_feed_is_listed_by_the_hour_and_each_blob_is_fetched_once() {
+fn lists_a_busy_feed_by_the_hour_and_fetches_each_blob_once() {
     let installation = Installation::new();
     let contoso = &installation.contoso;
     contoso.settings(|settings| settings.page_size = 10);
@@ -246,12 +250,12 @@ fn a_busy_feed_is_listed_by_the_hour_and_each_blob_is_fetched_once() {
     let of_feed = listings.iter().filter(|seen| seen.request.content_type.as_deref() == Some(FEED));
     let starts: std::collections::BTreeSet<_> =
         of_feed.filter_map(|seen| seen.request.parameter("startTime").map(str::to_owned)).collect();
-    assert!(starts.len() >= 20, "parts of an hour: {starts:?}");
+    assert!(starts.len() >= 20, "the parts have one hour each: {starts:?}");
     assert!(starts.iter().all(|start| start.ends_with(":00:00") || start.contains(":00:00.")), "{starts:?}");
 }
 
-/// A pass over many tenants with a handful of blobs each; returns the run and the simulator's requests.
-fn many_tenants(count: usize) -> (Run, Installation) {
+/// Runs a pass over this number of tenants with two blobs each.
+fn collect_from_tenants(count: usize) -> (Run, Installation) {
     let mut installation = Installation::new().collect("maxThreads: 16");
     let mut tenants = Vec::new();
     for number in 0..count {
@@ -270,20 +274,19 @@ fn many_tenants(count: usize) -> (Run, Installation) {
 }
 
 #[test]
-fn a_hundred_tenants_are_collected_in_one_pass() {
-    let (run, installation) = many_tenants(100);
+fn collects_a_hundred_tenants_in_one_pass() {
+    let (run, installation) = collect_from_tenants(100);
     run.assert_code(0);
     assert_eq!(installation.delivered_ids().len(), 200);
-    assert_eq!(installation.simulator.count(Operation::Login), 101);
-    assert!(installation.simulator.in_flight_max() <= 16);
+    assert_eq!(installation.simulator.count(Operation::Login), 101, "one for each tenant, with contoso");
+    assert!(installation.simulator.in_flight_max() <= 16, "at most maxThreads requests at once");
     installation.assert_no_violations();
 }
 
-/// Run with `cargo test --release -- --ignored thousand_tenants`.
 #[test]
 #[ignore = "takes half a minute: cargo test --test tests -- --ignored a_thousand_tenants"]
-fn a_thousand_tenants_are_collected_in_one_pass() {
-    let (run, installation) = many_tenants(1000);
+fn collects_a_thousand_tenants_in_one_pass() {
+    let (run, installation) = collect_from_tenants(1000);
     run.assert_code(0);
     assert_eq!(installation.delivered_ids().len(), 2000);
     installation.assert_no_violations();

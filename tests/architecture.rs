@@ -1,4 +1,4 @@
-//! Which module may use which other one: the table here is compared with the `use` lines and paths of the code.
+//! Which module may use which other module: the table below is compared with the `use` lines and paths of the code.
 
 use std::{
     collections::BTreeSet,
@@ -6,15 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The modules that do the work. The vocabulary uses none of them.
-const WORKING: &[&str] =
+/// The modules above the vocabulary, which the vocabulary must not use.
+const ABOVE_VOCABULARY: &[&str] =
     &["api", "output", "state", "pass", "report", "config", "check", "cli", "commands", "exit"];
 
-/// The vocabulary that reads its settings from `config`.
-const CONFIGURED: &[&str] = &["api", "output", "state", "pass", "report", "check", "cli", "commands", "exit"];
+/// The same without `config`, for the parts of the vocabulary that read their settings from it.
+const ABOVE_CONFIG: &[&str] =
+    &["api", "output", "state", "pass", "report", "check", "cli", "commands", "exit"];
 
-/// Every module but `log`, which the others write to.
-const EVERY_OTHER: &[&str] = &[
+/// Every module except `log`.
+const ALL_BUT_LOG: &[&str] = &[
     "api", "body", "check", "chunks", "cli", "clock", "commands", "config", "csv", "delivery", "disk",
     "error", "exit", "feed", "filter", "json", "limits", "login", "network", "output", "pass", "records",
     "redact", "report", "state", "suggest", "time", "units",
@@ -34,12 +35,12 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         &["api", "output", "state", "pass", "report", "check", "cli", "commands", "exit", "login", "network"],
     ),
     ("report", &["api", "output", "pass", "check", "cli", "commands", "exit"]),
-    ("body", WORKING),
-    ("chunks", WORKING),
-    ("clock", WORKING),
-    ("csv", WORKING),
-    ("delivery", WORKING),
-    ("disk", WORKING),
+    ("body", ABOVE_VOCABULARY),
+    ("chunks", ABOVE_VOCABULARY),
+    ("clock", ABOVE_VOCABULARY),
+    ("csv", ABOVE_VOCABULARY),
+    ("delivery", ABOVE_VOCABULARY),
+    ("disk", ABOVE_VOCABULARY),
     (
         "error",
         &[
@@ -48,18 +49,18 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         ],
     ),
     ("exit", &["cli", "commands"]),
-    ("feed", WORKING),
-    ("filter", WORKING),
-    ("json", WORKING),
-    ("limits", WORKING),
-    ("log", EVERY_OTHER),
-    ("login", CONFIGURED),
-    ("network", CONFIGURED),
-    ("records", WORKING),
-    ("redact", WORKING),
-    ("suggest", WORKING),
-    ("time", WORKING),
-    ("units", WORKING),
+    ("feed", ABOVE_VOCABULARY),
+    ("filter", ABOVE_VOCABULARY),
+    ("json", ABOVE_VOCABULARY),
+    ("limits", ABOVE_VOCABULARY),
+    ("log", ALL_BUT_LOG),
+    ("login", ABOVE_CONFIG),
+    ("network", ABOVE_CONFIG),
+    ("records", ABOVE_VOCABULARY),
+    ("redact", ABOVE_VOCABULARY),
+    ("suggest", ABOVE_VOCABULARY),
+    ("time", ABOVE_VOCABULARY),
+    ("units", ABOVE_VOCABULARY),
 ];
 
 /// The dependencies that only some modules may use, with these modules. In particular, `config` uses no HTTP client and no
@@ -89,24 +90,24 @@ const SHARED: &[&str] =
     &["base64", "fastrand", "jiff", "log", "memchr", "serde", "serde_json", "thiserror", "xxhash_rust"];
 
 #[test]
-fn no_module_uses_what_it_must_not() {
+fn modules_import_only_what_they_may() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut breaches = Vec::new();
+    let mut violations = Vec::new();
     for (module, forbidden) in FORBIDDEN {
         for file in files_of(&source, module) {
             let text = fs::read_to_string(&file).expect("a readable file");
             for (number, used) in used_modules(&text) {
                 if forbidden.contains(&used.as_str()) {
-                    breaches.push(format!("{}:{number}: {module} uses {used}", file.display()));
+                    violations.push(format!("{}:{number}: {module} uses {used}", file.display()));
                 }
             }
         }
     }
-    assert_eq!(breaches, [""; 0]);
+    assert_eq!(violations, [""; 0]);
 }
 
 #[test]
-fn each_module_is_in_the_table_of_what_it_must_not_use() {
+fn every_module_is_in_the_table() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let library = fs::read_to_string(source.join("lib.rs")).expect("a readable file");
     let declared = library.lines().filter_map(|line| {
@@ -115,17 +116,17 @@ fn each_module_is_in_the_table_of_what_it_must_not_use() {
     });
     let declared: BTreeSet<_> = declared.collect();
     let listed: BTreeSet<_> = FORBIDDEN.iter().map(|(module, _)| *module).collect();
-    let new: Vec<_> = declared.difference(&listed).collect();
+    let missing: Vec<_> = declared.difference(&listed).collect();
     assert!(
-        new.is_empty(),
-        "{new:?} of src/lib.rs: add to FORBIDDEN in tests/architecture.rs what they must not use"
+        missing.is_empty(),
+        "FORBIDDEN in tests/architecture.rs lacks {missing:?}: add what these modules must not use"
     );
-    let gone: Vec<_> = listed.difference(&declared).collect();
+    let removed: Vec<_> = listed.difference(&declared).collect();
     assert!(
-        gone.is_empty(),
-        "src/lib.rs lacks {gone:?}: remove them from FORBIDDEN in tests/architecture.rs"
+        removed.is_empty(),
+        "src/lib.rs lacks {removed:?}: remove these modules from FORBIDDEN in tests/architecture.rs"
     );
-    assert_eq!(EVERY_OTHER.len() + 1, listed.len(), "EVERY_OTHER in tests/architecture.rs lacks a module");
+    assert_eq!(ALL_BUT_LOG.len() + 1, listed.len(), "ALL_BUT_LOG in tests/architecture.rs lacks a module");
     for named in FORBIDDEN.iter().flat_map(|(_, forbidden)| *forbidden) {
         assert!(
             listed.contains(named),
@@ -186,7 +187,7 @@ fn only_one_module_reads_yaml() {
     assert_eq!(readers, [source.join("config/yaml.rs")]);
 }
 
-/// `module.rs` and everything in the folder `module`.
+/// Returns `module.rs` and all files in the folder `module`.
 fn files_of(source: &Path, module: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let file = source.join(format!("{module}.rs"));
@@ -210,7 +211,7 @@ fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules named after `crate::`, alone or in braces, with the number of the line on which each is named.
+/// Returns the modules named after `crate::`, alone or in braces, each with the number of its line.
 fn used_modules(text: &str) -> Vec<(usize, String)> {
     let mut used = Vec::new();
     for (start, _) in text.match_indices("crate::") {
@@ -225,20 +226,20 @@ fn used_modules(text: &str) -> Vec<(usize, String)> {
     used
 }
 
-/// `api::{a, b}, feed, output::c};` → api, feed, output
+/// Returns the first segment of each path in braces: `api::{a, b}, feed, output::c};` → api, feed, output.
 fn top_level_names(group: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut depth = 0;
-    let mut is_name_due = true;
+    let mut is_at_start = true;
     for (place, character) in group.char_indices() {
         match character {
             '{' => depth += 1,
             '}' if depth == 0 => break,
             '}' => depth -= 1,
-            ',' if depth == 0 => is_name_due = true,
-            _ if is_name_due && !character.is_whitespace() => {
+            ',' if depth == 0 => is_at_start = true,
+            _ if is_at_start && !character.is_whitespace() => {
                 names.push(name_at_start(&group[place..]));
-                is_name_due = false;
+                is_at_start = false;
             }
             _ => {}
         }
@@ -251,7 +252,7 @@ fn name_at_start(text: &str) -> String {
 }
 
 #[test]
-fn the_names_after_crate_are_found_in_any_form() {
+fn finds_imports_in_every_form() {
     let text = "use crate::{\n    api::{Client, token},\n    feed,\n    output::Output,\n};\nlet x = crate::disk::sync();";
     let names: Vec<_> =
         used_modules(text).into_iter().map(|(number, name)| format!("{number} {name}")).collect();

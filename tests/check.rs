@@ -1,4 +1,5 @@
-//! `check`: a line for each step, with a hint where one fails. A failed step hides only the steps that depend on it.
+//! `check`: it prints a line for each step, with a hint if the step fails. Only the steps that depend on a failed step are
+//! skipped.
 
 use std::{
     fs,
@@ -18,7 +19,7 @@ use crate::{
         forward::{ForwardOptions, ForwardReceiver},
         http::HttpReceiver,
         listener::unused_port,
-        process::signal,
+        process::{signal, wait_until},
         proxy::{Proxy, ProxyBehavior},
         set_mode,
         tls::{certificate, start_simulator},
@@ -29,56 +30,56 @@ const KEY: &str = "a-key-that-must-stay-secret";
 
 const API_PERMISSIONS: &str = "grant it as an application permission (not a delegated one)";
 
-/// Runs `check`, and holds what it says against the secrets that it knows.
+/// Runs `check` and asserts its exit code, and that it prints no secret.
 #[track_caller]
 fn check(installation: &Installation, code: i32) -> Run {
     let run = installation.run(&["check"]);
     run.assert_code(code);
-    assert_keeps_secrets(installation, &run);
+    assert_no_secret(installation, &run);
     run
 }
 
-/// Neither the tenants' secret, nor a receiver's key, nor a token or a part of one.
+/// Asserts that the program printed neither the tenants' secret, nor a receiver's key, nor a part of a token.
 #[track_caller]
-fn assert_keeps_secrets(installation: &Installation, run: &Run) {
-    let said = run.to_string();
+fn assert_no_secret(installation: &Installation, run: &Run) {
+    let printed = run.to_string();
     for seen in installation.simulator.requests() {
         let token = seen.request.header("Authorization").unwrap_or_default();
         for part in token.trim_start_matches("Bearer ").split('.').filter(|part| !part.is_empty()) {
-            assert!(!said.contains(part), "a token: {said}");
+            assert!(!printed.contains(part), "a part of a token: {printed}");
         }
     }
     let config = installation.config();
     let secret = config.lines().find_map(|line| line.trim().strip_prefix("client_secret: "));
-    assert!(!said.contains(secret.expect("a secret")) && !said.contains(KEY), "{said}");
+    assert!(!printed.contains(secret.expect("a secret")) && !printed.contains(KEY), "a secret: {printed}");
 }
 
-/// That one line begins so and holds these parts.
+/// Asserts that one line starts with this text and contains these parts.
 #[track_caller]
 fn assert_shown(run: &Run, start: &str, parts: &[&str]) {
-    let is_it = |line: &str| line.starts_with(start) && parts.iter().all(|part| line.contains(part));
-    assert!(run.stdout.lines().any(is_it), "no {start:?} with {parts:?} in {run}");
+    let matches = |line: &str| line.starts_with(start) && parts.iter().all(|part| line.contains(part));
+    assert!(run.stdout.lines().any(matches), "no line {start:?} with {parts:?} in {run}");
 }
 
-/// A URL of this machine at which nothing listens.
-fn nowhere() -> String {
+/// Returns a URL of this machine on whose port nothing listens.
+fn unused_url() -> String {
     format!("http://127.0.0.1:{}", unused_port())
 }
 
-/// Everything below a folder, with its length.
-fn tree(folder: &Path) -> Vec<(String, u64)> {
+/// Returns every file and folder below a folder, with its length.
+fn files_below(folder: &Path) -> Vec<(String, u64)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let entry = entry.expect("a readable folder");
         found.push((entry.path().display().to_string(), entry.metadata().expect("a file").len()));
-        found.extend(tree(&entry.path()));
+        found.extend(files_below(&entry.path()));
     }
     found.sort();
     found
 }
 
 #[test]
-fn where_all_is_well_each_step_says_so() {
+fn reports_each_step_that_succeeds() {
     let receiver = ForwardReceiver::start(ForwardOptions { key: Some(KEY), ..ForwardOptions::default() });
     let installation = Installation::new().with_output(&receiver.config(&format!("sharedKey: {KEY}")));
     let (log, metrics) = (installation.path("collector.log"), installation.path("office365.prom"));
@@ -106,19 +107,19 @@ fn where_all_is_well_each_step_says_so() {
         &format!("✓ metrics.path: {} can be replaced", metrics.display()),
     ];
     assert_eq!(run.stdout.lines().collect::<Vec<_>>(), expected, "{run}");
-    assert_eq!(run.stderr, "", "the log has nothing to say");
+    assert_eq!(run.stderr, "", "the log is empty");
     installation.assert_no_violations();
 }
 
 #[test]
-fn nothing_is_changed() {
+fn changes_no_file_and_no_subscription() {
     let installation = Installation::new();
     check(&installation, 0);
     assert!(!installation.path("state").exists() && !installation.path("output").exists());
     installation.run(&[]).assert_code(0);
-    let before = tree(&installation.path("."));
+    let before = files_below(&installation.path("."));
     check(&installation, 0);
-    assert_eq!(tree(&installation.path(".")), before);
+    assert_eq!(files_below(&installation.path(".")), before);
     let operations = [Operation::StartSubscription, Operation::ListContent].map(|operation| {
         installation.simulator.forget_requests();
         check(&installation, 0);
@@ -128,20 +129,20 @@ fn nothing_is_changed() {
 }
 
 #[test]
-fn a_name_that_does_not_resolve_hides_nothing_behind_the_login() {
-    let name = format!("{}.test", "a".repeat(64)); // longer than a label may be: no name server is asked
+fn checks_the_other_steps_if_a_name_does_not_resolve() {
+    let name = format!("{}.test", "a".repeat(64)); // longer than a DNS label can be, so that no name server is queried
     let installation = Installation::new().at(&format!("https://{name}"));
     let run = check(&installation, 77);
     assert_shown(&run, "✗ DNS: ", &[&name, "cannot be resolved", "check DNS"]);
     assert_shown(&run, "– contoso: login: not checked", &[&name]);
     assert_shown(&run, "✓ state: can be written", &[]);
     assert_shown(&run, "✓ output.file: can be written", &[]);
-    assert_eq!(run.stdout.matches(&name).count(), 2, "told once, and why there is no login: {run}");
+    assert_eq!(run.stdout.matches(&name).count(), 2, "once for DNS and once for the login: {run}");
 }
 
 #[test]
-fn a_port_that_is_closed_is_told_with_the_mend() {
-    let installation = Installation::new().at(&nowhere());
+fn reports_a_closed_port_with_a_hint() {
+    let installation = Installation::new().at(&unused_url());
     let run = check(&installation, 77);
     assert_shown(&run, "✗ connection: 127.0.0.1:", &["refused", "check DNS, the firewall, and the proxy"]);
     assert_shown(&run, "– contoso: login: not checked", &[]);
@@ -149,12 +150,12 @@ fn a_port_that_is_closed_is_told_with_the_mend() {
 }
 
 #[test]
-fn an_api_that_cannot_be_reached_hides_no_permission() {
+fn checks_permissions_if_the_api_cannot_be_reached() {
     let installation = Installation::new();
     let api = format!("api_url: {}", installation.simulator.url());
-    let config = installation.config().replace(&api, &format!("api_url: {}", nowhere()));
-    fs::write(installation.path("apart.yaml"), config).expect("a file");
-    let run = installation.run_bare(&["--config", "apart.yaml", "check"]);
+    let config = installation.config().replace(&api, &format!("api_url: {}", unused_url()));
+    fs::write(installation.path("other-api.yaml"), config).expect("a file");
+    let run = installation.run_bare(&["--config", "other-api.yaml", "check"]);
     run.assert_code(1);
     assert_shown(&run, "✓ contoso: logged in", &[]);
     assert_shown(&run, "✓ contoso: the token permits", &[]);
@@ -163,21 +164,21 @@ fn an_api_that_cannot_be_reached_hides_no_permission() {
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_told_and_no_secret_sent() {
+fn reports_an_untrusted_certificate_and_sends_no_secret() {
     let installation = Installation::against(start_simulator("localhost", "here.pem"));
     let run = check(&installation, 77);
     assert_shown(&run, "✓ DNS: localhost is 127.0.0.1", &[]);
     assert_shown(&run, "✗ connection: the server's certificate is not trusted: localhost:", &["ca_file"]);
     assert_eq!(installation.simulator.count(Operation::Login), 0);
 
-    let trusting = installation.setting(&format!("ca_file: {}", certificate("private_root.pem")));
-    assert_shown(&check(&trusting, 0), "✓ connection: localhost:", &["its certificate is trusted"]);
+    let with_root = installation.setting(&format!("ca_file: {}", certificate("private_root.pem")));
+    assert_shown(&check(&with_root, 0), "✓ connection: localhost:", &["its certificate is trusted"]);
 }
 
 #[test]
-fn the_way_through_a_proxy_is_the_one_that_is_tried() {
+fn connects_through_the_configured_proxy() {
     let installation = behind_a_proxy();
-    let tried = |proxy: &Proxy, code| {
+    let check_through = |proxy: &Proxy, code| {
         let config = installation.config_file();
         let arguments = ["--config", config.to_str().expect("text"), "check"];
         let mut command = installation.command(&arguments);
@@ -187,16 +188,16 @@ fn the_way_through_a_proxy_is_the_one_that_is_tried() {
         run.assert_code(code);
         run
     };
-    let run = tried(&Proxy::start(ProxyBehavior::Open), 0);
+    let run = check_through(&Proxy::start(ProxyBehavior::Open), 0);
     assert_shown(&run, "✓ connection: office.test:", &["through the proxy 127.0.0.1:", "is trusted"]);
     assert_shown(&run, "✓ contoso: logged in", &[]);
-    let run = tried(&Proxy::start(ProxyBehavior::Reject(407)), 77);
+    let run = check_through(&Proxy::start(ProxyBehavior::Reject(407)), 77);
     assert_shown(&run, "✗ connection: office.test:", &["407", "give the proxy's user and password"]);
     assert_shown(&run, "– contoso: login: not checked", &[]);
 }
 
 #[test]
-fn a_proxys_name_is_looked_up_instead_of_the_hosts() {
+fn resolves_the_proxys_name_instead_of_the_servers() {
     let name = "b".repeat(64);
     let installation = behind_a_proxy().setting(&format!("proxy: http://{name}.test:3128"));
     let run = check(&installation, 77);
@@ -205,7 +206,7 @@ fn a_proxys_name_is_looked_up_instead_of_the_hosts() {
 }
 
 #[test]
-fn a_wrong_secret_hides_no_later_step() {
+fn checks_the_later_steps_if_the_secret_is_wrong() {
     let installation = Installation::new();
     installation.contoso.settings(|settings| settings.login_error = Some(LoginError::WrongSecret));
     let run = check(&installation, 77);
@@ -215,12 +216,12 @@ fn a_wrong_secret_hides_no_later_step() {
         &["Certificates & secrets"],
     );
     assert_shown(&run, "✓ output.file: can be written", &[]);
-    assert_eq!(installation.simulator.count(Operation::Login), 1, "nothing is tried twice");
+    assert_eq!(installation.simulator.count(Operation::Login), 1, "the login is not retried");
 }
 
 #[test]
-fn a_file_of_a_credential_is_read_even_if_no_server_can_be_reached() {
-    let installation = Installation::new().at(&nowhere());
+fn reads_credential_files_even_if_no_server_can_be_reached() {
+    let installation = Installation::new().at(&unused_url());
     let config = installation.config_with_credential("federated_token_file: missing");
     fs::write(installation.path("federated.yaml"), config).expect("a file");
     let run = installation.run_bare(&["--config", "federated.yaml", "check"]);
@@ -228,7 +229,7 @@ fn a_file_of_a_credential_is_read_even_if_no_server_can_be_reached() {
 }
 
 #[test]
-fn permissions_that_lack_are_named() {
+fn names_missing_permissions() {
     let installation = Installation::new();
     let grant = |roles: &[&str]| {
         let roles = roles.iter().map(|&role| role.to_owned()).collect();
@@ -243,7 +244,7 @@ fn permissions_that_lack_are_named() {
     grant(&["ActivityFeed.Read"]);
     let run = check(&installation, 1);
     assert_shown(&run, "✗ contoso: the token lacks ActivityFeed.ReadDlp; ", &[API_PERMISSIONS]);
-    assert_eq!(run.stdout.matches('✗').count(), 1, "{run}");
+    assert_eq!(run.stdout.matches('✗').count(), 1, "one failed step: {run}");
 
     let installation = installation.setting("subscriptions: [ Audit.General ]");
     let run = check(&installation, 0);
@@ -251,7 +252,7 @@ fn permissions_that_lack_are_named() {
 }
 
 #[test]
-fn a_token_that_is_opaque_is_no_failure() {
+fn succeeds_with_an_opaque_token() {
     let installation = Installation::new();
     installation.contoso.settings(|settings| settings.roles = None);
     let run = check(&installation, 0);
@@ -260,7 +261,7 @@ fn a_token_that_is_opaque_is_no_failure() {
 }
 
 #[test]
-fn a_subscription_that_was_stopped_is_told() {
+fn warns_about_a_disabled_subscription() {
     let installation = Installation::new();
     installation.contoso.set_subscription("Audit.Exchange", Some(Subscription::Disabled));
     installation.contoso.set_subscription("audit.general", Some(Subscription::WithoutStatus));
@@ -270,7 +271,7 @@ fn a_subscription_that_was_stopped_is_told() {
 }
 
 #[test]
-fn what_cannot_be_written_is_told_with_the_mend() {
+fn reports_each_path_that_cannot_be_written_with_a_hint() {
     let receiver = ForwardReceiver::plain();
     let installation = Installation::new().with_output(&receiver.config(""));
     fs::write(installation.path("output"), "a file where a folder should be").expect("a file");
@@ -291,7 +292,7 @@ fn what_cannot_be_written_is_told_with_the_mend() {
 }
 
 #[test]
-fn a_receiver_that_is_absent_or_does_not_let_us_in_is_told() {
+fn reports_a_receiver_that_is_absent_or_rejects_the_key() {
     let port = unused_port();
     let absent =
         Installation::new().with_output(&format!("  fluentd:\n    address: 127.0.0.1\n    port: {port}"));
@@ -308,7 +309,7 @@ fn a_receiver_that_is_absent_or_does_not_let_us_in_is_told() {
 }
 
 #[test]
-fn every_enabled_output_is_tried_whatever_becomes_of_the_others() {
+fn checks_every_enabled_output_even_if_another_fails() {
     let outputs = |port: u16| {
         format!(
             "  graylog: {{ address: 127.0.0.1, port: {port} }}\n  http: {{ url: 'http://127.0.0.1:{port}/' }}\n  \
@@ -324,11 +325,11 @@ fn every_enabled_output_is_tried_whatever_becomes_of_the_others() {
     let run = check(&Installation::new().with_output(&outputs(receiver.port())), 0);
     assert_shown(&run, "✓ output.graylog: can be reached", &[]);
     assert_shown(&run, "✓ output.http: can be reached", &[]);
-    assert!(receiver.requests().iter().all(|request| request.body.is_empty()), "nothing is delivered");
+    assert!(receiver.requests().iter().all(|request| request.body.is_empty()), "check sends no record");
 }
 
 #[test]
-fn a_pass_that_holds_the_lock_is_no_failure() {
+fn succeeds_while_a_pass_holds_the_lock() {
     let installation = Installation::new();
     fs::create_dir(installation.path("state")).expect("a folder");
     let file = fs::File::create(installation.path("state/known_blobs")).expect("a file");
@@ -340,7 +341,7 @@ fn a_pass_that_holds_the_lock_is_no_failure() {
 }
 
 #[test]
-fn a_clock_that_is_wrong_is_told() {
+fn warns_about_a_wrong_clock() {
     let installation = Installation::new();
     for (hours, side) in [(2, "behind"), (-2, "ahead of")] {
         installation.simulator.set_clock_skew(SignedDuration::from_hours(hours));
@@ -350,7 +351,7 @@ fn a_clock_that_is_wrong_is_told() {
 }
 
 #[test]
-fn a_configuration_with_mistakes_is_told_and_one_with_warnings_is_tried() {
+fn stops_at_configuration_mistakes_but_not_at_warnings() {
     let installation = Installation::new();
     fs::write(installation.path("wrong.yaml"), format!("intervall: 5m\n{}", installation.config()))
         .expect("a file");
@@ -362,7 +363,7 @@ fn a_configuration_with_mistakes_is_told_and_one_with_warnings_is_tried() {
     let run = check(&installation, 0);
     assert_shown(&run, "! ", &["config.yaml", "other users can read it", "chmod 600"]);
     assert_shown(&run, "✓ contoso: logged in", &[]);
-    assert_eq!(run.stderr, "", "what is shown is not logged as well");
+    assert_eq!(run.stderr, "", "what check prints is not logged as well");
 
     fs::write(installation.path("roots.pem"), "no certificate").expect("a file");
     let roots = format!("ca_file: {}", installation.path("roots.pem").display());
@@ -376,7 +377,7 @@ fn a_configuration_with_mistakes_is_told_and_one_with_warnings_is_tried() {
 }
 
 #[test]
-fn hosts_are_tried_once_and_tenants_each() {
+fn checks_each_host_once_and_each_tenant() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     fabrikam.settings(|settings| settings.login_error = Some(LoginError::UnknownClient));
     let run = check(&installation, 1);
@@ -390,11 +391,11 @@ fn hosts_are_tried_once_and_tenants_each() {
         .map(|shard| installation.run(&["check", "--shard", shard]).stdout.matches(": log").count())
         .iter()
         .sum();
-    assert_eq!(logged_in, 2, "each tenant is of one shard");
+    assert_eq!(logged_in, 2, "each tenant belongs to one shard");
 }
 
 #[test]
-fn a_shard_without_tenants_still_tries_its_storage() {
+fn checks_the_storage_of_a_shard_without_tenants() {
     let installation = Installation::new();
     let runs = ["0/2", "1/2"].map(|shard| installation.run(&["check", "--shard", shard]));
     let empty = runs.iter().find(|run| !run.stdout.contains("contoso")).expect("an empty shard");
@@ -404,23 +405,27 @@ fn a_shard_without_tenants_still_tries_its_storage() {
 }
 
 #[test]
-fn a_host_that_says_nothing_is_not_waited_for_after_a_signal() {
+fn a_signal_ends_the_wait_for_a_silent_server() {
     for (name, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        listener.set_nonblocking(true).expect("a listening socket");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let installation = Installation::new().at(&url);
-        let config = installation.config_file();
-        let mut command = installation.command(&["--config", config.to_str().expect("text"), "check"]);
-        let child = command.spawn().expect("the program starts");
-        let connection = listener.accept().expect("a client");
+        let mut command = installation.pass();
+        let child = command.arg("check").spawn().expect("the program starts");
+        let mut connection = None;
+        wait_until("check connects", || {
+            connection = listener.accept().ok();
+            connection.is_some()
+        });
         signal(&child, name);
         Run::finish(child).assert_code(code);
-        drop(connection);
+        drop(connection); // it stays open and silent until check has ended
     }
 }
 
 #[test]
-fn a_token_of_another_tenant_is_told() {
+fn reports_a_token_of_another_tenant() {
     let installation = Installation::new();
     installation.contoso.settings(|settings| FABRIKAM.clone_into(&mut settings.id));
     let run = check(&installation, 1);
@@ -432,7 +437,7 @@ fn a_token_of_another_tenant_is_told() {
 fn check_offline(installation: &Installation, config: &str, code: i32, receivers: &[&TcpListener]) -> Run {
     let run = installation.run_bare(&["--config", config, "check", "--offline"]);
     run.assert_code(code);
-    assert_keeps_secrets(installation, &run);
+    assert_no_secret(installation, &run);
     assert_eq!(installation.simulator.connections(), 0, "{run}");
     for receiver in receivers {
         receiver.set_nonblocking(true).expect("a socket");
@@ -463,7 +468,7 @@ fn offline_connects_to_nothing_and_checks_the_rest() {
     let installation = installation
         .setting(&format!("log: {{ path: {} }}", log.display()))
         .setting(&format!("metrics: {{ path: {} }}", metrics.display()));
-    let before = tree(&installation.path("."));
+    let before = files_below(&installation.path("."));
     let run = check_offline(&installation, &private(&installation, &installation.config()), 0, &[&receiver]);
     let expected = [
         "✓ The configuration is valid",
@@ -481,7 +486,7 @@ fn offline_connects_to_nothing_and_checks_the_rest() {
     assert_eq!(run.stdout.lines().collect::<Vec<_>>(), expected, "{run}");
     assert_eq!(run.stderr, "");
     fs::remove_file(installation.path("offline.yaml")).expect("a file");
-    assert_eq!(tree(&installation.path(".")), before, "nothing is changed");
+    assert_eq!(files_below(&installation.path(".")), before, "nothing is changed");
 }
 
 #[test]

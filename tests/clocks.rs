@@ -1,4 +1,4 @@
-//! Wrong clocks, expiry, and the identity of records and blobs.
+//! Wrong clocks, expiration, and the identity of records and blobs.
 
 use std::{collections::BTreeSet, fs};
 
@@ -9,7 +9,7 @@ use crate::support::{CONTOSO, Installation, hours_ago, process::disk_steps};
 
 const FEED: &str = "Audit.General";
 
-/// Lets the listing of a feed write each entry as `change` says, which is given the entry's number.
+/// Changes each entry in the listings of a feed. `change` receives the number of the entry in its listing, and the entry.
 fn change_entries(
     installation: &Installation,
     feed: &str,
@@ -24,11 +24,11 @@ fn change_entries(
         answer.with_body(serde_json::to_vec(&entries).expect("JSON"))
     };
     let requests = Requests::to(Operation::ListContent).of_content_type(feed).always();
-    installation.simulator.fault(requests, Fault::alter("other entries", alter));
+    installation.simulator.fault(requests, Fault::alter("changed entries", alter));
 }
 
 #[test]
-fn whatever_an_entry_says_of_its_times_its_blob_is_collected_once() {
+fn collects_a_blob_once_whatever_times_its_entry_contains() {
     for field in ["contentExpiration", "contentCreated"] {
         let installation = Installation::new();
         installation.contoso.add_blobs(FEED, 12, 2, hours_ago(20)..hours_ago(2));
@@ -56,7 +56,7 @@ fn whatever_an_entry_says_of_its_times_its_blob_is_collected_once() {
 }
 
 #[test]
-fn a_blob_that_waits_is_fetched_later_whatever_is_known_of_its_expiration() {
+fn retries_a_failed_blob_later_whatever_its_expiration_is() {
     let installation = Installation::new().collect("retries: 0");
     let contoso = &installation.contoso;
     contoso.add_blobs(FEED, 4, 2, hours_ago(20)..hours_ago(2));
@@ -77,7 +77,7 @@ fn a_blob_that_waits_is_fetched_later_whatever_is_known_of_its_expiration() {
 }
 
 #[test]
-fn an_entry_whose_id_cannot_be_read_is_named_by_what_can() {
+fn reports_an_unreadable_entry_by_its_readable_part() {
     let installation = Installation::new().collect("retries: 0");
     installation.contoso.add_blobs(FEED, 3, 2, hours_ago(20)..hours_ago(2));
     change_entries(&installation, FEED, |number, entry| {
@@ -97,7 +97,7 @@ fn an_entry_whose_id_cannot_be_read_is_named_by_what_can() {
 }
 
 #[test]
-fn the_same_blob_id_in_two_feeds_is_two_blobs() {
+fn treats_the_same_content_id_in_two_feeds_as_two_blobs() {
     let installation = Installation::new().collect("retries: 0");
     let contoso = &installation.contoso;
     let one = contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(3)));
@@ -106,7 +106,7 @@ fn the_same_blob_id_in_two_feeds_is_two_blobs() {
     change_entries(&installation, "DLP.All", move |_, entry| {
         entry.insert("contentId".to_owned(), id.as_str().into());
     });
-    // The first pass gets one of them only; the other one waits.
+    // In the first pass one of the two fails.
     let requests = Requests::to(Operation::FetchBlob).of_blob(one.content_id()).times(1);
     installation.simulator.fault(requests, Fault::status(500));
     installation
@@ -120,7 +120,7 @@ fn the_same_blob_id_in_two_feeds_is_two_blobs() {
 }
 
 #[test]
-fn the_oldest_minutes_of_the_seven_days_are_collected() {
+fn collects_the_oldest_minutes_of_the_seven_days() {
     let installation = Installation::new().collect("hoursToCollect: 168");
     let oldest = Timestamp::now() - (7 * 24 * 60 - 5).minutes();
     let contoso = &installation.contoso;
@@ -132,21 +132,21 @@ fn the_oldest_minutes_of_the_seven_days_are_collected() {
     installation.assert_no_violations();
 }
 
-/// Lets the answers to these requests say nothing of the time.
-fn without_dates(installation: &Installation, requests: Requests) {
+/// Removes the time from the responses to these requests.
+fn remove_dates(installation: &Installation, requests: Requests) {
     let alter = |_: &_, answer: Answer| answer.with_header("Date", "none");
     installation.simulator.fault(requests, Fault::alter("no date", alter));
 }
 
 #[test]
-fn a_local_clock_that_is_a_month_ahead_forgets_nothing_and_gives_nothing_up() {
+fn a_local_clock_a_month_ahead_expires_nothing() {
     let installation = Installation::new().collect("retries: 0").collect("hoursToCollect: 168");
     installation.simulator.set_clock_skew(SignedDuration::from_hours(-30 * 24));
     let contoso = &installation.contoso;
     let now = installation.simulator.now();
     contoso.add_blobs(FEED, 5, 3, now - 140.hours()..now - 2.hours());
-    let fails = contoso.add_blob(FEED, NewBlob::records(2).created(now - 3.hours()));
-    let requests = Requests::to(Operation::FetchBlob).of_blob(fails.content_id()).times(2);
+    let failing = contoso.add_blob(FEED, NewBlob::records(2).created(now - 3.hours()));
+    let requests = Requests::to(Operation::FetchBlob).of_blob(failing.content_id()).times(2);
     installation.simulator.fault(requests, Fault::status(500));
     for _ in 0..2 {
         installation.run(&[]).assert_code(1).assert_line_with(&["Blobs failed: 1"]);
@@ -162,10 +162,10 @@ fn a_local_clock_that_is_a_month_ahead_forgets_nothing_and_gives_nothing_up() {
 }
 
 #[test]
-fn the_time_comes_from_any_answer_that_has_a_date() {
+fn reads_the_time_from_any_response_with_a_date() {
     for skew in [-5, 5] {
         let installation = Installation::new();
-        without_dates(&installation, Requests::to(Operation::Login).always());
+        remove_dates(&installation, Requests::to(Operation::Login).always());
         installation.simulator.set_clock_skew(SignedDuration::from_hours(skew));
         let newest = installation.simulator.now() - 2.minutes();
         installation.contoso.add_blob(FEED, NewBlob::records(1).created(newest));
@@ -179,17 +179,17 @@ fn the_time_comes_from_any_answer_that_has_a_date() {
 }
 
 #[test]
-fn nothing_expires_as_long_as_no_answer_has_a_date() {
+fn nothing_expires_until_a_response_has_a_date() {
     let installation = Installation::new().collect("retries: 0");
     let contoso = &installation.contoso;
     let blob = contoso.add_blob(FEED, NewBlob::records(1).created(hours_ago(23)));
-    let fails = Requests::to(Operation::FetchBlob).of_blob(blob.content_id()).always();
-    installation.simulator.fault(fails, Fault::status(500));
+    let fetches = Requests::to(Operation::FetchBlob).of_blob(blob.content_id()).always();
+    installation.simulator.fault(fetches, Fault::status(500));
     installation.run(&[]).assert_code(1);
     let path = installation.path("state/progress");
     let text = fs::read_to_string(&path).expect("a file");
-    let (before, rest) = text.split_once("\"contentExpiration\":\"").expect("a blob that waits");
-    let (_, after) = rest.split_once('"').expect("the end of a text");
+    let (before, rest) = text.split_once("\"contentExpiration\":\"").expect("a pending blob");
+    let (_, after) = rest.split_once('"').expect("the end of a JSON string");
     let expired = hours_ago(22);
     fs::write(&path, format!("{before}\"contentExpiration\":\"{expired}\"{after}")).expect("a file");
     let line = format!("x,2020-01-01T00:00:00Z,{CONTOSO},{FEED}");
@@ -197,12 +197,13 @@ fn nothing_expires_as_long_as_no_answer_has_a_date() {
 
     installation.simulator.remove_faults();
     for operation in [Operation::Login, Operation::ListSubscriptions, Operation::ListContent] {
-        without_dates(&installation, Requests::to(operation).always());
+        remove_dates(&installation, Requests::to(operation).always());
     }
-    let fails = |_: &_, _| Answer::status(500).with_header("Date", "none");
-    installation
-        .simulator
-        .fault(Requests::to(Operation::FetchBlob).always(), Fault::alter("an error without a date", fails));
+    let without_date = |_: &_, _| Answer::status(500).with_header("Date", "none");
+    installation.simulator.fault(
+        Requests::to(Operation::FetchBlob).always(),
+        Fault::alter("an error without a date", without_date),
+    );
     let run = installation.run(&[]);
     assert!(!run.stderr.contains("Blob gone"), "{run}");
     assert_eq!(installation.known_blobs(), [line.as_str()]);
@@ -210,12 +211,12 @@ fn nothing_expires_as_long_as_no_answer_has_a_date() {
     installation.simulator.remove_faults();
     fs::write(&path, format!("{before}\"contentExpiration\":\"{expired}\"{after}")).expect("a file");
     installation.run(&[]).assert_line_with(&["[ERROR] Blob gone", blob.content_id(), "it expired at"]);
-    assert_eq!(installation.known_blobs().len(), 1, "the expired line makes place for that of the gone blob");
+    assert_eq!(installation.known_blobs().len(), 1, "the line of the gone blob replaces the expired line");
     assert!(installation.known_blobs()[0].starts_with(blob.content_id()));
 }
 
 #[test]
-fn a_record_with_the_same_id_in_two_tenants_is_a_record_of_each() {
+fn delivers_the_same_record_id_once_for_each_tenant() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     let contoso = &installation.contoso;
     let event = record(FEED, CONTOSO, hours_ago(5), 1);
@@ -236,7 +237,7 @@ fn a_record_with_the_same_id_in_two_tenants_is_a_record_of_each() {
 }
 
 #[test]
-fn what_a_killed_pass_left_of_one_tenant_is_not_taken_for_another_tenants() {
+fn records_of_a_killed_pass_hide_no_records_of_another_tenant() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     let contoso = &installation.contoso;
     let event = record(FEED, CONTOSO, hours_ago(5), 1);
@@ -248,8 +249,8 @@ fn what_a_killed_pass_left_of_one_tenant_is_not_taken_for_another_tenants() {
         }
     }
     fabrikam.add_blob(FEED, NewBlob::texts([&event]).created(hours_ago(4)));
-    let contoso_waits = Requests::to(Operation::FetchBlob).of_blob(contoso.blobs(FEED)[0].content_id());
-    installation.simulator.fault(contoso_waits.times(1), Fault::status(500));
+    let contosos_blob = Requests::to(Operation::FetchBlob).of_blob(contoso.blobs(FEED)[0].content_id());
+    installation.simulator.fault(contosos_blob.times(1), Fault::status(500));
     installation.run(&[]).assert_code(0);
     let lines = &installation.output()["AuditGeneral.json"];
     for name in ["contoso", "fabrikam"] {
@@ -259,7 +260,7 @@ fn what_a_killed_pass_left_of_one_tenant_is_not_taken_for_another_tenants() {
 }
 
 #[test]
-fn ids_remembered_by_the_earlier_version_still_count() {
+fn reads_the_record_ids_of_the_earlier_version() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     let event = record(FEED, CONTOSO, hours_ago(5), 1);
     let guid = simulator::id_of(&event).expect("an Id").replace('-', "");
@@ -274,7 +275,7 @@ fn ids_remembered_by_the_earlier_version_still_count() {
 }
 
 #[test]
-fn a_record_that_is_repeated_across_a_downtime_is_delivered_once() {
+fn delivers_a_record_repeated_across_a_downtime_once() {
     let installation = Installation::new();
     let contoso = &installation.contoso;
     let pass_at = |hours: i64| {
@@ -291,7 +292,7 @@ fn a_record_that_is_repeated_across_a_downtime_is_delivered_once() {
 }
 
 #[test]
-fn outages_of_any_length_double_nothing_that_is_repeated_within_a_day() {
+fn outages_of_any_length_duplicate_no_record_repeated_within_a_day() {
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -299,7 +300,7 @@ fn outages_of_any_length_double_nothing_that_is_repeated_within_a_day() {
     let contoso = &installation.contoso;
     let start = hours_ago(0);
     let (mut now, mut number) = (0, 0);
-    // The latest content of each record, in minutes since the start.
+    // Each record, with the creation time of its first blob in minutes since the start.
     let mut records: Vec<(String, i64)> = Vec::new();
     for _ in 0..25 {
         let hours = if random.bool() { 30 } else { 1 };
@@ -311,9 +312,9 @@ fn outages_of_any_length_double_nothing_that_is_repeated_within_a_day() {
                 number += 1;
                 texts.push(record(FEED, CONTOSO, start, number));
             }
-            let first = |at: &i64| *at <= created && created - at <= 23 * 60;
+            let is_within_a_day = |at: &i64| *at <= created && created - at <= 23 * 60;
             let recent: Vec<_> =
-                records.iter().filter(|(_, at)| first(at)).map(|(text, _)| text.clone()).collect();
+                records.iter().filter(|(_, at)| is_within_a_day(at)).map(|(text, _)| text.clone()).collect();
             texts.extend(random.choice(&recent).cloned());
             contoso.add_blob(FEED, NewBlob::texts(&texts).created(start + created.minutes()));
             records.extend(texts.into_iter().take(3).map(|text| (text, created)));
@@ -321,8 +322,8 @@ fn outages_of_any_length_double_nothing_that_is_repeated_within_a_day() {
         now += length;
         installation.simulator.set_clock_skew(SignedDuration::from_mins(now));
         if random.u8(..4) == 0 {
-            let fails = Requests::to(Operation::FetchBlob).times(random.usize(1..4));
-            installation.simulator.fault(fails, Fault::status(500));
+            let fetches = Requests::to(Operation::FetchBlob).times(random.usize(1..4));
+            installation.simulator.fault(fetches, Fault::status(500));
         }
         let run = installation.run(&[]);
         assert!(matches!(run.code, Some(0 | 1)), "{run}");

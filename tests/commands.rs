@@ -36,7 +36,7 @@ fn a_wrong_command_line_exits_with_64() {
 }
 
 #[test]
-fn an_argument_that_is_no_utf_8_is_told_like_any_other() {
+fn reports_an_argument_that_is_not_utf_8() {
     let installation = Installation::new();
     let mut command = installation.command(&[]);
     command.arg(std::ffi::OsStr::from_bytes(b"--dry\xffrun"));
@@ -45,7 +45,7 @@ fn an_argument_that_is_no_utf_8_is_told_like_any_other() {
 }
 
 #[test]
-fn help_and_version_go_to_standard_output() {
+fn prints_help_and_version_to_standard_output() {
     let installation = Installation::new();
     for argument in ["--help", "-h"] {
         let run = installation.run_bare(&[argument]);
@@ -60,7 +60,7 @@ fn help_and_version_go_to_standard_output() {
 }
 
 #[test]
-fn without_a_configuration_both_default_places_are_named() {
+fn names_both_default_paths_if_there_is_no_configuration() {
     let installation = Installation::new();
     let run = installation.run_bare(&[]);
     run.assert_code(78);
@@ -68,7 +68,7 @@ fn without_a_configuration_both_default_places_are_named() {
 }
 
 #[test]
-fn the_first_default_place_is_config_config_yaml() {
+fn looks_first_for_config_config_yaml() {
     let installation = two_blobs();
     fs::create_dir(installation.path("config")).expect("a folder");
     fs::rename(installation.config_file(), installation.path("config/config.yaml")).expect("a file");
@@ -77,7 +77,7 @@ fn the_first_default_place_is_config_config_yaml() {
 }
 
 #[test]
-fn every_mistake_of_a_configuration_is_listed_with_its_place() {
+fn lists_every_configuration_mistake_with_its_position() {
     let installation = Installation::new();
     let config = installation.config().replace("retryDelay: 0s", "maxThread: 5\n  hoursToCollect: 500");
     fs::write(installation.path("wrong.yaml"), config).expect("a file");
@@ -89,7 +89,7 @@ fn every_mistake_of_a_configuration_is_listed_with_its_place() {
 }
 
 #[test]
-fn the_metrics_tell_the_balance_of_each_feed_and_the_exit_code() {
+fn metrics_contain_each_feeds_balance_and_the_exit_code() {
     let installation = two_blobs();
     let config = format!("{}metrics:\n  path: office365.prom\n", installation.config());
     fs::write(installation.path("metrics.yaml"), config).expect("a file");
@@ -117,27 +117,30 @@ fn the_metrics_tell_the_balance_of_each_feed_and_the_exit_code() {
 }
 
 #[test]
-fn a_disabled_configuration_does_nothing() {
+fn a_pass_does_nothing_if_the_configuration_is_disabled() {
     let installation = two_blobs();
-    fs::write(installation.path("off.yaml"), format!("enabled: false\n{}", installation.config()))
+    fs::write(installation.path("disabled.yaml"), format!("enabled: false\n{}", installation.config()))
         .expect("a file");
-    installation.run_bare(&["--config", "off.yaml"]).assert_code(0).assert_line_with(&["enabled: false"]);
+    installation
+        .run_bare(&["--config", "disabled.yaml"])
+        .assert_code(0)
+        .assert_line_with(&["enabled: false"]);
     assert_eq!(installation.simulator.requests().len(), 0);
     assert!(!installation.path("state").exists());
 
-    // Whoever prepares it has it checked, and who asks how the feeds fare is told.
-    let check = installation.run_bare(&["--config", "off.yaml", "check"]);
+    // `check` and `status` work all the same, for an administrator who prepares the configuration.
+    let check = installation.run_bare(&["--config", "disabled.yaml", "check"]);
     check.assert_code(0);
     assert!(
         check.stdout.contains("enabled: false; passes do nothing")
             && check.stdout.contains("✓ contoso: logged in")
     );
-    let status = installation.run_bare(&["--config", "off.yaml", "status", "--json"]);
+    let status = installation.run_bare(&["--config", "disabled.yaml", "status", "--json"]);
     assert!(status.code == Some(1) && status.stdout.contains("\"contoso\""), "{status}");
 }
 
 #[test]
-fn whoever_only_looks_leaves_no_log_file_and_whoever_collects_sees_errors_beside_it() {
+fn only_a_collecting_pass_writes_the_log_file_and_it_also_prints_errors() {
     let installation = two_blobs().setting("log: { path: collector.log }");
     installation.contoso.settings(|settings| settings.secret = "another".to_owned());
     for (arguments, code) in
@@ -156,7 +159,7 @@ fn whoever_only_looks_leaves_no_log_file_and_whoever_collects_sees_errors_beside
 }
 
 #[test]
-fn status_tells_which_output_keeps_a_feed_back() {
+fn status_names_the_output_that_delays_a_feed() {
     let installation = two_blobs();
     let config = installation
         .config()
@@ -171,7 +174,7 @@ fn status_tells_which_output_keeps_a_feed_back() {
 }
 
 #[test]
-fn what_could_not_be_printed_is_no_success() {
+fn fails_if_standard_output_cannot_be_written() {
     let installation = two_blobs();
     for arguments in [&["status"][..], &["schedule", "cron"]] {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
@@ -197,24 +200,24 @@ fn a_second_pass_at_the_same_time_exits_with_75() {
 }
 
 #[test]
-fn state_or_output_that_cannot_be_written_exits_with_74() {
+fn exits_with_74_if_state_or_output_cannot_be_written() {
     let installation = two_blobs();
     fs::write(installation.path("state"), "a file where a folder should be").expect("a file");
     installation.run(&[]).assert_code(74).assert_line_with(&["[ERROR]", "state"]);
-    fs::remove_file(installation.path("state")).expect("our file");
+    fs::remove_file(installation.path("state")).expect("the file");
 
     fs::write(installation.path("output"), "a file where a folder should be").expect("a file");
     let run = installation.run(&[]);
     run.assert_code(74).assert_line_with(&["[ERROR]", "output"]);
-    assert_eq!(installation.known_blobs(), [""; 0], "what was not delivered is not known");
-    fs::remove_file(installation.path("output")).expect("our file");
+    assert_eq!(installation.known_blobs(), [""; 0], "undelivered blobs are not known");
+    fs::remove_file(installation.path("output")).expect("the file");
 
     installation.run(&[]).assert_code(0);
     installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
 }
 
 #[test]
-fn a_full_disk_exits_with_74_and_says_to_make_room() {
+fn a_full_disk_exits_with_74_and_a_hint() {
     let installation = two_blobs();
     let config = installation.config();
     let output = installation.path("output/audit.json");
@@ -228,7 +231,7 @@ fn a_full_disk_exits_with_74_and_says_to_make_room() {
 }
 
 #[test]
-fn no_login_at_all_exits_with_77_and_one_of_two_with_1() {
+fn exits_with_77_if_every_login_fails_and_with_1_if_one_does() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     installation.contoso.settings(|settings| settings.login_error = Some(LoginError::WrongSecret));
     installation.run(&[]).assert_code(1);
@@ -239,7 +242,7 @@ fn no_login_at_all_exits_with_77_and_one_of_two_with_1() {
 }
 
 #[test]
-fn a_tenant_can_be_chosen_by_its_id_or_name() {
+fn selects_a_tenant_by_its_id_or_name() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     for tenant in [&installation.contoso, &fabrikam] {
         tenant.add_blob("DLP.All", NewBlob::records(2).created(hours_ago(2)));
@@ -254,7 +257,7 @@ fn a_tenant_can_be_chosen_by_its_id_or_name() {
 }
 
 #[test]
-fn a_dry_run_lists_and_changes_nothing() {
+fn a_dry_run_lists_blobs_and_changes_nothing() {
     let installation = two_blobs();
     let contoso = &installation.contoso;
     contoso.subscribe("Audit.General");
@@ -280,7 +283,7 @@ fn a_dry_run_lists_and_changes_nothing() {
 }
 
 #[test]
-fn records_to_standard_output_are_all_of_the_period_and_touch_nothing() {
+fn stdout_prints_all_records_of_the_period_and_changes_nothing() {
     let installation = two_blobs();
     installation.run(&[]).assert_code(0);
     let (output, known_blobs) = (installation.output(), installation.known_blobs());
@@ -293,7 +296,7 @@ fn records_to_standard_output_are_all_of_the_period_and_touch_nothing() {
 }
 
 #[test]
-fn shards_share_the_tenants() {
+fn shards_divide_the_tenants() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     for tenant in [&installation.contoso, &fabrikam] {
         tenant.add_blob("DLP.All", NewBlob::records(2).created(hours_ago(2)));
@@ -308,12 +311,12 @@ fn shards_share_the_tenants() {
 }
 
 #[test]
-fn status_tells_how_each_feed_fares() {
+fn status_reports_each_feed() {
     let installation = two_blobs();
     let run = installation.run(&["status"]);
     run.assert_code(1);
     assert!(run.stdout.contains("never"), "{run}");
-    assert!(!installation.path("state").exists(), "looking changes nothing");
+    assert!(!installation.path("state").exists(), "status creates no state");
 
     installation.run(&[]).assert_code(0);
     let run = installation.run(&["status", "--json"]);
@@ -335,23 +338,23 @@ fn status_tells_how_each_feed_fares() {
 }
 
 #[test]
-fn what_does_not_log_in_needs_no_secret() {
+fn status_and_schedule_need_no_secret() {
     let installation = two_blobs();
     let config =
         installation.config_with_credential("client_secret_file: \"${CREDENTIALS_DIRECTORY}/client_secret\"");
-    fs::write(installation.path("apart.yaml"), config).expect("a file");
+    fs::write(installation.path("no-secret.yaml"), config).expect("a file");
     installation.run(&[]).assert_code(0);
-    let run = installation.run_bare(&["-c", "apart.yaml", "status"]);
+    let run = installation.run_bare(&["-c", "no-secret.yaml", "status"]);
     assert!(run.assert_code(0).stdout.contains("Audit.General"), "{run}");
-    assert!(installation.run_bare(&["-c", "apart.yaml", "schedule", "cron"]).code == Some(0));
+    installation.run_bare(&["-c", "no-secret.yaml", "schedule", "cron"]).assert_code(0);
     installation
-        .run_bare(&["-c", "apart.yaml", "check"])
+        .run_bare(&["-c", "no-secret.yaml", "check"])
         .assert_code(78)
         .assert_line_with(&["CREDENTIALS_DIRECTORY is not set"]);
 }
 
 #[test]
-fn a_schedule_keeps_the_configurations_interval() {
+fn schedule_prints_units_and_crontabs_for_the_interval() {
     let installation = Installation::new().setting("interval: 15m");
     let config = installation.config_file();
     let command =
@@ -365,7 +368,10 @@ fn a_schedule_keeps_the_configurations_interval() {
     let run = installation.run(&["schedule", "systemd"]);
     let command = command.replace(" --quiet", "");
     for line in ["OnCalendar=*:0/15", "RandomizedDelaySec=45s", &format!("ExecStart={command}")] {
-        assert!(run.assert_code(0).stdout.lines().any(|printed| printed == line), "no {line} in {run}");
+        assert!(
+            run.assert_code(0).stdout.lines().any(|printed| printed == line),
+            "no line {line:?} in {run}"
+        );
     }
 
     let config =
@@ -383,25 +389,27 @@ fn a_schedule_keeps_the_configurations_interval() {
     let line = run.assert_code(0).stdout.lines().last().expect("a line");
     assert!(line.ends_with(&format!(" --config {config} --tenant=contoso --shard=0/4")), "{run}");
 
-    let by_hand = Installation::new().setting("log: { path: collector.log }");
-    let run = by_hand.run(&["schedule", "systemd"]);
+    let with_log = Installation::new().setting("log: { path: collector.log }");
+    let run = with_log.run(&["schedule", "systemd"]);
     run.assert_code(0).assert_line_with(&["[WARN] log.path is relative", "make it absolute"]);
     run.assert_line_with(&[
         "[WARN] The service does not start without",
         "LoadCredential=",
         "CREDENTIALS_DIRECTORY",
     ]);
-    assert!(!by_hand.run(&["schedule", "cron"]).stderr.contains("LoadCredential="));
+    assert!(!with_log.run(&["schedule", "cron"]).stderr.contains("LoadCredential="));
 
-    let off = Installation::new().setting("enabled: false").setting("log: { path: /nowhere/at/all.log }");
-    assert!(off.run(&["schedule", "cron"]).assert_code(0).stdout.contains("*/5 * * * * "));
+    // The log file is not opened.
+    let disabled =
+        Installation::new().setting("enabled: false").setting("log: { path: /nowhere/at/all.log }");
+    assert!(disabled.run(&["schedule", "cron"]).assert_code(0).stdout.contains("*/5 * * * * "));
 
-    let often = Installation::new().setting("interval: 30s");
-    often
+    let too_often = Installation::new().setting("interval: 30s");
+    too_often
         .run(&["schedule", "cron"])
         .assert_code(78)
         .assert_line_with(&["[ERROR] interval:", "at most once a minute"]);
-    assert_eq!(installation.simulator.requests().len() + often.simulator.requests().len(), 0);
+    assert_eq!(installation.simulator.requests().len() + too_often.simulator.requests().len(), 0);
 }
 
 #[test]
@@ -432,27 +440,26 @@ fn check_shows_logins_and_subscriptions_and_collects_nothing() {
 }
 
 #[test]
-fn secrets_can_come_from_a_file_a_second_configuration_or_the_environment() {
+fn reads_secrets_from_a_file_a_second_configuration_or_the_environment() {
     let installation = two_blobs();
     let config = installation.config();
     let secret =
         config.lines().find_map(|line| line.trim().strip_prefix("client_secret: ")).expect("a secret");
-    let inline = format!("    client_secret: {secret}\n");
+    let secret_line = format!("    client_secret: {secret}\n");
     let path = installation.path("no-secret.yaml");
     let arguments = ["--config", path.to_str().expect("text"), "check"];
 
     fs::write(installation.path("secret"), format!("{secret}\n")).expect("a file");
     set_mode(&installation.path("secret"), 0o600);
-    fs::write(&path, config.replace(&inline, "    client_secret_file: secret\n")).expect("a file");
+    fs::write(&path, config.replace(&secret_line, "    client_secret_file: secret\n")).expect("a file");
     installation.run_bare(&arguments).assert_code(0);
 
-    fs::write(&path, config.replace(&inline, "")).expect("a file");
+    fs::write(&path, config.replace(&secret_line, "")).expect("a file");
     installation.run_bare(&arguments).assert_code(78);
     let credentials = format!("tenants:\n  - tenant_id: {CONTOSO}\n    client_secret: {secret}\n");
     fs::write(installation.path("credentials.yaml"), credentials).expect("a file");
     installation.run_bare(&[&arguments[..], &["--credentials", "credentials.yaml"]].concat()).assert_code(0);
 
     let mut command = installation.command(&arguments);
-    let output = command.env("CLIENT_SECRET", secret).output().expect("a program");
-    assert_eq!(output.status.code(), Some(0));
+    Run::of(command.env("CLIENT_SECRET", secret)).assert_code(0);
 }

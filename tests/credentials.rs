@@ -1,4 +1,4 @@
-//! What an app logs in with instead of a secret: a certificate, or the token of another identity provider.
+//! Logins without a client secret: with a certificate, or with the token of another identity provider.
 
 use std::{fs, path::Path};
 
@@ -12,16 +12,17 @@ const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJwb2QifQ.the-first-signature
 
 const LOGGED_IN: &str = "[INFO] Successfully logged in to Office Management API";
 
-/// A file of `tests/certificates`.
+/// Returns the path of a file of `tests/certificates`.
 fn pem(name: &str) -> String {
     format!("{}/tests/certificates/{name}.pem", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The lines of a configuration for a certificate with its key apart.
-fn apart(certificate: &str, key: &str) -> String {
+/// The setting for a certificate whose key is in another file.
+fn with_key_file(certificate: &str, key: &str) -> String {
     format!("certificate: {{ file: '{}', key_file: '{}' }}", pem(certificate), pem(key))
 }
 
+/// The setting for a certificate whose key is in the same file.
 fn combined(path: impl AsRef<Path>) -> String {
     format!("certificate: {{ file: '{}' }}", path.as_ref().display())
 }
@@ -30,15 +31,15 @@ fn token_file(path: impl AsRef<Path>) -> String {
     format!("federated_token_file: '{}'", path.as_ref().display())
 }
 
-/// Contoso, at which the certificate is registered and no secret is accepted, with a blob of three records.
-fn registered() -> Installation {
+/// Contoso with a blob of three records. It accepts the certificate and the token, but no secret.
+fn without_secret() -> Installation {
     let installation = Installation::new();
-    register(&installation.contoso);
+    register_credentials(&installation.contoso);
     installation.contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(2)));
     installation
 }
 
-fn register(tenant: &Tenant) {
+fn register_credentials(tenant: &Tenant) {
     tenant.settings(|settings| {
         "another secret".clone_into(&mut settings.secret);
         settings.certificate_thumbprint = Some(THUMBPRINT.to_owned());
@@ -47,7 +48,7 @@ fn register(tenant: &Tenant) {
     });
 }
 
-/// Runs the program, with all that it can say, with this credential for contoso.
+/// Runs the program with `--verbose` and with this credential for contoso. Asserts that it prints no secret.
 #[track_caller]
 fn run_with(installation: &Installation, credential: &str, arguments: &[&str]) -> Run {
     let path = installation.path("credential.yaml");
@@ -58,25 +59,27 @@ fn run_with(installation: &Installation, credential: &str, arguments: &[&str]) -
     run
 }
 
-/// Neither a key nor a token is in what the program says: both begin like this, or are of lines like these.
+/// Asserts that the program printed neither a token, which starts with `eyJ`, nor a part of a key.
 #[track_caller]
 fn assert_no_secret(run: &Run) {
-    let said = run.to_string();
-    assert!(!said.contains("eyJ"), "a token: {said}");
+    let printed = run.to_string();
+    assert!(!printed.contains("eyJ"), "a token: {printed}");
     for key in ["key", "key-pkcs1", "key-encrypted", "key-pkcs1-encrypted", "key-elliptic", "other-key"] {
         let text = fs::read_to_string(pem(key)).expect("a key");
         for line in text.lines().filter(|line| !line.starts_with("-----") && line.len() > 16) {
-            assert!(!said.contains(&line[..16]), "a line of {key}: {said}");
+            assert!(!printed.contains(&line[..16]), "a line of {key}: {printed}");
         }
     }
 }
 
 #[test]
-fn a_pass_logs_in_with_a_certificate_in_each_of_its_forms() {
-    for credential in
-        [apart("certificate", "key"), apart("certificate", "key-pkcs1"), combined(pem("combined"))]
-    {
-        let installation = registered();
+fn logs_in_with_a_certificate_in_each_supported_form() {
+    for credential in [
+        with_key_file("certificate", "key"),
+        with_key_file("certificate", "key-pkcs1"),
+        combined(pem("combined")),
+    ] {
+        let installation = without_secret();
         let run = run_with(&installation, &credential, &[]);
         run.assert_code(0).assert_line(LOGGED_IN);
         installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
@@ -85,13 +88,14 @@ fn a_pass_logs_in_with_a_certificate_in_each_of_its_forms() {
 }
 
 #[test]
-fn a_chain_may_stand_around_the_certificate() {
-    let installation = registered();
+fn finds_the_certificate_within_a_chain() {
+    let installation = without_secret();
     let text = |name| fs::read_to_string(pem(name)).expect("a file");
     let chain = installation.path("chain.pem");
-    let friendly = "Bag Attributes\r\n    friendlyName: contoso\r\n";
+    let attributes = "Bag Attributes\r\n    friendlyName: contoso\r\n";
     let parts =
-        [friendly, &text("other"), friendly, &text("key"), &text("expired"), &text("certificate")].concat();
+        [attributes, &text("other"), attributes, &text("key"), &text("expired"), &text("certificate")]
+            .concat();
     fs::write(&chain, parts.replace("\r\n", "\n").replace('\n', "\r\n")).expect("a file");
     set_mode(&chain, 0o600);
     run_with(&installation, &combined(&chain), &[]).assert_code(0).assert_line(LOGGED_IN);
@@ -99,22 +103,22 @@ fn a_chain_may_stand_around_the_certificate() {
 
 #[test]
 fn check_logs_in_with_a_certificate() {
-    let installation = registered();
-    let run = run_with(&installation, &apart("certificate", "key"), &["check"]);
+    let installation = without_secret();
+    let run = run_with(&installation, &with_key_file("certificate", "key"), &["check"]);
     run.assert_code(0);
     assert!(run.stdout.contains("✓ contoso: the certificate is valid until 2120-01-01\n"), "{run}");
     assert!(run.stdout.contains("✓ contoso: logged in"), "{run}");
 
-    let run = run_with(&installation, &apart("certificate", "key-encrypted"), &["check"]);
+    let run = run_with(&installation, &with_key_file("certificate", "key-encrypted"), &["check"]);
     run.assert_code(77);
     assert!(run.stdout.contains("✗ contoso: login: certificate.key_file /"), "{run}");
     assert!(run.stdout.contains("key-encrypted.pem: the private key is encrypted; "), "{run}");
 }
 
 #[test]
-fn a_certificate_that_is_not_registered_is_named_with_its_mend() {
-    let installation = registered();
-    run_with(&installation, &apart("other", "other-key"), &[]).assert_code(77).assert_line_with(&[
+fn reports_an_unregistered_certificate_with_a_hint() {
+    let installation = without_secret();
+    run_with(&installation, &with_key_file("other", "other-key"), &[]).assert_code(77).assert_line_with(&[
         "[ERROR] Authentication failed for contoso: AADSTS700027",
         "not the one registered with the app, or it has expired",
         "upload it under Certificates & secrets",
@@ -122,21 +126,21 @@ fn a_certificate_that_is_not_registered_is_named_with_its_mend() {
 }
 
 #[test]
-fn a_signature_that_does_not_fit_the_registered_key_is_refused() {
-    let installation = registered();
+fn reports_a_signature_that_the_registered_key_does_not_verify() {
+    let installation = without_secret();
     installation.contoso.settings(|settings| {
         let key = settings.certificate_key.as_mut().expect("a key");
         key[100] ^= 1;
     });
-    let run = run_with(&installation, &apart("certificate", "key"), &[]);
+    let run = run_with(&installation, &with_key_file("certificate", "key"), &[]);
     run.assert_code(77).assert_line_with(&["AADSTS700027"]);
 }
 
 #[test]
-fn each_login_has_an_assertion_of_its_own() {
-    let installation = registered();
+fn sends_a_new_assertion_with_each_login() {
+    let installation = without_secret();
     for _ in 0..2 {
-        run_with(&installation, &apart("certificate", "key"), &["check"]).assert_code(0);
+        run_with(&installation, &with_key_file("certificate", "key"), &["check"]).assert_code(0);
     }
     let logins = installation.simulator.requests_to(Operation::Login);
     let assertion =
@@ -147,43 +151,49 @@ fn each_login_has_an_assertion_of_its_own() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_named_with_what_is_wrong_and_the_mend() {
-    let installation = registered();
-    let here = |name: &str, content: &[u8]| {
+fn reports_each_unusable_credential_file_with_cause_and_hint() {
+    let installation = without_secret();
+    let file = |name: &str, content: &[u8]| {
         let path = installation.path(name);
         fs::write(&path, content).expect("a file");
         set_mode(&path, 0o600);
         path
     };
-    let garbage = here("garbage.pem", b"\xff\xfe no PEM \x00");
-    let broken = here("broken.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
-    let binary = here("binary.pem", b"\x30\x82\x09\x59\x02\x01\x03");
-    let large = here("large.pem", &vec![b' '; 65_537]);
-    let empty = here("empty", b"\n");
-    let two_lines = here("two-lines", b"one\ntwo\n");
+    let garbage = file("garbage.pem", b"\xff\xfe no PEM \x00");
+    let broken = file("broken.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let binary = file("binary.pem", b"\x30\x82\x09\x59\x02\x01\x03");
+    let large = file("large.pem", &vec![b' '; 65_537]);
+    let empty = file("empty", b"\n");
+    let two_lines = file("two-lines", b"one\ntwo\n");
     let missing = installation.path("missing");
     let folder = installation.path("");
     for (credential, parts) in [
         (
-            apart("certificate", "key-encrypted"),
+            with_key_file("certificate", "key-encrypted"),
             ["key-encrypted.pem: the private key is encrypted", "openssl pkey"],
         ),
-        (apart("certificate", "key-pkcs1-encrypted"), ["the private key is encrypted", "openssl pkey"]),
+        (
+            with_key_file("certificate", "key-pkcs1-encrypted"),
+            ["the private key is encrypted", "openssl pkey"],
+        ),
         (
             combined(pem("certificate")),
             ["certificate.pem: contains no readable PEM private key", "certificate.key_file"],
         ),
-        (apart("certificate", "key-elliptic"), ["the private key is not an RSA key", "RSA key of 2048"]),
         (
-            apart("certificate", "other-key"),
+            with_key_file("certificate", "key-elliptic"),
+            ["the private key is not an RSA key", "RSA key of 2048"],
+        ),
+        (
+            with_key_file("certificate", "other-key"),
             ["other-key.pem: the private key does not belong", "created with"],
         ),
         (
-            apart("expired", "key"),
+            with_key_file("expired", "key"),
             ["expired.pem: the certificate expired at 2021-01-01T00:00:00Z", "create a new one"],
         ),
         (
-            apart("key", "key"),
+            with_key_file("key", "key"),
             ["key.pem: contains no readable PEM certificate", "-----BEGIN CERTIFICATE-----"],
         ),
         (
@@ -218,7 +228,7 @@ fn a_file_that_cannot_be_used_is_named_with_what_is_wrong_and_the_mend() {
 }
 
 #[test]
-fn one_tenants_certificate_takes_no_other_tenant_down() {
+fn a_missing_certificate_fails_only_its_tenant() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     fabrikam.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(2)));
     let run = run_with(&installation, &combined(installation.path("missing.pem")), &[]);
@@ -227,25 +237,25 @@ fn one_tenants_certificate_takes_no_other_tenant_down() {
 }
 
 #[test]
-fn a_token_file_is_read_anew_because_it_rotates() {
-    let installation = registered();
+fn reads_the_token_file_in_each_pass() {
+    let installation = without_secret();
     let path = installation.path("token");
     let credential = token_file(&path);
     fs::write(&path, format!("{TOKEN}\n")).expect("a file");
     run_with(&installation, &credential, &[]).assert_code(0).assert_line(LOGGED_IN);
     installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
 
-    let next = TOKEN.replace("first", "second");
-    installation.contoso.settings(|settings| settings.federated_token = Some(next.clone()));
+    let rotated = TOKEN.replace("first", "second");
+    installation.contoso.settings(|settings| settings.federated_token = Some(rotated.clone()));
     run_with(&installation, &credential, &[]).assert_code(77).assert_line_with(&["AADSTS"]);
-    fs::write(&path, &next).expect("a file");
+    fs::write(&path, &rotated).expect("a file");
     run_with(&installation, &credential, &[]).assert_code(0).assert_line(LOGGED_IN);
     installation.assert_no_violations();
 }
 
 #[test]
-fn a_workload_identity_is_taken_from_the_environment() {
-    let installation = registered();
+fn reads_a_workload_identity_from_the_environment() {
+    let installation = without_secret();
     let client_id = TenantSettings::new(CONTOSO).client_id;
     let config = installation.config_with_credential("#");
     let ids = format!("tenant_id: {CONTOSO}\n    client_id: {client_id}\n    #\n    ");

@@ -1,9 +1,9 @@
-//! The collector at work, without a tenant: `cargo run --release --example demo`.
+//! A demo of the collector that needs no tenant: `cargo run --release --example demo`.
 //!
-//! Starts a simulated Microsoft 365 on the loopback, makes two collection passes just as the program would, shows what
-//! they did, and holds the records delivered against those served, Id by Id. Exits with 1 if anything does not hold.
+//! It starts a simulated Microsoft 365 on 127.0.0.1, makes two collection passes as the program does, shows their results, and
+//! compares the delivered records with the served ones by their Ids. It exits with 1 if a check fails.
 
-#![expect(clippy::print_stdout, reason = "showing is what a demo is for")]
+#![expect(clippy::print_stdout, reason = "a demo prints what it does")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,11 +24,11 @@ const BLOBS_OF_A_FEED: usize = 20;
 const RECORDS_OF_A_BLOB: usize = 40;
 const BLOBS_OF_A_PAGE: usize = 6;
 
-/// How much of a record's line is shown.
+/// The number of characters of a record that are shown.
 const SHOWN_CHARS: usize = 104;
 
-/// Variables that the collector heeds, and that are not meant for a simulated tenant.
-const HEEDED: [&str; 13] = [
+/// The variables that the collector reads. They are removed, because they are not for a simulated tenant.
+const COLLECTOR_VARIABLES: [&str; 13] = [
     "TENANT_ID",
     "CLIENT_ID",
     "CLIENT_SECRET",
@@ -45,38 +45,38 @@ const HEEDED: [&str; 13] = [
 ];
 
 fn main() -> ExitCode {
-    if HEEDED.iter().any(|name| env::var_os(name).is_some()) {
-        return run_again_without_them();
+    if COLLECTOR_VARIABLES.iter().any(|name| env::var_os(name).is_some()) {
+        return run_without_variables();
     }
     match show() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            println!("The demo cannot go on: {error}");
+            println!("The demo failed: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run_again_without_them() -> ExitCode {
-    let again = || {
+fn run_without_variables() -> ExitCode {
+    let run = || {
         let mut command = Command::new(env::current_exe()?);
-        for name in HEEDED {
+        for name in COLLECTOR_VARIABLES {
             command.env_remove(name);
         }
         command.status()
     };
-    match again() {
+    match run() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
 }
 
-/// The whole demo; says whether everything held.
+/// Runs the demo, and returns whether all checks passed.
 fn show() -> io::Result<bool> {
     let folder = tempfile::tempdir()?;
     let (config, output) = (folder.path().join("config.yaml"), folder.path().join("audit"));
-    let mut checks = Checks { all_hold: true };
+    let mut checks = Checks { all_passed: true };
 
     println!("1. A simulated tenant\n");
     let simulator = Simulator::start();
@@ -118,7 +118,7 @@ fn show() -> io::Result<bool> {
     let unexpected = delivered.keys().filter(|id| !served.contains(*id)).count();
     let fetched = simulator.count(Operation::FetchBlob);
     let violations = simulator.violations();
-    checks.hold(
+    checks.check(
         missing == 0 && repeated == 0 && unexpected == 0,
         &format!(
             "{} records served, {} delivered: {missing} missing, {repeated} more than once, {unexpected} unexpected",
@@ -126,14 +126,14 @@ fn show() -> io::Result<bool> {
             delivered.len()
         ),
     );
-    checks.hold(fetched == blobs, &format!("{blobs} blobs served, {fetched} downloads"));
-    checks.hold(is_unchanged, "the second pass left the files as they were");
-    checks.hold(
+    checks.check(fetched == blobs, &format!("{blobs} blobs served, {fetched} downloads"));
+    checks.check(is_unchanged, "the second pass left the files as they were");
+    checks.check(
         (first, second) == (Exit::Complete, Exit::Complete),
         &format!("exit codes {} and {}", first.code(), second.code()),
     );
-    checks.hold(violations.is_empty(), &format!("{} requests that break the API's rules", violations.len()));
-    Ok(checks.all_hold)
+    checks.check(violations.is_empty(), &format!("{} requests that break the API's rules", violations.len()));
+    Ok(checks.all_passed)
 }
 
 /// A tenant with the same number of records in each feed, spread over the last day.
@@ -177,7 +177,7 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
-/// One pass, as the program makes it; its log goes to standard error.
+/// Makes one pass as the program does. It logs to standard error.
 fn pass(config: &Path) -> Exit {
     let arguments = ["office_audit_log_collector".to_owned(), format!("--config={}", config.display())];
     println!("   $ {}\n", arguments.join(" "));
@@ -188,7 +188,7 @@ fn pass(config: &Path) -> Exit {
     exit
 }
 
-/// Every file of a folder, with its text.
+/// Returns every file of a folder with its text.
 fn files(folder: &Path) -> io::Result<BTreeMap<PathBuf, String>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
@@ -199,7 +199,7 @@ fn files(folder: &Path) -> io::Result<BTreeMap<PathBuf, String>> {
     Ok(files)
 }
 
-/// How often each Id occurs. A line without one counts under its own text, which no tenant served.
+/// Counts the lines of each Id. A line without an Id counts under its own text, which the tenant did not serve.
 fn count<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeMap<String, usize> {
     let mut ids = BTreeMap::new();
     for line in lines {
@@ -212,14 +212,15 @@ fn cut(line: &str) -> String {
     line.chars().take(SHOWN_CHARS).chain(['…']).collect()
 }
 
-/// What must hold.
+/// The checks of the demo.
 struct Checks {
-    all_hold: bool,
+    all_passed: bool,
 }
 
 impl Checks {
-    fn hold(&mut self, holds: bool, what: &str) {
-        self.all_hold &= holds;
-        println!("   {} {what}", if holds { "✓" } else { "✗" });
+    /// Prints a check and its result.
+    fn check(&mut self, has_passed: bool, what: &str) {
+        self.all_passed &= has_passed;
+        println!("   {} {what}", if has_passed { "✓" } else { "✗" });
     }
 }

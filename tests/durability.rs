@@ -1,8 +1,7 @@
-//! Crashes and power loss at the worst moment.
+//! Files after a crash, a power loss or a failed sync, and the owner of files that root creates.
 
 use std::{
     fs,
-    io::Write,
     os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
 };
@@ -13,8 +12,8 @@ use crate::support::{Installation, Run, hours_ago, process::disk_steps, whole_li
 
 const FEED: &str = "Audit.General";
 
-/// The steps of the disk that a pass takes, a line each. This pass waits for the disk.
-fn steps_of_a_pass(installation: &Installation) -> (Run, Vec<String>) {
+/// Runs a pass that really syncs, and returns its steps on the disk.
+fn run_and_record_steps(installation: &Installation) -> (Run, Vec<String>) {
     let steps = installation.path("steps");
     let mut pass = installation.pass();
     let run = Run::of(pass.env("COLLECTOR_DISK_STEPS", &steps).env_remove("COLLECTOR_DISK_SYNC"));
@@ -22,9 +21,9 @@ fn steps_of_a_pass(installation: &Installation) -> (Run, Vec<String>) {
     (run, text.lines().map(str::to_owned).collect())
 }
 
-/// An installation whose only pass was killed, or met a fault of this kind, after it wrote its batch and before that was
-/// synced.
-fn struck_at_the_sync(output: &str, kind: &str) -> (Installation, PathBuf) {
+/// Returns an installation whose only pass met a fault of this kind after it wrote its batch and before it synced it, and the
+/// output file.
+fn fail_before_sync(output: &str, kind: &str) -> (Installation, PathBuf) {
     for step in disk_steps() {
         let installation = Installation::new().output_file(output);
         installation.contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(5)));
@@ -36,16 +35,16 @@ fn struck_at_the_sync(output: &str, kind: &str) -> (Installation, PathBuf) {
             return (installation, path);
         }
     }
-    unreachable!("the loop ends")
+    unreachable!("disk_steps panics before it ends")
 }
 
 #[test]
-fn a_line_of_zero_bytes_that_a_power_loss_leaves_is_cut_off_and_collected_again() {
+fn removes_a_line_damaged_by_a_power_loss_and_collects_it_again() {
     for (output, damage) in
         [("audit.json", &b"\0"[..]), ("audit.json", b"7"), ("audit.csv", b"\0"), ("audit.csv", b"x")]
     {
-        let (installation, path) = struck_at_the_sync(output, "kill-before");
-        // The third record's pages did not reach the disk, the others' did.
+        let (installation, path) = fail_before_sync(output, "kill-before");
+        // All but one record of the batch reached the disk.
         let mut lines = whole_lines(&path);
         let place = lines.len() - 4;
         lines[place] = String::from_utf8(damage.repeat(lines[place].len())).expect("text");
@@ -63,27 +62,27 @@ fn a_line_of_zero_bytes_that_a_power_loss_leaves_is_cut_off_and_collected_again(
 }
 
 #[test]
-fn what_a_failed_sync_left_is_written_again_before_it_counts() {
+fn rewrites_and_syncs_records_after_a_failed_sync() {
     for kind in ["broken", "kill-before"] {
-        let (installation, path) = struck_at_the_sync("audit.json", kind);
+        let (installation, path) = fail_before_sync("audit.json", kind);
         let (inode, before) = (fs::metadata(&path).expect("a file").ino(), whole_lines(&path));
-        let (run, steps) = steps_of_a_pass(&installation);
+        let (run, steps) = run_and_record_steps(&installation);
         run.assert_code(0).assert_line_with(&["7 records are in the files already"]);
         let write = steps.iter().position(|step| step == "Write").expect("a step");
         assert_eq!(steps[write + 1], "Sync", "written in place, then synced: {steps:?}");
-        // The followers of the file see no change.
+        // A shipper that follows the file sees no change.
         assert_eq!((fs::metadata(&path).expect("a file").ino(), whole_lines(&path)), (inode, before));
         installation.assert_lines_delivered_once([(&installation.contoso, FEED)]);
     }
 }
 
 #[test]
-fn the_folder_of_a_file_is_synced_by_each_pass_that_opens_it() {
+fn syncs_the_folder_of_each_file_that_a_pass_opens() {
     let installation = Installation::new();
     installation.contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(5)));
     installation.run(&[]).assert_code(0);
     installation.contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(4)));
-    let (run, steps) = steps_of_a_pass(&installation);
+    let (run, steps) = run_and_record_steps(&installation);
     run.assert_code(0);
     for (place, _) in steps.iter().enumerate().filter(|(_, step)| *step == "Open") {
         let next = steps[place + 1..].iter().find(|step| *step != "Write" && *step != "Sync");
@@ -94,24 +93,21 @@ fn the_folder_of_a_file_is_synced_by_each_pass_that_opens_it() {
     }
 }
 
-/// The user id of files and folders below a folder, and itself.
+/// Returns a folder and every file below it, each with the user id of its owner.
 fn owners(folder: &Path) -> Vec<(PathBuf, u32)> {
-    let mut found = vec![(folder.to_owned(), fs::metadata(folder).expect("a folder").uid())];
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let more = if path.is_dir() { owners(&path) } else { Vec::new() };
-        let own = (path.clone(), entry.metadata().expect("a file").uid());
-        found.extend(if more.is_empty() { vec![own] } else { more });
+    let mut owned = vec![(folder.to_owned(), fs::metadata(folder).expect("a file or folder").uid())];
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        owned.extend(owners(&entry.expect("a readable folder").path()));
     }
-    found
+    owned
 }
 
 #[test]
-fn what_root_creates_belongs_to_the_owner_of_the_folder() {
+fn files_created_by_root_belong_to_the_owner_of_the_folder() {
     const SERVICE: u32 = 4_711;
     let installation = Installation::new().setting("log: { path: output/log/collector.log }");
     if fs::metadata(installation.path(".")).expect("a folder").uid() != 0 {
-        return; // only root can create files for others
+        return; // only root can change owners
     }
     installation.contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(5)));
     for name in ["state", "output", "output/log"] {
@@ -124,16 +120,15 @@ fn what_root_creates_belongs_to_the_owner_of_the_folder() {
             assert_eq!(owner, SERVICE, "{}", path.display());
         }
     }
-    // A file of root's that an earlier version left, or that was copied.
+    // Files of root, as an earlier version or a copy leaves them.
     let path = installation.path("output/AuditGeneral.json");
     chown(&path, Some(0), Some(0)).expect("root");
     chown(installation.path("state/journal"), Some(0), Some(0)).expect("root");
     for command in ["check", "status"] {
         let run = installation.run(&[command]);
-        let all = run.stdout.clone() + &run.stderr;
+        let all = run.to_string();
         for part in ["AuditGeneral.json", "state/journal", "chown 4711:4711", "as that user"] {
             assert!(all.contains(part), "{command}: no {part} in {run}");
         }
     }
-    fs::File::options().append(true).open(&path).and_then(|mut file| file.write_all(b"")).expect("a file");
 }

@@ -1,4 +1,4 @@
-//! Nothing lost, nothing twice: repeated records, several outputs, downtime, signals, kills, rotation.
+//! No record is lost or delivered twice, with repeated records, several outputs, downtimes, signals, kills and rotation.
 
 use std::{
     fs,
@@ -19,22 +19,23 @@ use crate::support::{
 
 const FEED: &str = "Audit.General";
 
-fn some_records(count: u64) -> Vec<String> {
+/// Returns records of contoso with different Ids.
+fn make_records(count: u64) -> Vec<String> {
     (0..count).map(|seed| record(FEED, CONTOSO, hours_ago(5), seed)).collect()
 }
 
-fn add(installation: &Installation, records: &[String]) -> simulator::Blob {
+fn add_blob(installation: &Installation, records: &[String]) -> simulator::Blob {
     installation.contoso.add_blob(FEED, NewBlob::texts(records).created(hours_ago(2)))
 }
 
 #[test]
-fn records_that_microsoft_repeats_are_delivered_once() {
+fn delivers_repeated_records_once() {
     let installation = Installation::new();
-    let records = some_records(6);
-    add(&installation, &[&records[..3], &records[..2]].concat());
-    add(&installation, &[records[1].clone(), reordered(&records[2]), records[3].clone()]);
+    let records = make_records(6);
+    add_blob(&installation, &[&records[..3], &records[..2]].concat());
+    add_blob(&installation, &[records[1].clone(), reordered(&records[2]), records[3].clone()]);
     installation.run(&[]).assert_code(0).assert_line_with(&["Blobs successful: 2 |", "Logs saved: 4"]);
-    add(&installation, &[reordered(&records[0]), records[4].clone(), records[5].clone()]);
+    add_blob(&installation, &[reordered(&records[0]), records[4].clone(), records[5].clone()]);
     let run = installation.run(&["-v"]);
     run.assert_code(0).assert_line_with(&["Blobs successful: 1 |", "Logs saved: 2"]).assert_line(
         "[DEBUG] Records of contoso Audit.General: 2 saved, 1 repeated and dropped, 0 filtered out",
@@ -44,9 +45,9 @@ fn records_that_microsoft_repeats_are_delivered_once() {
 }
 
 #[test]
-fn records_without_an_id_are_always_delivered() {
+fn delivers_every_record_without_an_id() {
     let installation = Installation::new();
-    let nameless = [
+    let without_id = [
         r#"{"Operation":"x"}"#,
         r#"{"Operation":"x"}"#,
         r#"{"Id":"","Operation":"x"}"#,
@@ -54,35 +55,35 @@ fn records_without_an_id_are_always_delivered() {
         r#"{"Id":null}"#,
     ];
     for _ in 0..2 {
-        installation.contoso.add_blob(FEED, NewBlob::texts(nameless).created(hours_ago(2)));
+        installation.contoso.add_blob(FEED, NewBlob::texts(without_id).created(hours_ago(2)));
         installation.run(&[]).assert_code(0);
     }
     installation.assert_lines_delivered_once([(&installation.contoso, FEED)]);
 }
 
 #[test]
-fn repeated_records_are_delivered_again_if_that_is_asked_for() {
+fn delivers_repeated_records_again_if_dedup_hours_is_zero() {
     let installation = Installation::new().collect("dedupHours: 0");
-    let records = some_records(2);
-    add(&installation, &records);
-    add(&installation, &records);
+    let records = make_records(2);
+    add_blob(&installation, &records);
+    add_blob(&installation, &records);
     installation.run(&[]).assert_code(0).assert_line_with(&["Logs saved: 4"]);
     assert!(!installation.path("state/record_ids").exists());
 }
 
-/// The configuration with standard output beside the files.
-fn with_stdout(installation: &Installation) -> String {
+/// Returns the path of a configuration with standard output as a second output.
+fn config_with_stdout(installation: &Installation) -> String {
     let path = installation.path("two-outputs.yaml");
     fs::write(&path, installation.config() + "  stdout:\n    enabled: true\n").expect("a file");
     path.to_str().expect("text").to_owned()
 }
 
 #[test]
-fn an_output_that_fails_is_served_later_and_the_other_one_sees_nothing_again() {
+fn a_failed_output_gets_its_records_later_and_the_other_one_no_duplicates() {
     let installation = Installation::new();
-    let config = with_stdout(&installation);
-    let records = some_records(5);
-    add(&installation, &records[..3]);
+    let config = config_with_stdout(&installation);
+    let records = make_records(5);
+    add_blob(&installation, &records[..3]);
 
     let mut closed = installation.command(&["-c", &config]);
     let mut child = closed.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program");
@@ -95,8 +96,8 @@ fn an_output_that_fails_is_served_later_and_the_other_one_sees_nothing_again() {
     assert_eq!(installation.known_blobs(), [""; 0], "a blob is known when every output has it");
     let files = installation.output();
 
-    // One record comes again in another blob before standard output has had it.
-    add(&installation, &[records[0].clone(), records[3].clone(), records[4].clone()]);
+    // Another blob repeats a record that standard output does not have yet.
+    add_blob(&installation, &[records[0].clone(), records[3].clone(), records[4].clone()]);
     let run = installation.run_bare(&["-c", &config]);
     run.assert_code(0).assert_line_with(&["Blobs successful: 2 |"]);
     let mut ids: Vec<_> = run.stdout.lines().map(|line| simulator::id_of(line).expect("an Id")).collect();
@@ -107,20 +108,20 @@ fn an_output_that_fails_is_served_later_and_the_other_one_sees_nothing_again() {
     assert_eq!(installation.known_blobs().len(), 2);
 }
 
-/// Rewrites what the state says of how far the feeds are listed.
+/// Sets the time until which every feed is listed, in the state.
 fn set_listed_until(installation: &Installation, time: Timestamp) {
     let path = installation.path("state/progress");
     let text = fs::read_to_string(&path).expect("a file");
     let lines = text.lines().map(|line| {
         let Some((before, rest)) = line.split_once("\"listedUntil\":\"") else { return line.to_owned() };
-        let (_, after) = rest.split_once('"').expect("the end of a text");
+        let (_, after) = rest.split_once('"').expect("the end of a JSON string");
         format!("{before}\"listedUntil\":\"{time}\"{after}")
     });
     fs::write(&path, lines.collect::<Vec<_>>().join("\n") + "\n").expect("a file");
 }
 
 #[test]
-fn downtime_is_caught_up() {
+fn catches_up_after_a_downtime() {
     let installation = Installation::new();
     installation.run(&[]).assert_code(0);
     set_listed_until(&installation, hours_ago(100));
@@ -133,11 +134,11 @@ fn downtime_is_caught_up() {
     installation.simulator.forget_requests();
     installation.run(&[]).assert_code(0);
     let listings = installation.simulator.count(Operation::ListContent);
-    assert!(listings <= 10, "then only the last day is listed, in {listings} requests");
+    assert!(listings <= 10, "the next pass lists only the last day, but made {listings} requests");
 }
 
 #[test]
-fn downtime_beyond_what_the_api_remembers_is_told() {
+fn reports_content_lost_in_a_downtime_of_more_than_seven_days() {
     let installation = Installation::new();
     installation.run(&[]).assert_code(0);
     set_listed_until(&installation, hours_ago(9 * 24));
@@ -149,7 +150,7 @@ fn downtime_beyond_what_the_api_remembers_is_told() {
 }
 
 #[test]
-fn a_blob_that_appears_late_is_found() {
+fn collects_a_blob_that_is_listed_late() {
     let installation = Installation::new();
     installation.run(&[]).assert_code(0);
     installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(22)));
@@ -158,7 +159,7 @@ fn a_blob_that_appears_late_is_found() {
 }
 
 #[test]
-fn only_future_events_takes_nothing_from_before_the_first_pass() {
+fn only_future_events_skips_blobs_from_before_the_first_pass() {
     let installation = Installation::new();
     let config = format!("only_future_events: true\n{}", installation.config());
     fs::write(installation.path("future.yaml"), config).expect("a file");
@@ -166,7 +167,7 @@ fn only_future_events_takes_nothing_from_before_the_first_pass() {
     for _ in 0..2 {
         installation.run_bare(&["-c", "future.yaml"]).assert_code(0).assert_line("[WARN] No new blobs found");
     }
-    // As if the first pass had been hours ago.
+    // Moves the first pass three hours into the past.
     let path = installation.path("state/progress");
     let text = fs::read_to_string(&path).expect("a file");
     let hour = |time: Timestamp| time.strftime("%Y-%m-%dT%H").to_string();
@@ -179,7 +180,7 @@ fn only_future_events_takes_nothing_from_before_the_first_pass() {
 }
 
 #[test]
-fn a_blob_that_never_parses_blocks_nothing_and_is_given_up_when_it_expires() {
+fn an_unreadable_blob_blocks_nothing_and_is_given_up_when_it_expires() {
     let installation = Installation::new().collect("hoursToCollect: 1");
     let contoso = &installation.contoso;
     let good = contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(10)));
@@ -188,14 +189,15 @@ fn a_blob_that_never_parses_blocks_nothing_and_is_given_up_when_it_expires() {
     let run = installation.run(&["--hours", "24"]);
     run.assert_code(1)
         .assert_line_with(&["[ERROR] Blob download failed for contoso audit.general", bad.content_id()]);
-    assert_eq!((good.served(), bad.served()), (1, 4), "each is tried a bounded number of times");
+    assert_eq!((good.served(), bad.served()), (1, 4), "requests for each blob");
 
-    // Long past what a pass looks back, it is still tried and reported. The other one expires, as the state has it.
+    // The unreadable blob is still fetched and reported, although it is older than the look-back window. The other one has
+    // expired according to the state.
     let path = installation.path("state/progress");
     let text = fs::read_to_string(&path).expect("a file");
-    let line = text.lines().find(|line| line.contains(expired.content_id())).expect("the blob waits");
+    let line = text.lines().find(|line| line.contains(expired.content_id())).expect("the pending blob");
     let (before, rest) = line.split_once("\"contentExpiration\":\"").expect("its expiration");
-    let (_, after) = rest.split_once('"').expect("the end of a text");
+    let (_, after) = rest.split_once('"').expect("the end of a JSON string");
     let changed = format!("{before}\"contentExpiration\":\"{}\"{after}", hours_ago(22));
     fs::write(&path, text.replace(line, &changed)).expect("a file");
     let run = installation.run(&[]);
@@ -209,15 +211,15 @@ fn a_blob_that_never_parses_blocks_nothing_and_is_given_up_when_it_expires() {
         .assert_line_with(&["Blobs found: 2 |", "Blobs failed: 1 |", "| Blobs gone: 1"]);
     assert_eq!((good.served(), bad.served(), expired.served()), (1, 8, 4));
 
-    // In the third pass that cannot read the blob, it is salvaged and done.
+    // The third pass salvages the blob, and it is complete.
     let run = installation.run(&[]);
     run.assert_code(0).assert_line_with(&["[ERROR] Blob", bad.content_id(), "quarantine"]);
-    assert!(!run.stderr.contains(expired.content_id()), "it is reported once: {run}");
+    assert!(!run.stderr.contains(expired.content_id()), "an expired blob is reported once: {run}");
     assert_eq!(expired.served(), 4);
 }
 
 #[test]
-fn a_blob_that_is_gone_is_requested_once() {
+fn requests_a_gone_blob_once() {
     let installation = Installation::new();
     let blob = installation.contoso.add_blob(FEED, NewBlob::records(1).created(hours_ago(2)));
     blob.vanish();
@@ -233,7 +235,7 @@ fn start(installation: &Installation) -> Child {
 }
 
 #[test]
-fn a_signal_ends_a_pass_in_order_even_when_requests_hang() {
+fn a_signal_ends_a_pass_cleanly_even_if_a_request_hangs() {
     in_parallel([(Signal::TERM, 143), (Signal::INT, 130)], |(name, code)| {
         let installation = Installation::new();
         let contoso = &installation.contoso;
@@ -242,7 +244,8 @@ fn a_signal_ends_a_pass_in_order_even_when_requests_hang() {
         let requests = Requests::to(Operation::FetchBlob).of_blob(hanging.content_id());
         installation.simulator.fault(requests.always(), Fault::stall(None));
         let child = start(&installation);
-        assert!(installation.simulator.wait_for(10, Operation::FetchBlob, WAIT_MAX));
+        let all_requested = installation.simulator.wait_for(10, Operation::FetchBlob, WAIT_MAX);
+        assert!(all_requested, "the pass requests all ten blobs");
         signal(&child, name);
         let run = Run::finish(child);
         run.assert_code(code).assert_line_with(&["Blobs successful: 9 |", "| Blobs left for later: 1"]);
@@ -256,7 +259,7 @@ fn a_signal_ends_a_pass_in_order_even_when_requests_hang() {
 }
 
 #[test]
-fn two_passes_at_once_deliver_everything_once() {
+fn two_concurrent_passes_deliver_each_record_once() {
     let installation = Installation::new();
     for round in 0..20 {
         installation.contoso.add_blobs(FEED, 5, 3, hours_ago(20)..hours_ago(2));
@@ -268,8 +271,8 @@ fn two_passes_at_once_deliver_everything_once() {
     }
 }
 
-/// Kills passes at random moments, rotates files and adds blobs in between, and then lets one finish.
-fn kill_loop(kills: u32, seed: u64) {
+/// Kills passes at random moments, with new blobs and rotated files between them, and then lets one finish.
+fn kill_at_random(kills: u32, seed: u64) {
     eprintln!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let installation = Installation::new();
@@ -280,8 +283,8 @@ fn kill_loop(kills: u32, seed: u64) {
             contoso.add_blobs(feed, random.usize(0..4), random.usize(1..30), hours_ago(20)..hours_ago(2));
         }
         if random.u8(..4) == 0 {
-            let nameless = [r#"{"Operation":"x"}"#, r#"{"Operation":"x"}"#];
-            contoso.add_blob(FEED, NewBlob::texts(nameless).created(hours_ago(3)));
+            let without_id = [r#"{"Operation":"x"}"#, r#"{"Operation":"x"}"#];
+            contoso.add_blob(FEED, NewBlob::texts(without_id).created(hours_ago(3)));
         }
         installation.simulator.set_latency(Duration::from_millis(random.u64(0..3)));
         let child = start(&installation);
@@ -303,22 +306,21 @@ fn kill_loop(kills: u32, seed: u64) {
 }
 
 #[test]
-fn fifty_random_kills_lose_nothing_and_double_nothing() {
-    kill_loop(50, fastrand::u64(..));
+fn fifty_random_kills_lose_and_duplicate_nothing() {
+    kill_at_random(50, fastrand::u64(..));
 }
 
-/// Run with `cargo test --release -- --ignored thousand`; takes some minutes.
 #[test]
 #[ignore = "takes minutes: cargo test --test tests -- --ignored a_thousand_random_kills"]
-fn a_thousand_random_kills_lose_nothing_and_double_nothing() {
+fn a_thousand_random_kills_lose_and_duplicate_nothing() {
     for _ in 0..20 {
-        kill_loop(50, fastrand::u64(..));
+        kill_at_random(50, fastrand::u64(..));
     }
 }
 
-/// A pass that is killed after it has written and before it has committed.
-fn killed_before_commit(installation: &Installation) {
-    // Of the steps on the disk, the first sync after the first record is written is an output's.
+/// Runs a pass that is killed after it has written records and before it has committed them.
+fn kill_before_commit(installation: &Installation) {
+    // The first step after records are written is the sync of the output file.
     for step in disk_steps() {
         installation.run_with_fault(&format!("{step}:kill-before"));
         let lines: usize = installation.output().values().map(Vec::len).sum();
@@ -330,10 +332,10 @@ fn killed_before_commit(installation: &Installation) {
 }
 
 #[test]
-fn a_file_renamed_after_a_kill_is_found_again() {
+fn finds_a_file_renamed_after_a_kill() {
     let installation = Installation::new();
-    add(&installation, &some_records(3));
-    killed_before_commit(&installation);
+    add_blob(&installation, &make_records(3));
+    kill_before_commit(&installation);
     let rotated = installation.path("output/AuditGeneral.json.1");
     fs::rename(installation.path("output/AuditGeneral.json"), &rotated).expect("a file");
     let before = whole_lines(&rotated);
@@ -345,12 +347,12 @@ fn a_file_renamed_after_a_kill_is_found_again() {
 }
 
 #[test]
-fn a_file_truncated_after_a_kill_loses_nothing_and_says_what_may_be_doubled() {
+fn a_file_truncated_after_a_kill_loses_nothing_and_warns_of_duplicates() {
     let installation = Installation::new();
-    add(&installation, &some_records(1));
+    add_blob(&installation, &make_records(1));
     installation.run(&[]).assert_code(0);
     let path = installation.path("output/AuditGeneral.json");
-    add(&installation, &some_records(4)[1..]);
+    add_blob(&installation, &make_records(4)[1..]);
     let known = installation.known_blobs();
     for step in disk_steps() {
         installation.run_with_fault(&format!("{step}:kill-before"));
@@ -372,7 +374,7 @@ fn a_file_truncated_after_a_kill_loses_nothing_and_says_what_may_be_doubled() {
 }
 
 #[test]
-fn what_a_killed_pass_listed_is_not_forgotten_however_long_ago() {
+fn fetches_the_blobs_that_a_killed_pass_listed() {
     let installation = Installation::new().collect("hoursToCollect: 1");
     let contoso = &installation.contoso;
     installation.run(&[]).assert_code(0);
@@ -381,7 +383,7 @@ fn what_a_killed_pass_listed_is_not_forgotten_however_long_ago() {
     let requests = Requests::to(Operation::FetchBlob).of_blob(blob.content_id());
     installation.simulator.fault(requests.always(), Fault::stall(None));
     let child = start(&installation);
-    assert!(installation.simulator.wait_for(1, Operation::FetchBlob, WAIT_MAX));
+    assert!(installation.simulator.wait_for(1, Operation::FetchBlob, WAIT_MAX), "the pass requests the blob");
     kill(child);
     installation.simulator.remove_faults();
     installation.run(&[]).assert_code(0);
@@ -389,7 +391,7 @@ fn what_a_killed_pass_listed_is_not_forgotten_however_long_ago() {
 }
 
 #[test]
-fn a_pass_that_looked_back_less_far_hides_nothing_from_the_next() {
+fn a_pass_with_a_shorter_look_back_window_hides_nothing_from_the_next() {
     let installation = Installation::new();
     let created = Timestamp::now() - (24 * 60 - 1).minutes();
     installation.contoso.add_blob(FEED, NewBlob::records(2).created(created));
@@ -400,17 +402,17 @@ fn a_pass_that_looked_back_less_far_hides_nothing_from_the_next() {
 }
 
 #[test]
-fn entries_of_a_listing_that_lack_a_field_or_are_no_entries_keep_nothing_else_from_being_collected() {
+fn collects_the_other_blobs_if_an_entry_lacks_a_field_or_is_not_an_object() {
     for entry in [r#"{"contentCreated":"2026-11-22T10:00:00Z"}"#, "null", "7", "{}"] {
         let installation = Installation::new().collect("retries: 0");
         installation.contoso.add_blobs(FEED, 3, 2, hours_ago(20)..hours_ago(2));
-        let odd = Fault::alter("an odd entry", move |_, answer| {
+        let unusual = Fault::alter("an unusual entry", move |_, answer| {
             let body = String::from_utf8_lossy(&answer.plain_body()).replacen('[', &format!("[{entry},"), 1);
             answer.with_body(body.replace(",]", "]"))
         });
         installation
             .simulator
-            .fault(Requests::to(Operation::ListContent).of_content_type(FEED).always(), odd);
+            .fault(Requests::to(Operation::ListContent).of_content_type(FEED).always(), unusual);
         installation
             .run(&[])
             .assert_code(1)
@@ -420,17 +422,17 @@ fn entries_of_a_listing_that_lack_a_field_or_are_no_entries_keep_nothing_else_fr
 }
 
 #[test]
-fn one_unreadable_entry_of_a_listing_keeps_nothing_else_from_being_collected() {
+fn an_unreadable_entry_fails_only_its_listing() {
     let installation = Installation::new().collect("retries: 0");
     let contoso = &installation.contoso;
     contoso.add_blobs(FEED, 3, 2, hours_ago(20)..hours_ago(2));
     contoso.add_blobs("DLP.All", 3, 2, hours_ago(20)..hours_ago(2));
-    let odd = Fault::alter("an empty entry", |_, answer| {
+    let unusual = Fault::alter("an empty entry", |_, answer| {
         let body = String::from_utf8_lossy(&answer.plain_body()).replacen('[', "[{},", 1);
         answer.with_body(body.replace(",]", "]"))
     });
     let listings = Requests::to(Operation::ListContent).of_content_type("DLP.All");
-    installation.simulator.fault(listings.always(), odd);
+    installation.simulator.fault(listings.always(), unusual);
     installation
         .run(&[])
         .assert_code(1)

@@ -1,12 +1,15 @@
-//! A failure stops what its request was about, and nothing else.
+//! The scope of a failure: it stops the blob, the feed, the tenant or the output of its request, and nothing else.
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
 use simulator::{ApiError, CONTENT_TYPES, Fault, NewBlob, Operation, PlantedFault, Requests, Tenant};
 
-use crate::support::{FABRIKAM, Installation, hours_ago};
+use crate::support::{
+    FABRIKAM, Installation, hours_ago,
+    process::{kill, wait_until},
+};
 
-/// The feed that fails; the other four must not notice.
+/// The feed that fails. The other four are collected.
 const FEED: &str = "Audit.Exchange";
 
 const OPERATIONS: [Operation; 4] = [
@@ -16,7 +19,7 @@ const OPERATIONS: [Operation; 4] = [
     Operation::FetchBlob,
 ];
 
-/// A tenant of its own for each error and each kind of request.
+/// An error of one kind of request, with its own tenant.
 struct Case {
     error: String,
     operation: Operation,
@@ -29,14 +32,15 @@ impl Case {
         format!("{} at {:?} ({})", self.error, self.operation, self.tenant.id())
     }
 
-    /// A failed list of subscriptions concerns the tenant, every other request one feed.
-    fn concerns(&self, content_type: &str) -> bool {
+    /// Returns whether the error stops this feed. A failed list of subscriptions stops all feeds of the tenant.
+    fn stops(&self, content_type: &str) -> bool {
         content_type == FEED || self.operation == Operation::ListSubscriptions
     }
 }
 
-/// Whether the API's words say that the request is done after all, or can be made again in another way.
-fn may_succeed(error: &str, operation: Operation) -> bool {
+/// Returns whether the error means that nothing is left to do for the request: the subscription is enabled already, or the
+/// blob is gone.
+fn is_no_failure(error: &str, operation: Operation) -> bool {
     matches!(
         (error, operation),
         ("AlreadyEnabled", Operation::StartSubscription)
@@ -45,11 +49,11 @@ fn may_succeed(error: &str, operation: Operation) -> bool {
 }
 
 #[test]
-fn each_error_of_each_request_stops_what_the_request_was_about_and_nothing_else() {
+fn each_error_stops_only_the_scope_of_its_request() {
     let mut installation = Installation::new();
     let mut faults: Vec<(String, Fault)> = ApiError::ALL
         .into_iter()
-        .filter(|error| *error != ApiError::Throttled) // which is about the tenant by nature, and has its own tests
+        .filter(|error| *error != ApiError::Throttled) // it concerns the tenant, and has its own tests
         .map(|error| (format!("{error:?}"), Fault::api_error(error)))
         .collect();
     faults.push(("401".to_owned(), Fault::unauthorized()));
@@ -91,35 +95,39 @@ fn each_error_of_each_request_stops_what_the_request_was_about_and_nothing_else(
     };
     for case in &cases {
         let (name, id) = (case.name(), case.tenant.id());
-        assert!(case.fault.fired() > 0, "{name}: the fault was not met");
+        assert!(case.fault.fired() > 0, "{name}: no request got the error");
         for content_type in CONTENT_TYPES {
             let error = last_error(&id, content_type);
             let is_delivered = case.tenant.ids(content_type).is_subset(&delivered);
-            if !case.concerns(content_type) {
+            if !case.stops(content_type) {
                 assert!(is_delivered, "{name}: {content_type} is not delivered: {error:?}");
                 assert_eq!(error, None, "{name}: {content_type} has an error");
-            } else if !may_succeed(&case.error, case.operation) {
+            } else if !is_no_failure(&case.error, case.operation) {
                 assert!(!is_delivered, "{name}: {content_type} is delivered");
                 let error = error.unwrap_or_else(|| panic!("{name}: no last error for {content_type}"));
                 let line = run.log().into_iter().find(|line| {
                     line.starts_with("[ERROR]") && line.contains(&*id) && line.contains(error.trim_end())
                 });
-                assert!(line.is_some(), "{name}: no line of the log has the cause {error:?}");
+                assert!(line.is_some(), "{name}: no line of the log contains the cause {error:?}");
             }
         }
     }
     installation.simulator.remove_faults();
     installation.run(&[]);
     let delivered: BTreeSet<String> = installation.delivered_ids().into_keys().collect();
-    for case in cases.iter().filter(|case| !may_succeed(&case.error, case.operation)) {
+    for case in cases.iter().filter(|case| !is_no_failure(&case.error, case.operation)) {
         for content_type in CONTENT_TYPES {
-            assert!(case.tenant.ids(content_type).is_subset(&delivered), "{}: afterwards", case.name());
+            assert!(
+                case.tenant.ids(content_type).is_subset(&delivered),
+                "{}: {content_type} is not delivered by the next pass",
+                case.name()
+            );
         }
     }
 }
 
 #[test]
-fn a_missing_permission_for_dlp_stops_dlp_alone() {
+fn keeps_collecting_if_one_feed_lacks_permission() {
     let installation = Installation::new();
     let tenant = &installation.contoso;
     for content_type in CONTENT_TYPES {
@@ -146,7 +154,7 @@ fn a_missing_permission_for_dlp_stops_dlp_alone() {
 }
 
 #[test]
-fn listings_that_are_refused_with_401_leave_no_feed_without_a_cause() {
+fn reports_the_cause_for_each_feed_whose_listing_gets_401() {
     for _ in 0..5 {
         let installation = Installation::new().collect("maxThreads: 5");
         for content_type in CONTENT_TYPES {
@@ -167,7 +175,7 @@ fn listings_that_are_refused_with_401_leave_no_feed_without_a_cause() {
 }
 
 #[test]
-fn blobs_that_are_refused_with_401_end_their_feed_after_a_few() {
+fn stops_a_feed_after_a_few_blobs_get_401() {
     let installation = Installation::new().collect("maxThreads: 1");
     installation.contoso.add_blobs(FEED, 50, 1, hours_ago(20)..hours_ago(1));
     installation.contoso.add_blobs("Audit.General", 50, 1, hours_ago(20)..hours_ago(1));
@@ -181,10 +189,10 @@ fn blobs_that_are_refused_with_401_end_their_feed_after_a_few() {
 }
 
 #[test]
-fn a_subscription_is_started_at_most_once_in_15_minutes() {
+fn starts_a_subscription_at_most_once_in_15_minutes() {
     let installation = Installation::new();
     installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(2)));
-    // A start that is answered as enabled, and a feed that stays disabled all the same.
+    // The start succeeds, and the feed stays disabled all the same.
     installation.simulator.fault(Requests::to(Operation::ListSubscriptions).always(), Fault::json(200, "[]"));
     installation.simulator.fault(
         Requests::to(Operation::ListContent).of_content_type(FEED).always(),
@@ -201,40 +209,23 @@ fn a_subscription_is_started_at_most_once_in_15_minutes() {
         ]);
     }
     assert_eq!(installation.simulator.count(Operation::StartSubscription), 1);
-    // Sixteen minutes later, by Microsoft's clock.
+    // Sixteen minutes later by Microsoft's clock.
     installation.simulator.set_clock_skew(jiff::SignedDuration::from_mins(16));
     installation.run_bare(&["-c", "one-feed.yaml"]).assert_code(1);
     assert_eq!(installation.simulator.count(Operation::StartSubscription), 2);
 }
 
 #[test]
-fn a_start_is_remembered_by_a_pass_that_is_killed() {
+fn remembers_subscription_starts_of_a_killed_pass() {
     let installation = Installation::new();
-    installation.simulator.fault(
-        Requests::to(Operation::ListContent).always(),
-        Fault::stall(None), // the pass is killed while it lists
-    );
-    let config = installation.config_file();
-    let mut child = installation
-        .command(&["-c", config.to_str().expect("a path of text")])
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("the program");
-    assert!(
-        installation.simulator.wait_for(5, Operation::ListContent, Duration::from_secs(60)),
-        "the pass lists its feeds within a minute"
-    );
+    // The pass is killed while it lists.
+    installation.simulator.fault(Requests::to(Operation::ListContent).always(), Fault::stall(None));
+    let child = installation.pass().spawn().expect("the program starts");
     let journal = installation.path("state/journal");
-    let is_remembered = || fs::read_to_string(&journal).is_ok_and(|text| text.matches("tarted").count() == 5);
-    for _ in 0..600 {
-        if is_remembered() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert!(is_remembered(), "the starts are in the journal within a minute");
-    child.kill().expect("a running program");
-    child.wait().expect("a child");
+    wait_until("the journal contains the five starts", || {
+        fs::read_to_string(&journal).is_ok_and(|text| text.matches("tarted").count() == 5)
+    });
+    kill(child);
     installation.simulator.remove_faults();
     for content_type in CONTENT_TYPES {
         installation.contoso.set_subscription(content_type, None);
@@ -244,40 +235,42 @@ fn a_start_is_remembered_by_a_pass_that_is_killed() {
 }
 
 #[test]
-fn many_blobs_that_fail_for_one_reason_are_five_lines_and_a_count() {
+fn logs_five_lines_and_a_count_if_many_blobs_fail_for_one_reason() {
     let installation = Installation::new().collect("retries: 1");
     installation.contoso.add_blobs(FEED, 300, 1, hours_ago(20)..hours_ago(1));
     installation.simulator.fault(Requests::to(Operation::FetchBlob).always(), Fault::status(503));
     let run = installation.run(&[]);
     run.assert_code(1);
-    let lines = |phrase: &str| run.log().iter().filter(|line| line.contains(phrase)).count();
-    assert_eq!(lines("[ERROR] Blob download failed for contoso audit.exchange blob"), 5, "{run}");
-    assert_eq!(lines("[WARN] Retrying blob download for contoso audit.exchange"), 6, "{run}");
+    let count_lines = |phrase: &str| run.log().iter().filter(|line| line.contains(phrase)).count();
+    assert_eq!(count_lines("[ERROR] Blob download failed for contoso audit.exchange blob"), 5, "{run}");
+    assert_eq!(count_lines("[WARN] Retrying blob download for contoso audit.exchange"), 6, "{run}");
     run.assert_line("[ERROR] Blob download failed for contoso audit.exchange: … and 295 more: HTTP 503");
     run.assert_line("[WARN] Retrying blob download for contoso audit.exchange: … and 295 more: HTTP 503");
 }
 
 #[test]
-fn a_feed_that_had_content_and_has_none_for_a_day_is_reported_once() {
+fn reports_a_feed_once_if_it_has_had_no_content_for_a_day() {
     let installation = Installation::new();
     installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(3)));
     let first = installation.run(&[]);
     assert!(!first.assert_code(0).stderr.contains("No content for"), "{first}");
     installation.simulator.set_clock_skew(jiff::SignedDuration::from_hours(25));
-    let quiet = installation.run(&[]);
-    quiet.assert_code(0).assert_line_with(&["[WARN] No content for contoso audit.exchange since"]);
+    installation
+        .run(&[])
+        .assert_code(0)
+        .assert_line_with(&["[WARN] No content for contoso audit.exchange since"]);
     let next = installation.run(&[]);
     assert!(!next.assert_code(0).stderr.contains("No content for"), "{next}");
 }
 
 #[test]
-fn a_body_that_drips_is_cut_and_holds_up_nothing_else() {
+fn gives_up_a_dripping_body_and_collects_the_rest() {
     let installation = Installation::new().collect("retries: 0").collect("requestTimeout: 2s");
     installation.contoso.add_blobs(FEED, 3, 100, hours_ago(20)..hours_ago(1));
     let slow = installation.contoso.blobs(FEED).remove(1);
     installation.simulator.fault(
         Requests::to(Operation::FetchBlob).of_blob(slow.content_id()).times(1),
-        Fault::drip(300, Duration::from_millis(400)), // its headers are as many bytes
+        Fault::drip(300, Duration::from_millis(400)), // 750 bytes a second, with headers of about 300 bytes
     );
     installation.run(&[]).assert_code(1).assert_line_with(&[
         "[ERROR] Blob download failed for contoso audit.exchange blob",
@@ -290,7 +283,7 @@ fn a_body_that_drips_is_cut_and_holds_up_nothing_else() {
 }
 
 #[test]
-fn a_pass_ends_an_interval_after_everything_but_stragglers_is_done() {
+fn ends_a_pass_an_interval_after_everything_but_stragglers_is_done() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     let installation = installation.setting("interval: 2s").collect("retries: 0");
     installation.contoso.add_blobs(FEED, 3, 5, hours_ago(20)..hours_ago(1));
@@ -299,7 +292,7 @@ fn a_pass_ends_an_interval_after_everything_but_stragglers_is_done() {
     let slow = installation.contoso.blobs(FEED).remove(1);
     installation.simulator.fault(
         Requests::to(Operation::FetchBlob).of_blob(slow.content_id()).times(1),
-        Fault::stall(None), // for longer than requestTimeout, which is a minute
+        Fault::stall(None), // longer than requestTimeout, which is a minute
     );
     installation.simulator.fault(
         Requests::to(Operation::ListContent).of_tenant(FABRIKAM).of_content_type("Audit.General").times(1),
@@ -320,7 +313,7 @@ fn a_pass_ends_an_interval_after_everything_but_stragglers_is_done() {
 }
 
 #[test]
-fn a_tenant_that_is_throttled_for_long_does_not_keep_the_lock() {
+fn a_tenant_throttled_for_long_does_not_hold_the_lock() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     let installation = installation.setting("interval: 2s");
     installation.contoso.add_blobs(FEED, 3, 5, hours_ago(20)..hours_ago(1));

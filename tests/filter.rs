@@ -1,4 +1,4 @@
-//! Only the records that `collect.filter` wants are delivered; the others are counted, and their blobs are known.
+//! `collect.filter`: matching records are delivered, the others are counted, and the blobs of both are known.
 
 use std::fs;
 
@@ -6,19 +6,19 @@ use simulator::NewBlob;
 
 use crate::support::{Installation, hours_ago};
 
-/// A record with an Id of its own and these fields.
+/// Returns a record with these fields, and an Id made from the number.
 fn record(number: u32, fields: &str) -> String {
     format!(r#"{{"Id":"00000000-0000-4000-8000-{number:012}",{fields}}}"#)
 }
 
-/// The numbers of the records that were delivered, in order.
-fn delivered(installation: &Installation) -> Vec<u32> {
+/// Returns the numbers of the delivered records, in order.
+fn delivered_numbers(installation: &Installation) -> Vec<u32> {
     let number = |id: String| id.rsplit('-').next().and_then(|digits| digits.parse().ok()).expect("a number");
     installation.delivered_ids().into_keys().map(number).collect()
 }
 
 #[test]
-fn only_what_the_filter_wants_is_delivered_and_the_rest_is_counted() {
+fn delivers_records_that_match_the_filter_and_counts_the_others() {
     let installation = Installation::new()
         .collect("filter:")
         .collect("  Audit.Exchange: { Operation: [ \"Send*\", 7 ], Item.Folders.Path: \"!*Junk*\" }")
@@ -48,19 +48,23 @@ fn only_what_the_filter_wants_is_delivered_and_the_rest_is_counted() {
         .assert_line(
             "[DEBUG] Records of contoso Audit.General: 0 saved, 0 repeated and dropped, 1 filtered out",
         );
-    assert_eq!(delivered(&installation), [1, 4, 7]);
+    assert_eq!(delivered_numbers(&installation), [1, 4, 7]);
     let metrics = fs::read_to_string(installation.path("metrics.prom")).expect("a file");
     let filtered = "records_filtered{tenant=\"contoso\",content_type=\"Audit.Exchange\"} 3\n";
     assert!(metrics.contains(filtered), "{metrics}");
-    assert_eq!(installation.known_blobs().len(), 3, "a blob is known even if none of its records was wanted");
+    assert_eq!(
+        installation.known_blobs().len(),
+        3,
+        "a blob is known even if the filter drops all of its records"
+    );
     installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
-    assert_eq!(delivered(&installation), [1, 4, 7]);
+    assert_eq!(delivered_numbers(&installation), [1, 4, 7]);
 }
 
 #[test]
-fn what_is_retrieved_to_standard_output_is_filtered_too() {
+fn filters_records_printed_to_standard_output() {
     let installation = Installation::new().collect("filter: { DLP.All: { Severity: High } }");
-    installation.contoso.subscribe("DLP.All"); // a look with --stdout starts no subscription
+    installation.contoso.subscribe("DLP.All"); // a pass with --stdout starts no subscription
     let records = [record(1, r#""Severity":"Low""#), record(2, r#""Severity":"High""#)];
     installation.contoso.add_blob("DLP.All", NewBlob::texts(&records).created(hours_ago(2)));
     let run = installation.run(&["--stdout"]);

@@ -17,7 +17,7 @@ use std::{
 use simulator::{Fault, NewBlob, Operation, Requests};
 
 use crate::{
-    rotation::{rotate_in_a_batch, start},
+    rotation::{change_during_a_batch, start},
     support::{
         Installation, Run, hours_ago,
         process::{output_of, wait_until},
@@ -191,7 +191,7 @@ fn logrotate_within_a_batch_loses_nothing() {
     let repeating = BY_COMPRESSING.iter().chain(&["copytruncate"]).map(|options| (*options, 2));
     for (options, most) in BY_RENAMING.map(|options| (options, 1)).into_iter().chain(repeating) {
         for (installation, run) in
-            rotate_in_a_batch("audit.json", |installation, _| rotate(installation, options))
+            change_during_a_batch("audit.json", |installation, _| rotate(installation, options))
         {
             assert!(
                 run.code == Some(0) || options == "copytruncate" && run.code == Some(1),

@@ -1,4 +1,4 @@
-//! The lines that people's alerts match, to the letter.
+//! The fixed lines of the log, which alerts match, and where the log is written.
 
 use std::{fs, os::unix::fs::MetadataExt, process::Stdio};
 
@@ -17,7 +17,7 @@ fn one_blob() -> Installation {
 }
 
 #[test]
-fn a_first_pass_says_what_it_does() {
+fn a_first_pass_logs_logins_subscriptions_and_totals() {
     let installation = one_blob();
     installation.contoso.subscribe("DLP.All");
     let run = installation.run(&[]);
@@ -46,7 +46,7 @@ fn each_line_begins_with_the_time_in_utc_and_the_level() {
 }
 
 #[test]
-fn a_pass_without_anything_new_says_so() {
+fn a_pass_without_new_blobs_logs_a_warning() {
     let installation = Installation::new();
     installation
         .run(&[])
@@ -56,18 +56,22 @@ fn a_pass_without_anything_new_says_so() {
 }
 
 #[test]
-fn a_login_that_fails_says_whose_and_why_and_what_to_do() {
+fn a_failed_login_logs_tenant_cause_and_hint() {
     let installation = one_blob();
     installation.contoso.settings(|settings| settings.login_error = Some(LoginError::ExpiredSecret));
     installation.run(&[]).assert_code(77).assert_line_with(&[
         "[ERROR] Authentication failed for contoso: AADSTS7000222 the client secret has expired; create a new one under \
          Certificates & secrets",
     ]);
-    assert_eq!(installation.simulator.count(Operation::Login), 1, "a wrong secret is not tried again");
+    assert_eq!(
+        installation.simulator.count(Operation::Login),
+        1,
+        "a login with a wrong secret is not retried"
+    );
 }
 
 #[test]
-fn a_subscription_that_fails_says_whose_and_why_and_what_to_do() {
+fn a_failed_subscription_logs_tenant_cause_and_hint() {
     let installation = one_blob();
     installation.simulator.fault(
         Requests::to(Operation::StartSubscription).always(),
@@ -82,7 +86,7 @@ fn a_subscription_that_fails_says_whose_and_why_and_what_to_do() {
 }
 
 #[test]
-fn with_debug_each_feeds_balance_is_told() {
+fn verbose_logs_the_balance_of_each_feed() {
     let installation = one_blob();
     let expected = "[DEBUG] Balance of contoso Audit.General: 1 listed = 0 known + 1 delivered + 0 failed + 0 gone + \
                     0 left for later";
@@ -95,19 +99,19 @@ fn with_debug_each_feeds_balance_is_told() {
 }
 
 #[test]
-fn a_pass_longer_than_its_interval_says_so() {
+fn warns_if_a_pass_takes_longer_than_its_interval() {
     let installation = one_blob();
     installation.simulator.set_latency(std::time::Duration::from_millis(300));
     let config = format!("interval: 1s\n{}", installation.config());
-    fs::write(installation.path("often.yaml"), config).expect("a file");
-    let run = installation.run_bare(&["-c", "often.yaml"]);
+    fs::write(installation.path("each-second.yaml"), config).expect("a file");
+    let run = installation.run_bare(&["-c", "each-second.yaml"]);
     run.assert_code(0).assert_line_with(&["[WARN] The pass took", "longer than its interval of 1 s"]);
     let run = installation.run(&[]);
     assert!(!run.stderr.contains("longer than its interval"), "{run}");
 }
 
 #[test]
-fn quiet_leaves_errors_only() {
+fn quiet_logs_only_errors() {
     let installation = one_blob();
     assert_eq!(installation.run(&["--quiet"]).assert_code(0).stderr, "");
     assert_eq!(installation.run(&["-q"]).assert_code(0).stderr, "");
@@ -118,7 +122,7 @@ fn quiet_leaves_errors_only() {
 }
 
 #[test]
-fn the_log_goes_to_a_file_if_it_is_told_to() {
+fn writes_the_log_to_the_configured_file() {
     let installation = one_blob();
     let path = installation.path("collector.log");
     let config = format!("{}log:\n  path: {}\n  debug: true\n", installation.config(), path.display());
@@ -133,7 +137,7 @@ fn the_log_goes_to_a_file_if_it_is_told_to() {
 }
 
 #[test]
-fn a_log_file_that_cannot_be_written_is_an_error() {
+fn fails_if_the_log_file_cannot_be_written() {
     let installation = one_blob();
     let config = format!("{}log:\n  path: /nowhere/at/all.log\n", installation.config());
     fs::write(installation.path("logging.yaml"), config).expect("a file");
@@ -143,7 +147,7 @@ fn a_log_file_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-fn under_journald_the_priority_stands_where_the_time_was() {
+fn writes_a_priority_instead_of_the_time_under_journald() {
     let installation = one_blob();
     let path = installation.path("journal");
     let journal = fs::File::create(&path).expect("a file");
@@ -151,10 +155,8 @@ fn under_journald_the_priority_stands_where_the_time_was() {
         let metadata = journal.metadata().expect("a file");
         format!("{}:{}", metadata.dev(), metadata.ino())
     };
-    let config = installation.config_file();
-    let mut command = installation.command(&["--config", config.to_str().expect("text")]);
-    command.env("JOURNAL_STREAM", stream).stderr(Stdio::from(journal));
-    assert!(command.status().expect("a program").success());
+    let mut pass = installation.pass();
+    Run::of(pass.env("JOURNAL_STREAM", stream).stderr(Stdio::from(journal))).assert_code(0);
     let lines = whole_lines(&path);
     assert!(
         lines.contains(&"<6>[INFO] Done! Blobs found: 1 | Blobs successful: 1 | Logs saved: 3".to_owned()),
@@ -162,13 +164,12 @@ fn under_journald_the_priority_stands_where_the_time_was() {
     );
     assert!(lines.iter().all(|line| line.starts_with('<')), "{lines:?}");
 
-    let mut command = installation.command(&["--config", config.to_str().expect("text")]);
-    let run = Run::of(command.env("JOURNAL_STREAM", "1:2"));
-    run.assert_line("[WARN] No new blobs found");
+    // The variable names another stream, so standard error is not the journal.
+    Run::of(installation.pass().env("JOURNAL_STREAM", "1:2")).assert_line("[WARN] No new blobs found");
 }
 
 #[test]
-fn nothing_of_a_record_or_a_token_reaches_the_log() {
+fn logs_no_part_of_a_record_or_token() {
     let installation = one_blob();
     let body = r#"[{"Id":"00000000-0000-4000-8000-000000000001","password":hunter2}]"#;
     installation.contoso.add_blob("DLP.All", NewBlob::body(body).created(hours_ago(2)));

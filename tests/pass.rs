@@ -1,4 +1,4 @@
-//! A pass: everything that is new is delivered, completely and once, and nothing else happens.
+//! A pass without failures: it delivers each new record once.
 
 use std::{fs, time::Duration};
 
@@ -6,7 +6,7 @@ use simulator::{ApiError, CONTENT_TYPES, Fault, NewBlob, Operation, Requests};
 
 use crate::support::{Installation, hours_ago, mode};
 
-/// Blobs over the last day in all five feeds, on several pages each.
+/// Contoso with blobs of the last day in all five feeds, on several pages each.
 fn five_feeds() -> Installation {
     let installation = Installation::new();
     installation.contoso.settings(|settings| settings.page_size = 4);
@@ -21,7 +21,7 @@ fn all_feeds(installation: &Installation) -> Vec<(&simulator::Tenant, &'static s
 }
 
 #[test]
-fn five_feeds_on_several_pages_are_delivered_completely_and_once() {
+fn delivers_five_feeds_on_several_pages_once() {
     let installation = five_feeds();
     let run = installation.run(&[]);
     run.assert_code(0).assert_line("[INFO] Done! Blobs found: 75 | Blobs successful: 75 | Logs saved: 750");
@@ -44,7 +44,7 @@ fn five_feeds_on_several_pages_are_delivered_completely_and_once() {
 }
 
 #[test]
-fn a_second_pass_adds_nothing_and_a_third_only_what_is_new() {
+fn later_passes_deliver_only_what_is_new() {
     let installation = five_feeds();
     installation.run(&[]).assert_code(0);
     let before = installation.output();
@@ -65,7 +65,7 @@ fn a_second_pass_adds_nothing_and_a_third_only_what_is_new() {
 }
 
 #[test]
-fn two_thousand_blobs_are_delivered_exactly_as_served() {
+fn delivers_two_thousand_blobs_as_served() {
     let installation = Installation::new();
     let contoso = &installation.contoso;
     for content_type in CONTENT_TYPES {
@@ -83,7 +83,7 @@ fn two_thousand_blobs_are_delivered_exactly_as_served() {
 }
 
 #[test]
-fn all_feeds_go_into_one_file_if_they_are_not_separated() {
+fn writes_all_feeds_into_one_file_if_they_are_not_separated() {
     let installation = five_feeds();
     let config = installation.config().replace("separateByContentType: true", "separateByContentType: false");
     let path = installation.path("one.yaml");
@@ -94,7 +94,7 @@ fn all_feeds_go_into_one_file_if_they_are_not_separated() {
 }
 
 #[test]
-fn odd_records_keep_their_text_to_the_letter() {
+fn keeps_the_text_of_unusual_records_unchanged() {
     let installation = Installation::new();
     let records = [
         r#"{"Id":"00000000-0000-4000-8000-000000000001","a":1,"a":2,"A":3}"#.to_owned(),
@@ -117,7 +117,7 @@ fn odd_records_keep_their_text_to_the_letter() {
 }
 
 #[test]
-fn only_what_is_missing_is_subscribed_whatever_the_letter_case() {
+fn starts_missing_subscriptions_and_ignores_letter_case() {
     let installation = Installation::new();
     installation.contoso.subscribe("audit.sharepoint");
     installation.contoso.set_subscription("DLP.All", Some(simulator::Subscription::WithoutStatus));
@@ -134,7 +134,7 @@ fn only_what_is_missing_is_subscribed_whatever_the_letter_case() {
 }
 
 #[test]
-fn the_oldest_blobs_are_fetched_first() {
+fn fetches_the_oldest_blobs_first() {
     let installation = Installation::new().collect("maxThreads: 1");
     let contoso = &installation.contoso;
     contoso.settings(|settings| settings.page_size = 100);
@@ -148,7 +148,7 @@ fn the_oldest_blobs_are_fetched_first() {
             let blobs = contoso.blobs("Audit.Exchange");
             let blob =
                 blobs.iter().find(|blob| seen.request.content_id.as_deref() == Some(blob.content_id()));
-            blob.expect("a blob of ours").created()
+            blob.expect("a blob of contoso").created()
         })
         .collect();
     assert_eq!(ages.len(), 30);
@@ -156,7 +156,7 @@ fn the_oldest_blobs_are_fetched_first() {
 }
 
 #[test]
-fn a_blob_that_is_listed_twice_is_fetched_once() {
+fn fetches_a_blob_once_if_it_is_listed_twice() {
     let installation = Installation::new();
     let contoso = &installation.contoso;
     contoso.settings(|settings| settings.page_size = 1);
@@ -171,7 +171,7 @@ fn a_blob_that_is_listed_twice_is_fetched_once() {
 }
 
 #[test]
-fn two_tenants_are_told_apart() {
+fn keeps_the_records_of_two_tenants_apart() {
     let (installation, fabrikam) = Installation::with_fabrikam();
     for tenant in [&installation.contoso, &fabrikam] {
         tenant.add_blob("Audit.General", NewBlob::records(5).created(hours_ago(2)).content_id("1$2$same"));
@@ -192,7 +192,7 @@ fn two_tenants_are_told_apart() {
 }
 
 #[test]
-fn a_pass_looks_back_as_far_as_it_is_told() {
+fn looks_back_as_far_as_configured() {
     let installation = Installation::new().collect("hoursToCollect: 6");
     let contoso = &installation.contoso;
     let early = contoso.add_blob("Audit.General", NewBlob::records(1).created(hours_ago(150)));
@@ -206,7 +206,7 @@ fn a_pass_looks_back_as_far_as_it_is_told() {
 }
 
 #[test]
-fn blobs_that_are_known_are_delivered_again_only_if_asked_for() {
+fn delivers_known_blobs_again_if_skip_known_logs_is_false() {
     let installation = Installation::new().collect("skipKnownLogs: false");
     installation.contoso.add_blob("Audit.General", NewBlob::records(2).created(hours_ago(2)));
     installation.run(&[]).assert_code(0);
@@ -215,7 +215,7 @@ fn blobs_that_are_known_are_delivered_again_only_if_asked_for() {
 }
 
 #[test]
-fn the_older_tools_known_blobs_are_taken_over() {
+fn skips_the_known_blobs_of_the_older_tool() {
     let installation = Installation::new();
     let contoso = &installation.contoso;
     let old = contoso.add_blob("Audit.General", NewBlob::records(2).created(hours_ago(2)));
@@ -229,7 +229,7 @@ fn the_older_tools_known_blobs_are_taken_over() {
 }
 
 #[test]
-fn state_is_for_its_owner_and_output_for_the_group() {
+fn creates_state_for_its_owner_and_output_for_its_group() {
     let installation = five_feeds();
     installation.run(&[]).assert_code(0);
     assert_eq!(mode(&installation.path("state/known_blobs")), 0o600);
@@ -237,7 +237,7 @@ fn state_is_for_its_owner_and_output_for_the_group() {
 }
 
 #[test]
-fn a_pass_holds_no_more_than_it_may_and_still_delivers_everything() {
+fn delivers_everything_with_little_memory() {
     let installation = Installation::new().collect("maxMemory: 64K\n  cacheSize: 10");
     for content_type in CONTENT_TYPES {
         installation.contoso.add_blobs(content_type, 10, 20, hours_ago(20)..hours_ago(2));
@@ -247,7 +247,7 @@ fn a_pass_holds_no_more_than_it_may_and_still_delivers_everything() {
 }
 
 #[test]
-fn plain_and_compressed_answers_read_the_same() {
+fn reads_plain_and_compressed_responses() {
     for gzip in [true, false] {
         let installation = five_feeds();
         installation.contoso.settings(|settings| settings.gzip = gzip);
@@ -258,7 +258,7 @@ fn plain_and_compressed_answers_read_the_same() {
 }
 
 #[test]
-fn a_dry_run_prints_a_pending_blob_also_when_the_listing_fails() {
+fn a_dry_run_prints_a_pending_blob_even_if_the_listing_fails() {
     let installation = Installation::new().setting("subscriptions: [ Audit.General ]");
     let general = "Audit.General";
     installation.contoso.subscribe(general);

@@ -1,4 +1,4 @@
-//! Files and paths as configuration: symbolic links, mounts, special files and limits of the file system.
+//! Paths of state, outputs and configuration: symbolic links, mounts, special files, and limits of the file system.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
         net::UnixListener,
     },
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use simulator::NewBlob;
@@ -16,7 +16,7 @@ use crate::support::{Installation, Run, hours_ago, process::disk_steps, set_mode
 
 const FEED: &str = "Audit.General";
 
-/// A line of `known_blobs` that a compaction drops.
+/// A line of `known_blobs` that a compaction removes.
 const EXPIRED: &str = "gone,2020-01-01T00:00:00Z\n";
 
 fn installation() -> Installation {
@@ -35,20 +35,20 @@ fn assert_delivered_once(installation: &Installation) {
 }
 
 fn make_fifo(path: &Path) {
-    assert!(Command::new("mkfifo").arg(path).status().expect("coreutils").success());
+    assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo of coreutils").success());
 }
 
 #[test]
-fn a_symbolic_link_is_followed_and_its_target_replaced() {
+fn follows_symbolic_links_and_replaces_their_targets() {
     let installation = installation().setting("metrics: { path: office365.prom }");
-    let folder = installation.path("elsewhere");
+    let folder = installation.path("targets");
     fs::create_dir_all(installation.path("state")).expect("a folder");
     fs::create_dir(&folder).expect("a folder");
     fs::write(folder.join("known_blobs"), EXPIRED).expect("a file");
     let names = ["state/known_blobs", "state/journal", "state/progress", "office365.prom"];
     for name in names {
         let target = folder.join(Path::new(name).file_name().expect("a name"));
-        symlink(target, installation.path(name)).expect("a link"); // most of them lead to nothing yet
+        symlink(target, installation.path(name)).expect("a link"); // most targets do not exist yet
     }
     installation.run(&[]).assert_code(0);
     add_blob(&installation);
@@ -68,18 +68,19 @@ fn a_symbolic_link_is_followed_and_its_target_replaced() {
     assert_eq!(left, ["journal", "known_blobs", "office365.prom", "progress"]);
 }
 
-/// The program on a file system that lacks these features.
-fn run_lacking(installation: &Installation, features: &str, more: &[(&str, &str)]) -> Run {
+/// Runs a pass on a file system that lacks these features.
+fn run_without(installation: &Installation, features: &str, more: &[(&str, &str)]) -> Run {
     installation.run_with_environment(&[&[("COLLECTOR_DISK_LACKS", features)], more].concat())
 }
 
+/// Returns the inodes of the three state files.
 fn inodes(installation: &Installation) -> Vec<u64> {
     let inode = |name| fs::metadata(installation.path("state").join(name)).expect("a file").ino();
     ["known_blobs", "journal", "progress"].into_iter().map(inode).collect()
 }
 
 #[test]
-fn files_that_cannot_be_replaced_are_rewritten_in_place() {
+fn rewrites_files_in_place_if_they_cannot_be_replaced() {
     let installation = installation();
     installation.run(&[]).assert_code(0);
     let before = inodes(&installation);
@@ -87,18 +88,18 @@ fn files_that_cannot_be_replaced_are_rewritten_in_place() {
     let known = fs::read_to_string(&path).expect("a file");
     fs::write(&path, format!("{EXPIRED}{known}{}", EXPIRED.repeat(50))).expect("a file");
     add_blob(&installation);
-    run_lacking(&installation, "rename", &[]).assert_code(0);
+    run_without(&installation, "rename", &[]).assert_code(0);
     assert_delivered_once(&installation);
-    assert_eq!(inodes(&installation), before, "the same files");
-    assert_eq!(installation.known_blobs().len(), 2, "compacted");
-    run_lacking(&installation, "rename", &[]).assert_code(0).assert_line("[WARN] No new blobs found");
+    assert_eq!(inodes(&installation), before, "the files are not replaced");
+    assert_eq!(installation.known_blobs().len(), 2, "known_blobs is compacted");
+    run_without(&installation, "rename", &[]).assert_code(0).assert_line("[WARN] No new blobs found");
     let left = fs::read_dir(installation.path("state")).expect("a folder").count();
     assert_eq!(left, 4, "the three files and record_ids");
 }
 
 #[test]
-fn a_kill_while_a_file_is_rewritten_in_place_loses_nothing_and_doubles_nothing() {
-    let mut struck = 0;
+fn a_kill_during_a_rewrite_in_place_loses_and_duplicates_nothing() {
+    let mut faults = 0;
     for step in disk_steps() {
         let installation = installation();
         installation.run(&[]).assert_code(0);
@@ -108,33 +109,33 @@ fn a_kill_while_a_file_is_rewritten_in_place_loses_nothing_and_doubles_nothing()
         add_blob(&installation);
         let fault = format!("{step}:kill-after");
         let mut pass = installation.pass();
-        let (is_struck, run) =
+        let (is_reached, run) =
             installation.run_command_with_fault(pass.env("COLLECTOR_DISK_LACKS", "rename"), &fault);
-        if !is_struck {
+        if !is_reached {
             run.assert_code(0);
             break;
         }
-        struck += 1;
-        let after = run_lacking(&installation, "rename", &[]);
+        faults += 1;
+        let after = run_without(&installation, "rename", &[]);
         assert_eq!(after.code, Some(0), "the pass after {fault}: {after}");
         assert_delivered_once(&installation);
         assert_eq!(installation.known_blobs().len(), 2, "{fault}");
         assert!(!installation.path("state/known_blobs.unreadable").exists(), "{fault}");
     }
-    assert!(struck > 30, "a pass takes more than {struck} steps on the disk");
+    assert!(faults > 30, "a pass takes more than {faults} steps on the disk");
 }
 
 #[test]
-fn a_folder_that_cannot_be_synced_is_a_line_for_debugging() {
+fn logs_a_folder_that_cannot_be_synced_only_for_debugging() {
     let installation = installation().setting("log: { debug: true }");
-    let run = run_lacking(&installation, "folder-sync", &[]);
+    let run = run_without(&installation, "folder-sync", &[]);
     run.assert_code(0).assert_line_with(&["[DEBUG] The file system cannot sync the folder"]);
     assert!(!run.stderr.contains("[ERROR]") && !run.stderr.contains("[WARN]"), "{run}");
     assert_delivered_once(&installation);
 }
 
 #[test]
-fn a_compaction_that_fails_is_a_warning_and_collection_goes_on() {
+fn keeps_collecting_if_a_compaction_fails() {
     let installation = installation();
     installation.run(&[]).assert_code(0);
     let path = installation.path("state/known_blobs");
@@ -153,32 +154,32 @@ fn a_compaction_that_fails_is_a_warning_and_collection_goes_on() {
 }
 
 #[test]
-fn a_state_file_that_is_not_regular_exits_with_74_at_once() {
+fn exits_with_74_if_a_state_file_is_not_regular() {
     for name in ["known_blobs", "journal", "progress", "known_blobs.unreadable", "journal.unreadable"] {
         let installation = installation();
         fs::create_dir(installation.path("state")).expect("a folder");
         let path = installation.path("state").join(name);
-        let assert_refused = |kind: &str| {
+        let assert_rejected = |kind: &str| {
             installation.run(&[]).assert_code(74).assert_line_with(&["[ERROR] cannot", name, kind]);
             let check = installation.run(&["check"]);
             assert!(check.stdout.contains(kind), "{name}: {check}");
         };
         make_fifo(&path);
-        assert_refused("it is a FIFO, but must be a regular file");
+        assert_rejected("it is a FIFO, but must be a regular file");
         fs::remove_file(&path).expect("a FIFO");
         let listener = UnixListener::bind(&path).expect("a socket");
-        assert_refused("it is a socket");
+        assert_rejected("it is a socket");
         drop(listener);
         fs::remove_file(&path).expect("a socket");
         symlink("/dev/zero", &path).expect("a link");
-        assert_refused("it is a device");
+        assert_rejected("it is a device");
         fs::remove_file(&path).expect("a link");
         let target = installation.path("target");
         fs::write(&target, "not the collector's").expect("a file");
         symlink(&target, &path).expect("a link");
         // Only root can give a link to another user.
         if lchown(&path, Some(54321), Some(54321)).is_ok() {
-            assert_refused("is a symbolic link of another user (uid 54321)");
+            assert_rejected("is a symbolic link of another user (uid 54321)");
             assert_eq!(fs::read_to_string(&target).expect("a file"), "not the collector's");
         }
     }
@@ -193,7 +194,7 @@ fn a_state_file_that_is_not_regular_exits_with_74_at_once() {
 }
 
 #[test]
-fn metrics_do_not_replace_what_is_not_a_regular_file() {
+fn metrics_replace_only_regular_files() {
     let installation = installation().setting("metrics: { path: fifo }");
     make_fifo(&installation.path("fifo"));
     installation.run(&[]).assert_code(78).assert_line_with(&["metrics.path", "fifo is a FIFO"]);
@@ -201,28 +202,23 @@ fn metrics_do_not_replace_what_is_not_a_regular_file() {
 }
 
 #[test]
-fn a_file_that_reaches_its_largest_size_is_an_error_and_nothing_is_lost() {
+fn a_file_at_its_maximum_size_is_an_error_and_loses_nothing() {
     let installation = Installation::new();
     for _ in 0..4 {
         installation.contoso.add_blob(FEED, NewBlob::records(20).created(hours_ago(3)));
     }
     let program = installation.command(&[]).get_program().to_owned();
-    let run = Command::new("sh")
-        .args(["-c", "ulimit -f 8; exec \"$0\" \"$@\""])
-        .arg(program)
-        .arg("--config")
-        .arg(installation.config_file())
-        .env_clear()
-        .output()
-        .expect("a shell");
-    let run = Run::from(run);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -f 8; exec \"$0\" \"$@\""]).arg(program);
+    shell.arg("--config").arg(installation.config_file()).env_clear();
+    let run = Run::of(shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     run.assert_code(74).assert_line_with(&["[ERROR]", "File too large", "raise the limit"]);
     installation.run(&[]).assert_code(0);
     assert_delivered_once(&installation);
 }
 
 #[test]
-fn a_working_directory_that_others_can_write_to_is_a_warning() {
+fn warns_if_others_can_write_to_the_working_directory() {
     let installation = installation();
     fs::create_dir(installation.path("state")).expect("a folder");
     let warning = "Other users can write to collect.workingDir";
@@ -236,7 +232,7 @@ fn a_working_directory_that_others_can_write_to_is_a_warning() {
 }
 
 #[test]
-fn of_many_unreadable_lines_five_are_logged_and_the_rest_is_counted() {
+fn logs_five_unreadable_lines_and_counts_the_rest() {
     let installation = installation();
     fs::create_dir(installation.path("state")).expect("a folder");
     fs::write(installation.path("state/known_blobs"), "nonsense\n".repeat(300)).expect("a file");
@@ -247,7 +243,7 @@ fn of_many_unreadable_lines_five_are_logged_and_the_rest_is_counted() {
 }
 
 #[test]
-fn a_configuration_of_half_a_megabyte_of_brackets_is_refused() {
+fn rejects_a_configuration_of_half_a_megabyte_of_brackets() {
     let installation = Installation::new();
     fs::write(installation.path("brackets.yaml"), "[".repeat(500_000)).expect("a file");
     let run = installation.run_bare(&["--config", "brackets.yaml"]);
@@ -255,7 +251,7 @@ fn a_configuration_of_half_a_megabyte_of_brackets_is_refused() {
 }
 
 #[test]
-fn what_is_read_or_kept_is_not_written_to() {
+fn rejects_output_paths_that_are_inputs_or_state() {
     let installation = installation();
     for (path, owner) in [("with.yaml", "the configuration itself"), ("state/progress", "the state")] {
         let config = format!("{}metrics: {{ path: {path} }}\n", installation.config());
@@ -276,7 +272,7 @@ fn what_is_read_or_kept_is_not_written_to() {
 }
 
 #[test]
-fn a_path_with_a_shells_shorthand_is_refused() {
+fn rejects_a_path_with_shell_syntax() {
     for path in ["~/office365.prom", "$HOME/office365.prom"] {
         let installation = installation().setting(&format!("metrics: {{ path: {path} }}"));
         let run = installation.run(&[]);
@@ -286,7 +282,7 @@ fn a_path_with_a_shells_shorthand_is_refused() {
 }
 
 #[test]
-fn a_secret_with_a_byte_order_mark_and_line_breaks_logs_in() {
+fn accepts_a_secret_file_with_a_byte_order_mark_and_line_breaks() {
     let installation = installation();
     let config = installation.config();
     let (_, rest) = config.split_once("client_secret: ").expect("a secret");
@@ -301,7 +297,7 @@ fn a_secret_with_a_byte_order_mark_and_line_breaks_logs_in() {
 }
 
 #[test]
-fn twenty_thousand_tenants_are_read() {
+fn reads_a_configuration_of_twenty_thousand_tenants() {
     let installation = Installation::new();
     let mut text = String::from("output: { stdout: { enabled: true } }\ntenants:\n");
     for number in 0..20_000 {
@@ -311,7 +307,7 @@ fn twenty_thousand_tenants_are_read() {
             &*format!("    name: tenant-{number}\n    subscriptions: [ DLP.All ]\n"),
         ]);
     }
-    assert!(text.len() > 3 << 20, "more than a small configuration");
+    assert!(text.len() > 3 << 20, "the configuration has more than 3 MiB");
     fs::write(installation.path("many.yaml"), text).expect("a file");
     set_mode(&installation.path("many.yaml"), 0o600);
     let run = installation.run_bare(&["--config", "many.yaml", "status"]);
@@ -319,10 +315,10 @@ fn twenty_thousand_tenants_are_read() {
     assert_eq!(run.stdout.lines().count(), 20_001);
 }
 
-/// A state of which each file is mounted on its own, as containers do it. Run with `--ignored` as root.
+/// Mounts each file of the state on its own, as containers can.
 #[test]
 #[ignore = "needs root and unshare: cargo test --test tests -- --ignored single_files"]
-fn single_files_that_are_mounted_are_rewritten_in_place() {
+fn rewrites_single_mounted_files_in_place() {
     let installation = installation();
     installation.run(&[]).assert_code(0);
     add_blob(&installation);
@@ -339,15 +335,12 @@ fn single_files_that_are_mounted_are_rewritten_in_place() {
                   shift 2; exec \"$0\" --config \"$1\"";
     let program = installation.command(&[]).get_program().to_owned();
     for pass in 0..2 {
-        let run = Command::new("unshare")
-            .args(["-m", "sh", "-ec", script])
-            .arg(&program)
-            .args([&outside, &state, &installation.config_file()])
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .output()
-            .expect("util-linux");
-        Run::from(run).assert_code(0);
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-m", "sh", "-ec", script]).arg(&program);
+        unshare.args([&outside, &state, &installation.config_file()]);
+        unshare.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        unshare.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Run::of(&mut unshare).assert_code(0);
         assert_delivered_once(&installation);
         let known = fs::read_to_string(outside.join("known_blobs")).expect("a file");
         assert!(known.lines().count() == 2 && !known.contains("gone"), "pass {pass}: {known}");

@@ -1,10 +1,10 @@
-//! What the README says is so: its commands run, its configurations load, its tables agree with the program.
+//! Checks of the README: its commands run, its configurations load, and its tables, log lines and pictures match the program.
 
 use std::{
     collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use office_audit_log_collector::{
@@ -20,7 +20,7 @@ use crate::support::{
     picture,
 };
 
-/// What a reader is told to type that a test cannot run: `.ci/run` does.
+/// The commands of the README that a test cannot run, because they build the program. `.ci/run` runs them.
 const CARGO_COMMANDS: [&str; 4] = [
     "cargo run --release --example demo",
     "cargo test",
@@ -32,13 +32,13 @@ fn readme() -> Page {
     Page::read("README.md")
 }
 
-/// An installation with the configuration that the README shows first.
+/// Returns an installation with the first configuration of the README.
 fn reader() -> Installation {
     documents::reader(readme().blocks("yaml")[0])
 }
 
 #[test]
-fn its_shell_commands_run_one_after_the_other() {
+fn the_shell_commands_run_in_order() {
     let (readme, installation) = (readme(), reader());
     let mut cargo_commands = Vec::new();
     for block in readme.blocks("sh") {
@@ -59,7 +59,7 @@ fn its_shell_commands_run_one_after_the_other() {
     assert_only_ignored_files_are_new(&installation);
 }
 
-/// Checks that the commands of the README leave nothing in a clone that git would add: no secret and no record.
+/// Asserts that the commands of the README create only files that git ignores, so that no secret and no record is committed.
 fn assert_only_ignored_files_are_new(installation: &Installation) {
     let ignored = fs::read_to_string(documents::repository(".gitignore")).expect("a file");
     assert!(ignored.lines().any(|line| line == "/config/local*"), "{ignored}");
@@ -78,7 +78,7 @@ fn assert_only_ignored_files_are_new(installation: &Installation) {
 }
 
 #[test]
-fn the_commands_that_no_test_can_run_are_run_by_continuous_integration() {
+fn continuous_integration_runs_the_cargo_commands() {
     let script = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/run")).expect("a script");
     for command in CARGO_COMMANDS {
         assert!(script.contains(command), "{command} is not in .ci/run");
@@ -86,7 +86,7 @@ fn the_commands_that_no_test_can_run_are_run_by_continuous_integration() {
 }
 
 #[test]
-fn its_crontab_line_calls_the_program_as_it_wants_to_be_called() {
+fn the_crontab_line_has_valid_arguments() {
     let readme = readme();
     for line in readme.blocks("crontab").into_iter().flat_map(str::lines) {
         let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
@@ -99,7 +99,7 @@ fn its_crontab_line_calls_the_program_as_it_wants_to_be_called() {
 }
 
 #[test]
-fn its_configurations_load() {
+fn the_configurations_load() {
     let readme = readme();
     for block in readme.blocks("yaml") {
         assert_eq!(documents::load(block).warnings, [""; 0], "{block}");
@@ -108,18 +108,18 @@ fn its_configurations_load() {
 }
 
 #[test]
-fn its_log_lines_are_those_of_a_pass() {
+fn the_log_lines_are_those_of_a_pass() {
     let run = Run::from(shell(&reader(), &format!("chmod 600 config/config.yaml; {PROGRAM}")));
-    let real: BTreeSet<_> = run.stderr.lines().map(without_numbers).collect();
+    let logged: BTreeSet<_> = run.stderr.lines().map(without_numbers).collect();
     let readme = readme();
     let shown: Vec<_> = readme.blocks("log").into_iter().flat_map(str::lines).map(without_numbers).collect();
     assert!(!shown.is_empty());
     for line in shown {
-        assert!(real.contains(&line), "no line {line:?} in {run}");
+        assert!(logged.contains(&line), "no line {line:?} in {run}");
     }
 }
 
-/// Every run of digits as one `0`.
+/// Replaces each sequence of digits by one `0`.
 fn without_numbers(line: &str) -> String {
     let mut text = String::new();
     for character in line.chars() {
@@ -133,7 +133,7 @@ fn without_numbers(line: &str) -> String {
 }
 
 #[test]
-fn its_record_is_one_line_of_json_that_says_where_it_comes_from() {
+fn the_record_is_one_line_of_json_with_its_origin() {
     let readme = readme();
     for block in readme.blocks("json") {
         assert_eq!(block.lines().count(), 1);
@@ -145,7 +145,7 @@ fn its_record_is_one_line_of_json_that_says_where_it_comes_from() {
 }
 
 #[test]
-fn its_exit_codes_are_those_of_the_program() {
+fn the_exit_codes_are_those_of_the_program() {
     let codes = [
         Exit::Complete,
         Exit::TryAgain,
@@ -163,7 +163,7 @@ fn its_exit_codes_are_those_of_the_program() {
 }
 
 #[test]
-fn its_outputs_are_those_that_there_are() {
+fn the_outputs_are_those_of_the_program() {
     let readme = readme();
     let listed: Vec<_> = readme.table("| output |").iter().map(|row| row[0].trim_matches('`')).collect();
     let known = OutputName::ALL.map(|name| format!("output.{name}"));
@@ -171,12 +171,12 @@ fn its_outputs_are_those_that_there_are() {
 }
 
 #[test]
-fn every_file_that_it_links_to_is_there() {
+fn every_link_of_the_readme_leads_somewhere() {
     readme().assert_links_lead_somewhere();
 }
 
 #[test]
-fn it_leads_to_the_pages_for_contributors_and_what_they_name_exists() {
+fn links_the_pages_for_contributors_and_their_paths_exist() {
     let readme = readme();
     for name in ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE.md", ".ci/run"] {
         assert!(readme.text.contains(&format!("({name})")), "no link to {name}");
@@ -198,9 +198,9 @@ fn it_leads_to_the_pages_for_contributors_and_what_they_name_exists() {
 }
 
 #[test]
-fn the_demo_and_its_picture_hold_what_they_show() {
-    let output = Command::new(demo()).env("CLIENT_SECRET", "not-for-the-demo").output().expect("a program");
-    let run = Run::from(output);
+fn the_demo_succeeds_and_its_picture_matches() {
+    // The demo ignores the variables that the collector reads.
+    let run = run_demo(Command::new(demo()).env("CLIENT_SECRET", "not-for-the-demo"));
     assert_eq!(run.code, Some(0), "{run}");
     assert!(run.stdout.contains("4000 records served, 4000 delivered: 0 missing"), "{run}");
     assert!(!run.stdout.contains('✗'), "{run}");
@@ -208,55 +208,63 @@ fn the_demo_and_its_picture_hold_what_they_show() {
         .assert_line("[WARN] No new blobs found");
 
     if picture::is_requested() {
-        let both = Command::new("sh").args(["-c", "exec \"$0\" 2>&1"]).arg(demo()).output().expect("a shell");
-        let lines = shown(&String::from_utf8(both.stdout).expect("the demo writes UTF-8"));
+        let both = run_demo(Command::new("sh").args(["-c", "exec \"$0\" 2>&1"]).arg(demo()));
+        let lines = pictured_lines(&both.stdout);
         let lines: Vec<_> = lines.iter().map(|line| (colour(line), line.as_str())).collect();
         picture::replace(PICTURE, &picture::draw(DEMO, &lines));
     }
     let shape = |line: &str| without_numbers(line.split_once("{\"").map_or(line, |(indent, _)| indent));
-    let printed = steady(&run.stdout) + &steady(&run.stderr);
+    let printed = with_fixed_port_and_folder(&run.stdout) + &with_fixed_port_and_folder(&run.stderr);
     let printed: BTreeSet<_> = printed.lines().map(shape).collect();
     let pictured = picture::lines_of(&Page::read(PICTURE).text);
     assert_eq!(pictured[0], format!("$ {DEMO}"));
     assert!(pictured.iter().filter(|line| line.contains('✓')).count() > 4, "{pictured:#?}");
     for line in &pictured[1..] {
-        let is_printed = line == LEFT_OUT || printed.contains(&shape(line));
+        let is_printed = line == OMITTED || printed.contains(&shape(line));
         assert!(
             is_printed,
-            "DRAW=1 cargo test picture draws {PICTURE} again; the demo does not print {line:?}: {run}"
+            "the demo does not print {line:?}; DRAW=1 cargo test picture draws {PICTURE} again: {run}"
         );
     }
 }
 
+/// Runs the demo to its end.
+#[track_caller]
+fn run_demo(command: &mut Command) -> Run {
+    Run::of(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))
+}
+
 const DEMO: &str = "cargo run --release --example demo";
 const PICTURE: &str = "docs/demo.svg";
-/// Takes the place of a section that the picture leaves out.
-const LEFT_OUT: &str = "   …";
+/// Replaces each section that the picture omits.
+const OMITTED: &str = "   …";
 
-/// The demo's output with a port and a folder that do not change from run to run.
-fn steady(output: &str) -> String {
+/// Replaces the port and the folder in the demo's output, which differ from run to run.
+fn with_fixed_port_and_folder(output: &str) -> String {
     let between = |before: &str, after: &str| {
         let (_, rest) = output.split_once(before)?;
         Some(rest.split_once(after)?.0.to_owned())
     };
-    let mut steady = output.to_owned();
+    let mut fixed_output = output.to_owned();
     for (changing, fixed) in
         [(between("--config=", "/config.yaml"), "/tmp/demo"), (between("http://127.0.0.1:", ": "), "8365")]
     {
-        steady = changing.map_or_else(|| steady.clone(), |changing| steady.replace(&changing, fixed));
+        if let Some(changing) = changing {
+            fixed_output = fixed_output.replace(&changing, fixed);
+        }
     }
-    steady
+    fixed_output
 }
 
-/// The lines that the picture shows: the sections about the tenant, the first pass, its files and the comparison.
-fn shown(output: &str) -> Vec<String> {
+/// Returns the lines for the picture: the sections about the tenant, the first pass, its files and the comparison.
+fn pictured_lines(output: &str) -> Vec<String> {
     let mut lines = vec![format!("$ {DEMO}"), String::new()];
     let (mut is_shown, mut records) = (false, 0);
-    for line in steady(output).lines() {
+    for line in with_fixed_port_and_folder(output).lines() {
         if is_heading(line) {
             is_shown = line.starts_with(['1', '3', '4', '6']);
             if !is_shown {
-                lines.extend([LEFT_OUT.to_owned(), String::new()]);
+                lines.extend([OMITTED.to_owned(), String::new()]);
             }
         }
         records += usize::from(line.contains("{\""));
@@ -283,9 +291,13 @@ fn colour(line: &str) -> &'static str {
     }
 }
 
-/// The demo's program, which `cargo test` builds beside the collector's.
+/// Returns the path of the demo, which `cargo test` builds next to the program.
 fn demo() -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_office_audit_log_collector")).with_file_name("examples/demo");
-    assert!(path.exists(), "no {}: run cargo test, or cargo build --example demo before", path.display());
+    assert!(
+        path.exists(),
+        "no {}: run cargo test, or cargo build --example demo, before this test",
+        path.display()
+    );
     path
 }

@@ -1,4 +1,4 @@
-//! Secrets and control characters in what a server sends.
+//! Secrets, control characters and unusual ids in responses: what the program prints, logs and stores of them.
 
 use std::{fs, path::Path};
 
@@ -9,7 +9,7 @@ use crate::support::{Installation, hours_ago};
 const FEED: &str = "Audit.General";
 const SECRET: &str = "pa~ss/wo+rd&of=this%test-7";
 
-/// Contoso with one blob, a secret of every kind of character, and metrics.
+/// Contoso with one blob, a secret with special characters, and metrics.
 fn installation() -> Installation {
     let installation = Installation::new().setting("subscriptions: [ Audit.General ]").collect("retries: 0");
     installation.contoso.settings(|settings| SECRET.clone_into(&mut settings.secret));
@@ -21,7 +21,7 @@ fn installation() -> Installation {
     installation
 }
 
-/// The bearer token of a request, or the client secret of a login.
+/// Returns the bearer token of a request, or the client secret if it is a login.
 fn secret_of(request: &Request) -> String {
     let bearer = request.header("Authorization").and_then(|value| value.strip_prefix("Bearer "));
     bearer.unwrap_or(SECRET).to_owned()
@@ -36,7 +36,7 @@ fn base64(text: &str) -> String {
     STANDARD.encode(text)
 }
 
-/// Every form in which a server repeats a secret.
+/// Returns a text with a secret in each form in which a server can repeat it.
 fn echo(secret: &str) -> String {
     format!(
         "you sent {secret} and {} and {} and Basic {}.",
@@ -46,14 +46,14 @@ fn echo(secret: &str) -> String {
     )
 }
 
-/// Asserts that no file of the installation but its configurations and outputs holds one of these, nor does this text.
+/// Asserts that neither the printed texts nor the files of state and metrics contain a secret in any form.
 #[track_caller]
-fn assert_holds_none(installation: &Installation, texts: &[&str], secrets: &[String]) {
+fn assert_no_secret(installation: &Installation, printed: &[&str], secrets: &[String]) {
     let mut written: Vec<(String, String)> =
-        texts.iter().map(|text| ("output".to_owned(), (*text).to_owned())).collect();
-    collect(&installation.path("state"), &mut written);
-    collect(&installation.path("metrics.prom"), &mut written);
-    assert!(written.len() > texts.len(), "there is a state");
+        printed.iter().map(|text| ("output".to_owned(), (*text).to_owned())).collect();
+    read_files(&installation.path("state"), &mut written);
+    read_files(&installation.path("metrics.prom"), &mut written);
+    assert!(written.len() > printed.len(), "there are files");
     for secret in secrets {
         let forms = [
             secret.clone(),
@@ -64,16 +64,17 @@ fn assert_holds_none(installation: &Installation, texts: &[&str], secrets: &[Str
         ];
         for (name, text) in &written {
             for form in &forms {
-                assert!(!text.contains(form.as_str()), "{name} holds {form}: {text}");
+                assert!(!text.contains(form.as_str()), "{name} contains {form}: {text}");
             }
         }
     }
 }
 
-fn collect(path: &Path, written: &mut Vec<(String, String)>) {
+/// Adds the path and the text of each file below a path.
+fn read_files(path: &Path, written: &mut Vec<(String, String)>) {
     if path.is_dir() {
         for entry in fs::read_dir(path).expect("a readable folder") {
-            collect(&entry.expect("an entry").path(), written);
+            read_files(&entry.expect("an entry").path(), written);
         }
     } else if path.exists() {
         let text = String::from_utf8_lossy(&fs::read(path).expect("a readable file")).into_owned();
@@ -81,7 +82,7 @@ fn collect(path: &Path, written: &mut Vec<(String, String)>) {
     }
 }
 
-/// The secrets and tokens that the simulator has seen.
+/// Returns the secrets and tokens that the simulator has received.
 fn secrets_seen(installation: &Installation) -> Vec<String> {
     let mut secrets: Vec<_> =
         installation.simulator.requests().iter().map(|seen| secret_of(&seen.request)).collect();
@@ -101,7 +102,8 @@ fn with_field(answer: Answer, name: &str, value: &str) -> Answer {
     answer.with_body(serde_json::to_vec(&entries).expect("JSON"))
 }
 
-fn foreign(name: &'static str) -> Fault {
+/// Replaces a URL of a listing by one of another origin that contains the token.
+fn foreign_url(name: &'static str) -> Fault {
     Fault::alter(name, move |request, answer| {
         let url = format!("https://192.0.2.1/{}?token={}", secret_of(request), secret_of(request));
         match name {
@@ -112,7 +114,7 @@ fn foreign(name: &'static str) -> Fault {
 }
 
 #[test]
-fn no_secret_that_a_server_repeats_is_written_anywhere() {
+fn writes_no_secret_that_a_server_repeats() {
     use Operation::{FetchBlob, ListContent, ListSubscriptions, Login};
     let error = || {
         Fault::instead("error", |request| {
@@ -132,12 +134,12 @@ fn no_secret_that_a_server_repeats_is_written_anywhere() {
     let redirect = Fault::instead("redirect", |request| {
         Answer::status(302).with_header("Location", format!("https://192.0.2.1/{}?x", secret_of(request)))
     });
-    let own_uri = Fault::alter("own contentUri", |request, answer| {
+    let token_in_uri = Fault::alter("token in contentUri", |request, answer| {
         let host = request.header("Host").unwrap_or_default();
         let path = format!("http://{host}/api/v1.0/x/activity/feed/audit/a?token={}", secret_of(request));
         with_field(answer, "contentUri", &path)
     });
-    let own_id = Fault::alter("own contentId", |request, answer| {
+    let token_in_id = Fault::alter("token in contentId", |request, answer| {
         with_field(answer, "contentId", &format!("id${}$x", secret_of(request)))
     });
     let unreadable = Fault::alter("unreadable entry", |request, answer| {
@@ -150,10 +152,10 @@ fn no_secret_that_a_server_repeats_is_written_anywhere() {
         (vec![(ListSubscriptions, error())], 1),
         (vec![(ListContent, page(403))], 1),
         (vec![(ListContent, redirect)], 1),
-        (vec![(ListContent, foreign("contentUri"))], 1),
-        (vec![(ListContent, foreign("NextPageUri"))], 1),
-        (vec![(ListContent, own_uri)], 1),
-        (vec![(ListContent, own_id), (FetchBlob, error())], 1),
+        (vec![(ListContent, foreign_url("contentUri"))], 1),
+        (vec![(ListContent, foreign_url("NextPageUri"))], 1),
+        (vec![(ListContent, token_in_uri)], 1),
+        (vec![(ListContent, token_in_id), (FetchBlob, error())], 1),
         (vec![(ListContent, unreadable)], 1),
     ];
     for (faults, code) in cases {
@@ -167,15 +169,15 @@ fn no_secret_that_a_server_repeats_is_written_anywhere() {
         assert!(run.stderr.contains("[ERROR]"), "{names:?}: {run}");
         let table = installation.run_bare(&["-c", "secret.yaml", "status"]);
         let json = installation.run_bare(&["-c", "secret.yaml", "status", "--json"]);
-        let texts = [run.stderr.as_str(), &run.stdout, &table.stdout, &table.stderr, &json.stdout];
-        assert_holds_none(&installation, &texts, &secrets_seen(&installation));
+        let printed = [run.stderr.as_str(), &run.stdout, &table.stdout, &table.stderr, &json.stdout];
+        assert_no_secret(&installation, &printed, &secrets_seen(&installation));
     }
 }
 
 #[test]
-fn text_from_a_server_is_one_line_of_readable_characters() {
+fn reduces_text_from_a_server_to_one_line_of_readable_characters() {
     let installation = installation();
-    let error = Fault::instead("odd characters", |_| {
+    let error = Fault::instead("control characters", |_| {
         let message = r"a\u202eb\u2066c\u2028[ERROR] forged\u001b[31m\u0007\u200b end\r\nsecond line";
         Answer::json(
             500,
@@ -188,21 +190,21 @@ fn text_from_a_server_is_one_line_of_readable_characters() {
     run.assert_line_with(&["[ERROR] Listing failed", "HTTP 500 AF50000 abc [ERROR] forged[31m end;"]);
     let state = fs::read_to_string(installation.path("state/progress")).expect("a state");
     for text in [&run.stderr, &state] {
-        let is_odd = |c: char| (c.is_control() && c != '\n') || ('\u{200b}'..='\u{206f}').contains(&c);
-        assert!(!text.contains(is_odd), "{text:?}");
+        let is_invisible = |c: char| (c.is_control() && c != '\n') || ('\u{200b}'..='\u{206f}').contains(&c);
+        assert!(!text.contains(is_invisible), "{text:?}");
     }
     let longest = run.stderr.lines().map(|line| line.chars().count()).max();
     assert!(longest < Some(800), "{longest:?}");
 }
 
 #[test]
-fn a_blob_with_an_odd_id_is_collected_once_and_its_id_is_shortened() {
+fn collects_a_blob_with_an_unusual_id_once_and_shortens_the_id() {
     let ids = ["x".repeat(3_000_000), "a\u{202e}b\nc".to_owned(), String::new()];
     for id in ids {
         let installation = installation();
         let sent = id.clone();
-        let odd = Fault::alter("odd id", move |_, answer| with_field(answer, "contentId", &sent));
-        installation.simulator.fault(Requests::to(Operation::ListContent).always(), odd);
+        let unusual_id = Fault::alter("unusual id", move |_, answer| with_field(answer, "contentId", &sent));
+        installation.simulator.fault(Requests::to(Operation::ListContent).always(), unusual_id);
         let failing = installation.simulator.fault(Requests::to(Operation::FetchBlob), Fault::status(503));
         let run = installation.run_bare(&["-c", "secret.yaml", "--verbose"]);
         assert_eq!(run.code, Some(1), "{run}");
@@ -214,9 +216,9 @@ fn a_blob_with_an_odd_id_is_collected_once_and_its_id_is_shortened() {
         installation.simulator.forget_requests();
         let third = installation.run_bare(&["-c", "secret.yaml"]);
         assert_eq!(third.code, Some(0), "{third}");
-        assert_eq!(installation.simulator.count(Operation::FetchBlob), 0, "it is known");
+        assert_eq!(installation.simulator.count(Operation::FetchBlob), 0, "the blob is known");
         let mut written = Vec::new();
-        collect(&installation.path("state"), &mut written);
+        read_files(&installation.path("state"), &mut written);
         let bytes: usize = written.iter().map(|(_, text)| text.len()).sum();
         assert!(bytes < 5_000, "{bytes} bytes of state");
         for text in [&run.stderr, &second.stderr, &third.stderr] {

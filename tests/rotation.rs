@@ -1,16 +1,19 @@
-//! Output files that are rotated, compressed or removed while a pass writes them, and output files that are pipes.
+//! Output files that are rotated, compressed, truncated or removed while a pass writes them, and output files that are pipes.
 
 use std::{
     fs::{self, File},
-    io::{Read, Write},
+    io::{BufRead, ErrorKind, Read},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::OpenOptionsExt, net::UnixStream},
+    },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     sync::{Mutex, OnceLock, mpsc},
-    thread,
     time::Duration,
 };
 
-use rustix::process::Signal;
+use rustix::{fs::OFlags, process::Signal};
 use simulator::{Fault, NewBlob, Operation, Requests};
 
 use crate::support::{
@@ -21,14 +24,14 @@ use crate::support::{
 
 const FEED: &str = "Audit.General";
 
-/// Starts a pass with this fault of the disk.
+/// Starts a pass with this disk fault.
 pub fn start(installation: &Installation, fault: &str) -> Child {
     let mut pass = installation.pass();
     pass.env("COLLECTOR_DISK_FAULT", fault).env("COLLECTOR_DISK_FAULT_MARK", installation.path("mark"));
     pass.spawn().expect("the program starts")
 }
 
-/// An installation with two blobs, of which a pass has delivered one.
+/// Returns an installation with two blobs. A pass has delivered the first; the second is for the test.
 fn after_a_pass(output: &str) -> Installation {
     let installation = Installation::new().output_file(output);
     installation.contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(5)));
@@ -37,7 +40,7 @@ fn after_a_pass(output: &str) -> Installation {
     installation
 }
 
-/// The step at which the second pass of [`after_a_pass`] has written its batch and not yet synced it.
+/// Returns the step before which the second pass of [`after_a_pass`] has written its batch and not yet synced it.
 fn step_before_sync() -> u32 {
     static STEP: OnceLock<u32> = OnceLock::new();
     *STEP.get_or_init(|| {
@@ -54,20 +57,23 @@ fn step_before_sync() -> u32 {
             }
             fs::remove_file(&mark).expect("the mark");
         }
-        unreachable!("a pass ends, and then nothing waits")
+        unreachable!("disk_steps panics before it ends")
     })
 }
 
-/// Runs the second pass of [`after_a_pass`], and lets `change` do something to the files before the batch is synced, and
-/// in another run after that, before it is committed.
-pub fn rotate_in_a_batch(output: &str, change: impl Fn(&Installation, &Path)) -> Vec<(Installation, Run)> {
+/// Runs the second pass of [`after_a_pass`] twice. `change` changes the output file in the first run before the batch is
+/// synced, and in the second run after it is synced and before it is committed.
+pub fn change_during_a_batch(
+    output: &str,
+    change: impl Fn(&Installation, &Path),
+) -> Vec<(Installation, Run)> {
     let name = if output == "audit.csv" { "audit_AuditGeneral.csv" } else { "AuditGeneral.json" };
     (0..2)
-        .map(|later| {
+        .map(|steps_later| {
             let installation = after_a_pass(output);
-            let child = start(&installation, &format!("{}:wait", step_before_sync() + later));
+            let child = start(&installation, &format!("{}:wait", step_before_sync() + steps_later));
             let mark = installation.path("mark");
-            wait_until("the pass waits", || mark.exists());
+            wait_until("the pass waits at the step", || mark.exists());
             change(&installation, &installation.path("output").join(name));
             fs::remove_file(&mark).expect("the mark");
             (installation, Run::finish(child))
@@ -75,6 +81,7 @@ pub fn rotate_in_a_batch(output: &str, change: impl Fn(&Installation, &Path)) ->
         .collect()
 }
 
+/// Renames a file within its folder, or to a path relative to it.
 fn rename(path: &Path, name: &str) -> PathBuf {
     let new = path.with_file_name(name);
     fs::create_dir_all(new.parent().expect("a folder")).expect("a folder");
@@ -82,27 +89,28 @@ fn rename(path: &Path, name: &str) -> PathBuf {
     new
 }
 
+/// Asserts that one more pass delivers nothing.
 #[track_caller]
-fn assert_quiet_afterwards(installation: &Installation) {
+fn assert_nothing_left(installation: &Installation) {
     let output = installation.output();
     installation.run(&[]).assert_code(0).assert_line("[WARN] No new blobs found");
     assert_eq!(installation.output(), output);
 }
 
 #[test]
-fn a_file_renamed_within_a_batch_keeps_the_batch_and_is_left_with_the_next() {
-    for (installation, run) in rotate_in_a_batch("audit.json", |_, path| {
+fn a_file_renamed_during_a_batch_keeps_the_batch() {
+    for (installation, run) in change_during_a_batch("audit.json", |_, path| {
         rename(path, "AuditGeneral.json.1");
     }) {
         run.assert_code(0);
         installation.assert_lines_delivered_once([(&installation.contoso, FEED)]);
-        assert_quiet_afterwards(&installation);
+        assert_nothing_left(&installation);
     }
 }
 
 #[test]
-fn a_file_moved_to_another_folder_within_a_batch_keeps_the_batch() {
-    for (installation, run) in rotate_in_a_batch("audit.json", |_, path| {
+fn a_file_moved_to_another_folder_during_a_batch_keeps_the_batch() {
+    for (installation, run) in change_during_a_batch("audit.json", |_, path| {
         rename(path, "../old/AuditGeneral.json.1");
     }) {
         run.assert_code(0);
@@ -112,9 +120,9 @@ fn a_file_moved_to_another_folder_within_a_batch_keeps_the_batch() {
 }
 
 #[test]
-fn a_file_compressed_and_deleted_within_a_batch_loses_nothing() {
-    for (place, (installation, run)) in rotate_in_a_batch("audit.json", |_, path| {
-        // The compressor has read everything but this batch.
+fn a_file_compressed_and_deleted_during_a_batch_loses_nothing() {
+    for (place, (installation, run)) in change_during_a_batch("audit.json", |_, path| {
+        // The compressed file has everything except this batch.
         let lines = whole_lines(path);
         let renamed = rename(path, "AuditGeneral.json.1");
         fs::write(path.with_file_name("AuditGeneral.json.1.gz"), lines[..3].join("\n") + "\n")
@@ -128,15 +136,15 @@ fn a_file_compressed_and_deleted_within_a_batch_loses_nothing() {
         if place == 0 {
             run.assert_line_with(&["[WARN]", "AuditGeneral.json was removed", "written again to a new file"]);
             installation.assert_lines_delivered_once([(&installation.contoso, FEED)]);
-            assert_quiet_afterwards(&installation);
+            assert_nothing_left(&installation);
         }
     }
 }
 
 #[test]
-fn a_file_that_a_compressor_reads_is_not_relied_on() {
+fn rewrites_the_batch_if_its_file_is_being_compressed() {
     for compressed in ["AuditGeneral.json.1.gz", "archive.tar.xz"] {
-        let (installation, run) = rotate_in_a_batch("audit.json", |_, path| {
+        let (installation, run) = change_during_a_batch("audit.json", |_, path| {
             rename(path, "AuditGeneral.json.1");
             fs::write(path.with_file_name(compressed), "").expect("a file");
         })
@@ -144,13 +152,13 @@ fn a_file_that_a_compressor_reads_is_not_relied_on() {
         run.assert_code(0).assert_line_with(&["[WARN]", "rotated and compressed", "may have them too"]);
         assert_eq!(whole_lines(&installation.path("output/AuditGeneral.json")).len(), 4, "{compressed}");
         assert_eq!(whole_lines(&installation.path("output/AuditGeneral.json.1")).len(), 7, "{compressed}");
-        assert_quiet_afterwards(&installation);
+        assert_nothing_left(&installation);
     }
 }
 
 #[test]
-fn a_compressed_file_of_another_feed_or_an_earlier_day_repeats_nothing() {
-    let (installation, run) = rotate_in_a_batch("audit.json", |_, path| {
+fn ignores_compressed_files_of_another_feed_or_an_earlier_day() {
+    let (installation, run) = change_during_a_batch("audit.json", |_, path| {
         rename(path, "AuditGeneral.json.1");
         let old = path.with_file_name("AuditGeneral.json.2.gz");
         let old = File::create(old).expect("a file");
@@ -163,11 +171,11 @@ fn a_compressed_file_of_another_feed_or_an_earlier_day_repeats_nothing() {
 }
 
 #[test]
-fn a_file_or_its_folder_removed_within_a_batch_has_the_batch_written_again() {
+fn rewrites_the_batch_if_its_file_or_folder_is_removed() {
     for remove in [(|path: &Path| fs::remove_file(path).expect("a file")) as fn(&Path), |path| {
         fs::remove_dir_all(path.parent().expect("a folder")).expect("a folder");
     }] {
-        let (installation, run) = rotate_in_a_batch("audit.json", |_, path| remove(path)).remove(0);
+        let (installation, run) = change_during_a_batch("audit.json", |_, path| remove(path)).remove(0);
         run.assert_code(0).assert_line_with(&["[WARN]", "AuditGeneral.json was removed", "written again"]);
         assert_eq!(whole_lines(&installation.path("output/AuditGeneral.json")).len(), 4);
         assert_eq!(installation.known_blobs().len(), 2);
@@ -175,9 +183,9 @@ fn a_file_or_its_folder_removed_within_a_batch_has_the_batch_written_again() {
 }
 
 #[test]
-fn rows_of_a_file_removed_within_a_batch_are_written_again_below_a_header() {
+fn rewrites_csv_rows_below_a_header_if_their_file_is_removed() {
     let (installation, run) =
-        rotate_in_a_batch("audit.csv", |_, path| fs::remove_file(path).expect("a file")).remove(0);
+        change_during_a_batch("audit.csv", |_, path| fs::remove_file(path).expect("a file")).remove(0);
     run.assert_code(0).assert_line_with(&["[WARN]", "written again to a new file"]);
     let lines = whole_lines(&installation.path("output/audit_AuditGeneral.csv"));
     assert_eq!(lines.len(), 5, "{lines:?}");
@@ -185,8 +193,8 @@ fn rows_of_a_file_removed_within_a_batch_are_written_again_below_a_header() {
 }
 
 #[test]
-fn a_file_truncated_within_a_batch_has_the_batch_collected_again() {
-    let (installation, run) = rotate_in_a_batch("audit.json", |_, path| {
+fn collects_the_batch_again_if_its_file_is_truncated() {
+    let (installation, run) = change_during_a_batch("audit.json", |_, path| {
         fs::copy(path, path.with_file_name("AuditGeneral.json.1")).expect("a copy");
         File::options().write(true).open(path).expect("a file").set_len(0).expect("a file");
     })
@@ -196,16 +204,16 @@ fn a_file_truncated_within_a_batch_has_the_batch_collected_again() {
     let run = installation.run(&[]);
     run.assert_code(0).assert_line_with(&["Blobs successful: 1 |"]);
     assert_eq!(whole_lines(&installation.path("output/AuditGeneral.json")).len(), 4);
-    assert_quiet_afterwards(&installation);
+    assert_nothing_left(&installation);
 }
 
 #[test]
-fn a_pass_that_is_killed_after_it_has_written_a_batch_again_doubles_nothing() {
-    for after in 1..10 {
+fn a_kill_after_a_batch_is_rewritten_duplicates_nothing() {
+    for steps_later in 1..10 {
         let installation = after_a_pass("audit.json");
         let (step, mark) = (step_before_sync(), installation.path("mark"));
-        let child = start(&installation, &format!("{step}:wait,{}:kill-before", step + after));
-        wait_until("the pass waits", || mark.exists());
+        let child = start(&installation, &format!("{step}:wait,{}:kill-before", step + steps_later));
+        wait_until("the pass waits at the step", || mark.exists());
         let path = installation.path("output/AuditGeneral.json");
         let before = whole_lines(&path)[..3].join("\n") + "\n";
         fs::remove_file(&path).expect("a file");
@@ -213,22 +221,23 @@ fn a_pass_that_is_killed_after_it_has_written_a_batch_again_doubles_nothing() {
         fs::remove_file(&mark).expect("the mark");
         Run::finish(child);
         installation.run(&[]).assert_code(0);
-        eprintln!("killed {after} steps later");
+        eprintln!("killed {steps_later} steps later");
         installation.assert_lines_delivered_once([(&installation.contoso, FEED)]);
     }
 }
 
 #[test]
-fn a_file_rotated_between_batches_is_left_within_a_second() {
+fn writes_the_next_batch_to_a_new_file_after_a_rotation() {
     let installation = Installation::new();
     let contoso = &installation.contoso;
     contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(5)));
     let late = contoso.add_blob(FEED, NewBlob::records(4).created(hours_ago(2)));
     let requests = Requests::to(Operation::FetchBlob).of_blob(late.content_id());
-    let (open, gate) = mpsc::channel::<()>();
-    let gate = Mutex::new(gate);
-    let wait = Fault::alter("a gate", move |_, answer| {
-        let _ = gate.lock().expect("no panic").recv_timeout(WAIT_MAX);
+    // The second blob is answered when `hold` is dropped.
+    let (hold, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let wait = Fault::alter("held back", move |_, answer| {
+        let _ = released.lock().expect("no thread panics with the lock").recv_timeout(WAIT_MAX);
         answer
     });
     installation.simulator.fault(requests.always(), wait);
@@ -239,80 +248,96 @@ fn a_file_rotated_between_batches_is_left_within_a_second() {
     fs::write(path.with_file_name("AuditGeneral.json.1.gz"), fs::read(&renamed).expect("a file"))
         .expect("a file");
     fs::remove_file(&renamed).expect("a file");
-    drop(open);
+    drop(hold);
     let run = Run::finish(child);
     run.assert_code(0);
     assert!(!run.stderr.contains("written again"), "{run}");
     installation.assert_lines_delivered_once([(contoso, FEED)]);
 }
 
-/// An installation whose only output is this path.
-fn into(path: &Path) -> (Installation, String) {
+/// Returns an installation with 1,000 records. They are about 20 times as large as the buffer of a pipe.
+fn with_records() -> Installation {
     let installation = Installation::new();
     installation.contoso.add_blobs(FEED, 20, 50, hours_ago(20)..hours_ago(2));
-    let config = installation.config_with_output(&format!("  file: {{ path: {} }}", path.display()));
-    (installation, config)
+    installation
 }
 
-fn make_pipe(installation: &Installation) -> PathBuf {
-    let path = installation.path("pipe");
-    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
-    path
+/// Writes a configuration whose only output is this path, and returns the path of the configuration.
+fn config_with_path(installation: &Installation, path: &Path) -> String {
+    installation.config_with_output(&format!("  file: {{ path: {} }}", path.display()))
 }
 
-fn into_pipe() -> (Installation, String, PathBuf) {
-    let installation = Installation::new();
-    installation.contoso.add_blobs(FEED, 20, 50, hours_ago(20)..hours_ago(2));
-    let pipe = make_pipe(&installation);
-    let config = installation.config_with_output(&format!("  file: {{ path: {} }}", pipe.display()));
+/// Runs a pass that delivers 1,000 records to this path.
+fn run_with_path(path: &str) -> Run {
+    let installation = with_records();
+    let config = config_with_path(&installation, Path::new(path));
+    installation.run_bare(&["-c", &config])
+}
+
+/// Returns an installation with 1,000 records, a configuration whose only output is a named pipe, and the pipe.
+fn with_pipe() -> (Installation, String, PathBuf) {
+    let installation = with_records();
+    let pipe = installation.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo of coreutils").success());
+    let config = config_with_path(&installation, &pipe);
     (installation, config, pipe)
 }
 
+/// Opens a pipe for reading. This does not wait for a writer.
+fn open_pipe(pipe: &Path) -> File {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    File::options().read(true).custom_flags(flags).open(pipe).expect("a pipe")
+}
+
+/// Reads this number of bytes from a pipe, or less if the writer closes it before.
+fn read_pipe(pipe: &mut File, bytes_max: usize) -> Vec<u8> {
+    let (mut bytes, mut piece) = (Vec::new(), vec![0; 65_536]);
+    wait_until("the pass writes to the pipe", || match pipe.read(&mut piece) {
+        Ok(0) => !bytes.is_empty(), // closed, or not opened yet
+        Ok(count) => {
+            bytes.extend_from_slice(&piece[..count]);
+            bytes.len() >= bytes_max
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+        Err(error) => panic!("the pipe cannot be read: {error}"),
+    });
+    bytes
+}
+
 #[test]
-fn a_pipe_without_a_reader_is_an_error_and_its_records_come_later() {
-    let (installation, config, pipe) = into_pipe();
+fn a_pipe_without_a_reader_is_an_error_and_gets_its_records_later() {
+    let (installation, config, pipe) = with_pipe();
     let run = installation.run_bare(&["-c", &config]);
     run.assert_code(1).assert_line_with(&["[ERROR] Output file failed", "pipe: no process reads it"]);
     let run = installation.run_bare(&["-c", &config, "check"]);
     assert!(run.stdout.contains("no process reads it"), "{run}");
 
-    let reader = thread::spawn(move || {
-        let mut text = String::new();
-        File::open(&pipe).and_then(|mut pipe| pipe.read_to_string(&mut text)).expect("a pipe");
-        text
-    });
-    wait_until("the reader is there", || {
-        let run = installation.run_bare(&["-c", &config]);
-        run.code == Some(0)
-    });
-    assert_eq!(reader.join().expect("no panic").lines().count(), 1_000);
-}
-
-#[test]
-fn a_reader_of_a_pipe_that_goes_away_leaves_its_records_to_the_next_pass() {
-    let (installation, config, pipe) = into_pipe();
-    let reader = thread::spawn(move || {
-        let mut some = vec![0; 100_000];
-        File::open(&pipe).and_then(|mut pipe| pipe.read_exact(&mut some)).expect("a pipe");
-    });
-    thread::sleep(Duration::from_millis(50)); // so that it is opening the pipe; if it is not, the pipe has no reader
-    let run = installation.run_bare(&["-c", &config]);
-    run.assert_code(1);
-    assert!(
-        run.stderr.contains("its reader has closed it") || run.stderr.contains("no process reads it"),
-        "{run}"
-    );
-    assert_eq!(installation.known_blobs(), [""; 0]);
-    drop(reader);
-}
-
-#[test]
-fn a_signal_ends_a_pass_whose_pipe_is_not_read() {
-    let (installation, config, pipe) = into_pipe();
-    let reader = thread::spawn(move || File::open(&pipe).expect("a pipe"));
+    let mut reader = open_pipe(&pipe);
     let child = installation.command(&["-c", &config]).spawn().expect("the program starts");
-    let reader = reader.join().expect("no panic");
-    thread::sleep(Duration::from_millis(300));
+    let text = read_pipe(&mut reader, usize::MAX);
+    Run::finish(child).assert_code(0);
+    assert_eq!(text.lines().count(), 1_000);
+}
+
+#[test]
+fn keeps_the_records_for_the_next_pass_if_the_pipes_reader_leaves() {
+    let (installation, config, pipe) = with_pipe();
+    let mut reader = open_pipe(&pipe);
+    let child = installation.command(&["-c", &config]).spawn().expect("the program starts");
+    assert!(read_pipe(&mut reader, 100_000).len() >= 100_000);
+    drop(reader);
+    Run::finish(child)
+        .assert_code(1)
+        .assert_line_with(&["[ERROR] Output file failed", "its reader has closed it"]);
+    assert_eq!(installation.known_blobs(), [""; 0]);
+}
+
+#[test]
+fn a_signal_ends_a_pass_that_is_blocked_on_a_pipe() {
+    let (installation, config, pipe) = with_pipe();
+    let mut reader = open_pipe(&pipe);
+    let child = installation.command(&["-c", &config]).spawn().expect("the program starts");
+    read_pipe(&mut reader, 1); // then the buffer fills up, and the pass waits for the reader
     signal(&child, Signal::TERM);
     Run::finish(child)
         .assert_code(143)
@@ -322,30 +347,24 @@ fn a_signal_ends_a_pass_whose_pipe_is_not_read() {
 }
 
 #[test]
-fn standard_output_as_a_file_is_written_whatever_it_is() {
-    let (installation, config) = into(Path::new("/dev/stdout"));
-    let run = installation.run_bare(&["-c", &config]);
+fn writes_to_dev_stdout_as_pipe_and_socket_and_to_devices() {
+    let run = run_with_path("/dev/stdout");
     run.assert_code(0);
     assert_eq!(run.stdout.lines().count(), 1_000);
 
-    // A socket, as under systemd.
-    let (installation, config) = into(Path::new("/dev/stdout"));
-    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+    // A socket, which systemd passes to services.
+    let installation = with_records();
+    let config = config_with_path(&installation, Path::new("/dev/stdout"));
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     let mut command = installation.command(&["-c", &config]);
-    let child =
-        command.stdout(std::os::fd::OwnedFd::from(theirs)).stderr(Stdio::piped()).spawn().expect("a program");
-    drop(command); // it holds the socket's other end
+    let child = command.stdout(OwnedFd::from(theirs)).spawn().expect("the program starts");
+    drop(command); // closes the other end of the socket in this process
+    ours.set_read_timeout(Some(WAIT_MAX)).expect("a socket");
     let mut text = String::new();
-    ours.read_to_string(&mut text).expect("a socket");
+    ours.read_to_string(&mut text).expect("the pass writes, and closes the socket when it ends");
     let run = Run::finish(child);
     assert_eq!(text.lines().count(), 1_000, "{run}");
 
-    let (installation, config) = into(Path::new("/dev/null"));
-    installation.run_bare(&["-c", &config]).assert_code(0);
-    let (installation, config) = into(Path::new("/dev/full"));
-    installation
-        .run_bare(&["-c", &config])
-        .assert_code(74)
-        .assert_line_with(&["/dev/full", "free some space"]);
-    std::io::stdout().flush().expect("standard output");
+    run_with_path("/dev/null").assert_code(0);
+    run_with_path("/dev/full").assert_code(74).assert_line_with(&["/dev/full", "free some space"]);
 }

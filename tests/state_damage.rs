@@ -1,14 +1,14 @@
-//! Damaged state: a clear message where one helps, and collection goes on.
+//! Damaged or missing state: the pass reports it and keeps collecting.
 
 use std::fs;
 
 use simulator::NewBlob;
 
-use crate::support::{Installation, hours_ago, mode};
+use crate::support::{Installation, Run, hours_ago, mode};
 
 const FEED: &str = "Audit.General";
 
-/// Contoso after a pass with two blobs.
+/// Returns an installation after a pass that delivered two blobs.
 fn after_a_pass() -> Installation {
     let installation = Installation::new();
     installation.contoso.add_blobs(FEED, 2, 3, hours_ago(5)..hours_ago(2));
@@ -16,9 +16,9 @@ fn after_a_pass() -> Installation {
     installation
 }
 
-/// A further blob is collected, and nothing is delivered twice.
+/// Runs a pass with one more blob, and asserts that each record is delivered once.
 #[track_caller]
-fn assert_goes_on(installation: &Installation) -> crate::support::Run {
+fn assert_keeps_collecting(installation: &Installation) -> Run {
     installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(2)));
     let run = installation.run(&[]);
     run.assert_code(0);
@@ -27,32 +27,29 @@ fn assert_goes_on(installation: &Installation) -> crate::support::Run {
 }
 
 #[test]
-fn garbage_in_known_blobs_is_kept_aside_and_reported_by_its_line() {
+fn moves_unreadable_lines_of_known_blobs_to_another_file_and_reports_them() {
     let installation = after_a_pass();
     let path = installation.path("state/known_blobs");
     let text = fs::read_to_string(&path).expect("a file");
-    fs::write(&path, format!("no blob at all\n{text}")).expect("a file");
-    let run = assert_goes_on(&installation);
+    fs::write(&path, format!("not a blob\n{text}")).expect("a file");
+    let run = assert_keeps_collecting(&installation);
     run.assert_line_with(&["[WARN] Line 1 of", "known_blobs", "known_blobs.unreadable"]);
-    assert_eq!(
-        fs::read(installation.path("state/known_blobs.unreadable")).expect("a file"),
-        b"no blob at all\n"
-    );
+    assert_eq!(fs::read(installation.path("state/known_blobs.unreadable")).expect("a file"), b"not a blob\n");
     assert_eq!(installation.known_blobs().len(), 3);
 }
 
 #[test]
-fn a_torn_last_line_is_fixed() {
+fn removes_a_torn_last_line_of_known_blobs() {
     let installation = after_a_pass();
     let path = installation.path("state/known_blobs");
     let text = fs::read_to_string(&path).expect("a file");
     fs::write(&path, format!("{text}20261122101500,2026-1")).expect("a file");
-    assert_goes_on(&installation).assert_line_with(&["[WARN] The last line of", "is torn"]);
+    assert_keeps_collecting(&installation).assert_line_with(&["[WARN] The last line of", "is torn"]);
     assert_eq!(installation.known_blobs().len(), 3);
 }
 
 #[test]
-fn without_known_blobs_its_blobs_are_collected_again_and_their_records_dropped() {
+fn drops_repeated_records_if_known_blobs_is_missing() {
     for text in [None, Some("")] {
         let installation = after_a_pass();
         let path = installation.path("state/known_blobs");
@@ -60,12 +57,12 @@ fn without_known_blobs_its_blobs_are_collected_again_and_their_records_dropped()
         if let Some(text) = text {
             fs::write(&path, text).expect("a file");
         }
-        assert_goes_on(&installation);
+        assert_keeps_collecting(&installation);
     }
 }
 
 #[test]
-fn without_any_state_a_pass_collects_again_what_is_available() {
+fn collects_everything_again_if_the_state_is_missing() {
     let installation = after_a_pass();
     fs::remove_dir_all(installation.path("state")).expect("a folder");
     installation.run(&[]).assert_code(0);
@@ -73,52 +70,52 @@ fn without_any_state_a_pass_collects_again_what_is_available() {
 }
 
 #[test]
-fn state_of_a_later_version_is_put_aside() {
+fn moves_state_of_a_later_version_to_another_file() {
     for name in ["progress", "journal"] {
         let installation = after_a_pass();
         let text = "{\"version\":99}\n{\"something\":\"new\"}\n";
         fs::write(installation.path("state").join(name), text).expect("a file");
-        assert_goes_on(&installation).assert_line_with(&["[WARN]", name, "later version"]);
-        let aside = installation.path("state").join(format!("{name}.unreadable"));
-        assert_eq!(fs::read_to_string(&aside).expect("a file"), text);
-        assert_eq!(mode(&aside), 0o600, "{name}");
+        assert_keeps_collecting(&installation).assert_line_with(&["[WARN]", name, "later version"]);
+        let moved = installation.path("state").join(format!("{name}.unreadable"));
+        assert_eq!(fs::read_to_string(&moved).expect("a file"), text);
+        assert_eq!(mode(&moved), 0o600, "{name}");
     }
 }
 
 #[test]
-fn garbage_in_any_other_file_of_the_state_stops_nothing() {
+fn keeps_collecting_with_garbage_in_the_other_state_files() {
     for garbage in [&b"\xff\x00garbage"[..], b"", b"{}\n", b"{\"version\":1}\n{\"torn"] {
         let installation = after_a_pass();
         for name in ["progress", "journal", "record_ids/1999-01-01T00.file", "record_ids/9999-01-01T00.file"]
         {
             fs::write(installation.path("state").join(name), garbage).expect("a file");
         }
-        assert_goes_on(&installation);
+        assert_keeps_collecting(&installation);
     }
 }
 
 #[test]
-fn a_journal_that_is_damaged_in_its_midst_says_so_and_a_torn_end_is_usual() {
-    for (rest, is_said) in [("{\"torn", false), ("garbage\n{\"torn", true)] {
+fn reports_a_damaged_journal_but_not_a_torn_last_line() {
+    for (rest, is_reported) in [("{\"torn", false), ("garbage\n{\"torn", true)] {
         let installation = after_a_pass();
         fs::write(installation.path("state/journal"), format!("{{\"version\":1}}\n{rest}")).expect("a file");
-        let run = assert_goes_on(&installation);
-        assert_eq!(run.stderr.contains("journal is damaged"), is_said, "{rest}: {run}");
+        let run = assert_keeps_collecting(&installation);
+        assert_eq!(run.stderr.contains("journal is damaged"), is_reported, "{rest}: {run}");
     }
 }
 
 #[test]
-fn what_is_none_of_ours_among_the_ids_is_left_alone() {
+fn leaves_other_files_in_record_ids_alone() {
     let installation = after_a_pass();
     let folder = installation.path("state/record_ids");
     fs::create_dir(folder.join(".d")).expect("a folder");
-    fs::write(folder.join("1999.bak"), "mine").expect("a file");
-    assert_goes_on(&installation);
+    fs::write(folder.join("1999.bak"), "a copy of the administrator").expect("a file");
+    assert_keeps_collecting(&installation);
     assert!(folder.join(".d").exists() && folder.join("1999.bak").exists());
 }
 
 #[test]
-fn no_file_of_the_state_can_be_an_outputs_too() {
+fn rejects_metrics_paths_that_are_state_files() {
     let installation = after_a_pass();
     let mut names = Vec::new();
     for entry in
@@ -137,7 +134,7 @@ fn no_file_of_the_state_can_be_an_outputs_too() {
 }
 
 #[test]
-fn status_says_of_a_damaged_file_no_more_than_it_does() {
+fn status_reports_a_damaged_file_and_keeps_it() {
     let installation = after_a_pass();
     let path = installation.path("state/progress");
     fs::write(&path, "garbage").expect("a file");
@@ -146,7 +143,7 @@ fn status_says_of_a_damaged_file_no_more_than_it_does() {
 }
 
 #[test]
-fn a_folder_where_a_file_should_be_exits_with_74() {
+fn exits_with_74_if_a_state_file_is_a_folder() {
     for name in ["known_blobs", "journal", "progress"] {
         let installation = Installation::new();
         fs::create_dir_all(installation.path("state").join(name)).expect("a folder");

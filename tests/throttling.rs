@@ -1,8 +1,8 @@
-//! The rate of requests, and what is done about throttling.
+//! The rate of requests, and the waits after throttled requests.
 //!
-//! How fast a backlog is collected against a quota is tested in virtual time, next to the scheduler: a real minute is too
-//! long for a test, and the client's minute is not configurable. The quotas here are of a minute that the simulator
-//! shortens.
+//! The unit tests of the scheduler check in virtual time how fast a backlog is collected against a quota, because a real
+//! minute is too long for a test and the client's minute cannot be configured. Here the simulator shortens the minute of the
+//! quota.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::support::{
 
 const FEED: &str = "Audit.General";
 
-/// Contoso, subscribed to one feed with this number of blobs.
+/// Contoso with a subscription to one feed of this number of blobs.
 fn installation(blobs: usize) -> Installation {
     let installation = Installation::new();
     installation.contoso.subscribe(FEED);
@@ -32,7 +32,7 @@ fn installation(blobs: usize) -> Installation {
     installation
 }
 
-/// The time from the first throttled request to the one after it.
+/// Returns the time from the first throttled request to the one after it.
 fn wait_after_throttling(seen: &[LoggedRequest]) -> SignedDuration {
     let throttled = seen.iter().position(|seen| seen.status == Some(429)).expect("a throttled request");
     seen[throttled + 1].request.at.duration_since(seen[throttled].request.at)
@@ -43,7 +43,7 @@ fn throttle_once(installation: &Installation, retry_after: Option<RetryAfter>) {
     installation.simulator.fault(Requests::to(Operation::ListSubscriptions).times(1), fault);
 }
 
-/// What `progress` says of contoso's rate of requests.
+/// Returns contoso's learned rate of requests from the state.
 fn learned_rate(installation: &Installation) -> Option<Value> {
     let progress = fs::read_to_string(installation.path("state/progress")).expect("a file");
     let lines = progress.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
@@ -52,7 +52,7 @@ fn learned_rate(installation: &Installation) -> Option<Value> {
 }
 
 #[test]
-fn a_wait_of_no_time_is_a_second() {
+fn waits_a_second_if_retry_after_is_not_positive() {
     let past = RetryAfter::Date(SignedDuration::from_hours(-1));
     in_parallel(
         [Some(RetryAfter::Seconds(0)), Some(RetryAfter::Text("-5")), Some(past), None],
@@ -68,33 +68,33 @@ fn a_wait_of_no_time_is_a_second() {
 }
 
 #[test]
-fn a_date_to_wait_for_is_read_by_the_clock_of_its_answer() {
+fn reads_a_retry_after_date_by_the_clock_of_its_response() {
     let installation = installation(2);
     let skew = SignedDuration::from_hours(2);
     installation.simulator.set_clock_skew(skew);
     throttle_once(&installation, Some(RetryAfter::Date(skew + SignedDuration::from_secs(2))));
-    installation.run(&[]).assert_code(0); // a run that waits for two hours fails
+    installation.run(&[]).assert_code(0); // a pass that waits two hours exceeds the bound of a test
     let waited = wait_after_throttling(&installation.simulator.requests());
     assert!(waited >= SignedDuration::from_millis(990), "{waited}");
 }
 
 #[test]
-fn a_receiver_that_asks_for_no_wait_gets_a_second() {
+fn waits_a_second_if_a_receiver_sends_retry_after_zero() {
     let times = Arc::new(Mutex::new(Vec::new()));
-    let noted = Arc::clone(&times);
+    let arrivals = Arc::clone(&times);
     let receiver = HttpReceiver::start(move |_, place| {
-        noted.lock().expect("no panic").push(Instant::now());
+        arrivals.lock().expect("no thread panics with the lock").push(Instant::now());
         if place == 0 { Reply::retry_after(503, "0") } else { Reply::status(200) }
     });
     let url = receiver.url("/");
     let installation = installation(1).with_output(&format!("  http:\n    url: {url}\n    connections: 1"));
     installation.run(&[]).assert_code(0);
-    let times = times.lock().expect("no panic");
+    let times = times.lock().expect("no thread panics with the lock");
     assert!(times[1] - times[0] >= Duration::from_secs(1), "{:?}", times[1] - times[0]);
 }
 
 #[test]
-fn a_quota_in_use_is_met_once_and_not_by_every_thread() {
+fn limits_throttled_requests_to_one_per_thread_and_burst() {
     let installation = installation(80).collect("maxThreads: 8");
     let minute = Duration::from_millis(500);
     installation.contoso.settings(|settings| settings.quota = Some(Quota { requests: 60, minute }));
@@ -111,10 +111,10 @@ fn a_quota_in_use_is_met_once_and_not_by_every_thread() {
 }
 
 #[test]
-fn the_rate_that_was_learned_is_remembered() {
+fn remembers_the_learned_request_rate() {
     let installation = installation(2);
     installation.run(&[]).assert_code(0);
-    assert_eq!(learned_rate(&installation), None, "nothing was learned");
+    assert_eq!(learned_rate(&installation), None, "a pass without throttling learns nothing");
     for expected in [1000, 500] {
         throttle_once(&installation, Some(RetryAfter::Seconds(1)));
         let rate = format!("then at most {expected} a minute");
@@ -129,7 +129,7 @@ fn the_rate_that_was_learned_is_remembered() {
 }
 
 #[test]
-fn a_fixed_rate_learns_nothing() {
+fn does_not_learn_a_rate_if_one_is_configured() {
     let installation = installation(2).collect("maxRequestsPerMinute: 700");
     throttle_once(&installation, None);
     let run = installation.run(&[]);

@@ -1,5 +1,5 @@
-//! What the pages under `docs/` say is so: their commands run or are there, their configurations load, their links lead
-//! somewhere, and what they name exists.
+//! Checks of the pages below `docs/`: their commands run or are valid, their configurations load, their links lead somewhere,
+//! and the options, keys, units, metrics and tests that they name exist.
 
 mod receivers;
 mod troubleshooting;
@@ -17,25 +17,25 @@ use crate::support::{
     set_mode,
 };
 
-/// Commands that a test cannot run, and what they need. A block with one of them is looked at instead: it has to be
-/// a shell's, the program has to understand what it is called with, and files of the repository have to be there.
+/// The commands that a test cannot run, and what they need. A block with one of them is only checked: its shell syntax, the
+/// arguments of the program, and the files of the repository that it names.
 const NEEDS: [(&str, &str); 10] = [
     ("chown", "the service's user"),
-    ("docker", "an engine"),
+    ("docker", "a container engine"),
     ("install", "the service's group"),
     ("journalctl", "a journal"),
     ("kubectl", "a cluster"),
-    ("openssl", "openssl, which not every machine has"),
-    ("rsyslogd", "rsyslog, which another test asks"),
+    ("openssl", "openssl, which is not installed everywhere"),
+    ("rsyslogd", "rsyslog, which another test runs"),
     ("systemctl", "systemd"),
     ("timedatectl", "root"),
     ("usermod", "root"),
 ];
 
-/// Folders of the repository that commands name.
+/// The folders of the repository that commands name.
 const FOLDERS: [&str; 6] = ["config/", "cron/", "debian/", "docker/", "docs/", "systemd/"];
 
-/// Lines of a block, without comments, each with what continues it.
+/// Returns the lines of a block without comments, each with its continuation lines.
 fn lines_of(block: &str) -> Vec<String> {
     let whole = block.replace("\\\n", " ");
     whole
@@ -46,7 +46,7 @@ fn lines_of(block: &str) -> Vec<String> {
         .collect()
 }
 
-/// The words with which the commands of a line begin, variables before them left out.
+/// Returns the names of the commands in a line, without the variables before them.
 fn commands_of(line: &str) -> Vec<&str> {
     let commands = line.split(" | ").flat_map(|part| part.split(" && ")).flat_map(|part| part.split("; "));
     commands
@@ -56,7 +56,7 @@ fn commands_of(line: &str) -> Vec<&str> {
         .collect()
 }
 
-/// What the program is called with in this line, its name first.
+/// Returns the calls of the program in this line, each with its arguments.
 fn calls_of(line: &str) -> Vec<Vec<String>> {
     let words: Vec<_> = line.split_whitespace().collect();
     let is_program = |word: &&str| word.rsplit('/').next() == Some(PROGRAM) && !word.contains("target/");
@@ -70,7 +70,7 @@ fn calls_of(line: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// An installation of which the places are those that the pages name, after its first pass.
+/// Returns an installation with `config/config.yaml`, as the pages have it, after its first pass.
 fn installation() -> Installation {
     let installation = Installation::new().setting("interval: 5m");
     fs::create_dir(installation.path("config")).expect("a folder");
@@ -84,50 +84,51 @@ fn installation() -> Installation {
     installation
 }
 
-/// A script with the installation's folders instead of the system's.
-fn within(installation: &Installation, script: &str) -> String {
+/// Replaces the system's folders in a script by those of the installation.
+fn with_own_folders(installation: &Installation, script: &str) -> String {
     let mut script = script.to_owned();
-    for (place, ours) in [
+    for (documented, name) in [
         ("/etc/office365-collector", "config"),
         ("/var/lib/office365-collector", "state"),
         ("/var/log/office365", "output"),
     ] {
-        script = script.replace(place, &installation.path(ours).display().to_string());
+        script = script.replace(documented, &installation.path(name).display().to_string());
     }
     script
 }
 
 #[test]
-fn every_command_runs_or_is_one_that_would() {
-    let mut needed = BTreeSet::new();
+fn every_command_runs_or_is_valid() {
+    let mut unavailable_commands = BTreeSet::new();
     for page in Page::all() {
-        let mut ours = None;
+        let mut of_page = None;
         for block in page.blocks("sh") {
             let lines = lines_of(block);
             let needs =
                 |command: &str| NEEDS.iter().find(|(name, _)| *name == command).map(|(name, _)| *name);
             let missing: Vec<_> = lines.iter().flat_map(|line| commands_of(line)).filter_map(needs).collect();
-            let installation = ours.get_or_insert_with(installation);
+            let installation = of_page.get_or_insert_with(installation);
             if missing.is_empty() {
-                let run = Run::from(shell(installation, &within(installation, block)));
+                let run = Run::from(shell(installation, &with_own_folders(installation, block)));
                 assert_eq!(run.code, Some(0), "{}: {block}{run}", page.name);
                 continue;
             }
-            needed.extend(missing);
+            unavailable_commands.extend(missing);
             Run::from(shell(installation, &format!("sh -n <<'END'\n{block}END\n"))).assert_code(0);
             for line in &lines {
                 for call in calls_of(line) {
-                    let is_understood = matches!(cli::parse(call.clone()), Parsed::Run(_) | Parsed::Show(_));
-                    assert!(is_understood, "{}: {call:?}", page.name);
+                    let is_valid = matches!(cli::parse(call.clone()), Parsed::Run(_) | Parsed::Show(_));
+                    assert!(is_valid, "{}: {call:?}", page.name);
                 }
                 assert_files_exist(&page.name, line);
             }
         }
     }
     let listed: BTreeSet<_> = NEEDS.iter().map(|(name, _)| *name).collect();
-    assert_eq!(listed, needed, "commands that no page has any more");
+    assert_eq!(listed, unavailable_commands, "NEEDS contains commands that no page has");
 }
 
+/// Asserts that the files of the repository in this line exist.
 #[track_caller]
 fn assert_files_exist(page: &str, line: &str) {
     for word in line.split(|character: char| character.is_whitespace() || "\"'=:".contains(character)) {
@@ -137,10 +138,10 @@ fn assert_files_exist(page: &str, line: &str) {
     }
 }
 
-/// Loads a configuration of a page, or a part of one.
-fn load_part(said: &str, block: &str) -> Option<Loaded> {
+/// Loads a configuration of a page, or a part of one with the rest added. Returns `None` for YAML of another program.
+fn load_part(info: &str, block: &str) -> Option<Loaded> {
     let mut config = String::new();
-    match said {
+    match info {
         "yaml" => {}
         "yaml title=setting" => {
             for (key, whole) in [
@@ -164,8 +165,8 @@ fn load_part(said: &str, block: &str) -> Option<Loaded> {
 #[test]
 fn every_configuration_loads_without_a_warning() {
     for page in Page::all() {
-        for (said, block) in page.all_blocks().into_iter().filter(|(said, _)| said.starts_with("yaml")) {
-            let Some(loaded) = load_part(said, block) else {
+        for (info, block) in page.all_blocks().into_iter().filter(|(info, _)| info.starts_with("yaml")) {
+            let Some(loaded) = load_part(info, block) else {
                 let parsed = serde_yaml::from_str::<serde_yaml::Value>(block);
                 assert!(parsed.is_ok(), "{}: {block}", page.name);
                 continue;
@@ -184,7 +185,8 @@ fn every_link_leads_somewhere() {
     }
 }
 
-fn help_on(command: &[&str]) -> String {
+/// Returns the help of the program or of one of its commands.
+fn help_of(command: &[&str]) -> String {
     let words = [&[PROGRAM], command, &["--help"]].concat();
     let Parsed::Show(help) = cli::parse(words.into_iter().map(str::to_owned)) else { panic!("no help") };
     help
@@ -192,14 +194,14 @@ fn help_on(command: &[&str]) -> String {
 
 #[test]
 fn every_option_key_unit_and_metric_exists() {
-    let help = help_on(&[]) + &help_on(&["check"]) + &help_on(&["status"]);
+    let help = help_of(&[]) + &help_of(&["check"]) + &help_of(&["status"]);
     let template = Page::read("config/config.production.template.yaml").text;
     let metrics = fs::read_to_string(repository("src/report/metrics.rs")).expect("a file");
     for page in Page::all().into_iter().chain([Page::read("README.md")]) {
         for quoted in page.quoted() {
             let word = quoted.split_whitespace().next().unwrap_or_default();
             let option = word.split('=').next().unwrap_or_default();
-            if option.starts_with("--") && !FOREIGN_OPTIONS.contains(&option) {
+            if option.starts_with("--") && !OTHER_OPTIONS.contains(&option) {
                 assert!(help.contains(option), "{}: no option {quoted}", page.name);
             }
             let key = word.split(':').next().unwrap_or_default();
@@ -221,8 +223,8 @@ fn every_option_key_unit_and_metric_exists() {
     }
 }
 
-/// Options of other programs, and of the older tool.
-const FOREIGN_OPTIONS: [&str; 9] = [
+/// The options of other programs and of the older tool.
+const OTHER_OPTIONS: [&str; 9] = [
     "--collector.textfile.directory",
     "--tenant-id",
     "--client-id",
@@ -234,7 +236,7 @@ const FOREIGN_OPTIONS: [&str; 9] = [
     "--sql-string",
 ];
 
-/// Keys of the older tool.
+/// The keys of the older tool.
 const OLDER_KEYS: [&str; 8] = [
     "collect.contentTypes",
     "collect.retryCooldown",
@@ -247,7 +249,7 @@ const OLDER_KEYS: [&str; 8] = [
 ];
 
 #[test]
-fn the_migration_tells_of_every_older_key() {
+fn the_migration_page_covers_every_older_key() {
     let page = Page::read("docs/MIGRATION.md");
     let (quoted, source) =
         (page.quoted(), fs::read_to_string(repository("src/config/schema.rs")).expect("a file"));
@@ -257,13 +259,13 @@ fn the_migration_tells_of_every_older_key() {
     keys.extend(source.lines().filter(is_older).filter_map(|line| Some(line.split('"').nth(1)?.to_owned())));
     assert!(keys.len() > 12, "{keys:?}");
     for key in keys {
-        let is_told = quoted.iter().any(|quoted| quoted.split('.').next_back() == Some(&key));
-        assert!(is_told, "nothing of {key}");
+        let is_covered = quoted.iter().any(|quoted| quoted.split('.').next_back() == Some(&key));
+        assert!(is_covered, "docs/MIGRATION.md does not name {key}");
     }
 }
 
 #[test]
-fn what_containers_rest_on_is_in_their_files() {
+fn the_documented_container_settings_are_in_their_files() {
     let file = |name: &str| fs::read_to_string(repository(name)).expect("a file");
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
     let manifest = file("docker/kubernetes/cronjob.yaml");
@@ -271,19 +273,19 @@ fn what_containers_rest_on_is_in_their_files() {
         for setting in quoted(row[0]) {
             let last = setting.rsplit_once('.').filter(|(above, _)| !above.contains(':'));
             let setting = last.map_or(setting.as_str(), |(_, key)| key);
-            assert!(manifest.contains(setting), "{setting}");
+            assert!(manifest.contains(setting), "no {setting} in docker/kubernetes/cronjob.yaml");
         }
     }
     let image = file("docker/Dockerfile") + &file("docker/docker-compose.yml");
     for row in Page::read("docs/DOCKER-DEPLOYMENT.md").table("| place | what |") {
         for place in quoted(row[0]) {
-            assert!(image.contains(&place), "{place}");
+            assert!(image.contains(&place), "no {place} in the files of docker/");
         }
     }
 }
 
 #[test]
-fn every_exit_code_that_is_named_exists() {
+fn every_documented_exit_code_exists() {
     let readme = Page::read("README.md");
     let codes: BTreeSet<_> = readme
         .table("| exit code |")
@@ -300,7 +302,7 @@ fn every_exit_code_that_is_named_exists() {
 }
 
 #[test]
-fn the_readme_leads_to_every_page() {
+fn the_readme_links_every_page() {
     let readme = Page::read("README.md").text;
     for page in Page::all() {
         assert!(readme.contains(&format!("({})", page.name)), "the README does not name {}", page.name);
@@ -308,7 +310,6 @@ fn the_readme_leads_to_every_page() {
     }
 }
 
-/// The last column of each row of "Conditions, and what a pass does" names tests; each of them exists.
 #[test]
 fn each_condition_of_the_production_flow_names_an_existing_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -325,7 +326,7 @@ fn each_condition_of_the_production_flow_names_an_existing_test() {
     for row in rows.filter(|row| !row.starts_with("| ---")) {
         let names: Vec<_> =
             row.rsplit('|').nth(1).expect("a last column").split('`').skip(1).step_by(2).collect();
-        assert!(!names.is_empty(), "no test in the row {row}");
+        assert!(!names.is_empty(), "the last column names no test: {row}");
         for name in names {
             assert!(tests.contains(&format!("fn {name}(")), "there is no test {name}: {row}");
         }

@@ -1,5 +1,5 @@
-//! The receivers' configurations in `docs/RECEIVERS.md`: each is built as its program wants it, with keys that its
-//! plugins have, and fits what the collector sends or writes. rsyslog's is run.
+//! Checks of the receivers' configurations in `docs/RECEIVERS.md`: each has the syntax of its program and only keys that its
+//! plugins know, and matches the collector's configuration next to it. rsyslog's also runs.
 
 use std::{
     collections::BTreeSet,
@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader},
     net::{Ipv4Addr, TcpListener},
     path::Path,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
 };
 
 use office_audit_log_collector::config::Config;
@@ -15,16 +15,17 @@ use serde_yaml::Value;
 use simulator::NewBlob;
 
 use crate::support::{
-    Installation,
+    Installation, Run,
     documents::{self, Page},
     hours_ago,
+    process::{WAIT_MAX, wait_until},
 };
 
 fn page() -> Page {
     Page::read("docs/RECEIVERS.md")
 }
 
-/// The collector's configuration of a section, the one below this heading.
+/// Returns the collector's configuration in the section with this heading.
 fn configuration_below(heading: &str) -> Config {
     let page = page();
     let (_, section) = page.text.split_once(&format!("\n## {heading}\n")).expect("a section");
@@ -32,9 +33,7 @@ fn configuration_below(heading: &str) -> Config {
     documents::load(section.blocks("yaml")[0]).config
 }
 
-/// Keys that a plugin has, of those that are of use here.
-///
-/// Source: the reference documentation of each.
+/// The keys of each plugin that are used here, by the reference documentation of the plugin.
 const KEYS: [(&str, &[&str]); 20] = [
     (
         "fluentd source tail",
@@ -88,12 +87,13 @@ const KEYS: [(&str, &[&str]); 20] = [
     ("vector", &["data_dir", "sources", "transforms", "sinks"]),
 ];
 
+/// Asserts that a plugin knows these keys.
 #[track_caller]
 fn assert_known<'a>(plugin: &str, keys: impl IntoIterator<Item = &'a str>) {
     let known = KEYS.iter().find(|(name, _)| *name == plugin).map(|(_, known)| *known);
-    let known = known.unwrap_or_else(|| panic!("no plugin {plugin}"));
+    let known = known.unwrap_or_else(|| panic!("KEYS lacks the plugin {plugin}"));
     for key in keys {
-        assert!(known.contains(&key), "{plugin} has no {key}");
+        assert!(known.contains(&key), "{plugin} has no key {key}");
     }
 }
 
@@ -107,41 +107,45 @@ struct Section {
 }
 
 impl Section {
-    /// Takes a configuration apart. Fails where a section is not ended, or ended by another's name.
+    /// Parses a configuration.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a section has no end tag, or an end tag with another name.
     fn parse(text: &str) -> Self {
         let mut open = vec![Self::default()];
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             if let Some(name) = line.strip_prefix("</") {
-                let ended = open.pop().expect("a section");
-                assert_eq!(format!("{}>", ended.name), name);
-                open.last_mut().expect("an open section").sections.push(ended);
-            } else if let Some(begun) = line.strip_prefix('<') {
-                let begun = begun.strip_suffix('>').unwrap_or_else(|| panic!("{line}"));
-                let (name, argument) = begun.split_once(' ').unwrap_or((begun, ""));
+                let closed = open.pop().expect("a section");
+                assert_eq!(format!("{}>", closed.name), name);
+                open.last_mut().expect("an open section").sections.push(closed);
+            } else if let Some(tag) = line.strip_prefix('<') {
+                let tag = tag.strip_suffix('>').unwrap_or_else(|| panic!("no > in {line}"));
+                let (name, argument) = tag.split_once(' ').unwrap_or((tag, ""));
                 open.push(Self { name: name.to_owned(), argument: argument.to_owned(), ..Self::default() });
             } else {
-                let (key, value) = line.split_once(' ').unwrap_or_else(|| panic!("{line}"));
+                let (key, value) = line.split_once(' ').unwrap_or_else(|| panic!("no value in {line}"));
                 let value = (key.to_owned(), value.trim().to_owned());
                 open.last_mut().expect("an open section").values.push(value);
             }
         }
-        assert_eq!(open.len(), 1, "{} is not ended", open.last().expect("a section").name);
+        assert_eq!(open.len(), 1, "{} has no end tag", open.last().expect("a section").name);
         open.remove(0)
     }
 
     fn value(&self, key: &str) -> &str {
-        let found = self.values.iter().find(|(name, _)| name == key);
-        found.map_or_else(|| panic!("no {key} in {self:?}"), |(_, value)| value)
+        let entry = self.values.iter().find(|(name, _)| name == key);
+        entry.map_or_else(|| panic!("no {key} in {self:?}"), |(_, value)| value)
     }
 
-    fn of(&self, name: &str) -> &Self {
+    fn section(&self, name: &str) -> &Self {
         self.sections
             .iter()
             .find(|section| section.name == name)
             .unwrap_or_else(|| panic!("no {name} in {self:?}"))
     }
 
-    /// Whether each section has the keys that its plugin knows.
+    /// Asserts that each section has only keys that its plugin knows.
     fn assert_keys(&self) {
         for section in &self.sections {
             let kind = section.values.iter().find(|(key, _)| key == "@type").map(|(_, kind)| kind.as_str());
@@ -154,7 +158,7 @@ impl Section {
     }
 }
 
-/// The text of a key that may hold a number or a switch.
+/// Returns a scalar as text, also a number or a boolean.
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -162,24 +166,27 @@ fn text(value: &Value) -> String {
     }
 }
 
+/// Returns the keys of a mapping.
 fn keys(value: &Value) -> Vec<&str> {
     value.as_mapping().expect("a mapping").keys().map(|key| key.as_str().expect("a name")).collect()
 }
 
+/// Returns the YAML documents of the page with this title.
 fn documents_of(title: &str) -> Vec<Value> {
     let (page, title) = (page(), format!("yaml title={title}"));
     let parsed = |block: &str| serde_yaml::from_str(block).unwrap_or_else(|error| panic!("{error}: {block}"));
     page.blocks(&title).into_iter().map(parsed).collect()
 }
 
-/// Like [`assert_covers`], and the rotated files that a shipper may not have seen under their first name.
+/// Asserts that a shipper's patterns match the output files, and the rotated files that the shipper may not have read
+/// completely.
 fn assert_covers_rotated(patterns: &str) {
     let (files, rotated) = patterns.split_once(',').expect("two patterns");
     assert_covers(files);
     assert_eq!(rotated, format!("{files}.1"));
 }
 
-/// The records' files that the collector writes, as a shipper's pattern names them.
+/// Asserts that a shipper's pattern matches the output files of the collector.
 fn assert_covers(pattern: &str) {
     let file = configuration_below("Files, followed by a shipper").output.file.expect("files");
     let folder = file.path.parent().expect("a folder");
@@ -187,35 +194,35 @@ fn assert_covers(pattern: &str) {
 }
 
 #[test]
-fn fluentds_configurations_fit() {
+fn the_fluentd_configurations_match_the_collectors() {
     let page = page();
     let [follows, receives] = [0, 1].map(|place| Section::parse(page.blocks("fluentd")[place]));
     for config in [&follows, &receives] {
         config.assert_keys();
-        assert_eq!(config.of("match").argument, "office365.**");
+        assert_eq!(config.section("match").argument, "office365.**");
     }
-    let source = follows.of("source");
+    let source = follows.section("source");
     assert_covers_rotated(source.value("path"));
     assert_eq!([source.value("read_from_head"), source.value("follow_inodes")], ["true"; 2]);
-    assert_eq!(source.of("parse").value("time_key"), "CreationTime");
+    assert_eq!(source.section("parse").value("time_key"), "CreationTime");
 
     let fluentd = configuration_below("The forward protocol").output.fluentd.expect("a receiver");
-    let source = receives.of("source");
+    let source = receives.section("source");
     assert_eq!(source.value("port"), fluentd.port.to_string());
-    assert_eq!(source.of("security").value("self_hostname"), fluentd.address);
-    assert!(fluentd.tls.is_some() && source.of("transport").argument == "tls");
+    assert_eq!(source.section("security").value("self_hostname"), fluentd.address);
+    assert!(fluentd.tls.is_some() && source.section("transport").argument == "tls");
     assert!(
-        source.of("security").value("shared_key").contains("FLUENTD_SHARED_KEY")
+        source.section("security").value("shared_key").contains("FLUENTD_SHARED_KEY")
             && fluentd.shared_key.is_some()
     );
     assert!(fluentd.tag.starts_with("office365."));
-    let buffer = receives.of("match").of("buffer");
+    let buffer = receives.section("match").section("buffer");
     assert_eq!([buffer.value("@type"), buffer.value("overflow_action")], ["file", "throw_exception"]);
-    assert!(buffer.argument.split(',').any(|key| key == "tag"), "the path names the tag");
+    assert!(buffer.argument.split(',').any(|key| key == "tag"), "the buffer has a file for each tag");
 }
 
 #[test]
-fn fluent_bits_configurations_fit() {
+fn the_fluent_bit_configurations_match_the_collectors() {
     let documents = documents_of("fluent-bit");
     assert_eq!(documents.len(), 2);
     for document in &documents {
@@ -227,7 +234,7 @@ fn fluent_bits_configurations_fit() {
         }
         let stored = text(&document["pipeline"]["inputs"][0]["storage.type"]);
         assert_eq!(stored, "filesystem");
-        assert!(document["service"].get("storage.path").is_some(), "nowhere to store");
+        assert!(document["service"].get("storage.path").is_some(), "no folder for the storage");
     }
     let tail = &documents[0]["pipeline"]["inputs"][0];
     assert_covers_rotated(&text(&tail["path"]));
@@ -244,7 +251,7 @@ fn fluent_bits_configurations_fit() {
 }
 
 #[test]
-fn vectors_configurations_fit() {
+fn the_vector_configurations_match_the_collectors() {
     let documents = documents_of("vector");
     assert_eq!(documents.len(), 3);
     for document in &documents {
@@ -277,20 +284,19 @@ fn vectors_configurations_fit() {
     );
 }
 
-/// A program that ends with this.
-struct Ended(Child);
+/// A program that is killed when this is dropped.
+struct Running(Child);
 
-impl Drop for Ended {
+impl Drop for Running {
     fn drop(&mut self) {
-        self.0.kill().expect("a program of ours");
-        self.0.wait().expect("a program of ours");
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
-/// Run with `cargo test --locked --test tests -- --ignored interop`.
 #[test]
 #[ignore = "needs rsyslogd: cargo test --test tests -- --ignored interop_rsyslog"]
-fn interop_rsyslog_follows_the_files_with_the_configuration_of_the_page() {
+fn interop_rsyslog_follows_the_files_with_the_documented_configuration() {
     let installation = Installation::new();
     installation.contoso.add_blobs("Audit.Exchange", 5, 20, hours_ago(20)..hours_ago(2));
     let long = format!("{{\"Id\":\"{}\",\"Text\":\"{}\"}}", "long", "x".repeat(1_000_000));
@@ -312,14 +318,20 @@ fn interop_rsyslog_follows_the_files_with_the_configuration_of_the_page() {
         command.arg("-f").arg(&path).arg("-i").arg(installation.path("rsyslog.pid"));
         command
     };
-    let checked = rsyslogd().arg("-N1").output().expect("rsyslogd");
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    Run::of(rsyslogd().arg("-N1").stdout(Stdio::piped()).stderr(Stdio::piped())).assert_code(0);
 
-    let _running = Ended(rsyslogd().arg("-n").spawn().expect("rsyslogd"));
-    let (connection, _) = listener.accept().expect("a connection");
+    let _running = Running(rsyslogd().arg("-n").spawn().expect("rsyslogd"));
+    listener.set_nonblocking(true).expect("a listening socket");
+    let mut connection = None;
+    wait_until("rsyslogd connects", || {
+        connection = listener.accept().ok();
+        connection.is_some()
+    });
+    let (connection, _) = connection.expect("a connection");
+    connection.set_read_timeout(Some(WAIT_MAX)).expect("a socket");
     let lines = BufReader::new(connection).lines().take(101).map(|line| line.expect("a line"));
     let received: BTreeSet<_> = lines.collect();
     let written: BTreeSet<_> = installation.output().into_values().flatten().collect();
     assert_eq!(received.len(), 101);
-    assert!(received == written, "what arrived is not what was written");
+    assert!(received == written, "the receiver got other lines than the files contain");
 }

@@ -1,5 +1,4 @@
-//! The messages that `docs/TROUBLESHOOTING.md` quotes are those of the program: nearly all of them are brought about
-//! here.
+//! The messages that `docs/TROUBLESHOOTING.md` quotes are those of the program. Passes with failures cause nearly all of them.
 
 use std::{collections::BTreeSet, fs, fs::File, thread, time::Duration};
 
@@ -20,9 +19,9 @@ use crate::support::{
 
 const FEED: &str = "Audit.Exchange";
 
-/// What a message says that no test can bring about here, because root may do everything, only root can change owners, or
-/// seven days have to pass; it has to be in the source.
-const ONLY_IN_THE_SOURCE: [&str; 6] = [
+/// The ends of the messages that no test can cause, because root can read and write everything, only root can change owners,
+/// or seven days have to pass. They are looked up in the source.
+const ENDS_IN_SOURCE: [&str; 6] = [
     "let the collector's user read and write it",
     " and the others",
     "the file system is read-only: use another folder, or mount it writable",
@@ -31,36 +30,37 @@ const ONLY_IN_THE_SOURCE: [&str; 6] = [
     "was not listed in time, and the API lists only 7 days; run the collector more often",
 ];
 
-/// What a pass came to, with the places that the page names.
-struct Trouble {
+/// A run with a failure, with the paths and ports of the page instead of its own.
+struct FailedRun {
+    /// The expected exit code.
     code: i32,
     run: Run,
 }
 
 /// Contoso with two blobs of one feed.
 fn installation() -> Installation {
-    filled(Installation::new())
+    with_blobs(Installation::new())
 }
 
-fn filled(installation: Installation) -> Installation {
+fn with_blobs(installation: Installation) -> Installation {
     for hours in [3, 2] {
         installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(hours)));
     }
     installation
 }
 
-/// What became of a pass, as it would read on a machine of the usual places.
-fn trouble(code: i32, installation: &Installation, arguments: &[&str]) -> Trouble {
+/// Runs the program, with the installation's configuration if there are no arguments.
+fn run(code: i32, installation: &Installation, arguments: &[&str]) -> FailedRun {
     let mut run = if arguments.is_empty() { installation.run(&[]) } else { installation.run_bare(arguments) };
-    for (ours, place) in [("state", "/var/lib/office365-collector"), ("output", "/var/log/office365")] {
-        run.stderr = run.stderr.replace(&installation.path(ours).display().to_string(), place);
+    for (name, documented) in [("state", "/var/lib/office365-collector"), ("output", "/var/log/office365")] {
+        run.stderr = run.stderr.replace(&installation.path(name).display().to_string(), documented);
     }
-    run.stderr = with_the_usual_port(&run.stderr);
-    Trouble { code, run }
+    run.stderr = with_documented_port(&run.stderr);
+    FailedRun { code, run }
 }
 
-/// Whatever port of the loopback it is.
-fn with_the_usual_port(text: &str) -> String {
+/// Replaces every port of 127.0.0.1 by the one of the page.
+fn with_documented_port(text: &str) -> String {
     let mut parts = text.split("127.0.0.1:");
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, part| {
@@ -68,22 +68,22 @@ fn with_the_usual_port(text: &str) -> String {
     })
 }
 
-/// A pass while logging in fails.
-fn login(error: LoginError) -> Trouble {
+/// Runs a pass whose login fails.
+fn login(error: LoginError) -> FailedRun {
     let installation = installation();
     installation.contoso.settings(|settings| settings.login_error = Some(error));
-    trouble(77, &installation, &[])
+    run(77, &installation, &[])
 }
 
-/// A pass while one kind of request is answered wrongly.
-fn request(code: i32, operation: Operation, fault: Fault) -> Trouble {
+/// Runs a pass with a fault of each request of one kind.
+fn request(code: i32, operation: Operation, fault: Fault) -> FailedRun {
     let installation = installation();
     installation.simulator.fault(Requests::to(operation).always(), fault);
-    trouble(code, &installation, &[])
+    run(code, &installation, &[])
 }
 
-/// A pass with parts of the configuration replaced.
-fn configured(code: i32, mode: u32, parts: &[(&str, &str)]) -> Trouble {
+/// Runs a pass with parts of the configuration replaced.
+fn configured(code: i32, mode: u32, parts: &[(&str, &str)]) -> FailedRun {
     let installation = installation();
     let mut config = installation.config();
     for (part, by) in parts {
@@ -93,19 +93,20 @@ fn configured(code: i32, mode: u32, parts: &[(&str, &str)]) -> Trouble {
     let path = installation.path("config.yaml");
     fs::write(&path, config).expect("a file");
     set_mode(&path, mode);
-    trouble(code, &installation, &["--config", "config.yaml"])
+    run(code, &installation, &["--config", "config.yaml"])
 }
 
-/// Contoso with a server whose certificate has an unknown root.
+/// Contoso at a server whose certificate has an unknown root.
 fn untrusted() -> Installation {
     let read = |name: &str| {
         fs::read_to_string(repository("tests/certificates/tls").join(name)).expect("a file of the tests")
     };
     let identity =
         Identity { host: "localhost".to_owned(), certificates: read("here.pem"), key: read("server.key") };
-    filled(Installation::against(Simulator::start_with_tls(&identity)))
+    with_blobs(Installation::against(Simulator::start_with_tls(&identity)))
 }
 
+/// Contoso with a state that consists of this `known_blobs`.
 fn with_state(known_blobs: &str) -> Installation {
     let installation = installation();
     fs::create_dir(installation.path("state")).expect("a folder");
@@ -113,7 +114,7 @@ fn with_state(known_blobs: &str) -> Installation {
     installation
 }
 
-fn troubles_of_microsoft() -> Vec<Trouble> {
+fn failures_of_microsoft() -> Vec<FailedRun> {
     let throttled = installation();
     let fault = Fault::throttled(429, Some(RetryAfter::Seconds(1)));
     throttled.simulator.fault(Requests::to(Operation::FetchBlob).times(1), fault);
@@ -123,7 +124,7 @@ fn troubles_of_microsoft() -> Vec<Trouble> {
     let last_day = NewBlob::body("[{\"Id\":7},").created(hours_ago(3)).expiring(hours_ago(-20));
     unreadable.contoso.add_blob(FEED, last_day);
     vec![
-        trouble(0, &unreadable, &[]),
+        run(0, &unreadable, &[]),
         login(LoginError::WrongSecret),
         login(LoginError::ExpiredSecret),
         login(LoginError::UnknownClient),
@@ -136,14 +137,14 @@ fn troubles_of_microsoft() -> Vec<Trouble> {
         request(1, Operation::FetchBlob, Fault::gzip_bomb(16)),
         request(0, Operation::FetchBlob, Fault::api_error(ApiError::ContentExpired)),
         request(1, Operation::FetchBlob, Fault::status(503)),
-        trouble(0, &throttled, &[]),
-        trouble(0, &late, &[]),
-        trouble(77, &untrusted(), &[]),
-        trouble(0, &Installation::new(), &[]),
+        run(0, &throttled, &[]),
+        run(0, &late, &[]),
+        run(77, &untrusted(), &[]),
+        run(0, &Installation::new(), &[]),
     ]
 }
 
-fn troubles_of_odd_answers() -> Vec<Trouble> {
+fn unusual_responses() -> Vec<FailedRun> {
     let html = "<!DOCTYPE html><html><head><title>Guest Wi-Fi</title></head></html>";
     let page = Fault::instead("a sign-in page", move |_| Answer::json(200, html));
     let looping = installation();
@@ -152,34 +153,35 @@ fn troubles_of_odd_answers() -> Vec<Trouble> {
     let quiet = installation();
     quiet.run(&[]).assert_code(0);
     quiet.simulator.set_clock_skew(SignedDuration::from_hours(26));
-    let disabled = filled(Installation::new().setting("subscriptions: [ Audit.Exchange ]"));
+    let disabled = with_blobs(Installation::new().setting("subscriptions: [ Audit.Exchange ]"));
     disabled.simulator.fault(Requests::to(Operation::ListSubscriptions).always(), Fault::json(200, "[]"));
     let error = Fault::api_error(ApiError::SubscriptionDisabled);
     disabled.simulator.fault(Requests::to(Operation::ListContent).always(), error);
     vec![
         request(77, Operation::Login, page),
-        trouble(1, &looping, &[]),
-        trouble(0, &quiet, &[]),
-        trouble(1, &disabled, &[]),
+        run(1, &looping, &[]),
+        run(0, &quiet, &[]),
+        run(1, &disabled, &[]),
     ]
 }
 
-fn troubles_of_slow_servers() -> Vec<Trouble> {
-    let slow = Installation::new().collect("retries: 0").collect("requestTimeout: 1s");
+fn slow_servers() -> Vec<FailedRun> {
+    let slow = Installation::new().collect("retries: 1").collect("requestTimeout: 1s");
     slow.contoso.add_blob(FEED, NewBlob::records(200).created(hours_ago(2)));
-    let drip = Fault::drip(300, Duration::from_millis(400)); // its headers are as many bytes
-    slow.simulator.fault(Requests::to(Operation::FetchBlob).times(1), drip);
-    let hanging = filled(Installation::new().setting("interval: 1s"));
+    // 750 bytes a second, with headers of about 300 bytes.
+    let drip = Fault::drip(300, Duration::from_millis(400));
+    slow.simulator.fault(Requests::to(Operation::FetchBlob).always(), drip);
+    let hanging = with_blobs(Installation::new().setting("interval: 2s"));
     hanging.contoso.subscribe("Audit.General");
     hanging.simulator.fault(Requests::to(Operation::FetchBlob).times(1), Fault::stall(None));
     let listing = Requests::to(Operation::ListContent).of_content_type("Audit.General");
     hanging.simulator.fault(listing.times(1), Fault::stall(None));
-    vec![trouble(1, &slow, &[]), trouble(1, &hanging, &[])]
+    vec![run(1, &slow, &[]), run(1, &hanging, &[])]
 }
 
-fn troubles_of_files_and_records() -> Vec<Trouble> {
-    let stuck = with_state("nonsense\n");
-    fs::create_dir(stuck.path("state/known_blobs.new")).expect("a folder");
+fn failures_of_files_and_records() -> Vec<FailedRun> {
+    let not_replaceable = with_state("nonsense\n");
+    fs::create_dir(not_replaceable.path("state/known_blobs.new")).expect("a folder");
     let receiver = HttpReceiver::start(|request, _| {
         if request.body.contains("unwanted") {
             return Reply::json(400, r#"{"message":"no such field"}"#);
@@ -189,15 +191,15 @@ fn troubles_of_files_and_records() -> Vec<Trouble> {
     let refused = installation().with_output(&format!("  http: {{ url: '{}' }}", receiver.url("/in")));
     let record = r#"{"Id":"0000aaaa-0000-4000-8000-000000000001","x":"unwanted"}"#;
     refused.contoso.add_blob(FEED, NewBlob::texts([record]).created(hours_ago(1)));
-    vec![trouble(0, &stuck, &[]), trouble(0, &refused, &[])]
+    vec![run(0, &not_replaceable, &[]), run(0, &refused, &[])]
 }
 
-fn troubles_of_this_machine() -> Vec<Trouble> {
+fn failures_of_this_machine() -> Vec<FailedRun> {
     let locked = with_state("");
     let lock = File::open(locked.path("state/known_blobs")).expect("a file");
     lock.try_lock_exclusive().expect("an unlocked file");
     let slow = Installation::new().setting("interval: 1s");
-    slow.simulator.set_latency(Duration::from_millis(400)); // logging in and two kinds of lists take three of these
+    slow.simulator.set_latency(Duration::from_millis(400)); // the login and the two kinds of listings take 1.2 s
     let folder = installation();
     fs::create_dir_all(folder.path("output/AuditExchange.json")).expect("a folder");
     let (without_receiver, receiver) = (
@@ -212,13 +214,13 @@ fn troubles_of_this_machine() -> Vec<Trouble> {
         ("Type: true", "Type: false"),
     ];
     vec![
-        trouble(75, &locked, &[]),
-        trouble(0, &with_state("what is this\nblob,20"), &[]),
-        trouble(0, &slow, &[]),
-        trouble(74, &folder, &[]),
-        trouble(1, &without_receiver, &[]),
-        trouble(1, &wrong_key, &[]),
-        trouble(78, &installation(), &["--verbose"]),
+        run(75, &locked, &[]),
+        run(0, &with_state("what is this\nblob,20"), &[]),
+        run(0, &slow, &[]),
+        run(74, &folder, &[]),
+        run(1, &without_receiver, &[]),
+        run(1, &wrong_key, &[]),
+        run(78, &installation(), &["--verbose"]),
         configured(74, 0o600, &full),
         configured(0, 0o644, &[]),
         configured(78, 0o600, &[("workingDir:", "workDir:")]),
@@ -229,7 +231,7 @@ fn troubles_of_this_machine() -> Vec<Trouble> {
     ]
 }
 
-/// The source's text, its strings in one line each.
+/// Returns the source code, with each string in one line.
 fn source() -> String {
     let mut text = String::new();
     let mut folders = vec![repository("src")];
@@ -246,8 +248,8 @@ fn source() -> String {
     text.split("\\\n").map(str::trim_start).collect()
 }
 
-/// Whether a line of the log is what the page quotes, in which `…` stands for anything.
-fn is_quoted_as(line: &str, quote: &str) -> bool {
+/// Returns whether a line of the log matches a quote of the page, in which `…` matches any text.
+fn matches_quote(line: &str, quote: &str) -> bool {
     let mut rest = Some(line);
     let mut parts = quote.split('…').peekable();
     while let (Some(part), Some(left)) = (parts.next(), rest) {
@@ -260,21 +262,21 @@ fn is_quoted_as(line: &str, quote: &str) -> bool {
 }
 
 #[test]
-fn what_check_says_is_what_the_page_shows() {
+fn the_page_shows_what_check_prints() {
     let installation = installation();
     installation.contoso.settings(|settings| settings.roles = Some(vec!["ActivityFeed.Read".to_owned()]));
     let run = installation.run(&["check"]);
     run.assert_code(1);
     let page = Page::read("docs/TROUBLESHOOTING.md");
-    let shown: Vec<_> = page.blocks("check").into_iter().flat_map(str::lines).collect();
-    assert!(!shown.is_empty());
-    for line in shown {
-        assert!(run.stdout.lines().any(|said| is_quoted_as(said, line)), "no line {line:?} in {run}");
+    let quoted: Vec<_> = page.blocks("check").into_iter().flat_map(str::lines).collect();
+    assert!(!quoted.is_empty());
+    for line in quoted {
+        assert!(run.stdout.lines().any(|printed| matches_quote(printed, line)), "no line {line:?} in {run}");
     }
 }
 
 #[test]
-fn every_message_is_one_of_the_programs() {
+fn the_program_logs_every_quoted_message() {
     let page = Page::read("docs/TROUBLESHOOTING.md");
     let in_code = page.quoted();
     let in_tables = in_code.iter().map(String::as_str).filter(|text| text.starts_with('['));
@@ -283,30 +285,30 @@ fn every_message_is_one_of_the_programs() {
     assert!(messages.len() > 30, "{messages:?}");
 
     let kinds = [
-        troubles_of_microsoft,
-        troubles_of_odd_answers,
-        troubles_of_slow_servers,
-        troubles_of_files_and_records,
-        troubles_of_this_machine,
+        failures_of_microsoft,
+        unusual_responses,
+        slow_servers,
+        failures_of_files_and_records,
+        failures_of_this_machine,
     ];
-    let troubles: Vec<_> = thread::scope(|scope| {
-        let threads = kinds.map(|troubles| scope.spawn(troubles));
-        threads.into_iter().flat_map(|thread| thread.join().expect("a thread of the test")).collect()
+    let runs: Vec<_> = thread::scope(|scope| {
+        let threads = kinds.map(|kind| scope.spawn(kind));
+        threads.into_iter().flat_map(|thread| thread.join().expect("the thread does not panic")).collect()
     });
-    for Trouble { code, run } in &troubles {
+    for FailedRun { code, run } in &runs {
         run.assert_code(*code);
     }
-    let lines: BTreeSet<_> = troubles.iter().flat_map(|trouble| trouble.run.log()).collect();
+    let lines: BTreeSet<_> = runs.iter().flat_map(|failed| failed.run.log()).collect();
     let source = source();
-    let mut left: BTreeSet<_> = ONLY_IN_THE_SOURCE.into_iter().collect();
+    let mut unused_ends: BTreeSet<_> = ENDS_IN_SOURCE.into_iter().collect();
     for message in messages {
-        if lines.iter().any(|line| is_quoted_as(line, message)) {
+        if lines.iter().any(|line| matches_quote(line, message)) {
             continue;
         }
-        let end = ONLY_IN_THE_SOURCE.into_iter().find(|end| message.ends_with(end));
-        let end = end.unwrap_or_else(|| panic!("no such message: {message}\n{lines:#?}"));
-        assert!(source.contains(end), "not in the source: {end}");
-        left.remove(end);
+        let end = ENDS_IN_SOURCE.into_iter().find(|end| message.ends_with(end));
+        let end = end.unwrap_or_else(|| panic!("no run logs {message:?}\n{lines:#?}"));
+        assert!(source.contains(end), "the source does not contain {end:?}");
+        unused_ends.remove(end);
     }
-    assert!(left.is_empty(), "not on the page: {left:?}");
+    assert!(unused_ends.is_empty(), "the page does not contain {unused_ends:?}");
 }

@@ -1,4 +1,4 @@
-//! The images, and what runs them: Compose and Kubernetes.
+//! The container images, and the files for Compose and Kubernetes.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use office_audit_log_collector::{
 use serde_yaml::Value;
 use simulator::NewBlob;
 
-use super::{filled_in, load, machine::Machine, path, text, tool, until};
+use super::{filled_in, load, machine::Machine, path, path_text, text, tool, until};
 use crate::support::{Installation, hours_ago, set_mode, whole_lines};
 
 const MANIFESTS: [&str; 2] = ["docker/kubernetes/cronjob.yaml", "docker/kubernetes/sharded.yaml"];
@@ -25,15 +25,15 @@ fn documents(file: &str) -> Vec<Value> {
         .collect()
 }
 
-/// `a.b.0.c` of a document.
+/// Returns the value at a path such as `a.b.0.c`.
 #[track_caller]
-fn at<'a>(value: &'a Value, place: &str) -> &'a Value {
-    place.split('.').fold(value, |value, key| {
+fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
+    path.split('.').fold(value, |value, key| {
         let found = match key.parse::<usize>() {
             Ok(index) => value.get(index),
             Err(_) => value.get(key),
         };
-        found.unwrap_or_else(|| panic!("no {place}"))
+        found.unwrap_or_else(|| panic!("no {path}"))
     })
 }
 
@@ -60,7 +60,7 @@ fn load_with_secrets(config: &str, secrets: &[&str]) -> Config {
 }
 
 #[test]
-fn the_images_run_the_program_as_it_wants_to_be_called_and_as_nobody_in_particular() {
+fn the_images_call_the_program_correctly_and_without_privileges() {
     let dockerfile = text("docker/Dockerfile");
     let stages: Vec<_> = dockerfile.split("\nFROM ").skip(1).collect();
     let [_, cadence, pass] = stages.as_slice() else { panic!("{} stages", stages.len()) };
@@ -84,7 +84,7 @@ fn the_images_run_the_program_as_it_wants_to_be_called_and_as_nobody_in_particul
 }
 
 #[test]
-fn an_image_is_built_of_everything_that_the_program_is_built_of() {
+fn the_build_context_contains_everything_that_the_build_reads() {
     let folder = tempfile::tempdir().expect("a folder");
     let ignore = text(".dockerignore");
     for name in ignore.lines().filter_map(|line| line.strip_prefix('!')) {
@@ -93,14 +93,14 @@ fn an_image_is_built_of_everything_that_the_program_is_built_of() {
         let (from, to) = (path(name).display().to_string(), copy.display().to_string());
         tool("cp", &["--recursive", &from, &to]).assert_code(0);
     }
-    // It may lack crates of other systems, but it reads the manifest first, and refuses one that names what is not
+    // Offline, the command can fail because crates are missing. Before that it fails if the manifest names a file that is not
     // there.
     let manifest = folder.path().join("Cargo.toml").display().to_string();
     let run = tool(env!("CARGO"), &["fetch", "--offline", "--locked", "--manifest-path", &manifest]);
     assert!(!run.stderr.contains("failed to parse manifest"), "{run}");
-    let schedule = text("src/units.rs");
+    let units = text("src/units.rs");
     let included: Vec<_> =
-        schedule.split("include_str!(\"../").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        units.split("include_str!(\"../").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(
         included.len() == 3 && included.iter().all(|name| folder.path().join(name).exists()),
         "{included:?}"
@@ -109,7 +109,7 @@ fn an_image_is_built_of_everything_that_the_program_is_built_of() {
 }
 
 #[test]
-fn compose_starts_the_collector_with_what_it_needs_and_no_more() {
+fn compose_gives_the_collector_what_its_configuration_needs() {
     let compose = &documents("docker/docker-compose.yml")[0];
     let collector = at(compose, "services.collector");
     assert_eq!(at(collector, "build.target"), "cadence");
@@ -161,12 +161,15 @@ fn kubernetes_runs_one_pass_at_a_time_and_without_privileges() {
         }
         assert_eq!(at(container, "securityContext.capabilities.drop.0"), "ALL");
         assert!(at(container, "resources.limits.memory").is_string());
-        assert!(at(pod, "terminationGracePeriodSeconds").as_u64() > Some(5), "a pass may end in order");
+        assert!(
+            at(pod, "terminationGracePeriodSeconds").as_u64() > Some(5),
+            "a signal ends a pass within five seconds"
+        );
     }
 }
 
 #[test]
-fn the_configurations_in_the_manifests_fit_their_schedules_volumes_and_secrets() {
+fn the_manifests_match_their_configurations() {
     for file in MANIFESTS {
         let documents = documents(file);
         let secrets = at(of_kind(&documents, "Secret"), "stringData").as_mapping().expect("secrets").keys();
@@ -194,14 +197,16 @@ fn the_configurations_in_the_manifests_fit_their_schedules_volumes_and_secrets()
         let written = [config.collect.working_dir, config.output.file.expect("an output").path];
         assert!(written.iter().all(|path| folders.iter().any(|folder| path.starts_with(folder))), "{file}");
         let variables = at(container, "env").as_sequence().expect("variables");
-        let credentials =
-            variables.iter().find(|variable| variable["name"] == "CREDENTIALS_DIRECTORY").expect("it");
+        let credentials = variables
+            .iter()
+            .find(|variable| variable["name"] == "CREDENTIALS_DIRECTORY")
+            .expect("the variable");
         assert!(folders.contains(&credentials["value"].as_str().expect("a folder")), "{file}");
     }
 }
 
 #[test]
-fn each_pod_of_the_indexed_job_has_a_shard_and_a_folder_of_its_own() {
+fn each_pod_of_the_indexed_job_has_its_own_shard_and_folder() {
     let documents = documents(MANIFESTS[1]);
     let job = at(of_kind(&documents, "CronJob"), "spec.jobTemplate.spec");
     assert_eq!((&job["completionMode"], &job["completions"]), (&"Indexed".into(), &job["parallelism"]));
@@ -219,14 +224,13 @@ fn each_pod_of_the_indexed_job_has_a_shard_and_a_folder_of_its_own() {
 
 #[test]
 #[ignore = "needs hadolint, kubernetes-validate and docker-compose: cargo test --test tests -- --ignored packaging::containers"]
-fn their_own_tools_find_nothing_to_say_about_them() {
-    let place = |name: &str| path(name).display().to_string();
-    let run = tool("hadolint", &[&place("docker/Dockerfile")]);
+fn hadolint_kubernetes_validate_and_compose_report_no_mistake() {
+    let run = tool("hadolint", &[&path_text("docker/Dockerfile")]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{run}");
     // The oldest version that knows every field used, and the newest.
     for version in ["1.29", "1.37"] {
         for manifest in MANIFESTS {
-            let arguments = ["--strict", "--quiet", "--kubernetes-version", version, &place(manifest)];
+            let arguments = ["--strict", "--quiet", "--kubernetes-version", version, &path_text(manifest)];
             let run = tool("kubernetes-validate", &arguments);
             assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "", ""), "{run}");
         }
@@ -240,7 +244,7 @@ fn their_own_tools_find_nothing_to_say_about_them() {
 
 #[test]
 #[ignore = "needs cron, root and a minute: cargo test --test tests -- --ignored packaging::containers"]
-fn the_cadence_of_the_image_collects_at_a_tick_and_logs_to_standard_output() {
+fn the_cadence_script_collects_on_schedule_and_logs_to_standard_output() {
     let installation = Installation::new().setting("interval: 1m");
     installation.contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(3)));
     let machine = Machine::of(&installation).with("usr/bin/cadence", &text("docker/cadence"));
@@ -250,7 +254,7 @@ fn the_cadence_of_the_image_collects_at_a_tick_and_logs_to_standard_output() {
     }
     let machine = machine.boot("cadence");
     let done = "[INFO] Done! Blobs found: 1 | Blobs successful: 1 | Logs saved: 3\n";
-    until("the log tells of a pass", || machine.console().contains(done), || machine.console());
+    until("the log contains a pass", || machine.console().contains(done), || machine.console());
     assert_eq!(whole_lines(&machine.path("var/log/office365/AuditGeneral.json")).len(), 3);
     installation.assert_no_violations();
 }

@@ -1,4 +1,4 @@
-//! The file for `/etc/cron.d`, and Debian's cron that reads it.
+//! The file for `/etc/cron.d`, and passes that Debian's cron starts.
 
 use std::fs;
 
@@ -9,33 +9,33 @@ use super::{machine::Machine, text, until};
 use crate::support::{Installation, hours_ago, whole_lines};
 
 #[test]
-fn its_line_calls_the_program_as_it_wants_to_be_called() {
+fn the_line_has_valid_arguments() {
     let crontab = text("cron/office365-collector");
     let jobs: Vec<_> = crontab.lines().filter(|line| line.starts_with('*')).collect();
     let [job] = jobs.as_slice() else { panic!("one job: {crontab}") };
     let words: Vec<_> = job.split_whitespace().map(str::to_owned).collect();
     let Parsed::Run(arguments) = cli::parse(words[6..].to_vec()) else { panic!("{job}") };
     assert!(arguments.quiet && arguments.config.is_some() && arguments.command.is_none(), "{job}");
-    assert!(crontab.ends_with('\n'), "cron ignores a last line without its end");
+    assert!(crontab.ends_with('\n'), "cron ignores a last line without a line break");
 }
 
-/// What takes the mail on the machine: a file for each.
+/// The machine's `sendmail`, which writes each mail to a file.
 const SENDMAIL: &str = "#!/bin/sh\ncat >/var/log/mail/$$\n";
 
 #[test]
 #[ignore = "needs cron, root and two minutes: cargo test --test tests -- --ignored packaging::cron"]
-fn cron_collects_at_each_tick_and_mails_failures_only() {
+fn cron_collects_on_schedule_and_mails_only_failures() {
     let installation = Installation::new().setting("interval: 1m");
     let contoso = &installation.contoso;
     contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(3)));
-    let (here, there) =
+    let (own_config, config) =
         (installation.config_file().display().to_string(), "/etc/office365-collector/config.yaml");
     let printed = installation.run(&["schedule", "cron"]).stdout;
     let printed = printed
-        .replace(&here, there)
+        .replace(&own_config, config)
         .replace(env!("CARGO_BIN_EXE_office_audit_log_collector"), "/usr/bin/office_audit_log_collector");
     let failing = printed
-        .replace(there, "/etc/office365-collector/nowhere.yaml")
+        .replace(config, "/etc/office365-collector/nowhere.yaml")
         .replace("MAILTO=root", "MAILTO=failures");
     let machine = Machine::of(&installation)
         .with("cron.d/office365-collector", &printed)
@@ -52,11 +52,11 @@ fn cron_collects_at_each_tick_and_mails_failures_only() {
         let files = fs::read_dir(machine.path("var/log/mail")).expect("a folder").flatten();
         files.map(|file| fs::read_to_string(file.path()).expect("a mail")).collect()
     };
-    let seen = || format!("{}{:?}", machine.console(), mails());
-    until("the first tick delivers a blob", || lines() == 3, seen);
+    let state = || format!("{}{:?}", machine.console(), mails());
+    until("the first pass delivers a blob", || lines() == 3, state);
     contoso.add_blob("Audit.General", NewBlob::records(4).created(hours_ago(2)));
-    until("the second tick delivers another one", || lines() == 7, seen);
-    until("each tick mails the failure", || mails().len() == 2, seen);
+    until("a later pass delivers another blob", || lines() == 7, state);
+    until("two failed passes have sent a mail each", || mails().len() == 2, state);
     for mail in mails() {
         assert!(mail.contains("\nTo: failures\n") && mail.contains("[ERROR] "), "{mail}");
         assert!(mail.contains("nowhere.yaml"), "{mail}");

@@ -1,4 +1,4 @@
-//! The Debian package: what it brings, and what its scripts do to a machine.
+//! The Debian package: its files, and the effects of its scripts.
 
 use std::{fs, path::PathBuf};
 
@@ -8,28 +8,28 @@ use super::{filled_in, machine::Machine, path, text};
 use crate::support::{Installation, hours_ago};
 
 #[test]
-fn it_brings_what_is_there_and_what_its_scripts_use() {
+fn the_packaged_files_exist_and_include_what_the_scripts_use() {
     let manifest = text("Cargo.toml");
     let assets =
         manifest.split("\nassets = [\n").nth(1).and_then(|rest| rest.split("\n]\n").next()).expect("assets");
-    let mut placed = Vec::new();
+    let mut installed = Vec::new();
     for line in assets.lines() {
         let words: Vec<_> = line.split('"').collect();
         let [_, from, _, to, _, mode, _] = words.as_slice() else { panic!("{line}") };
         assert!(["644", "755"].contains(mode), "{line}");
         let folder = from.split('*').next().expect("a path").trim_end_matches(|letter| letter != '/');
         assert!(from.starts_with("target/") || path(from).exists() || path(folder).is_dir(), "no {from}");
-        placed.push((*to).to_owned());
+        installed.push((*to).to_owned());
     }
     let postinst = text("debian/postinst");
     assert!(postinst.contains("/usr/share/office365-collector/config.yaml"));
     for place in ["usr/share/office365-collector/config.yaml", "usr/lib/sysusers.d/office365-collector.conf"]
     {
-        assert!(placed.iter().any(|placed| placed == place), "{place} is not brought");
+        assert!(installed.iter().any(|path| path == place), "the package lacks {place}");
     }
 }
 
-/// The package that `.ci/run` has built with `cargo deb`.
+/// Returns the package, which `.ci/run` builds with `cargo deb`.
 fn package() -> PathBuf {
     let version = env!("CARGO_PKG_VERSION");
     let built = path("target/debian");
@@ -44,7 +44,7 @@ fn package() -> PathBuf {
         .unwrap_or_else(|| panic!("no package in {}: run cargo deb", built.display()))
 }
 
-/// A life of the package, on a machine of its own. `STEP` names each thing that must hold.
+/// A script that installs, upgrades, removes and purges the package. Each line with `STEP` names what the next lines check.
 const STEPS: &str = r#"set -eux
 config=/etc/office365-collector/config.yaml
 known=/var/lib/office365-collector/known_blobs
@@ -62,7 +62,7 @@ test -z "$(systemd-analyze verify /usr/lib/systemd/system/office365-collector.se
 cp /usr/lib/systemd/system/office365-collector-failure@.service /run/office365-collector-failure@config.service
 test -z "$(systemd-analyze verify /run/office365-collector-failure@config.service 2>&1)"
 mkdir /var/lib/office365-collector-failure
-: STEP what is not filled in is said
+: STEP check rejects the placeholders
 code=0
 CREDENTIALS_DIRECTORY=/etc/office365-collector office_audit_log_collector check || code=$?
 test $code = 78
@@ -81,16 +81,16 @@ test "$(wc -l <$known)" = 1
 sum=$(cat $config $known /var/log/office365/* | sha256sum)
 dpkg --no-triggers --install PACKAGE
 test "$sum" = "$(cat $config $known /var/log/office365/* | sha256sum)"
-: STEP an upgrade makes no configuration
+: STEP an upgrade creates no configuration
 mv $config config.away
 dpkg --no-triggers --install PACKAGE
 test ! -e $config
 mv config.away $config
-: STEP removing keeps all of them
+: STEP removing keeps configuration, state and records
 dpkg --no-triggers --remove office365-collector
 test ! -e /usr/bin/office_audit_log_collector
 test "$sum" = "$(cat $config $known /var/log/office365/* | sha256sum)"
-: STEP the state is still good when it comes back
+: STEP the state is still valid after it is installed again
 dpkg --no-triggers --install PACKAGE
 $as_user office_audit_log_collector
 test "$(wc -l <$known)" = 1
@@ -106,7 +106,7 @@ test "$(cat /var/log/office365/* | wc -l)" = 3
 
 #[test]
 #[ignore = "needs dpkg, root, and the package that cargo deb builds: cargo test --test tests -- --ignored packaging::debian"]
-fn installing_upgrading_removing_and_purging_it_lose_nothing() {
+fn installing_upgrading_removing_and_purging_lose_nothing() {
     let installation = Installation::new();
     installation.contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(2)));
     let settings = installation.contoso.current_settings();
@@ -119,6 +119,6 @@ fn installing_upgrading_removing_and_purging_it_lose_nothing() {
         .with("filled-in.yaml", &config)
         .with("client_secret", &settings.secret)
         .boot("package");
-    assert!(machine.ends_well(), "{}", machine.console());
+    assert!(machine.ends_successfully(), "{}", machine.console());
     installation.assert_no_violations();
 }

@@ -1,4 +1,4 @@
-//! A machine of its own, booted over a folder by the script `boot`: a real scheduler with the shipped files.
+//! A machine in namespaces of its own, which the script `boot` boots over a folder: a real scheduler with the shipped files.
 
 use std::{
     fs,
@@ -7,29 +7,30 @@ use std::{
 };
 
 use super::{path, text, tool, until};
-use crate::support::{Installation, set_mode};
+use crate::support::{Installation, Run, set_mode};
 
-/// The folder, and the process that ends all others of the machine with it.
+/// A machine. All of its processes end when it is dropped.
 pub struct Machine {
     folder: PathBuf,
+    /// The first process; the others end with it.
     init: Option<Child>,
 }
 
 impl Machine {
-    /// With nothing but the machine's own files.
+    /// A machine with nothing but its own files.
     pub fn bare(installation: &Installation) -> Self {
         Self { folder: installation.path("machine"), init: None }
     }
 
-    /// With the program in `/usr/bin`, contoso's configuration and secret in `/etc/office365-collector`, and state and
-    /// records where the shipped files want them.
+    /// A machine with the program in `/usr/bin`, contoso's configuration and secret in `/etc/office365-collector`, and the
+    /// folders for state and records that the shipped files name.
     pub fn of(installation: &Installation) -> Self {
         let machine = Self::bare(installation);
-        let place = |name| installation.path(name).display().to_string();
+        let path_text = |name| installation.path(name).display().to_string();
         let config = installation
             .config_with_credential("client_secret_file: \"${CREDENTIALS_DIRECTORY}/client_secret\"")
-            .replace(&place("state"), "/var/lib/office365-collector")
-            .replace(&place("output"), "/var/log/office365");
+            .replace(&path_text("state"), "/var/lib/office365-collector")
+            .replace(&path_text("output"), "/var/log/office365");
         let program = machine.path("usr/bin/office_audit_log_collector");
         fs::create_dir_all(machine.path("usr/bin")).expect("a folder");
         fs::copy(env!("CARGO_BIN_EXE_office_audit_log_collector"), program).expect("a copy");
@@ -42,7 +43,7 @@ impl Machine {
         machine
     }
 
-    /// With this file.
+    /// Adds a file.
     pub fn with(self, name: &str, text: &str) -> Self {
         let file = self.path(name);
         fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
@@ -50,7 +51,8 @@ impl Machine {
         self
     }
 
-    /// Starts it: systemd, cron, the image's cadence, or the steps of a package.
+    /// Starts the machine with a scheduler: `systemd`, `cron`, or `cadence` of the image. With `package` it runs its script
+    /// `steps` instead.
     pub fn boot(mut self, scheduler: &str) -> Self {
         let console = fs::File::create(self.path("console")).expect("a file");
         let mut boot = Command::new(path("tests/packaging/boot"));
@@ -60,18 +62,17 @@ impl Machine {
         self
     }
 
-    /// Waits until it ends by itself, and says whether well.
-    pub fn ends_well(&mut self) -> bool {
-        let ended = self.init.take().expect("it was started").wait();
-        ended.expect("a child").success()
+    /// Waits until the machine ends by itself, and returns whether its first process succeeded.
+    pub fn ends_successfully(&mut self) -> bool {
+        Run::finish(self.init.take().expect("a booted machine")).code == Some(0)
     }
 
-    /// A place in its folder.
+    /// Returns a path in the folder of the machine.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// The journal of the service: each line's priority and text.
+    /// Returns the priority and the text of each line in the journal of the service.
     pub fn journal(&self) -> Vec<(String, String)> {
         let folder = self.path("journal").display().to_string();
         let unit = "_SYSTEMD_UNIT=office365-collector.service";
@@ -81,7 +82,7 @@ impl Machine {
         lines.map(|line| (text(&line, "PRIORITY"), text(&line, "MESSAGE"))).collect()
     }
 
-    /// What the scheduler itself says.
+    /// Returns the output of the scheduler itself.
     pub fn console(&self) -> String {
         fs::read_to_string(self.path("console")).unwrap_or_default()
     }
@@ -93,14 +94,15 @@ impl Drop for Machine {
             let _ = init.kill();
             let _ = init.wait();
         }
-        // The processes of its namespace end with it; only then its cgroups can be removed.
+        // The other processes end with the first one. Their cgroups can be removed only after that.
         let cgroup = fs::read_to_string(self.path("cgroup")).unwrap_or_default();
         if !cgroup.is_empty() {
-            until("the cgroups are empty", || remove_cgroup(Path::new(cgroup.trim())), || self.console());
+            until("the cgroups are removed", || remove_cgroup(Path::new(cgroup.trim())), || self.console());
         }
     }
 }
 
+/// Removes a cgroup and those below it. Returns whether they are gone.
 fn remove_cgroup(cgroup: &Path) -> bool {
     for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if entry.path().is_dir() {

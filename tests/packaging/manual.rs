@@ -1,27 +1,27 @@
-//! The man page and the shells' completions, held against the program's own help.
+//! The man page and the completions for shells, compared with the program's help.
 
 use std::collections::BTreeSet;
 
-use super::{path, text, tool};
+use super::{path_text, text, tool};
 use crate::support::Installation;
 
 const COMMANDS: [&str; 3] = ["check", "status", "schedule"];
 const SCHEDULERS: [&str; 2] = ["systemd", "cron"];
 
-/// Every option that the program's helps list, long and short.
+/// Returns every option in the help of the program and its commands, long and short.
 fn options() -> BTreeSet<String> {
     let installation = Installation::new();
     let mut options = BTreeSet::from(["-h".to_owned()]);
     for arguments in [&["--help"][..], &["check", "--help"], &["status", "--help"], &["schedule", "--help"]] {
         let help = installation.run_bare(arguments).stdout;
-        options.extend(words_with_dashes(help.split("Options:").nth(1).expect("options")));
+        options.extend(options_in(help.split("Options:").nth(1).expect("options")));
     }
     assert!(options.len() > 12, "{options:?}");
     options
 }
 
-/// The options named at the beginning of a word.
-fn words_with_dashes(text: &str) -> impl Iterator<Item = String> {
+/// Returns the words of a text that are options.
+fn options_in(text: &str) -> impl Iterator<Item = String> {
     let is_part = |character: char| character.is_ascii_alphanumeric() || character == '-';
     text.split(move |character| !is_part(character))
         .filter(|word| word.trim_start_matches('-').starts_with(|letter: char| letter.is_ascii_alphabetic()))
@@ -30,10 +30,10 @@ fn words_with_dashes(text: &str) -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn the_man_page_tells_of_every_option_and_exit_code_and_no_other() {
+fn the_man_page_lists_exactly_the_options_and_exit_codes() {
     let page = text("man/office_audit_log_collector.1").replace("\\-", "-").replace("\\fR", " ");
-    let told: BTreeSet<_> = words_with_dashes(&page).collect();
-    assert_eq!(told, options());
+    let documented: BTreeSet<_> = options_in(&page).collect();
+    assert_eq!(documented, options());
     let help = Installation::new().run_bare(&["--help"]).stdout;
     let codes = help.split("Error codes:").nth(1).expect("exit codes").lines();
     let codes = codes.filter_map(|line| line.trim().split_once(' ')?.0.parse::<u8>().ok());
@@ -42,13 +42,13 @@ fn the_man_page_tells_of_every_option_and_exit_code_and_no_other() {
     for code in codes {
         let is_heading =
             |line: &str| line.starts_with(&format!(".B {code}")) || line.starts_with(&format!(".BR {code} "));
-        assert!(page.lines().any(is_heading), "{code}");
+        assert!(page.lines().any(is_heading), "the man page lacks the exit code {code}");
     }
 }
 
 #[test]
 fn bash_completes_options_commands_and_files() {
-    let script = path("completions/office_audit_log_collector.bash").display().to_string();
+    let script = path_text("completions/office_audit_log_collector.bash");
     let completed = |words: &[&str]| -> BTreeSet<String> {
         let program = format!(
             "source {script}; COMP_WORDS=(office_audit_log_collector {}); COMP_CWORD={}; \
@@ -73,9 +73,9 @@ fn bash_completes_options_commands_and_files() {
     assert_eq!(completed(&["--config", "a.yaml", "s"]), texts(&["status", "schedule"]));
     assert_eq!(completed(&["schedule", ""]), texts(&SCHEDULERS));
     assert_eq!(completed(&["check", "--ver"]), texts(&["--verbose", "--version"]));
-    let manifest = path("Cargo.t").display().to_string();
+    let manifest = path_text("Cargo.t");
     for words in [&["-c", &manifest][..], &["--config", "=", &manifest]] {
-        assert_eq!(completed(words), texts(&[&path("Cargo.toml").display().to_string()]));
+        assert_eq!(completed(words), texts(&[&path_text("Cargo.toml")]));
     }
     assert_eq!(completed(&["--tenant", ""]), texts(&[]));
 }
@@ -85,23 +85,23 @@ fn zsh_and_fish_complete_the_same_options() {
     let zsh = text("completions/_office_audit_log_collector").replace("-c+", "-c");
     let fish = text("completions/office_audit_log_collector.fish");
     let all = options();
-    let mut told: BTreeSet<_> = words_with_dashes(&zsh).collect();
-    for own in ["-s", "-S"] {
-        told.remove(own);
+    let mut completed: BTreeSet<_> = options_in(&zsh).collect();
+    for option_of_arguments in ["-s", "-S"] {
+        completed.remove(option_of_arguments); // of zsh's _arguments
     }
-    assert_eq!(told, all, "zsh");
-    let mut told = BTreeSet::new();
+    assert_eq!(completed, all, "zsh");
+    let mut completed = BTreeSet::new();
     for line in fish.lines().filter(|line| line.starts_with("complete ")) {
         let mut words = line.split(' ');
         while let Some(word) = words.next() {
             match word {
-                "-l" => told.insert(format!("--{}", words.next().expect("a name"))),
-                "-s" => told.insert(format!("-{}", words.next().expect("a letter"))),
+                "-l" => completed.insert(format!("--{}", words.next().expect("a name"))),
+                "-s" => completed.insert(format!("-{}", words.next().expect("a letter"))),
                 _ => false,
             };
         }
     }
-    assert_eq!(told, all, "fish");
+    assert_eq!(completed, all, "fish");
     for name in COMMANDS.iter().chain(&SCHEDULERS) {
         assert!(zsh.contains(name) && fish.contains(name), "{name}");
     }
@@ -109,18 +109,20 @@ fn zsh_and_fish_complete_the_same_options() {
 
 #[test]
 #[ignore = "needs man, zsh and fish: cargo test --test tests -- --ignored packaging::manual"]
-fn man_and_the_shells_find_no_mistake() {
-    let place = |name: &str| path(name).display().to_string();
+fn man_zsh_and_fish_report_no_mistake() {
     for (name, arguments) in [
-        ("man", ["--warnings=all", "--local-file", &place("man/office_audit_log_collector.1")].as_slice()),
-        ("zsh", &["-n", &place("completions/_office_audit_log_collector")]),
-        ("fish", &["--no-execute", &place("completions/office_audit_log_collector.fish")]),
+        (
+            "man",
+            ["--warnings=all", "--local-file", &path_text("man/office_audit_log_collector.1")].as_slice(),
+        ),
+        ("zsh", &["-n", &path_text("completions/_office_audit_log_collector")]),
+        ("fish", &["--no-execute", &path_text("completions/office_audit_log_collector.fish")]),
     ] {
         let run = tool(name, arguments);
         assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{name}: {run}");
     }
     let line = "complete --do-complete 'office_audit_log_collector schedule '";
-    let fish = place("completions/office_audit_log_collector.fish");
+    let fish = path_text("completions/office_audit_log_collector.fish");
     let run = tool("fish", &["--no-config", "--command", &format!("source {fish}; {line}")]);
     let completed: BTreeSet<_> = run.stdout.lines().map(str::trim).collect();
     assert_eq!(completed, BTreeSet::from(SCHEDULERS), "{run}");

@@ -1,6 +1,6 @@
-//! What is shipped around the program: units, cron, containers, packages, alerts. What is there and whether it agrees
-//! with the program is always tested. What needs a tool or root is ignored by default, and run by `.ci/run`: `cargo
-//! test --locked --test tests -- --ignored packaging`.
+//! The files that are shipped with the program: units, crontab, containers, package, man page, alerts. Most tests compare
+//! them with the program. Those that need another tool or root are ignored by default; `.ci/run` runs them with
+//! `cargo test --locked --test tests -- --ignored packaging`.
 
 mod containers;
 mod cron;
@@ -19,37 +19,43 @@ use std::{
 
 use office_audit_log_collector::config::{self, Sources};
 
-use crate::support::{CONTOSO, FABRIKAM, Run, set_mode};
+use crate::support::{CONTOSO, FABRIKAM, Run, process::WAIT_MAX, set_mode};
 
-/// Nothing that is waited for takes as long, unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(100);
-
+/// Returns the path of a file of the repository.
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// A file of the repository.
+/// The same as text, for an argument of a command.
+fn path_text(name: &str) -> String {
+    path(name).display().to_string()
+}
+
+/// Reads a file of the repository.
 fn text(name: &str) -> String {
     fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// Runs a tool to its end.
 fn tool(name: &str, arguments: &[&str]) -> Run {
-    let output = Command::new(name).args(arguments).env("TZ", "UTC").stdin(Stdio::null()).output();
-    Run::from(output.unwrap_or_else(|error| panic!("{name}: {error}; .ci/run says what to install")))
+    let mut command = Command::new(name);
+    command.args(arguments).env("TZ", "UTC");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn();
+    Run::finish(child.unwrap_or_else(|error| panic!("{name}: {error}; .ci/run lists what to install")))
 }
 
-/// Waits until something holds; if it never does, says also what was seen instead.
+/// Waits until a condition holds. Panics with `what` and the current state if it does not hold within [`WAIT_MAX`].
 #[track_caller]
-fn until(what: &str, holds: impl Fn() -> bool, seen: impl Fn() -> String) {
-    let begun = Instant::now();
+fn until(what: &str, holds: impl Fn() -> bool, state: impl Fn() -> String) {
+    let begin = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}: {}", seen());
+        assert!(begin.elapsed() < WAIT_MAX, "waited {} s until {what}: {}", WAIT_MAX.as_secs(), state());
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
-/// Reads a shipped configuration as its reader fills it in, with this environment.
+/// Loads a shipped configuration, filled in, with these environment variables.
 fn load(file: &Path, environment: &[(&str, &str)]) -> config::Loaded {
     let variable =
         |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
@@ -57,13 +63,13 @@ fn load(file: &Path, environment: &[(&str, &str)]) -> config::Loaded {
     config::load(&sources).unwrap_or_else(|unusable| panic!("{unusable}"))
 }
 
-/// The two ids that a reader fills in.
+/// Replaces the placeholders of the two ids.
 fn filled_in(text: &str) -> String {
     text.replace("YOUR-TENANT-ID", CONTOSO).replace("YOUR-CLIENT-ID", FABRIKAM)
 }
 
 #[test]
-fn the_configuration_of_a_service_lacks_two_ids_and_a_secret_and_fits_the_units() {
+fn the_service_configuration_needs_two_ids_and_a_secret_and_matches_the_units() {
     let folder = tempfile::tempdir().expect("a folder");
     let (file, secret) = (folder.path().join("config.yaml"), folder.path().join("client_secret"));
     fs::write(&file, filled_in(&text("config/config.service.yaml"))).expect("a file");

@@ -1,26 +1,26 @@
-//! Metrics, and who watches them: alerts, the dashboard, the picture of `status`.
+//! Metrics with their alerts and dashboard, and the picture of `status`.
 
 use std::{collections::BTreeSet, fmt::Write, fs};
 
 use simulator::{LoginError, NewBlob};
 
-use super::{path, text, tool};
+use super::{path, path_text, text, tool};
 use crate::support::{Installation, hours_ago, picture};
 
 const PREFIX: &str = "office365_collector_";
 const PICTURE: &str = "docs/monitoring/status.svg";
-/// The terminal's width: what a line has beyond it is cut off.
+/// The width of the terminal in the picture. Longer lines are cut.
 const COLUMNS: usize = 160;
 
-/// The names of metrics in a text.
-fn names(text: &str) -> BTreeSet<String> {
+/// Returns the names of the metrics in a text.
+fn metric_names(text: &str) -> BTreeSet<String> {
     let is_part = |letter: char| letter.is_ascii_lowercase() || letter == '_';
     let rests = text.split(PREFIX).skip(1);
     rests.map(|rest| rest.chars().take_while(|letter| is_part(*letter)).collect()).collect()
 }
 
-/// The textfile of a pass that logs in with a certificate.
-fn written() -> String {
+/// Returns the metrics file of a pass whose credential is a certificate.
+fn written_metrics() -> String {
     let installation = Installation::new().setting("metrics: { path: office365.prom }");
     installation.contoso.add_blob("DLP.All", NewBlob::records(1).created(hours_ago(2)));
     let certificate =
@@ -34,16 +34,17 @@ fn written() -> String {
 }
 
 #[test]
-fn alerts_and_dashboard_watch_numbers_that_a_pass_writes() {
-    let written = names(&written());
+fn alerts_and_dashboard_use_metrics_that_a_pass_writes() {
+    let written = metric_names(&written_metrics());
     let readme = text("docs/monitoring/README.md");
     let alerts = text("docs/monitoring/alerts.yaml");
     for (file, text) in
         [("alerts.yaml", &alerts), ("dashboard.json", &text("docs/monitoring/dashboard.json"))]
     {
-        let used = names(text);
+        let used = metric_names(text);
         let unknown: Vec<_> = used.difference(&written).collect();
-        assert!(unknown.is_empty() && used.len() > 8, "{file}: {unknown:?}");
+        assert!(unknown.is_empty(), "{file} uses metrics that no pass writes: {unknown:?}");
+        assert!(used.len() > 8, "{file} uses only {used:?}");
     }
     let defined = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
     let described = readme.lines().filter_map(|line| line.rsplit('|').nth(1)?.trim().strip_prefix('`'));
@@ -52,7 +53,7 @@ fn alerts_and_dashboard_watch_numbers_that_a_pass_writes() {
 }
 
 #[test]
-fn the_dashboard_is_one_and_its_panels_do_not_overlap() {
+fn the_panels_of_the_dashboard_have_queries_and_do_not_overlap() {
     let dashboard: serde_json::Value =
         serde_json::from_str(&text("docs/monitoring/dashboard.json")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
@@ -71,21 +72,20 @@ fn the_dashboard_is_one_and_its_panels_do_not_overlap() {
 
 #[test]
 #[ignore = "needs promtool: cargo test --test tests -- --ignored packaging::monitoring"]
-fn prometheus_accepts_the_textfile_and_raises_the_alerts_when_it_should() {
-    let place = |name: &str| path(name).display().to_string();
-    tool("promtool", &["check", "rules", &place("docs/monitoring/alerts.yaml")]).assert_code(0);
-    let run = tool("promtool", &["test", "rules", &place("tests/packaging/alerts.yaml")]);
+fn prometheus_accepts_the_metrics_and_raises_the_alerts() {
+    tool("promtool", &["check", "rules", &path_text("docs/monitoring/alerts.yaml")]).assert_code(0);
+    let run = tool("promtool", &["test", "rules", &path_text("tests/packaging/alerts.yaml")]);
     assert_eq!(run.code, Some(0), "{run}");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("office365.prom");
-    fs::write(&file, written()).expect("a file");
+    fs::write(&file, written_metrics()).expect("a file");
     let check = format!("promtool check metrics <{}", file.display());
     let run = tool("sh", &["-c", &check]);
     assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "", ""), "{run}");
 }
 
-/// What `status` prints of two tenants that fare differently, with each time and lag replaced by one that stays.
-fn status() -> String {
+/// Returns what `status` prints about a tenant with an unreadable blob and one whose login fails, with fixed times and lags.
+fn printed_status() -> String {
     let (installation, fabrikam) = Installation::with_fabrikam();
     for tenant in [&installation.contoso, &fabrikam] {
         tenant.add_blob("Audit.Exchange", NewBlob::records(3).created(hours_ago(2)));
@@ -98,7 +98,7 @@ fn status() -> String {
     let mut lines = status.stdout.lines();
     let heading = lines.next().expect("a heading");
     let column = heading.find("LAG").expect("a column");
-    let mut steady = format!("{heading}\n");
+    let mut printed = format!("{heading}\n");
     for line in lines {
         let lag = line[column..].split(' ').next().expect("a lag");
         let words = line.split(' ').map(|word| match word.parse::<jiff::Timestamp>() {
@@ -107,7 +107,7 @@ fn status() -> String {
         });
         let line = words.collect::<Vec<_>>().join(" ");
         let _ = writeln!(
-            steady,
+            printed,
             "{}{:<width$}{}",
             &line[..column],
             "5s",
@@ -115,10 +115,10 @@ fn status() -> String {
             width = lag.len()
         );
     }
-    steady
+    printed
 }
 
-/// The picture of a terminal in which `status` printed this.
+/// Draws a terminal in which `status` printed this.
 fn draw(printed: &str) -> String {
     let lines = printed.lines().enumerate().map(|(number, line)| match number {
         0 => (picture::DIM, line),
@@ -135,7 +135,7 @@ fn draw(printed: &str) -> String {
 #[test]
 fn the_picture_shows_what_status_prints() {
     let shown: String =
-        status().lines().map(|line| line.chars().take(COLUMNS).collect::<String>() + "\n").collect();
+        printed_status().lines().map(|line| line.chars().take(COLUMNS).collect::<String>() + "\n").collect();
     let picture = draw(&shown);
     if picture::is_requested() {
         picture::replace(PICTURE, &picture);

@@ -1,4 +1,4 @@
-//! The units, and their `logrotate` and `sysusers` fragments.
+//! The systemd units and the logrotate configuration.
 
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
@@ -21,8 +21,8 @@ const UNITS: [&str; 5] = [
 const MAIL_SCRIPT: &str = "systemd/office365-collector-failure-mail";
 const MAIL_SCRIPT_PLACE: &str = "usr/lib/office365-collector/office365-collector-failure-mail";
 
-/// What differs between the units for one configuration and those for one instance a configuration.
-const OF_INSTANCES: [(&str, &str); 6] = [
+/// The differences between the units for the only configuration and the units for instances, one for each configuration.
+const INSTANCE_DIFFERENCES: [(&str, &str); 6] = [
     ("/etc/office365-collector/config.yaml", "/etc/office365-collector/%i.yaml"),
     ("/etc/office365-collector/client_secret", "/etc/office365-collector/%i.client_secret"),
     ("StateDirectory=office365-collector\n", "StateDirectory=office365-collector/%i\n"),
@@ -31,18 +31,18 @@ const OF_INSTANCES: [(&str, &str); 6] = [
     ("\n[Unit]\nDescription=", "\n[Unit]\nDescription=%i: "),
 ];
 
-/// A unit's settings, in the order of its lines; comments are left out.
+/// Returns a unit's settings in the order of its lines, without comments.
 fn settings(unit: &str) -> Vec<(String, String)> {
     let lines = unit.lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.into(), value.into())).collect()
 }
 
 #[test]
-fn the_units_of_an_instance_are_those_of_the_one_configuration_but_for_the_names() {
+fn the_instance_units_differ_from_the_single_units_only_in_names() {
     for kind in ["service", "timer"] {
         let mut expected = text(&format!("systemd/office365-collector.{kind}"));
-        for (one, instance) in OF_INSTANCES {
-            expected = expected.replace(one, instance);
+        for (single, instance) in INSTANCE_DIFFERENCES {
+            expected = expected.replace(single, instance);
         }
         let instance = text(&format!("systemd/office365-collector@.{kind}"));
         assert_eq!(settings(&instance), settings(&expected), "{kind}");
@@ -50,7 +50,7 @@ fn the_units_of_an_instance_are_those_of_the_one_configuration_but_for_the_names
 }
 
 #[test]
-fn the_service_knows_the_exit_codes_and_the_time_that_a_pass_needs_to_end() {
+fn the_service_knows_the_exit_codes_and_waits_for_a_pass_to_end() {
     let service: BTreeMap<_, _> =
         settings(&text("systemd/office365-collector.service")).into_iter().collect();
     let no_failures = format!("{} {}", Exit::Locked.code(), Exit::Terminated.code());
@@ -61,7 +61,7 @@ fn the_service_knows_the_exit_codes_and_the_time_that_a_pass_needs_to_end() {
 
 #[test]
 #[ignore = "needs systemd-analyze: cargo test --test tests -- --ignored packaging::systemd"]
-fn systemd_finds_nothing_to_say_about_the_units() {
+fn systemd_analyze_reports_no_mistake_in_the_units() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = env!("CARGO_BIN_EXE_office_audit_log_collector");
     let mut files = Vec::new();
@@ -75,7 +75,7 @@ fn systemd_finds_nothing_to_say_about_the_units() {
         files.push(folder.path().join(instance).display().to_string());
     }
     for file in files {
-        // It says what is misspelt, and exits with 0 all the same.
+        // It prints a line about a misspelt key and exits with 0 all the same.
         let run = tool("systemd-analyze", &["verify", "--man=no", &file]);
         assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "", ""), "{file}");
     }
@@ -83,7 +83,7 @@ fn systemd_finds_nothing_to_say_about_the_units() {
 
 #[test]
 #[ignore = "needs systemd-analyze: cargo test --test tests -- --ignored packaging::systemd"]
-fn the_sandbox_is_as_strict_as_it_says() {
+fn the_sandbox_is_as_strict_as_documented() {
     for unit in ["office365-collector.service", "office365-collector@.service"] {
         let file = path(&format!("systemd/{unit}")).display().to_string();
         let run =
@@ -94,7 +94,7 @@ fn the_sandbox_is_as_strict_as_it_says() {
 
 #[test]
 #[ignore = "needs systemd-analyze: cargo test --test tests -- --ignored packaging::systemd"]
-fn the_calendar_events_of_a_schedule_come_at_its_interval() {
+fn calendar_events_follow_the_interval() {
     for (interval, seconds) in [
         ("2s", 2),
         ("30s", 30),
@@ -130,7 +130,7 @@ fn the_calendar_events_of_a_schedule_come_at_its_interval() {
 
 #[test]
 #[ignore = "needs systemd and root: cargo test --test tests -- --ignored packaging::systemd"]
-fn a_timer_starts_passes_that_work_within_the_sandbox_of_the_service() {
+fn a_timer_starts_passes_that_work_in_the_sandbox() {
     let installation = Installation::new().setting("interval: 2s");
     let contoso = &installation.contoso;
     contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(3)));
@@ -158,14 +158,14 @@ fn a_timer_starts_passes_that_work_within_the_sandbox_of_the_service() {
         if file.exists() { whole_lines(&file).len() } else { 0 }
     };
     let console = || format!("{}{:?}", machine.console(), machine.journal());
-    until("the first tick delivers a blob", || lines() == 3, console);
+    until("the first pass delivers a blob", || lines() == 3, console);
     contoso.add_blob("Audit.General", NewBlob::records(4).created(hours_ago(2)));
-    until("a later tick delivers another one", || lines() == 7, console);
+    until("a later pass delivers another blob", || lines() == 7, console);
 
     let state = machine.path("var/lib/office365-collector");
     until("the second blob is known", || whole_lines(&state.join("known_blobs")).len() == 2, console);
-    let found = |path: &Path| fs::metadata(path).expect("a file");
-    assert!(found(&state).uid() != 0 && found(&state).uid() == found(&output).uid(), "{}", console());
+    let owner = |path: &Path| fs::metadata(path).expect("a folder").uid();
+    assert!(owner(&state) != 0 && owner(&state) == owner(&output), "{}", console());
     let modes = [&state, &output, &output.join("AuditGeneral.json")].map(|path| mode(path));
     assert_eq!(modes, [0o700, 0o750, 0o640], "{}", console());
 
@@ -309,15 +309,14 @@ fn an_incident_is_mailed_once_when_it_begins_and_once_when_it_is_over() {
 
 #[test]
 #[ignore = "needs logrotate and root: cargo test --test tests -- --ignored packaging::systemd"]
-fn rotation_neither_loses_nor_repeats_records() {
+fn logrotate_loses_and_duplicates_no_record() {
     let installation = Installation::new();
     let (output, rotation) = (installation.path("output"), installation.path("rotation"));
     let shipped = text("systemd/office365-collector.logrotate");
-    let here = output.display().to_string();
-    let fragment = shipped
-        .replace("/var/log/office365", &here)
+    let configuration = shipped
+        .replace("/var/log/office365", &output.display().to_string())
         .replace("su office365-collector office365-collector", "");
-    fs::write(&rotation, fragment).expect("a file");
+    fs::write(&rotation, configuration).expect("a file");
     set_mode(&rotation, 0o644);
     let state = installation.path("rotated").display().to_string();
     for hours in [5, 4, 3] {

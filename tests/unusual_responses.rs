@@ -1,4 +1,4 @@
-//! Answers of the API and the login endpoint that are not as documented.
+//! Responses of the API and the login endpoint that differ from the documentation.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use crate::support::{Installation, hours_ago};
 const FEED: &str = "Audit.General";
 const OTHER_FEED: &str = "Audit.Exchange";
 
-/// Contoso, subscribed to one feed, with three blobs in it.
+/// Contoso with a subscription to one feed of three blobs.
 fn installation() -> Installation {
     let installation = Installation::new().setting("subscriptions: [ Audit.General ]");
     installation.contoso.subscribe(FEED);
@@ -19,29 +19,26 @@ fn installation() -> Installation {
     installation
 }
 
-fn answered(status: u16, body: &str) -> Fault {
+/// A response with this status and JSON body instead of the API's own.
+fn respond(status: u16, body: &str) -> Fault {
     let body = body.to_owned();
     Fault::instead(&format!("{status} {body}"), move |_| Answer::json(status, body.clone()))
 }
 
 #[test]
-fn an_error_is_what_its_code_says_whatever_the_shape_of_its_body() {
+fn reads_the_error_code_from_every_form_of_body() {
     for body in [
         r#"{"error":{"code":"AF20024"}}"#,
         r#"{"error":{"code":"AF20024","message":null}}"#,
-        r#"{"error":{"code":"AF20024","message":{"lang":"en","value":"It runs."}}}"#,
+        r#"{"error":{"code":"AF20024","message":{"lang":"en","value":"It is enabled."}}}"#,
         "\u{feff}{\"Error\":{\"Code\":20024,\"Message\":\"It runs.\"}}",
         r#"{"odata.error":{"code":"AF20024: The subscription is already enabled.","message":""}}"#,
-        r#"{"code":"af20024","message":"It runs."}"#,
+        r#"{"code":"af20024","message":"It is enabled."}"#,
     ] {
         let installation = installation();
-        // The list does not show the subscription, and the start says that it runs.
-        installation
-            .simulator
-            .fault(Requests::to(Operation::ListSubscriptions).always(), answered(200, "[]"));
-        installation
-            .simulator
-            .fault(Requests::to(Operation::StartSubscription).always(), answered(400, body));
+        // The list lacks the subscription, and the start fails because it is enabled.
+        installation.simulator.fault(Requests::to(Operation::ListSubscriptions).always(), respond(200, "[]"));
+        installation.simulator.fault(Requests::to(Operation::StartSubscription).always(), respond(400, body));
         let run = installation.run(&[]);
         run.assert_code(0).assert_line("[INFO] Already subscribed to feed audit.general");
         installation.assert_delivered_once([(&installation.contoso, FEED)]);
@@ -50,7 +47,7 @@ fn an_error_is_what_its_code_says_whatever_the_shape_of_its_body() {
         [(403, r#"{"error":{"code":"AF429","message":null}}"#), (400, r#"{"error":{"code":429}}"#)]
     {
         let installation = installation();
-        installation.simulator.fault(Requests::to(Operation::FetchBlob), answered(status, body));
+        installation.simulator.fault(Requests::to(Operation::FetchBlob), respond(status, body));
         let run = installation.run(&[]);
         run.assert_code(0).assert_line_with(&["[WARN] Throttled: contoso", "AF429"]);
         installation.assert_delivered_once([(&installation.contoso, FEED)]);
@@ -58,29 +55,29 @@ fn an_error_is_what_its_code_says_whatever_the_shape_of_its_body() {
 }
 
 #[test]
-fn auditing_that_is_off_is_named_when_the_sentence_is_the_code() {
+fn recognizes_disabled_auditing_in_the_error_code() {
     let installation = installation();
     let body = r#"{"error":{"code":"Microsoft.Office.Compliance.Audit.DataServiceException: Tenant 11111111-1111-4111-8111-111111111111 does not exist.\r\n   at Microsoft","message":"at Microsoft.Office.Compliance.Audit.API"}}"#;
-    installation.simulator.fault(Requests::to(Operation::ListSubscriptions).always(), answered(400, body));
+    installation.simulator.fault(Requests::to(Operation::ListSubscriptions).always(), respond(400, body));
     let run = installation.run(&[]);
     run.assert_code(1).assert_line_with(&["[ERROR] Subscription failed", "turn auditing on", "60 minutes"]);
-    assert_eq!(installation.simulator.count(Operation::ListSubscriptions), 1, "it is not tried again");
+    assert_eq!(installation.simulator.count(Operation::ListSubscriptions), 1, "the request is not retried");
 }
 
 #[test]
-fn an_error_body_with_http_200_is_that_error() {
+fn treats_an_error_body_with_http_200_as_that_error() {
     let installation = installation();
     installation.contoso.set_subscription(FEED, Some(Subscription::Enabled));
-    let none = answered(200, r#"{"error":{"code":"AF20022","message":"No subscription found."}}"#);
+    let none = respond(200, r#"{"error":{"code":"AF20022","message":"No subscription found."}}"#);
     installation.simulator.fault(Requests::to(Operation::ListContent), none);
-    let gone = answered(200, r#"{"error":{"code":"AF20050","message":"It does not exist."}}"#);
+    let gone = respond(200, r#"{"error":{"code":"AF20050","message":"It does not exist."}}"#);
     let blob = &installation.contoso.blobs(FEED)[0];
     installation
         .simulator
         .fault(Requests::to(Operation::FetchBlob).of_blob(blob.content_id()).always(), gone);
-    let throttled = answered(200, r#"{"error":{"code":"AF429"}}"#);
+    let throttled = respond(200, r#"{"error":{"code":"AF429"}}"#);
     installation.simulator.fault(Requests::to(Operation::ListSubscriptions), throttled);
-    let denied = answered(200, r#"{"Message":"Authorization has been denied for this request."}"#);
+    let denied = respond(200, r#"{"Message":"Authorization has been denied for this request."}"#);
     installation.simulator.fault(Requests::to(Operation::FetchBlob), denied);
     let run = installation.run(&[]);
     run.assert_code(0)
@@ -92,15 +89,15 @@ fn an_error_body_with_http_200_is_that_error() {
 
     let refused =
         r#"{"error":"invalid_client","error_description":"AADSTS7000215: Wrong.","error_codes":[7000215]}"#;
-    installation.simulator.fault(Requests::to(Operation::Login).always(), answered(200, refused));
+    installation.simulator.fault(Requests::to(Operation::Login).always(), respond(200, refused));
     installation.run(&[]).assert_code(77).assert_line_with(&["AADSTS7000215 the client secret is wrong"]);
 }
 
 #[test]
-fn a_page_of_a_gateway_is_named_by_its_title() {
+fn reports_a_gateways_page_by_its_title() {
     let page = |status| {
         Fault::instead("a sign-in page", move |_| {
-            // Gateways do not always say that it is HTML.
+            // Gateways do not always declare that the page is HTML.
             let body = "\u{feff}\r\n<!DOCTYPE html><html><head><title>Guest\r\n Wi-Fi &amp; you</title></head></html>";
             Answer::json(status, body)
         })
@@ -128,7 +125,7 @@ fn a_page_of_a_gateway_is_named_by_its_title() {
 }
 
 #[test]
-fn an_empty_next_page_is_the_end() {
+fn an_empty_next_page_uri_ends_the_listing() {
     for uri in ["", "  "] {
         let installation = installation();
         installation.simulator.fault(Requests::to(Operation::ListContent).always(), Fault::next_page(uri));
@@ -137,11 +134,11 @@ fn an_empty_next_page_is_the_end() {
     }
 }
 
-/// Leads from each next page back to the window's first page.
+/// Makes each second page name the first page of its window as the next.
 fn loop_of_two_pages() -> Fault {
     let first = Arc::new(Mutex::new(String::new()));
     Fault::alter("loop of two pages", move |request: &Request, answer: Answer| {
-        let mut first = first.lock().expect("a lock of the test");
+        let mut first = first.lock().expect("no thread panics with the lock");
         let host = request.header("Host").unwrap_or_default();
         if !request.is_next_page() {
             *first = format!("http://{host}{}", request.target);
@@ -153,7 +150,7 @@ fn loop_of_two_pages() -> Fault {
 }
 
 #[test]
-fn a_loop_of_pages_is_noticed_and_its_feed_alone_fails() {
+fn a_loop_of_pages_fails_only_its_feed() {
     for fault in [Fault::endless_paging(), loop_of_two_pages()] {
         let installation = Installation::new().setting("subscriptions: [ Audit.General, Audit.Exchange ]");
         let contoso = &installation.contoso;
@@ -166,13 +163,13 @@ fn a_loop_of_pages_is_noticed_and_its_feed_alone_fails() {
         }
         let name = fault.name().to_owned();
         let listings = Requests::to(Operation::ListContent).of_content_type(FEED);
-        let met = installation.simulator.fault(listings.always(), fault);
+        let looping = installation.simulator.fault(listings.always(), fault);
         let run = installation.run(&["--hours", "1"]);
         run.assert_code(1)
             .assert_line_with(&["[WARN] Listing for contoso audit.general", "listed again"])
             .assert_line_with(&["[ERROR] Listing failed for contoso audit.general", "form a loop"]);
-        // Two pages, twice, in one or two windows.
-        assert!(met.fired() <= 8, "{name}: {} requests", met.fired());
+        // Two pages, listed twice, in one or two windows.
+        assert!(looping.fired() <= 8, "{name}: {} requests", looping.fired());
         assert!(
             installation.simulator.count(Operation::FetchBlob) >= 2,
             "{name}: the other feed is collected"
@@ -187,7 +184,7 @@ fn a_loop_of_pages_is_noticed_and_its_feed_alone_fails() {
 }
 
 #[test]
-fn a_loop_of_pages_that_is_over_the_second_time_costs_nothing() {
+fn recovers_if_a_loop_of_pages_ends_when_listed_again() {
     let installation = installation();
     let listings = Requests::to(Operation::ListContent).of_content_type(FEED);
     installation.simulator.fault(listings, Fault::endless_paging());
@@ -196,7 +193,7 @@ fn a_loop_of_pages_that_is_over_the_second_time_costs_nothing() {
 }
 
 #[test]
-fn a_compressed_body_is_read_whatever_its_coding_is_called() {
+fn decompresses_gzip_by_any_of_its_names() {
     for coding in ["GZIP", "x-gzip", "X-GZip , identity"] {
         let installation = installation();
         let compressed = Fault::alter(coding, move |_, answer| {
@@ -227,7 +224,7 @@ fn a_compressed_body_is_read_whatever_its_coding_is_called() {
 }
 
 #[test]
-fn a_body_that_breaks_in_a_coding_of_another_name_is_tried_again() {
+fn retries_a_broken_gzip_body_by_any_of_its_names() {
     let installation = installation();
     let broken = Fault::alter("broken x-gzip", |_, answer| {
         let answer = answer.compressed();
@@ -246,7 +243,7 @@ fn a_body_that_breaks_in_a_coding_of_another_name_is_tried_again() {
 }
 
 #[test]
-fn a_body_that_claims_to_be_compressed_and_is_text_is_read_as_it_is() {
+fn reads_plain_text_that_claims_to_be_gzip() {
     let installation = installation();
     let claim = || {
         Fault::alter("text that claims to be gzip", |_, answer| {
@@ -270,7 +267,7 @@ fn a_body_that_claims_to_be_compressed_and_is_text_is_read_as_it_is() {
 }
 
 #[test]
-fn each_login_code_of_a_first_set_up_says_what_to_do() {
+fn gives_a_hint_for_each_login_error_of_a_first_setup() {
     let codes = [
         (500_011, "the tenant does not know Office 365 Management APIs"),
         (650_052, "the tenant does not know Office 365 Management APIs"),
@@ -294,7 +291,7 @@ fn each_login_code_of_a_first_set_up_says_what_to_do() {
             r#"{{"error":"invalid_request","error_description":"AADSTS{code}: A sentence of Microsoft's. See instructions.\r\nTrace ID: x","error_codes":[{code}]}}"#
         );
         let logins = Requests::to(Operation::Login).of_tenant(tenant);
-        installation.simulator.fault(logins.always(), answered(400, &body));
+        installation.simulator.fault(logins.always(), respond(400, &body));
     }
     let run = installation.run(&[]);
     run.assert_code(77);
