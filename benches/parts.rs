@@ -1,7 +1,7 @@
-//! What the parts of a pass cost, each by itself: `cargo bench --bench parts`.
+//! The throughput of the parts of a pass: `cargo bench --bench parts`.
 //!
-//! Throughputs are to be compared with each other, in one run. For comparison there are a copy of the same bytes,
-//! and `serde_json` reading them into values and into raw texts.
+//! Compare only throughputs of the same run. The benchmarks `compare_with_…` are a scale: a copy of the same bytes, and
+//! `serde_json` that parses them into values and into raw values.
 
 use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
@@ -30,30 +30,30 @@ fn main() {
     divan::main();
 }
 
-/// The body of a blob of 1,000 records.
+/// Returns the body of a blob of 1,000 records.
 fn body() -> Vec<u8> {
     let simulator = Simulator::start();
     let tenant = simulator.tenant(TenantSettings::new(TENANT_ID));
     tenant.add_blob(CONTENT_TYPE, NewBlob::records(1_000).plain()).body()
 }
 
-/// Measures something that is done with a body of its own.
-fn with_body<T>(bencher: Bencher, act: impl Fn(Vec<u8>) -> T + Sync) {
+/// Measures a function of a blob's body. Each call gets its own copy.
+fn with_body<T>(bencher: Bencher, function: impl Fn(Vec<u8>) -> T + Sync) {
     let body = body();
-    bencher.counter(BytesCount::new(body.len())).with_inputs(|| body.clone()).bench_values(act);
+    bencher.counter(BytesCount::new(body.len())).with_inputs(|| body.clone()).bench_values(function);
 }
 
 #[divan::bench]
 fn parse_a_blob(bencher: Bencher) {
     let origin = Origin::new(CONTENT_TYPE, Some("contoso"));
-    with_body(bencher, |body| BlobRecords::parse(body, &origin).expect("a whole array"));
+    with_body(bencher, |body| BlobRecords::parse(body, &origin).expect("a JSON array"));
 }
 
 #[divan::bench]
 fn parse_and_render_a_blob(bencher: Bencher) {
     let origin = Origin::new(CONTENT_TYPE, Some("contoso"));
     with_body(bencher, |body| {
-        let records = BlobRecords::parse(body, &origin).expect("a whole array");
+        let records = BlobRecords::parse(body, &origin).expect("a JSON array");
         let mut batch = RecordBatch::default();
         let mut rendered = 0;
         for record in records.iter() {
@@ -73,17 +73,17 @@ fn filter_a_blob(bencher: Bencher) {
     let filter = Filter::new(&[wanted("Operation", "File*"), wanted("UserId", "!*@fabrikam.com")]);
     let origin = Origin::new(CONTENT_TYPE, Some("contoso"));
     let body = body();
-    let records = || BlobRecords::parse(body.clone(), &origin).expect("a whole array");
+    let records = || BlobRecords::parse(body.clone(), &origin).expect("a JSON array");
     bencher
         .counter(BytesCount::new(body.len()))
         .with_inputs(records)
         .bench_local_values(|mut records| (filter.apply(&mut records), records));
 }
 
-/// Measures the conversion of a blob's records, one by one.
+/// Measures the conversion of each record of a blob.
 fn convert(bencher: Bencher, mut append: impl FnMut(Record<'_>, &mut Vec<u8>)) {
     let records =
-        BlobRecords::parse(body(), &Origin::new(CONTENT_TYPE, Some("contoso"))).expect("a whole array");
+        BlobRecords::parse(body(), &Origin::new(CONTENT_TYPE, Some("contoso"))).expect("a JSON array");
     let batch: RecordBatch = records.iter().collect();
     let mut converted = Vec::with_capacity(2 * batch.text().len());
     bencher.counter(BytesCount::new(batch.text().len())).bench_local(|| {
@@ -118,18 +118,18 @@ fn convert_a_blob_to_csv(bencher: Bencher) {
 }
 
 #[divan::bench]
-fn beside_it_a_copy(bencher: Bencher) {
+fn compare_with_a_copy(bencher: Bencher) {
     with_body(bencher, |body| black_box(&body).clone());
 }
 
 #[divan::bench]
-fn beside_it_raw_values(bencher: Bencher) {
-    with_body(bencher, |body| serde_json::from_slice::<Vec<&RawValue>>(&body).expect("a whole array").len());
+fn compare_with_raw_values(bencher: Bencher) {
+    with_body(bencher, |body| serde_json::from_slice::<Vec<&RawValue>>(&body).expect("a JSON array").len());
 }
 
 #[divan::bench]
-fn beside_it_values(bencher: Bencher) {
-    with_body(bencher, |body| serde_json::from_slice::<serde_json::Value>(&body).expect("a whole array"));
+fn compare_with_values(bencher: Bencher) {
+    with_body(bencher, |body| serde_json::from_slice::<serde_json::Value>(&body).expect("a JSON array"));
 }
 
 #[divan::bench(args = [10_000, 1_000_000])]
@@ -144,24 +144,24 @@ fn read_known_blobs(bencher: Bencher, lines: usize) {
              {TENANT_ID},{CONTENT_TYPE}"
         );
     }
-    fs::write(folder.path().join("known_blobs"), text).expect("room");
+    fs::write(folder.path().join("known_blobs"), text).expect("space on the disk");
     bencher
         .counter(ItemsCount::new(lines))
         .bench(|| KnownBlobs::read(folder.path()).expect("a readable state"));
 }
 
-/// The Ids of this number of records, as passes have left them in a folder. They are read when the first one is looked up.
+/// Writes the Ids of this number of records to a folder, as passes do, and opens them. They are read at the first lookup.
 fn remembered_ids(folder: &Path, count: u128) -> RecordIds {
     let new =
         || RecordIds::new(folder, Duration::from_secs(24 * 3600), &Progress::default(), &Clock::start());
     let file = OutputSet::EMPTY.with(OutputName::File);
     let content = ContentHour::new(TENANT_ID, ContentType::AuditSharePoint, Timestamp::now());
     let all: Vec<_> = (0..count).map(|number| (spread(number), file, content)).collect();
-    new().append(&all).expect("room");
+    new().append(&all).expect("space on the disk");
     new()
 }
 
-/// Numbers as far from each other as those of GUIDs.
+/// Returns a number that is spread over 128 bits, like a GUID.
 fn spread(number: u128) -> u128 {
     (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)
 }
@@ -177,7 +177,7 @@ fn read_record_ids(bencher: Bencher, remembered: u128) {
 }
 
 #[divan::bench(args = [1_000_000])]
-fn look_an_id_up(bencher: Bencher, remembered: u128) {
+fn look_up_an_id(bencher: Bencher, remembered: u128) {
     const LOOKED_UP: u128 = 1_000;
     let folder = tempfile::tempdir().expect("a folder");
     let mut ids = remembered_ids(folder.path(), remembered);

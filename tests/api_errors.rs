@@ -1,6 +1,11 @@
 //! The errors that the API documents and rejected logins: what a pass does and logs. Also throttling, wrong clocks, and the
 //! number of requests.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use simulator::{ApiError, Fault, LoginError, NewBlob, Operation, Requests, RetryAfter};
 
 use crate::support::{Installation, Run, hours_ago, process::in_parallel};
@@ -167,16 +172,22 @@ fn keeps_collecting_other_tenants_while_one_is_throttled() {
     for tenant in [&installation.contoso, &fabrikam] {
         tenant.add_blobs(FEED, 5, 2, hours_ago(20)..hours_ago(2));
     }
-    let fault = Fault::throttled(403, Some(RetryAfter::Seconds(5)));
-    let requests = Requests::to(Operation::ListSubscriptions).of_tenant(&installation.contoso.id());
-    installation.simulator.fault(requests.times(1), fault);
-    installation.run(&[]).assert_code(0);
-    let fetches = installation.simulator.requests_to(Operation::FetchBlob);
-    let tenants: Vec<_> = fetches.iter().map(|seen| seen.request.tenant.clone().expect("a tenant")).collect();
-    assert!(
-        tenants[..5].iter().all(|tenant| *tenant == fabrikam.id()),
-        "fabrikam's blobs are first: {tenants:?}"
+    // Contoso is throttled until all blobs of fabrikam are served.
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&served);
+    let serve_and_count = Fault::alter("counted", move |_, answer| {
+        count.fetch_add(1, Ordering::SeqCst);
+        answer
+    });
+    let of_fabrikam = Requests::to(Operation::FetchBlob).of_tenant(&fabrikam.id());
+    installation.simulator.fault(of_fabrikam.always(), serve_and_count);
+    let of_contoso = Requests::to(Operation::ListSubscriptions).of_tenant(&installation.contoso.id());
+    let throttled = installation.simulator.fault(
+        of_contoso.matching(move |_| served.load(Ordering::SeqCst) < 5).always(),
+        Fault::throttled(403, Some(RetryAfter::Seconds(1))),
     );
+    installation.run(&[]).assert_code(0);
+    assert!(throttled.fired() > 0, "contoso is throttled");
     installation.assert_delivered_once([(&installation.contoso, FEED), (&fabrikam, FEED)]);
 }
 

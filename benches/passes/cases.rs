@@ -1,4 +1,5 @@
-//! Passes whose cost lies elsewhere than in the bytes: in waiting for answers, and in what is remembered.
+//! Passes that spend their time on other things than the records of a corpus: waiting for responses, many tenants, a large
+//! state, and outputs.
 
 use std::{fmt::Write as _, fs, io, path::Path, time::Duration};
 
@@ -13,8 +14,8 @@ use super::{
     sinks,
 };
 
-/// 20,000 blobs whose every answer takes 50 ms, from the simulator: the floor is what this number of requests takes, so many at
-/// a time, one after the other.
+/// Measures 20,000 blobs of the simulator, with a latency of 50 ms for each response. The floor is the time for the requests
+/// for blobs alone.
 pub fn latency(folder: &Path) -> io::Result<()> {
     const BLOBS: usize = 20_000;
     const LATENCY: Duration = Duration::from_millis(50);
@@ -37,8 +38,8 @@ pub fn latency(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The same number of blobs, 20 ms for every answer, of one tenant and of a thousand, from the simulator. The floor is
-/// what the blobs, and each tenant's login, list of subscriptions and listings take, a number at a time.
+/// Measures 15,000 blobs of the simulator, of one tenant and of a thousand, with a latency of 20 ms for each response. The
+/// floor is the time for all requests: logins, lists of subscriptions, listings and blobs.
 pub fn tenants(folder: &Path) -> io::Result<()> {
     const BLOBS: usize = 15_000;
     const LATENCY: Duration = Duration::from_millis(20);
@@ -53,9 +54,9 @@ pub fn tenants(folder: &Path) -> io::Result<()> {
             add_blobs(&tenant, BLOBS / count);
         }
         simulator.set_latency(LATENCY);
-        let place = folder.join(format!("tenants-{count}"));
-        let collector = Collector::of_tenants(&ids, simulator.url(), &place);
-        fs::create_dir_all(&place)?;
+        let installation = folder.join(format!("tenants-{count}"));
+        let collector = Collector::of_tenants(&ids, simulator.url(), &installation);
+        fs::create_dir_all(&installation)?;
         let cost = collector.pass(folder)?;
         let requests = simulator.requests().len();
         let floor_s = floor_s(LATENCY, requests);
@@ -78,16 +79,16 @@ fn add_blobs(tenant: &Tenant, count: usize) {
     }
 }
 
-/// `collect.maxThreads` by default.
+/// The default of `collect.maxThreads`.
 const THREADS: u32 = 50;
 
-/// What this number of requests takes, as many at a time as there are threads, in seconds.
-#[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
+/// Returns the least time in seconds for this number of requests, of which each thread makes one at a time.
+#[expect(clippy::cast_precision_loss, reason = "a figure that is only printed")]
 fn floor_s(latency: Duration, requests: usize) -> f64 {
     latency.as_secs_f64() * requests as f64 / f64::from(THREADS)
 }
 
-/// A pass with nothing new, once with an empty state and once with a million known blobs, in turns.
+/// Measures a pass without new blobs, in turns with an empty state and with a million known blobs.
 pub fn known(runs: usize, folder: &Path) -> io::Result<()> {
     const LINES: usize = 1_000_000;
     let nothing = Corpus { name: "N", blobs: 0, records_of_a_blob: 0 };
@@ -110,14 +111,14 @@ pub fn known(runs: usize, folder: &Path) -> io::Result<()> {
     let mut costs = [Vec::new(), Vec::new()];
     for _ in 0..runs {
         for (costs, lines) in costs.iter_mut().zip(["", &lines]) {
-            let place = folder.join("known");
-            let collector = Collector::new(&url, &place);
+            let installation = folder.join("known");
+            let collector = Collector::new(&url, &installation);
             fs::create_dir_all(collector.state())?;
             let known_blobs = collector.state().join("known_blobs");
             fs::write(&known_blobs, lines)?;
-            fs::File::open(known_blobs)?.sync_all()?; // else the pass would have to
+            fs::File::open(known_blobs)?.sync_all()?; // so that the pass does not wait for it
             costs.push(collector.pass(folder)?);
-            fs::remove_dir_all(&place)?;
+            fs::remove_dir_all(&installation)?;
         }
     }
     for (costs, count) in costs.iter().zip([0, LINES]) {
@@ -127,10 +128,10 @@ pub fn known(runs: usize, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Corpus M to each kind of output, in turns. The receivers take everything and acknowledge it at once, so that what is
-/// measured is the collector.
+/// Measures corpus M with each kind of output, in turns. The receivers acknowledge everything at once, so that the collector is
+/// measured and not the receiver.
 pub fn outputs(corpora: &Path, runs: usize, folder: &Path) -> io::Result<()> {
-    let corpus = *corpus::ALL.iter().find(|corpus| corpus.name == "M").expect("one of them");
+    let corpus = *corpus::ALL.iter().find(|corpus| corpus.name == "M").expect("corpus M");
     corpus.make(corpora)?;
     let server = Server::start(&corpus.folder(corpora), &folder.join("nginx"))?;
     let url = server.url(Scheme::Plain);
@@ -160,7 +161,7 @@ pub fn outputs(corpora: &Path, runs: usize, folder: &Path) -> io::Result<()> {
     println!("\n### Outputs: {} records of corpus M to each\n", corpus.records());
     println!("| output | wall s | CPU s | peak MB | records a CPU s | records a s | MB a s |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
-    #[expect(clippy::cast_precision_loss, reason = "figures to look at")]
+    #[expect(clippy::cast_precision_loss, reason = "figures that are only printed")]
     let (records, megabytes) = (corpus.records() as f64, corpus.bytes(corpora)? as f64 / 1e6);
     for ((name, _), costs) in outputs.iter().zip(&costs) {
         let cost = medians(costs);

@@ -1,4 +1,4 @@
-//! The collector as it is measured: the program itself, with nothing but defaults beside what the place demands.
+//! The collector that is measured: the program itself, with defaults for all settings that the benchmark does not need.
 
 use std::{
     fs, io,
@@ -12,26 +12,26 @@ use super::{
     server,
 };
 
-/// An installation in a folder of its own.
+/// An installation in its own folder.
 pub struct Collector {
     folder: PathBuf,
     config: String,
 }
 
 impl Collector {
-    /// One tenant, whose login and API are at this URL. A pass may make as many requests a minute as it can, and bodies
-    /// of any size are taken; everything else is as it is by default.
+    /// An installation with one tenant, whose login and API are at this URL. The rate of requests is practically unlimited, and
+    /// bodies can be as large as those of the corpora.
     pub fn new(api_url: &str, folder: &Path) -> Self {
         Self::of_tenants(&[TENANT_ID.to_owned()], api_url, folder)
     }
 
-    /// The same for several tenants.
+    /// The same with several tenants.
     pub fn of_tenants(tenant_ids: &[String], api_url: &str, folder: &Path) -> Self {
         let output = format!("  file:\n    path: {}/output/audit.json\n", folder.display());
         Self::configured(tenant_ids, api_url, folder, &output)
     }
 
-    /// The same for one tenant, with other lines under `output`.
+    /// The same with one tenant, and with these lines below `output`.
     pub fn with_output(api_url: &str, folder: &Path, output: &str) -> Self {
         Self::configured(&[TENANT_ID.to_owned()], api_url, folder, output)
     }
@@ -53,12 +53,12 @@ impl Collector {
         Self { folder: folder.to_owned(), config }
     }
 
-    /// The folder of its state.
+    /// Returns the folder of the state.
     pub fn state(&self) -> PathBuf {
         self.folder.join("state")
     }
 
-    /// One pass.
+    /// Runs one pass, and returns its cost.
     pub fn pass(&self, scratch: &Path) -> io::Result<Cost> {
         let config = self.folder.join("config.yaml");
         fs::write(&config, &self.config)?;
@@ -67,7 +67,7 @@ impl Collector {
         measure::run([program, "--quiet", "--config", &config.display().to_string()], scratch)
     }
 
-    /// How many records are in its files.
+    /// Returns the number of records in the output file.
     pub fn delivered(&self) -> io::Result<usize> {
         let file = fs::File::open(self.folder.join("output/audit.json"))?;
         let mut reader = io::BufReader::with_capacity(1 << 20, file);

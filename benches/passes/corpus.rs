@@ -1,4 +1,4 @@
-//! Blobs like Microsoft's, as files, with the listings that name them. Made once, and kept for the next run.
+//! Blobs like Microsoft's in files, with the listings that name them. They are created once and kept for later runs.
 
 use std::{
     fmt::Write as _,
@@ -9,16 +9,16 @@ use std::{
 use jiff::{Timestamp, ToSpan};
 use simulator::{CONTENT_TYPES, NewBlob, Simulator, TenantSettings};
 
-/// How much there is to collect.
+/// A set of blobs to collect.
 #[derive(Clone, Copy, Debug)]
 pub struct Corpus {
-    /// As it is named on the command line.
+    /// The name on the command line.
     pub name: &'static str,
     pub blobs: usize,
     pub records_of_a_blob: usize,
 }
 
-/// What can be asked for. Records are like real ones, 1 to 3 KB each.
+/// All corpora. Their records are like real ones, with 1 to 3 KB each.
 pub const ALL: [Corpus; 4] = [
     Corpus { name: "S", blobs: 200, records_of_a_blob: 100 },
     Corpus { name: "M", blobs: 2_000, records_of_a_blob: 100 },
@@ -26,7 +26,7 @@ pub const ALL: [Corpus; 4] = [
     Corpus { name: "H", blobs: 4, records_of_a_blob: 55_000 }, // about 100 MB a blob
 ];
 
-/// The tenant that everything is of.
+/// The tenant of all blobs.
 pub const TENANT_ID: &str = "11111111-1111-4111-8111-111111111111";
 
 impl Corpus {
@@ -34,12 +34,12 @@ impl Corpus {
         self.blobs * self.records_of_a_blob
     }
 
-    /// Where its files are, below this folder.
+    /// Returns the folder of its files below a root folder.
     pub fn folder(self, root: &Path) -> PathBuf {
         root.join(self.name)
     }
 
-    /// Makes what is not there yet.
+    /// Creates the blobs unless an earlier run has created them.
     pub fn make(self, root: &Path) -> io::Result<()> {
         let folder = self.folder(root);
         let marker = folder.join("whole");
@@ -49,7 +49,7 @@ impl Corpus {
         }
         let blobs = folder.join("blobs");
         fs::create_dir_all(&blobs)?;
-        // Without the oddities that real records have at times: jq would not take all of them.
+        // Plain records, because jq does not accept everything that real records contain.
         let simulator = Simulator::start();
         let tenant = simulator.tenant(TenantSettings::new(TENANT_ID));
         for number in 0..self.blobs {
@@ -60,7 +60,7 @@ impl Corpus {
         fs::write(marker, parameters)
     }
 
-    /// Bytes of all blobs.
+    /// Returns the size of all blobs in bytes.
     pub fn bytes(self, root: &Path) -> io::Result<u64> {
         let mut bytes = 0;
         for blob in fs::read_dir(self.folder(root).join("blobs"))? {
@@ -69,16 +69,16 @@ impl Corpus {
         Ok(bytes)
     }
 
-    /// Writes a listing for each content type, to be served by this scheme, whose blobs are fetched from this URL.
+    /// Writes a listing for each content type. It is served with this scheme, and its blobs are below this URL.
     pub fn list(self, root: &Path, scheme: &str, url: &str) -> io::Result<()> {
         let listings = self.folder(root).join(format!("listings-{scheme}"));
         fs::create_dir_all(&listings)?;
         let created = Timestamp::now() - 2.hours();
         let expiration = created + (7 * 24).hours();
-        for (place, content_type) in CONTENT_TYPES.into_iter().enumerate() {
+        for (first, content_type) in CONTENT_TYPES.into_iter().enumerate() {
             let mut list = String::from("[");
-            for blob in (place..self.blobs).step_by(CONTENT_TYPES.len()) {
-                let comma = if blob == place { "" } else { "," };
+            for blob in (first..self.blobs).step_by(CONTENT_TYPES.len()) {
+                let comma = if blob == first { "" } else { "," };
                 let _ = write!(
                     list,
                     "{comma}{{\"contentType\":\"{content_type}\",\"contentId\":\"{blob:021}${blob:021}$benchmark${name}\",\
@@ -93,7 +93,8 @@ impl Corpus {
         Ok(())
     }
 
-    /// What tells curl to fetch every blob from this URL: each into a file of this folder, or all to nowhere.
+    /// Returns a configuration of curl that downloads every blob from this URL, each to a file in this folder or else to
+    /// `/dev/null`.
     pub fn curl_config(self, url: &str, folder: Option<&Path>) -> String {
         let mut config = String::new();
         for blob in 0..self.blobs {

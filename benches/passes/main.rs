@@ -1,11 +1,11 @@
-//! What a pass costs beside what it costs to fetch the same blobs with curl: `cargo bench --bench passes`.
+//! The cost of a pass, compared with downloading the same blobs with curl: `cargo bench --bench passes`.
 //!
-//! Serves each corpus by a stock nginx on the loopback, plain and over TLS, and runs turn by turn: the collector to
-//! files; curl, 50 at a time, to nowhere, and to files that are then synced; curl and `jq -c '.[]'`; and whatever other
-//! commands are given. Prints the medians and their ratios as Markdown. Nothing here fails because of a figure; it does
-//! if the records delivered are not all there. Needs nginx, curl, jq and GNU time (Debian: `nginx-light curl jq time`).
+//! A stock nginx on 127.0.0.1 serves each corpus over HTTP and HTTPS. These commands run in turns: the collector to files; curl
+//! with 50 transfers at a time, to `/dev/null` and to files that are then synced; curl and `jq -c '.[]'`; and the commands
+//! given with `--other`. The medians and their ratios are printed as Markdown. No figure makes the benchmark fail, but a
+//! missing record does. It needs nginx, curl, jq and GNU time (Debian: `nginx-light curl jq time`).
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "showing figures is what a benchmark is for")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
 mod cases;
 mod collector;
@@ -27,7 +27,7 @@ use corpus::Corpus;
 use measure::{Cost, medians};
 use server::{Scheme, Server};
 
-/// Measures passes beside curl and jq, on this machine.
+/// Measures passes and compares them with curl and jq, on this machine.
 #[derive(FromArgs)]
 struct Arguments {
     /// what to measure, separated by commas: S, M, L, H, and the cases latency, tenants, known and outputs; default:
@@ -35,11 +35,11 @@ struct Arguments {
     #[argh(option, default = "String::from(\"S,M,L,H,latency,tenants,known,outputs\")")]
     only: String,
 
-    /// how often each command runs, turn by turn; default 5
+    /// number of runs of each command, which take turns; default 5
     #[argh(option, default = "5")]
     runs: usize,
 
-    /// how often the slow ones do: jq, and the other collectors; default 1
+    /// number of runs of the slow commands: jq, and other collectors; default 1
     #[argh(option, default = "1")]
     slow_runs: usize,
 
@@ -48,15 +48,15 @@ struct Arguments {
     #[argh(option)]
     other: Vec<String>,
 
-    /// where blobs are kept from run to run; default: the target folder
+    /// folder in which the blobs are kept for later runs; default: in the target folder
     #[argh(option, default = "PathBuf::from(env!(\"CARGO_TARGET_TMPDIR\")).join(\"corpora\")")]
     corpora: PathBuf,
 }
 
 fn main() -> ExitCode {
-    let typed: Vec<_> = env::args().skip(1).filter(|word| word != "--bench").collect(); // cargo adds that
-    let typed: Vec<_> = typed.iter().map(String::as_str).collect();
-    let arguments = match Arguments::from_args(&["cargo bench --bench passes --"], &typed) {
+    let words: Vec<_> = env::args().skip(1).filter(|word| word != "--bench").collect(); // cargo adds --bench
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let arguments = match Arguments::from_args(&["cargo bench --bench passes --"], &words) {
         Ok(arguments) => arguments,
         Err(exit) => {
             println!("{}", exit.output);
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     match measure_all(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("The benchmark cannot go on: {error}");
+            eprintln!("The benchmark failed: {error}");
             ExitCode::FAILURE
         }
     }
@@ -88,14 +88,18 @@ fn measure_all(arguments: &Arguments) -> io::Result<()> {
                 "tenants" => cases::tenants(folder.path())?,
                 "outputs" => cases::outputs(&arguments.corpora, arguments.runs, folder.path())?,
                 "known" => cases::known(arguments.runs, folder.path())?,
-                _ => return Err(io::Error::other(format!("there is nothing named {name}"))),
+                _ => {
+                    return Err(io::Error::other(format!(
+                        "--only: unknown corpus or case {name:?}; see --help"
+                    )));
+                }
             }
         }
     }
     Ok(())
 }
 
-/// Something that is run for a corpus.
+/// A command that is measured with a corpus.
 struct Contender {
     name: String,
     kind: Kind,
@@ -106,7 +110,7 @@ enum Kind {
     Collector,
     /// A script for sh.
     Script(String),
-    /// One that takes its time.
+    /// A script with fewer runs.
     SlowScript(String),
 }
 
@@ -132,9 +136,9 @@ fn measure_corpus(
                     let cost = collector.pass(folder)?;
                     let delivered = collector.delivered()?;
                     if delivered != corpus.records() {
-                        let wanted = corpus.records();
+                        let expected = corpus.records();
                         return Err(io::Error::other(format!(
-                            "{delivered} of {wanted} records were delivered"
+                            "the collector delivered {delivered} of {expected} records"
                         )));
                     }
                     Some(cost)
@@ -158,9 +162,9 @@ fn contenders(
     folder: &Path,
 ) -> io::Result<Vec<Contender>> {
     let url = server.url(scheme);
-    let (nowhere, files) = (folder.join("to-nowhere"), folder.join("to-files"));
+    let (discard, files) = (folder.join("curl-discard"), folder.join("curl-files"));
     let run = folder.join("run");
-    fs::write(&nowhere, corpus.curl_config(&url, None))?;
+    fs::write(&discard, corpus.curl_config(&url, None))?;
     fs::write(&files, corpus.curl_config(&url, Some(&run)))?;
     let urls = folder.join("urls");
     let lines: Vec<_> = (0..corpus.blobs).map(|blob| format!("{url}/blobs/{blob}")).collect();
@@ -170,7 +174,7 @@ fn contenders(
     let contender = |name: &str, kind| Contender { name: name.to_owned(), kind, costs: Vec::new() };
     let mut contenders = vec![
         contender("collector, to files", Kind::Collector),
-        contender("curl, to /dev/null", Kind::Script(format!("{curl} -K {}", nowhere.display()))),
+        contender("curl, to /dev/null", Kind::Script(format!("{curl} -K {}", discard.display()))),
         contender(
             "curl, to files, synced",
             Kind::Script(format!("{curl} -K {} && sync -f {{folder}}", files.display())),
@@ -192,7 +196,7 @@ fn contenders(
 }
 
 fn print(corpus: Corpus, scheme: Scheme, contenders: &[Contender], bytes: u64) {
-    #[expect(clippy::cast_precision_loss, reason = "figures to look at")]
+    #[expect(clippy::cast_precision_loss, reason = "figures that are only printed")]
     let (records, megabytes) = (corpus.records() as f64, bytes as f64 / 1e6);
     println!(
         "\n### {}, {}: {} blobs, {records} records, {megabytes:.0} MB\n",

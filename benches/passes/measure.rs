@@ -1,4 +1,4 @@
-//! What a command costs, by GNU time, which counts what its children did too.
+//! The cost of a command and its children, measured with GNU time.
 
 use std::{
     ffi::OsStr,
@@ -7,18 +7,18 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// What one run took.
+/// The cost of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     pub wall_s: f64,
-    /// User and system.
+    /// The user and system time.
     pub cpu_s: f64,
-    /// Of the largest process.
+    /// The peak memory of the largest process.
     pub peak_mb: f64,
 }
 
-/// Runs a command to its end. Its output is thrown away. What earlier ones left for the disk to do, freeing the blocks
-/// of deleted files for instance, is done before.
+/// Runs a command to its end and discards its output. The file system is synced before, so that the command does not pay for
+/// the writes and deletions of earlier ones.
 pub fn run(command: impl IntoIterator<Item = impl AsRef<OsStr>>, folder: &Path) -> io::Result<Cost> {
     Command::new("sync").arg("-f").arg(folder).status()?;
     let report = folder.join("time");
@@ -44,7 +44,7 @@ pub fn run(command: impl IntoIterator<Item = impl AsRef<OsStr>>, folder: &Path) 
     Ok(Cost { wall_s, cpu_s: user_s + system_s, peak_mb: peak_kb * 1024.0 / 1e6 })
 }
 
-/// The medians of several runs, each figure by itself.
+/// Returns the median of each figure of several runs.
 pub fn medians(costs: &[Cost]) -> Cost {
     let median = |figure: fn(&Cost) -> f64| {
         let mut figures: Vec<f64> = costs.iter().map(figure).collect();

@@ -1,5 +1,4 @@
-//! A stock nginx on the loopback that serves blobs and listings as they lie in a folder, plain and over TLS, and says
-//! yes to every login.
+//! A stock nginx on 127.0.0.1 that serves the blobs and listings of a folder over HTTP and HTTPS, and accepts every login.
 
 use std::{
     fs, io,
@@ -10,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// How the same blobs are served.
+/// The protocol over which the blobs are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     Plain,
@@ -28,25 +27,25 @@ impl Scheme {
     }
 }
 
-/// The running server; ends when it is dropped.
+/// A running server. It ends when this is dropped.
 pub struct Server {
     configuration: PathBuf,
     process: Child,
     ports: [u16; 2],
 }
 
-/// The certificates of the tests: a private root, and a server that it vouches for.
+/// Returns the path of a certificate of the tests.
 fn certificate(name: &str) -> String {
     format!("{}/tests/certificates/tls/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Who signed the server's certificate.
+/// Returns the path of the root certificate that signed the server's.
 pub fn root_certificate() -> String {
     certificate("private_root.pem")
 }
 
 impl Server {
-    /// Serves a corpus, which is in the folder `root`; the server's own files go into `folder`.
+    /// Serves the corpus in the folder `root`. The server's own files are written to `folder`.
     pub fn start(root: &Path, folder: &Path) -> io::Result<Self> {
         let ports = free_ports()?;
         let subscriptions: Vec<_> = simulator::CONTENT_TYPES
@@ -115,7 +114,7 @@ http {{
         Err(io::Error::other(format!("nginx does not listen; see {}/error.log", folder.display())))
     }
 
-    /// Where blobs, login and API are.
+    /// Returns the URL of blobs, login and API.
     pub fn url(&self, scheme: Scheme) -> String {
         format!("{}://127.0.0.1:{}", scheme.name(), self.ports[scheme as usize])
     }
@@ -123,20 +122,20 @@ http {{
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let told = Command::new("nginx")
+        let stopped = Command::new("nginx")
             .arg("-c")
             .arg(&self.configuration)
             .args(["-s", "stop"])
             .stderr(Stdio::null())
             .status();
-        if !told.is_ok_and(|status| status.success()) {
+        if !stopped.is_ok_and(|status| status.success()) {
             let _ = self.process.kill();
         }
         let _ = self.process.wait();
     }
 }
 
-/// Two ports that are free now.
+/// Returns two ports that are free now.
 fn free_ports() -> io::Result<[u16; 2]> {
     let listeners =
         [TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?];

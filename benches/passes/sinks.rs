@@ -1,5 +1,4 @@
-//! Receivers that take everything, acknowledge it at once and keep nothing. Each listens on a port of its own for as
-//! long as the benchmark runs.
+//! Receivers that acknowledge everything at once and keep nothing. Each listens on its own port until the benchmark ends.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -9,20 +8,20 @@ use std::{
 
 use rmpv::Value;
 
-/// Starts a thread for each connection; gives the port.
+/// Listens on a free port, and serves each connection in its own thread. Returns the port.
 fn listen(serve: impl Fn(TcpStream) -> io::Result<()> + Copy + Send + 'static) -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let port = listener.local_addr()?.port();
     thread::spawn(move || {
         for connection in listener.incoming().flatten() {
-            // Whoever hangs up has its reasons.
+            // An error means that the collector has closed the connection.
             thread::spawn(move || serve(connection));
         }
     });
     Ok(port)
 }
 
-/// The forward protocol: a message is acknowledged by the name of its chunk.
+/// Starts a receiver of the forward protocol. It acknowledges each message that names a chunk.
 pub fn forward() -> io::Result<u16> {
     listen(|connection| {
         connection.set_nodelay(true)?;
@@ -41,12 +40,12 @@ pub fn forward() -> io::Result<u16> {
     })
 }
 
-/// GELF: everything is read until the sender has no more.
+/// Starts a GELF receiver, which reads everything until the sender closes the connection.
 pub fn gelf() -> io::Result<u16> {
     listen(|mut connection| io::copy(&mut connection, &mut io::sink()).map(drop))
 }
 
-/// HTTP: every request is answered by 200.
+/// Starts an HTTP receiver, which responds to every request with 200.
 pub fn http() -> io::Result<u16> {
     listen(|connection| {
         connection.set_nodelay(true)?;
