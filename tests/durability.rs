@@ -28,8 +28,8 @@ fn fail_before_sync(output: &str, kind: &str) -> (Installation, PathBuf) {
         let installation = Installation::new().output_file(output);
         installation.contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(5)));
         installation.contoso.add_blob(FEED, NewBlob::records(4).created(hours_ago(2)));
-        let (is_struck, _) = installation.run_with_fault(&format!("{step}:{kind}"));
-        assert!(is_struck, "a pass writes within {step} steps");
+        let (is_reached, _) = installation.run_with_fault(&format!("{step}:{kind}"));
+        assert!(is_reached, "a pass writes within {step} steps");
         if let Some((name, _)) = installation.output().into_iter().find(|(_, lines)| lines.len() >= 7) {
             let path = installation.path("output").join(name);
             return (installation, path);

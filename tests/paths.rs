@@ -145,7 +145,11 @@ fn keeps_collecting_if_a_compaction_fails() {
     fs::create_dir(&obstacle).expect("a folder");
     add_blob(&installation);
     let run = installation.run(&[]);
-    run.assert_code(0).assert_line_with(&["[WARN] cannot replace", "known_blobs", "keeps lines"]);
+    run.assert_code(0).assert_line_with(&[
+        "[WARN] cannot replace",
+        "known_blobs",
+        "the file keeps expired lines",
+    ]);
     run.assert_line_with(&["[WARN] The expired lines of known_blobs stay", "cannot replace"]);
     assert_delivered_once(&installation);
     fs::remove_dir(&obstacle).expect("a folder");
