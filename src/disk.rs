@@ -8,6 +8,7 @@ mod owner;
 mod replace;
 
 use std::{
+    borrow::Cow,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
     ops::Range,
@@ -37,18 +38,22 @@ pub struct FileError {
     action: &'static str,
     path: PathBuf,
     source: io::Error,
+    hint: Cow<'static, str>,
 }
 
 impl FileError {
     /// Returns the error of an operation on a file or folder. `action` is a verb such as `read`.
     pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self { action, path: path.to_owned(), source }
+        let is_denied = source.kind() == io::ErrorKind::PermissionDenied;
+        let of_owner = is_denied.then(|| owner::hint_to_own(path)).flatten();
+        let hint = of_owner.map_or(Cow::Borrowed(hint(&source)), Cow::Owned);
+        Self { action, path: path.to_owned(), source, hint }
     }
 }
 
 impl Explain for FileError {
     fn hint(&self) -> &str {
-        hint(&self.source)
+        &self.hint
     }
 }
 

@@ -3,8 +3,9 @@
 use std::{
     fs,
     os::unix::{
-        fs::{FileTypeExt, MetadataExt, lchown, symlink},
+        fs::{FileTypeExt, MetadataExt, chown, lchown, symlink},
         net::UnixListener,
+        process::CommandExt,
     },
     path::Path,
     process::{Command, Stdio},
@@ -195,6 +196,43 @@ fn exits_with_74_if_a_state_file_is_not_regular() {
     fs::create_dir_all(installation.path("state/record_ids")).expect("a folder");
     make_fifo(&installation.path("state/record_ids/9999-01-01T00.file"));
     installation.run(&[]).assert_code(74).assert_line_with(&["record_ids", "it is a FIFO"]);
+}
+
+#[test]
+fn a_folder_of_another_user_exits_with_74_and_names_the_command_that_gives_it_to_the_collectors_user() {
+    const USER: u32 = 54321;
+    let installation = installation();
+    let config = installation.config_file();
+    if chown(&config, Some(USER), Some(USER)).is_err() {
+        return; // only root can run the program as another user
+    }
+    set_mode(&installation.path(""), 0o755);
+    for folder in ["state", "output"] {
+        fs::create_dir(installation.path(folder)).expect("a folder");
+        fs::write(installation.path(folder).join("left"), "by another user").expect("a file");
+    }
+    set_mode(&installation.path("state"), 0o700);
+    let pass = || Run::of(installation.pass().uid(USER).gid(USER));
+    for folder in ["state", "output"] {
+        let run = pass();
+        let folder = installation.path(folder).display().to_string();
+        run.assert_code(74).assert_line_with(&[
+            "[ERROR]",
+            &folder,
+            "Permission denied",
+            "belongs to another user",
+        ]);
+        let command =
+            run.stderr.split_once("run as root: ").and_then(|(_, rest)| rest.split_once(" (")).expect("it").0;
+        assert_eq!(command, format!("chown -R {USER}:{USER} {folder}"));
+        let words: Vec<_> = command.split(' ').collect();
+        assert!(Command::new(words[0]).args(&words[1..]).status().expect("coreutils").success());
+    }
+    pass().assert_code(0);
+    let left = fs::metadata(installation.path("output/left")).expect("a file");
+    assert_eq!((left.uid(), left.gid()), (USER, USER));
+    fs::remove_file(installation.path("output/left")).expect("our file");
+    assert_delivered_once(&installation);
 }
 
 #[test]

@@ -16,6 +16,37 @@ pub const ROOT: u32 = 0;
 /// The maximum number of files that a message names.
 const NAMED_FILES_MAX: usize = 5;
 
+/// Folders that must not be given to the collector's user.
+const SYSTEM_FOLDERS: [&str; 13] = [
+    "/", "/etc", "/home", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/usr", "/var", "/var/lib",
+    "/var/log",
+];
+
+/// Returns how root gives a path that this process may not use to the process's user: the file, or its folder with all
+/// that is in it. `None` if the user owns them, or if the folder is one of the system's.
+pub fn hint_to_own(path: &Path) -> Option<String> {
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    if user.is_root() {
+        return None;
+    }
+    let (user, group) = (user.as_raw(), group.as_raw());
+    let is_of_another = |path: &&Path| fs::metadata(path).is_ok_and(|metadata| metadata.uid() != user);
+    let is_given = |path: &&Path| !SYSTEM_FOLDERS.iter().any(|system| *path == Path::new(system));
+    // Nothing below a folder that cannot be searched has metadata.
+    let mut existing = path.ancestors().skip_while(|path| fs::metadata(path).is_err()).take(2);
+    let nearest = existing.next()?;
+    let folder = if nearest.is_dir() { Some(nearest) } else { existing.next() };
+    let (option, given) = match folder.filter(is_of_another).filter(is_given) {
+        Some(folder) => ("-R ", folder),
+        None => ("", Some(nearest).filter(|path| !path.is_dir()).filter(is_of_another)?),
+    };
+    let given = given.display();
+    Some(format!(
+        "{given} belongs to another user than the collector's, which is {user}; run as root: chown {option}{user}:{group} \
+         {given} (for a container: on the host, with the folder that is mounted there)"
+    ))
+}
+
 /// Gives a new file or folder of root's to the owner of its folder: a pass that root runs by hand must not leave files
 /// that the service's own passes cannot write. Does nothing on file systems without owners.
 pub fn give_to_owner(new: &File, path: &Path) -> io::Result<()> {
