@@ -24,8 +24,8 @@ _office_audit_log_collector() {
             check | status | schedule) command=$typed ;;
         esac
     done
-    local options='-c --config --credentials --tenant --shard --hours --dry-run --stdout -v --verbose -q --quiet
-        -V --version -h --help'
+    local options='-c --config --credentials --tenant --shard --hours --dry-run --stdout --skip-if-locked
+        -v --verbose -q --quiet -V --version -h --help'
     case $command in
         '') options+=' check status schedule' ;;
         check) options+=' --offline' ;;

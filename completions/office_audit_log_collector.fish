@@ -9,6 +9,7 @@ complete -c office_audit_log_collector -l shard -x -d 'Only the tenants of shard
 complete -c office_audit_log_collector -l hours -x -d 'The number of hours to look back'
 complete -c office_audit_log_collector -l dry-run -d 'List what would be downloaded'
 complete -c office_audit_log_collector -l stdout -d 'The records of the period to standard output'
+complete -c office_audit_log_collector -l skip-if-locked -d 'Exit with 0 if another pass holds the lock'
 complete -c office_audit_log_collector -s v -l verbose -d 'Log details that help to find the cause of a problem'
 complete -c office_audit_log_collector -s q -l quiet -d 'Log errors only'
 complete -c office_audit_log_collector -s V -l version -d 'Print the version'

@@ -55,6 +55,10 @@ pub struct Arguments {
     #[argh(switch)]
     pub stdout: bool,
 
+    /// exit with 0 instead of 75 if another pass holds the lock
+    #[argh(switch)]
+    pub skip_if_locked: bool,
+
     /// log details that help to find the cause of a problem
     #[argh(switch, short = 'v')]
     pub verbose: bool,
@@ -163,7 +167,8 @@ const WITH_VALUE: [&str; 6] = ["--config", "-c", "--credentials", "--tenant", "-
 /// The options of commands, which follow the command's name.
 const OF_COMMANDS: [&str; 2] = ["--json", "--offline"];
 const COMMANDS: [&str; 3] = ["check", "status", "schedule"];
-const SWITCHES: [&str; 6] = ["--dry-run", "--stdout", "--verbose", "--quiet", "--version", "--help"];
+const SWITCHES: [&str; 7] =
+    ["--dry-run", "--stdout", "--skip-if-locked", "--verbose", "--quiet", "--version", "--help"];
 
 /// Reads a command line: the program's name, then its arguments.
 pub fn parse(typed: impl IntoIterator<Item = String>) -> Parsed {
@@ -228,14 +233,14 @@ fn options_first(mut typed: impl Iterator<Item = String>) -> Result<Vec<String>,
 }
 
 fn checked(arguments: Arguments) -> Parsed {
-    let Arguments { dry_run, stdout, verbose, quiet, command, .. } = &arguments;
-    let is_pass_option = *dry_run || *stdout || arguments.hours.is_some();
+    let Arguments { dry_run, stdout, skip_if_locked, verbose, quiet, command, .. } = &arguments;
+    let is_pass_option = *dry_run || *stdout || *skip_if_locked || arguments.hours.is_some();
     let contradiction = if *verbose && *quiet {
         "--verbose and --quiet exclude each other; use one of them"
     } else if *dry_run && *stdout {
         "--dry-run and --stdout exclude each other; use one of them"
     } else if command.is_some() && is_pass_option {
-        "--dry-run, --stdout and --hours are options of a pass; remove them or the command"
+        "--dry-run, --stdout, --skip-if-locked and --hours are options of a pass; remove them or the command"
     } else {
         return Parsed::Run(arguments);
     };

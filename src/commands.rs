@@ -131,6 +131,9 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
     let exit = Exit::of_pass(&result, mode);
     match &result {
         Ok(_) => {}
+        Err(error) if exit == Exit::Locked && arguments.skip_if_locked => {
+            ::log::info!("This pass is skipped: {error}");
+        }
         // Not a failure: the other pass does the work, and cron need not send a mail.
         Err(error) if exit == Exit::Locked => ::log::warn!("{}", error.explain()),
         Err(error) => ::log::error!("{}", error.explain()),
@@ -172,7 +175,7 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
             return if exit == Exit::Complete { Exit::from(&error) } else { exit };
         }
     }
-    exit
+    if exit == Exit::Locked && arguments.skip_if_locked { Exit::Complete } else { exit }
 }
 
 /// Checks what a pass needs.

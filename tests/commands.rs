@@ -194,9 +194,13 @@ fn a_second_pass_at_the_same_time_exits_with_75() {
     file.lock_exclusive().expect("a free lock");
     let run = installation.run(&[]);
     run.assert_code(75).assert_line_with(&["[WARN] another pass holds the lock", "known_blobs"]);
+    let run = installation.run(&["--skip-if-locked"]);
+    run.assert_code(0)
+        .assert_line_with(&["[INFO] This pass is skipped: another pass holds the lock", "known_blobs"]);
     assert_eq!(installation.simulator.requests().len(), 0);
     drop(file);
-    installation.run(&[]).assert_code(0);
+    installation.run(&["--skip-if-locked"]).assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
 }
 
 #[test]
