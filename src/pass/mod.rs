@@ -223,7 +223,10 @@ impl<'a> Pass<'a> {
         if let Some(deadline) = collect.global_timeout {
             cancel.cancel_at(Instant::now() + deadline + STOP_LEAVE_AFTER);
         }
-        let Opened { known, progress, ledger, outputs } = Opened::open(config, mode, &clock, &cancel)?;
+        let Opened { known, progress, mut ledger, outputs } = Opened::open(config, mode, &clock, &cancel)?;
+        if let Some(ledger) = &mut ledger {
+            ledger.restrict_to(feeds.tenants().map(|tenant| feeds.tenant(tenant).tenant_id.as_str()));
+        }
         log::debug!("{} known blobs, {} pending blobs", known.len(), progress.pending.len());
         let client = Client::new(&config.network, collect, clock.clone())?;
         let look_back = LookBack {

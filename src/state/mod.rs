@@ -192,6 +192,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Loads only the record Ids of these tenants. A pass looks up no others.
+    pub fn restrict_to<'a>(&mut self, tenant_ids: impl Iterator<Item = &'a str>) {
+        if let Some(record_ids) = &mut self.record_ids {
+            record_ids.restrict_to(tenant_ids);
+        }
+    }
+
     /// Returns the outputs that accepted a record with this key, or this GUID, in an earlier batch.
     pub fn outputs_with(&mut self, key: u128, guid: Option<u128>) -> Result<OutputSet, StateError> {
         self.record_ids.as_mut().map_or(Ok(OutputSet::EMPTY), |ids| ids.outputs_with(key, guid))

@@ -14,7 +14,7 @@
 //! The keys are loaded when the first record arrives, so a pass that finds nothing new does not read them.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     fs::{self, File},
     io::{self, BufReader, Read},
     path::{Path, PathBuf},
@@ -90,11 +90,17 @@ struct Needed {
     by_feed: HashMap<u64, u32>,
     /// For feeds that were never listed to the end.
     others: u32,
+    /// The feeds whose Ids are loaded; `None` for all. The files keep those of the other feeds.
+    loaded: Option<HashSet<u64>>,
 }
 
 impl Needed {
     fn includes(&self, content: ContentHour) -> bool {
         content.hour >= *self.by_feed.get(&content.feed).unwrap_or(&self.others)
+    }
+
+    fn is_loaded(&self, content: Content) -> bool {
+        self.loaded.as_ref().is_none_or(|loaded| loaded.contains(&content.feed))
     }
 
     /// Returns the first hour that any known feed needs.
@@ -111,6 +117,8 @@ pub struct RecordIds {
     hour: String,
     remembered: Duration,
     remaining: HashMap<u64, Remaining>,
+    /// The feeds of the tenants that the pass collects; `None` for all.
+    collected: Option<HashSet<u64>>,
     clock: Clock,
     /// `None` until the first look-up.
     loaded: Option<Loaded>,
@@ -146,10 +154,18 @@ impl RecordIds {
             hour: clock.at("", clock.began()).strftime("%Y-%m-%dT%H").to_string(),
             remembered,
             remaining,
+            collected: None,
             clock: clock.clone(),
             loaded: None,
             open: HashMap::new(),
         }
+    }
+
+    /// Loads only the Ids of these tenants. A folder can contain those of many more: of the other tenants of a `--tenant`,
+    /// and of other shards after their number was changed.
+    pub fn restrict_to<'a>(&mut self, tenant_ids: impl Iterator<Item = &'a str>) {
+        let feeds_of = |tenant_id| ContentType::ALL.map(|content_type| feed_key(tenant_id, content_type));
+        self.collected = Some(tenant_ids.flat_map(feeds_of).collect());
     }
 
     /// Returns the outputs that accepted a record with this key, or, in files of version 1, with this GUID. The first call
@@ -207,10 +223,11 @@ impl RecordIds {
 
     /// Returns which Ids are needed at this time of Microsoft's clock: all of them if it is unknown.
     fn needed(&self, now: Option<Timestamp>) -> Needed {
-        let Some(now) = now else { return Needed::default() };
+        let loaded = self.collected.clone();
+        let Some(now) = now else { return Needed { loaded, ..Needed::default() } };
         let since = |oldest: Timestamp| hour_of(oldest - self.remembered);
         let by_feed = self.remaining.iter().map(|(&feed, remaining)| (feed, since(remaining.oldest(now))));
-        Needed { by_feed: by_feed.collect(), others: since(Remaining::default().oldest(now)) }
+        Needed { by_feed: by_feed.collect(), others: since(Remaining::default().oldest(now)), loaded }
     }
 
     /// Reads the needed Ids, and removes the files without any.
@@ -230,7 +247,7 @@ impl RecordIds {
             } else if is_older {
                 older.entry(outputs).or_insert_with(Vec::new).push(path);
             } else if let Some(blocks) = Blocks::find(&path, &needed)? {
-                if blocks.spans.is_empty() && blocks.all > 0 {
+                if blocks.needed == 0 && blocks.all > 0 {
                     fs::remove_file(&path)?;
                 } else {
                     loaded.ends.insert(path.clone(), blocks.end);
@@ -255,8 +272,10 @@ impl RecordIds {
 
 /// The blocks of a file.
 struct Blocks {
-    /// The offset of the keys and their number, of each needed block.
+    /// The offset of the keys and their number, of each block to load.
     spans: Vec<(u64, usize)>,
+    /// The number of needed blocks.
+    needed: usize,
     /// The number of all blocks.
     all: usize,
     /// The end of the last whole block; a crash can leave a part of a block after it.
@@ -269,7 +288,7 @@ impl Blocks {
         disk::require_own_regular(path)?;
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        let mut blocks = Self { spans: Vec::new(), all: 0, end: 0 };
+        let mut blocks = Self { spans: Vec::new(), needed: 0, all: 0, end: 0 };
         if length < HEADER.len() as u64 {
             return Ok(Some(blocks));
         }
@@ -294,7 +313,10 @@ impl Blocks {
             }
             let content = ContentHour { feed: u64::from_be_bytes(feed), hour: u32::from_be_bytes(hour) };
             if needed.includes(content) {
-                blocks.spans.push((start, usize::try_from(keys).unwrap_or(usize::MAX)));
+                blocks.needed += 1;
+                if needed.is_loaded(content) {
+                    blocks.spans.push((start, usize::try_from(keys).unwrap_or(usize::MAX)));
+                }
             }
             blocks.all += 1;
             blocks.end = end;
@@ -398,6 +420,21 @@ mod tests {
 
     fn file() -> OutputSet {
         OutputSet::EMPTY.with(FILE)
+    }
+
+    #[test]
+    fn only_the_ids_of_collected_tenants_are_loaded_and_the_others_stay_in_the_files() {
+        const OTHER: &str = "22222222-2222-4222-8222-222222222222";
+        let folder = tempfile::tempdir().expect("a folder");
+        let of_other = Content::new(OTHER, FEED, at(0));
+        ids(folder.path(), 0, None).append(&[(1, file(), content(0)), (2, file(), of_other)]).expect("room");
+        for (tenant_id, own, other) in [(TENANT, 1, 2), (OTHER, 2, 1)] {
+            let mut ids = ids(folder.path(), 1, Some(1));
+            ids.restrict_to([tenant_id].into_iter());
+            let mut has = |key| ids.outputs_with(key, None).expect("a readable folder").contains(FILE);
+            assert!(has(own) && !has(other), "{tenant_id}");
+        }
+        assert_eq!(files(folder.path()), 1);
     }
 
     fn files(folder: &Path) -> usize {
