@@ -51,8 +51,7 @@ impl Machine {
         self
     }
 
-    /// Starts the machine with a scheduler: `systemd`, `cron`, or `cadence` of the image. With `package` it runs its script
-    /// `steps` instead.
+    /// Starts the machine with a scheduler: `systemd` or `cron`. With `package` it runs its script `steps` instead.
     pub fn boot(mut self, scheduler: &str) -> Self {
         let console = fs::File::create(self.path("console")).expect("a file");
         let mut boot = Command::new(path("tests/packaging/boot"));
