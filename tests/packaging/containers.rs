@@ -8,15 +8,17 @@ use office_audit_log_collector::{
     units::{Schedule, Scheduler},
 };
 use serde_yaml::Value;
-use simulator::NewBlob;
 
-use super::{filled_in, load, machine::Machine, path, path_text, text, tool, until};
-use crate::support::{Installation, hours_ago, set_mode, whole_lines};
+use super::{filled_in, load, path, path_text, text, tool};
+use crate::support::{Installation, Run, documents::shell, set_mode};
 
-const MANIFESTS: [&str; 2] = ["docker/kubernetes/cronjob.yaml", "docker/kubernetes/sharded.yaml"];
+/// The `CronJob`s of the collector.
+pub const MANIFESTS: [&str; 2] = ["docker/kubernetes/cronjob.yaml", "docker/kubernetes/sharded.yaml"];
+/// What maintains their volumes.
+const MAINTENANCE: [&str; 2] = ["docker/kubernetes/reshard.yaml", "docker/kubernetes/rotate.yaml"];
 const ANOTHER_TENANT: &str = "33333333-3333-4333-8333-333333333333";
 
-fn documents(file: &str) -> Vec<Value> {
+pub fn documents(file: &str) -> Vec<Value> {
     use serde::Deserialize;
     let text = text(file);
     let documents = serde_yaml::Deserializer::from_str(&text);
@@ -27,7 +29,7 @@ fn documents(file: &str) -> Vec<Value> {
 
 /// Returns the value at a path such as `a.b.0.c`.
 #[track_caller]
-fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
+pub fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
     path.split('.').fold(value, |value, key| {
         let found = match key.parse::<usize>() {
             Ok(index) => value.get(index),
@@ -38,7 +40,7 @@ fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
 }
 
 #[track_caller]
-fn of_kind<'a>(documents: &'a [Value], kind: &str) -> &'a Value {
+pub fn of_kind<'a>(documents: &'a [Value], kind: &str) -> &'a Value {
     documents.iter().find(|document| document["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
 }
 
@@ -60,27 +62,70 @@ fn load_with_secrets(config: &str, secrets: &[&str]) -> Config {
 }
 
 #[test]
-fn the_images_call_the_program_correctly_and_without_privileges() {
+fn the_images_run_the_program_as_a_user_without_a_name_and_keep_its_folders() {
     let dockerfile = text("docker/Dockerfile");
     let stages: Vec<_> = dockerfile.split("\nFROM ").skip(1).collect();
-    let [_, cadence, pass] = stages.as_slice() else { panic!("{} stages", stages.len()) };
-    assert!(cadence.lines().next().is_some_and(|line| line.ends_with(" AS cadence")), "{cadence}");
-    assert!(cadence.contains("\nCMD [\"/usr/bin/cadence\"]"), "{cadence}");
-    assert!(
-        pass.contains("\nUSER 65532:65532\n") && pass.contains("\nENTRYPOINT [\"/usr/bin/office_audit"),
-        "{pass}"
-    );
-    for stage in [cadence, pass] {
-        let check =
-            stage.split("HEALTHCHECK ").nth(1).and_then(|rest| rest.split(']').next()).expect("a check");
-        let words = check.split('"').skip(1).step_by(2).map(str::to_owned);
-        let words = words.skip_while(|word| !word.ends_with("/office_audit_log_collector"));
-        let Parsed::Run(arguments) = cli::parse(words) else { panic!("{check}") };
-        assert!(matches!(arguments.command, Some(Command::Status(_))), "{check}");
+    let [_, pass, cadence] = stages.as_slice() else { panic!("{} stages", stages.len()) };
+    assert!(pass.lines().next().is_some_and(|line| line.ends_with(" AS pass")), "{pass}");
+    for (stage, program) in [(pass, "/usr/bin/office_audit_log_collector"), (cadence, "/usr/bin/cadence")] {
+        assert!(stage.contains("\nUSER 65532:65532\n"), "{stage}");
+        assert!(stage.contains(&format!("\nENTRYPOINT [\"{program}\"]")), "{stage}");
         for folder in ["/var/lib/office365-collector", "/var/log/office365"] {
             assert!(stage.contains(&format!("\"{folder}\"")), "no volume {folder}");
         }
     }
+    let check =
+        cadence.split("HEALTHCHECK ").nth(1).and_then(|rest| rest.split(']').next()).expect("a check");
+    let words = check.split('"').skip(1).step_by(2).map(str::to_owned);
+    let Parsed::Run(arguments) = cli::parse(words) else { panic!("{check}") };
+    assert!(matches!(arguments.command, Some(Command::Status(_))), "{check}");
+}
+
+/// The cadence with a clock that stands and a `sleep` that prints its argument and fails, so that it ends there.
+#[test]
+fn the_cadence_waits_for_the_next_multiple_of_the_interval_and_passes_its_options_on() {
+    for (interval, seconds) in
+        [("1m", 60), ("5m", 300), ("1h", 3600), ("6h", 6 * 3600), ("1d", 24 * 3600), ("7d", 7 * 24 * 3600)]
+    {
+        let installation = Installation::new().setting(&format!("interval: {interval}"));
+        let now = 1_000_000_000_u64;
+        let bin = installation.path("bin");
+        fs::create_dir(&bin).expect("a folder");
+        for (name, script) in [
+            ("date", format!("echo {now}")),
+            ("sleep", "echo \"$1\" >slept; kill -TERM $PPID; exec cat /dev/zero >/dev/null".to_owned()),
+        ] {
+            fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).expect("a file");
+            set_mode(&bin.join(name), 0o755);
+        }
+        let config = installation.config_file().display().to_string();
+        let run = Run::from(shell(
+            &installation,
+            &format!(
+                "PATH=bin:$PATH exec sh {} --config {config} --tenant contoso",
+                path("docker/cadence").display()
+            ),
+        ));
+        run.assert_code(0).assert_line("[INFO] Starting Office365 collector: 1 tenant(s), 5 subscription(s)");
+        let slept = fs::read_to_string(installation.path("slept")).expect("a time");
+        assert_eq!(slept.trim().parse::<u64>(), Ok(seconds - now % seconds), "{interval}");
+    }
+}
+
+#[test]
+fn the_cadence_runs_another_command_and_reports_what_is_wrong_with_its_options() {
+    let installation = Installation::new();
+    let config = installation.config_file().display().to_string();
+    let cadence = |arguments: &str| {
+        Run::from(shell(&installation, &format!("exec sh {} {arguments}", path("docker/cadence").display())))
+    };
+    assert!(cadence("--version").assert_code(0).stdout.starts_with("office_audit_log_collector "));
+    let dry_run = format!("office_audit_log_collector --dry-run --config {config}");
+    assert!(cadence(&dry_run).assert_code(0).stderr.contains("No new blobs found"));
+    assert!(
+        cadence(&format!("--config {config} --hours 6")).assert_code(64).stderr.contains("options of a pass")
+    );
+    cadence("--config missing.yaml").assert_code(78);
 }
 
 #[test]
@@ -112,7 +157,10 @@ fn the_build_context_contains_everything_that_the_build_reads() {
 fn compose_gives_the_collector_what_its_configuration_needs() {
     let compose = &documents("docker/docker-compose.yml")[0];
     let collector = at(compose, "services.collector");
-    assert_eq!(at(collector, "build.target"), "cadence");
+    assert!(
+        at(collector, "build").get("target").is_none(),
+        "the default image is the one that keeps running"
+    );
     assert!(
         path("docker")
             .join(at(collector, "build.context").as_str().expect("text"))
@@ -211,7 +259,7 @@ fn each_pod_of_the_indexed_job_has_its_own_shard_and_folder() {
     let job = at(of_kind(&documents, "CronJob"), "spec.jobTemplate.spec");
     assert_eq!((&job["completionMode"], &job["completions"]), (&"Indexed".into(), &job["parallelism"]));
     let container = at(job, "template.spec.containers.0");
-    let argument = at(container, "args.0").as_str().expect("an argument");
+    let argument = at(container, "args.1").as_str().expect("an argument");
     let pods = job["completions"].as_u64().expect("a number");
     assert!(argument.ends_with(&format!("/{pods}")), "{argument}");
     for index in 0..pods {
@@ -229,7 +277,7 @@ fn hadolint_kubernetes_validate_and_compose_report_no_mistake() {
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{run}");
     // The oldest version that knows every field used, and the newest.
     for version in ["1.29", "1.37"] {
-        for manifest in MANIFESTS {
+        for manifest in MANIFESTS.into_iter().chain(MAINTENANCE) {
             let arguments = ["--strict", "--quiet", "--kubernetes-version", version, &path_text(manifest)];
             let run = tool("kubernetes-validate", &arguments);
             assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "", ""), "{run}");
@@ -240,21 +288,4 @@ fn hadolint_kubernetes_validate_and_compose_report_no_mistake() {
     fs::copy(path("docker/docker-compose.yml"), &compose).expect("a copy");
     fs::write(folder.path().join("client_secret"), "a-secret").expect("a file");
     tool("docker-compose", &["--file", &compose.display().to_string(), "config", "--quiet"]).assert_code(0);
-}
-
-#[test]
-#[ignore = "needs cron, root and a minute: cargo test --test tests -- --ignored packaging::containers"]
-fn the_cadence_script_collects_on_schedule_and_logs_to_standard_output() {
-    let installation = Installation::new().setting("interval: 1m");
-    installation.contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(3)));
-    let machine = Machine::of(&installation).with("usr/bin/cadence", &text("docker/cadence"));
-    set_mode(&machine.path("usr/bin/cadence"), 0o755);
-    for folder in ["var/lib/office365-collector", "var/log/office365"] {
-        fs::create_dir_all(machine.path(folder)).expect("a folder");
-    }
-    let machine = machine.boot("cadence");
-    let done = "[INFO] Done! Blobs found: 1 | Blobs successful: 1 | Logs saved: 3\n";
-    until("the log contains a pass", || machine.console().contains(done), || machine.console());
-    assert_eq!(whole_lines(&machine.path("var/log/office365/AuditGeneral.json")).len(), 3);
-    installation.assert_no_violations();
 }
