@@ -99,7 +99,7 @@ impl Needed {
         content.hour >= *self.by_feed.get(&content.feed).unwrap_or(&self.others)
     }
 
-    fn is_loaded(&self, content: Content) -> bool {
+    fn is_loaded(&self, content: ContentHour) -> bool {
         self.loaded.as_ref().is_none_or(|loaded| loaded.contains(&content.feed))
     }
 
@@ -426,7 +426,7 @@ mod tests {
     fn only_the_ids_of_collected_tenants_are_loaded_and_the_others_stay_in_the_files() {
         const OTHER: &str = "22222222-2222-4222-8222-222222222222";
         let folder = tempfile::tempdir().expect("a folder");
-        let of_other = Content::new(OTHER, FEED, at(0));
+        let of_other = ContentHour::new(OTHER, FEED, at(0));
         ids(folder.path(), 0, None).append(&[(1, file(), content(0)), (2, file(), of_other)]).expect("room");
         for (tenant_id, own, other) in [(TENANT, 1, 2), (OTHER, 2, 1)] {
             let mut ids = ids(folder.path(), 1, Some(1));

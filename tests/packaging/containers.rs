@@ -1,16 +1,28 @@
 //! The container images, and the files for Compose and Kubernetes.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    process::{self, Stdio},
+};
 
 use office_audit_log_collector::{
     cli::{self, Command, Parsed},
     config::{Config, Credential},
     units::{Schedule, Scheduler},
 };
+use rustix::process::Signal;
 use serde_yaml::Value;
+use simulator::{Fault, NewBlob, Operation, Requests};
 
 use super::{filled_in, load, path, path_text, text, tool};
-use crate::support::{Installation, Run, documents::shell, set_mode};
+use crate::support::{
+    Installation, Run,
+    documents::shell,
+    hours_ago,
+    process::{signal, wait_until},
+    set_mode,
+};
 
 /// The `CronJob`s of the collector.
 pub const MANIFESTS: [&str; 2] = ["docker/kubernetes/cronjob.yaml", "docker/kubernetes/sharded.yaml"];
@@ -110,6 +122,28 @@ fn the_cadence_waits_for_the_next_multiple_of_the_interval_and_passes_its_option
         let slept = fs::read_to_string(installation.path("slept")).expect("a time");
         assert_eq!(slept.trim().parse::<u64>(), Ok(seconds - now % seconds), "{interval}");
     }
+}
+
+#[test]
+fn the_cadence_ends_a_running_pass_in_order_when_it_is_stopped() {
+    let installation = Installation::new();
+    let (first, second) =
+        (NewBlob::records(3).created(hours_ago(3)), NewBlob::records(3).created(hours_ago(2)));
+    installation.contoso.add_blob("Audit.General", first);
+    let blob = installation.contoso.add_blob("Audit.General", second);
+    let never = Requests::to(Operation::FetchBlob).of_blob(blob.content_id()).always();
+    installation.simulator.fault(never, Fault::stall(None));
+    let program = Path::new(env!("CARGO_BIN_EXE_office_audit_log_collector"));
+    let mut cadence = process::Command::new("sh");
+    cadence.arg(path("docker/cadence")).arg("--config").arg(installation.config_file());
+    cadence.env("PATH", format!("{}:/usr/bin:/bin", program.parent().expect("a folder").display()));
+    let cadence = cadence.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell");
+    wait_until("the first blob is known", || installation.known_blobs().len() == 1);
+    signal(&cadence, Signal::TERM);
+    Run::finish(cadence).assert_code(0);
+    installation.simulator.remove_faults();
+    installation.run(&[]).assert_code(0);
+    installation.assert_delivered_once([(&installation.contoso, "Audit.General")]);
 }
 
 #[test]

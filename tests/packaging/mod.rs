@@ -5,9 +5,11 @@
 mod containers;
 mod cron;
 mod debian;
+mod images;
 mod machine;
 mod manual;
 mod monitoring;
+mod shards;
 mod systemd;
 
 use std::{
