@@ -22,7 +22,7 @@ use crate::{
     log::{self, Verbosity},
     login,
     pass::{self, Mode, PassOptions},
-    report::{metrics::Metrics, status},
+    report::{Summary, history, metrics::Metrics, status},
     state, suggest,
     units::{Schedule, Scheduler},
 };
@@ -126,7 +126,7 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
     };
     let look_back = arguments.hours.map(|hours| Duration::from_secs(hours * 60 * 60));
     let options = PassOptions { mode, look_back, show_progress: !arguments.quiet };
-    let started = Instant::now();
+    let (start, started) = (Timestamp::now(), Instant::now());
     let result = pass::run(&config, tenants, &options);
     let exit = Exit::of_pass(&result, mode);
     match &result {
@@ -147,35 +147,55 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
             config.interval.as_secs()
         );
     }
-    // The pass that holds the lock writes its own metrics.
-    if let Some(path) = config.metrics_path.filter(|_| mode == Mode::Collect && exit != Exit::Locked) {
-        let (ended, exit_code) = (Timestamp::now(), exit.code());
-        let summary = result.as_ref().ok().map(|outcome| &outcome.summary);
-        let quarantine = state::quarantine::size(&config.collect.working_dir).ok();
-        // Those of `--tenant` are in the pass; the metrics keep the others.
-        let tenants: Vec<_> = config.tenants.iter().filter(|tenant| is_of_shard(tenant, arguments)).collect();
-        let mut feeds = Vec::new();
-        for tenant in &tenants {
-            feeds.extend(tenant.subscriptions.iter().map(|&content_type| (tenant.label(), content_type)));
-        }
-        let expiry_of =
-            |tenant: &&Tenant| Some((tenant.label().to_owned(), login::expiry(&tenant.credential)?));
-        let credential_expiries: Vec<_> = tenants.iter().filter_map(expiry_of).collect();
-        let metrics = Metrics {
-            ended,
-            lasted,
-            exit_code,
-            summary,
-            feeds: &feeds,
-            quarantine,
-            credential_expiries: &credential_expiries,
-        };
-        if let Err(error) = metrics.write(&path) {
-            ::log::error!("{}", error.explain());
-            return if exit == Exit::Complete { Exit::from(&error) } else { exit };
-        }
+    // The pass that holds the lock writes its own metrics and its own line of the history.
+    if mode != Mode::Collect || exit == Exit::Locked {
+        return exit;
+    }
+    let summary = result.as_ref().ok().map(|outcome| &outcome.summary);
+    let exit = write_metrics(&config, arguments, lasted, exit, summary);
+    let mut line = history::line_of(start, lasted, exit.code(), summary);
+    line.restricted = !arguments.tenant.is_empty();
+    if let Err(error) = state::history::append(&config.collect.working_dir, &line) {
+        ::log::warn!("The history lacks this pass, which is otherwise not affected: {}", error.explain());
     }
     if exit == Exit::Locked && arguments.skip_if_locked { Exit::Complete } else { exit }
+}
+
+/// Writes the metrics of a pass, if they are configured. Returns the exit code of the pass.
+fn write_metrics(
+    config: &Config,
+    arguments: &Arguments,
+    lasted: Duration,
+    exit: Exit,
+    summary: Option<&Summary>,
+) -> Exit {
+    let Some(path) = &config.metrics_path else { return exit };
+    let (ended, exit_code) = (Timestamp::now(), exit.code());
+    let quarantine = state::quarantine::size(&config.collect.working_dir).ok();
+    // Those of `--tenant` are in the pass; the metrics keep the others.
+    let tenants: Vec<_> = config.tenants.iter().filter(|tenant| is_of_shard(tenant, arguments)).collect();
+    let mut feeds = Vec::new();
+    for tenant in &tenants {
+        feeds.extend(tenant.subscriptions.iter().map(|&content_type| (tenant.label(), content_type)));
+    }
+    let expiry_of = |tenant: &&Tenant| Some((tenant.label().to_owned(), login::expiry(&tenant.credential)?));
+    let credential_expiries: Vec<_> = tenants.iter().filter_map(expiry_of).collect();
+    let metrics = Metrics {
+        ended,
+        lasted,
+        exit_code,
+        summary,
+        feeds: &feeds,
+        quarantine,
+        credential_expiries: &credential_expiries,
+    };
+    match metrics.write(path) {
+        Ok(()) => exit,
+        Err(error) => {
+            ::log::error!("{}", error.explain());
+            if exit == Exit::Complete { Exit::from(&error) } else { exit }
+        }
+    }
 }
 
 /// Checks what a pass needs.

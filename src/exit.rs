@@ -155,6 +155,7 @@ mod tests {
             let (tenant, content_type) = ("contoso".to_owned(), ContentType::AuditExchange);
             let feed = FeedReport {
                 tenant,
+                tenant_id: "11111111-1111-4111-8111-111111111111".to_owned(),
                 content_type,
                 counts,
                 is_listed: true,

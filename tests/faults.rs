@@ -36,6 +36,8 @@ fn fail_each_step(kind: &str, and_after: bool) {
             Some(74) if !kind.starts_with("kill") => {
                 run.assert_line_with(&["[ERROR]"]);
             }
+            // The line of the history is no reason to fail.
+            Some(0) if !kind.starts_with("kill") && run.stderr.contains("The history lacks this pass") => {}
             _ => panic!("{fault}: {run}"),
         }
         installation.output(); // panics if a line is not whole

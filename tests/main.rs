@@ -23,6 +23,7 @@ mod faults;
 mod filter;
 mod fluentd;
 mod graylog;
+mod history;
 mod http_output;
 mod interop;
 mod interop_http;

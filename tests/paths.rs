@@ -95,7 +95,7 @@ fn rewrites_files_in_place_if_they_cannot_be_replaced() {
     assert_eq!(installation.known_blobs().len(), 2, "known_blobs is compacted");
     run_without(&installation, "rename", &[]).assert_code(0).assert_line("[WARN] No new blobs found");
     let left = fs::read_dir(installation.path("state")).expect("a folder").count();
-    assert_eq!(left, 4, "the three files and record_ids");
+    assert_eq!(left, 5, "the three files, record_ids and the history");
 }
 
 #[test]

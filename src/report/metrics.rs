@@ -264,6 +264,7 @@ mod tests {
         let counts = Counts { listed: 3, known: 1, delivered: 2, records: 40, ..Counts::default() };
         let feed = FeedReport {
             tenant: TENANT.to_owned(),
+            tenant_id: "11111111-1111-4111-8111-111111111111".to_owned(),
             content_type: FEED,
             counts,
             is_listed: true,

@@ -1,5 +1,6 @@
 //! What the program reports about a pass and the state: log lines, metrics, the progress bar and `status`.
 
+pub mod history;
 pub mod line_limit;
 pub mod metrics;
 pub mod progress;

@@ -109,6 +109,8 @@ impl Counts {
 pub struct FeedReport {
     /// The tenant's name, else its id.
     pub tenant: String,
+    /// The tenant's GUID.
+    pub tenant_id: String,
     /// The feed.
     pub content_type: ContentType,
     /// The numbers of its blobs, records and requests.

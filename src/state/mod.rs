@@ -10,12 +10,14 @@
 //! | [`progress`] | up to when feeds are listed, totals, pending blobs, request rates | replaced at the end of a pass |
 //! | [`dead_letters`] | records that a receiver rejects | appended before the commit of their blobs |
 //! | [`quarantine`] | bodies of blobs that could not be read as a whole | two new files for each such blob |
+//! | [`history`] | what each pass did, for `status` | appended after a pass |
 //! | [`journal`] | the commits of this pass | appended at each commit, emptied at the end of a pass |
 //!
 //! Unreadable parts of a file are moved to `NAME.unreadable`. `NAME.new` and `NAME.rewrite` exist while a file is replaced
 //! ([`disk::replace`]).
 
 pub mod dead_letters;
+pub mod history;
 pub mod journal;
 mod key_set;
 pub mod known_blobs;

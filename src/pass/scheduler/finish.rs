@@ -134,6 +134,7 @@ impl Scheduler<'_> {
         progress.totals = progress.totals.plus(counts.totals());
         let report = FeedReport {
             tenant: tenant.label().to_owned(),
+            tenant_id: tenant.tenant_id.clone(),
             content_type,
             counts,
             is_listed,
