@@ -22,7 +22,12 @@ use crate::{
     log::{self, Verbosity},
     login,
     pass::{self, Mode, PassOptions},
-    report::{Summary, history, metrics::Metrics, status},
+    report::{
+        Summary,
+        history::{self, History},
+        metrics::Metrics,
+        status,
+    },
     state, suggest,
     units::{Schedule, Scheduler},
 };
@@ -228,7 +233,11 @@ pub fn status(setup: &Setup, options: Status) -> Exit {
             return Exit::from(&error);
         }
     };
-    let feeds = status::of(tenants, &progress, &dead_letters, &quarantine, now);
+    let mut history = History::at(now);
+    if let Err(error) = state::history::read(working_dir, |pass| history.add(pass)) {
+        ::log::warn!("The last 24 hours are not shown: {}", error.explain());
+    }
+    let feeds = status::of(tenants, &progress, &dead_letters, &quarantine, &history, now);
     let text = if options.json {
         status::as_json(&feeds)
     } else {

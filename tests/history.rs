@@ -154,3 +154,38 @@ fn a_history_that_is_too_long_is_replaced_with_the_same_mode() {
     assert_eq!(whole_lines(&path).len(), 18_000);
     assert_eq!((after.mode(), after.uid(), after.gid()), (before.mode(), before.uid(), before.gid()));
 }
+
+#[test]
+fn status_shows_the_last_24_hours_and_the_usual_lag() {
+    let installation = Installation::new();
+    installation.run(&[]).assert_code(0);
+    let line = |minutes: i64, lag: i64, feed: &str| {
+        let start = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(minutes);
+        format!(
+            "{{\"version\":1,\"start\":\"{start}\",\"seconds\":1.5,\"exit\":0,\"quiet\":4,\"lag\":{lag},\
+             \"tenants\":{{\"{CONTOSO}\":{{\"{FEED}\":{feed}}}}}}}\n"
+        )
+    };
+    let history = [
+        line(25 * 60, 3, r#"{"blobs":9,"records":900,"lag":100}"#),
+        line(90, 4, r#"{"blobs":1,"records":30,"lag":200}"#),
+        line(60, 5, r#"{"blobs":1,"records":12,"failures":2,"lag":300}"#),
+    ];
+    fs::write(installation.path("state/history"), history.concat()).expect("a file");
+    let run = installation.run(&["status", "--json"]);
+    let feeds: Vec<Value> = serde_json::from_str(&run.assert_code(0).stdout).expect("an array");
+    for feed in &feeds {
+        let sum = |name: &str| {
+            let hours = feed[name].as_array().expect("hours");
+            assert_eq!(hours.len(), 24, "{feed}");
+            hours.iter().filter_map(Value::as_u64).sum::<u64>()
+        };
+        let is_described = feed["content_type"] == FEED;
+        let (usual, records, failures) = if is_described { (200, 42, 2) } else { (4, 0, 0) };
+        assert_eq!(feed["usual_lag_seconds"], usual, "{feed}");
+        assert_eq!((sum("records_by_hour"), sum("failures_by_hour")), (records, failures), "{feed}");
+    }
+    let table = installation.run(&["status"]).stdout;
+    let line = table.lines().find(|line| line.contains(FEED)).expect("the feed");
+    assert!(line.contains('·') && line.contains(" 42 ") && line.contains(" 3m "), "{table}");
+}

@@ -5,6 +5,7 @@ use std::{collections::HashMap, fmt::Write, path::PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::history::{HOURS, History, sparkline};
 use crate::{
     config::Tenant,
     feed::ContentType,
@@ -30,6 +31,14 @@ pub struct FeedStatus {
     pub listed_until: Option<Timestamp>,
     /// How many seconds ago that was.
     pub lag_seconds: Option<i64>,
+    /// The median of its lags at the ends of the passes in the history.
+    pub usual_lag_seconds: Option<i64>,
+    /// When the first of the 24 hours of the next fields begins. The last one is the current hour.
+    pub hours_from: Timestamp,
+    /// By hour: records delivered. `None` if there was no pass.
+    pub records_by_hour: [Option<u64>; HOURS],
+    /// By hour: failed blobs, and listings that failed.
+    pub failures_by_hour: [u64; HOURS],
     /// Blobs that were listed and not tried yet.
     pub blobs_waiting: usize,
     /// Blobs that failed and are tried again by the next pass.
@@ -66,6 +75,7 @@ pub fn of(
     progress: &Progress,
     dead_letters: &[DeadLetters],
     quarantine: &[Quarantined],
+    history: &History,
     now: Timestamp,
 ) -> Vec<FeedStatus> {
     let mut by_feed: HashMap<(&str, ContentType), OfFeed<'_>> = HashMap::new();
@@ -85,6 +95,7 @@ pub fn of(
     {
         let key = (tenant.tenant_id.clone(), content_type);
         let feed = progress.feeds.get(&key).cloned().unwrap_or_default();
+        let past = history.of(&tenant.tenant_id, content_type);
         let blobs = by_feed.remove(&(&*tenant.tenant_id, content_type)).unwrap_or_default();
         feeds.push(FeedStatus {
             tenant: tenant.label().to_owned(),
@@ -92,6 +103,10 @@ pub fn of(
             last_success: feed.last_success,
             listed_until: feed.listed_until,
             lag_seconds: feed.listed_until.map(|until| now.as_second() - until.as_second()),
+            usual_lag_seconds: past.usual_lag,
+            hours_from: history.since,
+            records_by_hour: past.records,
+            failures_by_hour: past.failures,
             blobs_waiting: blobs.waiting,
             blobs_failed: blobs.failed,
             dead_letters: dead_letters.iter().filter_map(|letters| letters.of_feeds.get(&key)).sum(),
@@ -101,6 +116,23 @@ pub fn of(
         });
     }
     feeds
+}
+
+impl FeedStatus {
+    /// Returns the number of records in the last 24 hours.
+    pub fn records(&self) -> u64 {
+        self.records_by_hour.iter().flatten().sum()
+    }
+
+    /// Returns the number of failures in the last 24 hours.
+    pub fn failures(&self) -> u64 {
+        self.failures_by_hour.iter().sum()
+    }
+
+    /// Returns the number of blobs that are still to be delivered.
+    pub fn pending(&self) -> u64 {
+        (self.blobs_waiting + self.blobs_failed) as u64
+    }
 }
 
 /// The blobs of one feed.
@@ -138,8 +170,19 @@ pub fn as_json(feeds: &[FeedStatus]) -> String {
 /// For people: a table, and below it one of the blobs in quarantine, if there are any.
 pub fn as_table(feeds: &[FeedStatus]) -> String {
     let mut rows = vec![
-        ["TENANT", "FEED", "LAST SUCCESS", "LISTED UNTIL", "LAG", "WAITING", "FAILED", "LAST ERROR"]
-            .map(str::to_owned),
+        [
+            "TENANT",
+            "FEED",
+            "LAST SUCCESS",
+            "LISTED UNTIL",
+            "LAG",
+            "USUAL",
+            "RECORDS, 24 HOURS",
+            "WAITING",
+            "FAILED",
+            "LAST ERROR",
+        ]
+        .map(str::to_owned),
     ];
     let time = |time: Option<Timestamp>| time.map_or_else(|| "never".to_owned(), |time| format!("{time:.0}"));
     rows.extend(feeds.iter().map(|feed| {
@@ -149,6 +192,8 @@ pub fn as_table(feeds: &[FeedStatus]) -> String {
             time(feed.last_success),
             time(feed.listed_until),
             feed.lag_seconds.map_or_else(|| "-".to_owned(), in_words),
+            feed.usual_lag_seconds.map_or_else(|| "-".to_owned(), in_words),
+            format!("{} {}", sparkline(&feed.records_by_hour), feed.records()),
             feed.blobs_waiting.to_string(),
             feed.blobs_failed.to_string(),
             feed.last_error.clone().unwrap_or_else(|| "-".to_owned()),
@@ -209,7 +254,7 @@ pub fn of_dead_letters(all: &[DeadLetters]) -> String {
 }
 
 /// `45s`, `12m`, `3h 5m`, `2d 4h`
-fn in_words(seconds: i64) -> String {
+pub(super) fn in_words(seconds: i64) -> String {
     match seconds {
         ..60 => format!("{}s", seconds.max(0)),
         60..3600 => format!("{}m", seconds / 60),
@@ -231,6 +276,10 @@ mod tests {
             last_success: time("2026-11-22T10:15:00Z"),
             listed_until: time("2026-11-22T10:14:55Z"),
             lag_seconds: Some(605),
+            usual_lag_seconds: Some(70),
+            hours_from: "2026-11-21T11:00:00Z".parse().expect("a time of the test"),
+            records_by_hour: std::array::from_fn(|hour| (hour > 20).then(|| (hour as u64 - 21) * 10)),
+            failures_by_hour: [0; HOURS],
             blobs_waiting: 3,
             blobs_failed: 1,
             dead_letters: 0,
@@ -245,6 +294,8 @@ mod tests {
             last_success: None,
             listed_until: None,
             lag_seconds: None,
+            usual_lag_seconds: None,
+            records_by_hour: [None; HOURS],
             last_error: None,
             blobs_waiting: 0,
             blobs_failed: 0,
@@ -252,9 +303,12 @@ mod tests {
         };
         assert_eq!(
             as_table(&[feed(), never]),
-            "TENANT   FEED            LAST SUCCESS          LISTED UNTIL          LAG  WAITING  FAILED  LAST ERROR\n\
-             contoso  Audit.Exchange  2026-11-22T10:15:00Z  2026-11-22T10:14:55Z  10m  3        1       HTTP 503\n\
-             contoso  Audit.Exchange  never                 never                 -    0        0       -\n"
+            "TENANT   FEED            LAST SUCCESS          LISTED UNTIL          LAG  USUAL  RECORDS, 24 HOURS            \
+             WAITING  FAILED  LAST ERROR\n\
+             contoso  Audit.Exchange  2026-11-22T10:15:00Z  2026-11-22T10:14:55Z  10m  1m     ·····················▁▅█ 30  \
+             3        1       HTTP 503\n\
+             contoso  Audit.Exchange  never                 never                 -    -      ························ 0   \
+             0        0       -\n"
         );
     }
 
