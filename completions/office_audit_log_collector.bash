@@ -6,7 +6,7 @@ _office_audit_log_collector() {
     [ "$word" = = ] && word=''
     [ "$before" = = ] && before=${COMP_WORDS[COMP_CWORD - 2]}
     case $before in
-        -c | --config | --credentials)
+        -c | --config | --credentials | --html)
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return
@@ -29,7 +29,7 @@ _office_audit_log_collector() {
     case $command in
         '') options+=' check status schedule' ;;
         check) options+=' --offline' ;;
-        status) options+=' --json' ;;
+        status) options+=' --json --html' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
 }

@@ -19,4 +19,5 @@ complete -c office_audit_log_collector -n "not __fish_seen_subcommand_from $comm
 complete -c office_audit_log_collector -n "not __fish_seen_subcommand_from $commands" -a schedule -d 'Units or a crontab'
 complete -c office_audit_log_collector -n '__fish_seen_subcommand_from check' -l offline -d 'Check without the network'
 complete -c office_audit_log_collector -n '__fish_seen_subcommand_from status' -l json -d 'Print JSON'
+complete -c office_audit_log_collector -n '__fish_seen_subcommand_from status' -l html -r -F -d 'Write a page for a browser'
 complete -c office_audit_log_collector -n '__fish_seen_subcommand_from schedule' -a 'systemd cron'

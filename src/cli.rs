@@ -77,7 +77,7 @@ pub struct Arguments {
 }
 
 /// A command that is run instead of a pass.
-#[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(FromArgs, Clone, Debug, PartialEq, Eq)]
 #[argh(subcommand)]
 pub enum Command {
     /// `check`
@@ -97,13 +97,17 @@ pub struct Check {
     pub offline: bool,
 }
 
-/// Shows the state of each feed: last success, lag, backlog, last error. Exits with 1 if a feed is late.
-#[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
+/// Shows the state of each feed: last success, lag, the last 24 hours, backlog, last error. Exits with 1 if a feed is late.
+#[derive(FromArgs, Clone, Debug, PartialEq, Eq)]
 #[argh(subcommand, name = "status")]
 pub struct Status {
     /// print JSON: an array of objects
     #[argh(switch)]
     pub json: bool,
+
+    /// write a page for a browser to this file; the table is not printed then
+    #[argh(option, arg_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// Prints systemd units, or a file for /etc/cron.d, that start a pass at the configured interval.
@@ -165,7 +169,9 @@ pub enum Parsed {
 /// The options with a value.
 const WITH_VALUE: [&str; 6] = ["--config", "-c", "--credentials", "--tenant", "--shard", "--hours"];
 /// The options of commands, which follow the command's name.
-const OF_COMMANDS: [&str; 2] = ["--json", "--offline"];
+const OF_COMMANDS: [&str; 3] = ["--json", "--html", "--offline"];
+/// Those of them with a value.
+const OF_COMMANDS_WITH_VALUE: [&str; 1] = ["--html"];
 const COMMANDS: [&str; 3] = ["check", "status", "schedule"];
 const SWITCHES: [&str; 7] =
     ["--dry-run", "--stdout", "--skip-if-locked", "--verbose", "--quiet", "--version", "--help"];
@@ -208,7 +214,7 @@ fn options_first(mut typed: impl Iterator<Item = String>) -> Result<Vec<String>,
         if SWITCHES.contains(&option.as_str()) && value.is_some() {
             return Err(format!("{option} takes no value"));
         }
-        if WITH_VALUE.contains(&option.as_str()) {
+        if WITH_VALUE.iter().chain(&OF_COMMANDS_WITH_VALUE).any(|name| *name == option) {
             let is_option = |value: &str| value.starts_with('-') && value.parse::<i64>().is_err();
             value = value.or_else(|| typed.next()).filter(|value| !value.is_empty() && !is_option(value));
             if value.is_none() {
@@ -337,9 +343,22 @@ mod tests {
     #[test]
     fn status_accepts_its_switch_before_and_after_the_command() {
         for words in ["status --json", "--config a.yaml status --json", "status --json -c a.yaml"] {
-            assert_eq!(arguments(words).command, Some(Command::Status(Status { json: true })), "{words}");
+            assert_eq!(
+                arguments(words).command,
+                Some(Command::Status(Status { json: true, html: None })),
+                "{words}"
+            );
         }
         assert!(wrong("check --json").contains("--json"));
+        for words in ["status --html a.html", "--html=a.html status", "status -c a.yaml --html a.html"] {
+            let html = Some(PathBuf::from("a.html"));
+            assert_eq!(
+                arguments(words).command,
+                Some(Command::Status(Status { json: false, html })),
+                "{words}"
+            );
+        }
+        assert!(wrong("status --html").contains("needs a value"));
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::{
         Summary,
         history::{self, History},
         metrics::Metrics,
+        page::{CredentialStatus, Page},
         status,
     },
     state, suggest,
@@ -214,7 +215,7 @@ pub fn check(setup: &Setup, options: Check) -> Exit {
 }
 
 /// Prints the state of each feed. The exit code is 0 if each feed has succeeded within the last few intervals.
-pub fn status(setup: &Setup, options: Status) -> Exit {
+pub fn status(setup: &Setup, options: &Status) -> Exit {
     let Setup { config, tenants, .. } = setup;
     let now = Timestamp::now();
     for foreign in config.foreign_files() {
@@ -238,13 +239,22 @@ pub fn status(setup: &Setup, options: Status) -> Exit {
         ::log::warn!("The last 24 hours are not shown: {}", error.explain());
     }
     let feeds = status::of(tenants, &progress, &dead_letters, &quarantine, &history, now);
-    let text = if options.json {
-        status::as_json(&feeds)
-    } else {
-        status::as_table(&feeds) + &status::of_dead_letters(&dead_letters)
-    };
-    let shown = show(&text);
     let late = now - config.interval * INTERVALS_UNTIL_LATE;
+    if let Some(path) = &options.html {
+        let credentials: Vec<_> = tenants.iter().map(CredentialStatus::of).collect();
+        let page = Page { now, late, feeds: &feeds, last: history.last, credentials: &credentials };
+        if let Err(error) = page.write(path) {
+            ::log::error!("{}", error.explain());
+            return Exit::from(&error);
+        }
+    }
+    let shown = match options {
+        Status { json: true, .. } => show(&status::as_json(&feeds)),
+        Status { html: Some(_), .. } => Exit::Complete,
+        Status { html: None, .. } => {
+            show(&(status::as_table(&feeds) + &status::of_dead_letters(&dead_letters)))
+        }
+    };
     let is_healthy = feeds.iter().all(|feed| feed.last_success.is_some_and(|success| success >= late));
     if shown == Exit::Complete && !is_healthy { Exit::TryAgain } else { shown }
 }

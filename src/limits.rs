@@ -64,6 +64,9 @@ pub const CONTENT_URI_BYTES_MAX: usize = 16 * 1024;
 /// The largest file that contains a secret, a token or a header's value.
 pub const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
+/// The time before its expiry from which on a certificate is reported.
+pub const EXPIRY_NOTICE: SignedDuration = SignedDuration::from_hours(14 * 24);
+
 const _: () = {
     assert!(RETENTION.as_secs() < KNOWN_MAX.as_secs());
     assert!(ERROR_BODY_BYTES_MAX <= CHUNK_BYTES, "an error is read from the first chunk");

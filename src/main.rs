@@ -21,9 +21,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<Exit, Exit> {
     let setup = commands::set_up(arguments)?;
-    Ok(match arguments.command {
+    Ok(match &arguments.command {
         None => commands::pass(setup, arguments),
-        Some(Command::Check(asked)) => commands::check(&setup, asked),
+        Some(Command::Check(asked)) => commands::check(&setup, *asked),
         Some(Command::Status(asked)) => commands::status(&setup, asked),
         Some(Command::Schedule(asked)) => commands::schedule(&setup, asked.scheduler, arguments),
     })

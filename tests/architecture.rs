@@ -72,6 +72,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("flate2", &["network", "output"]),
     ("fs2", &["state"]),
     ("indicatif", &["report"]),
+    ("maud", &["report"]),
     ("rayon", &["pass"]),
     ("ring", &["network", "login", "output"]),
     ("rmpv", &["output"]),

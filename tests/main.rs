@@ -40,6 +40,7 @@ mod rotation;
 mod salvage;
 mod server_faults;
 mod state_damage;
+mod status_page;
 mod stdout;
 mod throttling;
 mod unusual_responses;

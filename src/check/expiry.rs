@@ -3,10 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::lines::Lines;
-use crate::{config::Credential, login};
-
-/// The duration before its end from which `check` reports a certificate.
-const EXPIRY_NOTICE: SignedDuration = SignedDuration::from_hours(14 * 24);
+use crate::{config::Credential, limits::EXPIRY_NOTICE, login};
 
 /// Prints when a certificate expires. The login reports one that cannot be read.
 pub fn check(label: &str, credential: &Credential, lines: &Lines) {

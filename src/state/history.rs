@@ -82,7 +82,7 @@ const _: () = assert!(FEEDS_MAX * FEED_BYTES_MAX < LINE_BYTES_MAX, "a line is no
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PassLine {
     /// The version of the line.
-    version: u32,
+    pub version: u32,
     /// When the pass started.
     pub start: Timestamp,
     /// The duration of the pass in seconds.

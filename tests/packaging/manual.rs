@@ -62,8 +62,8 @@ fn bash_completes_options_commands_and_files() {
     };
     let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<BTreeSet<_>>();
     let mut all = options();
-    let own = ["--json", "--offline"];
-    for (command, of_command) in [("status", &own[..1]), ("check", &own[1..])] {
+    let own = ["--json", "--html", "--offline"];
+    for (command, of_command) in [("status", &own[..2]), ("check", &own[2..])] {
         let mut expected = all.clone();
         expected.retain(|option| !own.contains(&option.as_str()) || of_command.contains(&option.as_str()));
         assert_eq!(completed(&[command, "-"]), expected, "{command}");

@@ -2,6 +2,7 @@
 //! them with the program. Those that need another tool or root are ignored by default; `.ci/run` runs them with
 //! `cargo test --locked --test tests -- --ignored packaging`.
 
+mod browser;
 mod containers;
 mod cron;
 mod debian;

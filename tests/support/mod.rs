@@ -1,6 +1,7 @@
 //! An installation of the real program in a temporary folder, with a configuration, a state and outputs, that collects from a
 //! simulator.
 
+pub mod busy_day;
 pub mod documents;
 pub mod forward;
 pub mod gelf;
