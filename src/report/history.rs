@@ -174,8 +174,9 @@ pub fn sparkline(records: &[Option<u64>]) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let highest = records.iter().flatten().copied().max().unwrap_or_default().max(1);
     let block = |records: u64| {
-        let steps = u128::from(records) * (BLOCKS.len() as u128 - 1);
-        BLOCKS[usize::try_from(steps.div_ceil(highest.into())).unwrap_or_default()]
+        let (records, highest) = (u128::from(records), u128::from(highest));
+        let step = (records * (BLOCKS.len() as u128 - 1) + highest / 2) / highest;
+        BLOCKS[usize::try_from(step.max(records.min(1))).unwrap_or_default()]
     };
     records.iter().map(|records| records.map_or('·', block)).collect()
 }

@@ -221,8 +221,8 @@ impl Page<'_> {
     fn totals(self) -> Markup {
         let sum = |count: fn(&FeedStatus) -> u64| self.feeds.iter().map(count).sum::<u64>();
         let totals = [
-            ("Records in 24 hours", sum(FeedStatus::records), false),
-            ("Failures in 24 hours", sum(FeedStatus::failures), true),
+            ("Records, 24 h", sum(FeedStatus::records), false),
+            ("Failures, 24 h", sum(FeedStatus::failures), true),
             ("Blobs pending", sum(FeedStatus::pending), false),
             ("Blobs in quarantine", sum(|feed| feed.quarantined.len() as u64), true),
             ("Dead letters", sum(|feed| feed.dead_letters as u64), true),
@@ -382,7 +382,7 @@ fn chart(feed: &FeedStatus) -> Markup {
         figure {
             figcaption {
                 span { b { (grouped(feed.records())) } " records in 24 h" }
-                @if highest > 0 { span { "most " (grouped(highest)) " an hour" } }
+                @if highest > 0 { span { "peak " (grouped(highest)) "/h" } }
             }
             svg viewBox={ "0 0 " (width) " " (total_height) } role="img" aria-label=(said) {
                 @for (place, records) in feed.records_by_hour.iter().enumerate() {

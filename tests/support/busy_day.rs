@@ -28,14 +28,14 @@ fn write_history(installation: &Installation) {
             continue; // the machine was off
         }
         let lag = 7 + back % 5;
-        let _ = write!(
+        let _ = writeln!(
             history,
             "{{\"version\":1,\"start\":\"{start}\",\"seconds\":2.4,\"exit\":0,\"quiet\":5,\"lag\":{lag},\"tenants\":{{\
              \"{CONTOSO}\":{{\"Audit.Exchange\":{{\"blobs\":3,\"records\":{},\"lag\":{lag}}},\
              \"Audit.SharePoint\":{{\"blobs\":2,\"records\":{},\"lag\":{lag}}},\
              \"Audit.General\":{{\"blobs\":1,\"records\":{},\"lag\":{lag}}}}},\
              \"{FABRIKAM}\":{{\"Audit.Exchange\":{{\"blobs\":1,\"records\":{}{failures},\"lag\":{lag}}},\
-             \"Audit.AzureActiveDirectory\":{{\"blobs\":1,\"records\":{},\"lag\":{lag}}}}}}}}}\n",
+             \"Audit.AzureActiveDirectory\":{{\"blobs\":1,\"records\":{},\"lag\":{lag}}}}}}}}}",
             weight * 97,
             weight * 31,
             weight * 11,

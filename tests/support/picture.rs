@@ -1,6 +1,7 @@
 //! Pictures of a terminal for the documentation, in SVG. They contain the text, and no fonts, scripts or links.
 //!
 //! The background is dark, so that a picture can be read on a light and on a dark page.
+//! `white-space` keeps the spaces in browsers, and `xml:space` in viewers of SVG 1.1.
 
 use std::{env, fmt::Write, fs};
 
@@ -25,6 +26,7 @@ pub fn draw(title: &str, lines: &[(&str, &str)]) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
          viewBox=\"0 0 {width} {height}\" role=\"img\">\n\
          <title>{title}</title>\n\
+         <style>text {{ white-space: pre }}</style>\n\
          <rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#16191d\"/>\n\
          <g font-family=\"ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace\" font-size=\"13\" \
          xml:space=\"preserve\">\n"
