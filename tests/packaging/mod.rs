@@ -10,6 +10,7 @@ mod images;
 mod machine;
 mod manual;
 mod monitoring;
+mod offline;
 mod shards;
 mod systemd;
 
