@@ -103,7 +103,8 @@ fn convert_a_blob_to_message_pack(bencher: Bencher) {
 #[divan::bench]
 fn convert_a_blob_to_gelf(bencher: Bencher) {
     let content_type = ContentType::AuditSharePoint;
-    let from = Source { tenant_id: TENANT_ID, tenant_name: Some("contoso"), content_type, blob: 0 };
+    let from =
+        Source { tenant_id: TENANT_ID, tenant_name: Some("contoso"), content_type, content_id: "", blob: 0 };
     let mut gelf = Gelf::default();
     convert(bencher, |record, to| gelf.append(record, &from, to));
 }

@@ -6,7 +6,7 @@ _office_audit_log_collector() {
     [ "$word" = = ] && word=''
     [ "$before" = = ] && before=${COMP_WORDS[COMP_CWORD - 2]}
     case $before in
-        -c | --config | --credentials | --html)
+        -c | --config | --credentials | --html | --files)
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return
@@ -21,15 +21,16 @@ _office_audit_log_collector() {
     esac
     for typed in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $typed in
-            check | status | schedule) command=$typed ;;
+            check | status | verify | schedule) command=$typed ;;
         esac
     done
     local options='-c --config --credentials --tenant --shard --hours --dry-run --stdout --skip-if-locked
         -v --verbose -q --quiet -V --version -h --help'
     case $command in
-        '') options+=' check status schedule' ;;
+        '') options+=' check status verify schedule' ;;
         check) options+=' --offline' ;;
         status) options+=' --json --html' ;;
+        verify) options+=' --content --files --repair --json' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
 }

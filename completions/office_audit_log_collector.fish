@@ -1,6 +1,6 @@
 # Completions for fish: /usr/share/fish/vendor_completions.d/office_audit_log_collector.fish
 
-set -l commands check status schedule
+set -l commands check status verify schedule
 complete -c office_audit_log_collector -f
 complete -c office_audit_log_collector -s c -l config -r -F -d 'The configuration file, YAML'
 complete -c office_audit_log_collector -l credentials -r -F -d 'A second YAML file, with the secrets'
@@ -16,8 +16,12 @@ complete -c office_audit_log_collector -s V -l version -d 'Print the version'
 complete -c office_audit_log_collector -s h -l help -d 'Print the options'
 complete -c office_audit_log_collector -n "not __fish_seen_subcommand_from $commands" -a check -d 'Check everything that a pass needs'
 complete -c office_audit_log_collector -n "not __fish_seen_subcommand_from $commands" -a status -d 'The state of each feed'
+complete -c office_audit_log_collector -n "not __fish_seen_subcommand_from $commands" -a verify -d 'What Microsoft lists against what was delivered'
 complete -c office_audit_log_collector -n "not __fish_seen_subcommand_from $commands" -a schedule -d 'Units or a crontab'
 complete -c office_audit_log_collector -n '__fish_seen_subcommand_from check' -l offline -d 'Check without the network'
-complete -c office_audit_log_collector -n '__fish_seen_subcommand_from status' -l json -d 'Print JSON'
 complete -c office_audit_log_collector -n '__fish_seen_subcommand_from status' -l html -r -F -d 'Write a page for a browser'
+complete -c office_audit_log_collector -n '__fish_seen_subcommand_from verify' -l content -d 'Look for each record in the output files'
+complete -c office_audit_log_collector -n '__fish_seen_subcommand_from verify' -l files -r -F -d 'Files to look in'
+complete -c office_audit_log_collector -n '__fish_seen_subcommand_from verify' -l repair -d 'Let the next pass deliver what is missing'
+complete -c office_audit_log_collector -n '__fish_seen_subcommand_from status verify' -l json -d 'Print JSON'
 complete -c office_audit_log_collector -n '__fish_seen_subcommand_from schedule' -a 'systemd cron'

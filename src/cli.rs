@@ -43,7 +43,7 @@ pub struct Arguments {
     #[argh(option, arg_name = "I/N")]
     pub shard: Option<Shard>,
 
-    /// look back this number of hours in this pass, from 1 to 168
+    /// look back this number of hours in this pass, or verify them, from 1 to 168
     #[argh(option, arg_name = "N", from_str_fn(hours))]
     pub hours: Option<u64>,
 
@@ -84,6 +84,8 @@ pub enum Command {
     Check(Check),
     /// `status`
     Status(Status),
+    /// `verify`
+    Verify(Verify),
     /// `schedule`
     Schedule(Schedule),
 }
@@ -108,6 +110,27 @@ pub struct Status {
     /// write a page for a browser to this file; the table is not printed then
     #[argh(option, arg_name = "FILE")]
     pub html: Option<PathBuf>,
+}
+
+/// Compares what Microsoft lists with what was delivered. Exits with 1 if anything is missing or was delivered twice.
+#[derive(FromArgs, Clone, Debug, PartialEq, Eq)]
+#[argh(subcommand, name = "verify")]
+pub struct Verify {
+    /// download the blobs again, and look for each record in the output files
+    #[argh(switch)]
+    pub content: bool,
+
+    /// files to look in instead of those of output.file, as a pattern; can be repeated
+    #[argh(option, arg_name = "PATTERN")]
+    pub files: Vec<String>,
+
+    /// let the next pass deliver what is missing
+    #[argh(switch)]
+    pub repair: bool,
+
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
 }
 
 /// Prints systemd units, or a file for /etc/cron.d, that start a pass at the configured interval.
@@ -169,10 +192,10 @@ pub enum Parsed {
 /// The options with a value.
 const WITH_VALUE: [&str; 6] = ["--config", "-c", "--credentials", "--tenant", "--shard", "--hours"];
 /// The options of commands, which follow the command's name.
-const OF_COMMANDS: [&str; 3] = ["--json", "--html", "--offline"];
+const OF_COMMANDS: [&str; 6] = ["--json", "--html", "--offline", "--content", "--files", "--repair"];
 /// Those of them with a value.
-const OF_COMMANDS_WITH_VALUE: [&str; 1] = ["--html"];
-const COMMANDS: [&str; 3] = ["check", "status", "schedule"];
+const OF_COMMANDS_WITH_VALUE: [&str; 2] = ["--html", "--files"];
+const COMMANDS: [&str; 4] = ["check", "status", "verify", "schedule"];
 const SWITCHES: [&str; 7] =
     ["--dry-run", "--stdout", "--skip-if-locked", "--verbose", "--quiet", "--version", "--help"];
 
@@ -240,7 +263,8 @@ fn options_first(mut typed: impl Iterator<Item = String>) -> Result<Vec<String>,
 
 fn checked(arguments: Arguments) -> Parsed {
     let Arguments { dry_run, stdout, skip_if_locked, verbose, quiet, command, .. } = &arguments;
-    let is_pass_option = *dry_run || *stdout || *skip_if_locked || arguments.hours.is_some();
+    let is_verify = matches!(command, Some(Command::Verify(_)));
+    let is_pass_option = *dry_run || *stdout || *skip_if_locked || arguments.hours.is_some() && !is_verify;
     let contradiction = if *verbose && *quiet {
         "--verbose and --quiet exclude each other; use one of them"
     } else if *dry_run && *stdout {
@@ -388,7 +412,9 @@ mod tests {
     fn help_names_every_option_and_exit_code() {
         for words in ["--help", "-h"] {
             let Parsed::Show(help) = parsed(words) else { panic!("{words} shows the help") };
-            for named in WITH_VALUE.into_iter().chain(SWITCHES) {
+            let of_pass =
+                WITH_VALUE.into_iter().chain(SWITCHES).filter(|option| !OF_COMMANDS.contains(option));
+            for named in of_pass {
                 assert!(help.contains(named), "{named} in {help}");
             }
             for code in ["64", "74", "75", "77", "78", "101"] {

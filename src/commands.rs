@@ -14,11 +14,12 @@ use jiff::Timestamp;
 
 use crate::{
     check,
-    cli::{Arguments, Check, Command, Status},
+    cli::{Arguments, Check, Command, Status, Verify},
     config::{self, Config, Loaded, Sources, Tenant},
     disk::{self, FileContext},
     error::Explain,
     exit::Exit,
+    limits,
     log::{self, Verbosity},
     login,
     pass::{self, Mode, PassOptions},
@@ -31,6 +32,7 @@ use crate::{
     },
     state, suggest,
     units::{Schedule, Scheduler},
+    verify,
 };
 
 /// A feed that has not succeeded for this number of intervals is late, and `status` exits with 1.
@@ -257,6 +259,34 @@ pub fn status(setup: &Setup, options: &Status) -> Exit {
     };
     let is_healthy = feeds.iter().all(|feed| feed.last_success.is_some_and(|success| success >= late));
     if shown == Exit::Complete && !is_healthy { Exit::TryAgain } else { shown }
+}
+
+/// Compares what Microsoft lists with what was delivered, and prints the result. The exit code is 0 if nothing is missing or
+/// repeated.
+pub fn verify(setup: &Setup, asked: &Verify, arguments: &Arguments) -> Exit {
+    let Setup { config, tenants, .. } = setup;
+    let options = verify::Options {
+        period: arguments.hours.map_or(limits::RETENTION, |hours| Duration::from_secs(hours * 60 * 60)),
+        content: asked.content || !asked.files.is_empty(),
+        files: &asked.files,
+        repair: asked.repair,
+        show_progress: !arguments.quiet,
+    };
+    let report = match verify::run(config, tenants, &options) {
+        Ok(report) => report,
+        Err(error) => {
+            ::log::error!("{}", error.explain());
+            return Exit::from(&error);
+        }
+    };
+    let shown = show(&if asked.json { report.as_json() } else { report.as_text() });
+    if let Some(path) = &config.metrics_path
+        && let Err(error) = report.write_metrics(path)
+    {
+        ::log::error!("{}", error.explain());
+        return Exit::from(&error);
+    }
+    if shown == Exit::Complete { report.exit() } else { shown }
 }
 
 /// Prints the units or the crontab for passes with these arguments.

@@ -26,7 +26,10 @@ use std::{
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::{json, records::LineIdentity};
+use crate::{
+    json,
+    records::{Fingerprint, LineIdentity},
+};
 
 /// The maximum number of columns of a file. Each costs a byte in each row, and records can have fields that no other
 /// one has.
@@ -115,7 +118,8 @@ impl Columns {
         Ok(header.and_then(Self::of_header).map(|columns| (columns, length as u64)))
     }
 
-    fn of_header(header: &str) -> Option<Self> {
+    /// Parses a header, given without its line break; `None` if it is not a header of this program.
+    pub fn of_header(header: &str) -> Option<Self> {
         let first = COMMON[0];
         let after = header.strip_prefix(first).or_else(|| header.strip_prefix(&format!("\"{first}\"")))?;
         let separator = after.chars().next()?;
@@ -188,6 +192,15 @@ impl Columns {
 
     /// Returns the [`key_of`] the record in a row, given without its line break.
     pub fn key_of_row(&self, row: &str) -> u128 {
+        self.fields_of_row(row).finish()
+    }
+
+    /// Returns the [`fingerprint_of`] the record in a row, given without its line break.
+    pub fn fingerprint_of_row(&self, row: &str) -> Fingerprint {
+        self.fields_of_row(row).fingerprint()
+    }
+
+    fn fields_of_row(&self, row: &str) -> Key {
         let cells = self.cells(row);
         let mut key = Key::default();
         for (name, cell) in self.names.iter().zip(&cells) {
@@ -202,7 +215,7 @@ impl Columns {
                 key.add_to_content(&name, &text);
             });
         }
-        key.finish()
+        key
     }
 
     /// Returns the cells of a row, without their quotes.
@@ -236,6 +249,21 @@ pub fn key_of(record: &str) -> u128 {
     key.finish()
 }
 
+/// Returns what a record, given as a line of JSON, is recognized by in any file, of JSON or of CSV.
+pub fn fingerprint_of(record: &str) -> Fingerprint {
+    let mut identity = LineIdentity::default();
+    json::each_field(record, |name, value| {
+        if LineIdentity::FIELDS.contains(&&*name) {
+            identity.add(&name, &cell_text(value));
+        }
+    });
+    identity.fingerprint().unwrap_or_else(|| {
+        let mut key = Key::default();
+        json::each_field(record, |name, value| key.add(&on_one_line(name), &cell_text(value)));
+        key.fingerprint()
+    })
+}
+
 /// The key of a record, computed from its fields in any order.
 #[derive(Default)]
 struct Key {
@@ -254,6 +282,10 @@ impl Key {
         if !text.is_empty() {
             self.content = self.content.wrapping_add(xxh3_128(format!("{name}\0{text}").as_bytes()));
         }
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        self.identity.fingerprint().unwrap_or_else(|| Fingerprint::of_fields(self.content))
     }
 
     fn finish(self) -> u128 {

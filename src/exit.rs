@@ -10,6 +10,7 @@ use crate::{
     report::{Stop, Summary},
     state::StateError,
     units::ScheduleError,
+    verify::VerifyError,
 };
 
 /// The exit code of a panic, which Rust's runtime sets: a bug of this program. Nothing is lost, because a blob is known
@@ -21,7 +22,8 @@ pub const PANIC: u8 = 101;
 pub enum Exit {
     /// 0: everything that was asked for is done.
     Complete,
-    /// 1: a tenant, feed, blob or output failed, and the next pass tries again; or `check` or `status` found a problem.
+    /// 1: a tenant, feed, blob or output failed, and the next pass tries again; or `check`, `status` or `verify` found a
+    /// problem.
     TryAgain,
     /// 64: the command line is wrong.
     Usage,
@@ -103,6 +105,16 @@ impl From<&PassError> for Exit {
         match error {
             PassError::State(error) => error.into(),
             PassError::Client(_) | PassError::Threads { .. } => Self::Configuration,
+        }
+    }
+}
+
+impl From<&VerifyError> for Exit {
+    fn from(error: &VerifyError) -> Self {
+        match error {
+            VerifyError::Pass(error) => error.into(),
+            VerifyError::File(error) => error.into(),
+            VerifyError::NoFiles => Self::Usage,
         }
     }
 }

@@ -44,6 +44,7 @@ pub mod config;
 
 pub mod check;
 pub mod pass;
+pub mod verify;
 
 pub mod api;
 pub mod output;

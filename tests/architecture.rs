@@ -8,33 +8,37 @@ use std::{
 
 /// The modules above the vocabulary, which the vocabulary must not use.
 const ABOVE_VOCABULARY: &[&str] =
-    &["api", "output", "state", "pass", "report", "config", "check", "cli", "commands", "exit"];
+    &["api", "output", "state", "pass", "verify", "report", "config", "check", "cli", "commands", "exit"];
 
 /// The same without `config`, for the parts of the vocabulary that read their settings from it.
 const ABOVE_CONFIG: &[&str] =
-    &["api", "output", "state", "pass", "report", "check", "cli", "commands", "exit"];
+    &["api", "output", "state", "pass", "verify", "report", "check", "cli", "commands", "exit"];
 
 /// Every module except `log`.
 const ALL_BUT_LOG: &[&str] = &[
     "api", "body", "check", "chunks", "cli", "clock", "commands", "config", "csv", "delivery", "disk",
     "error", "exit", "feed", "filter", "json", "limits", "login", "network", "output", "pass", "records",
-    "redact", "report", "state", "suggest", "time", "units",
+    "redact", "report", "state", "suggest", "time", "units", "verify",
 ];
 
 /// What each module of the library must not use.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("cli", &[]),
     ("commands", &[]),
-    ("pass", &["check", "cli", "commands", "units"]),
-    ("check", &["pass", "cli", "commands"]),
-    ("api", &["output", "state", "pass", "report", "check", "cli", "commands", "exit"]),
-    ("output", &["api", "state", "pass", "report", "check", "cli", "commands", "exit"]),
-    ("state", &["api", "output", "pass", "report", "check", "cli", "commands", "exit"]),
+    ("verify", &["check", "cli", "commands", "units"]),
+    ("pass", &["check", "verify", "cli", "commands", "units"]),
+    ("check", &["pass", "verify", "cli", "commands"]),
+    ("api", &["output", "state", "pass", "verify", "report", "check", "cli", "commands", "exit"]),
+    ("output", &["api", "state", "pass", "verify", "report", "check", "cli", "commands", "exit"]),
+    ("state", &["api", "output", "pass", "verify", "report", "check", "cli", "commands", "exit"]),
     (
         "config",
-        &["api", "output", "state", "pass", "report", "check", "cli", "commands", "exit", "login", "network"],
+        &[
+            "api", "output", "state", "pass", "verify", "report", "check", "cli", "commands", "exit",
+            "login", "network",
+        ],
     ),
-    ("report", &["api", "output", "pass", "check", "cli", "commands", "exit"]),
+    ("report", &["api", "output", "pass", "verify", "check", "cli", "commands", "exit"]),
     ("body", ABOVE_VOCABULARY),
     ("chunks", ABOVE_VOCABULARY),
     ("clock", ABOVE_VOCABULARY),
@@ -44,8 +48,8 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     (
         "error",
         &[
-            "api", "output", "state", "pass", "report", "config", "check", "cli", "commands", "exit", "log",
-            "disk",
+            "api", "output", "state", "pass", "verify", "report", "config", "check", "cli", "commands",
+            "exit", "log", "disk",
         ],
     ),
     ("exit", &["cli", "commands"]),
@@ -67,11 +71,14 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 /// TLS.
 const RESERVED: &[(&str, &[&str])] = &[
     ("argh", &["cli"]),
+    ("bzip2", &["verify"]),
     ("crossbeam_channel", &["pass", "output"]),
     ("env_logger", &["log"]),
-    ("flate2", &["network", "output"]),
+    ("flate2", &["network", "output", "verify"]),
     ("fs2", &["state"]),
+    ("glob", &["verify"]),
     ("indicatif", &["report"]),
+    ("lzma_rust2", &["verify"]),
     ("maud", &["report"]),
     ("rayon", &["pass"]),
     ("ring", &["network", "login", "output"]),
@@ -79,6 +86,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("rustix", &["disk", "output"]),
     ("rustls", &["network", "output"]),
     ("rustls_native_certs", &["network"]),
+    ("ruzstd", &["verify"]),
     ("rustls_pki_types", &["network", "login", "output"]),
     ("serde_yaml", &["config"]),
     ("signal_hook", &["pass", "check", "disk"]),
@@ -87,8 +95,18 @@ const RESERVED: &[(&str, &[&str])] = &[
 ];
 
 /// The dependencies that every module may use.
-const SHARED: &[&str] =
-    &["base64", "fastrand", "jiff", "log", "memchr", "serde", "serde_json", "thiserror", "xxhash_rust"];
+const SHARED: &[&str] = &[
+    "base64",
+    "fastrand",
+    "jiff",
+    "log",
+    "memchr",
+    "serde",
+    "serde_json",
+    "tempfile",
+    "thiserror",
+    "xxhash_rust",
+];
 
 #[test]
 fn modules_import_only_what_they_may() {

@@ -44,3 +44,4 @@ mod status_page;
 mod stdout;
 mod throttling;
 mod unusual_responses;
+mod verify;

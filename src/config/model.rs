@@ -6,6 +6,8 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use super::{url::Url, values::Section};
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::{
     csv,
     disk::{self, ForeignFiles},
@@ -314,6 +316,14 @@ pub struct Filter {
     pub conditions: Vec<(String, Vec<String>)>,
 }
 
+impl Collect {
+    /// Returns a hash of the filter of a content type: the same from pass to pass until the filter is changed.
+    pub fn filter_hash(&self, content_type: ContentType) -> u64 {
+        let filter = self.filter.iter().find(|(filtered, _)| *filtered == content_type);
+        filter.map_or(0, |(_, filter)| xxh3_64(format!("{:?}", filter.conditions).as_bytes()))
+    }
+}
+
 /// The outputs. Each record goes to all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
@@ -343,6 +353,13 @@ impl Output {
 }
 
 impl FileOutput {
+    /// The files of all content types.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let mut paths = ContentType::ALL.map(|content_type| self.path_of(content_type)).to_vec();
+        paths.dedup();
+        paths
+    }
+
     /// The file of a content type: `DLP.All` → `DLPAll.json` in the folder of `path`; with `audit.csv`,
     /// `audit_DLPAll.csv`, as the older tool named its files but for the date.
     pub fn path_of(&self, content_type: ContentType) -> PathBuf {

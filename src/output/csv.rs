@@ -150,8 +150,13 @@ mod tests {
         records::{BlobRecords, Origin},
     };
 
-    const SOURCE: Source<'static> =
-        Source { tenant_id: "", tenant_name: None, content_type: ContentType::AuditExchange, blob: 0 };
+    const SOURCE: Source<'static> = Source {
+        tenant_id: "",
+        tenant_name: None,
+        content_type: ContentType::AuditExchange,
+        content_id: "",
+        blob: 0,
+    };
 
     fn output(path: &Path, separate_by_content_type: bool, separator: char) -> FileOutput {
         let settings = config::FileOutput { path: path.to_owned(), separate_by_content_type, separator };

@@ -97,6 +97,7 @@ mod tests {
         tenant_id: "",
         tenant_name: Some("contoso"),
         content_type: ContentType::AuditExchange,
+        content_id: "",
         blob: 0,
     };
 

@@ -211,8 +211,13 @@ mod tests {
     use crate::{feed::ContentType, records::RecordBatch};
 
     fn message_from(record: &str, tenant_name: Option<&str>) -> (Map<String, Value>, usize) {
-        let source =
-            Source { tenant_id: "1111", tenant_name, content_type: ContentType::AuditGeneral, blob: 0 };
+        let source = Source {
+            tenant_id: "1111",
+            tenant_name,
+            content_type: ContentType::AuditGeneral,
+            content_id: "",
+            blob: 0,
+        };
         let batch = RecordBatch::for_test(&[r#"{"Operation":"another"}"#, record]);
         let mut records = batch.iter();
         let mut next = || records.next().expect("two records");

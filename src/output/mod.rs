@@ -18,7 +18,7 @@ mod stdout;
 
 use crate::{
     config::Config,
-    delivery::OutputName,
+    delivery::{OutputName, OutputSet},
     disk::{FileError, Position},
     error::Explain,
     feed::ContentType,
@@ -122,6 +122,8 @@ pub struct Source<'a> {
     pub tenant_name: Option<&'a str>,
     /// The feed.
     pub content_type: ContentType,
+    /// The id of the blob.
+    pub content_id: &'a str,
     /// The number of the blob among those that were written since the last flush.
     pub blob: usize,
 }
@@ -210,6 +212,11 @@ impl Explain for OutputError {
             Self::Closed | Self::Journal => "",
         }
     }
+}
+
+/// Returns the names of the enabled outputs.
+pub fn names(config: &Config) -> OutputSet {
+    open(config, &CancelToken::default()).iter().map(|output| output.name()).collect()
 }
 
 /// Returns the enabled outputs. They stop waiting for a receiver, and fail, when `cancel` says so.

@@ -31,15 +31,15 @@ use crate::{
     api::Client,
     clock::Clock,
     config::{self, Config, Tenant},
-    delivery::OutputSet,
+    delivery::{OutputSet, PendingBlob},
     error::Explain,
-    feed::ListedBlob,
+    feed::{ContentType, ListedBlob},
     filter::Filter,
     limits::CANCEL_POLL_INTERVAL,
     network,
     output::{self, CancelToken, Output, OutputError, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
-    state::{self, KnownBlobs, Ledger, Progress, StateError},
+    state::{self, FeedId, KnownBlobs, Ledger, Progress, StateError},
 };
 use feeds::{FeedIndex, Feeds, TenantIndex};
 use memory::{Memory, Share};
@@ -145,6 +145,7 @@ pub struct PassOutcome {
 }
 
 /// What a pass reads from and writes to.
+#[derive(Default)]
 struct Opened {
     known: KnownBlobs,
     progress: Progress,
@@ -184,8 +185,74 @@ impl Opened {
 /// Fails if the state cannot be used, or if the client or the threads cannot be started.
 pub fn run(config: &Config, tenants: Vec<Tenant>, options: &PassOptions) -> Result<PassOutcome, PassError> {
     let feeds = Arc::new(Feeds::new(tenants));
-    let pass = Pass::open(config, &feeds, options)?;
-    pass.run().finish()
+    log::info!(
+        "Starting Office365 collector: {} tenant(s), {} subscription(s)",
+        feeds.tenants().count(),
+        feeds.feeds().count()
+    );
+    let (clock, cancel, mode) = (Clock::start(), CancelToken::default(), options.mode);
+    let opened = Opened::open(config, mode, &clock, &cancel)?;
+    log::debug!("{} known blobs, {} pending blobs", opened.known.len(), opened.progress.pending.len());
+    let look_back = LookBack {
+        duration: options.look_back.unwrap_or(config.collect.hours_to_collect),
+        is_whole: options.look_back.is_some(),
+        only_future: config.only_future_events && mode != Mode::Retrieve,
+    };
+    let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
+    let bar = Bar::start(options.show_progress && !prints_lines);
+    let pass = Pass::open(config, &feeds, mode, look_back, opened, clock, cancel)?;
+    pass.run(&bar, &mut |listed| print_listed(&feeds, listed)).finish(Summary::log)
+}
+
+/// Lists the blobs that became available within `look_back`, known or not, and calls `on_listed` with each of them once.
+/// Nothing is delivered or remembered, and no subscription is started.
+///
+/// A feed that could not be listed is not an error but a part of the summary.
+///
+/// # Errors
+///
+/// Fails if the client or the threads cannot be started.
+pub fn list(
+    config: &Config,
+    tenants: Vec<Tenant>,
+    look_back: Duration,
+    on_listed: &mut dyn FnMut(&Tenant, ContentType, ListedBlob),
+) -> Result<Summary, PassError> {
+    let feeds = Arc::new(Feeds::new(tenants));
+    let look_back = LookBack { duration: look_back, is_whole: true, only_future: false };
+    let (clock, cancel) = (Clock::start(), CancelToken::default());
+    let pass = Pass::open(config, &feeds, Mode::DryRun, look_back, Opened::default(), clock, cancel)?;
+    let ran = pass.run(&Bar::start(false), &mut |listed| {
+        for (feed, blob) in listed {
+            let (tenant, content_type) = feeds.feed(feed);
+            on_listed(tenant, content_type, blob);
+        }
+    });
+    Ok(ran.finish(|_| ())?.summary)
+}
+
+/// Downloads these blobs of the tenants and writes their records to `output`. Nothing is listed or remembered.
+///
+/// A blob that could not be downloaded is not an error but a part of the outcome.
+///
+/// # Errors
+///
+/// Fails if the client or the threads cannot be started.
+pub fn fetch(
+    config: &Config,
+    tenants: Vec<Tenant>,
+    blobs: Vec<(FeedId, PendingBlob)>,
+    output: Box<dyn Output>,
+    show_progress: bool,
+) -> Result<PassOutcome, PassError> {
+    let feeds = Arc::new(Feeds::new(tenants));
+    // The first pass of a feed from which only future events are collected lists nothing.
+    let look_back = LookBack { duration: Duration::ZERO, is_whole: false, only_future: true };
+    let progress = Progress { pending: blobs, ..Progress::default() };
+    let opened = Opened { progress, outputs: vec![output], ..Opened::default() };
+    let (clock, cancel) = (Clock::start(), CancelToken::default());
+    let pass = Pass::open(config, &feeds, Mode::Retrieve, look_back, opened, clock, cancel)?;
+    pass.run(&Bar::start(show_progress), &mut |_| ()).finish(|_| ())
 }
 
 /// A pass that is ready to run.
@@ -200,7 +267,6 @@ struct Pass<'a> {
     cancel: CancelToken,
     /// What the state remembers of feeds that are not in this pass.
     other_feeds: Progress,
-    shows_progress: bool,
 }
 
 /// A pass that has run.
@@ -211,29 +277,25 @@ struct Ran<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// Opens the state and the outputs, and plans the pass.
-    fn open(config: &'a Config, feeds: &'a Arc<Feeds>, options: &PassOptions) -> Result<Self, PassError> {
-        let (collect, clock, mode) = (&config.collect, Clock::start(), options.mode);
-        log::info!(
-            "Starting Office365 collector: {} tenant(s), {} subscription(s)",
-            feeds.tenants().count(),
-            feeds.feeds().count()
-        );
-        let cancel = CancelToken::default();
+    /// Plans the pass, and starts the client and the threads.
+    fn open(
+        config: &'a Config,
+        feeds: &'a Arc<Feeds>,
+        mode: Mode,
+        look_back: LookBack,
+        opened: Opened,
+        clock: Clock,
+        cancel: CancelToken,
+    ) -> Result<Self, PassError> {
+        let collect = &config.collect;
         if let Some(deadline) = collect.global_timeout {
             cancel.cancel_at(Instant::now() + deadline + STOP_LEAVE_AFTER);
         }
-        let Opened { known, progress, mut ledger, outputs } = Opened::open(config, mode, &clock, &cancel)?;
+        let Opened { known, progress, mut ledger, outputs } = opened;
         if let Some(ledger) = &mut ledger {
             ledger.restrict_to(feeds.tenants().map(|tenant| feeds.tenant(tenant).tenant_id.as_str()));
         }
-        log::debug!("{} known blobs, {} pending blobs", known.len(), progress.pending.len());
         let client = Client::new(&config.network, collect, clock.clone())?;
-        let look_back = LookBack {
-            duration: options.look_back.unwrap_or(collect.hours_to_collect),
-            is_whole: options.look_back.is_some(),
-            only_future: config.only_future_events && mode != Mode::Retrieve,
-        };
         let mut scheduler = Scheduler::new(feeds, mode, look_back, collect, known, &progress, clock);
         let other_feeds = carry_over(&mut scheduler, feeds, progress);
         let pool = rayon::ThreadPoolBuilder::new()
@@ -244,24 +306,12 @@ impl<'a> Pass<'a> {
                 threads: collect.max_threads,
                 problem: error.to_string(),
             })?;
-        let prints_lines = mode != Mode::Collect && io::stdout().is_terminal();
-        let shows_progress = options.show_progress && !prints_lines;
-        Ok(Self {
-            config,
-            feeds,
-            scheduler,
-            client,
-            pool,
-            ledger,
-            outputs,
-            cancel,
-            other_feeds,
-            shows_progress,
-        })
+        Ok(Self { config, feeds, scheduler, client, pool, ledger, outputs, cancel, other_feeds })
     }
 
-    /// Runs the scheduler until it is over, and the writer until it has committed everything.
-    fn run(self) -> Ran<'a> {
+    /// Runs the scheduler until it is over, and the writer until it has committed everything. Calls `on_listed` with the
+    /// blobs that a dry run lists.
+    fn run(self, bar: &Bar, on_listed: &mut OnListed<'_>) -> Ran<'a> {
         let (blobs, blobs_received) = crossbeam_channel::bounded(WRITER_QUEUE_BLOBS_MAX);
         // Unbounded, so that neither pool nor writer waits for the main thread. What is in it is bounded by the number of
         // jobs that run and of blobs that the writer has.
@@ -291,14 +341,13 @@ impl<'a> Pass<'a> {
             }
         });
         let signals = signals::listen(events, self.cancel.clone());
-        let bar = Bar::start(self.shows_progress);
         let mut event_loop = EventLoop {
-            feeds: self.feeds,
             scheduler: self.scheduler,
             client: self.client,
             events: &events_received,
             blobs,
-            bar: &bar,
+            bar,
+            on_listed,
             stopped_at: None,
         };
         event_loop.run(&jobs);
@@ -314,7 +363,7 @@ impl<'a> Pass<'a> {
 
 impl Ran<'_> {
     /// Reports what the pass did, and lets the state remember it.
-    fn finish(mut self) -> Result<PassOutcome, PassError> {
+    fn finish(mut self, report: impl FnOnce(&Summary)) -> Result<PassOutcome, PassError> {
         let failure = match &self.written {
             Ok(Closed { failures, .. }) => failures.first().map(Explain::explain),
             Err(error) => Some(error.explain()),
@@ -323,7 +372,7 @@ impl Ran<'_> {
             self.scheduler.output_failed(reason);
         }
         let (summary, progress) = self.scheduler.finish();
-        summary.log();
+        report(&summary);
         let Closed { ledger, files_are_whole, failures } = self.written?;
         if let Some(ledger) = ledger {
             ledger.finish(&self.other_feeds.followed_by(progress), files_are_whole)?;
@@ -358,14 +407,17 @@ fn carry_over(scheduler: &mut Scheduler<'_>, feeds: &Feeds, mut progress: Progre
     progress
 }
 
+/// A function that receives the blobs that a dry run lists.
+type OnListed<'a> = dyn FnMut(Vec<(FeedIndex, ListedBlob)>) + 'a;
+
 /// The main thread's part of a pass.
 struct EventLoop<'a, 's> {
-    feeds: &'a Feeds,
     scheduler: Scheduler<'s>,
     client: Client,
     events: &'a Receiver<Event>,
     blobs: Sender<WriterMessage>,
     bar: &'a Bar,
+    on_listed: &'a mut OnListed<'a>,
     stopped_at: Option<Instant>,
 }
 
@@ -435,10 +487,10 @@ impl EventLoop<'_, '_> {
 
     /// Does what the scheduler asks for. If the writer has failed, a later pass finds out again.
     fn apply_effects(&mut self) {
-        let mut lines = String::new();
+        let mut listed = Vec::new();
         for effect in self.scheduler.drain_effects() {
             match effect {
-                Effect::Print(feed, blob) => self.append_line(&mut lines, feed, &blob),
+                Effect::Print(feed, blob) => listed.push((feed, blob)),
                 Effect::RememberGone(feed, pending) => {
                     let _ = self.blobs.send(WriterMessage::Gone(feed, pending));
                 }
@@ -447,17 +499,20 @@ impl EventLoop<'_, '_> {
                 }
             }
         }
-        if !lines.is_empty() {
-            // Only if there are lines: an output that waits for its reader may have locked standard output. A reader that
-            // has closed it is not an error of the pass.
-            let _ = io::stdout().lock().write_all(lines.as_bytes());
+        if !listed.is_empty() {
+            (self.on_listed)(listed);
         }
     }
+}
 
-    /// Appends the line of a dry run for a blob, tab-separated: tenant, content type, when it became available, id.
-    fn append_line(&self, lines: &mut String, feed: FeedIndex, blob: &ListedBlob) {
-        let (tenant, content_type) = self.feeds.feed(feed);
+/// Prints the lines of a dry run for these blobs, tab-separated: tenant, content type, when it became available, id.
+fn print_listed(feeds: &Feeds, listed: Vec<(FeedIndex, ListedBlob)>) {
+    let mut lines = String::new();
+    for (feed, blob) in listed {
+        let (tenant, content_type) = feeds.feed(feed);
         let (tenant, created, id) = (tenant.label(), blob.created, &blob.content_id);
         let _ = writeln!(lines, "{tenant}\t{content_type}\t{created}\t{id}");
     }
+    // A reader that has closed standard output is not an error of the pass.
+    let _ = io::stdout().lock().write_all(lines.as_bytes());
 }

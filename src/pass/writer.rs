@@ -27,6 +27,7 @@ use jiff::Timestamp;
 use super::{Event, FeedIndex, Feeds, memory::Share};
 use crate::{
     body::Body,
+    csv,
     delivery::{OutputName, OutputSet, PendingBlob},
     error::Explain,
     output::{
@@ -34,7 +35,7 @@ use crate::{
     },
     records::{self, BlobRecords, ParsedRecord, RecordBatch, Unreadable},
     redact::one_line,
-    state::{self, BlobKey, ContentHour, DeadLetter, Ledger, StateError, quarantine},
+    state::{self, BlobKey, ContentHour, DeadLetter, Ledger, MissingRecords, StateError, quarantine},
 };
 
 /// A batch is committed when its records have this size, …
@@ -312,7 +313,11 @@ impl Writer {
         let feeds = Arc::clone(&self.feeds);
         let (tenant, content_type) = feeds.feed(feed);
         let (tenant_id, tenant_name) = (&*tenant.tenant_id, tenant.name.as_deref());
-        let source = Source { tenant_id, tenant_name, content_type, blob: self.batch.blobs.len() };
+        let content_id = &*pending.blob.content_id;
+        let source =
+            Source { tenant_id, tenant_name, content_type, content_id, blob: self.batch.blobs.len() };
+        let mut missing =
+            self.ledger.as_ref().and_then(|ledger| ledger.missing_records(feeds.key(feed, &pending.blob)));
         let content = ContentHour::new(tenant_id, content_type, pending.blob.created);
         let mut to = self.usable_outputs().without(pending.delivered_to);
         let (mut slice, mut new, mut rest) = (mem::take(&mut self.slice), 0, records.iter());
@@ -324,7 +329,7 @@ impl Writer {
                     has_more = false;
                     break;
                 };
-                let lacking = self.outputs_without(&record, to, feed, content)?;
+                let lacking = self.outputs_without(&record, to, feed, content, missing.as_mut())?;
                 new += u64::from(!lacking.all.is_empty());
                 slice.push(&record, lacking.to_write);
             }
@@ -397,20 +402,24 @@ impl Writer {
     }
 
     /// Returns those of the outputs `to` that do not have a record yet: neither from an earlier batch nor from this one.
-    /// Notes in the batch that they get it. A record without an Id is always delivered.
+    /// Notes in the batch that they get it. A record without an Id is always delivered. Outputs of which the missing records
+    /// of the blob are known get these and no others.
     fn outputs_without(
         &mut self,
         record: &ParsedRecord<'_>,
         to: OutputSet,
         feed: FeedIndex,
         content: ContentHour,
+        missing: Option<&mut MissingRecords>,
     ) -> Result<Lacking, StateError> {
         let Some(ledger) = &mut self.ledger else { return Ok(Lacking { all: to, to_write: to }) };
         let guid = record.id.and_then(|id| self.feeds.origin(feed).guid_of(id));
         let mut adopted = OutputSet::EMPTY;
-        if ledger.has_orphans() {
-            let mut line = String::new();
+        let mut line = String::new();
+        if ledger.has_orphans() || missing.is_some() {
             record.render(&mut line);
+        }
+        if ledger.has_orphans() {
             for output in self.outputs.iter().map(|slot| &slot.output).filter(|it| to.contains(it.name())) {
                 let Some(key) = output.key_in_files(line.trim_end_matches('\n')) else { continue };
                 // Orphans that an earlier version has found are known by their GUID alone.
@@ -429,6 +438,11 @@ impl Writer {
                 all = all.without(ledger.outputs_with(id.key(), guid)?);
             }
             *in_batch = in_batch.or(all);
+        }
+        if let Some(missing) = missing {
+            let repaired = to.and(missing.outputs());
+            let is_missing = missing.remove(csv::fingerprint_of(line.trim_end_matches('\n')).key);
+            all = if is_missing { all.or(repaired) } else { all.without(repaired) };
         }
         Ok(Lacking { all, to_write: all.without(adopted) })
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::json;
 
@@ -69,6 +69,9 @@ pub struct LineIdentity {
 }
 
 impl LineIdentity {
+    /// The names of the fields that the identity is computed from.
+    pub const FIELDS: [&str; 3] = ["Id", "OrganizationId", "TenantName"];
+
     /// Adds a field with its decoded text.
     pub fn add(&mut self, name: &str, text: &str) {
         match name {
@@ -79,10 +82,46 @@ impl LineIdentity {
         }
     }
 
+    /// Returns what the record is recognized by also if its tenant has got another name since; `None` for a record without an
+    /// `Id`.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        let id = self.id?;
+        let tenant_name = self.tenant_name.as_bytes();
+        let tenant_name = if tenant_name.is_empty() { 0 } else { xxh3_64(tenant_name) | 1 };
+        let key = xxh3_128(format!("{:032x}\n{}", id.key, self.organization).as_bytes());
+        Some(Fingerprint { key: key | Fingerprint::HAS_ID, tenant_name })
+    }
+
     /// Returns the identity; `None` for a record without an `Id`.
     pub fn key(&self) -> Option<u128> {
         let text = |id: RecordId| format!("{:032x}\n{}\n{}", id.key, self.organization, self.tenant_name);
         self.id.map(|id| xxh3_128(text(id).as_bytes()))
+    }
+}
+
+/// What a record in a file of an output is recognized by, whatever the order of its fields, and also if its tenant has got
+/// another name since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fingerprint {
+    /// A hash of its `Id` and its organization, or of all of its fields if it has no `Id`.
+    pub key: u128,
+    /// A hash of the name of its tenant; zero without a name. An event can have the same `Id` and the same organization in
+    /// two tenants.
+    pub tenant_name: u64,
+}
+
+impl Fingerprint {
+    /// The bit of a key that tells whether the record has an `Id`.
+    const HAS_ID: u128 = 1;
+
+    /// Returns the fingerprint of a record without an `Id`, from a hash of its fields.
+    pub fn of_fields(hash: u128) -> Self {
+        Self { key: hash & !Self::HAS_ID, tenant_name: 0 }
+    }
+
+    /// Returns whether a record has an `Id`, from the key of its fingerprint.
+    pub fn has_id(key: u128) -> bool {
+        key & Self::HAS_ID != 0
     }
 }
 

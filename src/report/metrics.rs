@@ -26,7 +26,8 @@ use crate::{
     state::Totals,
 };
 
-const PREFIX: &str = "office365_collector_";
+/// What the name of each metric begins with.
+pub const PREFIX: &str = "office365_collector_";
 const LAST_SUCCESS: &str = "last_success_timestamp_seconds";
 const FEED_LAG: &str = "feed_lag_seconds";
 const CREDENTIAL_EXPIRY: &str = "credential_expiry_timestamp_seconds";
@@ -219,7 +220,8 @@ impl Metrics<'_> {
     }
 }
 
-fn head(text: &mut String, name: &str, help: &str, kind: &str) {
+/// Appends the description of a metric: a `gauge` or a `counter`.
+pub fn head(text: &mut String, name: &str, help: &str, kind: &str) {
     let _ = writeln!(text, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
 }
 
@@ -228,7 +230,7 @@ fn sample(text: &mut String, series: &str, value: impl Display) {
 }
 
 /// Returns the name and the labels of a feed's series.
-fn series(name: &str, tenant: &str, content_type: ContentType) -> String {
+pub fn series(name: &str, tenant: &str, content_type: ContentType) -> String {
     format!("{PREFIX}{name}{{tenant=\"{}\",content_type=\"{content_type}\"}}", escaped(tenant))
 }
 

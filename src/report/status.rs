@@ -228,8 +228,8 @@ fn quarantine_table(feeds: &[FeedStatus]) -> String {
     table
 }
 
-/// The rows, each column as wide as its widest cell.
-fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+/// Returns the rows as text, with each column as wide as its widest cell.
+pub fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: Vec<_> = (0..COLUMNS).map(width).collect();
     let mut table = String::new();

@@ -261,27 +261,36 @@ fn text_of(line: &JournalLine) -> String {
     serde_json::to_string(line).expect("what is written is text, numbers and paths of text") + "\n"
 }
 
-/// Reads up to the first line that is not whole.
+/// Reads the journal of a pass that may be running, without changing anything.
+pub(super) fn peek(working_dir: &Path) -> Result<RecoveredJournal, StateError> {
+    let path = working_dir.join(FILE_NAME);
+    let bytes = disk::none_if_missing(fs::read(&path)).context("read", &path)?;
+    Ok(parse(&path, &bytes.unwrap_or_default()).unwrap_or_default())
+}
+
+/// Parses the journal. One that is damaged, or of a later version, is copied to `journal.unreadable` and ignored.
 fn read(path: &Path, bytes: &[u8]) -> RecoveredJournal {
+    parse(path, bytes).unwrap_or_else(|| {
+        let copy = path.with_extension(UNREADABLE);
+        log::warn!(
+            "{} is damaged or of a later version; it is copied to {}, and records of an interrupted pass may be \
+             delivered twice",
+            path.display(),
+            copy.display()
+        );
+        // If there is no room for the copy, the pass goes on without it.
+        let _ = disk::replace_with(&copy, 0o600, bytes);
+        RecoveredJournal::default()
+    })
+}
+
+/// Parses up to the first line that is not whole. `None` if the first line is not the version.
+fn parse(path: &Path, bytes: &[u8]) -> Option<RecoveredJournal> {
     let mut recovered = RecoveredJournal::default();
     let mut lines = bytes.split_inclusive(|&byte| byte == b'\n').map(|line| {
         line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<JournalLine>(line).ok())
     });
-    match lines.next() {
-        None | Some(Some(JournalLine::Version(VERSION))) => {}
-        Some(_) => {
-            let copy = path.with_extension(UNREADABLE);
-            log::warn!(
-                "{} is damaged or of a later version; it is copied to {}, and records of an interrupted pass may be \
-                 delivered twice",
-                path.display(),
-                copy.display()
-            );
-            // If there is no room for the copy, the pass goes on without it.
-            let _ = disk::replace_with(&copy, 0o600, bytes);
-            return recovered;
-        }
-    }
+    let (None | Some(Some(JournalLine::Version(VERSION)))) = lines.next() else { return None };
     while let Some(line) = lines.next() {
         let Some(line) = line else {
             // A crash tears only the last line. Before it, the file is damaged.
@@ -318,7 +327,7 @@ fn read(path: &Path, bytes: &[u8]) -> RecoveredJournal {
             }
         }
     }
-    recovered
+    Some(recovered)
 }
 
 impl RecoveredJournal {

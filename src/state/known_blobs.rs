@@ -15,7 +15,7 @@
 //! known.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -196,6 +196,13 @@ impl KnownBlobsFile {
         })
     }
 
+    /// Drops the lines of these blobs.
+    pub(super) fn forget(&mut self, blobs: &HashSet<BlobKey>) -> Result<(), StateError> {
+        let is_forgotten =
+            |raw: &RawLine<'_>| Line::parse(raw.text).is_some_and(|line| blobs.contains(&line.key()));
+        self.replace(|raw, to| if is_forgotten(&raw) { Ok(()) } else { raw.write_to(to) })
+    }
+
     fn repair(&mut self, contents: &Contents) -> Result<(), StateError> {
         for number in contents.unreadable.iter().take(LOGGED_LINES_MAX) {
             log::warn!(
@@ -300,6 +307,11 @@ fn known_until(blob: &ListedBlob) -> String {
         return blob.expiration.replace(',', "."); // ISO 8601 allows both before a fraction
     }
     time::expiration(&blob.expiration).unwrap_or(earliest).clamp(earliest, latest).to_string()
+}
+
+/// Returns the keys under which a blob can be known: that of its feed, and that of older tools' lines.
+pub(super) fn keys_of(tenant_id: &str, content_type: ContentType, content_id: &str) -> [BlobKey; 2] {
+    [BlobKey::new(tenant_id, content_type, content_id), BlobKey::of_any_feed(content_id.as_bytes())]
 }
 
 /// Returns the key of the blob in a line.

@@ -11,6 +11,7 @@
 //! | [`dead_letters`] | records that a receiver rejects | appended before the commit of their blobs |
 //! | [`quarantine`] | bodies of blobs that could not be read as a whole | two new files for each such blob |
 //! | [`history`] | what each pass did, for `status` | appended after a pass |
+//! | [`repairs`] | records that `verify --repair` found missing in files | replaced by `verify --repair` and when done |
 //! | [`journal`] | the commits of this pass | appended at each commit, emptied at the end of a pass |
 //!
 //! Unreadable parts of a file are moved to `NAME.unreadable`. `NAME.new` and `NAME.rewrite` exist while a file is replaced
@@ -25,9 +26,10 @@ mod lock;
 pub mod progress;
 pub mod quarantine;
 pub mod record_ids;
+pub mod repairs;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -38,8 +40,9 @@ use jiff::Timestamp;
 pub use dead_letters::{DeadLetter, DeadLetters};
 pub use journal::BatchCommit;
 pub use known_blobs::{BlobKey, KnownBlobs};
-pub use progress::{FeedId, FeedProgress, Progress, TenantProgress, Totals};
+pub use progress::{FeedId, FeedProgress, GONE_MAX, GoneBlob, Progress, TenantProgress, Totals};
 pub use record_ids::ContentHour;
+pub use repairs::{MissingRecords, Repair};
 
 use crate::{
     clock::Clock,
@@ -51,9 +54,11 @@ use crate::{
 use journal::{Journal, Orphans, RecoveredJournal};
 use known_blobs::KnownBlobsFile;
 use record_ids::RecordIds;
+use repairs::Repairs;
 
 /// The files in `workingDir`, without its folders.
-pub const FILE_NAMES: [&str; 3] = [known_blobs::FILE_NAME, progress::FILE_NAME, journal::FILE_NAME];
+pub const FILE_NAMES: [&str; 4] =
+    [known_blobs::FILE_NAME, progress::FILE_NAME, journal::FILE_NAME, repairs::FILE_NAME];
 
 /// The extension of the file that gets the unreadable parts of a file.
 const UNREADABLE: &str = "unreadable";
@@ -112,10 +117,28 @@ pub fn open(
         feed.subscription_started = feed.subscription_started.max(Some(at));
     }
     progress.pending = merged(progress.pending, pending, &known);
+    let repairs = open_repairs(working_dir, &progress)?;
     let record_ids = (!dedup.is_zero()).then(|| RecordIds::new(working_dir, dedup, &progress, clock));
     let (working_dir, clock) = (working_dir.to_owned(), clock.clone());
-    let ledger = Ledger { working_dir, known_blobs, journal, record_ids, orphans, clock };
+    let ledger = Ledger { working_dir, known_blobs, journal, record_ids, orphans, repairs, clock };
     Ok((ledger, known, progress))
+}
+
+/// Reads the records that are missing in the files, and drops those of blobs that are no longer pending.
+fn open_repairs(
+    working_dir: &Path,
+    progress: &Progress,
+) -> Result<HashMap<BlobKey, MissingRecords>, StateError> {
+    let path = working_dir.join(repairs::FILE_NAME);
+    disk::recover(&path).context("recover", &path)?;
+    let mut repairs = Repairs::read(working_dir)?;
+    let key =
+        |(feed, pending): &(FeedId, PendingBlob)| BlobKey::new(&feed.0, feed.1, &pending.blob.content_id);
+    let pending: HashSet<_> = progress.pending.iter().map(key).collect();
+    if repairs.retain(|blob| pending.contains(&blob)) {
+        repairs.write(working_dir)?;
+    }
+    Ok(repairs.by_blob())
 }
 
 /// Returns an error if a pass could not use this state. Changes nothing; an existing state is locked for a moment.
@@ -155,6 +178,33 @@ pub fn peek(working_dir: &Path) -> Result<(KnownBlobs, Progress), StateError> {
     Ok((KnownBlobs::read(working_dir)?, Progress::read(working_dir)?))
 }
 
+/// What the state knows at one moment, also while a pass runs.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The known blobs.
+    pub known: KnownBlobs,
+    /// The progress of feeds, and the pending blobs.
+    pub progress: Progress,
+}
+
+impl Snapshot {
+    /// Reads the state without a lock and without changing anything.
+    ///
+    /// The order makes it consistent: a blob that is listed, according to `progress`, is pending in `progress` or in the
+    /// journal, or it is known; a pass only makes pending blobs known. So what is known is read last.
+    pub fn read(working_dir: &Path) -> Result<Self, StateError> {
+        inspect(working_dir)?;
+        let mut progress = Progress::read(working_dir)?;
+        let journal = journal::peek(working_dir)?;
+        let mut known = KnownBlobs::read(working_dir)?;
+        for key in journal.known.iter().filter_map(|line| known_blobs::key_of(line)) {
+            known.insert(key);
+        }
+        progress.pending = merged(progress.pending, journal.pending, &known);
+        Ok(Self { known, progress })
+    }
+}
+
 /// Returns each pending blob that is not known once, with all outputs that have it.
 fn merged(
     first: Vec<(FeedId, PendingBlob)>,
@@ -190,6 +240,8 @@ pub struct Ledger {
     /// `None` without `dedupHours`.
     record_ids: Option<RecordIds>,
     orphans: Orphans,
+    /// The records to which a pass restricts what it writes of a blob to files.
+    repairs: HashMap<BlobKey, MissingRecords>,
     clock: Clock,
 }
 
@@ -261,6 +313,27 @@ impl Ledger {
         encoded: Option<&[u8]>,
     ) -> Result<PathBuf, StateError> {
         quarantine::add(&self.working_dir, key, entry, body, encoded)
+    }
+
+    /// Returns the records of this blob that are missing in the files of `output.file`, if `verify --repair` has found any.
+    pub fn missing_records(&self, blob: BlobKey) -> Option<MissingRecords> {
+        self.repairs.get(&blob).cloned()
+    }
+
+    /// Makes blobs pending again that are known or were never listed, and records which of their records are missing.
+    /// `progress` contains them already. Nothing else may use the ledger afterwards.
+    ///
+    /// A crash in the middle leaves blobs known; `verify` finds them again.
+    pub fn repair(mut self, progress: &Progress, added: Vec<Repair>) -> Result<(), StateError> {
+        let known: HashSet<_> = added
+            .iter()
+            .flat_map(|repair| known_blobs::keys_of(&repair.feed.0, repair.feed.1, &repair.content_id))
+            .collect();
+        let mut repairs = Repairs::read(&self.working_dir)?;
+        repairs.extend(added);
+        repairs.write(&self.working_dir)?;
+        progress.write(&self.working_dir)?;
+        self.known_blobs.forget(&known)
     }
 
     /// Commits a batch that is durable in the outputs, in three steps:

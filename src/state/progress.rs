@@ -65,6 +65,18 @@ pub struct FeedProgress {
     /// When the newest listed blob became available.
     #[serde(default)]
     pub last_blob: Option<Timestamp>,
+    /// The earliest time of content that a pass was to list. `None` if earlier versions began to collect the feed.
+    #[serde(default)]
+    pub collected_from: Option<Timestamp>,
+    /// A hash of the filter of the last pass.
+    #[serde(default)]
+    pub filter: Option<u64>,
+    /// When a pass last had another filter than the one before.
+    #[serde(default)]
+    pub filter_changed: Option<Timestamp>,
+    /// The blobs of the last days that could not be fetched any more, the oldest first; no more than [`GONE_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<GoneBlob>,
     /// What all passes have counted.
     #[serde(default)]
     pub totals: Totals,
@@ -139,6 +151,19 @@ impl Totals {
     }
 }
 
+/// A blob that could not be fetched any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GoneBlob {
+    /// The id of the blob.
+    pub content_id: String,
+    /// When a pass found that out.
+    pub at: Timestamp,
+}
+
+/// The maximum number of blobs of a feed that are remembered as gone.
+pub const GONE_MAX: usize = 200;
+
 /// The progress of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -159,7 +184,7 @@ enum ProgressLine {
         tenant_id: String,
         content_type: String,
         #[serde(flatten)]
-        progress: FeedProgress,
+        progress: Box<FeedProgress>,
     },
     Tenant {
         tenant_id: String,
@@ -278,7 +303,7 @@ impl Progress {
             ProgressLine::Version(_) => return Err("damaged"),
             ProgressLine::Feed { tenant_id, content_type, progress } => {
                 let content_type = ContentType::from_name(&content_type).ok_or("damaged")?;
-                self.feeds.insert((tenant_id, content_type), progress);
+                self.feeds.insert((tenant_id, content_type), *progress);
             }
             ProgressLine::Tenant { tenant_id, progress } => {
                 self.tenants.insert(tenant_id, progress);
@@ -302,7 +327,7 @@ impl Progress {
         let feeds = self.feeds.iter().map(|((tenant_id, content_type), feed)| ProgressLine::Feed {
             tenant_id: tenant_id.clone(),
             content_type: content_type.name().to_owned(),
-            progress: feed.clone(),
+            progress: Box::new(feed.clone()),
         });
         let tenants = self.tenants.iter().map(|(tenant_id, tenant)| ProgressLine::Tenant {
             tenant_id: tenant_id.clone(),

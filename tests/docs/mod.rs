@@ -194,9 +194,11 @@ fn help_of(command: &[&str]) -> String {
 
 #[test]
 fn every_option_key_unit_and_metric_exists() {
-    let help = help_of(&[]) + &help_of(&["check"]) + &help_of(&["status"]);
+    let help = help_of(&[]) + &help_of(&["check"]) + &help_of(&["status"]) + &help_of(&["verify"]);
     let template = Page::read("config/config.production.template.yaml").text;
-    let metrics = fs::read_to_string(repository("src/report/metrics.rs")).expect("a file");
+    let metrics = ["src/report/metrics.rs", "src/verify/report.rs"]
+        .map(|file| fs::read_to_string(repository(file)).expect("a file"))
+        .concat();
     for page in Page::all().into_iter().chain([Page::read("README.md")]) {
         for quoted in page.quoted() {
             let word = quoted.split_whitespace().next().unwrap_or_default();

@@ -5,14 +5,20 @@ use std::collections::BTreeSet;
 use super::{path_text, text, tool};
 use crate::support::Installation;
 
-const COMMANDS: [&str; 3] = ["check", "status", "schedule"];
+const COMMANDS: [&str; 4] = ["check", "status", "verify", "schedule"];
 const SCHEDULERS: [&str; 2] = ["systemd", "cron"];
 
 /// Returns every option in the help of the program and its commands, long and short.
 fn options() -> BTreeSet<String> {
     let installation = Installation::new();
     let mut options = BTreeSet::from(["-h".to_owned()]);
-    for arguments in [&["--help"][..], &["check", "--help"], &["status", "--help"], &["schedule", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["check", "--help"],
+        &["status", "--help"],
+        &["verify", "--help"],
+        &["schedule", "--help"],
+    ] {
         let help = installation.run_bare(arguments).stdout;
         options.extend(options_in(help.split("Options:").nth(1).expect("options")));
     }
@@ -62,8 +68,9 @@ fn bash_completes_options_commands_and_files() {
     };
     let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<BTreeSet<_>>();
     let mut all = options();
-    let own = ["--json", "--html", "--offline"];
-    for (command, of_command) in [("status", &own[..2]), ("check", &own[2..])] {
+    let own = ["--json", "--html", "--offline", "--content", "--files", "--repair"];
+    let of_verify = ["--json", "--content", "--files", "--repair"];
+    for (command, of_command) in [("status", &own[..2]), ("check", &own[2..3]), ("verify", &of_verify[..])] {
         let mut expected = all.clone();
         expected.retain(|option| !own.contains(&option.as_str()) || of_command.contains(&option.as_str()));
         assert_eq!(completed(&[command, "-"]), expected, "{command}");

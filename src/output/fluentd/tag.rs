@@ -95,6 +95,7 @@ mod tests {
             tenant_id: "11111111-1111-4111-8111-111111111111",
             tenant_name: names[0],
             content_type: content_type.expect("a content type"),
+            content_id: "",
             blob: 0,
         };
         let mut tag = "left over".to_owned();

@@ -397,7 +397,7 @@ mod tests {
         let batch = RecordBatch::for_test(&[r#"{"Id":"a","x":"\u0041\"","OriginFeed":"DLP.All"}"#]);
         let record = batch.iter().next().expect("a record");
         let content_type = crate::feed::ContentType::DlpAll;
-        let source = Source { tenant_id: "t", tenant_name: None, content_type, blob: 0 };
+        let source = Source { tenant_id: "t", tenant_name: None, content_type, content_id: "", blob: 0 };
         let mut action = String::new();
         elastic.append(&source, record, &mut action);
         let text = text_of(&action, &error("t", "r")).expect("a document");

@@ -299,6 +299,12 @@ impl Scheduler<'_> {
         let key = Subject::Feed(feed).key(self.feeds, Level::Error, "Blob gone", error.kind());
         self.line_limit
             .write(key, Some(id), |what| format!("{what} blob {id}: {advice}; its records are lost"));
+        self.remember_gone(feed, pending);
+    }
+
+    /// Has a blob remembered that cannot be fetched any more.
+    pub(super) fn remember_gone(&mut self, feed: FeedIndex, pending: PendingBlob) {
+        self.feed_states[feed.place()].gone.push(pending.blob.content_id.clone());
         self.effects.push(Effect::RememberGone(feed, pending));
     }
 

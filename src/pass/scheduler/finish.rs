@@ -6,9 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Mode, Scheduler, Subject, failures::Cause};
 use crate::{
     delivery::PendingBlob,
+    limits::RETENTION,
     pass::feeds::FeedIndex,
     report::{FeedReport, Stop, Summary},
-    state::{FeedProgress, Progress},
+    state::{FeedProgress, GONE_MAX, GoneBlob, Progress},
 };
 
 /// A feed that had content before and has had none for this duration is reported, once in each such duration.
@@ -130,6 +131,14 @@ impl Scheduler<'_> {
             progress.last_success = Some(now);
         }
         progress.last_error.clone_from(&state.last_error);
+        if progress.filter.is_some_and(|before| before != state.filter) {
+            progress.filter_changed = Some(now);
+        }
+        progress.filter = Some(state.filter);
+        let gone = state.gone.iter().map(|id| GoneBlob { content_id: id.clone(), at: now });
+        progress.gone.extend(gone);
+        progress.gone.retain(|gone| gone.at + RETENTION > now);
+        progress.gone.drain(..progress.gone.len().saturating_sub(GONE_MAX));
         progress.subscription_started = state.subscription.at();
         progress.totals = progress.totals.plus(counts.totals());
         let report = FeedReport {

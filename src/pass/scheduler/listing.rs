@@ -318,6 +318,21 @@ impl Listing {
         self.last_blob
     }
 
+    /// Returns the earliest time of content that a pass was to list.
+    fn collected_from(
+        &self,
+        plan: &FeedPlan,
+        before: &FeedProgress,
+        is_first_listed: bool,
+    ) -> Option<Timestamp> {
+        let start = plan.windows.first().map(|window| window.start).or(plan.wanted_from);
+        match (before.collected_from, start) {
+            (Some(from), Some(start)) if is_first_listed => Some(from.min(start)),
+            (None, start) if self.before.is_none() => start,
+            (from, _) => from,
+        }
+    }
+
     /// Returns what the state remembers of the listing at Microsoft's time `now`: `listed_until`, `listed_from`,
     /// `wanted_from` and `last_blob`, and the rest as before.
     pub(super) fn progress(&self, now: Timestamp) -> FeedProgress {
@@ -332,6 +347,7 @@ impl Listing {
             listed_from: plan.listed_from(&before, listed_until, is_listed),
             wanted_from: plan.wanted_from,
             last_blob: self.last_blob,
+            collected_from: self.collected_from(plan, &before, is_listed(0)),
             ..before
         }
     }

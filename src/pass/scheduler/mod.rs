@@ -118,6 +118,10 @@ struct FeedState {
     rejected_requests: u32,
     /// Why something of the feed was left undone.
     last_error: Option<String>,
+    /// A hash of its filter.
+    filter: u64,
+    /// The ids of blobs that cannot be fetched any more.
+    gone: Vec<String>,
 }
 
 /// Something that the main thread has to do for the scheduler.
@@ -215,6 +219,8 @@ impl<'a> Scheduler<'a> {
                 is_stopped: false,
                 rejected_requests: 0,
                 last_error: None,
+                filter: collect.filter_hash(content_type),
+                gone: Vec::new(),
             }
         };
         let mut queue = Queue::new(feeds, collect.max_threads);

@@ -143,7 +143,7 @@ impl Scheduler<'_> {
                     self.feeds.label(feed),
                     pending.blob.expiration
                 );
-                self.effects.push(Effect::RememberGone(feed, pending));
+                self.remember_gone(feed, pending);
             }
         }
         let listing = &mut self.feed_states[feed.place()].listing;
