@@ -169,7 +169,9 @@ fn writes_no_secret_that_a_server_repeats() {
         assert!(run.stderr.contains("[ERROR]"), "{names:?}: {run}");
         let table = installation.run_bare(&["-c", "secret.yaml", "status"]);
         let json = installation.run_bare(&["-c", "secret.yaml", "status", "--json"]);
-        let printed = [run.stderr.as_str(), &run.stdout, &table.stdout, &table.stderr, &json.stdout];
+        installation.run_bare(&["-c", "secret.yaml", "status", "--html", "page.html"]);
+        let page = fs::read_to_string(installation.path("page.html")).expect("a page");
+        let printed = [run.stderr.as_str(), &run.stdout, &table.stdout, &table.stderr, &json.stdout, &page];
         assert_no_secret(&installation, &printed, &secrets_seen(&installation));
     }
 }

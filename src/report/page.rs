@@ -325,7 +325,7 @@ impl Page<'_> {
                 dl.facts {
                     div {
                         dt { "Lag" }
-                        dd { (lag(feed.lag_seconds)) small { "usually " (lag(feed.usual_lag_seconds)) } }
+                        dd.alarm[self.is_lag_unusual(feed)] { (lag(feed.lag_seconds)) small { "usually " (lag(feed.usual_lag_seconds)) } }
                     }
                     div { dt { "Last success" } dd { (self.when(feed.last_success)) } }
                     (count("Failures, 24 h", feed.failures(), true))
@@ -336,6 +336,13 @@ impl Page<'_> {
                 @if let Some(error) = &feed.last_error { p.error { (error) } }
             }
         }
+    }
+
+    /// Returns whether the lag exceeds the usual one by more than a lag that makes a feed late.
+    fn is_lag_unusual(self, feed: &FeedStatus) -> bool {
+        let excess = |(lag, usual): (i64, i64)| lag - usual;
+        let lags = feed.lag_seconds.zip(feed.usual_lag_seconds);
+        lags.map(excess).is_some_and(|excess| excess > self.now.duration_since(self.late).as_secs())
     }
 
     fn when(self, at: Option<Timestamp>) -> String {
@@ -450,4 +457,92 @@ fn grouped(number: u64) -> String {
         grouped.push(digit);
     }
     grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time of the test")
+    }
+
+    fn feed(last_success: &str) -> FeedStatus {
+        FeedStatus {
+            tenant: "contoso".to_owned(),
+            tenant_id: "11111111-1111-4111-8111-111111111111".to_owned(),
+            content_type: "Audit.Exchange",
+            last_success: Some(at(last_success)),
+            listed_until: Some(at("2026-11-22T10:14:55Z")),
+            lag_seconds: Some(65),
+            usual_lag_seconds: Some(7),
+            hours_from: at("2026-11-21T11:00:00Z"),
+            records_by_hour: [Some(1_000); HOURS],
+            failures_by_hour: [0; HOURS],
+            blobs_waiting: 0,
+            blobs_failed: 0,
+            dead_letters: 0,
+            last_error: None,
+            quarantined: Vec::new(),
+        }
+    }
+
+    fn html(feeds: &[FeedStatus], expiry: Option<Timestamp>) -> String {
+        let credential = CredentialStatus {
+            tenant_id: feeds.first().map(|feed| feed.tenant_id.clone()).unwrap_or_default(),
+            tenant: "contoso".to_owned(),
+            expiry,
+            kind: "certificate",
+        };
+        let (now, late) = (at("2026-11-22T10:16:00Z"), at("2026-11-22T10:01:00Z"));
+        Page { now, late, feeds, last: None, credentials: &[credential] }.to_html()
+    }
+
+    #[test]
+    fn the_headline_counts_the_feeds_by_their_health() {
+        let fine = feed("2026-11-22T10:15:00Z");
+        let late = feed("2026-11-22T09:15:00Z");
+        let troubled = FeedStatus { last_error: Some("HTTP 503".to_owned()), ..fine.clone() };
+        for (feeds, headline) in [
+            (vec![fine.clone()], "1 feed of 1 tenant: collected up to 10:14"),
+            (vec![fine.clone(), fine.clone()], "2 feeds of 1 tenant: all collected up to 10:14"),
+            (vec![late.clone(), late.clone()], "2 feeds of 1 tenant: all late"),
+            (
+                vec![late, fine, troubled],
+                "3 feeds of 1 tenant: 1 collected up to 10:14, 1 needs attention, 1 late",
+            ),
+            (Vec::new(), "No feeds"),
+        ] {
+            let page = html(&feeds, None);
+            assert!(page.contains(&format!("<h1>{headline}</h1>")), "no {headline} in {page}");
+        }
+    }
+
+    #[test]
+    fn a_lag_far_above_the_usual_one_is_marked() {
+        let usual = FeedStatus { lag_seconds: Some(7 + 15 * 60), ..feed("2026-11-22T10:15:00Z") };
+        let unusual = FeedStatus { lag_seconds: Some(8 + 15 * 60), ..usual.clone() };
+        assert!(!html(&[usual], None).contains("alarm\">15m"));
+        assert!(html(&[unusual], None).contains("alarm\">15m"));
+    }
+
+    #[test]
+    fn a_certificate_that_expires_soon_is_a_problem() {
+        let feeds = [feed("2026-11-22T10:15:00Z")];
+        for (expiry, text, is_problem) in [
+            ("2026-12-06T10:16:00Z", "certificate valid until 6 Dec 2026, 14 days left", false),
+            ("2026-12-06T10:15:59Z", "certificate valid until 6 Dec 2026, 13 days left", true),
+            ("2026-11-22T10:16:00Z", "certificate expired on 22 Nov 2026", true),
+        ] {
+            let page = html(&feeds, Some(at(expiry)));
+            assert!(page.contains(text), "no {text} in {page}");
+            assert_eq!(page.contains("<ul class=\"problems\">"), is_problem, "{expiry}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_a_comma_before_each_group_of_three_digits() {
+        let numbers = [0, 999, 1_000, 25_000, 1_234_567].map(grouped);
+        assert_eq!(numbers, ["0", "999", "1,000", "25,000", "1,234,567"]);
+    }
 }

@@ -16,7 +16,7 @@
 //! | `quiet` | the number of all other feeds: nothing new, no failure, and a lag close to the `lag` of the line |
 //! | `omitted` | the number of feeds with something to tell that are not described because there are too many |
 //!
-//! A line is durable when the pass ends. Each line has its own version; lines that cannot be read are skipped. The file has at
+//! A line is durable when the pass ends. A pass that is killed has none. Each line has its own version; lines that cannot be read are skipped. The file has at
 //! most [`LINES_MAX`] lines of the last 30 days, and 64 MiB. When it exceeds one of
 //! these, the oldest tenth is removed as well, so that the file is not rewritten by each pass. A lock on the file keeps
 //! two passes that end at the same time apart.
