@@ -156,6 +156,9 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
         );
     }
     // The pass that holds the lock writes its own metrics and its own line of the history.
+    if exit == Exit::Locked && arguments.skip_if_locked {
+        return Exit::Complete;
+    }
     if mode != Mode::Collect || exit == Exit::Locked {
         return exit;
     }
@@ -166,7 +169,7 @@ pub fn pass(setup: Setup, arguments: &Arguments) -> Exit {
     if let Err(error) = state::history::append(&config.collect.working_dir, &line) {
         ::log::warn!("The history lacks this pass, which is otherwise not affected: {}", error.explain());
     }
-    if exit == Exit::Locked && arguments.skip_if_locked { Exit::Complete } else { exit }
+    exit
 }
 
 /// Writes the metrics of a pass, if they are configured. Returns the exit code of the pass.
