@@ -2,7 +2,7 @@
 //! images of the same names that are made of Debian's packages, and with the release that it has compiled.
 //!
 //! podman 4.3 is not Kubernetes: it runs a pod with its `ConfigMap`, Secret and volume, but ignores `subPathExpr`, `fsGroup`
-//! and the mode of a Secret. A named volume gets its owner from the image instead.
+//! and the mode of a Secret, and expands no variable in arguments. A named volume gets its owner from the image instead.
 
 use std::{
     env, fs,
@@ -345,7 +345,7 @@ impl Pod {
 
         let documents = [config_map, of_kind(&documents, "PersistentVolumeClaim").clone(), pod];
         let documents = documents.map(|document| serde_yaml::to_string(&document).expect("YAML"));
-        let mut text = documents.join("---\n");
+        let mut text = documents.join("---\n").replace("$(SHARD)", &index.to_string());
         for key in ["name", "claimName", "secretName"] {
             text = text.replace(&format!("{key}: {own_name}\n"), &format!("{key}: {objects}\n"));
         }
