@@ -11,7 +11,7 @@ use crate::{suggest, units::Scheduler};
 /// makes one collection pass and exits; a systemd timer or cron starts the next one.
 #[derive(FromArgs, Debug, PartialEq, Eq)]
 #[argh(
-    note = "Without --config: config/config.yaml, then /etc/office365-collector/config.yaml.",
+    note = "Without --config: config/config.yaml, then /etc/office365-collector/config.yaml, then /app/config.yaml.",
     note = "Records, lists and reports go to standard output; everything else goes to the log.",
     example = "{command_name} --config config/config.yaml check",
     example = "{command_name} --tenant contoso --hours 6 --dry-run",
@@ -199,12 +199,74 @@ const COMMANDS: [&str; 4] = ["check", "status", "verify", "schedule"];
 const SWITCHES: [&str; 7] =
     ["--dry-run", "--stdout", "--skip-if-locked", "--verbose", "--quiet", "--version", "--help"];
 
+/// The options of the older tools, and what replaces each.
+///
+/// Sources: `src/data_structures.rs` of ddbnl/office365-audit-log-collector and of Infopercept/office365-log-collector, and
+/// `Source/AuditLogCollector.py` of the former's older releases.
+const OLDER_OPTIONS: [(&str, &str); 13] = [
+    ("--tenant-id", "write tenant_id into the configuration, or set TENANT_ID in the environment"),
+    ("--client-id", "write client_id into the configuration, or set CLIENT_ID in the environment"),
+    (
+        "--secret-key",
+        "write client_secret or client_secret_file into the configuration, or set CLIENT_SECRET",
+    ),
+    ("--publisher-id", OLDER_PUBLISHER_ID),
+    ("-p", OLDER_PUBLISHER_ID),
+    ("--oms-key", OLDER_OMS_KEY),
+    ("-o", OLDER_OMS_KEY),
+    ("--interactive", OLDER_INTERACTIVE),
+    ("-i", OLDER_INTERACTIVE),
+    ("--interactive-subscriber", "remove it: each pass starts the subscriptions that are missing"),
+    (
+        "--table-string",
+        "remove it: write with output.file, or with output.http to a receiver that fills the table",
+    ),
+    ("--blob-string", "remove it: write with output.file, and upload the rotated files"),
+    (
+        "--sql-string",
+        "remove it: write with output.fluentd or output.http to a receiver that fills the database",
+    ),
+];
+const OLDER_PUBLISHER_ID: &str =
+    "write publisher_id into the tenant of the configuration, or leave it out for the tenant's own id";
+const OLDER_OMS_KEY: &str = "configure output.http with format: azure-logs-ingestion";
+const OLDER_INTERACTIVE: &str =
+    "remove it: check shows what a pass needs, --dry-run lists blobs, --stdout prints records";
+
+/// Returns what to write instead of the arguments of an older tool. `None`: there are none. No value is repeated, because
+/// one of them is the secret.
+fn instead_of_older(typed: &[String]) -> Option<String> {
+    let option = |word: &String| word.split('=').next().unwrap_or_default().to_owned();
+    let mut lines: Vec<_> = OLDER_OPTIONS
+        .iter()
+        .filter(|(older, _)| typed.iter().any(|word| option(word) == *older))
+        .map(|(older, instead)| format!("{older} is an option of an older tool; {instead}"))
+        .collect();
+    let is_id = |word: &str| word.len() == GUID_CHARACTERS && word.split('-').count() == GUID_PARTS;
+    let before = [""].into_iter().chain(typed.iter().map(String::as_str));
+    let mut words = typed.iter().zip(before).filter(|(_, before)| !WITH_VALUE.contains(before));
+    if lines.is_empty() && words.any(|(word, _)| is_id(word)) {
+        let instead = "write tenant_id, client_id and client_secret into the configuration, or set TENANT_ID, CLIENT_ID and \
+                       CLIENT_SECRET in the environment";
+        lines.push(format!("an older tool had the ids and the secret as its first arguments; {instead}"));
+    }
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// The length of a GUID, and the number of its parts between dashes.
+const GUID_CHARACTERS: usize = 36;
+const GUID_PARTS: usize = 5;
+
 /// Reads a command line: the program's name, then its arguments.
 pub fn parse(typed: impl IntoIterator<Item = String>) -> Parsed {
     let mut typed = typed.into_iter();
     let name = typed.next().unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned());
     let name = name.rsplit('/').next().unwrap_or(&name).to_owned();
-    let arguments = match options_first(typed) {
+    let typed: Vec<_> = typed.collect();
+    if let Some(instead) = instead_of_older(&typed) {
+        return Parsed::Wrong(format!("{instead}\nSee {name} --help, and docs/MIGRATION.md"));
+    }
+    let arguments = match options_first(typed.into_iter()) {
         Ok(arguments) => arguments,
         Err(message) => return Parsed::Wrong(format!("{message}\nSee {name} --help")),
     };
@@ -345,6 +407,36 @@ mod tests {
         assert!(wrong("-v -q").contains("exclude each other"));
         assert!(wrong("--dry-run --stdout").contains("exclude each other"));
         assert!(wrong("check --dry-run").contains("options of a pass"));
+    }
+
+    #[test]
+    fn the_arguments_of_older_tools_are_answered_with_what_replaces_them_and_without_their_values() {
+        let older =
+            "--config a.yaml --tenant-id abc --client-id=def --secret-key hunter2 --publisher-id=x -i";
+        let message = wrong(older);
+        for part in [
+            "--tenant-id is an option of an older tool; write tenant_id into the configuration",
+            "set CLIENT_ID in the environment",
+            "client_secret_file",
+            "publisher_id",
+            "-i is an option",
+            "MIGRATION.md",
+        ] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(!message.contains("hunter2") && message.lines().count() == 6, "{message}");
+        for (option, instead) in OLDER_OPTIONS {
+            assert!(wrong(option).starts_with(&format!("{option} is an option of an older tool; {instead}")));
+        }
+        let id = "11111111-1111-4111-8111-111111111111";
+        for words in
+            [format!("{id} {id} hunter2~ --config a.yaml"), format!("--config a.yaml {id} {id} hunter2~")]
+        {
+            let message = wrong(&words);
+            assert!(message.contains("TENANT_ID, CLIENT_ID and CLIENT_SECRET"), "{message}");
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+        assert_eq!(arguments(&format!("--tenant {id}")).tenant, [id]);
     }
 
     #[test]

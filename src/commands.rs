@@ -67,6 +67,9 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
     let is_pass = arguments.command.is_none();
     let (file, Loaded { config, mut warnings }) = load(arguments).map_err(|error| {
         log::to_stderr(requested, error.log_format());
+        for warning in error.warnings() {
+            ::log::warn!("{warning}");
+        }
         for line in error.to_string().lines() {
             ::log::error!("{line}");
         }

@@ -30,6 +30,7 @@ mod interop_http;
 mod interop_rotation;
 mod log_lines;
 mod metrics;
+mod migration;
 mod network;
 mod packaging;
 mod pass;

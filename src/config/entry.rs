@@ -35,6 +35,7 @@ impl<'w, 'a> Entry<'w, 'a> {
             Kind::Secret => self.secret().map(Value::Secret),
             Kind::Proxy => self.proxy().map(Value::Secret),
             Kind::Path => self.path().map(Value::Path),
+            Kind::OptionalPath => self.optional_path().map(Value::Path),
             Kind::SecretFile => self.secret_file().map(Value::Secret),
             Kind::PemFile => self.pem_file().map(Value::Path),
             Kind::LoginPemFile => self.pem_path().map(Value::Path),
@@ -192,6 +193,11 @@ impl<'w, 'a> Entry<'w, 'a> {
         let text = self.text()?;
         self.refuse_shorthand()?;
         Some(PathBuf::from(text))
+    }
+
+    fn optional_path(&self) -> Option<PathBuf> {
+        let is_empty = self.text_if_valid().is_some_and(|text| text.trim().is_empty());
+        if is_empty { None } else { self.path() }
     }
 
     /// Refuses a path that only a shell understands, such as `~/audit.json`: it would be a file of that very name.

@@ -54,9 +54,10 @@ impl fmt::Display for Mistake {
 pub enum ConfigError {
     /// No file was named, and none of the default paths exists.
     #[error(
-        "no configuration: neither {} nor {} exists; create one of them or name a file with --config",
+        "no configuration: none of {}, {} and {} exists; create one of them or name a file with --config",
         DEFAULT_PATHS[0],
-        DEFAULT_PATHS[1]
+        DEFAULT_PATHS[1],
+        DEFAULT_PATHS[2]
     )]
     Missing,
     /// At least one mistake.
@@ -68,6 +69,8 @@ pub enum ConfigError {
         omitted: usize,
         /// `log.format`, as far as the files can be read.
         log_format: log::Format,
+        /// What is allowed but probably not intended, such as an output of an older tool. The message does not contain it.
+        warnings: Vec<String>,
     },
 }
 
@@ -77,6 +80,14 @@ impl ConfigError {
         match self {
             Self::Missing => log::Format::default(),
             Self::Mistakes { log_format, .. } => *log_format,
+        }
+    }
+
+    /// Returns what is allowed but probably not intended: whole messages for the log.
+    pub fn warnings(&self) -> &[String] {
+        match self {
+            Self::Missing => &[],
+            Self::Mistakes { warnings, .. } => warnings,
         }
     }
 }
@@ -197,11 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_configuration_names_both_paths_and_the_option() {
+    fn a_missing_configuration_names_all_paths_and_the_option() {
         assert_eq!(
             ConfigError::Missing.to_string(),
-            "no configuration: neither config/config.yaml nor /etc/office365-collector/config.yaml exists; \
-             create one of them or name a file with --config"
+            "no configuration: none of config/config.yaml, /etc/office365-collector/config.yaml and /app/config.yaml \
+             exists; create one of them or name a file with --config"
         );
     }
 }

@@ -48,7 +48,10 @@ pub use template::template;
 pub(crate) use url::{NOT_A_PROXY, is_loopback, is_proxy};
 
 /// The paths at which a configuration is looked for if none is named, in this order.
-pub const DEFAULT_PATHS: [&str; 2] = ["config/config.yaml", "/etc/office365-collector/config.yaml"];
+///
+/// The last one is where older tools' container images had it.
+pub const DEFAULT_PATHS: [&str; 3] =
+    ["config/config.yaml", "/etc/office365-collector/config.yaml", "/app/config.yaml"];
 
 /// Returns the first of [`DEFAULT_PATHS`] that exists, readable or not.
 pub fn find_default() -> Result<PathBuf, ConfigError> {

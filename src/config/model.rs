@@ -195,6 +195,8 @@ impl Credential {
             Self::Secret(app.get("client_secret"))
         } else if app.has("client_secret_file") {
             Self::Secret(app.get("client_secret_file"))
+        } else if app.has("client_secret_path") {
+            Self::Secret(app.get("client_secret_path"))
         } else if app.has("certificate") {
             let certificate = app.section("certificate");
             Self::Certificate { file: certificate.get("file"), key_file: certificate.get("key_file") }
@@ -280,6 +282,7 @@ impl Collect {
         Self {
             working_dir: collect
                 .get::<Option<_>>("workingDir")
+                .or_else(|| root.get("workingDir"))
                 .unwrap_or_else(|| state_directory(environment)),
             cache_size: collect.get("cacheSize"),
             max_memory: collect.get("maxMemory"),

@@ -93,19 +93,17 @@ impl Report {
     /// Returns `config` if there was no mistake, else all mistakes in the order of files and lines.
     pub(super) fn finish(self, config: Option<Config>) -> Result<Loaded, ConfigError> {
         let listed: BTreeSet<_> = self.mistakes.into_inner().into_iter().collect();
+        let mut warnings = self.warnings.into_inner();
+        let omitted = self.omitted_warnings.get();
+        if omitted > 0 {
+            warnings.push(format!("… and {omitted} more warnings about the configuration"));
+        }
         match config {
-            Some(config) if listed.is_empty() => {
-                let mut warnings = self.warnings.into_inner();
-                let omitted = self.omitted_warnings.get();
-                if omitted > 0 {
-                    warnings.push(format!("… and {omitted} more warnings about the configuration"));
-                }
-                Ok(Loaded { config, warnings })
-            }
+            Some(config) if listed.is_empty() => Ok(Loaded { config, warnings }),
             config => {
-                let omitted = self.omitted_mistakes.get();
+                let (listed, omitted) = (listed.into_iter().collect(), self.omitted_mistakes.get());
                 let log_format = config.map(|config| config.log.format).unwrap_or_default();
-                Err(ConfigError::Mistakes { listed: listed.into_iter().collect(), omitted, log_format })
+                Err(ConfigError::Mistakes { listed, omitted, log_format, warnings })
             }
         }
     }

@@ -8,7 +8,11 @@ use std::{
 };
 
 use super::{
-    Config, Secret, formats, model::AZURE_BODY_BYTES_MAX, report::Report, schema::CREDENTIALS, url::Url,
+    Config, Secret, formats,
+    model::AZURE_BODY_BYTES_MAX,
+    report::Report,
+    schema::{CREDENTIALS, Key},
+    url::Url,
     values::Section,
 };
 use crate::{csv, disk, feed::ContentType};
@@ -90,7 +94,9 @@ impl Rules<'_, '_> {
         let given: Vec<_> = CREDENTIALS.iter().filter_map(|key| app.given(key)).collect();
         match given.as_slice() {
             [] if must_be_complete => {
-                let text = format!("has no credential; add one of {}", CREDENTIALS.join(", "));
+                let is_credential = |key: &&Key| CREDENTIALS.contains(&key.name) && !key.is_older();
+                let names: Vec<_> = app.keys.iter().filter(is_credential).map(|key| key.name).collect();
+                let text = format!("has no credential; add one of {}", names.join(", "));
                 self.report.mistake(&app.place, text);
             }
             [first, .., last] => {
@@ -161,9 +167,16 @@ impl Rules<'_, '_> {
                 format!("{given} names a folder; add a file name, such as audit.json"),
             );
         }
+        let separator: String = file.get("separator");
         if file.has("separator") && !csv::is_csv(&path) {
             let text = "has no effect: records are written as JSON lines unless the path ends in .csv";
             self.report.warn(&file.place_of("separator"), text);
+        } else if formats::separator(&separator).is_none() {
+            let given = formats::quoted(&separator);
+            let text = format!(
+                "{given} is not one character other than a quote or a line end; write one, such as ;"
+            );
+            self.mistake(file, "separator", text);
         }
     }
 

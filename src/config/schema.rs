@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use Kind::{
     AutoOrInteger, Bool, ContentTypeSwitches, ContentTypes, Filter, Gone, Guid, HeaderFiles, Headers,
-    Integer, LoginPemFile, Path, PemFile, Proxy, Secret, SecretFile, Section, Sections, Separator, Size,
-    Text, TokenFile, Words,
+    Integer, LoginPemFile, OptionalPath, Path, PemFile, Proxy, Secret, SecretFile, Section, Sections,
+    Separator, Size, Text, TokenFile, Words,
 };
 
 use super::{RequestsPerMinute, formats, values::Value};
@@ -53,7 +53,7 @@ pub(super) enum Kind {
     Duration(RangeInclusive<u64>),
     /// One of these words, in any letter case.
     Words(&'static [&'static str]),
-    /// A character between the columns of a CSV file.
+    /// A character between the columns of a CSV file. Whether it is one matters only for such a file.
     Separator,
     /// A text that this function accepts. It returns the text to use, or what is wrong.
     Text(fn(&str) -> Result<String, String>),
@@ -63,6 +63,8 @@ pub(super) enum Kind {
     /// A URL that no message shows if it has a password.
     Proxy,
     Path,
+    /// A path. An empty text counts as absent.
+    OptionalPath,
     /// A file that has a secret, read with the configuration.
     SecretFile,
     /// A PEM file that must be readable now.
@@ -113,7 +115,7 @@ impl Kind {
                 let found = words.iter().find(|known| known.eq_ignore_ascii_case(word))?;
                 Some(Value::Text((*found).to_owned()))
             }
-            Self::Separator => formats::separator(text).map(Value::Character),
+            Self::Separator => Some(Value::Text(text.to_owned())),
             Self::Text(check) => check(text).ok().map(Value::Text),
             _ => None,
         }
@@ -130,7 +132,7 @@ impl Kind {
             Self::Size(_) => format!("a size from {}", self.range()),
             Self::Duration(_) => format!("a duration from {}", self.range()),
             Self::Words(words) => format!("one of {}", words.join(", ")),
-            _ => "one character other than a quote or a line end".to_owned(),
+            _ => "a text".to_owned(),
         }
     }
 
@@ -140,7 +142,6 @@ impl Kind {
             Self::Bool => "; write one of them without quotes",
             Self::Size(_) => "; write 512K, 10M, 1G or bytes",
             Self::Duration(_) => "; write 30s, 5m, 1h or 1d",
-            Self::Separator => "; write one, such as ;",
             _ => "",
         }
     }
@@ -262,6 +263,7 @@ ROOT {
     /// Default: none.
     "ca_file": PemFile, off("/etc/ssl/corp.pem");
     "filter": Filter, newer("collect.filter");
+    "workingDir": Path, newer("collect.workingDir");
 }
 
 TENANT {
@@ -274,6 +276,7 @@ TENANT {
     "client_secret": Secret, hint(CLIENT_SECRET_HINT), on("YOUR-CLIENT-SECRET");
     /// A file that has the secret. Each pass reads it; whitespace and line breaks around the secret are removed.
     "client_secret_file": SecretFile, off("/run/credentials/office365-collector.service/client_secret");
+    "client_secret_path": SecretFile, newer("client_secret_file");
     /// A certificate that is registered with the app, with an unencrypted RSA key of 2048 to 4096 bits. PEM; read at each
     /// login. Convert a PFX file with openssl pkcs12 -in app.pfx -out app.pem -nodes
     "certificate": Section(CERTIFICATE), off("");
@@ -363,6 +366,8 @@ OUTPUT {
     "stdout": Section(STDOUT);
     /// use output.http with `format: azure-logs-ingestion`
     "azureLogAnalytics": Gone;
+    /// use output.http with `format: azure-logs-ingestion`
+    "logAnalytics": Gone;
     /// use output.http with `format: azure-logs-ingestion`
     "oms": Gone;
     /// use output.file or output.http
@@ -527,9 +532,9 @@ STDOUT {
 }
 
 LOG {
-    /// A file. Errors go to standard error too. Default: everything goes to standard error, which is the journal under
-    /// systemd.
-    "path": Path, off("/var/log/office365-collector.log");
+    /// A file. Errors go to standard error too. Default, and with an empty text: everything goes to standard error, which is
+    /// the journal under systemd.
+    "path": OptionalPath, off("/var/log/office365-collector.log");
     /// true: log also what helps to find the cause of a problem.
     "debug": Bool, default("false");
     /// text, or json: each line is an object with time, level, message and, where they apply, tenant, feed and blob.
@@ -543,8 +548,8 @@ METRICS {
 }
 
 /// The kinds of credentials, of which an app has one.
-pub(super) const CREDENTIALS: [&str; 4] =
-    ["client_secret", "client_secret_file", "certificate", "federated_token_file"];
+pub(super) const CREDENTIALS: [&str; 5] =
+    ["client_secret", "client_secret_file", "client_secret_path", "certificate", "federated_token_file"];
 
 const HOUR: u64 = 3600;
 const KIB: u64 = 1024;

@@ -6,7 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Filter, RequestsPerMinute, Secret, Tls,
+    Filter, RequestsPerMinute, Secret, Tls, formats,
     mistake::Place,
     schema::{CREDENTIALS, Key, Kind},
 };
@@ -20,7 +20,6 @@ pub(super) enum Value<'a> {
     Number(u64),
     RequestsPerMinute(RequestsPerMinute),
     Duration(Duration),
-    Character(char),
     Text(String),
     Secret(Secret),
     Path(PathBuf),
@@ -143,7 +142,7 @@ from_value! {
     u64: Value::Number(value) => value;
     usize: Value::Number(value) => value.try_into().ok()?;
     Duration: Value::Duration(value) => value;
-    char: Value::Character(value) => value;
+    char: Value::Text(value) => formats::separator(&value).unwrap_or_default();
     String: Value::Text(value) => value;
     Secret: Value::Secret(value) => value;
     PathBuf: Value::Path(value) => value;

@@ -39,7 +39,7 @@ use crate::{
     network,
     output::{self, CancelToken, Output, OutputError, Stdout},
     report::{Stop, Summary, progress::Progress as Bar},
-    state::{self, FeedId, KnownBlobs, Ledger, Progress, StateError},
+    state::{self, FeedId, KnownBlobs, Ledger, Progress, StateError, older::Stopped},
 };
 use feeds::{FeedIndex, Feeds, TenantIndex};
 use memory::{Memory, Share};
@@ -61,6 +61,9 @@ const STOP_CUT_AFTER: Duration = Duration::from_secs(2);
 /// The duration from a signal or `globalTimeout` until the pass ends without what still runs, and without a receiver's
 /// answer.
 const STOP_LEAVE_AFTER: Duration = Duration::from_millis(3_500);
+
+/// The maximum number of feeds that the log names because an older tool has collected them.
+const RESUMED_FEEDS_LOGGED_MAX: usize = 5;
 
 const _: () = {
     assert!(STOP_CUT_AFTER.as_millis() < STOP_LEAVE_AFTER.as_millis());
@@ -171,9 +174,51 @@ impl Opened {
                 (None, KnownBlobs::default(), Progress::default(), vec![stdout])
             }
         };
+        let mut progress = progress;
+        if mode != Mode::Retrieve {
+            continue_older_tools(config, &known, &mut progress)?;
+        }
         let known = if collect.skip_known_logs { known } else { KnownBlobs::default() };
         Ok(Self { known, progress, ledger, outputs })
     }
+}
+
+/// Lets the progress continue what an older tool has collected, and reports it.
+fn continue_older_tools(
+    config: &Config,
+    known: &KnownBlobs,
+    progress: &mut Progress,
+) -> Result<(), StateError> {
+    let working_dir = &config.collect.working_dir;
+    let feeds_of = |tenant: &Tenant| {
+        let id = tenant.tenant_id.clone();
+        tenant.subscriptions.clone().into_iter().map(move |content_type| (id.clone(), content_type))
+    };
+    let feeds: Vec<_> = config.tenants.iter().flat_map(feeds_of).collect();
+    let stopped = state::older::adopt(working_dir, &feeds, known, config.only_future_events, progress)?;
+    let labels: HashMap<_, _> =
+        config.tenants.iter().map(|tenant| (tenant.tenant_id.as_str(), tenant.label())).collect();
+    let (with_time, others): (Vec<_>, Vec<_>) = stopped.iter().partition(|stopped| stopped.at.is_some());
+    for Stopped { tenant_id, content_type, at } in with_time.iter().take(RESUMED_FEEDS_LOGGED_MAX) {
+        let label = labels.get(tenant_id.as_str()).copied().unwrap_or(tenant_id);
+        let name = content_type.name().to_ascii_lowercase();
+        log::info!(
+            "Continuing {label} {name} from {:.0}, where an older tool stopped",
+            at.unwrap_or_default()
+        );
+    }
+    if let Some(more) = with_time.len().checked_sub(RESUMED_FEEDS_LOGGED_MAX).filter(|more| *more > 0) {
+        log::info!("… and {more} more feeds from where an older tool stopped");
+    }
+    if !others.is_empty() {
+        log::info!(
+            "Continuing {} feed(s) that the state in {} tells of: the blobs in known_blobs are skipped, and everything else \
+             that is available of the last 7 days is collected",
+            others.len(),
+            working_dir.display()
+        );
+    }
+    Ok(())
 }
 
 /// Makes one pass over these tenants of the configuration.

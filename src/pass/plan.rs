@@ -72,7 +72,8 @@ pub struct FeedPlan {
 
 impl FeedPlan {
     /// Returns the plan for a feed at this time of Microsoft's clock. It starts where earlier passes have ended or at the start
-    /// of the look-back window, whichever is earlier. With `only_future_events` the first pass lists nothing.
+    /// of the look-back window, whichever is earlier. With `only_future_events` the first pass of a feed that no older tool
+    /// has collected lists nothing.
     ///
     /// The look-back window starts within an hour, and that hour is listed as a whole. If one request cannot list all of
     /// that, only one pass in each hour lists the first hour, so that a quiet feed costs one request.
@@ -82,8 +83,13 @@ impl FeedPlan {
         let listed_until = before.and_then(|before| before.listed_until);
         let is_wrong = |until: Timestamp| until.duration_since(now) > CLOCK_TOLERANCE * 2;
         let listed_until = listed_until.map(|until| if is_wrong(until) { oldest } else { until.min(now) });
+        // An older tool has collected the feed, and it is not known until when.
+        let resumed_from = before.and_then(|before| before.wanted_from).filter(|_| listed_until.is_none());
+        let has_begun = listed_until.is_some() || resumed_from.is_some();
         let wanted_from = look_back.only_future.then(|| match before {
-            Some(before) if listed_until.is_some() => before.wanted_from.unwrap_or(Timestamp::MIN).min(now),
+            Some(before) if has_begun => {
+                before.wanted_from.filter(|from| !is_wrong(*from)).unwrap_or(Timestamp::MIN).min(now)
+            }
             _ => now,
         });
         let back = now - look_back.duration;
@@ -93,13 +99,13 @@ impl FeedPlan {
         let is_one_request = look_back.duration + HOUR <= WINDOW_MAX;
         let is_whole = is_one_request || !is_looked_at || look_back.is_whole;
         let edge = if is_whole { whole_hour(back) } else { whole_hour_after(back) };
-        let start = listed_until.map_or(edge, |until| whole_hour(until).min(edge));
+        let start = listed_until.or(resumed_from).map_or(edge, |until| whole_hour(until).min(edge));
         let is_oldest_listed = listed_until.is_some_and(|until| until >= whole_hour_after(oldest));
         let oldest_start = if is_oldest_listed { whole_hour_after(oldest) } else { oldest };
         let start = start.max(wanted_from.map_or(Timestamp::MIN, whole_hour)).max(oldest_start);
         let missed =
             listed_until.filter(|&until| until < oldest).map(|until| Window { start: until, end: oldest });
-        let is_first = look_back.only_future && listed_until.is_none();
+        let is_first = look_back.only_future && !has_begun;
         let windows = if is_first { Vec::new() } else { windows(start, now) };
         Self { windows, wanted_from, missed, listed_until }
     }
@@ -292,6 +298,36 @@ mod tests {
         let plan = FeedPlan::new(at("2026-11-22T12:20:00Z"), future, Some(&before));
         assert_eq!(shown(&plan.windows), ["2026-11-22T10:00:00Z 2026-11-22T12:19:55Z"]);
         assert_eq!(plan.wanted_from, Some(now));
+    }
+
+    #[test]
+    fn a_feed_that_an_older_tool_has_collected_is_not_on_its_first_pass() {
+        let now = at("2026-11-22T10:15:30Z");
+        let future = LookBack { only_future: true, ..within(hours(24)) };
+        let stopped = |listed_until: Option<&str>, wanted_from: &str| FeedProgress {
+            listed_until: listed_until.map(at),
+            wanted_from: Some(at(wanted_from)),
+            ..FeedProgress::default()
+        };
+        let before = stopped(Some("2026-11-20T09:20:00Z"), "2026-11-20T09:05:00Z");
+        let plan = FeedPlan::new(now, future, Some(&before));
+        assert_eq!((plan.windows[0].start, plan.missed), (at("2026-11-20T09:00:00Z"), None));
+        assert_eq!(plan.wanted_from, Some(at("2026-11-20T09:05:00Z")));
+
+        let before = stopped(Some("2026-11-12T07:31:00Z"), "2026-11-12T07:16:00Z");
+        let plan = FeedPlan::new(now, future, Some(&before));
+        assert_eq!(plan.windows[0].start, at("2026-11-15T10:19:30Z"));
+        assert_eq!(plan.missed.map(|missed| missed.start), Some(at("2026-11-12T07:31:00Z")));
+
+        let plan = FeedPlan::new(now, future, Some(&stopped(None, "1970-01-01T00:00:00Z")));
+        assert_eq!((plan.windows[0].start, plan.missed), (at("2026-11-15T10:19:30Z"), None));
+        assert_eq!(plan.wanted_from, Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(
+            plan.listed_until(now, |_| false),
+            None,
+            "it continues from there until a window is listed"
+        );
+        assert_eq!(plan.listed_until(now, |_| true), Some(at("2026-11-22T10:15:25Z")));
     }
 
     #[test]

@@ -99,6 +99,11 @@ impl KnownBlobs {
             || (self.any_feed && self.keys.contains(BlobKey::of_any_feed(content_id.as_bytes()).0))
     }
 
+    /// Returns whether there are lines of older tools, which name no feed.
+    pub fn has_lines_of_any_feed(&self) -> bool {
+        self.any_feed
+    }
+
     /// Returns the number of known blobs.
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -289,6 +294,21 @@ impl KnownBlobsFile {
         }
         Ok(())
     }
+}
+
+/// Returns the feeds that lines of the file name, each as its tenant's id and its content type. Reads the whole file.
+pub(super) fn feeds_of(working_dir: &Path) -> Result<HashSet<(String, ContentType)>, StateError> {
+    let path = working_dir.join(FILE_NAME);
+    let mut feeds = HashSet::new();
+    let mut add = |raw: RawLine<'_>| {
+        let line = Line::parse(raw.text.strip_suffix(b"\r").unwrap_or(raw.text));
+        if let Some((content_type, line)) = line.and_then(|line| Some((line.content_type?, line))) {
+            feeds.insert((String::from_utf8_lossy(line.tenant_id).to_ascii_lowercase(), content_type));
+        }
+        Ok(())
+    };
+    File::open(&path).and_then(|file| for_each_line(&file, &mut add)).context("read", &path)?;
+    Ok(feeds)
 }
 
 /// Returns the line that makes a blob known: `contentId,contentExpiration,tenantId,contentType`.

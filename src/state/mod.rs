@@ -13,6 +13,7 @@
 //! | [`history`] | what each pass did, for `status` | appended after a pass |
 //! | [`repairs`] | records that `verify --repair` found missing in files | replaced by `verify --repair` and when done |
 //! | [`journal`] | the commits of this pass | appended at each commit, emptied at the end of a pass |
+//! | [`older`] | where an older tool stopped: its own files | never |
 //!
 //! Unreadable parts of a file are moved to `NAME.unreadable`. `NAME.new` and `NAME.rewrite` exist while a file is replaced
 //! ([`disk::replace`]).
@@ -23,6 +24,7 @@ pub mod journal;
 mod key_set;
 pub mod known_blobs;
 mod lock;
+pub mod older;
 pub mod progress;
 pub mod quarantine;
 pub mod record_ids;

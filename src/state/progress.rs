@@ -53,7 +53,8 @@ pub struct FeedProgress {
     /// The earliest start of the passes within the hour that `listed_until` is in.
     #[serde(default)]
     pub listed_from: Option<Timestamp>,
-    /// Content before this time is not collected (`only_future_events`).
+    /// Content before this time is not collected (`only_future_events`). Without `listed_until`, an older tool has collected
+    /// the feed, and this program continues from here.
     pub wanted_from: Option<Timestamp>,
     /// When a pass last listed the feed to the end and delivered every blob that it found.
     pub last_success: Option<Timestamp>,
@@ -148,6 +149,13 @@ impl Totals {
             api_requests: self.api_requests.saturating_add(api_requests),
             api_throttled: self.api_throttled.saturating_add(api_throttled),
         }
+    }
+}
+
+impl FeedProgress {
+    /// Returns whether this program has listed the feed, or continues what an older tool began.
+    pub fn has_begun(&self) -> bool {
+        self.listed_until.is_some() || self.wanted_from.is_some()
     }
 }
 

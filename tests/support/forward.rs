@@ -128,6 +128,11 @@ impl ForwardReceiver {
         Self::start(ForwardOptions::default())
     }
 
+    /// Returns the port of this receiver.
+    pub fn port(&self) -> u16 {
+        self.listener.port()
+    }
+
     /// The lines of `output.fluentd` for this receiver, with further keys. `retryTimeout` is 1 s unless it is one of them.
     pub fn config(&self, further: &str) -> String {
         let retry = if further.contains("retryTimeout") { "" } else { "\nretryTimeout: 1s" };

@@ -68,6 +68,7 @@ collect:
 output:
   file: { path: output, separator: ';', cacheSize: 500000 }
   azureLogAnalytics: { workspaceId: x, maxThreads: 50 }
+  logAnalytics: { workspaceId: x }
   sql: { enabled: False, chunkSize: 2000 }
   prtg: { enabled: True, channels: [ { name: a } ] }
 ",
@@ -87,7 +88,9 @@ output:
              outputs; remove it",
             "config.yaml:12:3: output.azureLogAnalytics: has no meaning any more: use output.http with `format: \
              azure-logs-ingestion`; remove it",
-            "config.yaml:14:3: output.prtg: has no meaning any more: use `metrics.path`, or count in the system that \
+            "config.yaml:13:3: output.logAnalytics: has no meaning any more: use output.http with `format: \
+             azure-logs-ingestion`; remove it",
+            "config.yaml:15:3: output.prtg: has no meaning any more: use `metrics.path`, or count in the system that \
              receives the records; remove it",
             "config.yaml:11:25: output.file.separator: has no effect: records are written as JSON lines unless the path \
              ends in .csv",
@@ -131,5 +134,81 @@ fn rejects_a_configuration_with_only_removed_outputs() {
     assert_eq!(
         mistakes,
         ["config.yaml:1:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout"]
+    );
+}
+
+#[test]
+fn an_output_that_no_longer_exists_is_named_also_when_mistakes_remain() {
+    let trial = with_environment(
+        "output: { azureBlob: {}, azureTable: {}, sql: {}, prtg: {}, logAnalytics: {} }\ncollect: { maxThread: 5 }\n",
+    );
+    let error = trial.load().expect_err("mistakes were expected");
+    let warnings = trial.shorten(&error.warnings().join("\n"));
+    for (output, instead) in [
+        ("azureBlob", "write with output.file and upload the rotated files"),
+        ("azureTable", "use output.file or output.http"),
+        ("sql", "use output.http or output.fluentd with a receiver that writes to the database"),
+        ("prtg", "use `metrics.path`, or count in the system that receives the records"),
+        ("logAnalytics", "use output.http with `format: azure-logs-ingestion`"),
+    ] {
+        let line = format!(": output.{output}: has no meaning any more: {instead}; remove it");
+        assert!(warnings.lines().any(|warning| warning.ends_with(&line)), "{line}: {warnings}");
+    }
+    assert_eq!(trial.mistakes().len(), 2);
+}
+
+#[test]
+fn an_empty_path_of_the_log_is_standard_error() {
+    for path in ["\"\"", "''", "\" \"", "${NOTHING}"] {
+        let text = format!("log: {{ path: {path}, debug: False }}\n{END}");
+        assert_eq!(with_environment(&text).set("NOTHING", "").config().log.path, None, "{path}");
+    }
+}
+
+#[test]
+fn the_folder_of_the_state_can_be_at_the_top_level() {
+    assert_eq!(
+        config("workingDir: /var/lib/office365-collector").collect.working_dir,
+        Path::new("/var/lib/office365-collector")
+    );
+    assert_mistakes(
+        &whole("workingDir: a\ncollect: { workingDir: b }"),
+        &["config.yaml:5:1: workingDir: has the same meaning as collect.workingDir; keep only that"],
+    );
+}
+
+#[test]
+fn the_file_of_a_secret_can_have_its_older_name() {
+    let settings = BEGIN.replace("client_secret: hunter2~", "client_secret_path: 'FOLDER/secret'") + END;
+    let trial = Trial::new("");
+    trial.file("secret", "hunter2~\n", 0o600);
+    trial.file("config.yaml", settings.replace("FOLDER", &trial.folder.path().display().to_string()), 0o600);
+    assert_eq!(secret(&trial.config().tenants[0]), "hunter2~");
+    assert_mistakes(
+        &whole("    client_secret_path: /etc/secrets/contoso.txt")
+            .replace("/etc/secrets/contoso.txt", "nowhere.txt"),
+        &[
+            "config.yaml:5:5: tenants[0].client_secret_path: is a second credential; keep either it or tenants[0].client_secret",
+            "config.yaml:5:5: tenants[0].client_secret_path: the file cannot be read: No such file or directory (os error 2); check the path",
+        ],
+    );
+}
+
+#[test]
+fn a_separator_matters_for_csv_only() {
+    let file = |path: &str, separator: &str| {
+        format!("{BEGIN}output: {{ file: {{ path: {path}, separator: {separator} }} }}\n")
+    };
+    assert_eq!(
+        Trial::new(&file("audit.json", "\"\\n\"")).warnings(),
+        [
+            "config.yaml:5:36: output.file.separator: has no effect: records are written as JSON lines unless the path ends in .csv"
+        ]
+    );
+    assert_mistakes(
+        &file("audit.csv", "\"\\n\""),
+        &[
+            "config.yaml:5:35: output.file.separator: \"\" is not one character other than a quote or a line end; write one, such as ;",
+        ],
     );
 }

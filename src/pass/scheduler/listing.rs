@@ -345,7 +345,8 @@ impl Listing {
         FeedProgress {
             listed_until,
             listed_from: plan.listed_from(&before, listed_until, is_listed),
-            wanted_from: plan.wanted_from,
+            // Until something is listed, the feed continues what an older tool began.
+            wanted_from: plan.wanted_from.or(before.wanted_from.filter(|_| listed_until.is_none())),
             last_blob: self.last_blob,
             collected_from: self.collected_from(plan, &before, is_listed(0)),
             ..before
