@@ -11,6 +11,11 @@ _office_audit_log_collector() {
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return
             ;;
+        --install-to)
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -d -- "$word")
+            return
+            ;;
         --tenant | --shard | --hours)
             return
             ;;
@@ -31,6 +36,7 @@ _office_audit_log_collector() {
         check) options+=' --offline' ;;
         status) options+=' --json --html' ;;
         verify) options+=' --content --files --repair --json' ;;
+        schedule) options+=' --install-to' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
 }

@@ -24,4 +24,5 @@ complete -c office_audit_log_collector -n '__fish_seen_subcommand_from verify' -
 complete -c office_audit_log_collector -n '__fish_seen_subcommand_from verify' -l files -r -F -d 'Files to look in'
 complete -c office_audit_log_collector -n '__fish_seen_subcommand_from verify' -l repair -d 'Let the next pass deliver what is missing'
 complete -c office_audit_log_collector -n '__fish_seen_subcommand_from status verify' -l json -d 'Print JSON'
+complete -c office_audit_log_collector -n '__fish_seen_subcommand_from schedule' -l install-to -x -a '(__fish_complete_directories)' -d 'Write the files into this folder'
 complete -c office_audit_log_collector -n '__fish_seen_subcommand_from schedule' -a 'systemd cron'

@@ -133,13 +133,18 @@ pub struct Verify {
     pub json: bool,
 }
 
-/// Prints systemd units, or a file for /etc/cron.d, that start a pass at the configured interval.
-#[derive(FromArgs, Clone, Copy, Debug, PartialEq, Eq)]
+/// Prints systemd units, or a file for /etc/cron.d, that start a pass at the configured interval. Warns about what this
+/// machine lacks for them.
+#[derive(FromArgs, Clone, Debug, PartialEq, Eq)]
 #[argh(subcommand, name = "schedule")]
 pub struct Schedule {
     /// systemd or cron
     #[argh(positional, arg_name = "systemd|cron")]
     pub scheduler: Scheduler,
+
+    /// write the files into this folder instead of printing them
+    #[argh(option, arg_name = "DIR")]
+    pub install_to: Option<PathBuf>,
 }
 
 /// A part of the tenants. A tenant's shard depends on its id only, so that adding tenants moves no other.
@@ -192,9 +197,9 @@ pub enum Parsed {
 /// The options with a value.
 const WITH_VALUE: [&str; 6] = ["--config", "-c", "--credentials", "--tenant", "--shard", "--hours"];
 /// The options of commands, which follow the command's name.
-const OF_COMMANDS: [&str; 6] = ["--json", "--html", "--offline", "--content", "--files", "--repair"];
+const OF_COMMANDS: [&str; 7] = ["--json", "--html", "--offline", "--content", "--files", "--repair", "--install-to"];
 /// Those of them with a value.
-const OF_COMMANDS_WITH_VALUE: [&str; 2] = ["--html", "--files"];
+const OF_COMMANDS_WITH_VALUE: [&str; 3] = ["--html", "--files", "--install-to"];
 const COMMANDS: [&str; 4] = ["check", "status", "verify", "schedule"];
 const SWITCHES: [&str; 7] =
     ["--dry-run", "--stdout", "--skip-if-locked", "--verbose", "--quiet", "--version", "--help"];
@@ -493,8 +498,16 @@ mod tests {
             ("schedule cron -c a.yaml", Scheduler::Cron),
             ("--config=a.yaml schedule cron", Scheduler::Cron),
         ] {
-            assert_eq!(arguments(words).command, Some(Command::Schedule(Schedule { scheduler })), "{words}");
+            let install_to = None;
+            let expected = Some(Command::Schedule(Schedule { scheduler, install_to }));
+            assert_eq!(arguments(words).command, expected, "{words}");
         }
+        let install_to = Some(PathBuf::from("/etc/cron.d"));
+        for words in ["schedule cron --install-to /etc/cron.d", "schedule --install-to=/etc/cron.d cron"] {
+            let asked = Schedule { scheduler: Scheduler::Cron, install_to: install_to.clone() };
+            assert_eq!(arguments(words).command, Some(Command::Schedule(asked)), "{words}");
+        }
+        assert!(wrong("schedule cron --install-to").contains("needs a value"));
         assert!(wrong("schedule launchd").contains("write systemd or cron"));
         assert!(wrong("schedule").contains("systemd|cron"));
         assert!(wrong("schedlue cron").contains("did you mean schedule?"));

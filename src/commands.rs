@@ -1,12 +1,13 @@
 //! The commands of the program, each from its arguments to the exit code.
 
+mod schedule;
+
 use std::{
     env,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Write},
-    iter,
     os::unix::fs::OpenOptionsExt,
-    path::{self, Path, PathBuf},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -31,12 +32,13 @@ use crate::{
         status,
     },
     state, suggest,
-    units::{Schedule, Scheduler},
     verify,
 };
 
 /// A feed that has not succeeded for this number of intervals is late, and `status` exits with 1.
 const INTERVALS_UNTIL_LATE: u32 = 3;
+
+pub use schedule::schedule;
 
 /// The configuration and the tenants of a call.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub struct Setup {
     warnings: Vec<String>,
     /// The tenants that the call is about.
     tenants: Vec<Tenant>,
+    /// The files that the configuration names, and itself: what names each, and its path.
+    files_read: Vec<(String, PathBuf)>,
 }
 
 /// Reads the configuration, starts the log and chooses the tenants.
@@ -65,7 +69,7 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
     disk::report_size_limits();
     let is_check = matches!(arguments.command, Some(Command::Check(_)));
     let is_pass = arguments.command.is_none();
-    let (file, Loaded { config, mut warnings }) = load(arguments).map_err(|error| {
+    let (file, Loaded { config, mut warnings, files_read }) = load(arguments).map_err(|error| {
         log::to_stderr(requested, error.log_format());
         for warning in error.warnings() {
             ::log::warn!("{warning}");
@@ -110,7 +114,7 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
         ::log::warn!("{warning}");
     }
     let tenants = chosen(&config, arguments).map_err(|message| complain(&message))?;
-    Ok(Setup { file, config, warnings, tenants })
+    Ok(Setup { file, config, warnings, tenants, files_read })
 }
 
 /// Opens `log.path` for appending. Unlike an output's folder, the folder must exist.
@@ -295,43 +299,6 @@ pub fn verify(setup: &Setup, asked: &Verify, arguments: &Arguments) -> Exit {
     if shown == Exit::Complete { report.exit() } else { shown }
 }
 
-/// Prints the units or the crontab for passes with these arguments.
-pub fn schedule(setup: &Setup, scheduler: Scheduler, arguments: &Arguments) -> Exit {
-    let Arguments { credentials, tenant, shard, .. } = arguments;
-    let credentials = credentials.as_ref().map(path::absolute).transpose();
-    let paths =
-        env::current_exe().and_then(|program| Ok((program, path::absolute(&setup.file)?, credentials?)));
-    let (program, config, credentials) = match paths {
-        Ok(paths) => paths,
-        Err(error) => {
-            ::log::error!("cannot find the paths of the program and its configuration: {error}");
-            return Exit::Storage;
-        }
-    };
-    let credentials = credentials.map(|path| format!("--credentials={}", path.display()));
-    let tenants = tenant.iter().map(|tenant| format!("--tenant={tenant}"));
-    let shard = shard.map(|shard| format!("--shard={shard}"));
-    let options: Vec<_> = credentials.into_iter().chain(tenants).chain(shard).collect();
-    let schedule =
-        Schedule { program: &program, config: &config, interval: setup.config.interval, options: &options };
-    match schedule.text(scheduler) {
-        Ok(text) => {
-            for warning in schedule
-                .warnings(scheduler)
-                .into_iter()
-                .chain(scheduler_warnings(setup, arguments, scheduler))
-            {
-                ::log::warn!("{warning}");
-            }
-            show(&text)
-        }
-        Err(error) => {
-            ::log::error!("{error}");
-            Exit::from(&error)
-        }
-    }
-}
-
 /// Prints a text to standard output.
 pub fn show(text: &str) -> Exit {
     let written = writeln!(io::stdout(), "{}", text.trim_end()).and_then(|()| io::stdout().flush());
@@ -350,33 +317,6 @@ pub fn complain(message: &str) -> Exit {
     // There is nowhere left to report a failure to.
     let _ = writeln!(io::stderr(), "{message}");
     Exit::Usage
-}
-
-/// Returns what works by hand, but not when this scheduler starts passes.
-fn scheduler_warnings(setup: &Setup, arguments: &Arguments, scheduler: Scheduler) -> Vec<String> {
-    let Setup { file, config, .. } = setup;
-    let working_dir = &config.collect.working_dir;
-    let is_set = scheduler == Scheduler::Systemd && working_dir == Path::new("."); // by STATE_DIRECTORY
-    let paths = [
-        ("collect.workingDir", Some(working_dir).filter(|_| !is_set)),
-        ("output.file.path", config.output.file.as_ref().map(|file| &file.path)),
-        ("log.path", config.log.path.as_ref()),
-        ("metrics.path", config.metrics_path.as_ref()),
-    ];
-    let relative = paths.iter().filter(|(_, path)| path.is_some_and(|path| path.is_relative()));
-    let relative = relative.map(|(key, _)| {
-        format!("{key} is relative, but schedulers start passes in another folder; make it absolute")
-    });
-    let uses_credential = || {
-        let mut files = iter::once(file).chain(&arguments.credentials);
-        files.any(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("CREDENTIALS_DIRECTORY")))
-    };
-    let credential = (scheduler == Scheduler::Systemd && !uses_credential()).then(|| {
-        "The service does not start without the file that its LoadCredential= names, but the configuration does not use \
-         it; add client_secret_file: \"${CREDENTIALS_DIRECTORY}/client_secret\", or remove that line from the unit"
-            .to_owned()
-    });
-    relative.chain(credential).collect()
 }
 
 /// Reads the configuration. Commands that do not log in read no secret.

@@ -36,7 +36,7 @@
 //! [`check`] may import everything else. [`api`], [`output`] and [`state`] never import each other; [`report`] reads what
 //! [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`], [`body`],
 //! [`chunks`], [`clock`], [`limits`], [`time`], [`disk`], [`error`], [`login`], [`network`], [`redact`], [`suggest`]),
-//! [`units`] and [`config`] import none of these. `log` imports nothing of this crate. A test holds this against the code.
+//! [`machine`], [`units`] and [`config`] import none of these. `log` imports nothing of this crate. A test holds this against the code.
 
 pub mod cli;
 pub mod commands;
@@ -68,6 +68,7 @@ pub mod exit;
 pub mod limits;
 pub mod log;
 pub mod login;
+pub mod machine;
 pub mod network;
 pub mod redact;
 pub mod suggest;

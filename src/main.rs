@@ -26,6 +26,6 @@ fn run(arguments: &Arguments) -> Result<Exit, Exit> {
         Some(Command::Check(asked)) => commands::check(&setup, *asked),
         Some(Command::Status(asked)) => commands::status(&setup, asked),
         Some(Command::Verify(asked)) => commands::verify(&setup, asked, arguments),
-        Some(Command::Schedule(asked)) => commands::schedule(&setup, asked.scheduler, arguments),
+        Some(Command::Schedule(asked)) => commands::schedule(&setup, asked, arguments),
     })
 }

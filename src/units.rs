@@ -2,9 +2,14 @@
 //! is written.
 //!
 //! The files shipped in `systemd/` and `cron/` are the text for the default interval and the paths of the Debian package.
-//! Other intervals and paths are replaced in them.
+//! Other intervals, paths and credentials are replaced in them.
 
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use thiserror::Error;
 
@@ -21,6 +26,16 @@ const CONFIG: &str = "/etc/office365-collector/config.yaml";
 const CALENDAR: &str = "OnCalendar=*:0/5\n";
 const RANDOM_DELAY: &str = "RandomizedDelaySec=15s\n";
 const TIMES: &str = "*/5 * * * * ";
+const LOAD_CREDENTIAL: &str = "LoadCredential=client_secret:/etc/office365-collector/client_secret\n";
+const CREDENTIALS_FOLDER: &str = "CREDENTIALS_DIRECTORY=/etc/office365-collector\n";
+const WRITABLE: &str = "ReadWritePaths=-/var/lib/node_exporter\n";
+
+/// The user that the shipped files run passes as, whose group has the same name.
+pub const USER: &str = "office365-collector";
+
+/// The folders that systemd creates for the service, and one that its sandbox lets it write.
+pub const SERVICE_FOLDERS: [&str; 3] =
+    ["/var/lib/office365-collector", "/var/log/office365", "/var/lib/node_exporter"];
 
 /// Folders that `ProtectHome=` and `PrivateTmp=` hide from the service.
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
@@ -82,41 +97,99 @@ pub struct Schedule<'a> {
     pub interval: Duration,
     /// Further options of each pass, such as `--shard=0/4`.
     pub options: &'a [String],
+    /// The secrets in `CREDENTIALS_DIRECTORY` that the configuration uses.
+    pub credentials: Credentials<'a>,
+    /// Folders outside of [`SERVICE_FOLDERS`] that passes write.
+    pub writable: &'a [PathBuf],
+    /// Commands that come first: they create what is missing.
+    pub preparation: &'a [String],
+}
+
+/// The secrets in `CREDENTIALS_DIRECTORY` that a configuration uses.
+#[derive(Clone, Copy, Debug)]
+pub struct Credentials<'a> {
+    /// The folder of their files.
+    pub folder: &'a Path,
+    /// The names of the files; none if the configuration uses no such secret.
+    pub names: &'a [String],
+}
+
+/// A file of a scheduler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitFile {
+    /// The folder in which the scheduler looks for it.
+    pub folder: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// Its text.
+    pub text: String,
 }
 
 impl Schedule<'_> {
-    /// Returns the units, each after a comment with its path, or a file for `/etc/cron.d`.
+    /// Returns the units, each after a comment with its path, or a file for `/etc/cron.d`. Commands that come first precede
+    /// them in a comment.
     pub fn text(&self, scheduler: Scheduler) -> Result<String, ScheduleError> {
-        match scheduler {
-            Scheduler::Systemd => {
-                let service = self.with_paths(SERVICE)?;
-                let timer = self.timer();
-                Ok(format!(
-                    "# /etc/systemd/system/office365-collector.service\n{service}\n\
-                     # /etc/systemd/system/office365-collector.timer\n{timer}"
-                ))
-            }
-            Scheduler::Cron => self.crontab(),
+        let mut parts = Vec::new();
+        if !self.preparation.is_empty() {
+            let commands: String =
+                self.preparation.iter().map(|command| format!("#   {command}\n")).collect();
+            parts.push(format!("# Run these commands first, as root:\n{commands}"));
         }
+        for UnitFile { folder, name, text } in self.files(scheduler)? {
+            let place =
+                if scheduler == Scheduler::Systemd { format!("# {folder}/{name}\n") } else { String::new() };
+            parts.push(place + &text);
+        }
+        Ok(parts.join("\n"))
+    }
+
+    /// Returns the service and its timer, or the file for cron.
+    pub fn files(&self, scheduler: Scheduler) -> Result<Vec<UnitFile>, ScheduleError> {
+        let file = |folder, name, text| UnitFile { folder, name, text };
+        Ok(match scheduler {
+            Scheduler::Systemd => vec![
+                file("/etc/systemd/system", "office365-collector.service", self.service()?),
+                file("/etc/systemd/system", "office365-collector.timer", self.timer()),
+            ],
+            Scheduler::Cron => vec![file("/etc/cron.d", "office365-collector", self.crontab()?)],
+        })
     }
 
     /// Returns what keeps the printed text from working, and the fix.
     pub fn warnings(&self, scheduler: Scheduler) -> Vec<String> {
         let is_hidden = |path: &&Path| HIDDEN.iter().any(|folder| path.starts_with(folder));
-        match scheduler {
-            Scheduler::Cron => Vec::new(),
-            Scheduler::Systemd => [self.program, self.config]
-                .into_iter()
-                .filter(is_hidden)
-                .map(|path| {
-                    format!(
-                        "The service cannot see {}, because its sandbox hides that folder: move the program to \
-                         /usr/local/bin and the configuration to /etc",
-                        path.display()
-                    )
-                })
-                .collect(),
+        let hides = |path: &Path| {
+            format!("The service cannot see {}, because its sandbox hides that folder", path.display())
+        };
+        if scheduler == Scheduler::Cron {
+            return Vec::new();
         }
+        let read = [self.program, self.config].into_iter().filter(is_hidden).map(|path| {
+            format!("{}: move the program to /usr/local/bin and the configuration to /etc", hides(path))
+        });
+        let written = self.writable.iter().map(PathBuf::as_path).filter(is_hidden).map(|path| {
+            format!("{}: write to /var/lib/office365-collector and /var/log/office365", hides(path))
+        });
+        read.chain(written).collect()
+    }
+
+    /// Returns the service. A secret that the configuration does not use must not keep it from starting, and what its
+    /// sandbox hides cannot be written in any way.
+    fn service(&self) -> Result<String, ScheduleError> {
+        let mut credentials = String::new();
+        for name in self.credentials.names {
+            let file = self.credentials.folder.join(name);
+            let _ = writeln!(credentials, "LoadCredential={name}:{}", plain(&file)?);
+        }
+        if credentials.is_empty() {
+            credentials = format!("#{LOAD_CREDENTIAL}");
+        }
+        let mut writable = WRITABLE.to_owned();
+        for folder in self.writable {
+            let _ = writeln!(writable, "ReadWritePaths=-{}", plain(folder)?);
+        }
+        let service = self.with_paths(SERVICE)?;
+        Ok(service.replace(LOAD_CREDENTIAL, &credentials).replace(WRITABLE, &writable))
     }
 
     fn with_paths(&self, text: &str) -> Result<String, ScheduleError> {
@@ -153,7 +226,12 @@ impl Schedule<'_> {
                 in_words(kept)
             )
         };
-        Ok(self.with_paths(CRONTAB)?.replace(TIMES, &format!("{remark}{times} ")))
+        let mut crontab = self.with_paths(CRONTAB)?.replace(TIMES, &format!("{remark}{times} "));
+        if !self.credentials.names.is_empty() {
+            let folder = format!("CREDENTIALS_DIRECTORY={}\n", plain(self.credentials.folder)?);
+            crontab = crontab.replace(CREDENTIALS_FOLDER, &folder);
+        }
+        Ok(crontab)
     }
 }
 
@@ -230,11 +308,22 @@ fn in_words(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
+    /// With the secret of the shipped service.
     fn of(seconds: u64) -> Schedule<'static> {
-        let interval = Duration::from_secs(seconds);
-        Schedule { program: Path::new(PROGRAM), config: Path::new(CONFIG), interval, options: &[] }
+        static NAMES: LazyLock<[String; 1]> = LazyLock::new(|| ["client_secret".to_owned()]);
+        Schedule {
+            program: Path::new(PROGRAM),
+            config: Path::new(CONFIG),
+            interval: Duration::from_secs(seconds),
+            options: &[],
+            credentials: Credentials { folder: Path::new("/etc/office365-collector"), names: &*NAMES },
+            writable: &[],
+            preparation: &[],
+        }
     }
 
     fn text(seconds: u64, scheduler: Scheduler) -> String {
@@ -258,6 +347,11 @@ mod tests {
             (TIMER, CALENDAR),
             (TIMER, RANDOM_DELAY),
             (CRONTAB, TIMES),
+            (CRONTAB, CREDENTIALS_FOLDER),
+            (SERVICE, LOAD_CREDENTIAL),
+            (SERVICE, WRITABLE),
+            (SERVICE, &format!("\nUser={USER}\nGroup={USER}\n")),
+            (CRONTAB, &format!(" {USER} {PROGRAM} ")),
         ] {
             assert!(file.contains(replaced), "{replaced}");
         }
@@ -299,11 +393,44 @@ mod tests {
     }
 
     #[test]
+    fn secrets_folders_and_commands_are_those_of_the_configuration() {
+        let names = ["contoso", "fabrikam"].map(str::to_owned);
+        let credentials = Credentials { folder: Path::new("/srv/secrets"), names: &names };
+        let writable = [PathBuf::from("/srv/records")];
+        let preparation = ["useradd x".to_owned(), "install -d y".to_owned()];
+        let schedule = Schedule { credentials, writable: &writable, preparation: &preparation, ..of(300) };
+        let units = schedule.text(Scheduler::Systemd).expect("plain paths");
+        for lines in [
+            "\nLoadCredential=contoso:/srv/secrets/contoso\nLoadCredential=fabrikam:/srv/secrets/fabrikam\n",
+            "\nReadWritePaths=-/var/lib/node_exporter\nReadWritePaths=-/srv/records\n",
+        ] {
+            assert!(units.contains(lines), "{lines}: {units}");
+        }
+        let crontab = schedule.text(Scheduler::Cron).expect("plain paths");
+        assert!(crontab.contains("\nCREDENTIALS_DIRECTORY=/srv/secrets\n"), "{crontab}");
+        let first = "# Run these commands first, as root:\n#   useradd x\n#   install -d y\n\n# ";
+        assert!(units.starts_with(first) && crontab.starts_with(first), "{units}{crontab}");
+        for file in schedule.files(Scheduler::Systemd).expect("plain paths") {
+            assert!(units.contains(&format!("# {}/{}\n{}", file.folder, file.name, file.text)));
+        }
+
+        let none = Schedule { credentials: Credentials { names: &[], ..credentials }, ..of(300) };
+        let units = none.text(Scheduler::Systemd).expect("plain paths");
+        assert!(
+            units.contains(&format!("\n#{LOAD_CREDENTIAL}")) && !units.contains("\nLoadCredential="),
+            "{units}"
+        );
+        assert_eq!(none.text(Scheduler::Cron).expect("plain paths"), CRONTAB);
+    }
+
+    #[test]
     fn reports_a_program_that_the_sandbox_hides() {
         let schedule = Schedule { program: Path::new("/root/.cargo/bin/collect"), ..of(300) };
         assert!(schedule.warnings(Scheduler::Systemd)[0].contains("cannot see /root/.cargo/bin/collect"));
         assert_eq!(schedule.warnings(Scheduler::Cron), [""; 0]);
         assert_eq!(of(300).warnings(Scheduler::Systemd), [""; 0]);
+        let schedule = Schedule { writable: &[PathBuf::from("/home/adele/records")], ..of(300) };
+        assert!(schedule.warnings(Scheduler::Systemd)[0].contains("cannot see /home/adele/records"));
     }
 
     #[test]

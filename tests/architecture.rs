@@ -17,7 +17,7 @@ const ABOVE_CONFIG: &[&str] =
 /// Every module except `log`.
 const ALL_BUT_LOG: &[&str] = &[
     "api", "body", "check", "chunks", "cli", "clock", "commands", "config", "csv", "delivery", "disk",
-    "error", "exit", "feed", "filter", "json", "limits", "login", "network", "output", "pass", "records",
+    "error", "exit", "feed", "filter", "json", "limits", "login", "machine", "network", "output", "pass", "records",
     "redact", "report", "state", "suggest", "time", "units", "verify",
 ];
 
@@ -26,7 +26,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("cli", &[]),
     ("commands", &[]),
     ("verify", &["check", "cli", "commands", "units"]),
-    ("pass", &["check", "verify", "cli", "commands", "units"]),
+    ("pass", &["check", "verify", "cli", "commands", "machine", "units"]),
     ("check", &["pass", "verify", "cli", "commands"]),
     ("api", &["output", "state", "pass", "verify", "report", "check", "cli", "commands", "exit"]),
     ("output", &["api", "state", "pass", "verify", "report", "check", "cli", "commands", "exit"]),
@@ -59,6 +59,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("limits", ABOVE_VOCABULARY),
     ("log", ALL_BUT_LOG),
     ("login", ABOVE_CONFIG),
+    ("machine", ABOVE_VOCABULARY),
     ("network", ABOVE_CONFIG),
     ("records", ABOVE_VOCABULARY),
     ("redact", ABOVE_VOCABULARY),

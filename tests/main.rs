@@ -40,6 +40,7 @@ mod redaction;
 mod rotation;
 mod salvage;
 mod server_faults;
+mod service;
 mod state_damage;
 mod status_page;
 mod stdout;

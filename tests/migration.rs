@@ -7,7 +7,7 @@ use simulator::{Blob, NewBlob};
 
 use crate::support::{
     CONTOSO, FABRIKAM, Installation, Run, documents::repository, forward, gelf::GelfReceiver, hours_ago,
-    set_mode,
+    process::at_once, set_mode,
 };
 
 const CLIENT: &str = "c11e0000-0000-4000-8000-00000000c11e";
@@ -88,7 +88,10 @@ impl World {
         if !text.contains("tenants:") {
             command.envs([("TENANT_ID", CONTOSO), ("CLIENT_ID", CLIENT), ("CLIENT_SECRET", SECRET)]);
         }
-        Run::of(&mut command)
+        let mut run = Run::of(&mut command);
+        let log = fs::read_to_string(self.installation.path("output/collector.log"));
+        run.stderr.push_str(&log.unwrap_or_default());
+        run
     }
 }
 

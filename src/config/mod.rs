@@ -81,6 +81,8 @@ pub struct Loaded {
     pub config: Config,
     /// What is allowed but probably not intended: whole messages for the log.
     pub warnings: Vec<String>,
+    /// The files that were read, or whose paths are in the configuration: what names each, and its path.
+    pub files_read: Vec<(String, PathBuf)>,
 }
 
 /// Reads and checks the configuration, including the files with secrets. The error has all mistakes.

@@ -99,7 +99,9 @@ impl Report {
             warnings.push(format!("… and {omitted} more warnings about the configuration"));
         }
         match config {
-            Some(config) if listed.is_empty() => Ok(Loaded { config, warnings }),
+            Some(config) if listed.is_empty() => {
+                Ok(Loaded { config, warnings, files_read: self.files_read.into_inner() })
+            }
             config => {
                 let (listed, omitted) = (listed.into_iter().collect(), self.omitted_mistakes.get());
                 let log_format = config.map(|config| config.log.format).unwrap_or_default();

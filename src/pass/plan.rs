@@ -87,9 +87,7 @@ impl FeedPlan {
         let resumed_from = before.and_then(|before| before.wanted_from).filter(|_| listed_until.is_none());
         let has_begun = listed_until.is_some() || resumed_from.is_some();
         let wanted_from = look_back.only_future.then(|| match before {
-            Some(before) if has_begun => {
-                before.wanted_from.filter(|from| !is_wrong(*from)).unwrap_or(Timestamp::MIN).min(now)
-            }
+            Some(before) if has_begun => before.wanted_from.unwrap_or(Timestamp::MIN).min(now),
             _ => now,
         });
         let back = now - look_back.duration;

@@ -19,15 +19,17 @@ use crate::support::{
 
 /// The commands that a test cannot run, and what they need. A block with one of them is only checked: its shell syntax, the
 /// arguments of the program, and the files of the repository that it names.
-const NEEDS: [(&str, &str); 10] = [
+const NEEDS: [(&str, &str); 12] = [
     ("chown", "the service's user"),
     ("docker", "a container engine"),
     ("install", "the service's group"),
     ("journalctl", "a journal"),
     ("kubectl", "a cluster"),
+    ("office365-collector-run", "systemd"),
     ("openssl", "openssl, which is not installed everywhere"),
     ("rsyslogd", "rsyslog, which another test runs"),
     ("systemctl", "systemd"),
+    ("systemd-run", "systemd"),
     ("timedatectl", "root"),
     ("usermod", "root"),
 ];
@@ -194,7 +196,7 @@ fn help_of(command: &[&str]) -> String {
 
 #[test]
 fn every_option_key_unit_and_metric_exists() {
-    let help = help_of(&[]) + &help_of(&["check"]) + &help_of(&["status"]) + &help_of(&["verify"]);
+    let help = ["check", "status", "verify", "schedule"].map(|command| help_of(&[command])).concat() + &help_of(&[]);
     let template = Page::read("config/config.production.template.yaml").text;
     let metrics = ["src/report/metrics.rs", "src/verify/report.rs"]
         .map(|file| fs::read_to_string(repository(file)).expect("a file"))
@@ -226,11 +228,14 @@ fn every_option_key_unit_and_metric_exists() {
 }
 
 /// The options of other programs and of the older tool.
-const OTHER_OPTIONS: [&str; 9] = [
+const OTHER_OPTIONS: [&str; 12] = [
     "--collector.textfile.directory",
     "--tenant-id",
     "--client-id",
     "--secret-key",
+    "--publisher-id",
+    "--oms-key",
+    "--unit",
     "--interactive-subscriber",
     "--interactive",
     "--table-string",

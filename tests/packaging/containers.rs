@@ -9,7 +9,7 @@ use std::{
 use office_audit_log_collector::{
     cli::{self, Command, Parsed},
     config::{Config, Credential},
-    units::{Schedule, Scheduler},
+    units::{Credentials, Schedule, Scheduler},
 };
 use rustix::process::Signal;
 use serde_yaml::Value;
@@ -267,7 +267,15 @@ fn the_manifests_match_their_configurations() {
         let job = at(of_kind(&documents, "CronJob"), "spec");
         let (program, paths) =
             (Path::new("/usr/bin/office_audit_log_collector"), Path::new("/etc/config.yaml"));
-        let schedule = Schedule { program, config: paths, interval: config.interval, options: &[] };
+        let schedule = Schedule {
+            program,
+            config: paths,
+            interval: config.interval,
+            options: &[],
+            credentials: Credentials { folder: Path::new("/run/secrets"), names: &[] },
+            writable: &[],
+            preparation: &[],
+        };
         let crontab = schedule.text(Scheduler::Cron).expect("an interval that cron can keep");
         let times = job["schedule"].as_str().expect("times");
         assert!(crontab.lines().any(|line| line.starts_with(&format!("{times} "))), "{file}: {times}");

@@ -67,16 +67,18 @@ fn bash_completes_options_commands_and_files() {
         run.stdout.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
     };
     let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<BTreeSet<_>>();
-    let mut all = options();
-    let own = ["--json", "--html", "--offline", "--content", "--files", "--repair"];
-    let of_verify = ["--json", "--content", "--files", "--repair"];
-    for (command, of_command) in [("status", &own[..2]), ("check", &own[2..3]), ("verify", &of_verify[..])] {
-        let mut expected = all.clone();
-        expected.retain(|option| !own.contains(&option.as_str()) || of_command.contains(&option.as_str()));
-        assert_eq!(completed(&[command, "-"]), expected, "{command}");
+    let of_commands = [
+        (&["check"][..], texts(&["--offline"])),
+        (&["status"], texts(&["--json", "--html"])),
+        (&["verify"], texts(&["--json", "--content", "--files", "--repair"])),
+        (&["schedule", "cron"], texts(&["--install-to"])),
+    ];
+    let mut of_all = options();
+    of_all.retain(|option| !of_commands.iter().any(|(_, own)| own.contains(option)));
+    assert_eq!(completed(&["-"]), of_all);
+    for (typed, own) in of_commands {
+        assert_eq!(completed(&[typed, &["-"]].concat()), &of_all | &own);
     }
-    all.retain(|option| !own.contains(&option.as_str()));
-    assert_eq!(completed(&["-"]), all);
     assert_eq!(completed(&["--config", "a.yaml", "s"]), texts(&["status", "schedule"]));
     assert_eq!(completed(&["schedule", ""]), texts(&SCHEDULERS));
     assert_eq!(completed(&["check", "--ver"]), texts(&["--verbose", "--version"]));
@@ -122,6 +124,7 @@ fn man_zsh_and_fish_report_no_mistake() {
             "man",
             ["--warnings=all", "--local-file", &path_text("man/office_audit_log_collector.1")].as_slice(),
         ),
+        ("man", &["--warnings=all", "--local-file", &path_text("man/office365-collector-run.8")]),
         ("zsh", &["-n", &path_text("completions/_office_audit_log_collector")]),
         ("fish", &["--no-execute", &path_text("completions/office_audit_log_collector.fish")]),
     ] {

@@ -87,7 +87,7 @@ fn rejects_wrong_types() {
             "    name: [a]",
             "config.yaml:5:5: tenants[0].name: must be a text, but is a list; write it after the colon",
         ),
-        ("log: { path: '' }", "config.yaml:5:8: log.path: is empty; fill it in or remove the line"),
+        ("metrics: { path: '' }", "config.yaml:5:12: metrics.path: is empty; fill it in or remove the line"),
         (
             "log: a.log",
             "config.yaml:5:1: log: must be a map of keys, but is a text; write the keys below it, indented by two spaces",

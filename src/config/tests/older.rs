@@ -159,7 +159,7 @@ fn an_output_that_no_longer_exists_is_named_also_when_mistakes_remain() {
 
 #[test]
 fn an_empty_path_of_the_log_is_standard_error() {
-    for path in ["\"\"", "''", "\" \"", "${NOTHING}"] {
+    for path in ["\"\"", "''", "\" \"", "'${NOTHING}'"] {
         let text = format!("log: {{ path: {path}, debug: False }}\n{END}");
         assert_eq!(with_environment(&text).set("NOTHING", "").config().log.path, None, "{path}");
     }
@@ -202,13 +202,13 @@ fn a_separator_matters_for_csv_only() {
     assert_eq!(
         Trial::new(&file("audit.json", "\"\\n\"")).warnings(),
         [
-            "config.yaml:5:36: output.file.separator: has no effect: records are written as JSON lines unless the path ends in .csv"
+            "config.yaml:5:37: output.file.separator: has no effect: records are written as JSON lines unless the path ends in .csv"
         ]
     );
     assert_mistakes(
         &file("audit.csv", "\"\\n\""),
         &[
-            "config.yaml:5:35: output.file.separator: \"\" is not one character other than a quote or a line end; write one, such as ;",
+            "config.yaml:5:36: output.file.separator: \"\" is not one character other than a quote or a line end; write one, such as ;",
         ],
     );
 }

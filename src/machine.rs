@@ -1,0 +1,318 @@
+//! What this machine lacks for passes that a scheduler starts: the user, and what it may read, run and write.
+//!
+//! Access is decided by owners and permission bits; access control lists and security modules are not considered. Nothing is
+//! changed.
+
+use std::{
+    fmt, fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use crate::disk;
+
+/// Folders that many programs share: no advice changes their owner.
+const SHARED_FOLDERS: [&str; 12] =
+    ["/", "/etc", "/home", "/mnt", "/opt", "/root", "/run", "/srv", "/usr", "/var", "/var/lib", "/var/log"];
+
+const READ: u32 = 0o4;
+const WRITE: u32 = 0o2;
+const EXECUTE: u32 = 0o1;
+
+/// A user of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    name: String,
+    /// Its id and those of its groups. `None`: there is no such user.
+    ids: Option<(u32, Vec<u32>)>,
+}
+
+/// What a user needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// To read a file.
+    Read,
+    /// To read and run a program.
+    Run,
+    /// To create files in a folder. The user can create the folder itself where it may.
+    Fill,
+    /// To append to a file, which may be created in an existing folder.
+    Append,
+}
+
+/// What is missing, and the command that provides it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// What is missing.
+    pub what: String,
+    /// The command, for root. `None`: what to do is in the text.
+    pub command: Option<String>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.what)?;
+        self.command.as_ref().map_or(Ok(()), |command| write!(formatter, "; run: {command}"))
+    }
+}
+
+/// Why a user has no access.
+enum Obstacle {
+    Absent,
+    /// This file or folder denies it.
+    Denied(PathBuf),
+    /// The user cannot pass this folder on the way.
+    Closed(PathBuf),
+    /// This process may not look.
+    Hidden(PathBuf),
+}
+
+impl Account {
+    /// Returns the account of that name in `/etc/passwd` and `/etc/group`.
+    ///
+    /// # Errors
+    ///
+    /// One of these files cannot be read.
+    pub fn find(name: &str) -> io::Result<Self> {
+        Ok(Self::parse(name, &fs::read_to_string("/etc/passwd")?, &fs::read_to_string("/etc/group")?))
+    }
+
+    /// Source: passwd(5) and group(5).
+    fn parse(name: &str, passwd: &str, group: &str) -> Self {
+        let entry = |text: &str| -> Option<(u32, u32)> {
+            let fields: Vec<_> = text.lines().map(|line| line.split(':').collect::<Vec<_>>()).collect();
+            let fields = fields.into_iter().find(|fields| fields.first() == Some(&name))?;
+            Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
+        };
+        let ids = entry(passwd).map(|(user, primary)| {
+            let has_member = |fields: &Vec<&str>| {
+                fields.get(3).is_some_and(|members| members.split(',').any(|member| member == name))
+            };
+            let lines = group.lines().map(|line| line.split(':').collect::<Vec<_>>());
+            let further = lines.filter(has_member).filter_map(|fields| fields.get(2)?.parse().ok());
+            (user, [primary].into_iter().chain(further).collect())
+        });
+        Self { name: name.to_owned(), ids }
+    }
+
+    /// Returns the command that creates the user, if there is no such user.
+    pub fn missing(&self) -> Option<Missing> {
+        let name = &self.name;
+        self.ids.is_none().then(|| Missing {
+            what: format!("There is no user {name}, who is to run the passes"),
+            command: Some(format!("useradd --system --user-group --shell /usr/sbin/nologin {name}")),
+        })
+    }
+
+    /// Returns what keeps the user from what it needs of a path. `key`: what names the path, such as `output.file.path`.
+    pub fn lacks(&self, need: Need, key: &str, path: &Path) -> Option<Missing> {
+        let (name, shown) = (&self.name, path.display());
+        let obstacle = self.obstacle(need, path)?;
+        let verb = match need {
+            Need::Read => "read",
+            Need::Run => "run",
+            Need::Fill | Need::Append => "write",
+        };
+        let missing = |what: String, command: Option<String>| Some(Missing { what, command });
+        match obstacle {
+            Obstacle::Hidden(at) => {
+                let what = format!(
+                    "{key}: whether {name} can {verb} {shown} is not known: {} is hidden",
+                    at.display()
+                );
+                missing(format!("{what} from you; run this command as root"), None)
+            }
+            Obstacle::Absent if matches!(need, Need::Fill | Need::Append) => {
+                let folder = if need == Need::Fill { path } else { disk::folder_of(path) };
+                let command = format!("install -d -o {name} -g {name} -m 0750 {}", folder.display());
+                missing(format!("{key}: {} does not exist", folder.display()), Some(command))
+            }
+            Obstacle::Absent => missing(format!("{key}: {shown} does not exist"), None),
+            Obstacle::Denied(at) if matches!(need, Need::Fill | Need::Append) => {
+                let what = format!("{key}: {name} cannot write {shown}");
+                if SHARED_FOLDERS.iter().any(|shared| at == Path::new(shared)) {
+                    return missing(
+                        format!("{what}, because {} is shared; choose a folder of its own", at.display()),
+                        None,
+                    );
+                }
+                missing(what, Some(format!("chown {name}:{name} {}", at.display())))
+            }
+            Obstacle::Denied(_) if need == Need::Read => {
+                let command = format!("chgrp {name} {shown} && chmod g+r {shown}");
+                missing(format!("{key}: {name} cannot read {shown}"), Some(command))
+            }
+            Obstacle::Denied(_) => {
+                missing(format!("{key}: {name} cannot run {shown}"), Some(format!("chmod a+rx {shown}")))
+            }
+            Obstacle::Closed(at) => {
+                let what =
+                    format!("{key}: {name} cannot {verb} {shown}, because {} is closed to it", at.display());
+                if SHARED_FOLDERS.iter().any(|shared| at == Path::new(shared)) {
+                    return missing(format!("{what}; move it"), None);
+                }
+                let command = format!("chgrp {name} {0} && chmod g+x {0}", at.display());
+                missing(what, Some(command))
+            }
+        }
+    }
+
+    fn obstacle(&self, need: Need, path: &Path) -> Option<Obstacle> {
+        let target = disk::resolve_links(path).unwrap_or_else(|_| path.to_owned());
+        // What is above must let the user pass; what does not exist is created in the nearest folder that does.
+        let mut above: Vec<_> =
+            target.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).collect();
+        above.reverse();
+        let mut nearest = Path::new("/");
+        for folder in above {
+            match self.rights(folder) {
+                Ok(Some(rights)) if rights & EXECUTE == 0 => {
+                    return Some(Obstacle::Closed(folder.to_owned()));
+                }
+                Ok(Some(_)) => nearest = folder,
+                Ok(None) if need == Need::Fill => break,
+                Ok(None) => return Some(Obstacle::Absent),
+                Err(_) => return Some(Obstacle::Hidden(nearest.to_owned())),
+            }
+        }
+        let needed = match need {
+            Need::Read => READ,
+            Need::Run => READ | EXECUTE,
+            Need::Fill => WRITE | EXECUTE,
+            Need::Append => WRITE,
+        };
+        let is_denied = |place: &Path, needed: u32| match self.rights(place) {
+            Ok(Some(rights)) => Some((rights & needed != needed).then(|| Obstacle::Denied(place.to_owned()))),
+            Ok(None) => None,
+            Err(_) => Some(Some(Obstacle::Hidden(nearest.to_owned()))),
+        };
+        match (is_denied(&target, needed), need) {
+            (Some(obstacle), _) => obstacle,
+            (None, Need::Read | Need::Run) => Some(Obstacle::Absent),
+            (None, Need::Fill) => {
+                let is_creatable =
+                    is_denied(nearest, WRITE | EXECUTE).is_some_and(|obstacle| obstacle.is_none());
+                (!is_creatable).then_some(Obstacle::Absent)
+            }
+            (None, Need::Append) => is_denied(disk::folder_of(&target), WRITE | EXECUTE).flatten(),
+        }
+    }
+
+    /// Returns the permissions of the user on a path, in the bits of a mode's last digit. `None`: it does not exist.
+    fn rights(&self, path: &Path) -> io::Result<Option<u32>> {
+        let Some(metadata) = disk::none_if_missing(fs::metadata(path))? else { return Ok(None) };
+        let mode = metadata.mode();
+        Ok(Some(match &self.ids {
+            Some((0, _)) => READ | WRITE | EXECUTE,
+            Some((user, _)) if *user == metadata.uid() => mode >> 6 & 0o7,
+            Some((_, groups)) if groups.contains(&metadata.gid()) => mode >> 3 & 0o7,
+            _ => mode & 0o7,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    use super::*;
+
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\noffice365-collector:x:990:980::/:/usr/sbin/nologin\n";
+    const GROUP: &str = "office365-collector:x:980:\nadm:x:4:syslog,office365-collector\nssl:x:101:other\n";
+
+    fn collector() -> Account {
+        Account::parse("office365-collector", PASSWD, GROUP)
+    }
+
+    #[test]
+    fn an_account_has_its_groups() {
+        assert_eq!(collector().ids, Some((990, vec![980, 4])));
+        assert_eq!(collector().missing(), None);
+        let nobody = Account::parse("nobody", PASSWD, GROUP);
+        assert!(nobody.missing().expect("a command").to_string().contains("; run: useradd --system"));
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a file of our own");
+    }
+
+    #[test]
+    fn what_a_user_cannot_reach_is_named_with_the_command() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        set_mode(folder.path(), 0o711);
+        fs::write(path("config.yaml"), "").expect("a file");
+        let lacks =
+            |need, name: &str| collector().lacks(need, "key", &path(name)).map(|missing| missing.to_string());
+        let shown = |name: &str| path(name).display().to_string();
+
+        set_mode(&path("config.yaml"), 0o604);
+        assert_eq!(lacks(Need::Read, "config.yaml"), None);
+        set_mode(&path("config.yaml"), 0o600);
+        let at = shown("config.yaml");
+        assert_eq!(
+            lacks(Need::Read, "config.yaml"),
+            Some(format!(
+                "key: office365-collector cannot read {at}; run: chgrp office365-collector {at} && chmod g+r {at}"
+            ))
+        );
+        assert!(lacks(Need::Run, "config.yaml").expect("a command").ends_with(&format!("chmod a+rx {at}")));
+        assert_eq!(lacks(Need::Read, "secret"), Some(format!("key: {} does not exist", shown("secret"))));
+
+        let command =
+            format!("install -d -o office365-collector -g office365-collector -m 0750 {}", shown("records"));
+        assert_eq!(
+            lacks(Need::Fill, "records"),
+            Some(format!("key: {} does not exist; run: {command}", shown("records")))
+        );
+        fs::create_dir(path("records")).expect("a folder");
+        set_mode(&path("records"), 0o755);
+        assert!(
+            lacks(Need::Fill, "records")
+                .expect("a command")
+                .ends_with(&format!("chown office365-collector:office365-collector {}", shown("records")))
+        );
+        set_mode(&path("records"), 0o757);
+        for (need, name) in
+            [(Need::Fill, "records"), (Need::Fill, "records/new"), (Need::Append, "records/log")]
+        {
+            assert_eq!(lacks(need, name), None, "{name}");
+        }
+        assert!(lacks(Need::Append, "nowhere/log").expect("a command").contains("install -d"));
+
+        set_mode(folder.path(), 0o700);
+        let denied = lacks(Need::Read, "config.yaml").expect("an obstacle");
+        let at = folder.path().display();
+        let command = format!("is closed to it; run: chgrp office365-collector {at} && chmod g+x {at}");
+        assert!(denied.ends_with(&command), "{denied}");
+        assert!(lacks(Need::Fill, "records").expect("an obstacle").ends_with(&command));
+    }
+
+    #[test]
+    fn a_folder_that_many_programs_share_keeps_its_owner() {
+        let missing = collector().lacks(Need::Append, "log.path", Path::new("/var/log/collector.log"));
+        let missing = missing.expect("an obstacle");
+        assert!(
+            missing.command.is_none() && missing.what.contains("choose a folder of its own"),
+            "{missing}"
+        );
+    }
+
+    #[test]
+    fn owners_and_groups_count() {
+        let folder = tempfile::tempdir().expect("a folder");
+        set_mode(folder.path(), 0o711);
+        let file = folder.path().join("secret");
+        fs::write(&file, "").expect("a file");
+        set_mode(&file, 0o640);
+        if chown(&file, Some(0), Some(4)).is_err() {
+            return; // only root can give files away
+        }
+        assert_eq!(collector().lacks(Need::Read, "key", &file), None, "a further group");
+        chown(&file, Some(990), Some(0)).expect("root");
+        assert_eq!(collector().lacks(Need::Read, "key", &file), None, "the owner");
+        chown(&file, Some(991), Some(0)).expect("root");
+        assert!(collector().lacks(Need::Read, "key", &file).is_some());
+    }
+}
