@@ -104,75 +104,85 @@ impl Account {
         })
     }
 
-    /// Returns what keeps the user from what it needs of a path. `key`: what names the path, such as `output.file.path`.
-    pub fn lacks(&self, need: Need, key: &str, path: &Path) -> Option<Missing> {
+    /// Returns what keeps the user from what it needs of a path: the folders on the way to it, then the path itself. `key`:
+    /// what names the path, such as `output.file.path`.
+    pub fn lacks(&self, need: Need, key: &str, path: &Path) -> Vec<Missing> {
+        self.obstacles(need, path)
+            .into_iter()
+            .map(|obstacle| self.missing_for(need, key, path, obstacle))
+            .collect()
+    }
+
+    fn missing_for(&self, need: Need, key: &str, path: &Path, obstacle: Obstacle) -> Missing {
         let (name, shown) = (&self.name, path.display());
-        let obstacle = self.obstacle(need, path)?;
         let verb = match need {
             Need::Read => "read",
             Need::Run => "run",
             Need::Fill | Need::Append => "write",
         };
-        let missing = |what: String, command: Option<String>| Some(Missing { what, command });
+        let is_written = matches!(need, Need::Fill | Need::Append);
+        let what = format!("{key}: {name} cannot {verb} {shown}");
+        let is_shared = |at: &Path| SHARED_FOLDERS.iter().any(|shared| at == Path::new(shared));
         match obstacle {
             Obstacle::Hidden(at) => {
-                let what = format!(
-                    "{key}: whether {name} can {verb} {shown} is not known: {} is hidden",
-                    at.display()
-                );
-                missing(format!("{what} from you; run this command as root"), None)
+                let what = format!("{key}: whether {name} can {verb} {shown} is not known");
+                let what = format!("{what}: {} is hidden from you; run this command as root", at.display());
+                Missing { what, command: None }
             }
-            Obstacle::Absent if matches!(need, Need::Fill | Need::Append) => {
-                let folder = if need == Need::Fill { path } else { disk::folder_of(path) };
-                let command = format!("install -d -o {name} -g {name} -m 0750 {}", folder.display());
-                missing(format!("{key}: {} does not exist", folder.display()), Some(command))
+            Obstacle::Absent if is_written => {
+                let folder = if need == Need::Fill { path } else { disk::folder_of(path) }.display();
+                let command = format!("install -d -o {name} -g {name} -m 0750 {folder}");
+                Missing { what: format!("{key}: {folder} does not exist"), command: Some(command) }
             }
-            Obstacle::Absent => missing(format!("{key}: {shown} does not exist"), None),
-            Obstacle::Denied(at) if matches!(need, Need::Fill | Need::Append) => {
-                let what = format!("{key}: {name} cannot write {shown}");
-                if SHARED_FOLDERS.iter().any(|shared| at == Path::new(shared)) {
-                    return missing(
-                        format!("{what}, because {} is shared; choose a folder of its own", at.display()),
-                        None,
-                    );
-                }
-                missing(what, Some(format!("chown {name}:{name} {}", at.display())))
-            }
-            Obstacle::Denied(_) if need == Need::Read => {
-                let command = format!("chgrp {name} {shown} && chmod g+r {shown}");
-                missing(format!("{key}: {name} cannot read {shown}"), Some(command))
-            }
-            Obstacle::Denied(_) => {
-                missing(format!("{key}: {name} cannot run {shown}"), Some(format!("chmod a+rx {shown}")))
+            Obstacle::Absent => Missing { what: format!("{key}: {shown} does not exist"), command: None },
+            Obstacle::Denied(at) if is_written && is_shared(&at) => {
+                let what = format!("{what}, because {} is shared; choose a folder of its own", at.display());
+                Missing { what, command: None }
             }
             Obstacle::Closed(at) => {
-                let what =
-                    format!("{key}: {name} cannot {verb} {shown}, because {} is closed to it", at.display());
-                if SHARED_FOLDERS.iter().any(|shared| at == Path::new(shared)) {
-                    return missing(format!("{what}; move it"), None);
+                let what = format!("{what}, because {} is closed to it", at.display());
+                if is_shared(&at) {
+                    return Missing { what: format!("{what}; move it"), command: None };
                 }
                 let command = format!("chgrp {name} {0} && chmod g+x {0}", at.display());
-                missing(what, Some(command))
+                Missing { what, command: Some(command) }
+            }
+            Obstacle::Denied(at) if is_written => {
+                Missing { what, command: Some(format!("chown {name}:{name} {}", at.display())) }
+            }
+            Obstacle::Denied(_) if need == Need::Run => {
+                Missing { what, command: Some(format!("chmod a+rx {shown}")) }
+            }
+            Obstacle::Denied(_) => {
+                Missing { what, command: Some(format!("chgrp {name} {shown} && chmod g+r {shown}")) }
             }
         }
     }
 
-    fn obstacle(&self, need: Need, path: &Path) -> Option<Obstacle> {
+    fn obstacles(&self, need: Need, path: &Path) -> Vec<Obstacle> {
         let target = disk::resolve_links(path).unwrap_or_else(|_| path.to_owned());
-        // What is above must let the user pass; what does not exist is created in the nearest folder that does.
         let mut above: Vec<_> =
             target.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).collect();
         above.reverse();
-        let mut nearest = Path::new("/");
+        let (mut obstacles, mut nearest) = (Vec::new(), Path::new("/"));
         for folder in above {
             match self.rights(folder) {
-                Ok(Some(rights)) if rights & EXECUTE == 0 => {
-                    return Some(Obstacle::Closed(folder.to_owned()));
+                Ok(Some(rights)) => {
+                    nearest = folder;
+                    if rights & EXECUTE == 0 {
+                        obstacles.push(Obstacle::Closed(folder.to_owned()));
+                    }
                 }
-                Ok(Some(_)) => nearest = folder,
+                // A folder is created in the nearest one that exists.
                 Ok(None) if need == Need::Fill => break,
-                Ok(None) => return Some(Obstacle::Absent),
-                Err(_) => return Some(Obstacle::Hidden(nearest.to_owned())),
+                Ok(None) => {
+                    obstacles.push(Obstacle::Absent);
+                    return obstacles;
+                }
+                Err(_) => {
+                    obstacles.push(Obstacle::Hidden(nearest.to_owned()));
+                    return obstacles;
+                }
             }
         }
         let needed = match need {
@@ -181,21 +191,20 @@ impl Account {
             Need::Fill => WRITE | EXECUTE,
             Need::Append => WRITE,
         };
-        let is_denied = |place: &Path, needed: u32| match self.rights(place) {
-            Ok(Some(rights)) => Some((rights & needed != needed).then(|| Obstacle::Denied(place.to_owned()))),
-            Ok(None) => None,
-            Err(_) => Some(Some(Obstacle::Hidden(nearest.to_owned()))),
+        let lacks = |rights: u32, needed: u32| rights & needed != needed;
+        let is_nearest_closed = || {
+            let rights = self.rights(nearest).ok().flatten().unwrap_or_default();
+            lacks(rights, WRITE | EXECUTE)
         };
-        match (is_denied(&target, needed), need) {
-            (Some(obstacle), _) => obstacle,
-            (None, Need::Read | Need::Run) => Some(Obstacle::Absent),
-            (None, Need::Fill) => {
-                let is_creatable =
-                    is_denied(nearest, WRITE | EXECUTE).is_some_and(|obstacle| obstacle.is_none());
-                (!is_creatable).then_some(Obstacle::Absent)
-            }
-            (None, Need::Append) => is_denied(disk::folder_of(&target), WRITE | EXECUTE).flatten(),
-        }
+        let at_target = match (self.rights(&target), need) {
+            (Ok(Some(rights)), _) => lacks(rights, needed).then(|| Obstacle::Denied(target.clone())),
+            (Err(_), _) => Some(Obstacle::Hidden(nearest.to_owned())),
+            (Ok(None), Need::Read | Need::Run) => Some(Obstacle::Absent),
+            (Ok(None), Need::Fill) => is_nearest_closed().then_some(Obstacle::Absent),
+            (Ok(None), Need::Append) => is_nearest_closed().then(|| Obstacle::Denied(nearest.to_owned())),
+        };
+        obstacles.extend(at_target);
+        obstacles
     }
 
     /// Returns the permissions of the user on a path, in the bits of a mode's last digit. `None`: it does not exist.
@@ -243,60 +252,57 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         set_mode(folder.path(), 0o711);
         fs::write(path("config.yaml"), "").expect("a file");
-        let lacks =
-            |need, name: &str| collector().lacks(need, "key", &path(name)).map(|missing| missing.to_string());
+        let lacks = |need, name: &str| {
+            let missing = collector().lacks(need, "key", &path(name));
+            missing.iter().map(Missing::to_string).collect::<Vec<_>>()
+        };
         let shown = |name: &str| path(name).display().to_string();
+        let only = |need, name: &str| {
+            let [missing] = <[String; 1]>::try_from(lacks(need, name)).expect("one obstacle");
+            missing
+        };
 
         set_mode(&path("config.yaml"), 0o604);
-        assert_eq!(lacks(Need::Read, "config.yaml"), None);
+        assert_eq!(lacks(Need::Read, "config.yaml"), [""; 0]);
         set_mode(&path("config.yaml"), 0o600);
         let at = shown("config.yaml");
-        assert_eq!(
-            lacks(Need::Read, "config.yaml"),
-            Some(format!(
-                "key: office365-collector cannot read {at}; run: chgrp office365-collector {at} && chmod g+r {at}"
-            ))
+        let unreadable = format!(
+            "key: office365-collector cannot read {at}; run: chgrp office365-collector {at} && chmod g+r {at}"
         );
-        assert!(lacks(Need::Run, "config.yaml").expect("a command").ends_with(&format!("chmod a+rx {at}")));
-        assert_eq!(lacks(Need::Read, "secret"), Some(format!("key: {} does not exist", shown("secret"))));
+        assert_eq!(only(Need::Read, "config.yaml"), unreadable);
+        assert!(only(Need::Run, "config.yaml").ends_with(&format!("; run: chmod a+rx {at}")));
+        assert_eq!(only(Need::Read, "secret"), format!("key: {} does not exist", shown("secret")));
 
-        let command =
-            format!("install -d -o office365-collector -g office365-collector -m 0750 {}", shown("records"));
-        assert_eq!(
-            lacks(Need::Fill, "records"),
-            Some(format!("key: {} does not exist; run: {command}", shown("records")))
-        );
+        let at = shown("records");
+        let command = format!("install -d -o office365-collector -g office365-collector -m 0750 {at}");
+        assert_eq!(only(Need::Fill, "records"), format!("key: {at} does not exist; run: {command}"));
         fs::create_dir(path("records")).expect("a folder");
         set_mode(&path("records"), 0o755);
-        assert!(
-            lacks(Need::Fill, "records")
-                .expect("a command")
-                .ends_with(&format!("chown office365-collector:office365-collector {}", shown("records")))
-        );
+        let command = format!("; run: chown office365-collector:office365-collector {at}");
+        assert!(only(Need::Fill, "records").ends_with(&command));
         set_mode(&path("records"), 0o757);
         for (need, name) in
             [(Need::Fill, "records"), (Need::Fill, "records/new"), (Need::Append, "records/log")]
         {
-            assert_eq!(lacks(need, name), None, "{name}");
+            assert_eq!(lacks(need, name), [""; 0], "{name}");
         }
-        assert!(lacks(Need::Append, "nowhere/log").expect("a command").contains("install -d"));
+        assert!(lacks(Need::Append, "nowhere/log")[0].contains("; run: install -d"));
 
         set_mode(folder.path(), 0o700);
-        let denied = lacks(Need::Read, "config.yaml").expect("an obstacle");
         let at = folder.path().display();
-        let command = format!("is closed to it; run: chgrp office365-collector {at} && chmod g+x {at}");
-        assert!(denied.ends_with(&command), "{denied}");
-        assert!(lacks(Need::Fill, "records").expect("an obstacle").ends_with(&command));
+        let closed =
+            format!("because {at} is closed to it; run: chgrp office365-collector {at} && chmod g+x {at}");
+        let both = lacks(Need::Read, "config.yaml");
+        assert!(both[0].ends_with(&closed) && both[1..] == [unreadable], "{both:?}");
+        assert!(only(Need::Fill, "records").ends_with(&closed));
     }
 
     #[test]
     fn a_folder_that_many_programs_share_keeps_its_owner() {
         let missing = collector().lacks(Need::Append, "log.path", Path::new("/var/log/collector.log"));
-        let missing = missing.expect("an obstacle");
-        assert!(
-            missing.command.is_none() && missing.what.contains("choose a folder of its own"),
-            "{missing}"
-        );
+        assert_eq!(missing.len(), 1);
+        assert_eq!(missing[0].command, None);
+        assert!(missing[0].what.contains("choose a folder of its own"), "{missing:?}");
     }
 
     #[test]
@@ -309,10 +315,10 @@ mod tests {
         if chown(&file, Some(0), Some(4)).is_err() {
             return; // only root can give files away
         }
-        assert_eq!(collector().lacks(Need::Read, "key", &file), None, "a further group");
+        assert_eq!(collector().lacks(Need::Read, "key", &file), [], "a further group");
         chown(&file, Some(990), Some(0)).expect("root");
-        assert_eq!(collector().lacks(Need::Read, "key", &file), None, "the owner");
+        assert_eq!(collector().lacks(Need::Read, "key", &file), [], "the owner");
         chown(&file, Some(991), Some(0)).expect("root");
-        assert!(collector().lacks(Need::Read, "key", &file).is_some());
+        assert_eq!(collector().lacks(Need::Read, "key", &file).len(), 1);
     }
 }

@@ -131,9 +131,11 @@ impl Schedule<'_> {
     pub fn text(&self, scheduler: Scheduler) -> Result<String, ScheduleError> {
         let mut parts = Vec::new();
         if !self.preparation.is_empty() {
-            let commands: String =
-                self.preparation.iter().map(|command| format!("#   {command}\n")).collect();
-            parts.push(format!("# Run these commands first, as root:\n{commands}"));
+            let mut commands = "# Run these commands first, as root:\n".to_owned();
+            for command in self.preparation {
+                let _ = writeln!(commands, "#   {command}");
+            }
+            parts.push(commands);
         }
         for UnitFile { folder, name, text } in self.files(scheduler)? {
             let place =

@@ -7,7 +7,7 @@ use simulator::{Blob, NewBlob};
 
 use crate::support::{
     CONTOSO, FABRIKAM, Installation, Run, documents::repository, forward, gelf::GelfReceiver, hours_ago,
-    process::at_once, set_mode,
+    process::in_parallel, set_mode,
 };
 
 const CLIENT: &str = "c11e0000-0000-4000-8000-00000000c11e";
@@ -205,7 +205,8 @@ fn milliseconds(time: Timestamp) -> String {
 
 #[test]
 fn known_blobs_of_an_older_tool_continues_every_feed_in_each_of_its_variants() {
-    let variants: [(&str, fn(&[Blob]) -> String); 6] = [
+    type Variant = (&'static str, fn(&[Blob]) -> String);
+    let variants: [Variant; 6] = [
         ("two columns", |known| known_lines(known, milliseconds).join("\n") + "\n"),
         ("line breaks of Windows", |known| known_lines(known, milliseconds).join("\r\n") + "\r\n"),
         ("repeated lines", |known| (known_lines(known, milliseconds).join("\n") + "\n").repeat(3)),

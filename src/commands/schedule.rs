@@ -200,9 +200,9 @@ impl Places {
                 missing.extend(account.lacks(Need::Read, key, path));
             }
         }
-        missing.extend(
-            self.credentials.iter().filter_map(|name| self.missing_credential(&account, name, is_systemd)),
-        );
+        for name in &self.credentials {
+            missing.extend(self.missing_for_credential(&account, name, is_systemd));
+        }
         for (key, need, folder) in setup.written_folders() {
             if is_systemd && is_below(&folder, CREATED_FOLDERS) {
                 continue;
@@ -213,19 +213,19 @@ impl Places {
         missing
     }
 
-    fn missing_credential(&self, account: &Account, name: &str, is_systemd: bool) -> Option<Missing> {
+    fn missing_for_credential(&self, account: &Account, name: &str, is_systemd: bool) -> Vec<Missing> {
         let file = self.credentials_folder.join(name);
         let shown = file.display();
         if file.exists() {
-            return if is_systemd { None } else { account.lacks(Need::Read, "The secret", &file) };
+            return if is_systemd { Vec::new() } else { account.lacks(Need::Read, "The secret", &file) };
         }
         let what = format!("{shown} does not exist; write the secret {name} into it");
-        Some(if is_systemd {
+        vec![if is_systemd {
             let what = format!("{what}: without it the service fails with 243/CREDENTIALS");
             Missing { what, command: Some(format!("install -m 0600 /dev/stdin {shown}")) }
         } else {
             Missing { what, command: Some(format!("install -m 0640 -g {USER} /dev/stdin {shown}")) }
-        })
+        }]
     }
 }
 

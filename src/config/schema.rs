@@ -237,7 +237,8 @@ ROOT {
     "enabled": Bool, default("true");
     /// The interval at which the scheduler starts passes. `schedule` reads it, and a pass that takes longer is reported.
     "interval": Kind::Duration(1..=RETENTION.as_secs()), default("5m"); // content expires after that time
-    /// true: the first pass of a feed collects nothing that is older than now.
+    /// true: the first pass of a feed collects nothing that is older than now. A feed that an older tool has collected
+    /// continues where that tool stopped.
     "only_future_events": Bool, default("false");
     /// One or more. The environment variables TENANT_ID, CLIENT_ID and CLIENT_SECRET override the values of a single tenant,
     /// or make up one if there is none. AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE, the variables of

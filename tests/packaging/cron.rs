@@ -19,6 +19,50 @@ fn the_line_has_valid_arguments() {
     assert!(crontab.ends_with('\n'), "cron ignores a last line without a line break");
 }
 
+/// Runs the commands that `schedule` prints, then a pass as cron would start it. The secret comes from standard input.
+const PREPARED: &str = r#"set -eux
+crontab=/etc/cron.d/office365-collector
+office_audit_log_collector schedule cron >"$crontab"
+sed -n 's/^#   //p' "$crontab" >commands
+grep -q '^useradd' commands
+while IFS= read -r command; do sh -euxc "$command" <client_secret; done <commands
+: STEP nothing is missing any more
+test "$(office_audit_log_collector schedule cron 2>&1 | grep -c 'Run these commands\|WARN')" = 0
+folder=$(sed -n 's/^CREDENTIALS_DIRECTORY=//p' "$crontab")
+pass=$(sed -n 's/^[^#]* office365-collector //p' "$crontab")
+setpriv --reuid=office365-collector --regid=office365-collector --init-groups \
+    env -i CREDENTIALS_DIRECTORY="$folder" $pass
+test "$(cat /var/opt/records/* | wc -l)" = 3
+"#;
+
+#[test]
+#[ignore = "needs root: cargo test --test tests -- --ignored packaging::cron"]
+fn the_commands_that_a_schedule_lists_make_its_passes_work() {
+    let installation = Installation::new();
+    installation.contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(3)));
+    let place = |name| installation.path(name).display().to_string();
+    let config = installation
+        .config_with_credential("client_secret_file: \"${CREDENTIALS_DIRECTORY}/client_secret\"")
+        .replace(&place("state"), "/var/opt/state")
+        .replace(&place("output"), "/var/opt/records");
+    let mut machine = Machine::bare(&installation)
+        .with("steps", PREPARED)
+        .with("client_secret", &installation.contoso.settings_now().secret)
+        .with("etc/office365-collector/config.yaml", &config)
+        .with("usr/bin/office_audit_log_collector", "");
+    crate::support::set_mode(&machine.path("etc/office365-collector/config.yaml"), 0o600);
+    crate::support::set_mode(&machine.path("etc/office365-collector"), 0o700);
+    fs::copy(
+        env!("CARGO_BIN_EXE_office_audit_log_collector"),
+        machine.path("usr/bin/office_audit_log_collector"),
+    )
+    .expect("a copy");
+    crate::support::set_mode(&machine.path("usr/bin/office_audit_log_collector"), 0o755);
+    machine = machine.boot("package");
+    assert!(machine.ends_well(), "{}", machine.console());
+    installation.assert_no_violations();
+}
+
 /// The machine's `sendmail`, which writes each mail to a file.
 const SENDMAIL: &str = "#!/bin/sh\ncat >/var/log/mail/$$\n";
 

@@ -58,6 +58,8 @@ test "$(stat -c '%U %a' $config /var/lib/office365-collector /var/log/office365 
 test -f /etc/logrotate.d/office365-collector
 test -f /usr/share/doc/office365-collector/examples/config.production.template.yaml
 man --pager=cat office_audit_log_collector >/dev/null
+man --pager=cat office365-collector-run >/dev/null
+test -x /usr/sbin/office365-collector-run
 test -z "$(systemd-analyze verify /usr/lib/systemd/system/office365-collector.service 2>&1)"
 cp /usr/lib/systemd/system/office365-collector-failure@.service /run/office365-collector-failure@config.service
 test -z "$(systemd-analyze verify /run/office365-collector-failure@config.service 2>&1)"

@@ -11,6 +11,7 @@ mod machine;
 mod manual;
 mod monitoring;
 mod offline;
+mod older_image;
 mod shards;
 mod systemd;
 
@@ -70,6 +71,24 @@ fn load(file: &Path, environment: &[(&str, &str)]) -> config::Loaded {
 /// Replaces the placeholders of the two ids.
 fn filled_in(text: &str) -> String {
     text.replace("YOUR-TENANT-ID", CONTOSO).replace("YOUR-CLIENT-ID", FABRIKAM)
+}
+
+#[test]
+#[ignore = "needs shellcheck: cargo test --test tests -- --ignored packaging::shellcheck"]
+fn shellcheck_finds_nothing_in_the_scripts() {
+    let scripts = [
+        ".ci/run",
+        "debian/postinst",
+        "debian/postrm",
+        "debian/prerm",
+        "docker/cadence",
+        "systemd/office365-collector-run",
+        "tests/interop/install",
+        "tests/packaging/boot",
+    ];
+    let scripts = scripts.map(|script| path(script).display().to_string());
+    let run = tool("shellcheck", &scripts.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{run}");
 }
 
 #[test]

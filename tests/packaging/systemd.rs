@@ -307,6 +307,55 @@ fn an_incident_is_mailed_once_when_it_begins_and_once_when_it_is_over() {
     assert!(mails[0].contains("never") && mails[0].contains(failed), "{}", mails[0]);
 }
 
+/// What an administrator runs as root beside the service, and a service that starts it.
+const BY_HAND: &str = "exec >/var/log/by-hand 2>&1\n\
+    office365-collector-run check; echo check $?\n\
+    office365-collector-run; echo pass $?\n\
+    office365-collector-run status; echo status $?\n\
+    office365-collector-run --stdout | wc -l\n\
+    stat -c '%U %n' /var/lib/office365-collector/* /var/log/office365/*\n\
+    rm /etc/office365-collector/client_secret\n\
+    office365-collector-run check; echo without a secret $?\n\
+    echo end\n";
+
+#[test]
+#[ignore = "needs systemd, dbus and root: cargo test --test tests -- --ignored packaging::systemd"]
+fn what_is_run_by_hand_runs_as_the_service_does() {
+    let installation = Installation::new();
+    installation.contoso.add_blob("Audit.General", NewBlob::records(3).created(hours_ago(3)));
+    let target = "[Unit]\nDefaultDependencies=no\nAfter=systemd-journald.socket\n\
+                  Wants=systemd-journald.socket dbus.socket by-hand.service\n";
+    let service = "[Unit]\nDefaultDependencies=no\nWants=dbus.service\nAfter=dbus.service\n\
+                   [Service]\nType=oneshot\nExecStart=/bin/sh /etc/by-hand\n";
+    let machine = Machine::of(&installation)
+        .with("usr/sbin/office365-collector-run", &text("systemd/office365-collector-run"))
+        .with("units/office365-collector.service", &text("systemd/office365-collector.service"))
+        .with("units/by-hand.service", service)
+        .with("units/test.target", target)
+        .with("etc/by-hand", BY_HAND);
+    set_mode(&machine.path("usr/sbin/office365-collector-run"), 0o755);
+    let machine = machine.boot("systemd");
+    let printed = || fs::read_to_string(machine.path("var/log/by-hand")).unwrap_or_default();
+    until("everything was run", || printed().ends_with("end\n"), || machine.console() + &printed());
+    let printed = printed();
+    for line in [
+        "✓ contoso: logged in",
+        "✓ state: can be written in /var/lib/office365-collector",
+        "check 0",
+        "pass 0",
+        "status 0",
+        "3",
+        "office365-collector /var/lib/office365-collector/known_blobs",
+        "office365-collector /var/log/office365/AuditGeneral.json",
+        "without a secret 243",
+    ] {
+        assert!(printed.lines().any(|shown| shown == line), "no {line:?} in {printed}");
+    }
+    assert!(!printed.contains("\nroot "), "{printed}");
+    assert!(printed.contains("/etc/office365-collector/client_secret does not exist"), "{printed}");
+    installation.assert_no_violations();
+}
+
 #[test]
 #[ignore = "needs logrotate and root: cargo test --test tests -- --ignored packaging::systemd"]
 fn logrotate_loses_and_duplicates_no_record() {
