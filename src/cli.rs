@@ -197,7 +197,8 @@ pub enum Parsed {
 /// The options with a value.
 const WITH_VALUE: [&str; 6] = ["--config", "-c", "--credentials", "--tenant", "--shard", "--hours"];
 /// The options of commands, which follow the command's name.
-const OF_COMMANDS: [&str; 7] = ["--json", "--html", "--offline", "--content", "--files", "--repair", "--install-to"];
+const OF_COMMANDS: [&str; 7] =
+    ["--json", "--html", "--offline", "--content", "--files", "--repair", "--install-to"];
 /// Those of them with a value.
 const OF_COMMANDS_WITH_VALUE: [&str; 3] = ["--html", "--files", "--install-to"];
 const COMMANDS: [&str; 4] = ["check", "status", "verify", "schedule"];

@@ -31,8 +31,7 @@ use crate::{
         page::{CredentialStatus, Page},
         status,
     },
-    state, suggest,
-    verify,
+    state, suggest, verify,
 };
 
 /// A feed that has not succeeded for this number of intervals is late, and `status` exits with 1.

@@ -38,6 +38,8 @@ pub enum Need {
     Fill,
     /// To append to a file, which may be created in an existing folder.
     Append,
+    /// To replace files in an existing folder, which other programs may use too.
+    Replace,
 }
 
 /// What is missing, and the command that provides it.
@@ -118,9 +120,9 @@ impl Account {
         let verb = match need {
             Need::Read => "read",
             Need::Run => "run",
-            Need::Fill | Need::Append => "write",
+            Need::Fill | Need::Append | Need::Replace => "write",
         };
-        let is_written = matches!(need, Need::Fill | Need::Append);
+        let is_written = !matches!(need, Need::Read | Need::Run);
         let what = format!("{key}: {name} cannot {verb} {shown}");
         let is_shared = |at: &Path| SHARED_FOLDERS.iter().any(|shared| at == Path::new(shared));
         match obstacle {
@@ -130,7 +132,7 @@ impl Account {
                 Missing { what, command: None }
             }
             Obstacle::Absent if is_written => {
-                let folder = if need == Need::Fill { path } else { disk::folder_of(path) }.display();
+                let folder = if need == Need::Append { disk::folder_of(path) } else { path }.display();
                 let command = format!("install -d -o {name} -g {name} -m 0750 {folder}");
                 Missing { what: format!("{key}: {folder} does not exist"), command: Some(command) }
             }
@@ -145,6 +147,10 @@ impl Account {
                     return Missing { what: format!("{what}; move it"), command: None };
                 }
                 let command = format!("chgrp {name} {0} && chmod g+x {0}", at.display());
+                Missing { what, command: Some(command) }
+            }
+            Obstacle::Denied(at) if need == Need::Replace => {
+                let command = format!("chgrp {name} {0} && chmod g+w {0}", at.display());
                 Missing { what, command: Some(command) }
             }
             Obstacle::Denied(at) if is_written => {
@@ -188,7 +194,7 @@ impl Account {
         let needed = match need {
             Need::Read => READ,
             Need::Run => READ | EXECUTE,
-            Need::Fill => WRITE | EXECUTE,
+            Need::Fill | Need::Replace => WRITE | EXECUTE,
             Need::Append => WRITE,
         };
         let lacks = |rights: u32, needed: u32| rights & needed != needed;
@@ -199,7 +205,7 @@ impl Account {
         let at_target = match (self.rights(&target), need) {
             (Ok(Some(rights)), _) => lacks(rights, needed).then(|| Obstacle::Denied(target.clone())),
             (Err(_), _) => Some(Obstacle::Hidden(nearest.to_owned())),
-            (Ok(None), Need::Read | Need::Run) => Some(Obstacle::Absent),
+            (Ok(None), Need::Read | Need::Run | Need::Replace) => Some(Obstacle::Absent),
             (Ok(None), Need::Fill) => is_nearest_closed().then_some(Obstacle::Absent),
             (Ok(None), Need::Append) => is_nearest_closed().then(|| Obstacle::Denied(nearest.to_owned())),
         };
@@ -280,6 +286,9 @@ mod tests {
         set_mode(&path("records"), 0o755);
         let command = format!("; run: chown office365-collector:office365-collector {at}");
         assert!(only(Need::Fill, "records").ends_with(&command));
+        let command = format!("; run: chgrp office365-collector {at} && chmod g+w {at}");
+        assert!(only(Need::Replace, "records").ends_with(&command));
+        assert!(only(Need::Replace, "records/new").contains("; run: install -d"));
         set_mode(&path("records"), 0o757);
         for (need, name) in
             [(Need::Fill, "records"), (Need::Fill, "records/new"), (Need::Append, "records/log")]

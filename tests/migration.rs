@@ -220,7 +220,7 @@ fn known_blobs_of_an_older_tool_continues_every_feed_in_each_of_its_variants() {
         let migration = Migration::new();
         migration.write_known_blobs(&text(&migration.delivered));
         eprintln!("{name}");
-        migration.assert_continues(&["[INFO] Continuing 5 feed(s) that the state in", "7 days"]);
+        migration.assert_continues(&["[INFO] Continuing 5 feed(s) that were collected before", "7 days"]);
     });
 }
 
@@ -280,7 +280,7 @@ fn what_an_older_tool_left_is_not_forgotten_by_a_pass_that_fails_or_that_collect
     dry_run.assert_code(0);
     assert_eq!(dry_run.stdout.lines().count(), 0, "without subscriptions nothing is listed");
 
-    let secret = installation.contoso.settings_now().secret;
+    let secret = installation.contoso.current_settings().secret;
     installation.contoso.settings(|settings| settings.secret = "another".to_owned());
     installation.run(&["--tenant", "contoso"]).assert_code(77);
     installation.contoso.settings(|settings| settings.secret = secret);

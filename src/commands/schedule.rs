@@ -126,7 +126,7 @@ impl Setup {
             ("collect.workingDir", Need::Fill, Some(config.collect.working_dir.as_path())),
             ("output.file.path", Need::Fill, file),
             ("log.path", Need::Append, config.log.path.as_deref()),
-            ("metrics.path", Need::Fill, config.metrics_path.as_deref()),
+            ("metrics.path", Need::Replace, config.metrics_path.as_deref()),
         ]
         .into_iter()
         .filter_map(|(key, need, path)| Some((key, need, path?)))

@@ -212,8 +212,8 @@ fn continue_older_tools(
     }
     if !others.is_empty() {
         log::info!(
-            "Continuing {} feed(s) that the state in {} tells of: the blobs in known_blobs are skipped, and everything else \
-             that is available of the last 7 days is collected",
+            "Continuing {} feed(s) that were collected before, according to known_blobs in {}: its blobs are skipped, and \
+             everything else that is available of the last 7 days is collected",
             others.len(),
             working_dir.display()
         );

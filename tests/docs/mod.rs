@@ -196,7 +196,8 @@ fn help_of(command: &[&str]) -> String {
 
 #[test]
 fn every_option_key_unit_and_metric_exists() {
-    let help = ["check", "status", "verify", "schedule"].map(|command| help_of(&[command])).concat() + &help_of(&[]);
+    let help =
+        ["check", "status", "verify", "schedule"].map(|command| help_of(&[command])).concat() + &help_of(&[]);
     let template = Page::read("config/config.production.template.yaml").text;
     let metrics = ["src/report/metrics.rs", "src/verify/report.rs"]
         .map(|file| fs::read_to_string(repository(file)).expect("a file"))

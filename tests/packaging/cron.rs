@@ -47,7 +47,7 @@ fn the_commands_that_a_schedule_lists_make_its_passes_work() {
         .replace(&place("output"), "/var/opt/records");
     let mut machine = Machine::bare(&installation)
         .with("steps", PREPARED)
-        .with("client_secret", &installation.contoso.settings_now().secret)
+        .with("client_secret", &installation.contoso.current_settings().secret)
         .with("etc/office365-collector/config.yaml", &config)
         .with("usr/bin/office_audit_log_collector", "");
     crate::support::set_mode(&machine.path("etc/office365-collector/config.yaml"), 0o600);
@@ -59,7 +59,7 @@ fn the_commands_that_a_schedule_lists_make_its_passes_work() {
     .expect("a copy");
     crate::support::set_mode(&machine.path("usr/bin/office_audit_log_collector"), 0o755);
     machine = machine.boot("package");
-    assert!(machine.ends_well(), "{}", machine.console());
+    assert!(machine.ends_successfully(), "{}", machine.console());
     installation.assert_no_violations();
 }
 
