@@ -130,7 +130,7 @@ fn rejects_metrics_paths_that_are_state_files() {
         run.assert_code(78).assert_line_with(&["metrics.path", "is also a file of the state"]);
         names.push(entry.file_name());
     }
-    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(names.len(), 4, "{names:?}");
 }
 
 #[test]

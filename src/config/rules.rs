@@ -22,7 +22,7 @@ const FORMAT_SECTIONS: [(&str, &str); 3] =
     [("splunk-hec", "splunk"), ("elastic-bulk", "elastic"), ("azure-logs-ingestion", "azure")];
 
 /// Files of the state in `workingDir`, apart from its folder of Ids.
-const STATE_FILES: [&str; 3] = ["known_blobs", "progress", "journal"];
+const STATE_FILES: [&str; 5] = ["known_blobs", "progress", "journal", "history", "repairs"];
 
 /// Extensions of the same files while they are replaced, and when they cannot be read.
 const STATE_EXTENSIONS: [&str; 2] = ["new", "unreadable"];
