@@ -288,8 +288,9 @@ TENANT {
     "name": Text(formats::tenant_name), off("contoso");
     /// The tenant's cloud: commercial, gcc, gcc-high or dod.
     "api_type": Words(&["commercial", "gcc", "gcc-high", "dod"]), default("commercial"), off("commercial");
-    /// The GUID whose quota the requests count against. Default: the tenant_id.
-    "publisher_id": Guid, hint(PUBLISHER_ID_HINT), off("11111111-2222-3333-4444-555555555555");
+    /// The tenant whose quota the requests count against: this tenant, or the own tenant of a service provider that collects
+    /// for its customers. Never an invented GUID. Default: the tenant_id.
+    "publisher_id": Guid, hint(PUBLISHER_ID_HINT), off("33333333-3333-4333-8333-333333333333");
     /// For tests and private gateways: replaces the cloud's login URL. http:// is accepted for localhost only. Default: the
     /// URL of api_type.
     "login_url": Text(formats::origin), off("https://login.gateway.example");
@@ -560,6 +561,7 @@ const ALL_CONTENT_TYPES: &str =
     r#"[ "DLP.All", "Audit.Exchange", "Audit.SharePoint", "Audit.AzureActiveDirectory", "Audit.General" ]"#;
 const FILTER_SAMPLE: &str = r#"
   Audit.Exchange: { Operation: [ "MailItemsAccessed", "Send*" ], UserId: "!*@fabrikam.example" }
+  Audit.General: { RecordType: [ 25, 64 ] }
   DLP.All: { PolicyDetails.Rules.Severity: "High" }"#;
 
 const CONTENT_TYPES_HINT: &str = r#"write [ "Audit.General", … ]"#;
