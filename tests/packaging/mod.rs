@@ -5,6 +5,7 @@
 mod browser;
 mod containers;
 mod cron;
+mod dashboard;
 mod debian;
 mod images;
 mod machine;

@@ -13,7 +13,7 @@ const PICTURE: &str = "docs/monitoring/status.svg";
 const COLUMNS: usize = 190;
 
 /// Returns the names of the metrics in a text.
-fn metric_names(text: &str) -> BTreeSet<String> {
+pub fn metric_names(text: &str) -> BTreeSet<String> {
     let is_part = |letter: char| letter.is_ascii_lowercase() || letter == '_';
     let rests = text.split(PREFIX).skip(1);
     rests.map(|rest| rest.chars().take_while(|letter| is_part(*letter)).collect()).collect()
@@ -74,8 +74,10 @@ fn the_panels_of_the_dashboard_have_queries_and_do_not_overlap() {
 #[ignore = "needs promtool: cargo test --test tests -- --ignored packaging::monitoring"]
 fn prometheus_accepts_the_metrics_and_raises_the_alerts() {
     tool("promtool", &["check", "rules", &path_text("docs/monitoring/alerts.yaml")]).assert_code(0);
-    let run = tool("promtool", &["test", "rules", &path_text("tests/packaging/alerts.yaml")]);
-    assert_eq!(run.code, Some(0), "{run}");
+    for tests in ["alerts.yaml", "alerts-after-a-week.yaml"] {
+        let run = tool("promtool", &["test", "rules", &path_text(&format!("tests/packaging/{tests}"))]);
+        assert_eq!(run.code, Some(0), "{tests}: {run}");
+    }
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("office365.prom");
     fs::write(&file, written_metrics()).expect("a file");

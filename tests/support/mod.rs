@@ -2,6 +2,7 @@
 //! simulator.
 
 pub mod busy_day;
+pub mod chart;
 pub mod documents;
 pub mod forward;
 pub mod gelf;
