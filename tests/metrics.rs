@@ -202,12 +202,12 @@ fn a_pass_keeps_what_it_does_not_know_of_other_feeds() {
 
     // A pass that cannot read the state.
     let known = installation.path("state/known_blobs");
-    fs::rename(&known, installation.path("aside")).expect("a file");
+    fs::rename(&known, installation.path("moved")).expect("a file");
     fs::create_dir(&known).expect("a folder");
     installation.run(&[]).assert_code(74);
     assert_eq!(kept(&Samples::of(&installation), "fabrikam"), before);
     fs::remove_dir(&known).expect("a folder");
-    fs::rename(installation.path("aside"), &known).expect("a file");
+    fs::rename(installation.path("moved"), &known).expect("a file");
 
     // A dry run.
     let text = fs::read_to_string(installation.path("office365.prom")).expect("a file");

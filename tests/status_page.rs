@@ -1,4 +1,4 @@
-//! `status --html`: a page that needs nothing else, and tells what `status` tells.
+//! `status --html`: a page that needs nothing else and shows what `status` shows.
 
 use std::fs;
 

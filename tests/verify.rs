@@ -184,7 +184,7 @@ fn names_a_blob_that_is_unknown_and_repairs_it_without_a_repeated_record() {
     assert_eq!((sum(&report, "blobs", "known"), sum(&report, "blobs", "unknown")), (2, 1), "{report:#}");
     let id = known[0].split(',').next();
     assert_eq!(report["blobs"][0]["content_id"].as_str(), id, "{report:#}");
-    // Without the Ids, only the comparison with the files tells that its records were delivered.
+    // Without the Ids, only the comparison with the files shows that its records were delivered.
     fs::remove_dir_all(installation.path("state/record_ids")).expect("a folder");
     repair(&installation, 0);
     installation.assert_delivered_once([(&installation.contoso, FEED)]);

@@ -111,7 +111,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// The bit of a key that tells whether the record has an `Id`.
+    /// The bit of a key that is set if the record has an `Id`.
     const HAS_ID: u128 = 1;
 
     /// Returns the fingerprint of a record without an `Id`, from a hash of its fields.

@@ -43,7 +43,7 @@ pub struct Stopped {
     pub tenant_id: String,
     /// The content type.
     pub content_type: ContentType,
-    /// The time in the feed's own file. `None`: only `known_blobs` tells of an earlier collection.
+    /// The time in the feed's own file. `None` if only `known_blobs` shows that an older tool collected it.
     pub at: Option<Timestamp>,
 }
 

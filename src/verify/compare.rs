@@ -306,7 +306,7 @@ impl Spill {
     }
 
     fn push(&mut self, entry: Entry) -> io::Result<()> {
-        // The lowest bit tells whether the record has an Id; the others are those of a hash.
+        // The lowest bit is set if the record has an Id; the others are those of a hash.
         self.parts[(entry.key >> 1) as usize % PARTS].write_all(&entry.to_bytes())
     }
 

@@ -195,7 +195,7 @@ impl HttpClient {
     ///
     /// # Errors
     ///
-    /// The receiver rejects so many records that they are not the cause.
+    /// The receiver rejects more records than can be the cause.
     pub fn count_rejected(&self, error: &HttpError) -> Result<(), OutputError> {
         let rejected = self.rejected.fetch_add(1, Ordering::Relaxed) + 1;
         let is_nothing_accepted = rejected >= REJECTED_BEFORE_SUCCESS_MAX && !self.has_accepted();

@@ -30,7 +30,7 @@ pub(super) fn pass_start() -> Timestamp {
     "2026-11-22T10:30:00Z".parse().expect("a time of the test")
 }
 
-/// So many tenants, each with these feeds.
+/// This number of tenants, each with these feeds.
 pub(super) fn feeds(tenants: usize, subscriptions: &[ContentType]) -> Feeds {
     let tenant = |number| Tenant {
         tenant_id: format!("{number:08}-1111-4111-8111-111111111111"),
