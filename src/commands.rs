@@ -289,7 +289,8 @@ pub fn verify(setup: &Setup, asked: &Verify, arguments: &Arguments) -> Exit {
         }
     };
     let shown = show(&if asked.json { report.as_json() } else { report.as_text() });
-    if let Some(path) = &config.metrics_path
+    // The metrics are about all tenants.
+    if let Some(path) = config.metrics_path.as_ref().filter(|_| arguments.tenant.is_empty())
         && let Err(error) = report.write_metrics(path)
     {
         ::log::error!("{}", error.explain());

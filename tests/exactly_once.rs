@@ -109,7 +109,7 @@ fn a_failed_output_gets_its_records_later_and_the_other_one_no_duplicates() {
 }
 
 /// Sets the time until which every feed is listed, in the state.
-fn set_listed_until(installation: &Installation, time: Timestamp) {
+pub fn set_listed_until(installation: &Installation, time: Timestamp) {
     let path = installation.path("state/progress");
     let text = fs::read_to_string(&path).expect("a file");
     let lines = text.lines().map(|line| {

@@ -4,13 +4,21 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::{Mutex, mpsc},
 };
 
 use serde_json::Value;
-use simulator::{NewBlob, record};
+use simulator::{Fault, NewBlob, Operation, Requests, record};
 
-use crate::support::{CONTOSO, FABRIKAM, Installation, Run, hours_ago, set_mode, whole_lines};
+use crate::{
+    exactly_once::set_listed_until,
+    support::{
+        CONTOSO, FABRIKAM, Installation, Run, hours_ago,
+        process::{WAIT_MAX, disk_steps, wait_until},
+        set_mode, whole_lines,
+    },
+};
 
 const FEED: &str = "Audit.General";
 const FILE: &str = "AuditGeneral.json";
@@ -268,18 +276,305 @@ fn compares_csv_and_records_without_an_id() {
     assert_eq!(whole_lines(&file).len(), all.len());
 }
 
-#[test]
-fn leaves_the_state_and_the_files_as_they_are() {
-    let installation = collected();
-    let contents = |folder: &str| -> BTreeMap<PathBuf, Vec<u8>> {
+/// The contents of the files of the state, and of those of the output.
+fn contents(installation: &Installation) -> [BTreeMap<PathBuf, Vec<u8>>; 2] {
+    ["state", "output"].map(|folder| {
         let entries = fs::read_dir(installation.path(folder)).expect("a folder");
         let paths = entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file());
         paths.map(|path| (path.clone(), fs::read(path).expect("a file"))).collect()
-    };
-    let before = ["state", "output"].map(contents);
+    })
+}
+
+#[test]
+fn leaves_the_state_and_the_files_as_they_are() {
+    let installation = collected();
+    let before = contents(&installation);
     verify(&installation, &[], 0);
     installation.run(&["verify"]).assert_code(0);
-    assert_eq!(["state", "output"].map(contents), before);
+    assert_eq!(contents(&installation), before);
+}
+
+#[test]
+fn repairs_each_copy_of_a_record_without_an_id() {
+    let installation = Installation::new();
+    let plain = r#"{"Operation":"x"}"#;
+    for hours in [2, 3] {
+        installation.contoso.add_blob(FEED, NewBlob::texts([plain]).created(hours_ago(hours)));
+    }
+    installation.run(&[]).assert_code(0);
+    fs::write(output_file(&installation), "").expect("a writable file");
+    let report = verify(&installation, &[], 1);
+    assert_eq!(records(&report), [2, 0, 2, 0], "{report:#}");
+    assert_eq!(report["blobs"].as_array().map(Vec::len), Some(2), "{report:#}");
+    repair(&installation, 2);
+    installation.assert_lines_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
+fn does_not_count_a_record_without_an_id_as_repeated_because_of_an_older_blob() {
+    let installation = Installation::new();
+    for hours in [2, 40] {
+        let blob = NewBlob::texts([r#"{"Operation":"x"}"#]).created(hours_ago(hours));
+        installation.contoso.add_blob(FEED, blob);
+    }
+    installation.run(&["--hours", "48"]).assert_code(0);
+    assert_eq!(records(&verify(&installation, &[], 0)), [1, 1, 0, 0]);
+}
+
+#[test]
+fn restricts_itself_to_a_tenant_and_does_not_find_the_records_of_another_one_in_its_place() {
+    let (installation, fabrikam) = Installation::with_fabrikam();
+    let shared = record(FEED, CONTOSO, hours_ago(5), 1);
+    for tenant in [&installation.contoso, &fabrikam] {
+        tenant.add_blob(FEED, NewBlob::texts([&shared]).created(hours_ago(2)));
+    }
+    installation.run(&[]).assert_code(0);
+    let file = output_file(&installation);
+    let all = whole_lines(&file);
+    let own = |line: &&String| !line.contains("\"TenantName\":\"fabrikam\"");
+    fs::write(&file, all.iter().filter(own).flat_map(|line| [line, "\n"]).collect::<String>())
+        .expect("a writable file");
+    let only_contoso = ["--tenant", "contoso", "--repair"];
+    let report = verify(&installation, &only_contoso, 0);
+    assert_eq!((records(&report), report["repair"]["blobs"].as_u64()), ([1, 1, 0, 0], Some(0)), "{report:#}");
+    let shards = ["0/2", "1/2"].map(|shard| {
+        let run = installation.run(&["verify", "--content", "--json", "--hours", "24", "--shard", shard]);
+        records(&serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run}")))
+    });
+    assert_eq!([0, 1, 2, 3].map(|count| shards[0][count] + shards[1][count]), [2, 1, 1, 0], "{shards:?}");
+    let report = verify(&installation, &["--tenant", "fabrikam", "--repair"], 1);
+    assert_eq!(records(&report), [1, 0, 1, 0], "{report:#}");
+    installation.run(&[]).assert_code(0).assert_line_with(&["Done!", "Logs saved: 1"]);
+    verify(&installation, &[], 0);
+    assert_eq!(whole_lines(&file).len(), all.len());
+}
+
+#[test]
+fn does_not_take_a_body_in_quarantine_for_a_delivered_blob() {
+    let installation = Installation::new().collect("retries: 1");
+    let body = format!("[{},", record(FEED, CONTOSO, hours_ago(5), 1));
+    installation.contoso.add_blob(FEED, NewBlob::body(body).created(hours_ago(3)));
+    let mut passes = (0..6).map(|_| installation.run(&[]));
+    assert!(passes.any(|run| run.stderr.contains("quarantine")), "the blob is salvaged");
+    let report = verify(&installation, &[], 0);
+    assert_eq!(sum(&report, "blobs", "quarantined"), 1, "{report:#}");
+    fs::write(installation.path("state/known_blobs"), "").expect("a writable file");
+    let report = verify(&installation, &[], 1);
+    assert_eq!(sum(&report, "blobs", "unknown"), 1, "{report:#}");
+}
+
+#[test]
+fn repairs_the_file_and_no_other_output() {
+    let installation = collected();
+    let path = installation.path("two-outputs.yaml");
+    fs::write(&path, installation.config() + "  stdout:\n    enabled: true\n").expect("a writable folder");
+    set_mode(&path, 0o600);
+    let path = path.display().to_string();
+    let run =
+        |arguments: &[&str]| -> Run { installation.run_bare(&[&["--config", &path], arguments].concat()) };
+    installation.contoso.add_blob(FEED, NewBlob::records(2).created(hours_ago(1)));
+    assert_eq!(run(&[]).assert_code(0).stdout.lines().count(), 2);
+    let file = output_file(&installation);
+    let lines = whole_lines(&file);
+    fs::write(&file, lines[1..13].join("\n") + "\n").expect("a writable file");
+    run(&["verify", "--repair", "--hours", "24"]).assert_code(1);
+    let pass = run(&[]);
+    assert_eq!(pass.assert_code(0).assert_line_with(&["Logs saved: 2"]).stdout, "");
+    verify(&installation, &[], 0);
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+
+    // Without output.file, the files are those of a receiver, and no pass writes to them.
+    fs::write(&file, "").expect("a writable file");
+    let config = installation.config_with_output("  stdout:\n    enabled: true");
+    let pattern = file.display().to_string();
+    let arguments = ["--config", &config, "verify", "--repair", "--json", "--files", &pattern];
+    let run = installation.run_bare(&arguments);
+    let report: Value = serde_json::from_str(&run.assert_code(1).stdout).expect("JSON");
+    assert_eq!((records(&report)[2], report["repair"]["blobs"].as_u64()), (14, Some(0)), "{report:#}");
+}
+
+#[test]
+fn reads_each_format_of_compressed_files() {
+    let installation = collected();
+    let file = output_file(&installation);
+    let lines: Vec<_> = whole_lines(&file).into_iter().map(|line| line + "\n").collect();
+    let part = |number: usize| lines[number * 4..(number + 1) * 4].concat();
+    let bz2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    let xz = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(1));
+    let bz2 = finished(bz2, &part(0), bzip2::write::BzEncoder::finish);
+    let xz = finished(xz.expect("options"), &part(1), lzma_rust2::XzWriter::finish);
+    let zst =
+        ruzstd::encoding::compress_to_vec(part(2).as_bytes(), ruzstd::encoding::CompressionLevel::Fastest);
+    for (name, bytes) in [("bz2", bz2), ("xz", xz), ("zst", zst)] {
+        fs::write(file.with_extension(format!("json-20261128.{name}")), bytes).expect("a writable folder");
+    }
+    fs::remove_file(&file).expect("a file");
+    assert_eq!(records(&verify(&installation, &[], 0)), [12, 12, 0, 0]);
+}
+
+fn finished<Encoder: Write>(
+    mut encoder: Encoder,
+    text: &str,
+    finish: impl FnOnce(Encoder) -> std::io::Result<Vec<u8>>,
+) -> Vec<u8> {
+    encoder.write_all(text.as_bytes()).and_then(|()| finish(encoder)).expect("memory")
+}
+
+#[test]
+fn verifies_at_every_step_of_a_pass() {
+    let installation = Installation::new().setting(&format!("subscriptions: [ {FEED} ]"));
+    let add_blob = |hours| {
+        installation.contoso.add_blob(FEED, NewBlob::records(4).created(hours_ago(hours)));
+    };
+    [6, 5].into_iter().for_each(add_blob);
+    installation.run(&[]).assert_code(0);
+    set_listed_until(&installation, hours_ago(4));
+    [3, 2].into_iter().for_each(add_blob);
+    let mark = installation.path("mark");
+    let mut pass = installation.pass();
+    pass.env("COLLECTOR_DISK_FAULT", "1+:wait").env("COLLECTOR_DISK_FAULT_MARK", &mark);
+    let mut pass = pass.spawn().expect("the program starts");
+    let mut before = contents(&installation);
+    let mut verified = 0;
+    for step in disk_steps() {
+        let mut has_ended = false;
+        wait_until("the pass waits at its next step or ends", || {
+            has_ended = pass.try_wait().expect("a child of this process").is_some();
+            has_ended || mark.exists()
+        });
+        if has_ended {
+            break;
+        }
+        let now = contents(&installation);
+        if step == 1 || now != before {
+            let report = verify(&installation, &[], 0);
+            assert_eq!(sum(&report, "blobs", "listed"), 4, "step {step}: {report:#}");
+            assert_eq!(contents(&installation), now, "step {step}");
+            verified += 1;
+        }
+        before = now;
+        fs::remove_file(&mark).expect("the mark");
+    }
+    Run::finish(pass).assert_code(0);
+    assert!(verified > 3, "the pass changes files in more than {verified} steps");
+    assert_eq!(records(&verify(&installation, &[], 0)), [16, 16, 0, 0]);
+    installation.assert_delivered_once([(&installation.contoso, FEED)]);
+}
+
+#[test]
+fn is_clean_if_a_pass_starts_and_ends_while_it_lists_or_downloads() {
+    for operation in [Operation::ListContent, Operation::FetchBlob] {
+        let installation = collected();
+        let (requested, is_requested) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let (requested, released) = (Mutex::new(requested), Mutex::new(released));
+        let hold = Fault::alter("held", move |_, answer| {
+            let _ = requested.lock().map(|requested| requested.send(()));
+            let _ = released.lock().map(|released| released.recv_timeout(WAIT_MAX));
+            answer
+        });
+        installation.simulator.fault(Requests::to(operation).of_content_type(FEED).times(1), hold);
+        let config = installation.config_file().display().to_string();
+        let mut command =
+            installation.command(&["--config", &config, "verify", "--content", "--json", "--hours", "24"]);
+        let verify = command.spawn().expect("the program starts");
+        is_requested.recv_timeout(WAIT_MAX).expect("verify makes a request");
+        add_blobs(&installation, 2);
+        installation.run(&[]).assert_code(0).assert_line_with(&["Logs saved: 8"]);
+        fs::rename(output_file(&installation), installation.path("output").join(format!("{FILE}.1")))
+            .expect("a file");
+        add_blobs(&installation, 1);
+        installation.run(&[]).assert_code(0).assert_line_with(&["Logs saved: 4"]);
+        release.send(()).expect("a request waits");
+        let run = Run::finish(verify);
+        let report: Value = serde_json::from_str(&run.assert_code(0).stdout).expect("JSON");
+        assert!(records(&report)[0] >= 12, "{report:#}");
+        installation.assert_delivered_once([(&installation.contoso, FEED)]);
+    }
+}
+
+#[test]
+fn a_kill_at_any_step_of_a_repair_loses_and_duplicates_nothing() {
+    for step in disk_steps() {
+        let installation = Installation::new().setting(&format!("subscriptions: [ {FEED} ]"));
+        add_blobs(&installation, 2);
+        installation.run(&[]).assert_code(0);
+        let file = output_file(&installation);
+        let lines = whole_lines(&file);
+        fs::write(&file, lines[1..].join("\n") + "\n").expect("a writable file");
+        let config = installation.config_file().display().to_string();
+        let mut command = installation.command(&["--config", &config, "verify", "--repair", "--hours=24"]);
+        let (is_reached, run) =
+            installation.run_command_with_fault(&mut command, &format!("{step}:kill-after"));
+        if !is_reached {
+            run.assert_code(1);
+            break;
+        }
+        installation.run(&[]).assert_code(0);
+        if installation.delivered_ids().len() < lines.len() {
+            repair(&installation, 1);
+        }
+        installation.assert_delivered_once([(&installation.contoso, FEED)]);
+    }
+}
+
+/// Makes passes over new blobs. Many passes are killed or meet a fault of the disk, and files are rotated in between.
+/// Afterwards, the next pass and `verify --content` are clean.
+fn verify_after_faulty_passes(seed: u64, passes: usize) {
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let installation = Installation::new().setting(&format!("subscriptions: [ {FEED} ]"));
+    let output = installation.path("output");
+    let mut rotations = 0;
+    let mut uncompressed: Vec<PathBuf> = Vec::new();
+    for _ in 0..passes {
+        for _ in 0..random.usize(0..3) {
+            let mut texts: Vec<_> = (0..random.u64(1..6))
+                .map(|_| record(FEED, CONTOSO, hours_ago(5), random.u64(0..2_000)))
+                .collect();
+            if random.u8(0..4) == 0 {
+                texts.push(r#"{"Operation":"x"}"#.to_owned());
+            }
+            installation.contoso.add_blob(FEED, NewBlob::texts(texts).created(hours_ago(random.i64(2..18))));
+        }
+        let kind = random.choice(["kill-before", "kill-after", "full", "short", "broken", ""]).expect("one");
+        let fault = format!("{}{}:{kind}", random.u32(1..45), if random.bool() { "+" } else { "" });
+        let run = if kind.is_empty() { installation.run(&[]) } else { installation.run_with_fault(&fault).1 };
+        eprintln!("{fault}: exit {:?}", run.code);
+        if random.u8(0..3) == 0 && output.join(FILE).exists() {
+            rotations += 1;
+            let rotated = output.join(format!("{FILE}.{rotations}"));
+            fs::rename(output.join(FILE), &rotated).expect("a writable folder");
+            uncompressed.push(rotated);
+        }
+        // A complete pass has adopted the records that interrupted passes have left in rotated files.
+        if run.code == Some(0) && random.bool() {
+            uncompressed.drain(..).for_each(|file| compress(&file));
+        }
+    }
+    installation.run(&[]).assert_code(0);
+    let report = verify(&installation, &[], 0);
+    assert_eq!(sum(&report, "blobs", "known"), sum(&report, "blobs", "listed"), "{report:#}");
+}
+
+/// Replaces a file by one in the format of gzip.
+fn compress(file: &Path) {
+    let encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let text = fs::read_to_string(file).expect("a file");
+    let bytes = finished(encoder, &text, flate2::write::GzEncoder::finish);
+    fs::write(format!("{}.gz", file.display()), bytes).expect("a writable folder");
+    fs::remove_file(file).expect("a writable folder");
+}
+
+#[test]
+fn is_clean_after_ten_passes_with_kills_faults_and_rotations() {
+    verify_after_faulty_passes(fastrand::u64(..), 10);
+}
+
+#[test]
+#[ignore = "takes a minute: cargo test --test tests -- --ignored is_clean_after_two_hundred_passes"]
+fn is_clean_after_two_hundred_passes_with_kills_faults_and_rotations() {
+    verify_after_faulty_passes(fastrand::u64(..), 200);
 }
 
 #[test]

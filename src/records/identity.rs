@@ -86,8 +86,7 @@ impl LineIdentity {
     /// `Id`.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         let id = self.id?;
-        let tenant_name = self.tenant_name.as_bytes();
-        let tenant_name = if tenant_name.is_empty() { 0 } else { xxh3_64(tenant_name) | 1 };
+        let tenant_name = Fingerprint::of_tenant_name(&self.tenant_name);
         let key = xxh3_128(format!("{:032x}\n{}", id.key, self.organization).as_bytes());
         Some(Fingerprint { key: key | Fingerprint::HAS_ID, tenant_name })
     }
@@ -117,6 +116,11 @@ impl Fingerprint {
     /// Returns the fingerprint of a record without an `Id`, from a hash of its fields.
     pub fn of_fields(hash: u128) -> Self {
         Self { key: hash & !Self::HAS_ID, tenant_name: 0 }
+    }
+
+    /// Returns the hash of the name of a tenant.
+    pub fn of_tenant_name(name: &str) -> u64 {
+        if name.is_empty() { 0 } else { xxh3_64(name.as_bytes()) | 1 }
     }
 
     /// Returns whether a record has an `Id`, from the key of its fingerprint.

@@ -4,7 +4,7 @@
 //! does not grow with the number of records: fifty million of them need 2.4 GB of disk and less than 100 MB of memory.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{self, BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -46,7 +46,8 @@ pub struct ComparedBlob {
 /// The result for one blob, in numbers of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Different records that Microsoft serves. A record that it serves again within `dedupHours` counts once.
+    /// Different records that Microsoft serves. A record that it serves again within `dedupHours` counts once; one without an
+    /// `Id` counts each time.
     pub served: u64,
     /// Those of them that are in no file.
     pub missing: u64,
@@ -57,7 +58,7 @@ pub struct Counts {
 /// The result of the comparison.
 #[derive(Debug, Default)]
 pub struct Comparison {
-    /// For each blob. A record that several blobs contain is counted for the oldest of them.
+    /// For each blob. A record with an `Id` that several blobs contain is counted for the oldest of them.
     pub blobs: Vec<Counts>,
     /// The missing records: the index of the blob and the key of the record, at most [`MISSING_MAX`].
     pub missing: Vec<(usize, u128)>,
@@ -145,8 +146,17 @@ impl Found {
     }
 }
 
+/// What the comparison knows of the configuration.
+#[derive(Debug)]
+pub struct Rules {
+    /// `dedupHours`
+    pub dedup: Duration,
+    /// The hashes of the names of all tenants of the configuration ([`Fingerprint::of_tenant_name`]).
+    pub tenant_names: HashSet<u64>,
+}
+
 /// Compares both sides. A record with an `Id` may be in the files again for each blob that became available more than
-/// `dedup` after the one before; it has to be there for each blob if `dedup` is zero or the record has no `Id`.
+/// `dedupHours` after the one before; it has to be there for each blob if `dedupHours` is zero or the record has no `Id`.
 ///
 /// # Errors
 ///
@@ -155,7 +165,7 @@ pub fn compare(
     served: Served,
     found: Found,
     blobs: &[ComparedBlob],
-    dedup: Duration,
+    rules: &Rules,
 ) -> io::Result<Comparison> {
     let mut comparison = Comparison { blobs: vec![Counts::default(); blobs.len()], ..Comparison::default() };
     let Served(served) = served;
@@ -173,7 +183,7 @@ pub fn compare(
             found = &found[found.partition_point(|entry| entry.key < key)..];
             let (of_key, rest) = found.split_at(found.partition_point(|entry| entry.key == key));
             found = rest;
-            comparison.add(key, copies, of_key, blobs, dedup);
+            comparison.add(key, copies, of_key, blobs, rules);
         }
     }
     Ok(comparison)
@@ -190,12 +200,13 @@ struct Expected<'a> {
 
 impl Comparison {
     /// Compares the copies of one record, in any number of tenants.
-    fn add(&mut self, key: u128, served: &[Entry], found: &[Entry], blobs: &[ComparedBlob], dedup: Duration) {
+    fn add(&mut self, key: u128, served: &[Entry], found: &[Entry], blobs: &[ComparedBlob], rules: &Rules) {
+        let (dedup, has_id) = (rules.dedup, Fingerprint::has_id(key));
         let place = |entry: &Entry| &blobs[entry.blob as usize];
         let mut tenants: Vec<_> = served
             .chunk_by(|one, other| place(one).tenant == place(other).tenant)
             .map(|servings| {
-                let may_repeat = !Fingerprint::has_id(key) || dedup.is_zero();
+                let may_repeat = !has_id || dedup.is_zero();
                 let max = if may_repeat { servings.len() } else { separate(servings, blobs, dedup) };
                 Expected { servings, min: if may_repeat { max } else { 1 }, max, found: 0 }
             })
@@ -212,23 +223,29 @@ impl Comparison {
                 }
             }
         }
-        // The tenant may have had another name when the record was delivered.
+        // The tenant may have had another name when the record was delivered, but not that of another tenant.
         for tenant in &mut tenants {
-            for (_, count) in &mut left {
+            for (_, count) in left.iter_mut().filter(|(name, _)| !rules.tenant_names.contains(name)) {
                 tenant.receive(count, tenant.min);
             }
         }
         for tenant in &tenants {
-            let blob = tenant.servings[0].blob as usize;
             let missing = tenant.min.saturating_sub(tenant.found);
-            let counts = &mut self.blobs[blob];
-            counts.served += tenant.min as u64;
-            counts.missing += missing as u64;
-            let room = MISSING_MAX.saturating_sub(self.missing.len());
-            self.missing.extend(std::iter::repeat_n((blob, key), missing.min(room)));
-            // A copy with the name of none of these tenants may be of a tenant that is not verified.
+            for (number, serving) in tenant.servings.iter().take(tenant.min).enumerate() {
+                let blob = serving.blob as usize;
+                self.blobs[blob].served += 1;
+                if number < missing {
+                    self.blobs[blob].missing += 1;
+                    if self.missing.len() < MISSING_MAX {
+                        self.missing.push((blob, key));
+                    }
+                }
+            }
+            // A copy with the name of none of these tenants may be of a tenant that is not verified. One without an Id may be
+            // another record, of a blob that is not compared.
             let is_left = |(name, count): &(u64, usize)| *count > 0 && has_name(tenant, *name);
-            if left.iter().any(is_left) {
+            if has_id && left.iter().any(is_left) {
+                let blob = tenant.servings[0].blob as usize;
                 self.blobs[blob].repeated += 1;
                 if self.repeated.len() < REPEATED_SHOWN_MAX {
                     self.repeated.push((blob, key));

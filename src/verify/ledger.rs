@@ -111,10 +111,9 @@ impl Listing {
             let progress = progress[*feed];
             if gone[*feed].contains(&*blob.content_id) {
                 BlobState::Gone
-            } else if quarantined.contains(&self.key(index)) {
-                BlobState::Quarantined
             } else if is_known(before) {
-                BlobState::Known
+                // A body is in quarantine before its blob is delivered.
+                if quarantined.contains(&self.key(index)) { BlobState::Quarantined } else { BlobState::Known }
             } else if let Some(pending) = pending.get(&self.key(index)) {
                 BlobState::Pending(reason(pending))
             } else if !is_before(progress.listed_until) {

@@ -32,10 +32,11 @@ use crate::{
     feed::ContentType,
     output,
     pass::{self, PassError},
+    records::Fingerprint,
     report::Summary,
     state::{self, BlobKey, Ledger, Progress, Repair, Snapshot, StateError, quarantine::Entry},
 };
-use compare::{Collector, ComparedBlob, Comparison, Found};
+use compare::{Collector, ComparedBlob, Comparison, Found, Rules};
 use files::OutputFiles;
 use ledger::{BlobState, Listing};
 use report::Repaired;
@@ -116,7 +117,7 @@ pub fn run(config: &Config, tenants: &[Tenant], options: &Options<'_>) -> Result
     report.add_ledger(&listing, &states);
 
     let mut comparison = None;
-    if options.content || options.repair && has_files(config, options) {
+    if options.content || options.repair && config.output.file.is_some() {
         let is_compared = |state: &BlobState| match state {
             BlobState::Known => true,
             BlobState::Unknown => options.repair,
@@ -224,7 +225,12 @@ impl Compared {
                 ComparedBlob { tenant: listing.feeds[listed.feed].tenant, created: listed.blob.created }
             })
             .collect();
-        compared.comparison = compare::compare(served, found, &details, config.collect.dedup_hours)
+        let names = config.tenants.iter().filter_map(|tenant| tenant.name.as_deref());
+        let rules = Rules {
+            dedup: config.collect.dedup_hours,
+            tenant_names: names.map(Fingerprint::of_tenant_name).collect(),
+        };
+        compared.comparison = compare::compare(served, found, &details, &rules)
             .map_err(|error| FileError::new("read a file in", &folder, error))?;
         compared.find_places(&mut files);
         compared.files = files.paths().map(Path::to_owned).zip(contents).collect();
@@ -281,6 +287,8 @@ fn repair(
     states: &[BlobState],
     compared: Option<&Compared>,
 ) -> Result<Repaired, VerifyError> {
+    // Records are delivered again only to files of this configuration.
+    let compared = compared.filter(|_| config.output.file.is_some());
     let mut missing: HashMap<usize, Vec<u128>> = HashMap::new();
     if let Some(compared) = compared {
         for &(blob, key) in &compared.comparison.missing {
