@@ -61,6 +61,7 @@ man --pager=cat office_audit_log_collector >/dev/null
 man --pager=cat office365-collector-run >/dev/null
 test -x /usr/sbin/office365-collector-run
 test -z "$(systemd-analyze verify /usr/lib/systemd/system/office365-collector.service 2>&1)"
+test -z "$(systemd-analyze verify /usr/lib/systemd/system/office365-collector-verify.timer 2>&1)"
 cp /usr/lib/systemd/system/office365-collector-failure@.service /run/office365-collector-failure@config.service
 test -z "$(systemd-analyze verify /run/office365-collector-failure@config.service 2>&1)"
 mkdir /var/lib/office365-collector-failure

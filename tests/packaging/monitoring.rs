@@ -19,7 +19,7 @@ pub fn metric_names(text: &str) -> BTreeSet<String> {
     rests.map(|rest| rest.chars().take_while(|letter| is_part(*letter)).collect()).collect()
 }
 
-/// Returns the metrics file of a pass whose credential is a certificate.
+/// Returns the metrics file of a pass whose credential is a certificate, and that of `verify`.
 fn written_metrics() -> String {
     let installation = Installation::new().setting("metrics: { path: office365.prom }");
     installation.contoso.add_blob("DLP.All", NewBlob::records(1).created(hours_ago(2)));
@@ -30,11 +30,15 @@ fn written_metrics() -> String {
     installation.run_bare(&["-c", "metrics.yaml"]);
     installation.run(&[]).assert_code(0);
     let first = installation.run_bare(&["-c", "metrics.yaml"]);
-    fs::read_to_string(installation.path("office365.prom")).unwrap_or_else(|error| panic!("{error}: {first}"))
+    installation.run(&["verify", "--content", "--hours", "24"]).assert_code(0);
+    let read = |name: &str| {
+        fs::read_to_string(installation.path(name)).unwrap_or_else(|error| panic!("{error}: {first}"))
+    };
+    read("office365.prom") + &read("office365-verify.prom")
 }
 
 #[test]
-fn alerts_and_dashboard_use_metrics_that_a_pass_writes() {
+fn alerts_and_dashboard_use_metrics_that_are_written() {
     let written = metric_names(&written_metrics());
     let readme = text("docs/monitoring/README.md");
     let alerts = text("docs/monitoring/alerts.yaml");
@@ -43,7 +47,10 @@ fn alerts_and_dashboard_use_metrics_that_a_pass_writes() {
     {
         let used = metric_names(text);
         let unknown: Vec<_> = used.difference(&written).collect();
-        assert!(unknown.is_empty(), "{file} uses metrics that no pass writes: {unknown:?}");
+        assert!(
+            unknown.is_empty(),
+            "{file} uses metrics that neither a pass nor `verify` writes: {unknown:?}"
+        );
         assert!(used.len() > 8, "{file} uses only {used:?}");
     }
     let defined = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));

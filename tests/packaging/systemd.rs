@@ -9,12 +9,14 @@ use simulator::{LoginError, NewBlob};
 use super::{machine::Machine, path, text, tool, until};
 use crate::support::{Installation, hours_ago, mode, set_mode, whole_lines};
 
-const UNITS: [&str; 5] = [
+const UNITS: [&str; 7] = [
     "office365-collector.service",
     "office365-collector.timer",
     "office365-collector@.service",
     "office365-collector@.timer",
     "office365-collector-failure@.service",
+    "office365-collector-verify.service",
+    "office365-collector-verify.timer",
 ];
 
 /// The script of `office365-collector-failure@.service`, and its place on a machine.
@@ -47,6 +49,19 @@ fn the_instance_units_differ_from_the_single_units_only_in_names() {
         let instance = text(&format!("systemd/office365-collector@.{kind}"));
         assert_eq!(settings(&instance), settings(&expected), "{kind}");
     }
+}
+
+#[test]
+fn verify_runs_as_the_user_and_in_the_sandbox_of_a_pass() {
+    let of_unit = |name: &str| {
+        let own = ["Description", "ExecStart", "SuccessExitStatus", "TimeoutStartSec"];
+        let mut settings = settings(&text(&format!("systemd/office365-collector{name}.service")));
+        settings.retain(|(key, _)| !own.contains(&key.as_str()));
+        settings
+    };
+    assert_eq!(of_unit("-verify"), of_unit(""));
+    let timer = text("systemd/office365-collector-verify.timer");
+    assert!(timer.contains("\nOnCalendar=Mon ") && timer.contains("\nRandomizedDelaySec="), "{timer}");
 }
 
 #[test]
@@ -84,7 +99,9 @@ fn systemd_analyze_reports_no_mistake_in_the_units() {
 #[test]
 #[ignore = "needs systemd-analyze: cargo test --test tests -- --ignored packaging::systemd"]
 fn the_sandbox_is_as_strict_as_documented() {
-    for unit in ["office365-collector.service", "office365-collector@.service"] {
+    for unit in
+        ["office365-collector.service", "office365-collector@.service", "office365-collector-verify.service"]
+    {
         let file = path(&format!("systemd/{unit}")).display().to_string();
         let run =
             tool("systemd-analyze", &["security", "--offline=true", "--threshold=15", "--no-pager", &file]);
