@@ -708,7 +708,7 @@ fn stops_an_endless_listing_of_thin_pages_by_time() {
     let (pages, lasted, error) = list_without_end(Duration::from_secs(10), |_| Vec::new());
     let latencies = Duration::from_secs(10 + 10); // of the first page, and of the other part's next one
     assert_eq!((pages, lasted), (8, THIN_PAGES_DURATION_MAX + latencies));
-    assert!(error.is_some_and(|error| error.contains("7 pages in a row")));
+    assert!(error.is_some_and(|error| error.contains("7 consecutive pages")));
     let (pages, ..) = list_without_end(Duration::from_secs(10 * 60), |_| Vec::new());
     assert_eq!(pages, THIN_PAGES_TIMED_MIN + 1, "a single page can be slow because of its tenant");
 }
