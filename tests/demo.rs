@@ -1,7 +1,8 @@
 //! A demo of the collector that needs no tenant: `cargo run --release --example demo`.
 //!
-//! It starts a simulated Microsoft 365 on 127.0.0.1, makes two collection passes as the program does, shows their results, and
-//! compares the delivered records with the served ones by their Ids. It exits with 1 if a check fails.
+//! It starts a simulated Microsoft 365 on 127.0.0.1, makes two collection passes as the program does, shows their results,
+//! compares the delivered records with the served ones by their Ids, and lets `verify` do the same. It exits with 1 if a check
+//! fails.
 
 #![expect(clippy::print_stdout, reason = "a demo prints what it does")]
 
@@ -14,7 +15,7 @@ use std::{
 
 use jiff::{Timestamp, ToSpan};
 use office_audit_log_collector::{
-    cli::{self, Parsed},
+    cli::{self, Command as Subcommand, Parsed},
     commands,
     exit::Exit,
 };
@@ -94,7 +95,7 @@ fn show() -> io::Result<bool> {
     }
 
     println!("\n3. The first pass collects everything\n");
-    let first = pass(&config);
+    let first = run(&config, &[]);
 
     println!("\n4. What was delivered\n");
     let files = files(&output)?;
@@ -108,7 +109,7 @@ fn show() -> io::Result<bool> {
     }
 
     println!("\n5. A second pass finds nothing new\n");
-    let second = pass(&config);
+    let second = run(&config, &[]);
     let is_unchanged = self::files(&output)? == files;
 
     println!("\n6. Compared with what the tenant served, Id by Id\n");
@@ -133,6 +134,10 @@ fn show() -> io::Result<bool> {
         &format!("exit codes {} and {}", first.code(), second.code()),
     );
     checks.check(violations.is_empty(), &format!("{} requests that break the API's rules", violations.len()));
+
+    println!("\n7. The command verify proves the same, for any tenant\n");
+    let verified = run(&config, &["--quiet", "verify", "--content", "--hours=24"]);
+    checks.check(verified == Exit::Complete, "verify finds each record once");
     Ok(checks.all_passed)
 }
 
@@ -177,13 +182,20 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
-/// Makes one pass as the program does. It logs to standard error.
-fn pass(config: &Path) -> Exit {
+/// Runs a command, or makes one pass without a command, as the program does. It logs to standard error.
+fn run(config: &Path, command: &[&str]) -> Exit {
     let arguments = ["office_audit_log_collector".to_owned(), format!("--config={}", config.display())];
+    let arguments: Vec<_> =
+        arguments.into_iter().chain(command.iter().map(|word| (*word).to_owned())).collect();
     println!("   $ {}\n", arguments.join(" "));
-    let Parsed::Run(arguments) = cli::parse(arguments) else { unreachable!("a pass was asked for") };
-    let exit =
-        commands::set_up(&arguments).map_or_else(|ended| ended, |setup| commands::pass(setup, &arguments));
+    let Parsed::Run(arguments) = cli::parse(arguments) else { unreachable!("the arguments are right") };
+    let exit = commands::set_up(&arguments).map_or_else(
+        |ended| ended,
+        |setup| match &arguments.command {
+            Some(Subcommand::Verify(asked)) => commands::verify(&setup, asked, &arguments),
+            _ => commands::pass(setup, &arguments),
+        },
+    );
     println!("\n   exit code {}", exit.code());
     exit
 }
