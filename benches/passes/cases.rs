@@ -177,3 +177,37 @@ pub fn outputs(corpora: &Path, runs: usize, folder: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Measures `verify --content` of corpus M, compared with the pass that has collected it.
+pub fn verify(corpora: &Path, runs: usize, folder: &Path) -> io::Result<()> {
+    let corpus = *corpus::ALL.iter().find(|corpus| corpus.name == "M").expect("corpus M");
+    corpus.make(corpora)?;
+    let server = Server::start(&corpus.folder(corpora), &folder.join("nginx"))?;
+    let url = server.url(Scheme::Plain);
+    corpus.list(corpora, Scheme::Plain.name(), &url)?;
+    let installation = folder.join("verify");
+    let mut costs = [Vec::new(), Vec::new()];
+    for _ in 0..runs {
+        fs::create_dir_all(&installation)?;
+        let collector = Collector::new(&url, &installation);
+        costs[0].push(collector.pass(folder)?);
+        costs[1].push(collector.verify(folder)?);
+        fs::remove_dir_all(&installation)?;
+    }
+    println!("\n### Verify: {} records of corpus M in a file\n", corpus.records());
+    println!("| command | wall s | CPU s | peak MB | wall ratio | CPU ratio |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    let pass = medians(&costs[0]);
+    for (name, costs) in ["a pass", "verify --content"].iter().zip(&costs) {
+        let cost = medians(costs);
+        println!(
+            "| {name} | {:.2} | {:.2} | {:.0} | {:.2} x | {:.2} x |",
+            cost.wall_s,
+            cost.cpu_s,
+            cost.peak_mb,
+            cost.wall_s / pass.wall_s,
+            cost.cpu_s / pass.cpu_s,
+        );
+    }
+    Ok(())
+}

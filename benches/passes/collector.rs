@@ -60,11 +60,21 @@ impl Collector {
 
     /// Runs one pass, and returns its cost.
     pub fn pass(&self, scratch: &Path) -> io::Result<Cost> {
+        self.run(&[], scratch)
+    }
+
+    /// Verifies the content of the last 24 hours, and returns its cost. It is an error if anything is missing.
+    pub fn verify(&self, scratch: &Path) -> io::Result<Cost> {
+        self.run(&["verify", "--content", "--hours=24"], scratch)
+    }
+
+    fn run(&self, command: &[&str], scratch: &Path) -> io::Result<Cost> {
         let config = self.folder.join("config.yaml");
         fs::write(&config, &self.config)?;
         fs::set_permissions(&config, fs::Permissions::from_mode(0o600))?;
         let program = env!("CARGO_BIN_EXE_office_audit_log_collector");
-        measure::run([program, "--quiet", "--config", &config.display().to_string()], scratch)
+        let config = config.display().to_string();
+        measure::run([&[program, "--quiet", "--config", &config], command].concat(), scratch)
     }
 
     /// Returns the number of records in the output file.

@@ -30,9 +30,9 @@ use server::{Scheme, Server};
 /// Measures passes and compares them with curl and jq, on this machine.
 #[derive(FromArgs)]
 struct Arguments {
-    /// what to measure, separated by commas: S, M, L, H, and the cases latency, tenants, known and outputs; default:
+    /// what to measure, separated by commas: S, M, L, H, and the cases latency, tenants, known, outputs and verify; default:
     /// all
-    #[argh(option, default = "String::from(\"S,M,L,H,latency,tenants,known,outputs\")")]
+    #[argh(option, default = "String::from(\"S,M,L,H,latency,tenants,known,outputs,verify\")")]
     only: String,
 
     /// number of runs of each command, which take turns; default 5
@@ -87,6 +87,7 @@ fn measure_all(arguments: &Arguments) -> io::Result<()> {
                 "latency" => cases::latency(folder.path())?,
                 "tenants" => cases::tenants(folder.path())?,
                 "outputs" => cases::outputs(&arguments.corpora, arguments.runs, folder.path())?,
+                "verify" => cases::verify(&arguments.corpora, arguments.runs, folder.path())?,
                 "known" => cases::known(arguments.runs, folder.path())?,
                 _ => {
                     return Err(io::Error::other(format!(
