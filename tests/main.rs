@@ -29,6 +29,7 @@ mod interop;
 mod interop_http;
 mod interop_rotation;
 mod log_lines;
+mod managed_identity;
 mod metrics;
 mod migration;
 mod network;

@@ -28,7 +28,7 @@ use crate::{
     config::{Collect, Network, Secret, Tenant},
     feed::{ContentType, ListedBlob},
     json, limits,
-    login::{self, App},
+    login::{self, App, LoginRequest, managed_identity},
     network::{
         self, SetupError,
         agents::{self, AgentOptions, Agents, TlsChoice},
@@ -74,6 +74,10 @@ pub struct Token {
 }
 
 impl Token {
+    fn of(response: &login::TokenResponse) -> Self {
+        Self { authorization: response.authorization(), lifetime: response.lifetime() }
+    }
+
     /// Returns its claims; `None` if the token is not a readable JWT.
     pub fn claims(&self) -> Option<Claims> {
         Claims::of(self.authorization.reveal().strip_prefix("Bearer ")?)
@@ -138,18 +142,26 @@ impl Client {
         self.agents.shut_down();
     }
 
-    /// Logs in with the client credentials grant of the v2 endpoint. Reads a certificate or a federated token from its
-    /// file.
+    /// Logs in with the client credentials grant of the v2 endpoint, or as a managed identity. Reads a certificate or a
+    /// federated token from its file.
     ///
     /// Source: "Microsoft identity platform and the OAuth 2.0 client credentials flow".
-    pub fn log_in(&self, tenant: &Tenant, room: impl FnMut(usize)) -> Result<Token, ApiError> {
-        let app = app_of(tenant);
-        let (url, form) = (app.token_url(), app.form(tenant.cloud.api_url())?);
+    pub fn log_in(&self, tenant: &Tenant, mut room: impl FnMut(usize)) -> Result<Token, ApiError> {
+        let (app, resource) = (app_of(tenant), tenant.cloud.api_url());
+        let form = match app.request(resource)? {
+            LoginRequest::Form(form) => form,
+            LoginRequest::ManagedIdentity(identity) => {
+                room(limits::ERROR_BODY_BYTES_MAX);
+                let response = managed_identity::request_token(&self.agents, identity, resource)?;
+                return Ok(Token::of(&response));
+            }
+        };
+        let url = app.token_url();
         let response = self.agents.agent_for(&url).post(&url).send_form(form.fields());
         let mut body = Body::default();
         self.read_body(tenant, &url, response, &mut body, self.small_body_bytes_max(), room)?;
         let response: login::TokenResponse = parse(body.bytes(), "a token")?;
-        Ok(Token { authorization: response.authorization(), lifetime: response.lifetime() })
+        Ok(Token::of(&response))
     }
 
     /// Lists the subscriptions of a tenant.
@@ -443,7 +455,9 @@ fn read_entry(entry: &str, end: Timestamp) -> ListedBlob {
 
 /// Reads the credential that a login would send, and sends nothing.
 pub fn read_credential(tenant: &Tenant) -> Result<(), ApiError> {
-    app_of(tenant).form(tenant.cloud.api_url())?;
+    if let LoginRequest::ManagedIdentity(identity) = app_of(tenant).request(tenant.cloud.api_url())? {
+        managed_identity::check(identity)?;
+    }
     Ok(())
 }
 

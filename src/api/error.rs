@@ -9,7 +9,7 @@ use ureq::http::HeaderMap;
 
 use crate::{
     limits::ERROR_BODY_BYTES_MAX,
-    login::{self, credential_file::CredentialError},
+    login::{self, credential_file::CredentialError, managed_identity::IdentityError},
     network::{error::NetworkError, page},
     redact::one_line,
     time,
@@ -65,6 +65,9 @@ pub enum ApiError {
     /// The file of the tenant's credential cannot be used; no request was sent.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// The tenant's managed identity has no token.
+    #[error(transparent)]
+    ManagedIdentity(#[from] IdentityError),
 }
 
 fn status_and_code(status: u16, code: &str, message: &str) -> String {
@@ -99,7 +102,7 @@ impl ApiError {
             Self::Malformed(_) => "an unreadable body".to_owned(),
             Self::ForeignUrl { what, .. } => format!("{what} on another host"),
             Self::Redirected { status, .. } => format!("HTTP {status}"),
-            Self::TooLarge { .. } | Self::Credential(_) => self.to_string(),
+            Self::TooLarge { .. } | Self::Credential(_) | Self::ManagedIdentity(_) => self.to_string(),
         }
     }
 
@@ -141,6 +144,7 @@ impl ApiError {
                 "check api_type, login_url and api_url of the tenant, and the proxy if there is one"
             }
             Self::Credential(error) => error.hint(),
+            Self::ManagedIdentity(error) => error.hint(),
             Self::Malformed(_) => "",
         }
     }

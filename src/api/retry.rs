@@ -97,7 +97,7 @@ pub fn judge(error: &ApiError, request: RequestKind) -> Verdict {
         ApiError::TooLarge { .. } | ApiError::ForeignUrl { .. } | ApiError::Redirected { .. } => {
             Verdict::FailItem
         }
-        ApiError::Credential(_) | ApiError::Network(_) => stop_scope,
+        ApiError::Credential(_) | ApiError::ManagedIdentity(_) | ApiError::Network(_) => stop_scope,
     }
 }
 
@@ -118,6 +118,7 @@ fn judge_login(error: &ApiError) -> Verdict {
         ApiError::Response { status: 408 | 500.., .. } | ApiError::Malformed(_) => Verdict::Retry,
         ApiError::Response { status: 200..300, .. } if error.is_page() => Verdict::Retry,
         ApiError::Network(network) if network.is_transient() => Verdict::Retry,
+        ApiError::ManagedIdentity(error) if error.is_transient() => Verdict::Retry,
         _ => Verdict::FailItem,
     }
 }
@@ -126,6 +127,14 @@ fn judge_login(error: &ApiError) -> Verdict {
 /// closed by the peer, which says nothing about the request or the server.
 pub fn retries_without_delay(error: &ApiError, failures: u32) -> bool {
     failures == 1 && matches!(error, ApiError::Network(NetworkError::Disconnected(_)))
+}
+
+/// Returns the shortest delay before a retry. A service that is being updated says how long that takes.
+pub fn delay_min(error: &ApiError) -> Duration {
+    match error {
+        ApiError::ManagedIdentity(error) => error.delay_min(),
+        _ => Duration::ZERO,
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,13 @@
 //! requires to access the Office 365 Management APIs".
 
 use super::lines::Lines;
-use crate::{api::Claims, config::Tenant, exit::Exit, feed::ContentType, redact::one_line};
+use crate::{
+    api::Claims,
+    config::{Credential, Tenant},
+    exit::Exit,
+    feed::ContentType,
+    redact::one_line,
+};
 
 /// The role that every feed needs, …
 const READ: &str = "ActivityFeed.Read";
@@ -47,21 +53,32 @@ fn needed(tenant: &Tenant) -> Vec<&'static str> {
 
 /// Returns why the API would reject the token, and the fix.
 fn problems(tenant: &Tenant, claims: &Claims) -> Vec<String> {
+    let is_identity = matches!(tenant.credential, Credential::ManagedIdentity(_));
     let has = |role: &&str| claims.roles.iter().any(|granted| granted == role);
     let missing = needed(tenant).into_iter().filter(|role| !has(role));
     let mut problems: Vec<_> = missing
         .map(|role| {
             let instead = if role == READ_DLP { ", or remove DLP.All from subscriptions" } else { "" };
-            format!(
-                "the token lacks {role}; grant it as an application permission (not a delegated one) of Office 365 \
-                 Management APIs under API permissions, then Grant admin consent{instead}"
-            )
+            let grant = if is_identity {
+                "assign this app role of Office 365 Management APIs to the managed identity with PowerShell or az, as \
+                 docs/CREDENTIALS-CHECKLIST.md shows; Azure returns the old token for up to 24 hours"
+            } else {
+                "grant it as an application permission (not a delegated one) of Office 365 Management APIs under API \
+                 permissions, then Grant admin consent"
+            };
+            format!("the token lacks {role}; {grant}{instead}")
         })
         .collect();
     if let Some(other) = claims.tenant_id.as_deref().filter(|id| !id.eq_ignore_ascii_case(&tenant.tenant_id))
     {
         let other = one_line(other);
-        problems.push(format!("the token is of the tenant {other}; check tenant_id and login_url"));
+        let fix = if is_identity {
+            "a managed identity belongs to the tenant of its Azure subscription: check tenant_id, or configure another \
+             credential"
+        } else {
+            "check tenant_id and login_url"
+        };
+        problems.push(format!("the token is of the tenant {other}; {fix}"));
     }
     problems
 }
@@ -77,7 +94,7 @@ fn foreign_audience(tenant: &Tenant, claims: &Claims) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Cloud, Credential, Secret};
+    use crate::config::{Cloud, Secret};
 
     const CONTOSO: &str = "11111111-1111-4111-8111-111111111111";
 

@@ -8,7 +8,13 @@ use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 use jiff::SignedDuration;
 
 use super::{WAIT_MAX, lines::Lines};
-use crate::{api::Client, config::Tenant, exit::Exit, limits::CLOCK_TOLERANCE, output::CancelToken};
+use crate::{
+    api::Client,
+    config::{Credential, Tenant},
+    exit::Exit,
+    limits::CLOCK_TOLERANCE,
+    output::CancelToken,
+};
 
 /// The servers that have answered.
 #[derive(Debug, Default)]
@@ -58,10 +64,12 @@ pub fn check(client: &Client, tenants: &[Tenant], lines: &mut Lines) -> Reached 
     reached
 }
 
-/// Returns each origin once, in the order of the tenants.
+/// Returns each origin once, in the order of the tenants. A managed identity has its own endpoint in place of the login host.
 fn origins(tenants: &[Tenant]) -> Vec<&str> {
     let mut origins: Vec<&str> = Vec::new();
-    for origin in tenants.iter().flat_map(|tenant| [&tenant.login_url, &tenant.api_url]) {
+    let needed = |tenant: &'_ Tenant| !matches!(tenant.credential, Credential::ManagedIdentity(_));
+    let of_tenant = |tenant| needed(tenant).then_some(&tenant.login_url).into_iter().chain([&tenant.api_url]);
+    for origin in tenants.iter().flat_map(of_tenant) {
         if !origins.contains(&origin.as_str()) {
             origins.push(origin);
         }

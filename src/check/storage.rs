@@ -9,7 +9,7 @@ use crate::{
     disk::{self, FileContext},
     error::Explain,
     exit::Exit,
-    login::App,
+    login::{App, LoginRequest, managed_identity},
     output::{self, CancelToken, Output, OutputError},
     state::{self, StateError},
 };
@@ -66,8 +66,13 @@ fn check_output(output: &mut dyn Output, lines: &mut Lines) {
 pub fn check_outputs_offline(config: &Config, lines: &mut Lines) {
     if let Some(HttpFormat::AzureLogs(azure)) = config.output.http.as_ref().map(|http| &http.format) {
         let AzureLogs { tenant_id, client_id, credential, resource, login_url } = azure;
-        match (App { login_url, tenant_id, client_id, credential }).form(resource) {
-            Ok(_) => expiry::check("output.http", credential, lines),
+        match (App { login_url, tenant_id, client_id, credential }).request(resource) {
+            Ok(LoginRequest::ManagedIdentity(identity)) => {
+                if let Err(error) = managed_identity::check(identity) {
+                    lines.bad(Exit::TryAgain, format_args!("output.http.azure: {error}; {}", error.hint()));
+                }
+            }
+            Ok(LoginRequest::Form(_)) => expiry::check("output.http", credential, lines),
             Err(error) => {
                 lines.bad(Exit::TryAgain, format_args!("output.http.azure: {error}; {}", error.hint()));
             }

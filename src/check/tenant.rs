@@ -16,7 +16,8 @@ pub fn check(client: &Client, tenant: &Tenant, reached: &Reached, lines: &mut Li
     if !check_credential(tenant, lines) {
         return false;
     }
-    if !reached.contains(&tenant.login_url) {
+    let is_identity = matches!(tenant.credential, Credential::ManagedIdentity(_));
+    if !is_identity && !reached.contains(&tenant.login_url) {
         lines.skipped(format_args!(
             "{label}: login: not checked, because {} cannot be reached",
             tenant.login_url
@@ -49,8 +50,15 @@ pub fn check_offline(tenant: &Tenant, lines: &mut Lines) -> bool {
     if !check_credential(tenant, lines) {
         return false;
     }
-    if let Credential::Secret(_) = &tenant.credential {
-        lines.good(format_args!("{label}: a client secret is set; only Microsoft knows when it expires"));
+    match &tenant.credential {
+        Credential::Secret(_) => {
+            lines.good(format_args!("{label}: a client secret is set; only Microsoft knows when it expires"));
+        }
+        Credential::ManagedIdentity(_) => lines.skipped(format_args!(
+            "{label}: the managed identity: not checked offline, because only its endpoint knows whether it exists and has \
+             the role"
+        )),
+        Credential::Certificate { .. } | Credential::FederatedTokenFile(_) => {}
     }
     lines.skipped(format_args!("{label}: login, permissions and subscriptions: not checked offline"));
     true
@@ -82,7 +90,7 @@ fn check_credential(tenant: &Tenant, lines: &mut Lines) -> bool {
             "{label}: client_secret looks like the Secret ID of a secret; copy the secret's Value from Certificates & \
              secrets"
         )),
-        Credential::Secret(_) | Credential::Certificate { .. } => {}
+        Credential::Secret(_) | Credential::Certificate { .. } | Credential::ManagedIdentity(_) => {}
     }
     expiry::check(label, &tenant.credential, lines);
     true

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::{
-    Filter, Secret,
+    Filter, ManagedIdentity, Secret,
     formats::{self, quoted, trimmed},
-    mistake::{Origin, Place, Step},
+    mistake::{Origin, Place, Step, shown},
     schema::{Key, Kind},
     url,
     values::Value,
@@ -14,6 +14,9 @@ use super::{
     yaml::Node,
 };
 use crate::{feed::ContentType, redact, suggest::nearest};
+
+/// The fix for a managed identity of another form.
+const IDENTITY_HINT: &str = "write system for the system-assigned identity, or { client_id: … } with the Client ID of a user-assigned one";
 
 /// A value and its place.
 #[derive(Clone)]
@@ -40,6 +43,7 @@ impl<'w, 'a> Entry<'w, 'a> {
             Kind::PemFile => self.pem_file().map(Value::Path),
             Kind::LoginPemFile => self.pem_path().map(Value::Path),
             Kind::TokenFile => self.path_of_secret().map(Value::Path),
+            Kind::ManagedIdentity => self.managed_identity().map(Value::ManagedIdentity),
             Kind::ContentTypes => self.content_types(key.hint).map(Value::ContentTypes),
             Kind::ContentTypeSwitches => self.content_type_switches().map(Value::ContentTypes),
             Kind::Filter => Some(Value::Filters(self.filters())),
@@ -219,6 +223,27 @@ impl<'w, 'a> Entry<'w, 'a> {
             return Some(());
         }
         None
+    }
+
+    /// `system`, or the `client_id` of a user-assigned identity.
+    fn managed_identity(&self) -> Option<ManagedIdentity> {
+        if let Node::Map(_) = self.node {
+            let entries = self.free_entries();
+            for (name, entry) in entries.iter().filter(|(name, _)| *name != "client_id") {
+                entry.mistake(format!("unknown key \"{}\"; known keys here: client_id", shown(name)));
+            }
+            let client_id = entries.iter().find(|(name, _)| *name == "client_id");
+            if client_id.is_none() {
+                self.mistake(format!("has no client_id; {IDENTITY_HINT}"));
+            }
+            return client_id?.1.guid(IDENTITY_HINT).map(|client_id| ManagedIdentity::User { client_id });
+        }
+        let text = self.text()?;
+        let is_system = text.trim().eq_ignore_ascii_case("system");
+        if !is_system {
+            self.mistake(format!("{} is not an identity; {IDENTITY_HINT}", self.given()));
+        }
+        is_system.then_some(ManagedIdentity::System)
     }
 
     /// Whether it is a map with `enabled: false`.

@@ -88,7 +88,7 @@ impl Config {
 pub struct Tenant {
     /// A GUID, in lower case.
     pub tenant_id: String,
-    /// The app registration's GUID.
+    /// The app registration's GUID; empty with a managed identity, which has none.
     pub client_id: String,
     /// The credential of the app.
     pub credential: Credential,
@@ -187,6 +187,21 @@ pub enum Credential {
     },
     /// A token that another identity provider signed, as Kubernetes mounts it. Read at each login, since it rotates.
     FederatedTokenFile(PathBuf),
+    /// The identity that Azure gives this machine or app, instead of an app registration.
+    ManagedIdentity(ManagedIdentity),
+}
+
+/// A managed identity of Azure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ManagedIdentity {
+    /// The one that exists together with the machine or app.
+    #[default]
+    System,
+    /// One that is assigned to the machine or app.
+    User {
+        /// Its GUID.
+        client_id: String,
+    },
 }
 
 impl Credential {
@@ -200,6 +215,8 @@ impl Credential {
         } else if app.has("certificate") {
             let certificate = app.section("certificate");
             Self::Certificate { file: certificate.get("file"), key_file: certificate.get("key_file") }
+        } else if app.has("managed_identity") {
+            Self::ManagedIdentity(app.get("managed_identity"))
         } else {
             Self::FederatedTokenFile(app.get("federated_token_file"))
         }

@@ -45,7 +45,7 @@ impl Rules<'_, '_> {
     pub(super) fn check(&self, config: &Config) {
         self.refuse_older_and_newer();
         for tenant in self.tenants {
-            self.check_app(tenant, self.is_complete);
+            self.check_app(tenant, self.is_complete, &["client_id", "login_url"]);
         }
         self.refuse_repeated_tenants(config);
         self.check_outputs(config);
@@ -84,14 +84,24 @@ impl Rules<'_, '_> {
         }
     }
 
-    /// The app's ids and its one credential.
-    fn check_app(&self, app: &Section, must_be_complete: bool) {
+    /// The app's ids and its one credential. `of_apps`: the keys that have no effect with a managed identity, which has no
+    /// app. The variables of the environment are for all programs, so that they may be set.
+    fn check_app(&self, app: &Section, must_be_complete: bool, of_apps: &[&str]) {
+        let given: Vec<_> = CREDENTIALS.iter().filter_map(|key| app.given(key)).collect();
+        let has_identity = matches!(given.as_slice(), [only] if only.name == "managed_identity");
+        for name in of_apps.iter().filter(|_| has_identity) {
+            if app.given(name).is_some_and(|given| !given.place.is_environment()) {
+                let text = "has no effect with managed_identity; remove it, or name a user-assigned identity as \
+                            managed_identity: { client_id: … }";
+                self.mistake(app, name, text);
+            }
+        }
         for key in app.keys.iter().filter(|key| ["tenant_id", "client_id"].contains(&key.name)) {
-            if must_be_complete && !app.has(key.name) {
+            let is_needed = !(has_identity && of_apps.contains(&key.name));
+            if must_be_complete && is_needed && !app.has(key.name) {
                 self.mistake(app, key.name, format!("is missing; {}", key.hint));
             }
         }
-        let given: Vec<_> = CREDENTIALS.iter().filter_map(|key| app.given(key)).collect();
         match given.as_slice() {
             [] if must_be_complete => {
                 let is_credential = |key: &&Key| CREDENTIALS.contains(&key.name) && !key.is_older();
@@ -231,7 +241,7 @@ impl Rules<'_, '_> {
     fn check_azure(&self, http: &Section, is_used: bool, config: &Config) {
         let azure = http.section("azure");
         let has_own = azure.has_app();
-        self.check_app(&azure, has_own);
+        self.check_app(&azure, has_own, &["tenant_id", "client_id", "login_url"]);
         if is_used && !has_own && config.tenants.len() > 1 {
             let text = "is missing; with several tenants, name the app that sends: tenant_id, client_id and a credential";
             self.mistake(http, "azure", text);

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use Kind::{
     AutoOrInteger, Bool, ContentTypeSwitches, ContentTypes, Filter, Gone, Guid, HeaderFiles, Headers,
-    Integer, LoginPemFile, OptionalPath, Path, PemFile, Proxy, Secret, SecretFile, Section, Sections,
-    Separator, Size, Text, TokenFile, Words,
+    Integer, LoginPemFile, ManagedIdentity, OptionalPath, Path, PemFile, Proxy, Secret, SecretFile, Section,
+    Sections, Separator, Size, Text, TokenFile, Words,
 };
 
 use super::{RequestsPerMinute, formats, values::Value};
@@ -73,6 +73,8 @@ pub(super) enum Kind {
     LoginPemFile,
     /// A file with a token, read at each login.
     TokenFile,
+    /// The word `system`, or a map with the `client_id` of a user-assigned identity.
+    ManagedIdentity,
     /// A list of content types.
     ContentTypes,
     /// The older form of such a list: `{ Audit.General: true }`.
@@ -270,9 +272,9 @@ ROOT {
 TENANT {
     /// Entra admin center, Overview: Tenant ID.
     "tenant_id": Guid, hint(TENANT_ID_HINT), on("YOUR-TENANT-ID");
-    /// App registrations, your app: Application (client) ID.
+    /// App registrations, your app: Application (client) ID. Not with managed_identity, which has no app.
     "client_id": Guid, hint(CLIENT_ID_HINT), on("YOUR-CLIENT-ID");
-    /// A tenant has exactly one of the four credentials that follow. This one is the Value (not the ID) of a secret under
+    /// A tenant has exactly one of the five credentials that follow. This one is the Value (not the ID) of a secret under
     /// Certificates & secrets.
     "client_secret": Secret, hint(CLIENT_SECRET_HINT), on("YOUR-CLIENT-SECRET");
     /// A file that has the secret. Each pass reads it; whitespace and line breaks around the secret are removed.
@@ -283,6 +285,10 @@ TENANT {
     "certificate": Section(CERTIFICATE), off("");
     /// Workload identity: a token that another identity provider signed. Read at each login, because it is renewed.
     "federated_token_file": TokenFile, off("/var/run/secrets/azure/tokens/azure-identity-token");
+    /// The identity that Azure gives this machine or app: system for the system-assigned one, or
+    /// { client_id: … } for a user-assigned one. It is of the tenant of its Azure subscription, so that no other tenant can
+    /// be collected with it.
+    "managed_identity": ManagedIdentity, off("system");
     /// The tenant's name in tags, in the field TenantName, in the log and in metrics; at most 64 characters. Default: none;
     /// the log and the metrics then have the tenant_id.
     "name": Text(formats::tenant_name), off("contoso");
@@ -524,6 +530,8 @@ AZURE {
     "certificate": Section(CERTIFICATE), off("");
     /// As for tenants.
     "federated_token_file": TokenFile, off("/var/run/secrets/azure/tokens/azure-identity-token");
+    /// As for tenants. tenant_id, client_id and login_url are not used then.
+    "managed_identity": ManagedIdentity, off("system");
     /// For tests and private gateways. Default: the URL of the cloud that url belongs to.
     "login_url": Text(formats::origin), off("https://login.gateway.example");
 }
@@ -550,8 +558,14 @@ METRICS {
 }
 
 /// The kinds of credentials, of which an app has one.
-pub(super) const CREDENTIALS: [&str; 5] =
-    ["client_secret", "client_secret_file", "client_secret_path", "certificate", "federated_token_file"];
+pub(super) const CREDENTIALS: [&str; 6] = [
+    "client_secret",
+    "client_secret_file",
+    "client_secret_path",
+    "certificate",
+    "federated_token_file",
+    "managed_identity",
+];
 
 const HOUR: u64 = 3600;
 const KIB: u64 = 1024;

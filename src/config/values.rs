@@ -6,7 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Filter, RequestsPerMinute, Secret, Tls, formats,
+    Filter, ManagedIdentity, RequestsPerMinute, Secret, Tls, formats,
     mistake::Place,
     schema::{CREDENTIALS, Key, Kind},
 };
@@ -23,6 +23,7 @@ pub(super) enum Value<'a> {
     Text(String),
     Secret(Secret),
     Path(PathBuf),
+    ManagedIdentity(ManagedIdentity),
     /// Each at most once, in the order of [`ContentType::ALL`].
     ContentTypes(Vec<ContentType>),
     /// At most one for each content type, in the same order.
@@ -146,6 +147,7 @@ from_value! {
     String: Value::Text(value) => value;
     Secret: Value::Secret(value) => value;
     PathBuf: Value::Path(value) => value;
+    ManagedIdentity: Value::ManagedIdentity(value) => value;
     LogFormat: Value::Text(format) => if format == "json" { LogFormat::Json } else { LogFormat::Text };
     RequestsPerMinute: Value::RequestsPerMinute(value) => value;
     Vec<ContentType>: Value::ContentTypes(value) => value;

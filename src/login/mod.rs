@@ -1,11 +1,13 @@
-//! Logins to Microsoft as an app: the form that asks for a token, and how the response is read. This module sends
-//! nothing and retries nothing; its callers, the API client and the output to Azure Monitor, do.
+//! Logins to Microsoft as an app: the form that asks for a token, and how the response is read. The callers, the API client
+//! and the output to Azure Monitor, send the form. Only a managed identity's token is requested here, from an endpoint of
+//! this machine. This module retries nothing.
 //!
 //! Source: "Microsoft identity platform and the OAuth 2.0 client credentials flow".
 
 pub mod assertion;
 pub mod certificate;
 pub mod credential_file;
+pub mod managed_identity;
 
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
-    config::{Credential, Secret},
+    config::{Credential, ManagedIdentity, Secret},
     redact,
 };
 use certificate::Certificate;
@@ -27,7 +29,7 @@ const TOKEN_LIFETIME_ASSUMED_SECONDS: u64 = 60 * 60;
 pub fn expiry(credential: &Credential) -> Option<Timestamp> {
     match credential {
         Credential::Certificate { file, key_file } => Certificate::expiry(file, key_file.as_deref()),
-        Credential::Secret(_) | Credential::FederatedTokenFile(_) => None,
+        Credential::Secret(_) | Credential::FederatedTokenFile(_) | Credential::ManagedIdentity(_) => None,
     }
 }
 
@@ -50,13 +52,13 @@ impl App<'_> {
         format!("{}/{}/oauth2/v2.0/token", self.login_url, self.tenant_id)
     }
 
-    /// Returns the form that asks for a token for this resource, such as `https://manage.office.com`. Reads the file of a
+    /// Returns how to ask for a token for this resource, such as `https://manage.office.com`. Reads the file of a
     /// certificate or of a federated token.
     ///
     /// # Errors
     ///
     /// The file of the credential cannot be used.
-    pub fn form(&self, resource: &str) -> Result<Form, CredentialError> {
+    pub fn request(&self, resource: &str) -> Result<LoginRequest<'_>, CredentialError> {
         let open = |text: &str| Secret::new(text);
         let mut fields = vec![
             ("grant_type", open("client_credentials")),
@@ -66,7 +68,7 @@ impl App<'_> {
         let assertion = match self.credential {
             Credential::Secret(secret) => {
                 fields.push(("client_secret", secret.clone()));
-                return Ok(Form(fields));
+                return Ok(LoginRequest::Form(Form(fields)));
             }
             Credential::Certificate { file, key_file } => {
                 let now = Timestamp::now();
@@ -74,11 +76,21 @@ impl App<'_> {
                 assertion::signed(&certificate, self.client_id, &self.token_url(), now)
             }
             Credential::FederatedTokenFile(path) => assertion::federated(path)?,
+            Credential::ManagedIdentity(identity) => return Ok(LoginRequest::ManagedIdentity(identity)),
         };
         redact::register(assertion.reveal());
         fields.extend([("client_assertion_type", open(assertion::TYPE)), ("client_assertion", assertion)]);
-        Ok(Form(fields))
+        Ok(LoginRequest::Form(Form(fields)))
     }
+}
+
+/// How to ask for a token.
+#[derive(Clone, Debug)]
+pub enum LoginRequest<'a> {
+    /// This form, sent to [`App::token_url`].
+    Form(Form),
+    /// [`managed_identity::request_token`].
+    ManagedIdentity(&'a ManagedIdentity),
 }
 
 /// The body of a login request.
@@ -97,6 +109,8 @@ impl Form {
 pub struct TokenResponse {
     access_token: String,
     expires_in: Option<Seconds>,
+    /// The time of expiry in seconds since 1970. App Service returns it instead of `expires_in`.
+    expires_on: Option<serde_json::Value>,
 }
 
 impl TokenResponse {
@@ -108,9 +122,10 @@ impl TokenResponse {
 
     /// Returns how long the token is accepted, counted from its arrival.
     pub fn lifetime(&self) -> Duration {
-        Duration::from_secs(
-            self.expires_in.as_ref().map_or(TOKEN_LIFETIME_ASSUMED_SECONDS, |Seconds(seconds)| *seconds),
-        )
+        let until = self.expires_on.as_ref().filter(|_| self.expires_in.is_none()).and_then(number);
+        let left = until.map(|until| until.saturating_sub(Timestamp::now().as_second().unsigned_abs()));
+        let seconds = self.expires_in.as_ref().map(|Seconds(seconds)| *seconds).or(left);
+        Duration::from_secs(seconds.unwrap_or(TOKEN_LIFETIME_ASSUMED_SECONDS))
     }
 }
 
@@ -121,9 +136,12 @@ struct Seconds(u64);
 
 impl From<serde_json::Value> for Seconds {
     fn from(value: serde_json::Value) -> Self {
-        let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
-        Self(number.unwrap_or(TOKEN_LIFETIME_ASSUMED_SECONDS))
+        Self(number(&value).unwrap_or(TOKEN_LIFETIME_ASSUMED_SECONDS))
     }
+}
+
+fn number(value: &serde_json::Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
 /// Returns the code and the message of an error response: `AADSTS7000215` and Microsoft's sentence, or the OAuth error
@@ -232,6 +250,22 @@ mod tests {
         }
         for body in ["", "[]", "{}", r#"{"error":{"code":"AF20022"}}"#, r#"{"access_token":"x"}"#, "<html>"] {
             assert_eq!(error_in_body(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn reads_the_lifetime_from_every_format_of_response() {
+        let lifetime = |fields: &str| {
+            let response = format!(r#"{{"access_token":"t"{fields}}}"#);
+            serde_json::from_str::<TokenResponse>(&response).expect(fields).lifetime().as_secs()
+        };
+        assert_eq!(lifetime(""), TOKEN_LIFETIME_ASSUMED_SECONDS);
+        assert_eq!(lifetime(r#","expires_in":3599"#), 3599);
+        assert_eq!(lifetime(r#","expires_in":"86399","expires_on":"1""#), 86399);
+        assert_eq!(lifetime(r#","expires_on":"1586984735""#), 0);
+        let until = Timestamp::now().as_second() + 1000;
+        for until in [format!("{until}"), format!("\"{until}\"")] {
+            assert!((900..=1000).contains(&lifetime(&format!(r#","expires_on":{until}"#))));
         }
     }
 }

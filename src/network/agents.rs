@@ -3,7 +3,6 @@
 use std::{
     env,
     io::Read,
-    iter,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -39,10 +38,18 @@ const REQUEST_DURATION_MAX: Duration = Duration::from_secs(15 * 60);
 
 const _: () = assert!(limits::CONNECT_TIMEOUT.as_secs() < REQUEST_DURATION_MAX.as_secs());
 
-/// Two agents: one for direct requests, one for the proxy. Clones share their connections.
+/// The longest time in which an endpoint of this machine accepts a connection. Where there is none, such as the link-local
+/// address of Azure's metadata service outside of Azure, nothing answers.
+///
+/// Source: azure-identity for Python, `PIPELINE_SETTINGS` of `imds.py`.
+const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Three agents: one for direct requests, one for the proxy, and one for endpoints of this machine. Clones share their
+/// connections.
 #[derive(Clone, Debug)]
 pub struct Agents {
     direct: Agent,
+    local: Agent,
     proxied: Option<Agent>,
     routes: Arc<Routes>,
     /// The index of the address of a host that is tried first, modulo the number of its addresses.
@@ -100,7 +107,8 @@ impl Agents {
             TlsChoice::Resuming(_) => None,
             TlsChoice::Receiver(settings) => Some(ReceiverTls::new(settings.clone())),
         };
-        let agent = |proxy: Option<Proxy>| {
+        let connect_timeout = limits::CONNECT_TIMEOUT.min(options.io_timeout);
+        let agent = |proxy: Option<Proxy>, connect_timeout: Duration| {
             let settings = Agent::config_builder()
                 .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
                 .accept_encoding(encoding::ACCEPTED)
@@ -109,7 +117,7 @@ impl Agents {
                 .max_idle_connections(idle_connections_max)
                 .max_idle_connections_per_host(idle_connections_max)
                 .max_idle_age(IDLE_CONNECTION_AGE_MAX)
-                .timeout_connect(Some(limits::CONNECT_TIMEOUT.min(options.io_timeout)))
+                .timeout_connect(Some(connect_timeout))
                 .timeout_recv_response(io_timeout)
                 .timeout_per_read(io_timeout)
                 .timeout_per_write(io_timeout)
@@ -135,8 +143,9 @@ impl Agents {
             }
         };
         Ok(Self {
-            direct: agent(None),
-            proxied: routes.proxy().map(|proxy| agent(Some(proxy.clone()))),
+            direct: agent(None, connect_timeout),
+            local: agent(None, connect_timeout.min(LOCAL_CONNECT_TIMEOUT)),
+            proxied: routes.proxy().map(|proxy| agent(Some(proxy.clone()), connect_timeout)),
             routes: Arc::new(routes),
             first_address,
         })
@@ -146,6 +155,11 @@ impl Agents {
     pub fn agent_for(&self, url: &str) -> &Agent {
         let proxied = self.proxied.as_ref().filter(|_| self.is_proxied(url));
         proxied.unwrap_or(&self.direct)
+    }
+
+    /// Returns the agent for endpoints of this machine. It uses no proxy, whatever is configured.
+    pub fn local(&self) -> &Agent {
+        &self.local
     }
 
     /// Returns the host and port to which a request for this URL connects: its own, or those of the proxy.
@@ -177,7 +191,7 @@ impl Agents {
 
     /// Closes every connection in all threads: running and later requests fail at once.
     pub fn shut_down(&self) {
-        for agent in iter::once(&self.direct).chain(&self.proxied) {
+        for agent in [&self.direct, &self.local].into_iter().chain(&self.proxied) {
             agent.clone().shutdown();
         }
     }

@@ -82,6 +82,7 @@ impl CredentialStatus {
             Credential::Secret(_) => "client secret",
             Credential::Certificate { .. } => "certificate",
             Credential::FederatedTokenFile(_) => "federated token",
+            Credential::ManagedIdentity(_) => "managed identity",
         };
         let expiry = login::expiry(&tenant.credential);
         Self { tenant_id: tenant.tenant_id.clone(), tenant: tenant.label().to_owned(), expiry, kind }

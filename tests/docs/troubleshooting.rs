@@ -9,7 +9,7 @@ use simulator::{
 };
 
 use crate::support::{
-    Installation, Run,
+    CONTOSO, Installation, Run,
     documents::{Page, repository},
     forward::{ForwardOptions, ForwardReceiver},
     hours_ago,
@@ -231,6 +231,61 @@ fn failures_of_this_machine() -> Vec<FailedRun> {
     ]
 }
 
+/// Runs a pass with a managed identity and these variables of the environment.
+fn identity(installation: &Installation, identity: &str, variables: &[(&str, &str)]) -> FailedRun {
+    let path = installation.path("identity.yaml");
+    fs::write(&path, installation.config_with_identity(identity)).expect("a file");
+    set_mode(&path, 0o600);
+    let mut command = installation.command(&["--config", "identity.yaml"]);
+    FailedRun { code: 77, run: Run::of(command.envs(variables.iter().copied())) }
+}
+
+fn failures_of_managed_identities() -> Vec<FailedRun> {
+    let imds = |requests: Option<Fault>, name: &str| {
+        let installation = installation();
+        if let Some(fault) = requests {
+            installation.simulator.fault(Requests::to(Operation::ManagedIdentity).always(), fault);
+        }
+        let url = installation.simulator.url().to_owned();
+        identity(&installation, name, &[("AZURE_POD_IDENTITY_AUTHORITY_HOST", &url)])
+    };
+    let user = "{ client_id: 44444444-4444-4444-8444-444444444444 }";
+    let resource =
+        r#"{"error":"invalid_resource","error_description":"AADSTS500011: The resource was not found."}"#;
+    let arc = |name: &str, challenge: &str| {
+        let installation = installation();
+        let challenge = Some((challenge.into(), "key".to_owned()));
+        installation.simulator.identities(|identities| identities.arc_challenge = challenge);
+        let url = installation.simulator.url();
+        let endpoint = format!("{url}/metadata/identity/oauth2/token");
+        identity(&installation, name, &[("IDENTITY_ENDPOINT", &endpoint), ("IMDS_ENDPOINT", url)])
+    };
+    let app_service = |endpoint: &str, thumbprint: &str| {
+        let installation = installation();
+        let endpoint = endpoint.replace("URL", installation.simulator.url());
+        let variables = [
+            ("IDENTITY_ENDPOINT", endpoint.as_str()),
+            ("IDENTITY_HEADER", "wrong"),
+            ("IDENTITY_SERVER_THUMBPRINT", thumbprint),
+        ];
+        identity(&installation, "system", &variables)
+    };
+    vec![
+        identity(&installation(), "system", &[("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")]),
+        imds(None, "system"),
+        imds(None, user),
+        imds(Some(Fault::json(400, resource)), "system"),
+        imds(Some(Fault::status(404)), "system"),
+        imds(Some(Fault::json(200, "{}")), "system"),
+        app_service("URL/msi/token", ""),
+        app_service("URL/msi/token", "00"),
+        app_service("localhost", ""),
+        arc(user, ""),
+        arc("system", "/var/opt/azcmagent/tokens/missing.key"),
+        arc("system", "/etc/shadow"),
+    ]
+}
+
 /// Returns the source code, with each string in one line.
 fn source() -> String {
     let mut text = String::new();
@@ -267,11 +322,27 @@ fn the_page_shows_what_check_prints() {
     installation.contoso.settings(|settings| settings.roles = Some(vec!["ActivityFeed.Read".to_owned()]));
     let run = installation.run(&["check"]);
     run.assert_code(1);
+
+    installation.contoso.settings(|settings| settings.roles = Some(Vec::new()));
+    installation.simulator.identities(|identities| {
+        CONTOSO.clone_into(&mut identities.tenant);
+        identities.has_system = true;
+    });
+    let path = installation.path("identity.yaml");
+    fs::write(&path, installation.config_with_identity("system")).expect("a file");
+    set_mode(&path, 0o600);
+    let mut command = installation.command(&["--config", "identity.yaml", "check"]);
+    let as_identity = Run::of(command.env("AZURE_POD_IDENTITY_AUTHORITY_HOST", installation.simulator.url()));
+    as_identity.assert_code(1);
     let page = Page::read("docs/TROUBLESHOOTING.md");
     let quoted: Vec<_> = page.blocks("check").into_iter().flat_map(str::lines).collect();
     assert!(!quoted.is_empty());
     for line in quoted {
-        assert!(run.stdout.lines().any(|printed| matches_quote(printed, line)), "no line {line:?} in {run}");
+        let mut printed = run.stdout.lines().chain(as_identity.stdout.lines());
+        assert!(
+            printed.any(|printed| matches_quote(printed, line)),
+            "no line {line:?} in {run}{as_identity}"
+        );
     }
 }
 
@@ -290,6 +361,7 @@ fn the_program_logs_every_quoted_message() {
         slow_servers,
         failures_of_files_and_records,
         failures_of_this_machine,
+        failures_of_managed_identities,
     ];
     let runs: Vec<_> = thread::scope(|scope| {
         let threads = kinds.map(|kind| scope.spawn(kind));

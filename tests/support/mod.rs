@@ -167,6 +167,19 @@ impl Installation {
         self.config().replacen(&format!("client_secret: {SECRET}"), lines, 1)
     }
 
+    /// The same text, with this managed identity instead of contoso's app and login URL.
+    pub fn config_with_identity(&self, identity: &str) -> String {
+        let client_id = TenantSettings::new(CONTOSO).client_id;
+        let mut config = self.config_with_credential(&format!("managed_identity: {identity}"));
+        for line in
+            [format!("    client_id: {client_id}\n"), format!("    login_url: {}\n", self.simulator.url())]
+        {
+            assert!(config.contains(&line), "{config}");
+            config = config.replacen(&line, "", 1);
+        }
+        config
+    }
+
     /// Writes a configuration file with these outputs, indented by two spaces, instead of the output file. Returns its path.
     pub fn config_with_output(&self, lines: &str) -> String {
         let config = self.config();

@@ -58,7 +58,7 @@ tenants:
         trial.mistakes(),
         [
             "config.yaml:2:5: tenants[0]: has no credential; add one of client_secret, client_secret_file, \
-                 certificate, federated_token_file",
+                 certificate, federated_token_file, managed_identity",
             "credentials.yaml:1:1: enabled: unknown key \"enabled\"; known keys here: tenants",
             "credentials.yaml:3:5: tenants[0].tenant_id: is not a tenant of the configuration; list it there too",
             "credentials.yaml:5:5: tenants[1].tenant_id: is missing; name the tenant of the configuration that is meant",

@@ -364,3 +364,56 @@ fn accepts_a_trailing_slash_and_http_for_localhost() {
         assert_eq!(tenant(&format!("    api_url: '{written}'")).api_url, expected);
     }
 }
+
+#[test]
+fn managed_identity_needs_no_app() {
+    let of = |identity: &str| {
+        let text = format!("tenants:\n  - tenant_id: {TENANT}\n    managed_identity: {identity}\n{END}");
+        match Trial::new(&text).config().tenants.remove(0) {
+            Tenant { credential: Credential::ManagedIdentity(identity), client_id, .. }
+                if client_id.is_empty() =>
+            {
+                identity
+            }
+            other => panic!("another credential: {other:?}"),
+        }
+    };
+    assert_eq!(of("System"), ManagedIdentity::System);
+    let client_id = CLIENT.to_ascii_lowercase();
+    assert_eq!(of(&format!("{{ client_id: {CLIENT} }}")), ManagedIdentity::User { client_id });
+
+    let http = "http: { url: https://a.example/dataCollectionRules/b/streams/c, format: azure-logs-ingestion, \
+                azure: { managed_identity: system } }";
+    let trial = Trial::new(&whole("").replacen("output: {", &format!("output: {{ {http},"), 1));
+    let http = trial.config().output.http.expect("an output");
+    let HttpFormat::AzureLogs(app) = http.format else { panic!("another format") };
+    assert!(matches!(app.credential, Credential::ManagedIdentity(ManagedIdentity::System)));
+}
+
+#[test]
+fn managed_identity_names_no_app() {
+    let mistakes = |lines: &str| {
+        let text = format!("tenants:\n  - tenant_id: {TENANT}\n{lines}{END}");
+        Trial::new(&text).mistakes()
+    };
+    let app = format!("    client_id: {CLIENT}\n    managed_identity: system\n");
+    assert_eq!(
+        mistakes(&app),
+        [
+            "config.yaml:3:5: tenants[0].client_id: has no effect with managed_identity; remove it, or name a user-assigned \
+          identity as managed_identity: { client_id: … }"
+        ]
+    );
+    let hint = "write system for the system-assigned identity, or { client_id: … } with the Client ID of a user-assigned one";
+    for (value, place, mistake) in [
+        ("sytem", "3:5: tenants[0].managed_identity", "\"sytem\" is not an identity; "),
+        ("{}", "3:5: tenants[0].managed_identity", "has no client_id; "),
+        ("{ client_id: me }", "3:25: tenants[0].managed_identity.client_id", "is not a GUID"),
+    ] {
+        let found = mistakes(&format!("    managed_identity: {value}\n"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        let line = &found[0];
+        assert!(line.starts_with(&format!("config.yaml:{place}: ")), "{line}");
+        assert!(line.contains(mistake) && line.ends_with(hint), "{line}");
+    }
+}

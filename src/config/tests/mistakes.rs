@@ -260,6 +260,11 @@ fn rejects_wrong_tenants() {
              tenants[0].client_secret",
         ),
         (
+            "    managed_identity: system",
+            "config.yaml:5:5: tenants[0].managed_identity: is a second credential; keep either it or \
+             tenants[0].client_secret",
+        ),
+        (
             "    subscriptions: []",
             "config.yaml:5:5: tenants[0].subscriptions: is empty; name at least one content type, or remove the line for all five",
         ),
@@ -273,7 +278,7 @@ fn rejects_wrong_tenants() {
         "tenants:\n  - name: contoso\n  - tenant_id:\n    client_id: <the client>\n    client_secret: a\n    name: contoso\noutput: {}\n",
         &[
             "config.yaml:2:5: tenants[0]: has no credential; add one of client_secret, client_secret_file, certificate, \
-             federated_token_file",
+             federated_token_file, managed_identity",
             "config.yaml:2:5: tenants[0].client_id: is missing; fill in the client_id: App registrations, your app, \
              Application (client) ID",
             "config.yaml:2:5: tenants[0].tenant_id: is missing; fill in the tenant_id: Entra admin center, Overview, Tenant ID",

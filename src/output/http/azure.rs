@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config::{AzureLogs, Secret},
     limits,
-    login::{self, App},
+    login::{self, App, LoginRequest, managed_identity},
     network::{
         agents::{self, Agents},
         page,
@@ -59,9 +59,19 @@ impl Azure {
         let AzureLogs { tenant_id, client_id, credential, resource, login_url } = &self.settings;
         let app = App { login_url, tenant_id, client_id, credential };
         let url = app.token_url();
-        let form = app.form(resource).map_err(|unusable| {
+        let request = app.request(resource).map_err(|unusable| {
             HttpError::new(format!("the login of output.http.azure: {unusable}"), unusable.hint())
         })?;
+        let form = match request {
+            LoginRequest::Form(form) => form,
+            LoginRequest::ManagedIdentity(identity) => {
+                let answer = managed_identity::request_token(agents, identity, resource);
+                return answer.map(|answer| Token::of(&answer)).map_err(|error| HttpError {
+                    is_transient: error.is_transient(),
+                    ..HttpError::new(format!("the login of output.http.azure: {error}"), error.hint())
+                });
+            }
+        };
         let answer = agents.agent_for(&url).post(&url).send_form(form.fields());
         let (status, _, body) =
             agents::read_response(&agents.peer(&url), answer, limits::ERROR_BODY_BYTES_MAX)
@@ -86,10 +96,16 @@ impl Azure {
                 "check azure.login_url",
             )
         })?;
+        Ok(Token::of(&answer))
+    }
+}
+
+impl Token {
+    fn of(answer: &login::TokenResponse) -> Self {
         let lifetime =
             answer.lifetime().clamp(*limits::TOKEN_LIFETIME.start(), *limits::TOKEN_LIFETIME.end());
         let good_for = lifetime.saturating_sub(limits::TOKEN_MARGIN).max(Duration::from_secs(1));
-        Ok(Token { authorization: answer.authorization(), good_until: Instant::now() + good_for })
+        Self { authorization: answer.authorization(), good_until: Instant::now() + good_for }
     }
 }
 

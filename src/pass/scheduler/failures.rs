@@ -201,7 +201,8 @@ impl Scheduler<'_> {
         let delay = if retry::retries_without_delay(error, history.failed) {
             Duration::ZERO
         } else {
-            backoff::delay(self.settings.retry_delay, history.failed, fastrand::f64())
+            let delay = backoff::delay(self.settings.retry_delay, history.failed, fastrand::f64());
+            delay.max(retry::delay_min(error))
         };
         let key = subject.key(self.feeds, Level::Warn, &format!("Retrying {what}"), error.kind());
         let (number, number_max) = (history.failed + 1, self.settings.retries + 1);

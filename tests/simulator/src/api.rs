@@ -37,7 +37,9 @@ pub(crate) fn answer(world: &World, tenant: &SharedTenant, request: &Request) ->
         Operation::ListContent => list_content(world, tenant, request),
         Operation::FetchBlob => fetch_blob(world, tenant, request),
         Operation::ListSensitiveTypes => Ok(Answer::json(200, SENSITIVE_TYPES)),
-        Operation::Login | Operation::Root | Operation::Unknown => Ok(Answer::status(404)),
+        Operation::Login | Operation::ManagedIdentity | Operation::Root | Operation::Unknown => {
+            Ok(Answer::status(404))
+        }
     };
     let answer = outcome.unwrap_or_else(|error| error.answer(request));
     if request.accepts_gzip() && tenant.settings().gzip { answer.compressed() } else { answer }

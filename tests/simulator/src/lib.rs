@@ -24,7 +24,7 @@
 //! # Map
 //!
 //! `server` reads a request from a `stream`, with or without TLS, and `request` parses it. `world` checks it with `protocol`
-//! and looks for a [`Fault`]; then `login` or `api` answers with the data of a `tenant` and its `blob`s, whose records
+//! and looks for a [`Fault`]; then `login`, `managed_identity` or `api` answers with the data of a `tenant` and its `blob`s, whose records
 //! `record` generates. `server` sends the [`Answer`] as its [`Delivery`] defines.
 //!
 //! The simulator is stricter than Microsoft: it records every mistake of a client in [`Simulator::violations`], also those that
@@ -38,6 +38,7 @@ mod blob;
 mod fault;
 mod gzip;
 mod login;
+mod managed_identity;
 mod protocol;
 mod record;
 mod request;
@@ -54,6 +55,7 @@ pub use api_error::ApiError;
 pub use blob::{Blob, NewBlob, Window};
 pub use fault::{Fault, PlantedFault, Requests, RetryAfter};
 pub use login::LoginError;
+pub use managed_identity::ManagedIdentities;
 pub use record::{id_of, record, reordered};
 pub use request::{Operation, Request};
 pub use simulator::Simulator;

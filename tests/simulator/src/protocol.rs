@@ -7,6 +7,7 @@ use crate::{
     answer::Answer,
     api_error::ApiError,
     blob::Window,
+    managed_identity,
     request::{Operation, Request},
     time,
 };
@@ -19,7 +20,7 @@ pub(crate) struct Violation {
     pub(crate) answer: Box<Answer>,
 }
 
-fn violation<T>(text: impl Into<String>, answer: Answer) -> Result<T, Violation> {
+pub(crate) fn violation<T>(text: impl Into<String>, answer: Answer) -> Result<T, Violation> {
     Err(Violation { text: text.into(), answer: Box::new(answer) })
 }
 
@@ -42,6 +43,7 @@ pub(crate) fn check(request: &Request) -> Result<(), Violation> {
     match request.operation {
         Operation::Login => check_login(request),
         Operation::Root => check_anonymous(request),
+        Operation::ManagedIdentity => managed_identity::check(request),
         _ => check_api(request),
     }
 }

@@ -19,6 +19,8 @@ pub enum Operation {
     FetchBlob,
     /// `GET resources/dlpSensitiveTypes`
     ListSensitiveTypes,
+    /// `GET /metadata/identity/oauth2/token` of a virtual machine or of Azure Arc, or `GET /msi/token` of App Service
+    ManagedIdentity,
     /// `GET /`: a test of the connection
     Root,
     /// Any other path.
@@ -142,6 +144,9 @@ fn parse_path(path: &str) -> (Operation, Option<String>, Option<String>) {
             ["resources", "dlpSensitiveTypes"] => (tenant, Operation::ListSensitiveTypes, None),
             _ => (tenant, Operation::Unknown, None),
         },
+        ["metadata", "identity", "oauth2", "token"] | ["msi", "token"] => {
+            return (Operation::ManagedIdentity, None, None);
+        }
         [""] => return (Operation::Root, None, None),
         _ => return (Operation::Unknown, None, None),
     };

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     fault::{Fault, PlantedFault, Requests},
+    managed_identity::ManagedIdentities,
     protocol::is_guid,
     request::Operation,
     server::Server,
@@ -76,6 +77,11 @@ impl Simulator {
         let before = lock(&world.tenants).insert(id.clone(), Arc::clone(&held));
         assert!(before.is_none(), "the tenant {id} exists already");
         Tenant { held }
+    }
+
+    /// Changes the managed identities of the simulated machine.
+    pub fn identities(&self, change: impl FnOnce(&mut ManagedIdentities)) {
+        change(&mut lock(&self.world().identities));
     }
 
     /// Plants a fault for some requests. If several match a request, the one that was planted first occurs.

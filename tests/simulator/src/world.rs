@@ -11,6 +11,7 @@ use crate::{
     api,
     fault::{Effect, Fault, PlantedFault},
     login,
+    managed_identity::{self, ManagedIdentities},
     protocol::{self, unauthorized},
     request::{Operation, Request},
     sync::{Stop, lock},
@@ -36,6 +37,7 @@ pub(crate) struct World {
     pub(crate) stop: Stop,
     pub(crate) latency: Mutex<Duration>,
     pub(crate) tenants: Mutex<HashMap<String, Arc<SharedTenant>>>,
+    pub(crate) identities: Mutex<ManagedIdentities>,
     pub(crate) faults: Mutex<Vec<PlantedFault>>,
     pub(crate) connections: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
@@ -53,6 +55,7 @@ impl World {
             stop: Stop::default(),
             latency: Mutex::default(),
             tenants: Mutex::default(),
+            identities: Mutex::default(),
             faults: Mutex::default(),
             connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
@@ -120,6 +123,7 @@ impl World {
     fn regular_answer(&self, tenant: Option<&SharedTenant>, request: &Request) -> Answer {
         match request.operation {
             Operation::Login => return login::log_in(tenant, request, &self.url),
+            Operation::ManagedIdentity => return managed_identity::answer(self, request),
             Operation::Root => return Answer::status(302).with_header("Location", "https://www.office.com/"),
             _ => {}
         }
