@@ -27,6 +27,7 @@ mod history;
 mod http_output;
 mod interop;
 mod interop_http;
+mod interop_identity;
 mod interop_rotation;
 mod log_lines;
 mod managed_identity;
