@@ -343,7 +343,8 @@ fn hint_for_code(code: &str, status: u16) -> &'static str {
         _ if code.starts_with(ENTRA) => login::hint(code),
         "AF10001" => {
             "grant the application permission ActivityFeed.Read (for DLP.All also ActivityFeed.ReadDlp) of Office 365 \
-             Management APIs under API permissions, then Grant admin consent"
+             Management APIs under API permissions, then Grant admin consent; to a managed identity, assign this app role \
+             as docs/CREDENTIALS-CHECKLIST.md shows"
         }
         "AF20010" | "AF20011" | "AF20012" | "AF20013" => "check tenant_id and api_type",
         "AF20020" => "remove this content type from subscriptions",

@@ -149,7 +149,7 @@ impl IdentityError {
     /// Returns whether another attempt can succeed without a change. A new machine answers 404 until its identity exists.
     ///
     /// Source: "How to use managed identities for Azure resources on an Azure VM to acquire an access token", section
-    /// "Retry guidance": 404, 410, 429 and 5xx.
+    /// "Retry guidance": 404, 410, 429 and 5xx; 408 is from MSAL for .NET, `docs/imds_retry_based_on_errors.md`.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::NoEndpoint { error, .. } => error.is_transient(),
