@@ -5,7 +5,12 @@ use std::{fs, path::PathBuf};
 
 use simulator::{Fault, NewBlob, Operation, Requests};
 
-use crate::support::{CONTOSO, Installation, Run, hours_ago, listener::unused_port, set_mode};
+use crate::support::{
+    CONTOSO, Installation, Run, hours_ago,
+    http::{HttpReceiver, Reply},
+    listener::unused_port,
+    set_mode,
+};
 
 pub const IDENTITY: &str = "44444444-4444-4444-8444-444444444444";
 
@@ -219,5 +224,22 @@ fn reads_no_challenge_of_azure_arc_outside_its_folder() {
     }
     assert!(
         installation.simulator.requests().iter().all(|seen| seen.request.header("Authorization").is_none())
+    );
+}
+
+#[test]
+fn sends_to_azure_monitor_as_the_identity_of_the_tenant() {
+    let receiver = HttpReceiver::start(|_, _| Reply::status(204));
+    let url = receiver.url("/dataCollectionRules/dcr-1/streams/Custom-O365?api-version=2023-01-01");
+    let output = format!("  http:\n    url: {url}\n    format: azure-logs-ingestion");
+    let installation = with_identities().with_output(&output);
+    run(&installation, "system", &imds(&installation), &[]).assert_code(0);
+    let requests = installation.simulator.requests_to(Operation::ManagedIdentity);
+    let resources: Vec<_> = requests.iter().map(|seen| seen.request.parameter("resource")).collect();
+    assert_eq!(resources, [Some("https://manage.office.com"), Some("https://monitor.azure.com")]);
+    let accepted = receiver.accepted();
+    assert!(
+        !accepted.is_empty()
+            && accepted.iter().all(|sent| sent.headers["authorization"].starts_with("Bearer eyJ"))
     );
 }
