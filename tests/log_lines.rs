@@ -279,7 +279,9 @@ fn in_json_under_journald_the_priority_precedes_the_object() {
 fn in_json_mistakes_of_the_configuration_are_objects_too() {
     let installation = Installation::new();
     let config = format!("{}log: {{ format: json }}\nintervall: 5m\n", installation.config());
-    fs::write(installation.path("mistakes.yaml"), config).expect("a file");
+    let path = installation.path("mistakes.yaml");
+    fs::write(&path, config).expect("a file");
+    set_mode(&path, 0o600);
     let run = installation.run_bare(&["-c", "mistakes.yaml"]);
     let objects = objects(&run.assert_code(78).stderr);
     assert_eq!(objects.len(), 1, "{run}");
