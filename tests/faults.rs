@@ -82,6 +82,37 @@ fn a_broken_disk_loses_and_duplicates_nothing() {
 }
 
 #[test]
+fn a_full_disk_after_a_killed_pass_duplicates_nothing() {
+    let records: Vec<_> = (0..4).map(|seed| record(FEEDS[0], CONTOSO, hours_ago(5), seed)).collect();
+    let installation = || {
+        let installation = Installation::new().setting(&format!("subscriptions: [ {} ]", FEEDS[0]));
+        installation.contoso.add_blob(FEEDS[0], NewBlob::texts(&records[..3]).created(hours_ago(3)));
+        installation
+    };
+    let has_orphans = |step: &u32| {
+        let installation = installation();
+        installation.run_with_fault(&format!("{step}:kill-before"));
+        installation.output().into_values().any(|lines| !lines.is_empty())
+    };
+    let kill = disk_steps().find(has_orphans).expect("a pass writes records before it commits them");
+    for step in disk_steps() {
+        let installation = installation();
+        installation.run_with_fault(&format!("{kill}:kill-before"));
+        // The killed pass has left all but the last record in the file, so this pass writes only that one.
+        installation.contoso.add_blob(FEEDS[0], NewBlob::texts(&records).created(hours_ago(3)));
+        let (is_reached, run) = installation.run_with_fault(&format!("{step}:full"));
+        if !is_reached {
+            run.assert_code(0);
+            break;
+        }
+        let after = installation.run(&[]);
+        assert_eq!(after.code, Some(0), "the pass after a full disk at step {step}: {after}");
+        eprintln!("{step}");
+        installation.assert_delivered_once([(&installation.contoso, FEEDS[0])]);
+    }
+}
+
+#[test]
 fn reports_a_killed_pass_once() {
     for step in disk_steps() {
         let installation = Installation::new().collect("maxThreads: 4");

@@ -122,7 +122,9 @@ pub fn open(
     let repairs = open_repairs(working_dir, &progress)?;
     let record_ids = (!dedup.is_zero()).then(|| RecordIds::new(working_dir, dedup, &progress, clock));
     let (working_dir, clock) = (working_dir.to_owned(), clock.clone());
-    let ledger = Ledger { working_dir, known_blobs, journal, record_ids, orphans, repairs, clock };
+    let orphans_left = orphans.clone();
+    let ledger =
+        Ledger { working_dir, known_blobs, journal, record_ids, orphans, orphans_left, repairs, clock };
     Ok((ledger, known, progress))
 }
 
@@ -242,6 +244,8 @@ pub struct Ledger {
     /// `None` without `dedupHours`.
     record_ids: Option<RecordIds>,
     orphans: Orphans,
+    /// Those that no committed batch has adopted.
+    orphans_left: Orphans,
     /// The records to which a pass restricts what it writes of a blob to files.
     repairs: HashMap<BlobKey, MissingRecords>,
     clock: Clock,
@@ -354,6 +358,9 @@ impl Ledger {
             record_ids.append(ids)?;
         }
         self.journal.committed(batch)?;
+        for &key in &batch.adopted {
+            self.orphans_left.adopt(key);
+        }
         self.known_blobs.append(&batch.known)
     }
 
@@ -366,7 +373,7 @@ impl Ledger {
         self.known_blobs.sync()?;
         progress.write(&self.working_dir)?;
         if files_are_whole {
-            self.journal.restart(&self.orphans, &[], &[])?;
+            self.journal.restart(&self.orphans_left, &[], &[])?;
         }
         if let Some(now) = self.clock.earliest(Instant::now()) {
             quarantine::expire(&self.working_dir, now);
