@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use simulator::{ApiError, Fault, LoginError, NewBlob, Operation, Requests, RetryAfter};
@@ -172,7 +172,7 @@ fn keeps_collecting_other_tenants_while_one_is_throttled() {
     for tenant in [&installation.contoso, &fabrikam] {
         tenant.add_blobs(FEED, 5, 2, hours_ago(20)..hours_ago(2));
     }
-    // Contoso is throttled until all blobs of fabrikam are served.
+    // Contoso is throttled once at least, and until all blobs of fabrikam are served.
     let served = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&served);
     let serve_and_count = Fault::alter("counted", move |_, answer| {
@@ -182,8 +182,11 @@ fn keeps_collecting_other_tenants_while_one_is_throttled() {
     let of_fabrikam = Requests::to(Operation::FetchBlob).of_tenant(&fabrikam.id());
     installation.simulator.fault(of_fabrikam.always(), serve_and_count);
     let of_contoso = Requests::to(Operation::ListSubscriptions).of_tenant(&installation.contoso.id());
+    let was_throttled = AtomicBool::new(false);
+    let is_throttled =
+        move |_: &_| !was_throttled.swap(true, Ordering::SeqCst) || served.load(Ordering::SeqCst) < 5;
     let throttled = installation.simulator.fault(
-        of_contoso.matching(move |_| served.load(Ordering::SeqCst) < 5).always(),
+        of_contoso.matching(is_throttled).always(),
         Fault::throttled(403, Some(RetryAfter::Seconds(1))),
     );
     installation.run(&[]).assert_code(0);
