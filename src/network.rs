@@ -194,7 +194,7 @@ fn bare(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
 }
 
-/// A resolver that caches the addresses of a host for [`ADDRESS_AGE_MAX`]. ureq itself resolves for each request, even
+/// A resolver that caches the addresses of a host for `ADDRESS_AGE_MAX`. ureq itself resolves for each request, even
 /// on an open connection, and starts a thread for that.
 #[derive(Debug, Default)]
 pub struct Addresses {

@@ -6,7 +6,7 @@
 //! are registered when they are read, tokens when they arrive, and assertions when they are created.
 //!
 //! A secret is found verbatim, percent-encoded, escaped as in JSON or HTML, and in Base64, alone or as a part of a longer
-//! text (`Basic` authentication), also if only its beginning is repeated. Secrets of fewer than [`SECRET_BYTES_MIN`]
+//! text (`Basic` authentication), also if only its beginning is repeated. Secrets of fewer than `SECRET_BYTES_MIN`
 //! bytes are not searched for because they would match common words.
 
 use std::{
@@ -103,7 +103,7 @@ pub fn body(body: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the first line of a text without secrets, control characters and characters that change how text is
-/// displayed; at most [`MESSAGE_CHARACTERS_MAX`] characters, the last of them `…` if the text was longer.
+/// displayed; at most `MESSAGE_CHARACTERS_MAX` characters, the last of them `…` if the text was longer.
 pub fn one_line(text: &str) -> String {
     let first = text.trim().lines().next().unwrap_or_default();
     let plain = plain(first, MESSAGE_CHARACTERS_READ_MAX);
@@ -112,7 +112,7 @@ pub fn one_line(text: &str) -> String {
 
 /// Returns the content id of a blob in the form that the program uses everywhere: verbatim if it has at most
 /// [`CONTENT_ID_BYTES_MAX`] bytes and contains neither secrets nor removed characters. Any other id is replaced by its
-/// first [`CONTENT_ID_CHARACTERS_KEPT`] characters and a hash of the whole, so that the blob is collected and
+/// first `CONTENT_ID_CHARACTERS_KEPT` characters and a hash of the whole, so that the blob is collected and
 /// remembered like any other.
 pub fn content_id(id: String) -> String {
     if id.len() <= CONTENT_ID_BYTES_MAX && id.chars().all(|c| !is_removed(c)) && secrets(&id) == id {

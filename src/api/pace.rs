@@ -12,7 +12,7 @@
 //! - While requests wait (there is a backlog) and requests are accepted, it grows exponentially.
 //! - A throttling response halves it, once per burst: responses to requests sent earlier do not halve it again. The
 //!   number of requests accepted in the last minute becomes the plateau: the rate climbs back to it within seconds,
-//!   because that many are known to work, and stays there for [`AUTO_HOLD`] before it grows again, slowly.
+//!   because that many are known to work, and stays there for `AUTO_HOLD` before it grows again, slowly.
 //!
 //! After a throttling response and the pause that the caller imposes, one request runs alone. Each accepted request lets
 //! one more run concurrently. So a pause that was too short costs one rejected request, not one per thread.

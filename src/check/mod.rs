@@ -1,7 +1,7 @@
 //! `check`: checks what a pass needs, step by step, and prints a line for each result. Collects and changes nothing.
 //!
 //! A failed step does not hide the steps that do not depend on it; those that do are reported as not checked. Nothing is
-//! checked twice, and every wait ends after [`WAIT_MAX`].
+//! checked twice, and every wait ends after `WAIT_MAX`.
 //!
 //! With `--offline` only the steps are made that need no network, for machines that cannot reach Microsoft and the receivers.
 

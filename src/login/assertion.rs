@@ -45,7 +45,7 @@ struct Claims<'a> {
     exp: i64,
 }
 
-/// Returns a JWT for this app and this login endpoint, valid for [`LIFETIME_SECONDS`] from `now`.
+/// Returns a JWT for this app and this login endpoint, valid for `LIFETIME_SECONDS` from `now`.
 pub fn signed(certificate: &Certificate, client_id: &str, token_url: &str, now: Timestamp) -> Secret {
     let header =
         Header { alg: "PS256", typ: "JWT", thumbprint: URL_SAFE_NO_PAD.encode(certificate.thumbprint()) };

@@ -56,14 +56,14 @@ impl Backoff {
 }
 
 /// Returns the delay after `failures` failures in a row, the first of them counted as 1: `first` doubled with each
-/// further failure, at most [`RETRY_DELAY_MAX`], less up to one half by `jitter`, which is from 0 to 1.
+/// further failure, at most `RETRY_DELAY_MAX`, less up to one half by `jitter`, which is from 0 to 1.
 pub fn delay(first: Duration, failures: u32, jitter: f64) -> Duration {
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(RETRY_DELAY_MAX);
     doubled.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
 /// Returns the delay after an answer that asks for one, such as `Retry-After`: the delay asked for, plus up to a quarter
-/// of it and at most [`RETRY_AFTER_JITTER_MAX`] by `jitter`, which is from 0 to 1.
+/// of it and at most `RETRY_AFTER_JITTER_MAX` by `jitter`, which is from 0 to 1.
 pub fn delay_asked_for(asked: Duration, jitter: f64) -> Duration {
     let addition = (asked / 4).min(RETRY_AFTER_JITTER_MAX).mul_f64(jitter.clamp(0.0, 1.0));
     asked.saturating_add(addition)

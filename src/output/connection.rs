@@ -97,7 +97,7 @@ impl Endpoint {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// Connects, within [`CONNECT_TIMEOUT`] for TCP and [`TLS_HANDSHAKE_WAIT`] for TLS.
+    /// Connects, within [`CONNECT_TIMEOUT`] for TCP and `TLS_HANDSHAKE_WAIT` for TLS.
     pub fn connect(&mut self) -> Result<Connection, ReceiverError> {
         let client = self.client()?;
         let socket = self.dial().map_err(|error| self.failure(&error))?;

@@ -150,7 +150,7 @@ impl PassLine {
 ///
 /// # Errors
 ///
-/// The file cannot be read or written, or another pass has it locked for longer than [`LOCK_WAIT_MAX`].
+/// The file cannot be read or written, or another pass has it locked for longer than `LOCK_WAIT_MAX`.
 pub fn append(working_dir: &Path, pass: &PassLine) -> Result<(), StateError> {
     let path = path(working_dir);
     disk::require_own_regular(&path).context("open", &path)?;

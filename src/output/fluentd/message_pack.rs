@@ -7,7 +7,7 @@
 //!   `-0` becomes 0.
 //! - A field that occurs twice stays there twice, in order; receivers usually keep the last.
 //! - Half of a surrogate pair, such as `\ud800`, is not a character and becomes U+FFFD. All other escapes are decoded.
-//! - Objects and arrays that are nested deeper than [`NESTING_MAX`] become their JSON text: decoders reject deep nesting,
+//! - Objects and arrays that are nested deeper than `NESTING_MAX` become their JSON text: decoders reject deep nesting,
 //!   and with it the whole message.
 //!
 //! Source of the format: "MessagePack specification", <https://github.com/msgpack/msgpack/blob/master/spec.md>.
