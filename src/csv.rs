@@ -251,17 +251,28 @@ pub fn key_of(record: &str) -> u128 {
 
 /// Returns what a record, given as a line of JSON, is recognized by in any file, of JSON or of CSV.
 pub fn fingerprint_of(record: &str) -> Fingerprint {
+    read_fingerprint(record).0
+}
+
+/// Returns the [`fingerprint_of`] the record in a line; `None` if the line is not one whole JSON object.
+pub fn fingerprint_of_line(line: &str) -> Option<Fingerprint> {
+    let (fingerprint, is_whole) = read_fingerprint(line);
+    is_whole.then_some(fingerprint)
+}
+
+fn read_fingerprint(record: &str) -> (Fingerprint, bool) {
     let mut identity = LineIdentity::default();
-    json::each_field(record, |name, value| {
+    let is_whole = json::read_fields(record, |name, value| {
         if LineIdentity::FIELDS.contains(&&*name) {
             identity.add(&name, &cell_text(value));
         }
     });
-    identity.fingerprint().unwrap_or_else(|| {
+    let fingerprint = identity.fingerprint().unwrap_or_else(|| {
         let mut key = Key::default();
         json::each_field(record, |name, value| key.add(&on_one_line(name), &cell_text(value)));
         key.fingerprint()
-    })
+    });
+    (fingerprint, is_whole)
 }
 
 /// The key of a record, computed from its fields in any order.

@@ -265,10 +265,14 @@ impl<'a> Scanner<'a> {
 
 /// Visits the fields of an object in their order: the decoded name and the text of the value. Stops at the first syntax
 /// error; visits nothing in a text that is not an object.
-pub fn each_field<'a>(object: &'a str, mut visit: impl FnMut(Cow<'a, str>, &'a str)) {
+pub fn each_field<'a>(object: &'a str, visit: impl FnMut(Cow<'a, str>, &'a str)) {
+    read_fields(object, visit);
+}
+
+/// Does the same, and returns whether the text is one whole object.
+pub fn read_fields<'a>(object: &'a str, mut visit: impl FnMut(Cow<'a, str>, &'a str)) -> bool {
     let mut scanner = Scanner::new(object);
-    let mut next = |opening| {
-        scanner.expect(opening)?;
+    let field = |scanner: &mut Scanner<'a>| {
         scanner.peek();
         let start = scanner.at();
         let name = &object[start..start + scanner.name()?.written.len() + 2];
@@ -277,11 +281,19 @@ pub fn each_field<'a>(object: &'a str, mut visit: impl FnMut(Cow<'a, str>, &'a s
         scanner.value()?;
         Ok::<_, SyntaxError>((name, &object[start..scanner.at()]))
     };
-    let mut opening = b'{';
-    while let Ok((name, value)) = next(opening) {
-        visit(text_of(name), value);
-        opening = b',';
+    if scanner.expect(b'{').is_err() {
+        return false;
     }
+    if scanner.skip(b'}') {
+        return scanner.peek().is_none();
+    }
+    while let Ok((name, value)) = field(&mut scanner) {
+        visit(text_of(name), value);
+        if !scanner.skip(b',') {
+            return scanner.skip(b'}') && scanner.peek().is_none();
+        }
+    }
+    false
 }
 
 /// Visits the texts of the elements of an array in their order. Stops at the first syntax error; visits nothing in a text
@@ -362,6 +374,34 @@ mod tests {
     fn is_value(text: &str) -> bool {
         let mut scanner = Scanner::new(text);
         scanner.value().is_ok() && scanner.end().is_ok()
+    }
+
+    #[test]
+    fn only_a_whole_object_is_read_to_its_end() {
+        let count = |text: &str| {
+            let mut fields = 0;
+            let is_whole = read_fields(text, |_, _| fields += 1);
+            assert_eq!(is_whole, serde_json::from_str::<serde_json::Map<_, _>>(text).is_ok(), "{text}");
+            fields
+        };
+        for (text, fields) in [
+            ("{}", 0),
+            (" { } ", 0),
+            ("{\"a\":1}", 1),
+            ("{\"a\":1,\"b\":[2, {}]} ", 2),
+            ("{\"a\":1,}", 1),
+            ("{,}", 0),
+            ("{\"a\":1", 1),
+            ("{\"a\":1}x", 1),
+            ("{\"a\":1}{}", 1),
+            ("{\"a\" 1}", 0),
+            ("{\"a\":1 \"b\":2}", 1),
+            ("", 0),
+            ("[]", 0),
+            ("{", 0),
+        ] {
+            assert_eq!(count(text), fields, "{text}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{
 use crate::{
     csv::{self, Columns},
     disk,
-    records::{self, Fingerprint},
+    records::Fingerprint,
 };
 
 /// The extensions of compressed files.
@@ -228,8 +228,8 @@ impl Parsed {
     fn new(line: &[u8], columns: Option<&Columns>) -> Self {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let Ok(line) = std::str::from_utf8(line) else { return Self::Unreadable };
-        if records::is_whole_line(line.as_bytes()) {
-            return Self::Record(csv::fingerprint_of(line));
+        if let Some(record) = csv::fingerprint_of_line(line) {
+            return Self::Record(record);
         }
         match (Columns::of_header(line), columns) {
             (Some(header), _) => Self::Header(header),
