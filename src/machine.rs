@@ -23,7 +23,7 @@ const EXECUTE: u32 = 0o1;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     name: String,
-    /// Its id and those of its groups. `None`: there is no such user.
+    /// Its id and those of its groups. `None` if the user does not exist.
     ids: Option<(u32, Vec<u32>)>,
 }
 
@@ -97,7 +97,7 @@ impl Account {
         Self { name: name.to_owned(), ids }
     }
 
-    /// Returns the command that creates the user, if there is no such user.
+    /// Returns the command that creates the user, if it does not exist.
     pub fn missing(&self) -> Option<Missing> {
         let name = &self.name;
         self.ids.is_none().then(|| Missing {
@@ -244,8 +244,8 @@ mod tests {
     fn an_account_has_its_groups() {
         assert_eq!(collector().ids, Some((990, vec![980, 4])));
         assert_eq!(collector().missing(), None);
-        let nobody = Account::parse("nobody", PASSWD, GROUP);
-        assert!(nobody.missing().expect("a command").to_string().contains("; run: useradd --system"));
+        let absent = Account::parse("absent", PASSWD, GROUP);
+        assert!(absent.missing().expect("a command").to_string().contains("; run: useradd --system"));
     }
 
     fn set_mode(path: &Path, mode: u32) {

@@ -3,6 +3,7 @@
 pub mod history;
 pub mod line_limit;
 pub mod metrics;
+pub mod number;
 pub mod page;
 pub mod progress;
 pub mod status;

@@ -14,6 +14,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
     history::{HOURS, LastPass},
+    number::{amount, grouped},
     status::{FeedStatus, in_words},
 };
 use crate::{
@@ -184,7 +185,7 @@ impl Page<'_> {
     /// Returns one sentence: `5 feeds of 1 tenant: all collected up to 10:15`.
     fn headline(self) -> String {
         let (feeds, tenants) = (self.feeds.len(), self.credentials.len());
-        let of = format!("{} of {}", counted(feeds, "feed"), counted(tenants, "tenant"));
+        let of = format!("{} of {}", amount(feeds as u64, "feed"), amount(tenants as u64, "tenant"));
         if feeds == 0 {
             return "No feeds".to_owned();
         }
@@ -277,7 +278,7 @@ impl Page<'_> {
                 format!(
                     "{kind} valid until {}, {} left",
                     day(*at),
-                    counted(days.try_into().unwrap_or(0), "day")
+                    amount(days.try_into().unwrap_or(0), "day")
                 )
             }
         }
@@ -442,24 +443,6 @@ fn day(at: Timestamp) -> String {
     at.strftime("%-d %b %Y").to_string()
 }
 
-/// Returns `1 feed`, `5 feeds`.
-fn counted(count: usize, what: &str) -> String {
-    format!("{} {what}{}", grouped(count as u64), if count == 1 { "" } else { "s" })
-}
-
-/// Returns a number with a comma between its groups of digits: `25,000`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -539,11 +522,5 @@ mod tests {
             assert!(page.contains(text), "no {text} in {page}");
             assert_eq!(page.contains("<ul class=\"problems\">"), is_problem, "{expiry}");
         }
-    }
-
-    #[test]
-    fn numbers_have_a_comma_before_each_group_of_three_digits() {
-        let numbers = [0, 999, 1_000, 25_000, 1_234_567].map(grouped);
-        assert_eq!(numbers, ["0", "999", "1,000", "25,000", "1,234,567"]);
     }
 }

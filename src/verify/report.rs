@@ -22,6 +22,7 @@ use crate::{
     report::{
         Summary,
         metrics::{self, PREFIX},
+        number::{amount, grouped},
         status,
     },
     state::{FeedId, Progress},
@@ -624,36 +625,5 @@ fn exit_of(before: Exit, summary: &Summary) -> Exit {
         (Exit::Complete, Exit::Complete | Exit::TryAgain) => Exit::Complete,
         (Exit::Complete, exit) => exit,
         (before, _) => before,
-    }
-}
-
-/// `1 blob`, `20,143 blobs`
-fn amount(count: u64, of: &str) -> String {
-    format!("{} {of}{}", grouped(count), if count == 1 { "" } else { "s" })
-}
-
-/// `2,004,112`
-fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut grouped = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_the_digits_of_a_number() {
-        for (count, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (2_004_112, "2,004,112")] {
-            assert_eq!(grouped(count), text);
-        }
-        assert_eq!((amount(1, "blob"), amount(2, "blob")), ("1 blob".to_owned(), "2 blobs".to_owned()));
     }
 }
