@@ -23,7 +23,7 @@ use crate::{error::Explain, limits::STATE_BUFFER_BYTES};
 use fault::Step;
 
 pub use owner::{ForeignFiles, ROOT, give_to_owner};
-pub use replace::{check_replace, is_rewrite_pending, recover, replace, replace_with};
+pub use replace::{check_replace, is_rewrite_pending, recover, replace, replace_unsynced, replace_with};
 
 /// The maximum number of symbolic links that are followed from one path: the kernel's own limit.
 ///
@@ -298,12 +298,17 @@ pub fn rewrite_range(file: &File, mut range: Range<u64>) -> io::Result<()> {
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(buffer.len());
         let bytes = &mut buffer[..length];
         file.read_exact_at(bytes, range.start)?;
-        let allowed = fault::before_write(bytes)?;
-        file.write_all_at(allowed, range.start)?;
-        finish_write(allowed, bytes)?;
+        write_at(file, bytes, range.start)?;
         range.start += length as u64;
     }
     Ok(())
+}
+
+/// Writes bytes at an offset of a file that is not open for appending. After an error a part of them may be in the file.
+pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let allowed = fault::before_write(bytes)?;
+    file.write_all_at(allowed, offset)?;
+    finish_write(allowed, bytes)
 }
 
 /// Makes everything that was written to the file durable.

@@ -29,6 +29,7 @@ mod interop;
 mod interop_http;
 mod interop_identity;
 mod interop_rotation;
+mod known_index;
 mod log_lines;
 mod managed_identity;
 mod metrics;

@@ -22,7 +22,8 @@ const FORMAT_SECTIONS: [(&str, &str); 3] =
     [("splunk-hec", "splunk"), ("elastic-bulk", "elastic"), ("azure-logs-ingestion", "azure")];
 
 /// Files of the state in `workingDir`, apart from its folder of Ids.
-const STATE_FILES: [&str; 5] = ["known_blobs", "progress", "journal", "history", "repairs"];
+const STATE_FILES: [&str; 6] =
+    ["known_blobs", "known_blobs_index", "progress", "journal", "history", "repairs"];
 
 /// Extensions of the same files while they are replaced, and when they cannot be read.
 const STATE_EXTENSIONS: [&str; 2] = ["new", "unreadable"];

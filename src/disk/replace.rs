@@ -60,7 +60,37 @@ pub fn replace(
     replaced
 }
 
+/// Replaces a file that can be made again: it is not durable, and after a power loss it can be damaged. `write` writes the
+/// new contents to `NAME.new`, which is then renamed to `NAME`.
+///
+/// # Errors
+///
+/// The old file is unchanged.
+pub fn replace_unsynced(
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let new = path.with_extension("new");
+    none_if_missing(fs::remove_file(&new))?;
+    let replaced = write_unsynced(&new, mode, write).and_then(|_| rename(&new, path, Step::Rename));
+    if replaced.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    replaced
+}
+
 fn write_new(
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<File> {
+    let file = write_unsynced(path, mode, write)?;
+    sync(&file)?;
+    Ok(file)
+}
+
+fn write_unsynced(
     path: &Path,
     mode: u32,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -73,7 +103,6 @@ fn write_new(
     write(&mut writer)?;
     writer.flush()?;
     drop(writer);
-    sync(&file)?;
     Ok(file)
 }
 

@@ -237,7 +237,13 @@ pub fn run(config: &Config, tenants: Vec<Tenant>, options: &PassOptions) -> Resu
     );
     let (clock, cancel, mode) = (Clock::start(), CancelToken::default(), options.mode);
     let opened = Opened::open(config, mode, &clock, &cancel)?;
-    log::debug!("{} known blobs, {} pending blobs", opened.known.len(), opened.progress.pending.len());
+    let Opened { known, progress, .. } = &opened;
+    log::debug!(
+        "{} known blobs, {} of them in the index, {} pending blobs",
+        known.len(),
+        known.indexed_len(),
+        progress.pending.len()
+    );
     let look_back = LookBack {
         duration: options.look_back.unwrap_or(config.collect.hours_to_collect),
         is_whole: options.look_back.is_some(),
@@ -416,12 +422,14 @@ impl Ran<'_> {
         if let Some(reason) = failure {
             self.scheduler.output_failed(reason);
         }
+        let state_error = self.scheduler.take_state_error();
         let (summary, progress) = self.scheduler.finish();
         report(&summary);
         let Closed { ledger, files_are_whole, failures } = self.written?;
         if let Some(ledger) = ledger {
             ledger.finish(&self.other_feeds.followed_by(progress), files_are_whole)?;
         }
+        state_error.map_or(Ok(()), Err)?;
         Ok(PassOutcome { summary, failures })
     }
 }

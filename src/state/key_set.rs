@@ -44,12 +44,26 @@ impl KeySet {
         self.shards[shard_of(hash)].insert(key, hash)
     }
 
+    /// Returns all keys, sorted by their hash. Only a shard's keys are copied at a time.
+    pub fn sorted(&self) -> impl Iterator<Item = u128> {
+        self.shards.iter().flat_map(|shard| {
+            let mut keys: Vec<_> = shard.slots.iter().copied().filter(|&key| key != 0).collect();
+            keys.sort_unstable_by_key(|&key| order(key));
+            keys
+        })
+    }
+
     /// Returns whether the set has the key.
     pub fn contains(&self, key: u128) -> bool {
         let hash = hash(key);
         let shard = &self.shards[shard_of(hash)];
         !shard.slots.is_empty() && shard.slots[shard.slot_of(key, hash)] == key
     }
+}
+
+/// Returns what [`KeySet::sorted`] sorts by.
+pub fn order(key: u128) -> (u64, u128) {
+    (hash(key), key)
 }
 
 /// Inserts many keys into a set, shard by shard. A shard fits into the processor's cache and the whole set does not, so

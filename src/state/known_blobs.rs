@@ -4,7 +4,8 @@
 //! after the second column and count for every tenant and feed. Microsoft's ids and times contain no comma today; a line is
 //! parsed from its end, so that an id may contain one.
 //!
-//! The writer appends lines. A pass reads the whole file when it starts, and repairs it if necessary:
+//! The writer appends lines. Of a large file, a pass reads the lines that its index does not cover ([`known_index`]); without
+//! a valid index it reads the whole file. It repairs what it has read if necessary:
 //!
 //! - A crash during an append leaves a last line without a line break. If it can be parsed, it gets its line break: the
 //!   append had begun, so the blob was delivered. Otherwise the line is dropped, and its blob is collected again.
@@ -15,11 +16,13 @@
 //! known.
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
-    fs::File,
-    io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -28,6 +31,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 use super::{
     StateError, UNREADABLE,
     key_set::{BulkInsert, KeySet},
+    known_index::{self, Covered, Header, Index, Stamp},
     lock,
 };
 use crate::{
@@ -45,6 +49,15 @@ const TYPICAL_LINE_BYTES: usize = 150;
 
 /// A file with at most this number of lines is compacted as soon as one line no longer counts.
 const SMALL_FILE_LINES: usize = 10_000;
+
+/// The length of the lines that the index does not cover above which a new index is made, …
+const TAIL_BYTES_MIN: u64 = if cfg!(test) { 200 } else { 1024 * 1024 };
+
+/// … if they are also more than this part of the lines that it covers, so that a line is written to few indexes.
+const TAIL_PART: u64 = 16;
+
+/// The longest step in which a kernel's file times advance: a timer interrupt at 100 Hz.
+const FILE_TIME_STEP: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 10 });
 
 /// The file's name in `workingDir`.
 pub const FILE_NAME: &str = "known_blobs";
@@ -82,21 +95,45 @@ impl std::fmt::Display for BlobKey {
 /// The known blobs, for look-ups.
 #[derive(Debug, Default)]
 pub struct KnownBlobs {
+    /// Those in lines that the index does not cover.
     keys: KeySet,
     /// Whether there are lines of older tools.
     any_feed: bool,
+    /// Those in lines that the index covers.
+    indexed: Option<RefCell<IndexedBlobs>>,
 }
 
 impl KnownBlobs {
     /// Adds a blob. Returns whether it is new.
-    pub(super) fn insert(&mut self, key: BlobKey) -> bool {
-        self.keys.insert(key.0)
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::contains`].
+    pub(super) fn insert(&mut self, key: BlobKey) -> Result<bool, StateError> {
+        Ok(!self.has(key)? && self.keys.insert(key.0))
     }
 
     /// Returns whether this feed's blob was delivered or has become unavailable.
-    pub fn contains(&self, tenant_id: &str, content_type: ContentType, content_id: &str) -> bool {
-        self.keys.contains(BlobKey::new(tenant_id, content_type, content_id).0)
-            || (self.any_feed && self.keys.contains(BlobKey::of_any_feed(content_id.as_bytes()).0))
+    ///
+    /// # Errors
+    ///
+    /// The index is damaged, and the file cannot be read either.
+    pub fn contains(
+        &self,
+        tenant_id: &str,
+        content_type: ContentType,
+        content_id: &str,
+    ) -> Result<bool, StateError> {
+        Ok(self.has(BlobKey::new(tenant_id, content_type, content_id))?
+            || (self.any_feed && self.has(BlobKey::of_any_feed(content_id.as_bytes()))?))
+    }
+
+    fn has(&self, key: BlobKey) -> Result<bool, StateError> {
+        match &self.indexed {
+            _ if self.keys.contains(key.0) => Ok(true),
+            Some(indexed) => indexed.borrow_mut().contains(key),
+            None => Ok(false),
+        }
     }
 
     /// Returns whether there are lines of older tools, which name no feed.
@@ -106,7 +143,12 @@ impl KnownBlobs {
 
     /// Returns the number of known blobs.
     pub fn len(&self) -> usize {
-        self.keys.len()
+        self.keys.len() + self.indexed_len()
+    }
+
+    /// Returns the number of those in lines that the index covers.
+    pub fn indexed_len(&self) -> usize {
+        self.indexed.as_ref().map_or(0, |indexed| indexed.borrow().index.len())
     }
 
     /// Returns whether no blob is known.
@@ -117,8 +159,84 @@ impl KnownBlobs {
     /// Reads the file without a lock and without changing anything.
     pub fn read(working_dir: &Path) -> Result<Self, StateError> {
         let path = working_dir.join(FILE_NAME);
-        let contents = disk::none_if_missing(File::open(&path).and_then(|file| Contents::read(&file)));
-        Ok(contents.context("read", &path)?.map(|contents| contents.known).unwrap_or_default())
+        let Some(file) = disk::none_if_missing(File::open(&path)).context("read", &path)? else {
+            return Ok(Self::default());
+        };
+        let stamp = Stamp::of(&file).context("inspect", &path)?;
+        let indexed = IndexedBlobs::open(&path, stamp, false);
+        let tail = indexed.as_ref().map_or(LineStart::default(), IndexedBlobs::end);
+        let Contents { known, .. } = Contents::read(&file, tail).context("read", &path)?;
+        Ok(known.with_indexed(indexed))
+    }
+
+    fn with_indexed(self, indexed: Option<IndexedBlobs>) -> Self {
+        let any_feed =
+            self.any_feed || indexed.as_ref().is_some_and(|indexed| indexed.index.covered().any_feed);
+        Self { any_feed, indexed: indexed.map(RefCell::new), ..self }
+    }
+}
+
+/// The blobs of the lines that an index covers.
+#[derive(Debug)]
+struct IndexedBlobs {
+    path: PathBuf,
+    /// The text, in case the index is damaged.
+    text: File,
+    index: Index,
+    /// Whether this process holds the lock.
+    is_locked: bool,
+    /// Read from the text instead of the index, once a part of the index was damaged.
+    read: Option<KeySet>,
+}
+
+impl IndexedBlobs {
+    /// Opens the index of the file if it is valid for this stamp.
+    fn open(path: &Path, stamp: Stamp, is_locked: bool) -> Option<Self> {
+        if stamp.length() < known_index::TEXT_BYTES_MIN {
+            return None;
+        }
+        let open = || {
+            let text = File::open(path)?;
+            let index = Index::open(&path.with_file_name(known_index::FILE_NAME), &text, stamp)?;
+            Ok((text, index))
+        };
+        match open() {
+            Ok((text, Some(index))) => {
+                Some(Self { path: path.to_owned(), text, index, is_locked, read: None })
+            }
+            Ok((_, None)) => None,
+            Err(error) => {
+                let error: io::Error = error;
+                log::debug!("{} cannot be used and is made again: {error}", known_index::FILE_NAME);
+                None
+            }
+        }
+    }
+
+    /// Returns where the lines begin that the index does not cover.
+    fn end(&self) -> LineStart {
+        let Covered { bytes, raw_lines, .. } = self.index.covered();
+        LineStart { offset: bytes, number: raw_lines + 1 }
+    }
+
+    fn contains(&mut self, key: BlobKey) -> Result<bool, StateError> {
+        if self.read.is_none() {
+            match self.index.contains(key.0) {
+                Ok(has) => return Ok(has),
+                Err(error) => log::warn!(
+                    "{} is damaged: {error}; {} is read instead",
+                    known_index::FILE_NAME,
+                    self.path.display()
+                ),
+            }
+            let keys = Contents::read_range(&self.text, LineStart::default(), self.end().offset);
+            self.read = Some(keys.context("read", &self.path)?.known.keys);
+            if self.is_locked {
+                // The next pass makes a new one. If this fails, that pass reads the text as well.
+                let _ = fs::remove_file(self.path.with_file_name(known_index::FILE_NAME));
+            }
+        }
+        Ok(self.read.as_ref().is_some_and(|keys| keys.contains(key.0)))
     }
 }
 
@@ -129,10 +247,23 @@ pub struct KnownBlobsFile {
     file: File,
     /// By hour since 1970: the number of lines that expire in it, without those that were appended since the file was read.
     expirations: HashMap<i64, usize>,
+    index: Option<TrackedIndex>,
+}
+
+/// An index whose lines have not changed, as long as only this process changes the file.
+#[derive(Debug)]
+struct TrackedIndex {
+    header: Header,
+    /// The stamp of the file after this process last changed it.
+    stamp: Stamp,
+    changed_at: Instant,
+    /// Whether the index has that stamp.
+    is_stamped: bool,
 }
 
 impl KnownBlobsFile {
-    /// Locks the file in an existing folder, reads it, and repairs it. Creates the file if it does not exist.
+    /// Locks the file in an existing folder, reads what its index does not cover, and repairs it. Creates the file if it does
+    /// not exist.
     ///
     /// # Errors
     ///
@@ -141,11 +272,107 @@ impl KnownBlobsFile {
         let path = working_dir.join(FILE_NAME);
         let file = lock::open_locked(&path)?;
         disk::recover(&path).context("recover", &path)?;
-        let contents = Contents::read(&file).context("read", &path)?;
-        let mut opened = Self { path, file, expirations: HashMap::new() };
-        opened.repair(&contents)?;
-        opened.expirations = contents.expirations;
-        Ok((opened, contents.known))
+        let stamp = Stamp::of(&file).context("inspect", &path)?;
+        let indexed = IndexedBlobs::open(&path, stamp, true);
+        let mut opened = Self { path, file, expirations: HashMap::new(), index: None };
+        let known = match indexed {
+            Some(indexed) => opened.read_tail(indexed, stamp)?,
+            None => None,
+        };
+        let known = known.map_or_else(|| opened.read_all(stamp), Ok)?;
+        Ok((opened, known))
+    }
+
+    /// Reads the lines that the index does not cover. `None` if the whole file has to be read.
+    fn read_tail(&mut self, indexed: IndexedBlobs, stamp: Stamp) -> Result<Option<KnownBlobs>, StateError> {
+        let tail = Contents::read(&self.file, indexed.end()).context("read", &self.path)?;
+        let before = indexed.index.covered();
+        let covered = before.and(&tail);
+        let repeated = before.lines.saturating_sub(indexed.index.len()) + tail.repeated;
+        if !tail.unreadable.is_empty() || is_worth_compacting(repeated, covered.lines) {
+            return Ok(None);
+        }
+        self.report_torn_end(&tail);
+        self.index = Some(TrackedIndex {
+            header: indexed.index.header(),
+            stamp,
+            changed_at: Instant::now(),
+            is_stamped: true,
+        });
+        self.change(|file| file.repair_end(&tail))?;
+        if covered.bytes - before.bytes > TAIL_BYTES_MIN.max(before.bytes / TAIL_PART) {
+            self.write_index(Some(&indexed.index), &tail, &covered, stamp);
+        }
+        self.expirations = covered.expirations;
+        Ok(Some(tail.known.with_indexed(Some(indexed))))
+    }
+
+    /// Reads and repairs the whole file, and writes an index if it is large.
+    fn read_all(&mut self, stamp: Stamp) -> Result<KnownBlobs, StateError> {
+        let contents = Contents::read(&self.file, LineStart::default()).context("read", &self.path)?;
+        self.index = None;
+        self.repair(&contents)?;
+        let covered = Covered::default().and(&contents);
+        if stamp.length() >= known_index::TEXT_BYTES_MIN {
+            self.write_index(None, &contents, &covered, stamp);
+        }
+        self.expirations = covered.expirations;
+        Ok(contents.known)
+    }
+
+    /// Writes an index of the lines that were read since the file had this stamp, unless something has changed it. The index
+    /// becomes valid at the end of the pass ([`Self::stamp_index`]).
+    fn write_index(&mut self, before: Option<&Index>, contents: &Contents, covered: &Covered, stamp: Stamp) {
+        let is_unchanged = Stamp::of(&self.file).is_ok_and(|now| now == stamp);
+        if !is_unchanged || contents.end != End::Whole || !stamp.is_exact() {
+            return;
+        }
+        let path = self.path.with_file_name(known_index::FILE_NAME);
+        match known_index::write(&path, &self.file, before, &contents.known.keys, covered) {
+            Ok(header) => {
+                self.index =
+                    Some(TrackedIndex { header, stamp, changed_at: Instant::now(), is_stamped: false });
+            }
+            Err(error) => log::warn!(
+                "cannot write {}: {error}; every pass reads all of {FILE_NAME} until it can be written",
+                path.display()
+            ),
+        }
+    }
+
+    /// Makes the index valid for the file as it is now, if nothing but this process has changed it since it was opened. The
+    /// file must be durable.
+    pub fn stamp_index(&mut self) {
+        let Some(TrackedIndex { header, stamp, changed_at, is_stamped: false }) = self.index else { return };
+        // A change of the file from now on has another time.
+        thread::sleep(FILE_TIME_STEP.saturating_sub(changed_at.elapsed()));
+        if !stamp.is_exact() || !Stamp::of(&self.file).is_ok_and(|now| now == stamp) {
+            return;
+        }
+        let written = header.write(&self.path.with_file_name(known_index::FILE_NAME), stamp);
+        // A damaged index was removed.
+        if let Err(error) = disk::none_if_missing(written) {
+            log::warn!(
+                "cannot write {}: {error}; the next pass reads all of {FILE_NAME}",
+                self.path.with_file_name(known_index::FILE_NAME).display()
+            );
+        }
+    }
+
+    /// Changes the file after the lines that the index covers. The index becomes invalid if something else has changed the
+    /// file.
+    fn change(&mut self, change: impl FnOnce(&mut Self) -> Result<(), StateError>) -> Result<(), StateError> {
+        let before = self.index.as_ref().map(|index| index.stamp);
+        if before.is_some() && Stamp::of(&self.file).ok() != before {
+            self.index = None;
+        }
+        let changed = change(self);
+        if let (Some(index), Ok(stamp)) = (&mut self.index, Stamp::of(&self.file)) {
+            index.is_stamped &= index.stamp == stamp;
+            index.stamp = stamp;
+            index.changed_at = Instant::now();
+        }
+        changed
     }
 
     /// Appends lines that [`line_of`] returned. They are durable after [`Self::sync`]; until then the journal has them.
@@ -154,26 +381,30 @@ impl KnownBlobsFile {
             return Ok(());
         }
         let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
-        let length = self.file.metadata().context("inspect", &self.path)?.len();
-        let appended = disk::append(&mut self.file, text.as_bytes());
-        if appended.is_err() {
-            // Otherwise the next line would be appended to a torn one.
-            let _ = disk::truncate(&self.file, length);
-        }
-        Ok(appended.context("write", &self.path)?)
+        self.change(|known| {
+            let length = known.file.metadata().context("inspect", &known.path)?.len();
+            let appended = disk::append(&mut known.file, text.as_bytes());
+            if appended.is_err() {
+                // Otherwise the next line would be appended to a torn one.
+                let _ = disk::truncate(&known.file, length);
+            }
+            Ok(appended.context("write", &known.path)?)
+        })
     }
 
     /// Writes the end of the file again in place: as many bytes as these lines have. A failed fsync can have left them in
     /// memory only, and no later one writes them ([`disk::rewrite_range`]).
-    pub fn rewrite_tail(&self, lines: &[String]) -> Result<(), StateError> {
+    pub fn rewrite_tail(&mut self, lines: &[String]) -> Result<(), StateError> {
         let bytes: u64 = lines.iter().map(|line| line.len() as u64 + 1).sum();
         if bytes == 0 {
             return Ok(());
         }
-        let length = self.file.metadata().context("inspect", &self.path)?.len();
-        let opened = File::options().read(true).write(true).open(&self.path);
-        let tail = length.saturating_sub(bytes)..length;
-        Ok(opened.and_then(|file| disk::rewrite_range(&file, tail)).context("write", &self.path)?)
+        self.change(|known| {
+            let length = known.file.metadata().context("inspect", &known.path)?.len();
+            let opened = File::options().read(true).write(true).open(&known.path);
+            let tail = length.saturating_sub(bytes)..length;
+            Ok(opened.and_then(|file| disk::rewrite_range(&file, tail)).context("write", &known.path)?)
+        })
     }
 
     /// Makes all appended lines durable.
@@ -218,12 +449,7 @@ impl KnownBlobsFile {
         if let Some(more) = contents.unreadable.len().checked_sub(LOGGED_LINES_MAX).filter(|more| *more > 0) {
             log::warn!("… and {more} more lines of {} that cannot be read", self.path.display());
         }
-        if let End::Torn { .. } = contents.end {
-            log::warn!(
-                "The last line of {} is torn, as a crash leaves it; it is dropped, and its blob is collected again",
-                self.path.display()
-            );
-        }
+        self.report_torn_end(contents);
         if contents.unreadable.is_empty() && !is_worth_compacting(contents.repeated, contents.lines) {
             return self.repair_end(contents);
         }
@@ -247,6 +473,15 @@ impl KnownBlobsFile {
         Ok(())
     }
 
+    fn report_torn_end(&self, contents: &Contents) {
+        if let End::Torn { .. } = contents.end {
+            log::warn!(
+                "The last line of {} is torn, as a crash leaves it; it is dropped, and its blob is collected again",
+                self.path.display()
+            );
+        }
+    }
+
     /// Completes or drops a last line without a line break.
     fn repair_end(&mut self, contents: &Contents) -> Result<(), StateError> {
         let repaired = match contents.end {
@@ -265,7 +500,7 @@ impl KnownBlobsFile {
         let path = self.path.with_extension(UNREADABLE);
         let copy = || {
             let mut lines = Vec::new();
-            for_each_line(&self.file, |line| {
+            for_each_line(&self.file, WHOLE_FILE, |line| {
                 if contents.unreadable.binary_search(&line.number).is_ok() {
                     lines.extend([line.text, b"\n"].concat());
                 }
@@ -286,9 +521,10 @@ impl KnownBlobsFile {
         let replaced = disk::replace(
             &self.path,
             0o600,
-            |to| for_each_line(&self.file, |line| write(line, &mut *to)),
+            |to| for_each_line(&self.file, WHOLE_FILE, |line| write(line, &mut *to)),
             lock::lock,
         );
+        self.index = None;
         if let Some(file) = replaced.context("replace", &self.path)? {
             self.file = file;
         }
@@ -307,7 +543,7 @@ pub(super) fn feeds_of(working_dir: &Path) -> Result<HashSet<(String, ContentTyp
         }
         Ok(())
     };
-    File::open(&path).and_then(|file| for_each_line(&file, &mut add)).context("read", &path)?;
+    File::open(&path).and_then(|file| for_each_line(&file, WHOLE_FILE, &mut add)).context("read", &path)?;
     Ok(feeds)
 }
 
@@ -368,11 +604,35 @@ fn is_worth_compacting(dead: usize, lines: usize) -> bool {
     dead > 0 && (lines <= SMALL_FILE_LINES || dead >= lines / 4)
 }
 
-/// Reads a file from its start, line by line. Only a part of it is in memory at a time.
-fn for_each_line(mut file: &File, mut act: impl FnMut(RawLine<'_>) -> io::Result<()>) -> io::Result<()> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut reader = BufReader::with_capacity(limits::STATE_BUFFER_BYTES, file);
-    let (mut number, mut start) = (1, 0);
+/// Where a line starts.
+#[derive(Clone, Copy, Debug)]
+struct LineStart {
+    offset: u64,
+    /// The number of the line, from 1.
+    number: usize,
+}
+
+impl Default for LineStart {
+    fn default() -> Self {
+        Self { offset: 0, number: 1 }
+    }
+}
+
+/// The lines to read: the first one, and the offset at which the last one ends.
+type Lines = (LineStart, u64);
+
+const WHOLE_FILE: Lines = (LineStart { offset: 0, number: 1 }, u64::MAX);
+
+/// Reads lines of a file. Only a part of it is in memory at a time.
+fn for_each_line(
+    mut file: &File,
+    (first, end): Lines,
+    mut act: impl FnMut(RawLine<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let LineStart { offset: mut start, mut number } = first;
+    file.seek(SeekFrom::Start(start))?;
+    let mut reader =
+        BufReader::with_capacity(limits::STATE_BUFFER_BYTES, file.take(end.saturating_sub(start)));
     // The beginning of a line that continues in the next chunk.
     let mut partial = Vec::new();
     loop {
@@ -407,6 +667,10 @@ fn for_each_line(mut file: &File, mut act: impl FnMut(RawLine<'_>) -> io::Result
 /// The contents of the file.
 struct Contents {
     known: KnownBlobs,
+    /// The number of all lines.
+    raw_lines: usize,
+    /// The length of all lines in bytes.
+    bytes: u64,
     /// The number of readable lines.
     lines: usize,
     /// The number of readable lines that repeat an earlier one (`skipKnownLogs: false`).
@@ -432,18 +696,27 @@ enum End {
 }
 
 impl Contents {
-    fn read(file: &File) -> io::Result<Self> {
-        let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-        let keys = KeySet::with_capacity(bytes / TYPICAL_LINE_BYTES);
-        let mut known = KnownBlobs { keys, any_feed: false };
+    /// Reads the lines from this one on.
+    fn read(file: &File, first: LineStart) -> io::Result<Self> {
+        Self::read_range(file, first, u64::MAX)
+    }
+
+    /// Reads the lines from this one to the end of another one.
+    fn read_range(file: &File, first: LineStart, end: u64) -> io::Result<Self> {
+        let bytes = file.metadata()?.len().min(end).saturating_sub(first.offset);
+        let lines = usize::try_from(bytes).unwrap_or(usize::MAX) / TYPICAL_LINE_BYTES;
+        let mut known = KnownBlobs { keys: KeySet::with_capacity(lines), ..KnownBlobs::default() };
         let mut bulk = BulkInsert::new(&mut known.keys);
-        let (mut lines, mut any_feed, mut end) = (0, false, End::Whole);
+        let (mut lines, mut any_feed, mut file_end) = (0, false, End::Whole);
         let (mut unreadable, mut blank) = (Vec::new(), Vec::new());
         // Neighbouring lines expire in the same hour: they are counted before the map is updated.
         let (mut expirations, mut hour, mut in_hour) = (HashMap::new(), 0, 0);
-        for_each_line(file, |raw| {
+        let (mut raw_lines, mut bytes) = (0, 0);
+        for_each_line(file, (first, end), |raw| {
+            raw_lines += 1;
+            bytes += raw.text.len() as u64 + u64::from(raw.has_line_break);
             if !raw.has_line_break {
-                end = End::LacksLineBreak;
+                file_end = End::LacksLineBreak;
             }
             let line = raw.text.strip_suffix(b"\r").unwrap_or(raw.text);
             match Line::parse(line) {
@@ -460,7 +733,7 @@ impl Contents {
                 None if line.is_empty() => blank.push(raw.number),
                 None if raw.has_line_break => unreadable.push(raw.number),
                 None => {
-                    end = End::Torn { keep: raw.start };
+                    file_end = End::Torn { keep: raw.start };
                     blank.push(raw.number);
                 }
             }
@@ -472,7 +745,24 @@ impl Contents {
         let mut dropped = [repeated.clone(), blank, unreadable.clone()].concat();
         dropped.sort_unstable();
         let repeated = repeated.len();
-        Ok(Self { known, lines, repeated, expirations, dropped, unreadable, end })
+        Ok(Self { known, raw_lines, bytes, lines, repeated, expirations, dropped, unreadable, end: file_end })
+    }
+}
+
+impl Covered {
+    /// Returns these lines and those that follow them.
+    fn and(&self, then: &Contents) -> Self {
+        let mut expirations = self.expirations.clone();
+        for (hour, lines) in &then.expirations {
+            *expirations.entry(*hour).or_default() += lines;
+        }
+        Self {
+            bytes: self.bytes + then.bytes,
+            raw_lines: self.raw_lines + then.raw_lines,
+            lines: self.lines + then.lines,
+            any_feed: self.any_feed || then.known.any_feed,
+            expirations,
+        }
     }
 }
 
@@ -528,6 +818,10 @@ mod tests {
     const FEED: ContentType = ContentType::AuditGeneral;
     const OTHER_TENANT: &str = "22222222-2222-4222-8222-222222222222";
 
+    fn has(known: &KnownBlobs, tenant_id: &str, content_type: ContentType, content_id: &str) -> bool {
+        known.contains(tenant_id, content_type, content_id).expect("a readable file")
+    }
+
     fn now() -> Timestamp {
         "2026-11-22T10:00:00Z".parse().expect("a time of the test")
     }
@@ -566,10 +860,10 @@ mod tests {
         file.append(&lines.map(|(content_type, blob)| line_of(TENANT, content_type, blob))).expect("room");
         drop(file);
         let (_, known) = KnownBlobsFile::open(folder.path()).expect("a usable state");
-        assert!(known.contains(TENANT, ContentType::AuditExchange, "1$2$audit_exchange$na0022"));
-        assert!(known.contains(TENANT, ContentType::DlpAll, "with,comma"));
-        assert!(!known.contains(TENANT, ContentType::AuditGeneral, "with,comma"), "another feed");
-        assert!(!known.contains(OTHER_TENANT, ContentType::AuditExchange, "1$2$audit_exchange$na0022"));
+        assert!(has(&known, TENANT, ContentType::AuditExchange, "1$2$audit_exchange$na0022"));
+        assert!(has(&known, TENANT, ContentType::DlpAll, "with,comma"));
+        assert!(!has(&known, TENANT, ContentType::AuditGeneral, "with,comma"), "another feed");
+        assert!(!has(&known, OTHER_TENANT, ContentType::AuditExchange, "1$2$audit_exchange$na0022"));
         assert_eq!(
             fs::read_to_string(folder.path().join(FILE_NAME)).expect("a file"),
             format!(
@@ -584,8 +878,8 @@ mod tests {
         let text = "20171014$20171014$x,2026-11-25T10:00:00.000Z\nwith,comma,2026-11-25T10:00:00Z\n";
         let (known, after, _folder) = opened(text);
         for tenant in [TENANT, OTHER_TENANT] {
-            assert!(known.contains(tenant, FEED, "20171014$20171014$x"));
-            assert!(known.contains(tenant, ContentType::DlpAll, "with,comma"));
+            assert!(has(&known, tenant, FEED, "20171014$20171014$x"));
+            assert!(has(&known, tenant, ContentType::DlpAll, "with,comma"));
         }
         assert_eq!(after, text);
     }
@@ -594,10 +888,10 @@ mod tests {
     fn completes_or_drops_an_unterminated_last_line() {
         let line = format!("a,2026-11-29T10:00:00Z,{TENANT},Audit.General");
         let (known, after, _folder) = opened(&line);
-        assert!(known.contains(TENANT, FEED, "a"));
+        assert!(has(&known, TENANT, FEED, "a"));
         assert_eq!(after, format!("{line}\n"));
         let (known, after, _folder) = opened(&format!("{line}\nb,2026-11-2"));
-        assert!(known.contains(TENANT, FEED, "a") && !known.contains(TENANT, FEED, "b"));
+        assert!(has(&known, TENANT, FEED, "a") && !has(&known, TENANT, FEED, "b"));
         assert_eq!(after, format!("{line}\n"));
     }
 
@@ -605,7 +899,7 @@ mod tests {
     fn moves_an_unreadable_line_to_its_own_file() {
         let (good, bad) = ("a,2026-11-29T10:00:00Z\n", "no time in here\n");
         let (known, after, folder) = opened(&format!("{good}{bad}b,2026-11-29T10:00:00Z\n"));
-        assert!(known.contains(TENANT, FEED, "a") && known.contains(TENANT, FEED, "b"));
+        assert!(has(&known, TENANT, FEED, "a") && has(&known, TENANT, FEED, "b"));
         assert_eq!(after, format!("{good}b,2026-11-29T10:00:00Z\n"));
         let moved = fs::read_to_string(folder.path().join("known_blobs.unreadable")).expect("a file");
         assert_eq!(moved, bad);
@@ -616,7 +910,7 @@ mod tests {
         let text = "gone,2026-11-01T00:00:00Z\njust,2026-11-22T09:59:00Z\nstays,2026-11-29T10:00:00Z\n\
                     never,9999-12-31T23:59:59.9999999Z\n";
         let (known, after, folder) = opened(text);
-        assert!(known.contains(TENANT, FEED, "gone") && known.contains(TENANT, FEED, "never"));
+        assert!(has(&known, TENANT, FEED, "gone") && has(&known, TENANT, FEED, "never"));
         assert_eq!(after, text, "nothing expires before the time is known");
         let (mut file, _) = KnownBlobsFile::open(folder.path()).expect("a usable state");
         file.append(&["new,2026-11-29T11:00:00Z".to_owned()]).expect("room");
@@ -645,7 +939,7 @@ mod tests {
         let folder = folder("gone,2026-11-01T00:00:00Z\nstays,2026-11-29T10:00:00Z\ntorn,2026");
         let before = fs::read(folder.path().join(FILE_NAME)).expect("a file");
         let known = KnownBlobs::read(folder.path()).expect("a readable state");
-        assert!(known.contains(TENANT, FEED, "stays") && known.len() == 2);
+        assert!(has(&known, TENANT, FEED, "stays") && known.len() == 2);
         assert_eq!(fs::read(folder.path().join(FILE_NAME)).expect("a file"), before);
         assert!(KnownBlobs::read(&folder.path().join("nowhere")).expect("no state yet").is_empty());
     }
@@ -658,7 +952,7 @@ mod tests {
         file.append(&[line_of(TENANT, FEED, &blob)]).expect("room");
         drop(file);
         let (_, known) = KnownBlobsFile::open(folder.path()).expect("a usable state");
-        assert!(known.contains(TENANT, FEED, "a"));
+        assert!(has(&known, TENANT, FEED, "a"));
     }
 
     #[test]
@@ -686,7 +980,7 @@ mod tests {
     fn drops_repeated_lines() {
         let line = format!("a,2026-11-29T10:00:00Z,{TENANT},Audit.General\n");
         let (known, after, _folder) = opened(&line.repeat(3));
-        assert!(known.contains(TENANT, FEED, "a"));
+        assert!(has(&known, TENANT, FEED, "a"));
         assert_eq!(after, line);
     }
 

@@ -6,6 +6,7 @@
 //! | file | contents | written |
 //! | --- | --- | --- |
 //! | [`known_blobs`] | delivered blobs; also carries the lock | appended at each commit |
+//! | [`known_index`] | an index of `known_blobs`, once that is large | when it does not match, and stamped after a pass |
 //! | [`record_ids`] | Ids of delivered records, with the time of their content | appended at each commit |
 //! | [`progress`] | up to when feeds are listed, totals, pending blobs, request rates | replaced at the end of a pass |
 //! | [`dead_letters`] | records that a receiver rejects | appended before the commit of their blobs |
@@ -23,6 +24,7 @@ pub mod history;
 pub mod journal;
 mod key_set;
 pub mod known_blobs;
+pub mod known_index;
 mod lock;
 pub mod older;
 pub mod progress;
@@ -108,8 +110,14 @@ pub fn open(
     let (mut journal, recovered) = Journal::open(working_dir, recover)?;
     let RecoveredJournal { known: recovered, pending, started, orphans, .. } = recovered;
     known_blobs.rewrite_tail(&recovered)?;
-    let is_new = |line: &String| known_blobs::key_of(line).is_some_and(|key| known.insert(key));
-    let missing: Vec<_> = recovered.into_iter().filter(is_new).collect();
+    let mut missing = Vec::new();
+    for line in recovered {
+        if let Some(key) = known_blobs::key_of(&line)
+            && known.insert(key)?
+        {
+            missing.push(line);
+        }
+    }
     known_blobs.append(&missing)?;
     known_blobs.sync()?;
     journal.restart(&orphans, &pending, &started)?;
@@ -118,7 +126,7 @@ pub fn open(
         let feed = progress.feeds.entry(feed).or_default();
         feed.subscription_started = feed.subscription_started.max(Some(at));
     }
-    progress.pending = merged(progress.pending, pending, &known);
+    progress.pending = merged(progress.pending, pending, &known)?;
     let repairs = open_repairs(working_dir, &progress)?;
     let record_ids = (!dedup.is_zero()).then(|| RecordIds::new(working_dir, dedup, &progress, clock));
     let (working_dir, clock) = (working_dir.to_owned(), clock.clone());
@@ -202,9 +210,9 @@ impl Snapshot {
         let journal = journal::peek(working_dir)?;
         let mut known = KnownBlobs::read(working_dir)?;
         for key in journal.known.iter().filter_map(|line| known_blobs::key_of(line)) {
-            known.insert(key);
+            known.insert(key)?;
         }
-        progress.pending = merged(progress.pending, journal.pending, &known);
+        progress.pending = merged(progress.pending, journal.pending, &known)?;
         Ok(Self { known, progress })
     }
 }
@@ -214,12 +222,12 @@ fn merged(
     first: Vec<(FeedId, PendingBlob)>,
     then: Vec<(FeedId, PendingBlob)>,
     known: &KnownBlobs,
-) -> Vec<(FeedId, PendingBlob)> {
+) -> Result<Vec<(FeedId, PendingBlob)>, StateError> {
     let mut places = HashMap::new();
     let mut merged: Vec<(FeedId, PendingBlob)> = Vec::new();
     for (feed, pending) in first.into_iter().chain(then) {
         let (tenant_id, content_type) = &feed;
-        if known.contains(tenant_id, *content_type, &pending.blob.content_id) {
+        if known.contains(tenant_id, *content_type, &pending.blob.content_id)? {
             continue;
         }
         let key = BlobKey::new(tenant_id, *content_type, &pending.blob.content_id);
@@ -232,7 +240,7 @@ fn merged(
             None => merged.push((feed, pending)),
         }
     }
-    merged
+    Ok(merged)
 }
 
 /// The state as the writer changes it. Its owner holds the lock.
@@ -381,6 +389,7 @@ impl Ledger {
                 log::warn!("The expired lines of {} stay: {}", known_blobs::FILE_NAME, error.explain());
             }
         }
+        self.known_blobs.stamp_index();
         Ok(())
     }
 }
@@ -554,7 +563,9 @@ mod tests {
             let (mut ledger, known, progress) =
                 open(self.folder.path(), DEDUP, &clock, |_| Ok(Vec::new())).expect("a usable state");
             self.synced = fs::metadata(self.known_blobs()).expect("a file").len();
-            let is_known = |number: u32| known.contains(TENANT, FEED, &format!("blob${number}"));
+            let is_known = |number: u32| {
+                known.contains(TENANT, FEED, &format!("blob${number}")).expect("a readable file")
+            };
             let is_pending = |number: u32| {
                 progress.pending.iter().any(|(_, it)| it.blob.content_id == format!("blob${number}"))
             };

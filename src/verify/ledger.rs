@@ -8,7 +8,7 @@ use crate::{
     config::Tenant,
     delivery::PendingBlob,
     feed::{ContentType, ListedBlob},
-    state::{BlobKey, FeedId, FeedProgress, Snapshot},
+    state::{BlobKey, FeedId, FeedProgress, Snapshot, StateError},
 };
 
 /// The blobs that Microsoft lists.
@@ -85,12 +85,16 @@ impl Listing {
     }
 
     /// Looks up each blob in the state: as it was before the blobs were listed, and afterwards, unless the lock was held.
+    ///
+    /// # Errors
+    ///
+    /// The known blobs cannot be read.
     pub fn look_up(
         &self,
         before: &Snapshot,
         after: Option<&Snapshot>,
         quarantined: &HashSet<BlobKey>,
-    ) -> Vec<BlobState> {
+    ) -> Result<Vec<BlobState>, StateError> {
         let pending: HashMap<BlobKey, &PendingBlob> = std::iter::once(before)
             .chain(after)
             .flat_map(|snapshot| &snapshot.progress.pending)
@@ -109,22 +113,22 @@ impl Listing {
                 |snapshot: &Snapshot| snapshot.known.contains(tenant_id, *content_type, &blob.content_id);
             let is_before = |time: Option<Timestamp>| time.is_some_and(|time| blob.created < time);
             let progress = progress[*feed];
-            if gone[*feed].contains(&*blob.content_id) {
+            Ok(if gone[*feed].contains(&*blob.content_id) {
                 BlobState::Gone
-            } else if is_known(before) {
+            } else if is_known(before)? {
                 // A body is in quarantine before its blob is delivered.
                 if quarantined.contains(&self.key(index)) { BlobState::Quarantined } else { BlobState::Known }
             } else if let Some(pending) = pending.get(&self.key(index)) {
                 BlobState::Pending(reason(pending))
             } else if !is_before(progress.listed_until) {
                 BlobState::New
-            } else if after.is_some_and(is_known) {
+            } else if after.map_or(Ok(false), is_known)? {
                 BlobState::Known
             } else if is_before(progress.wanted_from.max(progress.collected_from)) {
                 BlobState::NotCollected
             } else {
                 BlobState::Unknown
-            }
+            })
         };
         self.blobs.iter().enumerate().map(look_up).collect()
     }

@@ -113,7 +113,7 @@ pub fn run(config: &Config, tenants: &[Tenant], options: &Options<'_>) -> Result
         return Ok(report);
     }
     let after = if options.repair { None } else { Some(Snapshot::read(working_dir)?) };
-    let states = listing.look_up(&before, after.as_ref(), &quarantined);
+    let states = listing.look_up(&before, after.as_ref(), &quarantined)?;
     report.add_ledger(&listing, &states);
 
     let mut comparison = None;

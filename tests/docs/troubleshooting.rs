@@ -191,7 +191,26 @@ fn failures_of_files_and_records() -> Vec<FailedRun> {
     let refused = installation().with_output(&format!("  http: {{ url: '{}' }}", receiver.url("/in")));
     let record = r#"{"Id":"0000aaaa-0000-4000-8000-000000000001","x":"unwanted"}"#;
     refused.contoso.add_blob(FEED, NewBlob::texts([record]).created(hours_ago(1)));
-    vec![run(0, &not_replaceable, &[]), run(0, &refused, &[])]
+    let (not_indexed, damaged) = (with_state(&known_blobs()), with_state(&known_blobs()));
+    fs::create_dir(not_indexed.path("state/known_blobs_index.new")).expect("a folder");
+    damaged.run(&[]).assert_code(0);
+    let index = damaged.path("state/known_blobs_index");
+    let mut pages = fs::read(&index).expect("an index");
+    pages[4096..].chunks_exact_mut(4096).for_each(|page| page[0] ^= 1);
+    fs::write(index, pages).expect("a file");
+    damaged.contoso.add_blob(FEED, NewBlob::records(1).created(hours_ago(1)));
+    vec![
+        run(0, &not_replaceable, &[]),
+        run(0, &refused, &[]),
+        run(0, &not_indexed, &[]),
+        run(0, &damaged, &[]),
+    ]
+}
+
+/// Returns the lines of a `known_blobs` that is large enough for an index.
+fn known_blobs() -> String {
+    let line = |number| format!("{number:0>150},{:.0},{CONTOSO},{FEED}\n", hours_ago(-100));
+    (0..2_000).map(line).collect()
 }
 
 fn failures_of_this_machine() -> Vec<FailedRun> {

@@ -929,6 +929,7 @@ fn rejects_writing_to_input_and_state_files() {
         ("ca.pem", "ca_file"),
         ("header", "output.http.header_files.A"),
         ("known_blobs", "the state"),
+        ("known_blobs_index", "the state"),
         ("journal.new", "the state"),
         ("progress.unreadable", "the state"),
         ("known_blobs.rewrite", "the state"),

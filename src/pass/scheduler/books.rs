@@ -21,7 +21,7 @@ use crate::{
         writer::CommittedBlob,
     },
     report::Counts,
-    state::{BlobKey, KnownBlobs},
+    state::{BlobKey, KnownBlobs, StateError},
 };
 
 /// The blobs of a pass and what became of them.
@@ -103,26 +103,39 @@ impl<'a> Books<'a> {
     }
 
     /// Adds a blob that a listing names. A blob that was carried over keeps its history.
-    pub(super) fn list(&mut self, feed: FeedIndex, blob: ListedBlob, is_wanted: bool) -> Listed {
+    ///
+    /// # Errors
+    ///
+    /// The known blobs cannot be read. Then the blob does not count as listed.
+    pub(super) fn list(
+        &mut self,
+        feed: FeedIndex,
+        blob: ListedBlob,
+        is_wanted: bool,
+    ) -> Result<Listed, StateError> {
         let key = self.feeds.key(feed, &blob);
         if !self.listed.insert(key) {
-            return Listed::Before;
+            return Ok(Listed::Before);
         }
         if !is_wanted {
-            return Listed::Unwanted;
+            return Ok(Listed::Unwanted);
         }
         let (tenant, content_type) = self.feeds.feed(feed);
+        let looked_up = self.known.contains(&tenant.tenant_id, content_type, &blob.content_id);
+        let is_known = looked_up.inspect_err(|_| {
+            self.listed.remove(&key);
+        })?;
         let books = &mut self.by_feed[feed.place()];
         let before = books.carried_over.remove(&key);
-        if self.known.contains(&tenant.tenant_id, content_type, &blob.content_id) {
+        if is_known {
             books.counts.known += 1;
-            return Listed::Known;
+            return Ok(Listed::Known);
         }
         books.open += 1;
-        Listed::Pending(match before {
+        Ok(Listed::Pending(match before {
             Some(before) => PendingBlob { blob, ..before },
             None => PendingBlob { blob, delivered_to: OutputSet::EMPTY, has_failed: false, failed_passes: 0 },
-        })
+        }))
     }
 
     /// Returns the blobs that were carried over and that no listing named. From now on they count as listed.
@@ -281,11 +294,11 @@ mod tests {
         };
         let mut pending = Vec::new();
         for blob in blobs("a", 4) {
-            let Listed::Pending(blob) = books.list(feed, blob, true) else { panic!("a new blob") };
+            let Ok(Listed::Pending(blob)) = books.list(feed, blob, true) else { panic!("a new blob") };
             pending.push(blob);
         }
-        assert!(matches!(books.list(feed, blobs("a", 1).remove(0), true), Listed::Before));
-        assert!(matches!(books.list(feed, blobs("old", 1).remove(0), false), Listed::Unwanted));
+        assert!(matches!(books.list(feed, blobs("a", 1).remove(0), true), Ok(Listed::Before)));
+        assert!(matches!(books.list(feed, blobs("old", 1).remove(0), false), Ok(Listed::Unwanted)));
         assert_eq!(balanced(&books, 4), 0);
         let [gone, failed, left, delivered] = pending.try_into().expect("four blobs");
         books.lose(feed, &gone);
@@ -308,7 +321,7 @@ mod tests {
         let feeds = feeds(1, &[ContentType::DlpAll]);
         let feed = feeds.feeds().next().expect("a feed");
         let mut books = Books::new(&feeds, KnownBlobs::default());
-        let Listed::Pending(blob) = books.list(feed, blobs("a", 1).remove(0), true) else {
+        let Ok(Listed::Pending(blob)) = books.list(feed, blobs("a", 1).remove(0), true) else {
             panic!("a new blob")
         };
         books.fail(feed, blob.clone());

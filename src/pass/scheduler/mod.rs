@@ -49,12 +49,13 @@ use crate::{
     clock::Clock,
     config::Collect,
     delivery::{OutputSet, PendingBlob},
+    error::Explain,
     feed::ListedBlob,
     report::{
         Stop,
         line_limit::{Key, LineLimit},
     },
-    state::{KnownBlobs, Progress},
+    state::{KnownBlobs, Progress, StateError},
 };
 
 pub use self::listing::PageRequest;
@@ -89,6 +90,8 @@ pub struct Scheduler<'a> {
     outputs_left: Option<OutputSet>,
     /// Why an output or the state failed.
     output_failure: Option<String>,
+    /// The error that kept the known blobs from being read.
+    state_error: Option<StateError>,
     is_clock_reported: bool,
     /// When a job was last handed out that had not been tried before.
     fresh_work_at: Instant,
@@ -244,6 +247,7 @@ impl<'a> Scheduler<'a> {
             stop: None,
             outputs_left: None,
             output_failure: None,
+            state_error: None,
             is_clock_reported: false,
             fresh_work_at: now,
             line_limit: LineLimit::default(),
@@ -411,6 +415,18 @@ impl<'a> Scheduler<'a> {
     /// Records why an output or the state failed: the cause for the feeds whose blobs are not delivered.
     pub fn output_failed(&mut self, reason: String) {
         self.output_failure = Some(reason);
+    }
+
+    /// Ends the pass because the known blobs cannot be read.
+    fn state_failed(&mut self, error: StateError) {
+        self.output_failed(error.explain());
+        self.state_error.get_or_insert(error);
+        self.stop(Stop::State);
+    }
+
+    /// Removes and returns the error that kept the known blobs from being read.
+    pub fn take_state_error(&mut self) -> Option<StateError> {
+        self.state_error.take()
     }
 
     /// Starts nothing more. What runs is waited for; what waits is left for later.

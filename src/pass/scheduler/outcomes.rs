@@ -248,12 +248,16 @@ impl Scheduler<'_> {
             }
             let created = blob.created;
             match self.books.list(feed, blob, listing.wants(created)) {
-                Listed::Before | Listed::Unwanted => {}
-                Listed::Known => listing.note_blob(created),
-                Listed::Pending(pending) => {
+                Ok(Listed::Before | Listed::Unwanted) => {}
+                Ok(Listed::Known) => listing.note_blob(created),
+                Ok(Listed::Pending(pending)) => {
                     listing.note_blob(created);
                     room.accept(&pending);
                     blobs.push(pending);
+                }
+                Err(error) => {
+                    self.state_failed(error);
+                    return (blobs, false); // the next pass lists the rest
                 }
             }
         }
