@@ -81,6 +81,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("indicatif", &["report"]),
     ("lzma_rust2", &["verify"]),
     ("maud", &["report"]),
+    ("prost", &["output"]),
     ("rayon", &["pass"]),
     ("ring", &["network", "login", "output"]),
     ("rmpv", &["output"]),

@@ -35,6 +35,7 @@ mod managed_identity;
 mod metrics;
 mod migration;
 mod network;
+mod otlp;
 mod packaging;
 mod pass;
 mod paths;

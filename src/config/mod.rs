@@ -42,8 +42,8 @@ use yaml::Document;
 pub use mistake::{ConfigError, Mistake, Position};
 pub use model::{
     AzureLogs, Cloud, Collect, Config, Credential, FileOutput, Filter, FluentdOutput, GraylogOutput,
-    HttpFormat, HttpOutput, Log, ManagedIdentity, Network, Output, RequestsPerMinute, Secret, SplunkHec,
-    Tenant, Tls,
+    HttpFormat, HttpOutput, Log, ManagedIdentity, Network, Otlp, OtlpEncoding, OtlpRecord, Output,
+    RequestsPerMinute, Secret, SplunkHec, Tenant, Tls,
 };
 pub use template::template;
 pub(crate) use url::{NOT_A_PROXY, is_loopback, is_proxy};

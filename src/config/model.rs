@@ -461,6 +461,8 @@ pub enum HttpFormat {
     },
     /// `azure-logs-ingestion`
     AzureLogs(AzureLogs),
+    /// `otlp`
+    Otlp(Otlp),
 }
 
 impl HttpFormat {
@@ -470,9 +472,32 @@ impl HttpFormat {
             "splunk-hec" => Self::SplunkHec(SplunkHec::read(&http.section("splunk"))),
             "elastic-bulk" => Self::ElasticBulk { index: http.section("elastic").get("index") },
             "azure-logs-ingestion" => Self::AzureLogs(AzureLogs::read(http, tenants)),
+            "otlp" => Self::Otlp(Otlp::read(&http.section("otlp"))),
             _ => Self::Ndjson,
         }
     }
+}
+
+/// `output.http.otlp.encoding`: how messages are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OtlpEncoding {
+    /// Binary Protobuf.
+    #[default]
+    Protobuf,
+    /// The JSON form of Protobuf.
+    Json,
+}
+
+/// `output.http.otlp.recordAs`: where a record is in a log record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OtlpRecord {
+    /// Its JSON text is the body.
+    #[default]
+    Text,
+    /// The body is a map of its fields.
+    Map,
+    /// The attributes are its fields.
+    Attributes,
 }
 
 /// `output.http.azure`: the app that sends to Azure Monitor.
@@ -598,6 +623,16 @@ parts! {
         channel: Option<String> = "channel",
         /// The maximum wait for the index.
         ack_timeout: Duration = "ackTimeout",
+    }
+
+    /// `output.http.otlp`
+    Otlp {
+        /// How messages are written.
+        encoding: OtlpEncoding = "encoding",
+        /// Where a record is in a log record.
+        record_as: OtlpRecord = "recordAs",
+        /// `service.name` of the resource.
+        service_name: String = "serviceName",
     }
 
     /// The `tls` block of a network output.

@@ -18,8 +18,12 @@ use super::{
 use crate::{csv, disk, feed::ContentType};
 
 /// The formats of `output.http` that have a section of their own.
-const FORMAT_SECTIONS: [(&str, &str); 3] =
-    [("splunk-hec", "splunk"), ("elastic-bulk", "elastic"), ("azure-logs-ingestion", "azure")];
+const FORMAT_SECTIONS: [(&str, &str); 4] = [
+    ("splunk-hec", "splunk"),
+    ("elastic-bulk", "elastic"),
+    ("azure-logs-ingestion", "azure"),
+    ("otlp", "otlp"),
+];
 
 /// Files of the state in `workingDir`, apart from its folder of Ids.
 const STATE_FILES: [&str; 6] =
@@ -212,6 +216,11 @@ impl Rules<'_, '_> {
                 "{batch_size} bytes are more than azure-logs-ingestion accepts; write at most {AZURE_BODY_BYTES_MAX}"
             );
             self.mistake(http, "batchSize", text);
+        }
+        if format == "otlp" && !http.get::<bool>("deadLetters") {
+            let text = "cannot be false with format: otlp, whose receivers do not say which records of a batch they reject; \
+                        remove it";
+            self.mistake(http, "deadLetters", text);
         }
         let url: String = http.get("url");
         let Some(url) = Url::parse(&url) else { return };

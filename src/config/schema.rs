@@ -454,15 +454,15 @@ HTTP {
     "enabled": Bool, default("true"), on("false");
     /// http:// or https://, without user and password.
     "url": Text(formats::receiver), required("name the receiver's URL"), on("https://logs.example/ingest");
-    /// ndjson, array, splunk-hec, elastic-bulk or azure-logs-ingestion.
-    "format": Words(&["ndjson", "array", "splunk-hec", "elastic-bulk", "azure-logs-ingestion"]), default("ndjson");
+    /// ndjson, array, splunk-hec, elastic-bulk, azure-logs-ingestion or otlp.
+    "format": Words(&["ndjson", "array", "splunk-hec", "elastic-bulk", "azure-logs-ingestion", "otlp"]), default("ndjson");
     /// Sent with each batch. Default: none. Keep tokens out of this file: take them from the environment …
     "headers": Headers, off(r#"{ Authorization: "Bearer ${LOGS_TOKEN}" }"#);
     /// … or from files with one value each, which each pass reads.
     "header_files": HeaderFiles, off(r#"{ X-Api-Key: "/run/credentials/office365-collector.service/api_key" }"#);
     /// gzip or none.
     "compress": Words(&["gzip", "none"]), default("none"), off("gzip");
-    /// Maximum size of a batch before compression; for azure-logs-ingestion at most 1000000.
+    /// Maximum size of a batch before compression, for otlp also before encoding; for azure-logs-ingestion at most 1000000.
     "batchSize": Size(KIB..=GIB / 2), default("1M");
     /// Maximum number of records of a batch.
     "batchRecords": Integer(1..=1_000_000), default("5000");
@@ -473,7 +473,7 @@ HTTP {
     /// The duration for which a batch is sent again after the first failure in a row, while the other outputs wait.
     "retryTimeout": Kind::Duration(0..=HOUR), default("60s");
     /// true: a record that the receiver rejects in every form is written to workingDir/dead-letters/http.json, and its blob
-    /// is complete. false: each pass sends it again until it expires.
+    /// is complete. false: each pass sends it again until it expires; not for otlp.
     "deadLetters": Bool, default("true");
     /// As for fluentd.
     "tls": Section(TLS), hint(TLS_HINT), off("");
@@ -483,6 +483,8 @@ HTTP {
     "elastic": Section(ELASTIC), off("");
     /// With format: azure-logs-ingestion only: the app that sends. Default: the app of the single tenant.
     "azure": Section(AZURE), off("");
+    /// With format: otlp only.
+    "otlp": Section(OTLP), off("");
 }
 
 TLS {
@@ -534,6 +536,16 @@ AZURE {
     "managed_identity": ManagedIdentity, off("system");
     /// For tests and private gateways. Default: the URL of the cloud that url belongs to.
     "login_url": Text(formats::origin), off("https://login.gateway.example");
+}
+
+OTLP {
+    /// protobuf or json.
+    "encoding": Words(&["protobuf", "json"]), default("protobuf");
+    /// Where a record is in a log record: text (the body is the JSON text), map (the body has the fields) or attributes (the
+    /// attributes are the fields).
+    "recordAs": Words(&["text", "map", "attributes"]), default("text");
+    /// service.name of the resource.
+    "serviceName": Text(formats::any), default("office365");
 }
 
 STDOUT {

@@ -6,7 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Filter, ManagedIdentity, RequestsPerMinute, Secret, Tls, formats,
+    Filter, ManagedIdentity, OtlpEncoding, OtlpRecord, RequestsPerMinute, Secret, Tls, formats,
     mistake::Place,
     schema::{CREDENTIALS, Key, Kind},
 };
@@ -149,6 +149,12 @@ from_value! {
     PathBuf: Value::Path(value) => value;
     ManagedIdentity: Value::ManagedIdentity(value) => value;
     LogFormat: Value::Text(format) => if format == "json" { LogFormat::Json } else { LogFormat::Text };
+    OtlpEncoding: Value::Text(word) => if word == "json" { OtlpEncoding::Json } else { OtlpEncoding::Protobuf };
+    OtlpRecord: Value::Text(word) => match word.as_str() {
+        "map" => OtlpRecord::Map,
+        "attributes" => OtlpRecord::Attributes,
+        _ => OtlpRecord::Text,
+    };
     RequestsPerMinute: Value::RequestsPerMinute(value) => value;
     Vec<ContentType>: Value::ContentTypes(value) => value;
     Vec<(ContentType, Filter)>: Value::Filters(value) => value;

@@ -226,7 +226,7 @@ impl Files {
                 .to_owned(),
             hint: "rotate by renaming, without copytruncate".to_owned(),
         };
-        Err(DeliveryError { error, accepted_ids: Vec::new(), is_usable: true })
+        Err(DeliveryError { is_usable: true, ..error.into() })
     }
 }
 

@@ -103,13 +103,16 @@ pub struct DeliveryError {
     pub error: OutputError,
     /// The identities ([`RecordId::key`]) of the records that are safe nevertheless. They are not delivered here again.
     pub accepted_ids: Vec<u128>,
+    /// Records of which the receiver has some and rejected the others, without saying which. The writer keeps them, so that
+    /// none is lost and none is delivered here again.
+    pub undecided: Option<Box<Rejected>>,
     /// Whether the output accepts further records in this pass.
     pub is_usable: bool,
 }
 
 impl From<OutputError> for DeliveryError {
     fn from(error: OutputError) -> Self {
-        Self { error, accepted_ids: Vec::new(), is_usable: false }
+        Self { error, accepted_ids: Vec::new(), undecided: None, is_usable: false }
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     output::{
         BlobRecord, DeliveryError, Flushed, OnOpen, Output, OutputError, Rejected, RejectedRecord, Source,
     },
-    records::{self, BlobRecords, ParsedRecord, RecordBatch, Unreadable},
+    records::{self, BlobRecords, ParsedRecord, RecordBatch, RecordId, Unreadable},
     redact::one_line,
     state::{self, BlobKey, ContentHour, DeadLetter, Ledger, MissingRecords, StateError, quarantine},
 };
@@ -134,6 +134,8 @@ struct Slot {
     failure: Option<OutputError>,
     /// The identities of the records of this batch that the output has although it failed.
     accepted_ids: Vec<u128>,
+    /// The records of this batch of which the receiver has some and rejected the others, if the output failed.
+    undecided: Option<Box<Rejected>>,
     /// The records that its receiver rejected and that a later pass sends again.
     rejected: RejectedLog,
     /// The records that its receiver rejected and that are kept as dead letters.
@@ -480,6 +482,16 @@ impl Writer {
                 }
             }
         }
+        for slot in outputs.iter_mut() {
+            let Some(undecided) = slot.undecided.take() else { continue };
+            let records: Vec<_> = undecided.records.iter().map(|rejected| rejected.record).collect();
+            if slot.note_rejected(*undecided, feeds, &blobs, ledger.as_ref())? {
+                for record in records {
+                    slot.accepted_ids.extend(record.id.map(RecordId::key));
+                    *dead_letters.entry(record.blob).or_default() += 1;
+                }
+            }
+        }
         let adopted = adopted.into_iter().filter(|(output, _)| durable.contains(*output));
         let adopted = adopted.map(|(_, key)| key).collect();
         let mut batch = state::BatchCommit { positions, adopted, ..state::BatchCommit::default() };
@@ -632,6 +644,7 @@ impl Slot {
             output,
             failure: None,
             accepted_ids: Vec::new(),
+            undecided: None,
             rejected: RejectedLog::default(),
             dead_letters: RejectedLog::default(),
             truncation: None,
@@ -660,11 +673,12 @@ impl Slot {
         if let Some(error) = state_error {
             return Err(error);
         }
-        let DeliveryError { error, accepted_ids, is_usable } = match result {
+        let DeliveryError { error, accepted_ids, undecided, is_usable } = match result {
             Ok(done) => return Ok(Some(done)),
             Err(failed) => failed,
         };
         self.accepted_ids.extend(accepted_ids);
+        self.undecided = undecided;
         let name = self.output.name();
         if is_usable {
             log::warn!("Output {name}: {}", error.explain());

@@ -25,6 +25,8 @@ pub struct ReceivedRequest {
     /// The values by name, in lower case.
     pub headers: BTreeMap<String, String>,
     /// The body, decompressed.
+    pub bytes: Vec<u8>,
+    /// The same as text; empty if it is not UTF-8.
     pub body: String,
     /// The length of the body as sent, in bytes.
     pub wire_bytes: usize,
@@ -242,11 +244,11 @@ fn read_request(
     }
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes)?;
-    let mut body = String::new();
     if headers.get("content-encoding").is_some_and(|encoding| encoding == "gzip") {
-        GzDecoder::new(bytes.as_slice()).read_to_string(&mut body)?;
-    } else {
-        body = String::from_utf8(bytes).map_err(io::Error::other)?;
+        let mut decompressed = Vec::new();
+        GzDecoder::new(bytes.as_slice()).read_to_end(&mut decompressed)?;
+        bytes = decompressed;
     }
-    Ok(Some(ReceivedRequest { method, target, headers, body, wire_bytes: length, status: None }))
+    let body = String::from_utf8(bytes.clone()).unwrap_or_default();
+    Ok(Some(ReceivedRequest { method, target, headers, bytes, body, wire_bytes: length, status: None }))
 }

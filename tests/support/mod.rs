@@ -8,6 +8,7 @@ pub mod forward;
 pub mod gelf;
 pub mod http;
 pub mod listener;
+pub mod otlp;
 pub mod picture;
 pub mod process;
 pub mod proxy;

@@ -477,6 +477,21 @@ fn rejects_the_raw_splunk_endpoint_and_wrong_dead_letters() {
 }
 
 #[test]
+fn rejects_wrong_otlp_outputs() {
+    assert_output_lines(&[
+        (
+            "http: { url: 'https://a', format: otlp, otlp: { recordAs: body } }",
+            "config.yaml:6:51: output.http.otlp.recordAs: \"body\" is not one of text, map, attributes",
+        ),
+        (
+            "http: { url: 'https://a', format: otlp, deadLetters: false }",
+            "config.yaml:6:43: output.http.deadLetters: cannot be false with format: otlp, whose receivers do not say which \
+             records of a batch they reject; remove it",
+        ),
+    ]);
+}
+
+#[test]
 fn rejects_wrong_graylog_and_http_outputs() {
     assert_output_lines(&[
         (
@@ -503,7 +518,7 @@ fn rejects_wrong_graylog_and_http_outputs() {
         ),
         (
             "http: { url: 'https://a', format: json }",
-            "config.yaml:6:29: output.http.format: \"json\" is not one of ndjson, array, splunk-hec, elastic-bulk, azure-logs-ingestion",
+            "config.yaml:6:29: output.http.format: \"json\" is not one of ndjson, array, splunk-hec, elastic-bulk, azure-logs-ingestion, otlp",
         ),
         (
             "http: { url: 'https://a', format: array, splunk: { index: a } }",

@@ -221,6 +221,15 @@ impl HttpClient {
         log::warn!("Output http: {}: {problem}; looking for the record that causes it", self.name);
     }
 
+    /// Logs that the receiver has rejected some records of a batch and does not say which.
+    pub fn warn_of_undecided(&self, error: &HttpError, count: usize) {
+        let problem = redact::secrets(&error.problem);
+        log::warn!(
+            "Output http: {}: {problem}; all {count} become dead letters, and are not sent again",
+            self.name
+        );
+    }
+
     /// Notes for this pass that a batch of this size is too large.
     pub fn note_too_large(&self, bytes: usize, problem: &str) {
         if self.too_large_bytes.fetch_min(bytes, Ordering::Relaxed) == usize::MAX {
@@ -285,10 +294,10 @@ impl HttpClient {
             response = self.post_batch(&body).map_err(|error| self.error(error))?;
         }
         let HttpResponse { status, headers, body, .. } = &response;
-        if response.is_success() && is_web_page(*status, headers, body) {
-            return Err(self.error(HttpError::of_web_page(*status)));
+        if response.is_success() {
+            self.check_success(*status, headers, body).map_err(|error| self.error(error))?;
         }
-        let body = redact::body(body);
+        let body = self.format.redacted_body(*status, body);
         match self.format.accepts_probe(*status, &body) {
             Ok(true) => Ok(()),
             Ok(false) if response.is_success() => {
@@ -304,22 +313,22 @@ impl HttpClient {
 
     /// Makes one request with a batch.
     pub fn send(&self, batch: &HttpBatch, has_renewed: &mut bool) -> BatchOutcome {
-        let response = match self.post_batch(&batch.body(self.format.framing(), self.gzip)) {
+        let response = match self.post_batch(&self.format.body(batch, self.gzip)) {
             Ok(response) => response,
             Err(error) => return BatchOutcome::Failed(error),
         };
         let HttpResponse { status, headers, body, cut } = &response;
         if response.is_success() {
+            if let Err(error) = self.check_success(*status, headers, body) {
+                return BatchOutcome::Failed(error);
+            }
             return match cut {
-                _ if is_web_page(*status, headers, body) => {
-                    BatchOutcome::Failed(HttpError::of_web_page(*status))
-                }
                 Some(error) if !self.format.accepts_by_status() => BatchOutcome::Failed(error.clone()),
                 _ => self.format.outcome_of_success(batch, *status, body),
             };
         }
         let error = self.error_in(&response).without_quotes(*status, batch.text());
-        let (status, body) = (*status, redact::body(body));
+        let (status, body) = (*status, self.format.redacted_body(*status, body));
         if let Some(outcome) = self.format.outcome_of_error(batch, status, &body, &error) {
             return outcome;
         }
@@ -336,9 +345,19 @@ impl HttpClient {
 
     /// Returns the error that an error response describes.
     fn error_in(&self, response: &HttpResponse) -> HttpError {
-        let body = redact::body(&response.body);
+        let body = self.format.redacted_body(response.status, &response.body);
         let explanation = self.format.explain(response.status, &body);
-        HttpError::of_response(response.status, &response.headers, &body, explanation, Timestamp::now())
+        let error =
+            HttpError::of_response(response.status, &response.headers, &body, explanation, Timestamp::now());
+        HttpError { is_transient: self.format.retries(response.status), ..error }
+    }
+
+    /// Checks that a response with a status of success is that of this kind of receiver.
+    fn check_success(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Result<(), HttpError> {
+        if is_web_page(status, headers, body) {
+            return Err(HttpError::of_web_page(status));
+        }
+        self.format.check_success(status, headers)
     }
 
     /// Posts the body of a batch. If acknowledgements depend on one of several servers, the first request is made alone, so

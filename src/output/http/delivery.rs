@@ -29,11 +29,28 @@ pub struct DeliveryResult {
     /// The identities of the other records that were accepted.
     pub accepted: Vec<u128>,
     /// The records that the receiver rejected.
-    pub rejected: Vec<RejectedRecord>,
-    /// The answer of the receiver to one of these.
-    pub rejection: Option<OutputError>,
+    pub rejected: Rejections,
+    /// The records of batches of which the receiver rejected some without saying which.
+    pub undecided: Rejections,
     /// Why not all others were accepted.
     pub error: Option<OutputError>,
+}
+
+/// Records that a receiver rejected, or may have rejected.
+#[derive(Debug, Default)]
+pub struct Rejections {
+    /// The records.
+    pub records: Vec<RejectedRecord>,
+    /// The answer of the receiver to one of them; `None` without records.
+    pub reason: Option<OutputError>,
+}
+
+impl Rejections {
+    /// Adds others.
+    pub fn extend(&mut self, others: Self) {
+        self.records.extend(others.records);
+        self.reason = self.reason.take().or(others.reason);
+    }
 }
 
 /// A batch that a receiver accepted and has not acknowledged yet.
@@ -140,6 +157,14 @@ impl<'a> BatchDelivery<'a> {
                 Ok(())
             }
             BatchOutcome::Mixed(outcomes) => self.handle_mixed(&batch, outcomes),
+            BatchOutcome::Undecided(count, error) => {
+                self.count_accepted(batch.len().saturating_sub(count));
+                self.attempts = Attempts::default();
+                self.client.warn_of_undecided(&error, batch.len());
+                let rejections = self.rejections(&batch, &error);
+                self.result.undecided.extend(rejections);
+                (0..count).try_for_each(|_| self.client.count_rejected(&error))
+            }
             BatchOutcome::TooLarge(error) => {
                 let bytes = batch.bytes();
                 match self.halve(batch) {
@@ -147,14 +172,14 @@ impl<'a> BatchDelivery<'a> {
                     Err(single) => {
                         let problem = format!("{} for a single record of {bytes} bytes", error.problem);
                         let hint = self.client.format().too_large_hint().to_owned();
-                        self.reject(&single, HttpError { problem, hint, ..error })?;
+                        self.reject(&single, &HttpError { problem, hint, ..error })?;
                     }
                 }
                 Ok(())
             }
             BatchOutcome::Rejected(error) => {
                 self.attempts = Attempts::default();
-                self.halve(batch).or_else(|single| self.reject(&single, error))
+                self.halve(batch).or_else(|single| self.reject(&single, &error))
             }
             BatchOutcome::Failed(error) => self.handle_failure(batch, error),
         }
@@ -174,7 +199,7 @@ impl<'a> BatchDelivery<'a> {
             self.waiting.push(rest);
         }
         for (single, error) in rejected {
-            self.reject(&single, error)?;
+            self.reject(&single, &error)?;
         }
         if let Some(error) = error
             && let Some(error) = self.client.wait_before_retry(&mut self.attempts, error)?
@@ -184,11 +209,17 @@ impl<'a> BatchDelivery<'a> {
         Ok(())
     }
 
+    /// Sends a batch again after a failure, halves it, or looks for the record that causes it.
     fn handle_failure(&mut self, batch: HttpBatch, error: HttpError) -> Result<(), OutputError> {
         if self.search.is_some() && error.may_be_caused_by_a_record() {
-            return self.halve(batch).or_else(|single| self.suspect(single, error));
+            return self.halve(batch).or_else(|single| self.suspect(single, &error));
         }
-        if let Some(error) = self.client.wait_before_retry(&mut self.attempts, error)? {
+        let last_error = if error.is_internal && !error.is_transient {
+            Some(error)
+        } else {
+            self.client.wait_before_retry(&mut self.attempts, error)?
+        };
+        if let Some(error) = last_error {
             let is_alone = batch.len() == 1 && self.waiting.is_empty();
             if !error.may_be_caused_by_a_record() || is_alone {
                 return Err(self.client.error(error));
@@ -212,7 +243,7 @@ impl<'a> BatchDelivery<'a> {
     }
 
     /// Notes a single record that has failed in a search.
-    fn suspect(&mut self, single: HttpBatch, error: HttpError) -> Result<(), OutputError> {
+    fn suspect(&mut self, single: HttpBatch, error: &HttpError) -> Result<(), OutputError> {
         let Some(search) = self.search.as_mut().filter(|search| !search.is_last_round) else {
             return self.reject(&single, error);
         };
@@ -233,16 +264,22 @@ impl<'a> BatchDelivery<'a> {
     }
 
     /// Continues without a record that is rejected, unless that happens so often that the records are not the cause.
-    fn reject(&mut self, single: &HttpBatch, error: HttpError) -> Result<(), OutputError> {
-        self.client.count_rejected(&error)?;
+    fn reject(&mut self, single: &HttpBatch, error: &HttpError) -> Result<(), OutputError> {
+        self.client.count_rejected(error)?;
+        let rejections = self.rejections(single, error);
+        self.result.rejected.extend(rejections);
+        Ok(())
+    }
+
+    /// Returns the records of a batch as rejected with this error.
+    fn rejections(&self, batch: &HttpBatch, error: &HttpError) -> Rejections {
         let format = self.client.format();
-        for rejected in single.records(format.framing()) {
+        let records = batch.records(format.framing()).map(|rejected| {
             let text = format.record_in(rejected.text);
             let line = text[..text.len().min(rejected.line_bytes).saturating_sub(1)].to_owned() + "}";
             let reason = redact::secrets(&error.problem).into_owned();
-            self.result.rejected.push(RejectedRecord { record: rejected.record, line, reason });
-        }
-        self.result.rejection.get_or_insert_with(|| self.client.error(error));
-        Ok(())
+            RejectedRecord { record: rejected.record, line, reason }
+        });
+        Rejections { records: records.collect(), reason: Some(self.client.error(error.clone())) }
     }
 }

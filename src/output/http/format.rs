@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt::Write as _};
 
 use jiff::Timestamp;
+use ureq::http::HeaderMap;
 
 use super::{
     batch::{Framing, HttpBatch},
@@ -13,6 +14,7 @@ use crate::{
     network::agents::Agents,
     output::Source,
     records::{Record, TimeField},
+    redact,
 };
 
 /// The protocol of one kind of receiver. What all kinds have in common is in [`super::client`].
@@ -28,6 +30,11 @@ pub trait Format: Send + Sync {
 
     /// Returns what is around and between records.
     fn framing(&self) -> Framing;
+
+    /// Returns the body of a request with a batch, compressed if `gzip`.
+    fn body(&self, batch: &HttpBatch, gzip: bool) -> Vec<u8> {
+        batch.body(self.framing(), gzip)
+    }
 
     /// Returns the `Content-Type` of the body.
     fn content_type(&self) -> &'static str;
@@ -47,6 +54,11 @@ pub trait Format: Send + Sync {
         false
     }
 
+    /// Returns the body of a response without secrets, in the form in which the other methods read it.
+    fn redacted_body(&self, _status: u16, body: &[u8]) -> Vec<u8> {
+        redact::body(body)
+    }
+
     /// Returns the explanation of an error response and a hint, if the format knows the response.
     fn explain(&self, _status: u16, _body: &[u8]) -> Option<(String, &'static str)> {
         None
@@ -55,6 +67,11 @@ pub trait Format: Send + Sync {
     /// Returns what the administrator can do about a record that is too large for the receiver.
     fn too_large_hint(&self) -> &'static str {
         "let the receiver accept larger bodies"
+    }
+
+    /// Returns whether a batch is sent again, unchanged, after a response with this status of an error.
+    fn retries(&self, status: u16) -> bool {
+        matches!(status, 408 | 429 | 500..)
     }
 
     /// Returns whether an error response can be about a record, so that a batch of others can be accepted.
@@ -76,6 +93,15 @@ pub trait Format: Send + Sync {
     /// Returns whether the status alone shows that a batch is accepted, so that a body may be cut short.
     fn accepts_by_status(&self) -> bool {
         false
+    }
+
+    /// Checks the head of a response with a status of success.
+    ///
+    /// # Errors
+    ///
+    /// It is not that of this kind of receiver.
+    fn check_success(&self, _status: u16, _headers: &HeaderMap) -> Result<(), HttpError> {
+        Ok(())
     }
 
     /// Returns the outcome of a request that was answered with a status of success.
@@ -121,13 +147,23 @@ pub fn append_with_time(record: Record<'_>, field: TimeField, to: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::plain::Plain, *};
     use crate::records::RecordBatch;
 
     fn with_time(record: &str) -> String {
         let (batch, mut text) = (RecordBatch::for_test(&[record]), String::new());
         append_with_time(batch.iter().next().expect("a record"), TimeField::Timestamp, &mut text);
         text
+    }
+
+    #[test]
+    fn retries_only_transient_errors() {
+        for status in [408, 429, 500, 502, 503, 504, 507] {
+            assert!(Plain::Ndjson.retries(status), "{status}");
+        }
+        for status in [301, 302, 400, 401, 403, 404, 405, 409, 410, 411, 415, 422] {
+            assert!(!Plain::Ndjson.retries(status), "{status}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A batch is sent as soon as it has `batchSize` bytes or `batchRecords` records. Several batches are under way at the same
 //! time, over connections that are kept. A record that is larger than a batch is sent alone. The format decides how a batch
-//! looks and what a response means: [`plain`] (`ndjson`, `array`), [`splunk`], [`elastic`], [`azure`].
+//! looks and what a response means: [`plain`] (`ndjson`, `array`), [`splunk`], [`elastic`], [`azure`], [`otlp`].
 //!
 //! - After 408, 429 and 5xx, after a timeout and after a connection that was cut, a batch is sent again, for at most
 //!   `retryTimeout` and not before `Retry-After`.
@@ -10,7 +10,8 @@
 //!   422) is halved. So is a batch that still gets an internal error of the receiver (5xx except for 503) after the last
 //!   attempt, because one record can cause it.
 //! - A single record that is rejected in every form becomes a dead letter if the receiver has accepted other records in this
-//!   pass. Otherwise the cause is the receiver or its configuration.
+//!   pass. Otherwise the cause is the receiver or its configuration. If a receiver rejects some records of a batch without
+//!   saying which, all of them become dead letters, because the others would be there twice if they were sent again.
 //! - After any other response the output fails: it sends nothing more and waits for what is under way. A later pass sends
 //!   again what was not accepted.
 //!
@@ -25,6 +26,7 @@ mod cookies;
 mod delivery;
 mod elastic;
 mod format;
+mod otlp;
 mod outcome;
 mod plain;
 mod quotes;
@@ -50,9 +52,10 @@ use crate::{
 use azure::Azure;
 use batch::HttpBatch;
 use client::HttpClient;
-use delivery::PendingAck;
+use delivery::{PendingAck, Rejections};
 use elastic::Elastic;
 use format::Format;
+use otlp::Otlp;
 use plain::Plain;
 use sender_pool::SenderPool;
 use splunk::Splunk;
@@ -82,6 +85,7 @@ impl HttpOutput {
             HttpFormat::SplunkHec(options) => Arc::new(Splunk::new(options)),
             HttpFormat::ElasticBulk { index } => Arc::new(Elastic::new(index.clone())),
             HttpFormat::AzureLogs(app) => Arc::new(Azure::new(app)),
+            HttpFormat::Otlp(options) => Arc::new(Otlp::new(options)),
         };
         Self {
             settings: settings.clone(),
@@ -169,10 +173,17 @@ impl HttpOutput {
     }
 
     fn drain_rejected(&mut self) -> Option<Rejected> {
-        let (records, reason) = self.senders.as_mut()?.drain_rejected()?;
+        let senders = self.senders.as_mut()?;
+        let mut rejections = senders.drain_rejected();
+        rejections.extend(senders.drain_undecided());
+        self.rejected(rejections)
+    }
+
+    fn rejected(&self, Rejections { records, reason }: Rejections) -> Option<Rejected> {
         // A receiver that has accepted nothing may be the wrong one, or wrongly configured.
         let has_accepted = self.client.as_ref().is_some_and(|client| client.has_accepted());
-        Some(Rejected { records, reason, are_dead_letters: self.settings.dead_letters && has_accepted })
+        let are_dead_letters = self.settings.dead_letters && has_accepted;
+        Some(Rejected { records, reason: reason?, are_dead_letters })
     }
 
     /// Waits for what is under way when the output fails. Returns the error, with the records that were accepted.
@@ -183,7 +194,11 @@ impl HttpOutput {
             if let Err(error) = self.wait_for_acks(&client) {
                 log::debug!("Output http: some accepted records are not confirmed: {}", error.explain());
             }
-            failed.accepted_ids = self.senders.as_mut().map_or_else(Vec::new, SenderPool::drain_accepted);
+            if let Some(senders) = &mut self.senders {
+                failed.accepted_ids = senders.drain_accepted();
+                let undecided = senders.drain_undecided();
+                failed.undecided = self.rejected(undecided).map(Box::new);
+            }
         }
         failed
     }

@@ -19,6 +19,8 @@ pub enum BatchOutcome {
     Accepted(Option<u64>),
     /// The records have different outcomes.
     Mixed(RecordOutcomes),
+    /// The receiver has rejected this number of its records, and accepted the others. It does not say which.
+    Undecided(usize, HttpError),
     /// It is too large for the receiver.
     TooLarge(HttpError),
     /// The receiver never accepts a record in it.
@@ -89,8 +91,8 @@ impl HttpError {
         Self { is_transient: error.is_transient(), is_cut, ..Self::new(problem, hint) }
     }
 
-    /// Returns the error that an error response describes. `explanation` is that of the format, with a hint. Whether another
-    /// attempt can succeed depends on the status alone.
+    /// Returns the error that an error response describes. `explanation` is that of the format, with a hint. The format also
+    /// decides whether another attempt can succeed.
     pub fn of_response(
         status: u16,
         headers: &HeaderMap,
@@ -106,10 +108,9 @@ impl HttpError {
                 if reason.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {reason}") };
             (problem, hint(status))
         });
-        let is_transient = matches!(status, 408 | 429 | 500..);
         // 503 and 507 mean that there is no room now, for any record.
         let is_internal = status >= 500 && !matches!(status, 503 | 507) && after.is_none();
-        Self { is_transient, is_internal, after, ..Self::new(problem, hint) }
+        Self { is_internal, after, ..Self::new(problem, hint) }
     }
 
     /// Returns the error for a web page in a successful response.
@@ -150,7 +151,8 @@ pub fn is_web_page(status: u16, headers: &HeaderMap, body: &[u8]) -> bool {
 const CERTIFICATE_HINT: &str =
     "check the receiver's log; over TLS it may require a client certificate: give one in tls.cert_file";
 
-fn hint(status: u16) -> &'static str {
+/// Returns what the administrator can do about a response with this status.
+pub fn hint(status: u16) -> &'static str {
     match status {
         300..=399 => {
             "set url to the URL that it redirects to: redirects are not followed, because the headers would be sent there"
@@ -206,16 +208,6 @@ mod tests {
             map.insert(*name, value.parse().expect("a header's value"));
         }
         HttpError::of_response(status, &map, body.as_bytes(), None, Timestamp::UNIX_EPOCH)
-    }
-
-    #[test]
-    fn retries_only_transient_errors() {
-        for status in [408, 429, 500, 502, 503, 504, 507] {
-            assert!(error(status, &[], "").is_transient, "{status}");
-        }
-        for status in [301, 302, 400, 401, 403, 404, 405, 409, 410, 411, 415, 422] {
-            assert!(!error(status, &[], "").is_transient, "{status}");
-        }
     }
 
     #[test]

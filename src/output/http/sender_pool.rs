@@ -13,11 +13,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 use super::{
     batch::HttpBatch,
     client::HttpClient,
-    delivery::{DeliveryResult, PendingAck},
+    delivery::{DeliveryResult, PendingAck, Rejections},
 };
 use crate::{
     limits::CANCEL_POLL_INTERVAL,
-    output::{CancelToken, OutputError, RejectedRecord},
+    output::{CancelToken, OutputError},
 };
 
 /// The threads that send, and the results that they have reported.
@@ -37,9 +37,9 @@ pub struct SenderPool {
     /// The identities of the records that are safe since the last flush.
     accepted: Vec<u128>,
     /// The records that the receiver rejected.
-    rejected: Vec<RejectedRecord>,
-    /// The answer of the receiver to one of them.
-    rejection: Option<OutputError>,
+    rejected: Rejections,
+    /// The records of batches of which the receiver rejected some without saying which.
+    undecided: Rejections,
     threads: Vec<JoinHandle<()>>,
     cancel: CancelToken,
 }
@@ -67,8 +67,8 @@ impl SenderPool {
             to_resend: Vec::new(),
             repeated_ids: HashSet::new(),
             accepted: Vec::new(),
-            rejected: Vec::new(),
-            rejection: None,
+            rejected: Rejections::default(),
+            undecided: Rejections::default(),
             threads: (0..threads).map(start).collect(),
             cancel: cancel.clone(),
         }
@@ -137,10 +137,14 @@ impl SenderPool {
         self.accepted.extend(batch.ids());
     }
 
-    /// Returns the records that were rejected since the last call, and the answer to one of them.
-    pub fn drain_rejected(&mut self) -> Option<(Vec<RejectedRecord>, OutputError)> {
-        let reason = self.rejection.take()?;
-        Some((mem::take(&mut self.rejected), reason))
+    /// Removes and returns the records that were rejected.
+    pub fn drain_rejected(&mut self) -> Rejections {
+        mem::take(&mut self.rejected)
+    }
+
+    /// Removes and returns the records of batches of which the receiver rejected some without saying which.
+    pub fn drain_undecided(&mut self) -> Rejections {
+        mem::take(&mut self.undecided)
     }
 
     fn receive(&mut self, result: DeliveryResult) -> Result<(), OutputError> {
@@ -164,7 +168,7 @@ impl SenderPool {
         }
         self.accepted.extend(result.accepted);
         self.rejected.extend(result.rejected);
-        self.rejection = self.rejection.take().or(result.rejection);
+        self.undecided.extend(result.undecided);
         result.error.map_or(Ok(()), |error| {
             self.client.stop();
             Err(error)
