@@ -15,13 +15,16 @@ pub enum OutputName {
     Graylog,
     /// `output.http`
     Http,
+    /// `output.kafka`
+    Kafka,
     /// `output.stdout`
     Stdout,
 }
 
 impl OutputName {
     /// All names.
-    pub const ALL: [Self; 5] = [Self::File, Self::Fluentd, Self::Graylog, Self::Http, Self::Stdout];
+    pub const ALL: [Self; 6] =
+        [Self::File, Self::Fluentd, Self::Graylog, Self::Http, Self::Kafka, Self::Stdout];
 
     /// Returns the word in the configuration.
     pub fn name(self) -> &'static str {
@@ -30,6 +33,7 @@ impl OutputName {
             Self::Fluentd => "fluentd",
             Self::Graylog => "graylog",
             Self::Http => "http",
+            Self::Kafka => "kafka",
             Self::Stdout => "stdout",
         }
     }
@@ -129,8 +133,8 @@ mod tests {
         for set in [OutputSet::EMPTY, OutputSet::EMPTY.with(OutputName::Http), all] {
             assert_eq!(OutputSet::parse(&set.to_string()), Some(set));
         }
-        assert_eq!(all.to_string(), "file+fluentd+graylog+http+stdout");
-        assert_eq!(OutputSet::parse("file+kafka"), None);
+        assert_eq!(all.to_string(), "file+fluentd+graylog+http+kafka+stdout");
+        assert_eq!(OutputSet::parse("file+oms"), None);
         assert!(all.without(all.without(OutputSet::EMPTY.with(OutputName::File))).contains(OutputName::File));
     }
 }

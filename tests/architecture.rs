@@ -84,6 +84,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("prost", &["output"]),
     ("rayon", &["pass"]),
     ("ring", &["network", "login", "output"]),
+    ("rdkafka", &["config", "output"]),
     ("rmpv", &["output"]),
     ("rustix", &["disk", "output"]),
     ("rustls", &["network", "output"]),

@@ -29,6 +29,8 @@ mod interop;
 mod interop_http;
 mod interop_identity;
 mod interop_rotation;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod known_index;
 mod log_lines;
 mod managed_identity;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::{
     Filter, ManagedIdentity, Secret,
     formats::{self, quoted, trimmed},
+    librdkafka,
     mistake::{Origin, Place, Step, shown},
     schema::{Key, Kind},
     url,
@@ -47,8 +48,10 @@ impl<'w, 'a> Entry<'w, 'a> {
             Kind::ContentTypes => self.content_types(key.hint).map(Value::ContentTypes),
             Kind::ContentTypeSwitches => self.content_type_switches().map(Value::ContentTypes),
             Kind::Filter => Some(Value::Filters(self.filters())),
-            Kind::Headers => Some(Value::Headers(self.headers(Self::secret))),
-            Kind::HeaderFiles => Some(Value::Headers(self.headers(Self::secret_file))),
+            Kind::Headers => Some(Value::NamedTexts(self.headers(Self::secret))),
+            Kind::HeaderFiles => Some(Value::NamedTexts(self.headers(Self::secret_file))),
+            Kind::Brokers => self.brokers(key.hint).map(Value::Texts),
+            Kind::LibrdkafkaOptions => Some(Value::NamedTexts(self.librdkafka_options())),
             Kind::Gone => {
                 if !self.is_switched_off() {
                     self.warn(format!("has no meaning any more: {}; remove it", key.doc.trim()));
@@ -348,6 +351,34 @@ impl<'w, 'a> Entry<'w, 'a> {
             conditions.push((field.to_owned(), items.iter().filter_map(Self::any_text).collect()));
         }
         Filter { conditions }
+    }
+
+    /// Hosts with or without a port.
+    fn brokers(&self, hint: &str) -> Option<Vec<String>> {
+        let items = self.items(hint)?;
+        if items.is_empty() {
+            self.mistake(format!("is empty; {hint}"));
+            return None;
+        }
+        let broker = |item: &Self| {
+            let checked = formats::broker(&item.text()?);
+            checked.map_err(|problem| item.mistake(problem)).ok()
+        };
+        Some(items.iter().filter_map(broker).collect())
+    }
+
+    fn librdkafka_options(&self) -> Vec<(String, Secret)> {
+        let mut options = Vec::new();
+        for (name, entry) in self.free_entries() {
+            let value =
+                if librdkafka::is_secret(name) { entry.secret() } else { entry.any_text().map(Secret::new) };
+            let Some(value) = value else { continue };
+            match librdkafka::check(name, value.reveal()) {
+                Ok(()) => options.push((name.to_owned(), value)),
+                Err(problem) => entry.mistake(problem),
+            }
+        }
+        options
     }
 
     fn headers(&self, read: fn(&Self) -> Option<Secret>) -> Vec<(String, Secret)> {

@@ -1,12 +1,15 @@
 //! Forms of texts: numbers, sizes, durations, GUIDs, hosts, tags, and how a message shows them.
 
-use super::url::Url;
+use super::url::{self, Url};
 
 /// Characters of a value that a message shows.
 const GIVEN_CHARACTERS_MAX: usize = 100;
 
 /// Characters of a tenant's name, which becomes part of tags, labels and log lines.
 const TENANT_NAME_CHARACTERS_MAX: usize = 64;
+
+/// The longest name of a topic.
+const TOPIC_BYTES_MAX: usize = 249;
 
 /// The parts that a tag can have.
 const TAG_PARTS: [&str; 3] = ["{tenant}", "{contentType}", "{workload}"];
@@ -135,6 +138,30 @@ pub(super) fn host(text: &str) -> Result<String, String> {
         return Err(format!("{given} is not a host name or address; the port has its own key"));
     }
     Ok(host.to_owned())
+}
+
+/// A broker of Kafka: `host` or `host:port`.
+pub(super) fn broker(text: &str) -> Result<String, String> {
+    let broker = text.trim();
+    if url::host_of(broker).is_none() {
+        return Err(format!("{} is not a broker; write host:port", quoted(text)));
+    }
+    Ok(broker.to_owned())
+}
+
+/// The name of a topic.
+///
+/// Source: Kafka, `org.apache.kafka.common.internals.Topic`.
+pub(super) fn topic(text: &str) -> Result<String, String> {
+    let topic = text.trim();
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if topic.len() > TOPIC_BYTES_MAX || !topic.bytes().all(is_part) || matches!(topic, "." | "..") {
+        return Err(format!(
+            "{} is not a topic; use at most {TOPIC_BYTES_MAX} letters, digits, dots, - and _",
+            quoted(text)
+        ));
+    }
+    Ok(topic.to_owned())
 }
 
 /// `https://host[:port]` without a path, or `http://` on loopback. A slash at the end is removed.

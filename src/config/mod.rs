@@ -14,6 +14,7 @@ mod entry;
 mod files;
 mod formats;
 mod layers;
+mod librdkafka;
 mod mistake;
 mod model;
 mod report;
@@ -42,8 +43,8 @@ use yaml::Document;
 pub use mistake::{ConfigError, Mistake, Position};
 pub use model::{
     AzureLogs, Cloud, Collect, Config, Credential, FileOutput, Filter, FluentdOutput, GraylogOutput,
-    HttpFormat, HttpOutput, Log, ManagedIdentity, Network, Otlp, OtlpEncoding, OtlpRecord, Output,
-    RequestsPerMinute, Secret, SplunkHec, Tenant, Tls,
+    HttpFormat, HttpOutput, KafkaOutput, KafkaTls, Log, ManagedIdentity, Network, Otlp, OtlpEncoding,
+    OtlpRecord, Output, RequestsPerMinute, Sasl, Secret, SplunkHec, Tenant, Tls,
 };
 pub use template::template;
 pub(crate) use url::{NOT_A_PROXY, is_loopback, is_proxy};

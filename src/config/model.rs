@@ -355,6 +355,8 @@ pub struct Output {
     pub graylog: Option<GraylogOutput>,
     /// Batches over HTTP.
     pub http: Option<HttpOutput>,
+    /// Messages to a topic of Kafka.
+    pub kafka: Option<KafkaOutput>,
     /// Standard output.
     pub stdout: bool,
 }
@@ -367,6 +369,7 @@ impl Output {
             fluentd: enabled("fluentd").as_ref().map(FluentdOutput::read),
             graylog: enabled("graylog").as_ref().map(GraylogOutput::read),
             http: enabled("http").map(|http| HttpOutput::read(&http, tenants)),
+            kafka: enabled("kafka").as_ref().map(KafkaOutput::read),
             stdout: enabled("stdout").is_some(),
         }
     }
@@ -441,6 +444,28 @@ impl HttpOutput {
             retry_timeout: http.get("retryTimeout"),
             dead_letters: http.get("deadLetters"),
             tls: http.get("tls"),
+        }
+    }
+}
+
+/// `output.kafka.sasl`
+#[derive(Clone, Debug)]
+pub struct Sasl {
+    /// The name of the mechanism.
+    pub mechanism: String,
+    /// The user.
+    pub username: String,
+    /// `password`, or the content of `password_file`.
+    pub password: Secret,
+}
+
+impl Sasl {
+    pub(super) fn read(sasl: &Section) -> Self {
+        let password = if sasl.has("password") { "password" } else { "password_file" };
+        Self {
+            mechanism: sasl.get("mechanism"),
+            username: sasl.get("username"),
+            password: sasl.get(password),
         }
     }
 }
@@ -646,6 +671,37 @@ parts! {
         key_file: Option<PathBuf> = "key_file",
         /// The name to verify instead of the address.
         server_name: Option<String> = "server_name",
+    }
+
+    /// `output.kafka`
+    KafkaOutput {
+        /// Hosts, each with or without a port.
+        brokers: Vec<String> = "brokers",
+        /// The topic, which exists.
+        topic: String = "topic",
+        /// The name of the codec, as librdkafka has it; `none` for none.
+        compress: String = "compress",
+        /// The duration without an acknowledgement after which the output fails.
+        retry_timeout: Duration = "retryTimeout",
+        /// Whether a record that is rejected alone is kept in a file instead of being sent again.
+        dead_letters: bool = "deadLetters",
+        /// TLS if present.
+        tls: Option<KafkaTls> = "tls",
+        /// A login if present.
+        sasl: Option<Sasl> = "sasl",
+        /// Options of librdkafka; values can be secrets.
+        options: Vec<(String, Secret)> = "options",
+    }
+
+    /// `output.kafka.tls`. The name to verify is always that of the broker.
+    #[derive(Default)]
+    KafkaTls {
+        /// Additional root certificates, PEM.
+        ca_file: Option<PathBuf> = "ca_file",
+        /// The client's certificate, PEM.
+        cert_file: Option<PathBuf> = "cert_file",
+        /// Its key, PEM.
+        key_file: Option<PathBuf> = "key_file",
     }
 
     /// Where the log goes.

@@ -12,7 +12,7 @@ use super::{
     model::AZURE_BODY_BYTES_MAX,
     report::Report,
     schema::{CREDENTIALS, Key},
-    url::Url,
+    url::{self, Url, is_loopback},
     values::Section,
 };
 use crate::{csv, disk, feed::ContentType};
@@ -166,10 +166,36 @@ impl Rules<'_, '_> {
         let fluentd = output.section("fluentd");
         self.require(&fluentd, "username", "password", "add it");
         self.require(&fluentd, "password", "username", "add it");
-        for name in ["fluentd", "graylog", "http"] {
+        for name in ["fluentd", "graylog", "http", "kafka"] {
             self.require(&output.section(name).section("tls"), "key_file", "cert_file", "add it");
         }
         self.check_http(&output.section("http"), config);
+        self.check_kafka(&output);
+    }
+
+    fn check_kafka(&self, output: &Section) {
+        let kafka = output.section("kafka");
+        if kafka.is_enabled() && !cfg!(feature = "kafka") {
+            let text = "this program was built without the feature kafka; use the Debian package or an image, or build it \
+                        with: cargo build --release --features kafka";
+            self.mistake(output, "kafka", text);
+        }
+        let sasl = kafka.section("sasl");
+        match (sasl.given("password"), sasl.given("password_file")) {
+            (Some(_), Some(file)) => {
+                self.report.mistake(&file.place, "is a second password; keep either it or password");
+            }
+            (None, None) if sasl.is_present => {
+                self.mistake(&kafka, "sasl", "has no password; add password or password_file");
+            }
+            _ => {}
+        }
+        let is_remote = |broker: &String| !is_loopback(url::host_of(broker).unwrap_or_default());
+        let brokers: Vec<String> = kafka.get("brokers");
+        if sasl.get::<String>("mechanism") == "PLAIN" && !kafka.has("tls") && brokers.iter().any(is_remote) {
+            let text = "PLAIN sends the password unencrypted; add tls, or use SCRAM-SHA-512";
+            self.report.warn(&sasl.place_of("mechanism"), text);
+        }
     }
 
     fn check_file(&self, file: &Section) {

@@ -5,9 +5,9 @@
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use Kind::{
-    AutoOrInteger, Bool, ContentTypeSwitches, ContentTypes, Filter, Gone, Guid, HeaderFiles, Headers,
-    Integer, LoginPemFile, ManagedIdentity, OptionalPath, Path, PemFile, Proxy, Secret, SecretFile, Section,
-    Sections, Separator, Size, Text, TokenFile, Words,
+    AutoOrInteger, Bool, Brokers, ContentTypeSwitches, ContentTypes, Filter, Gone, Guid, HeaderFiles,
+    Headers, Integer, LibrdkafkaOptions, LoginPemFile, ManagedIdentity, OptionalPath, Path, PemFile, Proxy,
+    Secret, SecretFile, Section, Sections, Separator, Size, Text, TokenFile, Words,
 };
 
 use super::{RequestsPerMinute, formats, values::Value};
@@ -85,6 +85,10 @@ pub(super) enum Kind {
     Headers,
     /// Names of headers and the files that have their values.
     HeaderFiles,
+    /// A list of hosts, each with or without a port.
+    Brokers,
+    /// Names of librdkafka's options and their values.
+    LibrdkafkaOptions,
     Section(&'static [Key]),
     /// A list of sections.
     Sections(&'static [Key]),
@@ -370,6 +374,9 @@ OUTPUT {
     "graylog": Section(GRAYLOG);
     /// Batches over HTTP.
     "http": Section(HTTP);
+    /// Kafka and what speaks its protocol, such as Azure Event Hubs: each record is a message. It needs a program that was
+    /// built with the feature kafka, as the Debian package and the images are: cargo build --release --features kafka
+    "kafka": Section(KAFKA);
     /// Standard output, one record a line.
     "stdout": Section(STDOUT);
     /// use output.http with `format: azure-logs-ingestion`
@@ -548,6 +555,51 @@ OTLP {
     "serviceName": Text(formats::any), default("office365");
 }
 
+KAFKA {
+    /// false: the output is off.
+    "enabled": Bool, default("true"), on("false");
+    /// One or more brokers, from which the addresses of all others are learned. The port is 9092 unless it is given.
+    "brokers": Brokers, required(BROKERS_HINT), hint(BROKERS_HINT), on(r#"[ "localhost:9092" ]"#);
+    /// The topic, which must exist. The key of a message is the tenant's id and the record's Id, so that compaction and
+    /// consumers can drop repeated records.
+    "topic": Text(formats::topic), required("name the topic"), on("office365");
+    /// none, gzip, lz4, snappy or zstd.
+    "compress": Words(&["none", "gzip", "lz4", "snappy", "zstd"]), default("none"), off("zstd");
+    /// The duration without an acknowledgement after which the output fails. Until then, messages are sent again while the
+    /// other outputs wait.
+    "retryTimeout": Kind::Duration(1..=HOUR), default("60s");
+    /// true: a record that is too large, or that the brokers reject for another reason of its own, is written to
+    /// workingDir/dead-letters/kafka.json, and its blob is complete. false: each pass sends it again until it expires.
+    "deadLetters": Bool, default("true");
+    /// TLS. `tls: {}` is TLS with the system's roots. All files are PEM. Default: none.
+    "tls": Section(KAFKA_TLS), hint(TLS_HINT), off("");
+    /// The login with a user name and a password. Default: none.
+    "sasl": Section(SASL), off("");
+    /// Options of librdkafka, by the names in its CONFIGURATION.md. Those that the other keys set, and those that would let
+    /// records be lost, are refused. Default: none.
+    "options": LibrdkafkaOptions, off("{ message.max.bytes: 10000000, linger.ms: 50 }");
+}
+
+KAFKA_TLS {
+    /// Additional root certificates, or the brokers' own certificate if it is self-signed.
+    "ca_file": PemFile, off("/etc/ssl/corp.pem");
+    /// The client's certificate.
+    "cert_file": PemFile, off("/etc/ssl/client.pem");
+    /// Its key. Default: the key is in cert_file.
+    "key_file": PemFile, off("/etc/ssl/client.key");
+}
+
+SASL {
+    /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+    "mechanism": Words(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]), required("write PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"), off("SCRAM-SHA-512");
+    /// The user.
+    "username": Text(formats::any), required("add it"), off("collector");
+    /// Its password, here …
+    "password": Secret, off("${KAFKA_PASSWORD}");
+    /// … or in a file, which each pass reads.
+    "password_file": SecretFile, off("/run/credentials/office365-collector.service/kafka_password");
+}
+
 STDOUT {
     /// false: the output is off.
     "enabled": Bool, default("true"), on("false");
@@ -595,6 +647,7 @@ const TENANT_ID_HINT: &str = "fill in the tenant_id: Entra admin center, Overvie
 const CLIENT_ID_HINT: &str = "fill in the client_id: App registrations, your app, Application (client) ID";
 const CLIENT_SECRET_HINT: &str =
     "fill in the client_secret: your app, Certificates & secrets, the secret's Value";
+const BROKERS_HINT: &str = r#"write [ "kafka.example:9092" ]"#;
 const PUBLISHER_ID_HINT: &str = "fill in the publisher_id or remove the line for the tenant's own";
 const TLS_HINT: &str = "write `tls: {}` for TLS with the system's roots, or remove the line";
 

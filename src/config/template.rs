@@ -96,6 +96,8 @@ fn is_text(kind: &Kind) -> bool {
             | Kind::Filter
             | Kind::Headers
             | Kind::HeaderFiles
+            | Kind::Brokers
+            | Kind::LibrdkafkaOptions
     )
 }
 

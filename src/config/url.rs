@@ -43,7 +43,7 @@ impl<'a> Url<'a> {
 }
 
 /// The host of `host` or `host:port`.
-fn host_of(text: &str) -> Option<&str> {
+pub(super) fn host_of(text: &str) -> Option<&str> {
     let end = text.find(']').map_or_else(|| text.find(':'), |bracket| Some(bracket + 1));
     let (host, port) = text.split_at(end.unwrap_or(text.len()));
     let is_host = match host.strip_prefix('[') {

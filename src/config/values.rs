@@ -6,7 +6,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Filter, ManagedIdentity, OtlpEncoding, OtlpRecord, RequestsPerMinute, Secret, Tls, formats,
+    Filter, KafkaTls, ManagedIdentity, OtlpEncoding, OtlpRecord, RequestsPerMinute, Sasl, Secret, Tls,
+    formats,
     mistake::Place,
     schema::{CREDENTIALS, Key, Kind},
 };
@@ -28,7 +29,9 @@ pub(super) enum Value<'a> {
     ContentTypes(Vec<ContentType>),
     /// At most one for each content type, in the same order.
     Filters(Vec<(ContentType, Filter)>),
-    Headers(Vec<(String, Secret)>),
+    Texts(Vec<String>),
+    /// Headers, or options of a library.
+    NamedTexts(Vec<(String, Secret)>),
     Section(Section<'a>),
 }
 
@@ -158,7 +161,8 @@ from_value! {
     RequestsPerMinute: Value::RequestsPerMinute(value) => value;
     Vec<ContentType>: Value::ContentTypes(value) => value;
     Vec<(ContentType, Filter)>: Value::Filters(value) => value;
-    Vec<(String, Secret)>: Value::Headers(value) => value;
+    Vec<String>: Value::Texts(value) => value;
+    Vec<(String, Secret)>: Value::NamedTexts(value) => value;
 }
 
 impl FromValue for bool {
@@ -172,11 +176,17 @@ impl FromValue for bool {
     }
 }
 
-impl FromValue for Tls {
-    fn from_value(value: Option<Value>) -> Option<Self> {
-        match value? {
-            Value::Section(tls) => Some(Self::read(&tls)),
-            _ => None,
+macro_rules! from_section {
+    ($($part:ty)*) => {$(
+        impl FromValue for $part {
+            fn from_value(value: Option<Value>) -> Option<Self> {
+                match value? {
+                    Value::Section(section) => Some(Self::read(&section)),
+                    _ => None,
+                }
+            }
         }
-    }
+    )*};
 }
+
+from_section! { Tls KafkaTls Sasl }

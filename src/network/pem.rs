@@ -13,6 +13,10 @@ const DER_SEQUENCE: u8 = 0x30;
 /// The maximum size of a PEM file, in bytes. The bundle of a whole trust store has a few hundred KiB.
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// The number of bytes that a line of PEM encodes, in 64 characters.
+#[cfg(feature = "kafka")]
+const LINE_BYTES: usize = 48;
+
 /// An error returned when a PEM file cannot be used. It repeats nothing that the file contains.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
@@ -122,6 +126,23 @@ pub fn private_key_of(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     private_key(&read(path, FILE_BYTES_MAX)?)
 }
 
+/// Returns certificates as PEM.
+#[cfg(feature = "kafka")]
+pub fn text_of(certificates: &[CertificateDer<'_>]) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+
+    let mut text = String::new();
+    for certificate in certificates {
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in certificate.chunks(LINE_BYTES) {
+            STANDARD.encode_string(line, &mut text);
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
+}
+
 fn is_der(bytes: &[u8]) -> bool {
     bytes.first() == Some(&DER_SEQUENCE)
 }
@@ -144,6 +165,11 @@ mod tests {
         let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates"));
         let pem = |name: &str| read(&folder.join(name), FILE_BYTES_MAX).expect(name);
         assert_eq!(certificates(&pem("certificate.pem")).map(|found| found.len()), Ok(1));
+        #[cfg(feature = "kafka")]
+        assert_eq!(
+            certificates(text_of(&certificates(&pem("certificate.pem")).expect("a certificate")).as_bytes()),
+            certificates(&pem("certificate.pem"))
+        );
         assert_eq!(certificates(&pem("key.pem")), Err(PemError::NoCertificate));
         assert_eq!(certificates(&pem("public-key.der")), Err(PemError::Binary));
         for name in ["key.pem", "combined.pem", "key-pkcs1.pem", "key-elliptic.pem"] {

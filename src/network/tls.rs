@@ -21,7 +21,7 @@ use rustls::{
     },
     crypto::ring,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::pem::{self, PemError};
 use crate::{config::Tls, redact::one_line};
@@ -70,11 +70,7 @@ pub fn client_config(TlsSettings { shared_roots, tls }: &TlsSettings) -> Result<
     let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|error| match error {
-        VerifierBuilderError::NoRootAnchors => permanent(
-            "this machine has no root certificates",
-            "install them (ca-certificates), or give the root that signed the receiver's certificate in \
-                     tls.ca_file",
-        ),
+        VerifierBuilderError::NoRootAnchors => no_roots(),
         error => permanent(error.to_string(), "compare the tls settings of both sides"),
     })?;
     let config = ClientConfig::builder_with_provider(provider)
@@ -85,14 +81,8 @@ pub fn client_config(TlsSettings { shared_roots, tls }: &TlsSettings) -> Result<
     let mut config = match &tls.cert_file {
         None => config.with_no_client_auth(),
         Some(cert_file) => {
-            let certificate = pem::certificates_of(cert_file)
-                .map_err(|error| unreadable("tls.cert_file", cert_file, &error))?;
-            let (key, key_file) = match &tls.key_file {
-                Some(key_file) => ("tls.key_file", key_file),
-                None => ("tls.cert_file", cert_file),
-            };
-            let private_key =
-                pem::private_key_of(key_file).map_err(|error| unreadable(key, key_file, &error))?;
+            let (certificate, private_key) = client_certificate(cert_file, tls.key_file.as_deref())?;
+            let (key, key_file) = key_file_of(cert_file, tls.key_file.as_deref());
             config
                 .with_client_auth_cert(certificate, private_key)
                 .map_err(|error| of_file(key, key_file, &error.to_string()))?
@@ -100,6 +90,44 @@ pub fn client_config(TlsSettings { shared_roots, tls }: &TlsSettings) -> Result<
     };
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// Returns the certificate and the key in the files of a `tls` block.
+///
+/// # Errors
+///
+/// A file cannot be used; the error names its key.
+pub fn client_certificate(
+    cert_file: &Path,
+    key_file: Option<&Path>,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsProblem> {
+    let certificate =
+        pem::certificates_of(cert_file).map_err(|error| unreadable("tls.cert_file", cert_file, &error))?;
+    let (key, key_file) = key_file_of(cert_file, key_file);
+    let private_key = pem::private_key_of(key_file).map_err(|error| unreadable(key, key_file, &error))?;
+    Ok((certificate, private_key))
+}
+
+/// Returns the file with the key of a certificate, and the configuration's key that names this file.
+fn key_file_of<'a>(cert_file: &'a Path, key_file: Option<&'a Path>) -> (&'static str, &'a Path) {
+    key_file.map_or(("tls.cert_file", cert_file), |key_file| ("tls.key_file", key_file))
+}
+
+/// Returns the system's roots and those in `ca_file` as PEM, for a library that has TLS of its own.
+///
+/// # Errors
+///
+/// The file cannot be used, or there are no roots.
+#[cfg(feature = "kafka")]
+pub fn roots_in_pem(ca_file: Option<&Path>) -> Result<String, TlsProblem> {
+    let mut roots = rustls_native_certs::load_native_certs().certs;
+    if let Some(path) = ca_file {
+        roots.extend(pem::certificates_of(path).map_err(|error| unreadable("tls.ca_file", path, &error))?);
+    }
+    if roots.is_empty() {
+        return Err(no_roots());
+    }
+    Ok(pem::text_of(&roots))
 }
 
 /// Converts an error of rustls. `name` is the name that the certificate was verified against.
@@ -164,6 +192,13 @@ fn untrusted(error: &CertificateError, text: &str, name: &str) -> TlsProblem {
             "give the root that signed it in tls.ca_file, and check this machine's clock",
         ),
     }
+}
+
+fn no_roots() -> TlsProblem {
+    permanent(
+        "this machine has no root certificates",
+        "install them (ca-certificates), or give the root that signed the receiver's certificate in tls.ca_file",
+    )
 }
 
 /// Returns how to create a certificate that every TLS library accepts.

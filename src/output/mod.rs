@@ -12,6 +12,8 @@ pub mod fluentd;
 pub mod gelf;
 mod graylog;
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod recovery;
 mod special;
 mod stdout;
@@ -32,6 +34,8 @@ pub use file::FileOutput;
 pub use fluentd::FluentdOutput;
 pub use graylog::GraylogOutput;
 pub use http::HttpOutput;
+#[cfg(feature = "kafka")]
+pub use kafka::KafkaOutput;
 pub use recovery::recover;
 pub use stdout::Stdout;
 
@@ -236,6 +240,10 @@ pub fn open(config: &Config, cancel: &CancelToken) -> Vec<Box<dyn Output>> {
     }
     if let Some(graylog) = &config.output.graylog {
         outputs.push(Box::new(GraylogOutput::new(graylog, cancel)));
+    }
+    #[cfg(feature = "kafka")]
+    if let Some(kafka) = &config.output.kafka {
+        outputs.push(Box::new(KafkaOutput::new(kafka, cancel)));
     }
     if config.output.stdout {
         outputs.push(Box::new(Stdout::new(cancel)));

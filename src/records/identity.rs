@@ -21,6 +21,11 @@ impl RecordId {
         self.key
     }
 
+    /// Returns whether the `Id` is a GUID.
+    pub fn is_guid(self) -> bool {
+        self.is_guid
+    }
+
     /// Returns the identity of the record with this `Id` in a tenant. [`super::Origin::guid_of`] reverses this for a GUID.
     pub(super) fn in_tenant(self, tenant_key: u128) -> Self {
         Self { key: (self.key ^ tenant_key).max(1), ..self }

@@ -155,8 +155,15 @@ pub fn load(text: &str) -> Loaded {
 
 /// Returns a line of a configuration. If it names a file that is read with the configuration, it names this file instead.
 fn with_file(line: &str, file: &Path) -> String {
-    const KEYS: [&str; 6] =
-        ["client_secret_file:", "cert_file:", "key_file:", "ca_file:", "header_files:", "certificate:"];
+    const KEYS: [&str; 7] = [
+        "client_secret_file:",
+        "password_file:",
+        "cert_file:",
+        "key_file:",
+        "ca_file:",
+        "header_files:",
+        "certificate:",
+    ];
     if !KEYS.iter().any(|key| line.contains(key)) {
         return line.to_owned();
     }

@@ -7,6 +7,8 @@ pub mod documents;
 pub mod forward;
 pub mod gelf;
 pub mod http;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod listener;
 pub mod otlp;
 pub mod picture;

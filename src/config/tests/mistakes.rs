@@ -286,7 +286,7 @@ fn rejects_wrong_tenants() {
             "config.yaml:4:5: tenants[1].client_id: is still a placeholder; fill in the client_id: App registrations, \
              your app, Application (client) ID",
             "config.yaml:6:5: tenants[1].name: is also the name of tenants[0]; give each tenant its own",
-            "config.yaml:7:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout",
+            "config.yaml:7:1: output: has no enabled output; add one of file, fluentd, graylog, http, kafka, stdout",
         ],
     );
     let second = format!(
@@ -574,17 +574,19 @@ fn rejects_wrong_graylog_and_http_outputs() {
         ),
         (
             "stdout: { enabled: false }",
-            "config.yaml:5:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout",
+            "config.yaml:5:1: output: has no enabled output; add one of file, fluentd, graylog, http, kafka, stdout",
         ),
         (
             "stdot: {}",
-            "config.yaml:5:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout\n\
+            "config.yaml:5:1: output: has no enabled output; add one of file, fluentd, graylog, http, kafka, stdout\n\
              config.yaml:6:3: output.stdot: unknown key \"stdot\"; did you mean \"stdout\"?",
         ),
     ]);
     assert_mistakes(
         BEGIN,
-        &["config.yaml:1:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout"],
+        &[
+            "config.yaml:1:1: output: has no enabled output; add one of file, fluentd, graylog, http, kafka, stdout",
+        ],
     );
 }
 

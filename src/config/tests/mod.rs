@@ -12,6 +12,7 @@ use crate::feed::ContentType;
 
 mod credentials;
 mod environment;
+mod kafka;
 mod meaning;
 mod mistakes;
 mod older;

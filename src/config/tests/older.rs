@@ -133,7 +133,9 @@ fn rejects_a_configuration_with_only_removed_outputs() {
     let mistakes = with_environment("output: { sql: { cacheSize: 5 } }\n").mistakes();
     assert_eq!(
         mistakes,
-        ["config.yaml:1:1: output: has no enabled output; add one of file, fluentd, graylog, http, stdout"]
+        [
+            "config.yaml:1:1: output: has no enabled output; add one of file, fluentd, graylog, http, kafka, stdout"
+        ]
     );
 }
 
