@@ -21,16 +21,16 @@ use simulator::NewBlob;
 use crate::support::{Installation, hours_ago, process::WAIT_MAX, tls::certificate, whole_lines};
 
 /// A receiver of another project on a free port of 127.0.0.1. Dropping it ends the program.
-struct Peer {
+pub struct Peer {
     program: Child,
-    port: u16,
+    pub port: u16,
     /// The lines that it prints after the port.
     lines: Receiver<String>,
 }
 
 impl Peer {
     /// Starts a script of `tests/interop` with the packages that were installed for it. Its first line is its port.
-    fn start(interpreter: &str, script: &str, arguments: &[&str]) -> Self {
+    pub fn start(interpreter: &str, script: &str, arguments: &[&str]) -> Self {
         let installed = env::var_os("INTEROP").expect("INTEROP names the folder of tests/interop/install");
         let installed = PathBuf::from(installed);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
@@ -51,7 +51,7 @@ impl Peer {
     }
 
     /// Waits for the next lines, and parses them as JSON.
-    fn events(&self, count: usize) -> Vec<Value> {
+    pub fn events(&self, count: usize) -> Vec<Value> {
         let next = || self.lines.recv_timeout(WAIT_MAX).expect("the script prints every event");
         (0..count).map(|_| serde_json::from_str(&next()).expect("JSON")).collect()
     }

@@ -42,8 +42,13 @@ pub fn log_records(request: &ReceivedRequest) -> Vec<LogRecord> {
         "application/json" => serde_json::from_slice(&request.bytes).expect("JSON"),
         _ => json_of_request(&Request::decode(request.bytes.as_slice()).expect("Protobuf")),
     };
+    log_records_of(&request)
+}
+
+/// Returns the log records of a request in JSON.
+pub fn log_records_of(request: &Value) -> Vec<LogRecord> {
     let mut records = Vec::new();
-    for group in each(&request, "resourceLogs") {
+    for group in each(request, "resourceLogs") {
         let resource = fields(&group["resource"]["attributes"]).into_iter().collect::<BTreeMap<_, _>>();
         for scope_logs in each(group, "scopeLogs") {
             let scope = scope_logs["scope"]["name"].as_str().expect("a name");
@@ -108,7 +113,7 @@ fn each<'a>(value: &'a Value, name: &str) -> &'a [Value] {
 
 fn log_record(record: &Value, resource: &BTreeMap<String, Value>, scope: &str) -> LogRecord {
     let time = |name: &str| {
-        let nanoseconds = record[name].as_str().expect("a text").parse().expect("a number");
+        let nanoseconds = record[name].as_str().unwrap_or("0").parse().expect("a number");
         Some(nanoseconds)
             .filter(|time| *time != 0)
             .map(|time| Timestamp::from_nanosecond(time).expect("a time"))
@@ -130,7 +135,7 @@ fn fields(values: &Value) -> Map<String, Value> {
     let mut fields = Map::new();
     for field in values.as_array().into_iter().flatten() {
         let name = field["key"].as_str().expect("a name");
-        let repeated = fields.insert(name.to_owned(), plain(&field["value"]));
+        let repeated = fields.insert(name.to_owned(), field.get("value").map_or(Value::Null, plain));
         assert!(!name.is_empty() && repeated.is_none(), "the name {name:?} is empty or occurs twice");
     }
     fields
@@ -181,8 +186,8 @@ fn json_of_record(record: &Record) -> Value {
 }
 
 fn json_of_fields(fields: &[KeyValue]) -> Value {
-    let field = |field: &KeyValue| json!({ "key": field.key, "value": json_of_value(field.value.as_ref().expect("a value")) });
-    fields.iter().map(field).collect()
+    let value = |field: &KeyValue| field.value.as_ref().map_or_else(|| json!({}), json_of_value);
+    fields.iter().map(|field| json!({ "key": field.key, "value": value(field) })).collect()
 }
 
 fn json_of_value(value: &AnyValue) -> Value {

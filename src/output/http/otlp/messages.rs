@@ -50,12 +50,13 @@ pub struct KeyValue {
     /// The name.
     #[prost(string, tag = "1")]
     pub key: String,
-    /// The value.
+    /// The value; `None` is `null`.
     #[prost(message, optional, tag = "2")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<AnyValue>,
 }
 
-/// A value of any kind; `None` is `null`.
+/// A value of any kind; `None` is a `null` in an array. Some decoders of JSON reject it elsewhere.
 #[derive(Clone, PartialEq, Message)]
 pub struct AnyValue {
     /// The value.
