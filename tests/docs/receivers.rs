@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use office_audit_log_collector::config::Config;
+use office_audit_log_collector::config::{Config, HttpFormat};
 use serde_yaml::Value;
 use simulator::NewBlob;
 
@@ -34,7 +34,7 @@ fn configuration_below(heading: &str) -> Config {
 }
 
 /// The keys of each plugin that are used here, by the reference documentation of the plugin.
-const KEYS: [(&str, &[&str]); 20] = [
+const KEYS: [(&str, &[&str]); 26] = [
     (
         "fluentd source tail",
         &["path", "refresh_interval", "pos_file", "tag", "read_from_head", "follow_inodes", "rotate_wait"],
@@ -85,6 +85,12 @@ const KEYS: [(&str, &[&str]); 20] = [
     ("vector remap", &["type", "inputs", "source"]),
     ("vector console", &["type", "inputs", "encoding", "acknowledgements"]),
     ("vector", &["data_dir", "sources", "transforms", "sinks"]),
+    ("otelcol", &["extensions", "receivers", "exporters", "service"]),
+    ("otelcol file_storage", &["directory", "create_directory", "fsync"]),
+    ("otelcol otlp", &["protocols"]),
+    ("otelcol http", &["endpoint"]),
+    ("otelcol otlp_http", &["endpoint", "sending_queue", "retry_on_failure"]),
+    ("otelcol service", &["extensions", "pipelines"]),
 ];
 
 /// Asserts that a plugin knows these keys.
@@ -282,6 +288,38 @@ fn the_vector_configurations_match_the_collectors() {
         page().blocks("yaml").iter().any(|block| block.contains(&url)),
         "no configuration posts to {url}"
     );
+}
+
+#[test]
+fn the_opentelemetry_configuration_matches_the_collectors() {
+    let documents = documents_of("otelcol");
+    let [document] = documents.as_slice() else { panic!("one configuration") };
+    assert_known("otelcol", keys(document));
+    assert_known("otelcol service", keys(&document["service"]));
+    for part in ["extensions", "receivers", "exporters"] {
+        let components = &document[part];
+        for name in keys(components) {
+            assert_known(&format!("otelcol {name}"), keys(&components[name]));
+        }
+        let users = if part == "extensions" {
+            &document["service"]
+        } else {
+            &document["service"]["pipelines"]["logs"]
+        };
+        let used: Vec<_> = users[part].as_sequence().expect("names").iter().map(text).collect();
+        assert_eq!(keys(components), used);
+    }
+    let exporter = &document["exporters"]["otlp_http"];
+    let storage = text(&exporter["sending_queue"]["storage"]);
+    assert!(document["extensions"].get(&storage).is_some(), "the queue is in {storage}");
+    assert_eq!(text(&document["extensions"][&storage]["fsync"]), "true");
+    let http = &document["receivers"]["otlp"]["protocols"]["http"];
+    assert_known("otelcol http", keys(http));
+    let url = format!("url: \"http://{}\"", text(&http["endpoint"]));
+    let page = page();
+    let block = page.blocks("yaml").into_iter().find(|block| block.contains(&url)).expect("a configuration");
+    let output = documents::load(block).config.output.http.expect("a receiver");
+    assert!(matches!(output.format, HttpFormat::Otlp(_)));
 }
 
 /// A program that is killed when this is dropped.
