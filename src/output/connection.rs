@@ -44,6 +44,8 @@ pub struct Endpoint {
     first_address: usize,
     /// Whether the receiver was already asked whether it expects TLS.
     is_probed: bool,
+    /// The key of the output that turns TLS on, for a hint.
+    tls_key: &'static str,
     cancel: CancelToken,
 }
 
@@ -87,14 +89,26 @@ impl Endpoint {
             client: None,
             first_address: 0,
             is_probed: false,
+            tls_key: "tls",
             cancel: cancel.clone(),
         }
+    }
+
+    /// Names the key of the output that turns TLS on, if that is not `tls`.
+    #[must_use]
+    pub fn with_tls_key(self, tls_key: &'static str) -> Self {
+        Self { tls_key, ..self }
     }
 
     /// Returns `host:port`, the name in messages.
     pub fn name(&self) -> String {
         let Self { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
+    /// Returns whether connections use TLS.
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Connects, within [`CONNECT_TIMEOUT`] for TCP and `TLS_HANDSHAKE_WAIT` for TLS.
@@ -135,9 +149,12 @@ impl Endpoint {
         let (host, port) = (self.host.clone(), self.port);
         let answers = self.cancel.attempt(move || answers_tls(&host, port));
         answers.is_ok_and(|answers| answers.unwrap_or(false)).then(|| {
+            let key = self.tls_key;
             ReceiverError::Permanent(self.error(
-                "it speaks TLS on this port, and tls is not configured",
-                "add tls to the output, or give the port on which the receiver accepts records without TLS",
+                format!("it speaks TLS on this port, and {key} is not configured"),
+                format!(
+                    "add {key} to the output, or give the port on which the receiver accepts records without TLS"
+                ),
             ))
         })
     }

@@ -1,160 +1,28 @@
-//! Records to Graylog: GELF over TCP, each message ended by a null byte, with TLS or without.
-//!
-//! **A receiver of GELF acknowledges nothing.** There is one confirmation, and a blob counts as delivered only after it: the
-//! program closes its side of the connection after each batch, and within a large one; the receiver closes its own side when
-//! it has read everything. The next messages use a new connection. If the receiver resets the connection instead, or closes
-//! it earlier, everything that was not confirmed is sent again, so that messages can come twice but are not lost on the way.
-//! Messages that the receiver loses *after* it has read them, because it crashes or its disk is full, are not noticed.
-//!
-//! A load balancer in front of the receiver closes connections itself: the confirmation means only that the load balancer has
-//! read everything. With `confirm: false` the connection stays open, and nothing is confirmed.
-
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+//! Records to Graylog: GELF over TCP, each message ended by a null byte, with TLS or without. A receiver of GELF acknowledges
+//! nothing: see [`super::confirmed_stream`].
 
 use super::{
-    CancelToken, Connection, DeliveryError, Endpoint, Flushed, OnOpen, Output, OutputError, ReceiverError,
-    Source, connection::is_closed, gelf::Gelf,
+    CancelToken, DeliveryError, Endpoint, Flushed, OnOpen, Output, OutputError, Source,
+    confirmed_stream::ConfirmedStream, gelf::Gelf,
 };
-use crate::{
-    config,
-    delivery::OutputName,
-    error::Explain,
-    limits::OUTPUT_BUFFER_BYTES,
-    network::backoff::Backoff,
-    records::{RecordBatch, RecordId},
-};
-
-/// The maximum size of messages that Graylog has not confirmed yet. They are held in memory.
-const UNCONFIRMED_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// The longest time without progress after which a connection is given up.
-const STALL_MAX: Duration = Duration::from_secs(60);
-
-const _: () = assert!(OUTPUT_BUFFER_BYTES < UNCONFIRMED_BYTES_MAX);
+use crate::{config, delivery::OutputName, records::RecordBatch};
 
 /// `output.graylog`
 #[derive(Debug)]
 pub struct GraylogOutput {
-    endpoint: Endpoint,
-    cancel: CancelToken,
-    backoff: Backoff,
-    /// Whether the receiver confirms by closing its side of the connection.
-    confirm: bool,
-    connection: Option<Connection>,
-    /// Whether the receiver ended the last connection. It is asked whether it expects TLS when the output fails after that;
-    /// not before, because a receiver without TLS logs the question as a broken message.
-    was_closed: bool,
+    stream: ConfirmedStream,
     gelf: Gelf,
-    /// Whole messages that are not confirmed.
-    unconfirmed: Vec<u8>,
-    /// The number of bytes of these that were sent on this connection.
-    sent: usize,
-    /// The identities of the records of these messages.
-    unconfirmed_ids: Vec<u128>,
-    /// The identities of the records that were confirmed since the last flush: they are all of one batch, which bounds them.
-    confirmed_ids: Vec<u128>,
 }
 
 impl GraylogOutput {
     /// Connects to nothing yet. Stops waiting for the receiver when `cancel` says so.
     pub fn new(settings: &config::GraylogOutput, cancel: &CancelToken) -> Self {
         let config::GraylogOutput { address, port, confirm, retry_timeout, tls } = settings;
+        let endpoint = Endpoint::new(address, *port, tls.as_ref(), cancel);
         Self {
-            endpoint: Endpoint::new(address, *port, tls.as_ref(), cancel),
-            cancel: cancel.clone(),
-            backoff: Backoff::of_receiver(*retry_timeout),
-            confirm: *confirm,
-            connection: None,
-            was_closed: false,
+            stream: ConfirmedStream::new(OutputName::Graylog, endpoint, *confirm, *retry_timeout, cancel),
             gelf: Gelf::default(),
-            unconfirmed: Vec::new(),
-            sent: 0,
-            unconfirmed_ids: Vec::new(),
-            confirmed_ids: Vec::new(),
         }
-    }
-
-    /// Sends or confirms everything unconfirmed; again, on a new connection, as long as `retryTimeout` allows.
-    fn retry(&mut self, act: fn(&mut Self) -> Result<(), ReceiverError>) -> Result<(), DeliveryError> {
-        self.try_until_timeout(act).map_err(|error| DeliveryError {
-            accepted_ids: std::mem::take(&mut self.confirmed_ids),
-            ..error.into()
-        })
-    }
-
-    fn try_until_timeout(
-        &mut self,
-        act: fn(&mut Self) -> Result<(), ReceiverError>,
-    ) -> Result<(), OutputError> {
-        let mut logged = String::new();
-        loop {
-            let error = match act(self) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            self.connection = None;
-            self.sent = 0;
-            let error = match error {
-                ReceiverError::Transient(error) => error,
-                ReceiverError::Permanent(error) => return Err(error),
-            };
-            let Some(delay) = self.backoff.next_delay(Instant::now()) else {
-                let missing_tls = if self.was_closed { self.endpoint.missing_tls() } else { None };
-                return Err(missing_tls.map_or(error, Into::into));
-            };
-            let text = error.explain();
-            if text != logged {
-                log::warn!("Output graylog: sending unconfirmed messages again: {text}");
-                logged = text;
-            }
-            if self.cancel.sleep(delay).is_err() {
-                return Err(error);
-            }
-        }
-    }
-
-    /// Sends the messages that were not sent yet.
-    fn send(&mut self) -> Result<(), ReceiverError> {
-        if self.sent == 0 {
-            // A receiver may close a connection that is idle.
-            self.connection.take_if(|connection| connection.ensure_open().is_err());
-        }
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            None => self.connection.insert(self.endpoint.connect()?),
-        };
-        let sent = connection
-            .ensure_open()
-            .and_then(|()| connection.send(&self.unconfirmed[self.sent..], STALL_MAX));
-        sent.map_err(|error| self.failure(&error))?;
-        self.sent = self.unconfirmed.len();
-        Ok(())
-    }
-
-    /// Sends the messages that were not sent yet, and returns when the receiver has read all messages; with `confirm: false`,
-    /// when the system has accepted them.
-    fn confirm(&mut self) -> Result<(), ReceiverError> {
-        self.send()?;
-        let confirmed = if self.confirm {
-            self.connection.take().map_or(Ok(()), |connection| connection.close(STALL_MAX))
-        } else {
-            self.connection.as_mut().map_or(Ok(()), Connection::ensure_open)
-        };
-        confirmed.map_err(|error| self.failure(&error))?;
-        self.unconfirmed.clear();
-        self.sent = 0;
-        self.confirmed_ids.append(&mut self.unconfirmed_ids);
-        self.backoff.reset();
-        Ok(())
-    }
-
-    /// Returns the error for one on the connection.
-    fn failure(&mut self, error: &io::Error) -> ReceiverError {
-        self.was_closed = is_closed(error);
-        self.endpoint.failure(error)
     }
 }
 
@@ -170,59 +38,24 @@ impl Output for GraylogOutput {
         _: &mut OnOpen<'_>,
     ) -> Result<(), DeliveryError> {
         for record in records.iter() {
-            self.gelf.append(record, source, &mut self.unconfirmed);
-            self.unconfirmed_ids.extend(record.id().map(RecordId::key));
-            if self.unconfirmed.len() >= UNCONFIRMED_BYTES_MAX {
-                self.retry(Self::confirm)?;
-            } else if self.unconfirmed.len() - self.sent >= OUTPUT_BUFFER_BYTES {
-                self.retry(Self::send)?;
-            }
+            self.stream.push(record.id(), |to| self.gelf.append(record, source, to))?;
         }
         Ok(())
     }
 
     fn flush(&mut self, _: &mut OnOpen<'_>) -> Result<Flushed, DeliveryError> {
-        if !self.unconfirmed.is_empty() {
-            self.retry(Self::confirm)?;
-        }
-        self.confirmed_ids.clear();
+        self.stream.flush()?;
         Ok(Flushed::default())
     }
 
     fn check(&mut self) -> Result<&'static str, OutputError> {
-        self.endpoint.connect().map(drop)?;
-        // A receiver that expects TLS accepts a connection without it. One that does not may log the question.
-        self.endpoint.missing_tls().map_or(Ok("can be reached"), |missing_tls| Err(missing_tls.into()))
+        // Graylog reports an empty message as a broken one.
+        self.stream.check(&[])?;
+        Ok("can be reached")
     }
 
     fn check_offline(&mut self) -> Result<Option<&'static str>, OutputError> {
-        self.endpoint.read_files()?;
+        self.stream.read_files()?;
         Ok(None)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn reports_confirmed_records_with_an_error_until_the_next_flush() {
-        let settings = config::GraylogOutput {
-            address: "127.0.0.1".to_owned(),
-            port: 1,
-            confirm: true,
-            retry_timeout: Duration::ZERO,
-            tls: None,
-        };
-        let mut output = GraylogOutput::new(&settings, &CancelToken::default());
-        output.confirmed_ids = vec![1, 2];
-        output.flush(&mut |_| Ok(())).expect("nothing to send");
-        assert_eq!(output.confirmed_ids, [0; 0]);
-        output.confirmed_ids = vec![3];
-        output.unconfirmed = vec![0];
-        let failed = output.flush(&mut |_| Ok(())).expect_err("no receiver");
-        assert_eq!((failed.accepted_ids, failed.is_usable), (vec![3], false));
     }
 }

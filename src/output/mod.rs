@@ -5,6 +5,7 @@
 
 mod append;
 mod cancel;
+mod confirmed_stream;
 mod connection;
 mod csv;
 mod file;
