@@ -19,12 +19,14 @@ pub enum OutputName {
     Kafka,
     /// `output.stdout`
     Stdout,
+    /// `output.syslog`
+    Syslog,
 }
 
 impl OutputName {
     /// All names.
-    pub const ALL: [Self; 6] =
-        [Self::File, Self::Fluentd, Self::Graylog, Self::Http, Self::Kafka, Self::Stdout];
+    pub const ALL: [Self; 7] =
+        [Self::File, Self::Fluentd, Self::Graylog, Self::Http, Self::Kafka, Self::Stdout, Self::Syslog];
 
     /// Returns the word in the configuration.
     pub fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl OutputName {
             Self::Http => "http",
             Self::Kafka => "kafka",
             Self::Stdout => "stdout",
+            Self::Syslog => "syslog",
         }
     }
 }
@@ -133,7 +136,7 @@ mod tests {
         for set in [OutputSet::EMPTY, OutputSet::EMPTY.with(OutputName::Http), all] {
             assert_eq!(OutputSet::parse(&set.to_string()), Some(set));
         }
-        assert_eq!(all.to_string(), "file+fluentd+graylog+http+kafka+stdout");
+        assert_eq!(all.to_string(), "file+fluentd+graylog+http+kafka+stdout+syslog");
         assert_eq!(OutputSet::parse("file+oms"), None);
         assert!(all.without(all.without(OutputSet::EMPTY.with(OutputName::File))).contains(OutputName::File));
     }

@@ -50,6 +50,7 @@ mod service;
 mod state_damage;
 mod status_page;
 mod stdout;
+mod syslog;
 mod throttling;
 mod unusual_responses;
 mod verify;

@@ -164,6 +164,17 @@ pub(super) fn topic(text: &str) -> Result<String, String> {
     Ok(topic.to_owned())
 }
 
+/// The name of a machine as a syslog message can have it.
+///
+/// Source: RFC 5424, section 6: `HOSTNAME` has 1 to 255 characters of printable ASCII.
+pub(super) fn hostname(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if !(1..=255).contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("{} must be 1 to 255 ASCII characters without spaces", quoted(text)));
+    }
+    Ok(name.to_owned())
+}
+
 /// `https://host[:port]` without a path, or `http://` on loopback. A slash at the end is removed.
 pub(super) fn origin(text: &str) -> Result<String, String> {
     let text = text.trim();

@@ -353,6 +353,8 @@ pub struct Output {
     pub fluentd: Option<FluentdOutput>,
     /// GELF over TCP.
     pub graylog: Option<GraylogOutput>,
+    /// RFC 5424 over TCP, TLS or RELP.
+    pub syslog: Option<SyslogOutput>,
     /// Batches over HTTP.
     pub http: Option<HttpOutput>,
     /// Messages to a topic of Kafka.
@@ -368,6 +370,7 @@ impl Output {
             file: enabled("file").as_ref().map(FileOutput::read),
             fluentd: enabled("fluentd").as_ref().map(FluentdOutput::read),
             graylog: enabled("graylog").as_ref().map(GraylogOutput::read),
+            syslog: enabled("syslog").as_ref().map(SyslogOutput::read),
             http: enabled("http").map(|http| HttpOutput::read(&http, tenants)),
             kafka: enabled("kafka").as_ref().map(KafkaOutput::read),
             stdout: enabled("stdout").is_some(),
@@ -563,6 +566,82 @@ impl AzureLogs {
     }
 }
 
+/// `output.syslog.protocol`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyslogProtocol {
+    /// `tls`
+    #[default]
+    Tls,
+    /// `tcp`
+    Tcp,
+    /// `relp`
+    Relp,
+}
+
+impl SyslogProtocol {
+    pub(super) fn named(word: &str) -> Self {
+        match word {
+            "tcp" => Self::Tcp,
+            "relp" => Self::Relp,
+            _ => Self::Tls,
+        }
+    }
+}
+
+/// `output.syslog.oversize`: what happens to a record whose message would be too large.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Oversize {
+    /// `split`
+    #[default]
+    Split,
+    /// `truncate`
+    Truncate,
+    /// `dead-letter`
+    DeadLetter,
+}
+
+impl Oversize {
+    pub(super) fn named(word: &str) -> Self {
+        match word {
+            "truncate" => Self::Truncate,
+            "dead-letter" => Self::DeadLetter,
+            _ => Self::Split,
+        }
+    }
+}
+
+/// `output.syslog.facility`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyslogFacility(usize);
+
+impl SyslogFacility {
+    /// Returns the facility with this code, 0 to 23.
+    pub(super) fn of_code(code: usize) -> Self {
+        Self(code)
+    }
+
+    /// Returns its code.
+    pub fn code(self) -> usize {
+        self.0
+    }
+}
+
+/// `output.syslog.severity`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyslogSeverity(usize);
+
+impl SyslogSeverity {
+    /// Returns the severity with this code, 0 to 7.
+    pub(super) fn of_code(code: usize) -> Self {
+        Self(code)
+    }
+
+    /// Returns its code.
+    pub fn code(self) -> usize {
+        self.0
+    }
+}
+
 /// Declares parts of the configuration whose fields are each the value of a key of the part's section.
 macro_rules! parts {
     ($($(#[$attribute:meta])* $part:ident {
@@ -631,6 +710,41 @@ parts! {
         /// The duration for which messages are sent again.
         retry_timeout: Duration = "retryTimeout",
         /// TLS if present.
+        tls: Option<Tls> = "tls",
+    }
+
+    /// `output.syslog`
+    SyslogOutput {
+        /// Host name or address.
+        address: String = "address",
+        /// The port of the receiver.
+        port: u16 = "port",
+        /// How messages are sent.
+        protocol: SyslogProtocol = "protocol",
+        /// `HOSTNAME`; the name of this machine if `None`.
+        hostname: Option<String> = "hostname",
+        /// Part of `PRI`.
+        facility: SyslogFacility = "facility",
+        /// Part of `PRI`.
+        severity: SyslogSeverity = "severity",
+        /// Part of `SD-ID`.
+        enterprise_number: u32 = "enterpriseNumber",
+        /// Whether a byte order mark precedes the JSON.
+        bom: bool = "bom",
+        /// The maximum number of bytes of a message.
+        max_message_size: usize = "maxMessageSize",
+        /// What happens to a record whose message would be larger.
+        oversize: Oversize = "oversize",
+        /// Whether a record that is rejected is kept in a file instead of being sent again.
+        dead_letters: bool = "deadLetters",
+        /// Without RELP, records count as delivered when the receiver has closed the connection after we have; otherwise when
+        /// this machine has sent them.
+        confirm: bool = "confirm",
+        /// The maximum wait for an acknowledgement of RELP.
+        ack_timeout: Duration = "ackTimeout",
+        /// The duration for which messages are sent again.
+        retry_timeout: Duration = "retryTimeout",
+        /// Private roots and client certificates; RELP uses TLS if present.
         tls: Option<Tls> = "tls",
     }
 

@@ -25,6 +25,10 @@ const FORMAT_SECTIONS: [(&str, &str); 4] = [
     ("otlp", "otlp"),
 ];
 
+/// Keys of `output.syslog` that only some protocols have.
+const PROTOCOL_KEYS: [(&str, &[&str]); 3] =
+    [("tls", &["tls", "relp"]), ("confirm", &["tls", "tcp"]), ("ackTimeout", &["relp"])];
+
 /// Files of the state in `workingDir`, apart from its folder of Ids.
 const STATE_FILES: [&str; 6] =
     ["known_blobs", "known_blobs_index", "progress", "journal", "history", "repairs"];
@@ -166,9 +170,13 @@ impl Rules<'_, '_> {
         let fluentd = output.section("fluentd");
         self.require(&fluentd, "username", "password", "add it");
         self.require(&fluentd, "password", "username", "add it");
-        for name in ["fluentd", "graylog", "http", "kafka"] {
-            self.require(&output.section(name).section("tls"), "key_file", "cert_file", "add it");
+        for name in names {
+            let section = output.section(name);
+            if section.keys.iter().any(|key| key.name == "tls") {
+                self.require(&section.section("tls"), "key_file", "cert_file", "add it");
+            }
         }
+        self.check_syslog(&output.section("syslog"));
         self.check_http(&output.section("http"), config);
         self.check_kafka(&output);
     }
@@ -218,6 +226,24 @@ impl Rules<'_, '_> {
                 "{given} is not one character other than a quote or a line end; write one, such as ;"
             );
             self.mistake(file, "separator", text);
+        }
+    }
+
+    fn check_syslog(&self, syslog: &Section) {
+        let protocol: String = syslog.get("protocol");
+        for (name, protocols) in PROTOCOL_KEYS {
+            if syslog.has(name) && !protocols.contains(&protocol.as_str()) {
+                let protocols = protocols.join(" or ");
+                let text = format!("is for protocol: {protocols} only; set that protocol, or remove {name}");
+                self.mistake(syslog, name, text);
+            }
+        }
+        if syslog.get::<String>("oversize") == "dead-letter" && !syslog.get::<bool>("deadLetters") {
+            self.mistake(
+                syslog,
+                "oversize",
+                "requires deadLetters: true; set that, or choose split or truncate",
+            );
         }
     }
 

@@ -372,6 +372,9 @@ OUTPUT {
     /// GELF 1.1 over TCP, each message ended by a null byte. GELF has no acknowledgements: a batch counts as delivered when
     /// the receiver has read everything and has closed the connection.
     "graylog": Section(GRAYLOG);
+    /// Messages of RFC 5424, each with one record as JSON, over TCP, TLS or RELP. RELP has acknowledgements. TCP and TLS have
+    /// none: a batch counts as delivered when the receiver has read everything and has closed the connection.
+    "syslog": Section(SYSLOG);
     /// Batches over HTTP.
     "http": Section(HTTP);
     /// Kafka and what speaks its protocol, such as Azure Event Hubs: each record is a message. It needs a program that was
@@ -453,6 +456,48 @@ GRAYLOG {
     /// The duration for which messages are sent again after the first failure in a row, while the other outputs wait.
     "retryTimeout": Kind::Duration(0..=HOUR), default("60s");
     /// As for fluentd.
+    "tls": Section(TLS), hint(TLS_HINT), off("");
+}
+
+SYSLOG {
+    /// false: the output is off.
+    "enabled": Bool, default("true"), on("false");
+    /// The receiver's host name or address.
+    "address": Text(formats::host), required("name the receiver's host"), on("localhost");
+    /// The receiver's port.
+    "port": Integer(1..=65_535), default("6514");
+    /// tls (RFC 5425), tcp (RFC 6587 with octet counting) or relp.
+    "protocol": Words(&["tls", "tcp", "relp"]), default("tls");
+    /// HOSTNAME of the messages. Default: the name of this machine.
+    "hostname": Text(formats::hostname), off("collector.example");
+    /// kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, authpriv, ftp, ntp, audit, alert, clock, or local0 to
+    /// local7.
+    "facility": Words(&FACILITIES), default("local0");
+    /// emerg, alert, crit, err, warning, notice, info or debug.
+    "severity": Words(&SEVERITIES), default("info");
+    /// The number after the @ in the name of the structured data, [office365@32473 …]. 32473 is reserved for examples; give
+    /// your organization's own number if it has one.
+    "enterpriseNumber": Integer(1..=4_294_967_295), default("32473");
+    /// true: the JSON begins with a byte order mark, as RFC 5424 wants it for UTF-8. rsyslog does not remove it.
+    "bom": Bool, default("false");
+    /// Maximum size of a message. It must not be larger than that of the receiver: by default, rsyslog accepts 8K and
+    /// syslog-ng 64K.
+    "maxMessageSize": Size(2 * KIB..=100 * 1024 * KIB), default("8K");
+    /// What happens to a record whose message would be larger: split sends several messages with part and parts in the
+    /// structured data; truncate sends the beginning, with truncatedFrom in the structured data; dead-letter sends nothing and
+    /// writes the record to workingDir/dead-letters/syslog.json.
+    "oversize": Words(&["split", "truncate", "dead-letter"]), default("split");
+    /// true: a record that the receiver rejects is written to workingDir/dead-letters/syslog.json, and its blob is complete.
+    /// false: each pass sends it again until it expires. Only a RELP receiver rejects records.
+    "deadLetters": Bool, default("true");
+    /// With protocol: tls and tcp only. false: a batch counts as delivered when this machine has sent it. For a load balancer
+    /// that does not close the connection when we close it.
+    "confirm": Bool, default("true");
+    /// With protocol: relp only: the maximum wait for an acknowledgement.
+    "ackTimeout": Kind::Duration(1..=HOUR), default("90s"), off("90s"); // the default of rsyslog's own sender
+    /// The duration for which messages are sent again after the first failure in a row, while the other outputs wait.
+    "retryTimeout": Kind::Duration(0..=HOUR), default("60s");
+    /// As for fluentd. Without it, protocol: tls trusts the system's roots, and protocol: relp does not use TLS.
     "tls": Section(TLS), hint(TLS_HINT), off("");
 }
 
@@ -620,6 +665,21 @@ METRICS {
     "path": Path, off("/var/lib/node_exporter/office365.prom");
 }
 }
+
+/// The facilities of syslog, in the order of their codes.
+///
+/// Source: RFC 5424, table 1.
+pub(super) const FACILITIES: [&str; 24] = [
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
+    "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
+    "local7",
+];
+
+/// The severities of syslog, in the order of their codes.
+///
+/// Source: RFC 5424, table 2.
+pub(super) const SEVERITIES: [&str; 8] =
+    ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 
 /// The kinds of credentials, of which an app has one.
 pub(super) const CREDENTIALS: [&str; 6] = [

@@ -6,10 +6,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Filter, KafkaTls, ManagedIdentity, OtlpEncoding, OtlpRecord, RequestsPerMinute, Sasl, Secret, Tls,
-    formats,
+    Filter, KafkaTls, ManagedIdentity, OtlpEncoding, OtlpRecord, Oversize, RequestsPerMinute, Sasl, Secret,
+    SyslogFacility, SyslogProtocol, SyslogSeverity, Tls, formats,
     mistake::Place,
-    schema::{CREDENTIALS, Key, Kind},
+    schema::{CREDENTIALS, FACILITIES, Key, Kind, SEVERITIES},
 };
 use crate::{feed::ContentType, log::Format as LogFormat};
 
@@ -159,6 +159,10 @@ from_value! {
         _ => OtlpRecord::Text,
     };
     RequestsPerMinute: Value::RequestsPerMinute(value) => value;
+    SyslogProtocol: Value::Text(word) => Self::named(&word);
+    Oversize: Value::Text(word) => Self::named(&word);
+    SyslogFacility: Value::Text(name) => Self::of_code(FACILITIES.iter().position(|known| *known == name)?);
+    SyslogSeverity: Value::Text(name) => Self::of_code(SEVERITIES.iter().position(|known| *known == name)?);
     Vec<ContentType>: Value::ContentTypes(value) => value;
     Vec<(ContentType, Filter)>: Value::Filters(value) => value;
     Vec<String>: Value::Texts(value) => value;

@@ -18,6 +18,7 @@ mod kafka;
 mod recovery;
 mod special;
 mod stdout;
+mod syslog;
 
 use crate::{
     config::Config,
@@ -39,6 +40,7 @@ pub use http::HttpOutput;
 pub use kafka::KafkaOutput;
 pub use recovery::recover;
 pub use stdout::Stdout;
+pub use syslog::SyslogOutput;
 
 /// A destination of records. Only the writer thread uses it.
 pub trait Output: Send {
@@ -241,6 +243,9 @@ pub fn open(config: &Config, cancel: &CancelToken) -> Vec<Box<dyn Output>> {
     }
     if let Some(graylog) = &config.output.graylog {
         outputs.push(Box::new(GraylogOutput::new(graylog, cancel)));
+    }
+    if let Some(syslog) = &config.output.syslog {
+        outputs.push(Box::new(SyslogOutput::new(syslog, cancel)));
     }
     #[cfg(feature = "kafka")]
     if let Some(kafka) = &config.output.kafka {

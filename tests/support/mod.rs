@@ -14,6 +14,7 @@ pub mod otlp;
 pub mod picture;
 pub mod process;
 pub mod proxy;
+pub mod syslog;
 pub mod tls;
 
 use std::{

@@ -31,9 +31,9 @@ fn rejects_unknown_and_misplaced_keys() {
             "config.yaml:5:12: collect.interval: unknown key \"interval\"; it belongs at the top level",
         ),
         (
-            "address: a",
-            "config.yaml:5:1: address: unknown key \"address\"; it belongs under \"output.fluentd\" or under \
-             \"output.graylog\"",
+            "confirm: false",
+            "config.yaml:5:1: confirm: unknown key \"confirm\"; it belongs under \"output.graylog\" or under \
+             \"output.syslog\"",
         ),
         (
             "client_id: 5",
@@ -286,7 +286,7 @@ fn rejects_wrong_tenants() {
             "config.yaml:4:5: tenants[1].client_id: is still a placeholder; fill in the client_id: App registrations, \
              your app, Application (client) ID",
             "config.yaml:6:5: tenants[1].name: is also the name of tenants[0]; give each tenant its own",
-            "config.yaml:7:1: output: has no enabled output; add one of file, fluentd, graylog, http, kafka, stdout",
+            no_output!("config.yaml:7:1"),
         ],
     );
     let second = format!(
@@ -492,6 +492,37 @@ fn rejects_wrong_otlp_outputs() {
 }
 
 #[test]
+fn rejects_wrong_syslog_outputs() {
+    assert_output_lines(&[
+        (
+            "syslog: { protocol: udp, hostname: a b }",
+            "config.yaml:6:3: output.syslog.address: is missing; name the receiver's host\n\
+             config.yaml:6:13: output.syslog.protocol: \"udp\" is not one of tls, tcp, relp\n\
+             config.yaml:6:28: output.syslog.hostname: \"a b\" must be 1 to 255 ASCII characters without spaces",
+        ),
+        (
+            "syslog: { address: a, protocol: tcp, tls: {}, ackTimeout: 1s, facility: local8 }",
+            "config.yaml:6:40: output.syslog.tls: is for protocol: tls or relp only; set that protocol, or remove tls\n\
+             config.yaml:6:49: output.syslog.ackTimeout: is for protocol: relp only; set that protocol, or remove ackTimeout\n\
+             config.yaml:6:65: output.syslog.facility: \"local8\" is not one of kern, user, mail, daemon, auth, syslog, lpr, \
+             news, uucp, cron, authpriv, ftp, ntp, audit, alert, clock, local0, local1, local2, local3, local4, local5, \
+             local6, local7; did you mean \"local7\"?",
+        ),
+        (
+            "syslog: { address: a, protocol: relp, confirm: false, oversize: dead-letter, deadLetters: false }",
+            "config.yaml:6:41: output.syslog.confirm: is for protocol: tls or tcp only; set that protocol, or remove confirm\n\
+             config.yaml:6:57: output.syslog.oversize: requires deadLetters: true; set that, or choose split or truncate",
+        ),
+        (
+            "syslog: { address: a, maxMessageSize: 1K, tls: { key_file: /nowhere } }",
+            "config.yaml:6:25: output.syslog.maxMessageSize: \"1K\" is not a size from 2K to 100M; write 512K, 10M, 1G or bytes\n\
+             config.yaml:6:52: output.syslog.tls.key_file: requires cert_file; add it\n\
+             config.yaml:6:52: output.syslog.tls.key_file: the file \"/nowhere\" cannot be read: No such file or directory (os error 2); check the path",
+        ),
+    ]);
+}
+
+#[test]
 fn rejects_wrong_graylog_and_http_outputs() {
     assert_output_lines(&[
         (
@@ -572,22 +603,16 @@ fn rejects_wrong_graylog_and_http_outputs() {
             "http: { url: 'https://a', header_files: { a: /nowhere } }",
             "config.yaml:6:45: output.http.header_files.a: the file \"/nowhere\" cannot be read: No such file or directory (os error 2); check the path",
         ),
-        (
-            "stdout: { enabled: false }",
-            "config.yaml:5:1: output: has no enabled output; add one of file, fluentd, graylog, http, kafka, stdout",
-        ),
+        ("stdout: { enabled: false }", no_output!("config.yaml:5:1")),
         (
             "stdot: {}",
-            "config.yaml:5:1: output: has no enabled output; add one of file, fluentd, graylog, http, kafka, stdout\n\
-             config.yaml:6:3: output.stdot: unknown key \"stdot\"; did you mean \"stdout\"?",
+            concat!(
+                no_output!("config.yaml:5:1"),
+                "\nconfig.yaml:6:3: output.stdot: unknown key \"stdot\"; did you mean \"stdout\"?"
+            ),
         ),
     ]);
-    assert_mistakes(
-        BEGIN,
-        &[
-            "config.yaml:1:1: output: has no enabled output; add one of file, fluentd, graylog, http, kafka, stdout",
-        ],
-    );
+    assert_mistakes(BEGIN, &[no_output!("config.yaml:1:1")]);
 }
 
 #[test]

@@ -10,6 +10,16 @@ use std::{
 use super::*;
 use crate::feed::ContentType;
 
+/// The message for a configuration without an output.
+macro_rules! no_output {
+    ($place:literal) => {
+        concat!(
+            $place,
+            ": output: has no enabled output; add one of file, fluentd, graylog, syslog, http, kafka, stdout"
+        )
+    };
+}
+
 mod credentials;
 mod environment;
 mod kafka;
