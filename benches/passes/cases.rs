@@ -149,6 +149,13 @@ pub fn outputs(corpora: &Path, runs: usize, folder: &Path) -> io::Result<()> {
         ("graylog", format!("  graylog:\n    address: 127.0.0.1\n    port: {gelf}\n")),
         ("http, ndjson", format!("  http:\n    url: http://127.0.0.1:{http}/\n")),
         ("http, ndjson, gzip", format!("  http:\n    url: http://127.0.0.1:{http}/\n    compress: gzip\n")),
+        ("http, otlp", format!("  http:\n    url: http://127.0.0.1:{http}/\n    format: otlp\n")),
+        (
+            "http, otlp, attributes",
+            format!(
+                "  http:\n    url: http://127.0.0.1:{http}/\n    format: otlp\n    otlp: {{ recordAs: attributes }}\n"
+            ),
+        ),
     ];
     let mut costs = outputs.each_ref().map(|_| Vec::new());
     for _ in 0..runs {

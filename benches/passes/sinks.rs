@@ -45,7 +45,7 @@ pub fn gelf() -> io::Result<u16> {
     listen(|mut connection| io::copy(&mut connection, &mut io::sink()).map(drop))
 }
 
-/// Starts an HTTP receiver, which responds to every request with 200.
+/// Starts an HTTP receiver, which responds to every request with 200 and an empty message of OTLP.
 pub fn http() -> io::Result<u16> {
     listen(|connection| {
         connection.set_nodelay(true)?;
@@ -66,7 +66,9 @@ pub fn http() -> io::Result<u16> {
                 }
             }
             io::copy(&mut reader.by_ref().take(length), &mut io::sink())?;
-            (&connection).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+            let response =
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n";
+            (&connection).write_all(response)?;
         }
     })
 }
