@@ -1,9 +1,11 @@
 //! The cost of a pass, compared with downloading the same blobs with curl: `cargo bench --bench passes`.
 //!
-//! A stock nginx on 127.0.0.1 serves each corpus over HTTP and HTTPS. These commands run in turns: the collector to files; curl
-//! with 50 transfers at a time, to `/dev/null` and to files that are then synced; curl and `jq -c '.[]'`; and the commands
-//! given with `--other`. The medians and their ratios are printed as Markdown. No figure makes the benchmark fail, but a
-//! missing record does. It needs nginx, curl, jq and GNU time (Debian: `nginx-light curl jq time`).
+//! A stock nginx on 127.0.0.1 serves each corpus over HTTP and HTTPS. These commands run in turns: the collector to files; the
+//! two parts of the floor (h2load, which fetches every blob and discards it, and cat, which copies all blobs to one file
+//! that is then synced); curl with 50 transfers at a time, to `/dev/null` and to files that are then synced; curl and
+//! `jq -c '.[]'`; and the commands given with `--other`. The medians and their ratios are printed as Markdown. No figure makes
+//! the benchmark fail, but a missing record does. It needs nginx, h2load, curl, jq and GNU time (Debian: `nginx-light
+//! nghttp2-client curl jq time`).
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -109,6 +111,8 @@ struct Contender {
 
 enum Kind {
     Collector,
+    /// A script for sh: a part of the floor, that is, of the least work that a collector has to do.
+    Floor(String),
     /// A script for sh.
     Script(String),
     /// A script with fewer runs.
@@ -144,7 +148,7 @@ fn measure_corpus(
                     }
                     Some(cost)
                 }
-                Kind::Script(text) => Some(script(text)?),
+                Kind::Floor(text) | Kind::Script(text) => Some(script(text)?),
                 Kind::SlowScript(text) => (turn < arguments.slow_runs).then(|| script(text)).transpose()?,
             };
             contender.costs.extend(cost);
@@ -171,10 +175,26 @@ fn contenders(
     let lines: Vec<_> = (0..corpus.blobs).map(|blob| format!("{url}/blobs/{blob}")).collect();
     fs::write(&urls, lines.join("\n"))?;
     let root = server::root_certificate();
+    let blobs = corpus.blobs;
+    let blobs_folder = corpus.folder(&arguments.corpora).join("blobs");
     let curl = format!("curl -sS --no-progress-meter --cacert {root} --parallel --parallel-max 50");
     let contender = |name: &str, kind| Contender { name: name.to_owned(), kind, costs: Vec::new() };
     let mut contenders = vec![
         contender("collector, to files", Kind::Collector),
+        contender(
+            "h2load",
+            Kind::Floor(format!(
+                "h2load --h1 --threads=1 --clients=50 --requests={blobs} --input-file={}",
+                urls.display()
+            )),
+        ),
+        contender(
+            "cat to one file, synced",
+            Kind::Floor(format!(
+                "cd {} && cat [0-9]* > {{folder}}/blobs && sync {{folder}}/blobs",
+                blobs_folder.display()
+            )),
+        ),
         contender("curl, to /dev/null", Kind::Script(format!("{curl} -K {}", discard.display()))),
         contender(
             "curl, to files, synced",
@@ -210,14 +230,18 @@ fn print(corpus: Corpus, scheme: Scheme, contenders: &[Contender], bytes: u64) {
     );
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     let collector = medians(&contenders[0].costs);
-    for contender in contenders.iter().filter(|contender| !contender.costs.is_empty()) {
-        let Cost { wall_s, cpu_s, peak_mb } = medians(&contender.costs);
+    let row = |name: &str, Cost { wall_s, cpu_s, peak_mb }| {
         println!(
-            "| {} | {wall_s:.2} | {cpu_s:.2} | {peak_mb:.0} | {:.0} | {:.2} x | {:.2} x |",
-            contender.name,
+            "| {name} | {wall_s:.2} | {cpu_s:.2} | {peak_mb:.0} | {:.0} | {:.2} x | {:.2} x |",
             records / cpu_s,
             collector.wall_s / wall_s,
             collector.cpu_s / cpu_s,
         );
+    };
+    for contender in contenders.iter().filter(|contender| !contender.costs.is_empty()) {
+        row(&contender.name, medians(&contender.costs));
     }
+    let parts = contenders.iter().filter(|contender| matches!(contender.kind, Kind::Floor(_)));
+    let floor = parts.map(|part| medians(&part.costs)).reduce(Cost::followed_by);
+    floor.into_iter().for_each(|floor| row("floor: h2load, then cat", floor));
 }

@@ -17,6 +17,17 @@ pub struct Cost {
     pub peak_mb: f64,
 }
 
+impl Cost {
+    /// Returns the cost of two commands, one after the other.
+    pub fn followed_by(self, other: Self) -> Self {
+        Self {
+            wall_s: self.wall_s + other.wall_s,
+            cpu_s: self.cpu_s + other.cpu_s,
+            peak_mb: self.peak_mb.max(other.peak_mb),
+        }
+    }
+}
+
 /// Runs a command to its end and discards its output. The file system is synced before, so that the command does not pay for
 /// the writes and deletions of earlier ones.
 pub fn run(command: impl IntoIterator<Item = impl AsRef<OsStr>>, folder: &Path) -> io::Result<Cost> {
