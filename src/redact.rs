@@ -115,7 +115,8 @@ pub fn one_line(text: &str) -> String {
 /// first `CONTENT_ID_CHARACTERS_KEPT` characters and a hash of the whole, so that the blob is collected and
 /// remembered like any other.
 pub fn content_id(id: String) -> String {
-    if id.len() <= CONTENT_ID_BYTES_MAX && id.chars().all(|c| !is_removed(c)) && secrets(&id) == id {
+    let is_usual = is_printable_ascii(&id) || !id.chars().any(is_removed);
+    if id.len() <= CONTENT_ID_BYTES_MAX && is_usual && secrets(&id) == id {
         return id;
     }
     let beginning = plain(&id, MESSAGE_CHARACTERS_READ_MAX);
@@ -125,13 +126,20 @@ pub fn content_id(id: String) -> String {
 
 /// Returns at most `characters_max` characters, without those that are invisible or change how others are displayed.
 /// Separators of lines and words become spaces.
-fn plain(text: &str, characters_max: usize) -> String {
+fn plain(text: &str, characters_max: usize) -> Cow<'_, str> {
+    if text.len() <= characters_max && is_printable_ascii(text) {
+        return Cow::Borrowed(text);
+    }
     let plain = text.chars().take(characters_max).filter_map(|character| match character {
         '\t' | '\r' | '\n' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some(' '),
         removed if is_removed(removed) => None,
         other => Some(other),
     });
-    plain.collect()
+    Cow::Owned(plain.collect())
+}
+
+fn is_printable_ascii(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// Returns whether this is a control character or one of the general categories Cf (format), Zl and Zp (separators of
@@ -174,20 +182,57 @@ fn cut(text: &str, characters_max: usize) -> String {
 
 /// Secrets, by their first bytes.
 #[derive(Debug, Default)]
-struct Secrets(HashMap<Head, Vec<Box<[u8]>>>);
+struct Secrets {
+    by_head: HashMap<Head, Vec<Box<[u8]>>>,
+    heads: HeadFilter,
+}
+
+/// A set of heads that can contain others too. Most places of a text begin no secret; this finds that out in a fraction of
+/// the time of a look-up, and each content id of a listing is searched.
+#[derive(Debug)]
+struct HeadFilter(Box<[u64; Self::WORDS]>);
+
+impl Default for HeadFilter {
+    fn default() -> Self {
+        Self(Box::new([0; Self::WORDS]))
+    }
+}
+
+impl HeadFilter {
+    /// 65,536 bits: with the secrets of a thousand tenants, few of them are set.
+    const WORDS: usize = 1 << 10;
+
+    /// Returns the index of the word and the bit of a head, by a multiplicative hash of its first four bytes.
+    fn place(head: Head) -> (usize, u64) {
+        let [first, second, third, fourth, ..] = head;
+        let hash = u32::from_le_bytes([first, second, third, fourth]).wrapping_mul(0x9E37_79B1);
+        ((hash >> 22) as usize, 1 << (hash >> 16 & 63))
+    }
+
+    fn add(&mut self, head: Head) {
+        let (word, bit) = Self::place(head);
+        self.0[word] |= bit;
+    }
+
+    fn may_contain(&self, head: Head) -> bool {
+        let (word, bit) = Self::place(head);
+        self.0[word] & bit != 0
+    }
+}
 
 impl Secrets {
     fn add(&mut self, secret: &str) {
         let secret = secret.trim().as_bytes();
         let Some(head) = secret.first_chunk() else { return };
-        let same_head = self.0.entry(*head).or_default();
+        self.heads.add(*head);
+        let same_head = self.by_head.entry(*head).or_default();
         if !same_head.iter().any(|known| **known == *secret) {
             same_head.push(secret.into());
         }
     }
 
     fn redacted<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if self.0.is_empty() || text.len() < SECRET_BYTES_MIN {
+        if self.by_head.is_empty() || text.len() < SECRET_BYTES_MIN {
             return Cow::Borrowed(text);
         }
         let mut found = Vec::new();
@@ -218,10 +263,13 @@ impl Secrets {
     /// Adds the ranges of the text that contain a secret, verbatim or in Base64.
     fn find(&self, view: &View, found: &mut Vec<Range<usize>>) {
         self.each_match(&view.bytes, |place| found.push(view.range(place)));
+        let (mut characters, mut decoded) = (Vec::new(), Vec::new());
         for run in base64_runs(&view.bytes) {
+            characters.clear();
+            characters.extend(view.bytes[run.clone()].iter().map(in_standard_alphabet));
             // A secret within a longer text can begin at any of the four offsets of a group.
             let holds_secret = (0..4).any(|offset| {
-                let decoded = decoded(&view.bytes[run.start + offset..run.end]);
+                decode(&characters[offset..], &mut decoded);
                 let mut is_found = false;
                 self.each_match(&decoded, |_| is_found = true);
                 is_found
@@ -236,8 +284,12 @@ impl Secrets {
     fn each_match(&self, bytes: &[u8], mut act: impl FnMut(Range<usize>)) {
         let mut start = 0;
         while let Some(head) = bytes[start..].first_chunk::<SECRET_BYTES_MIN>() {
+            if !self.heads.may_contain(*head) {
+                start += 1;
+                continue;
+            }
             let rest = &bytes[start..];
-            let length_found = self.0.get(head).into_iter().flatten().filter_map(|secret| {
+            let length_found = self.by_head.get(head).into_iter().flatten().filter_map(|secret| {
                 let length = secret.iter().zip(rest).take_while(|(one, other)| one == other).count();
                 let is_cut_off = length == rest.len();
                 let is_enough = length == secret.len() || is_cut_off || length >= SECRET_PREFIX_BYTES_MIN;
@@ -279,6 +331,7 @@ impl View {
     /// Replaces `%41`, `\u0041`, `\"`, `&#65;`, `&#x41;`, `&amp;` and the like by the characters they encode. `None` if
     /// there are none.
     fn unescaped(&self) -> Option<Self> {
+        memchr::memchr3(b'%', b'\\', b'&', &self.bytes)?;
         let (mut bytes, mut origins) = (Vec::with_capacity(self.bytes.len()), Vec::new());
         let (mut place, mut is_changed) = (0, false);
         while let Some(&byte) = self.bytes.get(place) {
@@ -339,16 +392,22 @@ fn base64_runs(bytes: &[u8]) -> Vec<Range<usize>> {
     runs
 }
 
-/// Decodes characters of either Base64 alphabet, as far as there are whole groups.
-fn decoded(run: &[u8]) -> Vec<u8> {
-    let standard = |byte: &u8| match byte {
+/// Returns the character of the standard alphabet for one of either Base64 alphabet.
+fn in_standard_alphabet(character: &u8) -> u8 {
+    match character {
         b'-' => b'+',
         b'_' => b'/',
         other => *other,
-    };
-    let length = run.len() - usize::from(run.len() % 4 == 1);
-    let standard: Vec<u8> = run[..length].iter().map(standard).collect();
-    LENIENT_BASE64.decode(standard).unwrap_or_default()
+    }
+}
+
+/// Replaces `decoded` by what the characters encode, as far as there are whole groups.
+fn decode(characters: &[u8], decoded: &mut Vec<u8>) {
+    let length = characters.len() - usize::from(characters.len() % 4 == 1);
+    decoded.clear();
+    if LENIENT_BASE64.decode_vec(&characters[..length], decoded).is_err() {
+        decoded.clear();
+    }
 }
 
 /// Returns the start of the character that this byte belongs to.
