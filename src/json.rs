@@ -4,9 +4,13 @@
 //! Follows RFC 8259 strictly, with two liberties that it grants to a parser: the depth of nesting is unlimited, and an
 //! escape can represent half of a surrogate pair.
 
+mod marks;
+
 use std::borrow::Cow;
 
 use serde::de::{Deserializer as _, Error, Visitor};
+
+use marks::Marks;
 
 /// An error returned when a text is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ impl<'a> Name<'a> {
 pub struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
+    /// Where strings of the text may end.
+    marks: Marks,
     /// The brackets that close the open arrays and objects, outermost first.
     closers: Vec<u8>,
     /// The number of bytes of whitespace between the tokens that were read since the caller last set this to 0.
@@ -59,7 +65,7 @@ impl<'a> Scanner<'a> {
 
     /// Returns a scanner at the start of bytes that may not be UTF-8. It reads any string; the caller checks the encoding.
     pub fn over(bytes: &'a [u8]) -> Self {
-        Self { text: bytes, at: 0, closers: Vec::new(), whitespace_bytes: 0 }
+        Self { text: bytes, at: 0, marks: Marks::default(), closers: Vec::new(), whitespace_bytes: 0 }
     }
 
     /// Moves to this position, outside of any array or object.
@@ -133,8 +139,20 @@ impl<'a> Scanner<'a> {
     ///
     /// Something else comes next.
     pub fn value(&mut self) -> Result<&'a [u8], SyntaxError> {
-        self.peek();
+        let first = self.peek();
         let start = self.at;
+        match first {
+            Some(b'"') => {
+                self.at += 1;
+                self.string()?;
+            }
+            Some(b'{' | b'[') => self.array_or_object()?,
+            _ => self.number_or_word()?,
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    fn array_or_object(&mut self) -> Result<(), SyntaxError> {
         loop {
             match self.peek() {
                 Some(b'"') => {
@@ -159,7 +177,7 @@ impl<'a> Scanner<'a> {
                 _ => self.number_or_word()?,
             }
             if self.ends_with_this_value()? {
-                return Ok(&self.text[start..self.at]);
+                return Ok(());
             }
         }
     }
@@ -185,7 +203,7 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         let mut has_escapes = false;
         loop {
-            self.at += plain_length(&self.text[self.at..]);
+            self.at = self.marks.next(self.text, self.at);
             match self.text.get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
@@ -219,16 +237,11 @@ impl<'a> Scanner<'a> {
     }
 
     fn number_or_word(&mut self) -> Result<(), SyntaxError> {
-        let rest = &self.text[self.at..];
-        for word in [b"null".as_slice(), b"true", b"false"] {
-            if rest.starts_with(word) {
-                self.at += word.len();
-                return Ok(());
-            }
-            if !rest.is_empty() && word.starts_with(rest) {
-                self.at = self.text.len();
-                return Err(self.error());
-            }
+        match self.text.get(self.at) {
+            Some(b'n') => return self.word(b"null"),
+            Some(b't') => return self.word(b"true"),
+            Some(b'f') => return self.word(b"false"),
+            _ => {}
         }
         self.skip_if(|byte| byte == b'-');
         if !self.skip_if(|byte| byte == b'0') {
@@ -242,6 +255,18 @@ impl<'a> Scanner<'a> {
             self.digits()?;
         }
         Ok(())
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<(), SyntaxError> {
+        let rest = &self.text[self.at..];
+        if rest.starts_with(word) {
+            self.at += word.len();
+            return Ok(());
+        }
+        if word.starts_with(rest) {
+            self.at = self.text.len();
+        }
+        Err(self.error())
     }
 
     fn digits(&mut self) -> Result<(), SyntaxError> {
@@ -340,27 +365,6 @@ impl Visitor<'_> for Decoded {
     fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<String, E> {
         Ok(String::from_utf8_lossy(bytes).into_owned())
     }
-}
-
-/// Returns the number of bytes before the first quote, backslash or control character. Reads eight bytes at a time, as
-/// one number: the top bit of a byte is set in the result if the byte is special. A borrow can set the bits of higher
-/// bytes too, but the lowest set bit is right.
-fn plain_length(text: &[u8]) -> usize {
-    const fn all(byte: u8) -> u64 {
-        u64::from_le_bytes([byte; 8])
-    }
-    let is_below = |word: u64, bound: u8| word.wrapping_sub(all(bound)) & !word & all(0x80);
-    let (words, rest) = text.as_chunks::<8>();
-    for (place, bytes) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*bytes);
-        // Flipping the second lowest bit moves the quote (22) to 20, right after the control characters (00 to 1f).
-        let special = is_below(word ^ all(0x02), 0x21) | is_below(word ^ all(b'\\'), 1);
-        if special != 0 {
-            return place * 8 + special.trailing_zeros() as usize / 8;
-        }
-    }
-    let is_plain = |byte: &&u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
-    text.len() - rest.len() + rest.iter().take_while(is_plain).count()
 }
 
 #[cfg(test)]
@@ -483,19 +487,6 @@ mod tests {
         assert_eq!(error_of("[\"ab\n\"]"), SyntaxError { at: 4, is_end: false });
         assert_eq!(error_of("{\"a\":tr"), SyntaxError { at: 7, is_end: true });
         assert_eq!(error_of("{\"abcdefghij"), SyntaxError { at: 12, is_end: true });
-    }
-
-    #[test]
-    fn finds_special_bytes_at_any_position() {
-        for special in ['"', '\\', '\u{0}', '\n', '\u{1f}'] {
-            for place in 0..40 {
-                for around in ["a", " ", "\u{7f}", "ÿ", "!", "#", "[", "]"] {
-                    let text = format!("{}{special}{}", around.repeat(place), around.repeat(20));
-                    assert_eq!(plain_length(text.as_bytes()), around.len() * place, "{text:?}");
-                }
-            }
-        }
-        assert_eq!(plain_length("äöü 0123456789".as_bytes()), "äöü 0123456789".len());
     }
 
     #[test]
