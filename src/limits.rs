@@ -38,7 +38,7 @@ pub const TOKEN_LIFETIME: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
 /// The smallest step in which memory for a body is allocated.
-pub const BODY_STEP_BYTES: usize = 256 * 1024;
+pub const BODY_STEP_BYTES: usize = 64 * 1024;
 
 /// The size of the chunks into which listings are read.
 pub const CHUNK_BYTES: usize = 64 * 1024;

@@ -49,7 +49,7 @@ use worker::{Outcome, Worker};
 use writer::{BATCH_AGE_MAX, Closed, CommittedBlob, Writer, WriterMessage};
 
 /// The maximum number of blobs between the pool and the writer. `maxMemory` bounds their bytes.
-const WRITER_QUEUE_BLOBS_MAX: usize = 64;
+const WRITER_QUEUE_BLOBS_MAX: usize = 16;
 
 /// The minimum duration that receivers have to confirm records once everything else of a pass is done, also if
 /// `interval` is shorter.
