@@ -67,6 +67,9 @@ pub struct AgentOptions {
     pub tls: TlsChoice,
     /// A server whose certificate has another name.
     pub alias: Option<Alias>,
+    /// The size of each buffer of a connection. It has two, and two more with TLS. The longest line of a request and the
+    /// whole head of a response must fit.
+    pub buffer_bytes: usize,
 }
 
 /// The implementation of TLS.
@@ -114,6 +117,8 @@ impl Agents {
                 .accept_encoding(encoding::ACCEPTED)
                 .http_status_as_error(false) // the body and Retry-After of an error response are needed
                 .max_redirects(0)
+                .input_buffer_size(options.buffer_bytes)
+                .output_buffer_size(options.buffer_bytes)
                 .max_idle_connections(idle_connections_max)
                 .max_idle_connections_per_host(idle_connections_max)
                 .max_idle_age(IDLE_CONNECTION_AGE_MAX)
@@ -311,6 +316,7 @@ mod tests {
             io_timeout: Duration::from_millis(600),
             tls: TlsChoice::Receiver(TlsSettings { shared_roots: None, tls }),
             alias: None,
+            buffer_bytes: 16 * 1024,
         };
         let network = Network { proxy: None, ca_file: None };
         Agents::with_addresses(&network, &options, |first| {

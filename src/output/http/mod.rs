@@ -63,6 +63,9 @@ use splunk::Splunk;
 /// The maximum number of times in one commit that batches are sent again because Splunk gave out an ack id twice.
 const SPLUNK_RESENDS_MAX: usize = 10;
 
+/// The size of each buffer of a connection: batches have megabytes.
+const CONNECTION_BUFFER_BYTES: usize = 128 * 1024;
+
 /// `output.http`.
 pub struct HttpOutput {
     settings: config::HttpOutput,
@@ -113,6 +116,7 @@ impl HttpOutput {
             io_timeout: settings.timeout,
             tls: TlsChoice::Receiver(self.tls_settings()),
             alias: alias.clone(),
+            buffer_bytes: CONNECTION_BUFFER_BYTES,
         };
         let agents = Agents::new(network, &options).map_err(|error| unusable(error.to_string()))?;
         if alias.is_some() && agents.is_proxied(&settings.url) {
