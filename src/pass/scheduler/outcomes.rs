@@ -42,8 +42,7 @@ impl Scheduler<'_> {
             Outcome::PageListed(feed, request, page) => self.page_listed(feed, request, page, now),
             Outcome::Downloaded(feed, pending, bytes) => {
                 let ((tenant, name), blob) = (self.feeds.names(feed), pending.blob.content_id.as_str());
-                let label = self.feeds.label(feed);
-                log::debug!(tenant, feed = name, blob; "Downloaded blob {blob} of {label}");
+                log::debug!(tenant, feed = name, blob; "Downloaded blob {blob} of {}", self.feeds.label(feed));
                 self.books.downloaded(feed, &pending, bytes);
             }
             Outcome::WriterClosed(_) => self.stop(Stop::Writer),
