@@ -80,6 +80,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Returns the first byte of the next token without reading it; `None` at the end of the text.
+    #[inline]
     pub fn peek(&mut self) -> Option<u8> {
         match self.text.get(self.at) {
             Some(&byte) if byte > b' ' => Some(byte),
@@ -97,6 +98,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Skips this token of one byte. Returns whether it comes next.
+    #[inline]
     pub fn skip(&mut self, expected: u8) -> bool {
         let comes = self.peek() == Some(expected);
         self.at += usize::from(comes);
@@ -127,10 +129,7 @@ impl<'a> Scanner<'a> {
     ///
     /// Something else comes next.
     pub fn name(&mut self) -> Result<Name<'a>, SyntaxError> {
-        self.expect(b'"')?;
-        let name = self.string()?;
-        self.expect(b':')?;
-        Ok(name)
+        self.read_name().ok_or_else(|| self.error())
     }
 
     /// Reads a value of any kind, and returns its text.
@@ -141,29 +140,40 @@ impl<'a> Scanner<'a> {
     pub fn value(&mut self) -> Result<&'a [u8], SyntaxError> {
         let first = self.peek();
         let start = self.at;
-        match first {
-            Some(b'"') => {
-                self.at += 1;
-                self.string()?;
-            }
-            Some(b'{' | b'[') => self.array_or_object()?,
-            _ => self.number_or_word()?,
-        }
-        Ok(&self.text[start..self.at])
+        let read = match first {
+            Some(b'"') => self.read_string().map(|_| ()),
+            Some(b'{' | b'[') => self.read_array_or_object(),
+            _ => self.read_number_or_word(),
+        };
+        if read.is_some() { Ok(&self.text[start..self.at]) } else { Err(self.error()) }
     }
 
-    fn array_or_object(&mut self) -> Result<(), SyntaxError> {
+    // The following methods return `None` if there is a syntax error at the position that they have reached: unlike an error
+    // with its position, that fits into a register. Most strings are so short that the difference counts.
+
+    #[inline]
+    fn read_name(&mut self) -> Option<Name<'a>> {
+        if self.peek() != Some(b'"') {
+            return None;
+        }
+        let start = self.at + 1;
+        let has_escapes = self.read_string()?;
+        let written = &self.text[start..self.at - 1];
+        self.skip(b':').then_some(Name { written, has_escapes })
+    }
+
+    #[inline(never)]
+    fn read_array_or_object(&mut self) -> Option<()> {
         loop {
             match self.peek() {
                 Some(b'"') => {
-                    self.at += 1;
-                    self.string()?;
+                    self.read_string()?;
                 }
                 Some(b'{') => {
                     self.at += 1;
                     if !self.skip(b'}') {
                         self.closers.push(b'}');
-                        self.name()?;
+                        self.read_name()?;
                         continue;
                     }
                 }
@@ -174,51 +184,62 @@ impl<'a> Scanner<'a> {
                         continue;
                     }
                 }
-                _ => self.number_or_word()?,
+                _ => self.read_number_or_word()?,
             }
-            if self.ends_with_this_value()? {
-                return Ok(());
+            if self.read_after_value()? {
+                return Some(());
             }
         }
     }
 
     /// Reads what follows a value inside of an array or object: a comma and a name, or closing brackets. Returns whether
     /// the outermost value has ended.
-    fn ends_with_this_value(&mut self) -> Result<bool, SyntaxError> {
-        loop {
-            let Some(&closer) = self.closers.last() else { return Ok(true) };
+    #[inline]
+    fn read_after_value(&mut self) -> Option<bool> {
+        while let Some(&closer) = self.closers.last() {
             if self.skip(b',') {
                 if closer == b'}' {
-                    self.name()?;
+                    self.read_name()?;
                 }
-                return Ok(false);
+                return Some(false);
             }
-            self.expect(closer)?;
+            if !self.skip(closer) {
+                return None;
+            }
             self.closers.pop();
         }
+        Some(true)
     }
 
-    /// Reads a string from after its first quote to its last one.
-    fn string(&mut self) -> Result<Name<'a>, SyntaxError> {
-        let start = self.at;
-        let mut has_escapes = false;
+    /// Reads a string from its first quote to its last one. Returns whether it has escapes.
+    #[inline]
+    fn read_string(&mut self) -> Option<bool> {
+        let mark = self.marks.next(self.text, self.at + 1);
+        if self.text.get(mark) != Some(&b'"') {
+            return self.read_string_with_escapes(mark);
+        }
+        self.at = mark + 1;
+        Some(false)
+    }
+
+    /// Reads a string whose first mark is not a quote.
+    #[cold]
+    fn read_string_with_escapes(&mut self, mark: usize) -> Option<bool> {
+        self.at = mark;
         loop {
-            self.at = self.marks.next(self.text, self.at);
             match self.text.get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(Name { written: &self.text[start..self.at - 1], has_escapes });
+                    return Some(true);
                 }
-                Some(b'\\') => {
-                    has_escapes = true;
-                    self.escape()?;
-                }
-                _ => return Err(self.error()), // a control character, or the end
+                Some(b'\\') => self.read_escape()?,
+                _ => return None, // a control character, or the end
             }
+            self.at = self.marks.next(self.text, self.at);
         }
     }
 
-    fn escape(&mut self) -> Result<(), SyntaxError> {
+    fn read_escape(&mut self) -> Option<()> {
         self.at += 1;
         match self.text.get(self.at) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
@@ -226,55 +247,55 @@ impl<'a> Scanner<'a> {
                 self.at += 1;
                 for _ in 0..4 {
                     if !self.text.get(self.at).is_some_and(u8::is_ascii_hexdigit) {
-                        return Err(self.error());
+                        return None;
                     }
                     self.at += 1;
                 }
             }
-            _ => return Err(self.error()),
+            _ => return None,
         }
-        Ok(())
+        Some(())
     }
 
-    fn number_or_word(&mut self) -> Result<(), SyntaxError> {
+    fn read_number_or_word(&mut self) -> Option<()> {
         match self.text.get(self.at) {
-            Some(b'n') => return self.word(b"null"),
-            Some(b't') => return self.word(b"true"),
-            Some(b'f') => return self.word(b"false"),
+            Some(b'n') => return self.read_word(b"null"),
+            Some(b't') => return self.read_word(b"true"),
+            Some(b'f') => return self.read_word(b"false"),
             _ => {}
         }
         self.skip_if(|byte| byte == b'-');
         if !self.skip_if(|byte| byte == b'0') {
-            self.digits()?;
+            self.read_digits()?;
         }
         if self.skip_if(|byte| byte == b'.') {
-            self.digits()?;
+            self.read_digits()?;
         }
         if self.skip_if(|byte| matches!(byte, b'e' | b'E')) {
             self.skip_if(|byte| matches!(byte, b'+' | b'-'));
-            self.digits()?;
+            self.read_digits()?;
         }
-        Ok(())
+        Some(())
     }
 
-    fn word(&mut self, word: &[u8]) -> Result<(), SyntaxError> {
+    fn read_word(&mut self, word: &[u8]) -> Option<()> {
         let rest = &self.text[self.at..];
         if rest.starts_with(word) {
             self.at += word.len();
-            return Ok(());
+            return Some(());
         }
         if word.starts_with(rest) {
             self.at = self.text.len();
         }
-        Err(self.error())
+        None
     }
 
-    fn digits(&mut self) -> Result<(), SyntaxError> {
+    fn read_digits(&mut self) -> Option<()> {
         if !self.skip_if(|byte| byte.is_ascii_digit()) {
-            return Err(self.error());
+            return None;
         }
         while self.skip_if(|byte| byte.is_ascii_digit()) {}
-        Ok(())
+        Some(())
     }
 
     fn skip_if(&mut self, is_wanted: impl Fn(u8) -> bool) -> bool {

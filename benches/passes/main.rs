@@ -243,5 +243,7 @@ fn print(corpus: Corpus, scheme: Scheme, contenders: &[Contender], bytes: u64) {
     }
     let parts = contenders.iter().filter(|contender| matches!(contender.kind, Kind::Floor(_)));
     let floor = parts.map(|part| medians(&part.costs)).reduce(Cost::followed_by);
-    floor.into_iter().for_each(|floor| row("floor: h2load, then cat", floor));
+    if let Some(floor) = floor {
+        row("floor: h2load, then cat", floor);
+    }
 }

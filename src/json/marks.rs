@@ -22,44 +22,42 @@ impl Default for Marks {
 impl Marks {
     /// Returns the position of the first mark at or after `at`, or else the length of the text. Every call is about the
     /// same text.
+    #[inline]
     pub(super) fn next(&mut self, text: &[u8], at: usize) -> usize {
-        if at / BLOCK_BYTES != self.block {
-            self.read(text, at / BLOCK_BYTES);
-        }
-        match self.bits >> (at % BLOCK_BYTES) {
-            0 => self.next_in_later_block(text),
-            bits => at + bits.trailing_zeros() as usize,
-        }
+        let bits = if at / BLOCK_BYTES == self.block { self.bits >> (at % BLOCK_BYTES) } else { 0 };
+        if bits == 0 { self.search(text, at) } else { at + bits.trailing_zeros() as usize }
     }
 
-    fn next_in_later_block(&mut self, text: &[u8]) -> usize {
-        loop {
-            let start = (self.block + 1) * BLOCK_BYTES;
-            if start >= text.len() {
-                return text.len();
-            }
-            self.read(text, self.block + 1);
-            if self.bits != 0 {
-                return start + self.bits.trailing_zeros() as usize;
-            }
+    /// Does the same if the block that was read last has no mark at or after `at`.
+    #[inline(never)]
+    fn search(&mut self, text: &[u8], at: usize) -> usize {
+        let (mut block, mut place) = (at / BLOCK_BYTES, at % BLOCK_BYTES);
+        if block == self.block {
+            (block, place) = (block + 1, 0);
         }
-    }
-
-    fn read(&mut self, text: &[u8], block: usize) {
-        let rest = &text[block * BLOCK_BYTES..];
-        self.block = block;
-        self.bits = match rest.first_chunk() {
-            Some(bytes) => marks_of(bytes),
-            None => {
-                let mut bytes = [b' '; BLOCK_BYTES];
-                bytes[..rest.len()].copy_from_slice(rest);
-                marks_of(&bytes)
+        while let Some(rest) = text.get(block * BLOCK_BYTES..) {
+            self.bits = rest.first_chunk().map_or_else(|| marks_of_end(rest), marks_of);
+            self.block = block;
+            let bits = self.bits >> place;
+            if bits != 0 {
+                return block * BLOCK_BYTES + place + bits.trailing_zeros() as usize;
             }
-        };
+            (block, place) = (block + 1, 0);
+        }
+        text.len()
     }
 }
 
+/// Returns the marks of less than a block.
+#[cold]
+fn marks_of_end(rest: &[u8]) -> u64 {
+    let mut bytes = [b' '; BLOCK_BYTES];
+    bytes[..rest.len()].copy_from_slice(rest);
+    marks_of(&bytes)
+}
+
 /// Returns the marks of a block. The compiler turns the loop into instructions for sixteen or more bytes.
+#[expect(clippy::needless_bitwise_bool, reason = "a branch for each byte would keep the compiler from that")]
 fn marks_of(bytes: &[u8; BLOCK_BYTES]) -> u64 {
     let mut flags = [0; BLOCK_BYTES];
     for (flag, &byte) in flags.iter_mut().zip(bytes) {
