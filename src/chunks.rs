@@ -116,13 +116,6 @@ pub struct ChunkReader<'a> {
     position: usize,
 }
 
-impl ChunkReader<'_> {
-    /// Leaves out this many of the next bytes.
-    pub fn skip(&mut self, bytes: usize) {
-        self.position = (self.position + bytes).min(self.bytes.length);
-    }
-}
-
 impl io::Read for ChunkReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (number, start) = (self.position / CHUNK_BYTES, self.position % CHUNK_BYTES);

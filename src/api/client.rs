@@ -4,23 +4,18 @@
 //! origin only**: it checks every URL from a response before it uses it, and follows no redirect.
 
 use std::{
-    fmt,
-    io::{self, BufReader, Read},
+    io::{self, Read},
     time::{Duration, Instant},
 };
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeSeed, SeqAccess, Visitor},
-};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 use ureq::{
     http::{HeaderMap, Response, Uri, response::Parts},
     tls::TlsConfig,
 };
 
-use super::{ApiError, BlobList, Claims, error::without_query};
+use super::{ApiError, BlobList, Claims, error::without_query, list_elements};
 use crate::{
     body::Body,
     chunks::{ChunkPool, Chunks},
@@ -258,7 +253,7 @@ impl Client {
         check_success(&head, body.first())?;
         let (mut blobs, mut unreadable) = (BlobList::new(&self.chunks), None);
         each_element(&body, "a list of blobs", |entry| {
-            let blob = read_entry(entry.get(), end);
+            let blob = read_entry(entry, end);
             let is_fetchable = (1..=limits::CONTENT_URI_BYTES_MAX).contains(&blob.content_uri.len());
             if blob.content_id.is_empty() || !is_fetchable {
                 unreadable.get_or_insert(blob.content_id);
@@ -537,43 +532,14 @@ fn malformed(error: &serde_json::Error, what: &str, length: usize) -> ApiError {
 }
 
 /// Calls a function with each element of a response that is a list. An empty body was seen in place of an empty list.
-fn each_element(body: &Chunks, what: &str, read: impl FnMut(Box<RawValue>)) -> Result<(), ApiError> {
+fn each_element(body: &Chunks, what: &str, read: impl FnMut(&str)) -> Result<(), ApiError> {
     if body.parts().all(|part| part.trim_ascii().is_empty()) {
         return Ok(());
     }
-    let mut text = body.reader();
-    if body.first().starts_with(BYTE_ORDER_MARK) {
-        text.skip(BYTE_ORDER_MARK.len());
-    }
-    let mut parser = serde_json::Deserializer::from_reader(BufReader::new(text));
-    let parsed = EachElement(read).deserialize(&mut parser).and_then(|()| parser.end());
-    parsed.map_err(|error| malformed(&error, what, body.len()))
-}
-
-/// Calls a function with each element of an array, so that they are not in memory together.
-struct EachElement<F>(F);
-
-impl<'de, F: FnMut(Box<RawValue>)> DeserializeSeed<'de> for EachElement<F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de, F: FnMut(Box<RawValue>)> Visitor<'de> for EachElement<F> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
-        while let Some(element) = elements.next_element()? {
-            self.0(element);
-        }
-        Ok(())
-    }
+    list_elements::each_element(body, read).map_err(|at| {
+        let place = format!("byte {at} of {}", body.len());
+        ApiError::Malformed(format!("not {what} (JSON breaks at {place})"))
+    })
 }
 
 /// Parses a response that is a list. An empty body was seen in place of an empty list.

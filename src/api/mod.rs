@@ -8,6 +8,7 @@ mod blob_list;
 mod claims;
 pub mod client;
 pub mod error;
+mod list_elements;
 pub mod pace;
 mod reach;
 pub mod retry;
