@@ -458,6 +458,7 @@ impl Writer {
     /// 3. The main thread counts the blobs as delivered.
     fn commit(&mut self) -> Result<(), StateError> {
         let WrittenBatch { blobs, gone, ids, adopted, .. } = mem::take(&mut self.batch);
+        self.batch.ids.reserve(ids.len()); // the next batch has about as many records
         if blobs.is_empty() && gone.is_empty() {
             return Ok(());
         }
