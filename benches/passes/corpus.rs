@@ -81,7 +81,7 @@ impl Corpus {
                 let comma = if blob == first { "" } else { "," };
                 let _ = write!(
                     list,
-                    "{comma}{{\"contentType\":\"{content_type}\",\"contentId\":\"{blob:021}${blob:021}$benchmark${name}\",\
+                    "{comma}{{\"contentType\":\"{content_type}\",\"contentId\":\"{blob:023}${blob:023}$audit_general$Audit_General${name}\",\
                      \"contentUri\":\"{url}/blobs/{blob}\",\"contentCreated\":\"{created:.3}\",\
                      \"contentExpiration\":\"{expiration:.3}\"}}",
                     name = self.name,
