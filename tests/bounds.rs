@@ -4,6 +4,7 @@ use std::{
     fs,
     process::Stdio,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use simulator::{Answer, Fault, NewBlob, Operation, Requests};
@@ -70,6 +71,17 @@ fn a_blob_of_three_million_empty_records_stays_within_the_memory_limit() {
     run.assert_code(0).assert_line_with(&["Logs saved: 3000000"]);
     // This pass needs 37 MiB. An allocation of 32 bytes for each record would add 92 MiB.
     assert!(mebibytes < 100, "{mebibytes} MiB");
+}
+
+#[test]
+fn fifty_busy_connections_need_little_memory() {
+    let installation = Installation::new();
+    installation.contoso.add_blobs(FEED, 200, 20, hours_ago(20)..hours_ago(19));
+    installation.simulator.set_latency(Duration::from_millis(20)); // so that each thread has a connection
+    let (run, mebibytes) = run_and_measure(&installation, &[]);
+    run.assert_code(0).assert_line_with(&["Blobs successful: 200"]);
+    // This pass needs 24 MiB. With the buffers of ureq's defaults it needs 12 MiB more.
+    assert!(mebibytes < 36, "{mebibytes} MiB");
 }
 
 #[test]
