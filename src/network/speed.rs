@@ -1,7 +1,10 @@
 //! Cuts responses that arrive too slowly. A server that sends a byte now and then never meets the read time-out, and
 //! would hold a thread and finally the lock without limit.
 
-use std::time::{Duration, Instant};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 
 use ureq::{
     Error,
@@ -25,7 +28,8 @@ impl<In: Transport> Connector<In> for MinimumSpeed {
     type Out = Measured<In>;
 
     fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
-        Ok(chained.map(|inner| Measured { inner, response: ResponseSpeed::new(self.period) }))
+        let response = ResponseSpeed::new(self.period);
+        Ok(chained.map(|inner| Measured { inner, response, has_response: false }))
     }
 }
 
@@ -34,6 +38,8 @@ impl<In: Transport> Connector<In> for MinimumSpeed {
 pub struct Measured<T> {
     inner: T,
     response: ResponseSpeed,
+    /// Whether a response has ended since the connection was last tested.
+    has_response: bool,
 }
 
 impl<T: Transport> Transport for Measured<T> {
@@ -43,6 +49,7 @@ impl<T: Transport> Transport for Measured<T> {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.response = ResponseSpeed::new(self.response.period);
+        self.has_response = true;
         self.inner.transmit_output(amount, timeout)
     }
 
@@ -57,8 +64,10 @@ impl<T: Transport> Transport for Measured<T> {
         Ok(is_progress)
     }
 
+    /// ureq asks after each response and again before the next request. A test is three system calls, and only the second
+    /// one counts.
     fn is_open(&mut self) -> bool {
-        self.inner.is_open()
+        mem::take(&mut self.has_response) || self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {

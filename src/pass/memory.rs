@@ -33,6 +33,8 @@ struct Held {
     records: usize,
     /// Whether a share has exceeded the bound and still exists.
     overdrawn: bool,
+    /// The number of shares that wait for memory: a wake-up costs a system call, even if none waits.
+    waiting: usize,
     /// Buffers of earlier blobs, for the next ones. They are within the bound, and are dropped when it is reached.
     free_buffers: Vec<Vec<u8>>,
     free_bytes: usize,
@@ -120,7 +122,9 @@ impl Share {
         }
         while is_full(&held) && !self.overdrew {
             if held.overdrawn {
+                held.waiting += 1;
                 held = memory.freed.wait(held).unwrap_or_else(PoisonError::into_inner);
+                held.waiting -= 1;
             } else {
                 held.overdrawn = true;
                 self.overdrew = true;
@@ -141,8 +145,11 @@ impl Drop for Share {
         held.listing_bytes -= if self.is_listing { self.bytes } else { 0 };
         held.records -= self.records;
         held.overdrawn &= !self.overdrew;
+        let is_awaited = held.waiting > 0;
         drop(held);
-        self.memory.freed.notify_all();
+        if is_awaited {
+            self.memory.freed.notify_all();
+        }
     }
 }
 
