@@ -166,9 +166,11 @@ fn guid(text: &[u8]) -> Option<u128> {
             rest = rest.strip_prefix(b"-")?;
         }
         let (written, after) = rest.split_at_checked(digits)?;
+        let mut number = 0;
         for &digit in written {
-            id = id << 4 | u128::from(char::from(digit).to_digit(16)?);
+            number = number << 4 | u64::from(char::from(digit).to_digit(16)?);
         }
+        id = id << (4 * digits) | u128::from(number);
         rest = after;
     }
     rest.is_empty().then_some(id)
