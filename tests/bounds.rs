@@ -80,8 +80,8 @@ fn fifty_busy_connections_need_little_memory() {
     installation.simulator.set_latency(Duration::from_millis(20)); // so that each thread has a connection
     let (run, mebibytes) = run_and_measure(&installation, &[]);
     run.assert_code(0).assert_line_with(&["Blobs successful: 200"]);
-    // This pass needs 24 MiB. With the buffers of ureq's defaults it needs 12 MiB more.
-    assert!(mebibytes < 36, "{mebibytes} MiB");
+    // This pass needs 33 MiB. With the buffers of ureq's defaults it would need 9 MiB more.
+    assert!(mebibytes < 40, "{mebibytes} MiB");
 }
 
 #[test]
