@@ -63,7 +63,8 @@ impl Problem {
     pub fn of_silence(time: Duration) -> Self {
         Self {
             text: format!("no broker has acknowledged anything for {} s", time.as_secs()),
-            hint: "check the brokers' log, and that each partition of the topic has a leader".into(),
+            hint: "check the brokers' log, that each partition of the topic has a leader, and its min.insync.replicas"
+                .into(),
             is_permanent: false,
         }
     }
