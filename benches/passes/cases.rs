@@ -157,7 +157,9 @@ pub fn outputs(corpora: &Path, runs: usize, folder: &Path) -> io::Result<()> {
             ),
         ),
     ];
-    let mut costs = outputs.each_ref().map(|_| Vec::new());
+    let kafka = sinks::Kafka::start();
+    let outputs: Vec<_> = outputs.into_iter().chain(kafka.outputs()).collect();
+    let mut costs = vec![Vec::new(); outputs.len()];
     for _ in 0..runs {
         for ((_, output), costs) in outputs.iter().zip(&mut costs) {
             fs::create_dir_all(&run)?;

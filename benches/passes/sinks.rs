@@ -8,6 +8,11 @@ use std::{
 
 use rmpv::Value;
 
+#[cfg(feature = "kafka")]
+pub use kafka::Kafka;
+#[cfg(not(feature = "kafka"))]
+pub use no_kafka::Kafka;
+
 /// Listens on a free port, and serves each connection in its own thread. Returns the port.
 fn listen(serve: impl Fn(TcpStream) -> io::Result<()> + Copy + Send + 'static) -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -71,4 +76,52 @@ pub fn http() -> io::Result<u16> {
             (&connection).write_all(response)?;
         }
     })
+}
+
+#[cfg(feature = "kafka")]
+mod kafka {
+    use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
+
+    const TOPIC: &str = "office365";
+
+    /// librdkafka's own mock cluster, in this process. Each of its four partitions keeps the last 5 MB.
+    pub struct Kafka(MockCluster<'static, DefaultProducerContext>);
+
+    impl Kafka {
+        /// Starts a broker with a topic.
+        pub fn start() -> Self {
+            let cluster = MockCluster::new(1).expect("a mock cluster");
+            cluster.create_topic(TOPIC, 4, 1).expect("a topic");
+            Self(cluster)
+        }
+
+        /// Returns the outputs to measure, by name.
+        pub fn outputs(&self) -> Vec<(&'static str, String)> {
+            let brokers = self.0.bootstrap_servers();
+            let output = |(name, codec)| {
+                let keys = format!("    topic: {TOPIC}\n    compress: {codec}\n");
+                (name, format!("  kafka:\n    brokers: [ {brokers} ]\n{keys}"))
+            };
+            [("kafka", "none"), ("kafka, zstd", "zstd")].map(output).into()
+        }
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+mod no_kafka {
+    /// Stands for a cluster in a program without Kafka, which cannot be measured with it.
+    pub struct Kafka;
+
+    impl Kafka {
+        /// Starts nothing.
+        pub fn start() -> Self {
+            Self
+        }
+
+        /// Returns no outputs.
+        #[expect(clippy::unused_self, reason = "the form of the function with Kafka")]
+        pub fn outputs(&self) -> Vec<(&'static str, String)> {
+            Vec::new()
+        }
+    }
 }
