@@ -175,7 +175,7 @@ fn contenders(
     let lines: Vec<_> = (0..corpus.blobs).map(|blob| format!("{url}/blobs/{blob}")).collect();
     fs::write(&urls, lines.join("\n"))?;
     let root = server::root_certificate();
-    let blobs = corpus.blobs;
+    let (blobs, clients) = (corpus.blobs, corpus.blobs.min(50)); // h2load requires a request for each client
     let blobs_folder = corpus.folder(&arguments.corpora).join("blobs");
     let curl = format!("curl -sS --no-progress-meter --cacert {root} --parallel --parallel-max 50");
     let contender = |name: &str, kind| Contender { name: name.to_owned(), kind, costs: Vec::new() };
@@ -184,7 +184,7 @@ fn contenders(
         contender(
             "h2load",
             Kind::Floor(format!(
-                "h2load --h1 --threads=1 --clients=50 --requests={blobs} --input-file={}",
+                "h2load --h1 --threads=1 --clients={clients} --requests={blobs} --input-file={}",
                 urls.display()
             )),
         ),
