@@ -7,8 +7,8 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
-    path::{Path, PathBuf},
+    fs,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -22,6 +22,7 @@ use crate::{
         Installation, Run, hours_ago,
         process::{output_of, wait_until},
         set_mode,
+        syslog_daemon::{rsyslogd, syslog_ng},
     },
 };
 
@@ -249,7 +250,6 @@ fn rotated_passes(installation: &Installation) {
 fn rsyslog_receives_each_record_once_during_rotation() {
     let installation = installation();
     fs::create_dir_all(installation.path("output")).expect("a new folder");
-    fs::create_dir(installation.path("spool")).expect("a new folder");
     let config = format!(
         "global(workDirectory=\"{}\" maxMessageSize=\"8m\")\nmodule(load=\"imfile\")\n\
          template(name=\"office365\" type=\"string\" string=\"%msg%\\n\")\n\
@@ -259,11 +259,7 @@ fn rsyslog_receives_each_record_once_during_rotation() {
         installation.path("received").display(),
         installation.path("output/*.json").display(),
     );
-    let path = installation.path("rsyslog.conf");
-    fs::write(&path, config).expect("a writable folder");
-    let mut rsyslogd = Command::new("/usr/sbin/rsyslogd");
-    rsyslogd.arg("-n").arg("-f").arg(&path).arg("-i").arg(installation.path("rsyslog.pid"));
-    let follower = Follower::start(&installation, &mut rsyslogd);
+    let follower = Follower::start(&installation, &mut rsyslogd(&installation, &config));
     rotated_passes(&installation);
     follower.assert_each_once(&installation);
 }
@@ -282,30 +278,7 @@ fn syslog_ng_receives_each_record_once_during_rotation() {
         installation.path("output/AuditGeneral.json").display(),
         installation.path("received").display(),
     );
-    let path = installation.path("syslog-ng.conf");
-    fs::write(&path, config).expect("a writable folder");
-    let unpacked =
-        Path::new(&env::var_os("INTEROP").expect("INTEROP names the folder of tests/interop/install"))
-            .join("syslog-ng");
-    let libraries = [
-        "usr/lib/syslog-ng",
-        "usr/lib/x86_64-linux-gnu",
-        "lib/x86_64-linux-gnu",
-        "usr/lib/aarch64-linux-gnu",
-        "lib/aarch64-linux-gnu",
-    ]
-    .map(|folder| unpacked.join(folder));
-    let own = |name: &str| installation.path(name).display().to_string();
-    let mut syslog_ng = Command::new(unpacked.join("usr/sbin/syslog-ng"));
-    syslog_ng
-        .env("LD_LIBRARY_PATH", env::join_paths(&libraries).expect("paths without a colon"))
-        .args(["--foreground", "--no-caps", "--stderr", "--cfgfile"])
-        .arg(&path)
-        .arg(format!("--module-path={}", unpacked.join("usr/lib/syslog-ng/3.38").display()))
-        .arg(format!("--persist-file={}", own("syslog-ng.persist")))
-        .arg(format!("--pidfile={}", own("syslog-ng.pid")))
-        .arg(format!("--control={}", own("syslog-ng.ctl")));
-    let follower = Follower::start(&installation, &mut syslog_ng);
+    let follower = Follower::start(&installation, &mut syslog_ng(&installation, &config));
     rotated_passes(&installation);
     follower.assert_each_once(&installation);
 }

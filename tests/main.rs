@@ -29,6 +29,7 @@ mod interop;
 mod interop_http;
 mod interop_identity;
 mod interop_rotation;
+mod interop_syslog;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod known_index;

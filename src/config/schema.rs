@@ -480,9 +480,9 @@ SYSLOG {
     "enterpriseNumber": Integer(1..=4_294_967_295), default("32473");
     /// true: the JSON begins with a byte order mark, as RFC 5424 wants it for UTF-8. rsyslog does not remove it.
     "bom": Bool, default("false");
-    /// Maximum size of a message. It must not be larger than that of the receiver: by default, rsyslog accepts 8K and
-    /// syslog-ng 64K.
-    "maxMessageSize": Size(2 * KIB..=100 * 1024 * KIB), default("8K");
+    /// Maximum size of a message. It must not be larger than that of the receiver: by default, rsyslog accepts 8096
+    /// bytes and syslog-ng 64K.
+    "maxMessageSize": Size(2 * KIB..=100 * 1024 * KIB), default("8000");
     /// What happens to a record whose message would be larger: split sends several messages with part and parts in the
     /// structured data; truncate sends the beginning, with truncatedFrom in the structured data; dead-letter sends nothing and
     /// writes the record to workingDir/dead-letters/syslog.json.

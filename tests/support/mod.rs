@@ -15,6 +15,7 @@ pub mod picture;
 pub mod process;
 pub mod proxy;
 pub mod syslog;
+pub mod syslog_daemon;
 pub mod tls;
 
 use std::{

@@ -165,7 +165,7 @@ impl SyslogReceiver {
 
 impl SyslogMessage {
     /// Parses a message. `Err`: what is wrong.
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
         Self::parse_text(text).ok_or_else(|| format!("not a message of RFC 5424: {text:.200}"))
     }
