@@ -15,6 +15,7 @@ use crate::support::{
     hours_ago,
     http::{HttpReceiver, Reply},
     set_mode,
+    syslog::{SyslogBehavior, SyslogReceiver, Transport},
 };
 
 const FEED: &str = "Audit.Exchange";
@@ -232,6 +233,12 @@ fn failures_of_this_machine() -> Vec<FailedRun> {
     let without_receiver =
         without_receiver.with_output("  fluentd:\n    address: 127.0.0.1\n    port: 1\n    retryTimeout: 0s");
     let wrong_key = installation().with_output(&receiver.config("sharedKey: wrong-key"));
+    let no_relp = SyslogReceiver::start(Transport::Relp);
+    no_relp.set_behaviors(&[SyslogBehavior::Say("220 smtp.example\r\n")]);
+    let no_relp = installation().with_output(&format!(
+        "  syslog:\n    address: 127.0.0.1\n    port: {}\n    protocol: relp",
+        no_relp.port()
+    ));
     let full = [
         ("output:\n  file:\n    path: ", "output:\n  file:\n    path: /dev/full #"),
         ("Type: true", "Type: false"),
@@ -243,6 +250,7 @@ fn failures_of_this_machine() -> Vec<FailedRun> {
         run(74, &folder, &[]),
         run(1, &without_receiver, &[]),
         run(1, &wrong_key, &[]),
+        run(1, &no_relp, &[]),
         run(78, &installation(), &["--verbose"]),
         configured(74, 0o600, &full),
         configured(0, 0o644, &[]),
