@@ -138,6 +138,7 @@ pub fn outputs(corpora: &Path, runs: usize, folder: &Path) -> io::Result<()> {
     corpus.list(corpora, Scheme::Plain.name(), &url)?;
     let run = folder.join("outputs");
     let (forward, gelf, http) = (sinks::forward()?, sinks::gelf()?, sinks::http()?);
+    let (syslog, relp) = (sinks::syslog()?, sinks::relp()?);
     let outputs = [
         ("file", format!("  file:\n    path: {}/audit.json\n", run.display())),
         ("file, CSV", format!("  file:\n    path: {}/audit.csv\n", run.display())),
@@ -147,6 +148,14 @@ pub fn outputs(corpora: &Path, runs: usize, folder: &Path) -> io::Result<()> {
             format!("  fluentd:\n    address: 127.0.0.1\n    port: {forward}\n    compress: gzip\n"),
         ),
         ("graylog", format!("  graylog:\n    address: 127.0.0.1\n    port: {gelf}\n")),
+        (
+            "syslog, tcp",
+            format!("  syslog:\n    address: 127.0.0.1\n    port: {syslog}\n    protocol: tcp\n"),
+        ),
+        (
+            "syslog, relp",
+            format!("  syslog:\n    address: 127.0.0.1\n    port: {relp}\n    protocol: relp\n"),
+        ),
         ("http, ndjson", format!("  http:\n    url: http://127.0.0.1:{http}/\n")),
         ("http, ndjson, gzip", format!("  http:\n    url: http://127.0.0.1:{http}/\n    compress: gzip\n")),
         ("http, otlp", format!("  http:\n    url: http://127.0.0.1:{http}/\n    format: otlp\n")),

@@ -50,6 +50,42 @@ pub fn gelf() -> io::Result<u16> {
     listen(|mut connection| io::copy(&mut connection, &mut io::sink()).map(drop))
 }
 
+/// Starts a receiver of syslog with octet counting, which reads everything until the sender closes the connection.
+pub fn syslog() -> io::Result<u16> {
+    listen(|mut connection| io::copy(&mut connection, &mut io::sink()).map(drop))
+}
+
+/// Starts a RELP server, which acknowledges each command.
+pub fn relp() -> io::Result<u16> {
+    listen(|connection| {
+        connection.set_nodelay(true)?;
+        let mut reader = BufReader::with_capacity(1 << 20, &connection);
+        let mut responses = Vec::new();
+        loop {
+            if reader.buffer().is_empty() {
+                (&connection).write_all(&responses)?;
+                responses.clear();
+            }
+            let mut words = [const { Vec::new() }; 2];
+            for word in &mut words {
+                reader.read_until(b' ', word)?;
+            }
+            let mut length = Vec::new();
+            while reader.fill_buf()?.first().is_some_and(u8::is_ascii_digit) {
+                length.extend_from_slice(&reader.fill_buf()?[..1]);
+                reader.consume(1);
+            }
+            let length: u64 = String::from_utf8_lossy(&length).parse().map_err(io::Error::other)?;
+            let after = if length == 0 { 1 } else { length + 2 };
+            io::copy(&mut reader.by_ref().take(after), &mut io::sink())?;
+            let data =
+                if words[1] == b"open " { "200 OK\nrelp_version=0\ncommands=syslog" } else { "200 OK" };
+            responses.extend_from_slice(&words[0]);
+            responses.extend_from_slice(format!("rsp {} {data}\n", data.len()).as_bytes());
+        }
+    })
+}
+
 /// Starts an HTTP receiver, which responds to every request with 200 and an empty message of OTLP.
 pub fn http() -> io::Result<u16> {
     listen(|connection| {
