@@ -302,10 +302,12 @@ fn options_first(mut typed: impl Iterator<Item = String>) -> Result<Vec<String>,
             Some((option, value)) if option.starts_with("--") => (option.to_owned(), Some(value.to_owned())),
             _ => (word, None),
         };
-        if SWITCHES.contains(&option.as_str()) && value.is_some() {
-            return Err(format!("{option} takes no value"));
+        let name = option.as_str();
+        let has_value = WITH_VALUE.contains(&name) || OF_COMMANDS_WITH_VALUE.contains(&name);
+        if !has_value && value.is_some() && (SWITCHES.contains(&name) || OF_COMMANDS.contains(&name)) {
+            return Err(format!("{option} does not accept a value; remove it"));
         }
-        if WITH_VALUE.iter().chain(&OF_COMMANDS_WITH_VALUE).any(|name| *name == option) {
+        if has_value {
             let is_option = |value: &str| value.starts_with('-') && value.parse::<i64>().is_err();
             value = value.or_else(|| typed.next()).filter(|value| !value.is_empty() && !is_option(value));
             if value.is_none() {
@@ -408,7 +410,9 @@ mod tests {
         for words in ["--hours", "--config --dry-run", "--config="] {
             assert!(wrong(words).contains("needs a value"), "{words}");
         }
-        assert!(wrong("--verbose=true").contains("takes no value"));
+        for words in ["--verbose=true", "status --json=1"] {
+            assert!(wrong(words).contains("does not accept a value"), "{words}");
+        }
         assert!(wrong("collect").contains("collect"));
         assert!(wrong("-v -q").contains("exclude each other"));
         assert!(wrong("--dry-run --stdout").contains("exclude each other"));

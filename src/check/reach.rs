@@ -105,7 +105,7 @@ fn check_name(client: &Client, origin: &str, name: &str, lines: &mut Lines) -> b
 fn check_clock(ahead: SignedDuration, host: &str, lines: &Lines) {
     let seconds = ahead.abs().as_secs();
     if ahead.abs() <= CLOCK_TOLERANCE {
-        lines.good(format_args!("clock: right to {} s, by {host}", seconds.max(1)));
+        lines.good(format_args!("clock: within {} s of that of {host}", seconds.max(1)));
         return;
     }
     let direction = if ahead.is_negative() { "ahead of" } else { "behind" };

@@ -1,6 +1,11 @@
 //! The scripts of the Jobs that maintain the volumes, run by a shell over folders as those of the pods.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use simulator::{NewBlob, Tenant};
 
@@ -16,12 +21,14 @@ fn run_script(manifest: &str, kind: &str, pod: &str, folder: &Path, environment:
         at(of_kind(&documents, kind), pod).get("containers").and_then(|all| all.get(0)).expect("one");
     let command = container["command"].as_sequence().expect("a command").iter();
     let command: Vec<_> = command.map(|word| word.as_str().expect("text")).collect();
-    let output = Command::new(command[0])
-        .args(&command[1..])
-        .current_dir(folder)
-        .envs(environment.iter().copied())
-        .output();
-    Run::from(output.expect("a shell"))
+    Run::of(
+        Command::new(command[0])
+            .args(&command[1..])
+            .current_dir(folder)
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+    )
 }
 
 fn reshard(volume: &Path, shards: usize) -> Run {
