@@ -11,8 +11,8 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
-    ops::Range,
+    collections::{BTreeSet, HashMap},
+    ops::{Bound, Range},
     sync::{LazyLock, PoisonError, RwLock},
 };
 
@@ -180,10 +180,10 @@ fn cut(text: &str, characters_max: usize) -> String {
     }
 }
 
-/// Secrets, by their first bytes.
+/// Secrets, by their first bytes. They are sorted, because all tokens of Microsoft begin with the same bytes.
 #[derive(Debug, Default)]
 struct Secrets {
-    by_head: HashMap<Head, Vec<Box<[u8]>>>,
+    by_head: HashMap<Head, BTreeSet<Box<[u8]>>>,
     /// The first bytes of the heads.
     beginnings: Filter,
     /// A group of four characters of each head in Base64, for each of the three offsets in a group at which a secret can
@@ -236,8 +236,8 @@ impl Secrets {
             self.encoded.add(characters);
         }
         let same_head = self.by_head.entry(*head).or_default();
-        if !same_head.iter().any(|known| **known == *secret) {
-            same_head.push(secret.into());
+        if !same_head.contains(secret) {
+            same_head.insert(secret.into());
         }
     }
 
@@ -304,19 +304,30 @@ impl Secrets {
                 continue;
             }
             let rest = &bytes[start..];
-            let length_found = self.by_head.get(head).into_iter().flatten().filter_map(|secret| {
-                let length = secret.iter().zip(rest).take_while(|(one, other)| one == other).count();
-                let is_cut_off = length == rest.len();
-                let is_enough = length == secret.len() || is_cut_off || length >= SECRET_PREFIX_BYTES_MIN;
-                is_enough.then_some(length)
-            });
-            let length = length_found.max();
+            let length = self.by_head.get(head).and_then(|same_head| longest_match(same_head, rest));
             if let Some(length) = length {
                 act(start..start + length);
             }
             start += length.unwrap_or(1);
         }
     }
+}
+
+/// Returns the length of the longest secret at the start of a text, or of the beginning of one that is long enough or cut off
+/// by the end.
+fn longest_match(secrets: &BTreeSet<Box<[u8]>>, text: &[u8]) -> Option<usize> {
+    // In a sorted set, a neighbour has the longest common beginning.
+    let before = secrets.range::<[u8], _>((Bound::Unbounded, Bound::Included(text))).next_back();
+    let after = secrets.range::<[u8], _>((Bound::Excluded(text), Bound::Unbounded)).next();
+    let longest = before.into_iter().chain(after).map(|secret| length_in_common(secret, text)).max()?;
+    if longest == text.len() || longest >= SECRET_PREFIX_BYTES_MIN {
+        return Some(longest);
+    }
+    (SECRET_BYTES_MIN..=longest).rev().find(|&length| secrets.contains(&text[..length]))
+}
+
+fn length_in_common(one: &[u8], other: &[u8]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }
 
 /// The bytes of a text after unescaping, each with the range of the original text that it comes from.
@@ -532,6 +543,25 @@ mod tests {
             let _ = known().redacted(&text);
             let whole = format!("{}{SECRET}{}", &"before-x-"[..before], text);
             proptest::prop_assert!(!known().redacted(&whole).contains(SECRET));
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(crate::proptest_config())]
+
+        #[test]
+        fn finds_the_longest_match_as_a_search_through_all_secrets_does(
+            secrets in proptest::collection::btree_set("aaaaaa[ab]{0,14}", 1..12),
+            text in "aaaaaa[ab]{0,20}",
+        ) {
+            let (secrets, text) = (secrets.iter().map(|secret| secret.as_bytes().into()).collect(), text.as_bytes());
+            let lengths = BTreeSet::<Box<[u8]>>::iter(&secrets).filter_map(|secret| {
+                let length = length_in_common(secret, text);
+                let is_enough =
+                    length == secret.len() || length == text.len() || length >= SECRET_PREFIX_BYTES_MIN;
+                is_enough.then_some(length)
+            });
+            proptest::prop_assert_eq!(longest_match(&secrets, text), lengths.max());
         }
     }
 }

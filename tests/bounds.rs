@@ -9,7 +9,7 @@ use std::{
 
 use simulator::{Answer, Fault, NewBlob, Operation, Requests};
 
-use crate::support::{Installation, Run, hours_ago, process::wait_until};
+use crate::support::{Installation, Run, hours_ago, process::finish_and_count};
 
 const FEED: &str = "Audit.General";
 
@@ -18,18 +18,8 @@ fn run_and_measure(installation: &Installation, arguments: &[&str]) -> (Run, u64
     let log = installation.path("log");
     let mut command = installation.pass();
     command.args(arguments).stdout(Stdio::null()).stderr(fs::File::create(&log).expect("a file"));
-    let mut child = command.spawn().expect("the program starts");
-    let status = format!("/proc/{}/status", child.id());
-    let (mut peak_kib, mut code) = (0, None);
-    wait_until("the pass ends", || {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
-        peak_kib = peak_kib.max(kib.unwrap_or(0));
-        let ended = child.try_wait().expect("a child of this process");
-        code = ended.and_then(|status| status.code());
-        ended.is_some()
-    });
+    let child = command.spawn().expect("the program starts");
+    let (code, peak_kib) = finish_and_count(child, "status", "VmHWM:");
     let stderr = fs::read_to_string(log).expect("a log");
     (Run { code, stdout: String::new(), stderr }, peak_kib / 1024)
 }

@@ -1,7 +1,7 @@
 //! The cost of a pass in counted work: allocations, syncs of files, requests. Counts do not depend on how busy the machine
 //! is. `cargo bench` measures times.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use office_audit_log_collector::{
     records::{BlobRecords, Origin, RecordBatch},
@@ -9,7 +9,7 @@ use office_audit_log_collector::{
 };
 use simulator::{CONTENT_TYPES, NewBlob, Operation, Simulator, TenantSettings};
 
-use crate::support::{CONTOSO, Installation, Run, hours_ago};
+use crate::support::{CONTOSO, Installation, Run, hours_ago, process::finish_and_count};
 
 /// Returns the number of allocations while a blob of this many records is parsed and rendered. As in the writer, the records
 /// are rendered in slices into a batch that is reused.
@@ -79,4 +79,47 @@ fn fetches_each_blob_with_one_request() {
     // The others are a login, a list of subscriptions, five started subscriptions, and at most two listings for each feed.
     let requests = simulator.requests().len();
     assert!(requests <= 50 + 2 + 5 + 10, "{requests} requests");
+}
+
+/// Returns an installation with this number of tenants, after a pass.
+fn after_a_pass_of_tenants(count: usize) -> Installation {
+    // With few threads, because each has memory of its own.
+    let settings = Installation::new().collect("maxThreads: 2");
+    let mut installation = settings.setting("metrics: { path: metrics.prom }");
+    for number in 1..count {
+        installation.add_tenant(&format!("{number:08}-2222-4222-8222-222222222222"));
+    }
+    installation.run(&["--quiet"]).assert_code(0);
+    installation.simulator.forget_requests();
+    installation
+}
+
+#[test]
+fn an_idle_pass_makes_seven_requests_for_each_tenant() {
+    let installation = after_a_pass_of_tenants(20);
+    installation.run(&["--quiet"]).assert_code(0);
+    let counts = [Operation::Login, Operation::ListSubscriptions, Operation::ListContent]
+        .map(|operation| installation.simulator.count(operation));
+    // In the first minute of an hour, a pass lists the hour before once more.
+    assert!(counts[0] == 20 && counts[1] == 20 && (100..=200).contains(&counts[2]), "{counts:?}");
+    assert_eq!(installation.simulator.requests().len(), counts.iter().sum::<usize>());
+}
+
+#[test]
+fn an_idle_pass_needs_little_memory_for_each_tenant() {
+    let peak_kib = |tenants: usize| {
+        let installation = after_a_pass_of_tenants(tenants);
+        let mut command = installation.pass();
+        // A single arena, because what the allocator keeps in several depends on the timing of the threads.
+        command.arg("--quiet").env("MALLOC_ARENA_MAX", "1");
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("the program starts");
+        let (code, kib) = finish_and_count(child, "status", "VmHWM:");
+        assert_eq!(code, Some(0));
+        kib
+    };
+    let (few, many) = (peak_kib(20), peak_kib(140));
+    let of_each = many.saturating_sub(few) / 120;
+    // With 20,000 tenants it is 20 KiB in a release build. A copy of the metrics in memory would add 15 KiB.
+    assert!(of_each <= 40, "{few} KiB for 20 tenants, {many} KiB for 140: {of_each} KiB for each");
 }

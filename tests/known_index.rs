@@ -14,7 +14,7 @@ use simulator::{NewBlob, Operation};
 
 use crate::support::{
     CONTOSO, Installation, hours_ago, mode,
-    process::{disk_steps, wait_until},
+    process::{disk_steps, finish_and_count},
 };
 
 const FEED: &str = "Audit.General";
@@ -110,17 +110,8 @@ fn replace(path: &Path, contents: &[u8]) {
 fn run_and_count(installation: &Installation) -> u64 {
     let mut command = installation.pass();
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().expect("the program starts");
-    let counters = format!("/proc/{}/io", child.id());
-    let (mut bytes, mut code) = (0, None);
-    wait_until("the pass ends", || {
-        let counted = fs::read_to_string(&counters).unwrap_or_default();
-        let counted = counted.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok());
-        bytes = bytes.max(counted.unwrap_or(0));
-        let ended = child.try_wait().expect("a child of this process");
-        code = ended.and_then(|status| status.code());
-        ended.is_some()
-    });
+    let child = command.spawn().expect("the program starts");
+    let (code, bytes) = finish_and_count(child, "io", "rchar:");
     assert_eq!(code, Some(0));
     bytes
 }

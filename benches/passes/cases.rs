@@ -1,7 +1,12 @@
 //! Passes that spend their time on other things than the records of a corpus: waiting for responses, many tenants, a large
 //! state, and outputs.
 
-use std::{fmt::Write as _, fs, io, path::Path, time::Duration};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+    time::Duration,
+};
 
 use jiff::{Timestamp, ToSpan};
 use simulator::{CONTENT_TYPES, Simulator, Tenant, TenantSettings};
@@ -88,44 +93,93 @@ fn floor_s(latency: Duration, requests: usize) -> f64 {
     latency.as_secs_f64() * requests as f64 / f64::from(THREADS)
 }
 
-/// Measures a pass without new blobs, in turns with an empty state and with a million known blobs.
-pub fn known(runs: usize, folder: &Path) -> io::Result<()> {
-    const LINES: usize = 1_000_000;
+/// Measures passes without new blobs, in turns with an empty state and with this number of known blobs. The first pass with
+/// known blobs reads all of them and makes their index; those that follow use it.
+pub fn known(lines: usize, runs: usize, folder: &Path) -> io::Result<()> {
     let nothing = Corpus { name: "N", blobs: 0, records_of_a_blob: 0 };
     nothing.make(folder)?;
     let server = Server::start(&nothing.folder(folder), &folder.join("nginx"))?;
     let (scheme, url) = (Scheme::Plain, server.url(Scheme::Plain));
     nothing.list(folder, scheme.name(), &url)?;
-    let expiration = Timestamp::now() + (6 * 24).hours();
-    let mut lines = String::new();
-    for blob in 0..LINES {
-        let content_type = CONTENT_TYPES[blob % CONTENT_TYPES.len()];
-        let _ = writeln!(
-            lines,
-            "20261118051748{blob:09}$20261118051748{blob:09}$audit_sharepoint$Audit_SharePoint$emea0036,{expiration:.3},\
-             {TENANT_ID},{content_type}"
-        );
+    let (empty, known) = (folder.join("known-0"), folder.join("known"));
+    for installation in [&empty, &known] {
+        fs::create_dir_all(Collector::new(&url, installation).state())?;
     }
-    println!("\n### Known: nothing new, with an empty state and with {LINES} known blobs\n");
-    println!("| known blobs | wall s | CPU s | peak MB |\n| --- | --- | --- | --- |");
+    let known_blobs = Collector::new(&url, &known).state().join("known_blobs");
+    write_known_blobs(&known_blobs, lines)?;
+    let first = Collector::new(&url, &known).pass(folder)?;
     let mut costs = [Vec::new(), Vec::new()];
     for _ in 0..runs {
-        for (costs, lines) in costs.iter_mut().zip(["", &lines]) {
-            let installation = folder.join("known");
-            let collector = Collector::new(&url, &installation);
-            fs::create_dir_all(collector.state())?;
-            let known_blobs = collector.state().join("known_blobs");
-            fs::write(&known_blobs, lines)?;
-            fs::File::open(known_blobs)?.sync_all()?; // so that the pass does not wait for it
-            costs.push(collector.pass(folder)?);
-            fs::remove_dir_all(&installation)?;
+        for (costs, installation) in costs.iter_mut().zip([&empty, &known]) {
+            costs.push(Collector::new(&url, installation).pass(folder)?);
         }
     }
-    for (costs, count) in costs.iter().zip([0, LINES]) {
-        let cost = medians(costs);
-        println!("| {count} | {:.2} | {:.2} | {:.0} |", cost.wall_s, cost.cpu_s, cost.peak_mb);
+    let [without, with] = costs.map(|costs| medians(&costs));
+    println!("\n### Known: nothing new, with an empty state and with {lines} known blobs\n");
+    println!("| pass | wall s | CPU s | peak MB |\n| --- | --- | --- | --- |");
+    for (name, cost) in
+        [("empty state", without), ("known blobs, without an index", first), ("known blobs", with)]
+    {
+        println!("| {name} | {:.3} | {:.3} | {:.1} |", cost.wall_s, cost.cpu_s, cost.peak_mb);
     }
-    Ok(())
+    println!(
+        "\nThe known blobs add {:.0} ms and {:.1} MB to an idle pass.",
+        (with.wall_s - without.wall_s) * 1e3,
+        with.peak_mb - without.peak_mb
+    );
+    fs::remove_dir_all(&known)
+}
+
+fn write_known_blobs(path: &Path, lines: usize) -> io::Result<()> {
+    let expiration = Timestamp::now() + (6 * 24).hours();
+    let mut file = io::BufWriter::with_capacity(1 << 20, fs::File::create(path)?);
+    for blob in 0..lines {
+        let content_type = CONTENT_TYPES[blob % CONTENT_TYPES.len()];
+        writeln!(
+            file,
+            "20261118051748{blob:09}$20261118051748{blob:09}$audit_sharepoint$Audit_SharePoint$emea0036,{expiration:.3},\
+             {TENANT_ID},{content_type}"
+        )?;
+    }
+    file.into_inner()?.sync_all() // so that the pass does not wait for it
+}
+
+/// Measures passes of many tenants without new blobs. The floor is the time for their requests: a login, a list of
+/// subscriptions and five listings for each tenant.
+pub fn idle(count: usize, latency: Duration, runs: usize, folder: &Path) -> io::Result<()> {
+    let ids: Vec<_> = (1..=count).map(|tenant| format!("11111111-1111-4111-8111-{tenant:012}")).collect();
+    let simulator = Simulator::start();
+    for id in &ids {
+        let tenant = simulator.tenant(TenantSettings::new(id).secret("benchmark"));
+        for content_type in CONTENT_TYPES {
+            tenant.subscribe(content_type);
+        }
+    }
+    let installation = folder.join(format!("idle-{count}"));
+    fs::create_dir_all(&installation)?;
+    let collector = Collector::of_tenants(&ids, simulator.url(), &installation);
+    collector.pass(folder)?; // lists the whole day
+    simulator.set_latency(latency);
+    let (mut costs, mut requests) = (Vec::new(), 0);
+    for _ in 0..runs {
+        simulator.forget_requests();
+        costs.push(collector.pass(folder)?);
+        requests = simulator.requests().len();
+    }
+    let (cost, floor_s) = (medians(&costs), floor_s(latency, requests));
+    println!("\n### Idle: {count} tenants at {} ms, {THREADS} threads\n", latency.as_millis());
+    println!("| requests | wall s | floor s | ratio | CPU s | CPU µs a request | peak MB |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    #[expect(clippy::cast_precision_loss, reason = "a figure that is only printed")]
+    let microseconds = cost.cpu_s * 1e6 / requests as f64;
+    println!(
+        "| {requests} | {:.2} | {floor_s:.2} | {:.2} x | {:.2} | {microseconds:.0} | {:.0} |",
+        cost.wall_s,
+        cost.wall_s / floor_s,
+        cost.cpu_s,
+        cost.peak_mb
+    );
+    fs::remove_dir_all(&installation)
 }
 
 /// Measures corpus M with each kind of output, in turns. The receivers acknowledge everything at once, so that the collector is

@@ -20,6 +20,7 @@ use std::{
     env, fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use argh::FromArgs;
@@ -32,9 +33,9 @@ use server::{Scheme, Server};
 /// Measures passes and compares them with curl and jq, on this machine.
 #[derive(FromArgs)]
 struct Arguments {
-    /// what to measure, separated by commas: S, M, L, H, and the cases latency, tenants, known, outputs and verify; default:
-    /// all
-    #[argh(option, default = "String::from(\"S,M,L,H,latency,tenants,known,outputs,verify\")")]
+    /// what to measure, separated by commas: S, M, L, H, and the cases latency, tenants, known, idle, outputs and verify;
+    /// default: all; and two that take minutes: known-many (ten million blobs) and idle-many (20,000 tenants)
+    #[argh(option, default = "String::from(\"S,M,L,H,latency,tenants,known,idle,outputs,verify\")")]
     only: String,
 
     /// number of runs of each command, which take turns; default 5
@@ -54,6 +55,9 @@ struct Arguments {
     #[argh(option, default = "PathBuf::from(env!(\"CARGO_TARGET_TMPDIR\")).join(\"corpora\")")]
     corpora: PathBuf,
 }
+
+/// The latency of the simulator for passes of many tenants.
+const LATENCY: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
     let words: Vec<_> = env::args().skip(1).filter(|word| word != "--bench").collect(); // cargo adds --bench
@@ -90,7 +94,10 @@ fn measure_all(arguments: &Arguments) -> io::Result<()> {
                 "tenants" => cases::tenants(folder.path())?,
                 "outputs" => cases::outputs(&arguments.corpora, arguments.runs, folder.path())?,
                 "verify" => cases::verify(&arguments.corpora, arguments.runs, folder.path())?,
-                "known" => cases::known(arguments.runs, folder.path())?,
+                "known" => cases::known(1_000_000, arguments.runs, folder.path())?,
+                "known-many" => cases::known(10_000_000, arguments.runs, folder.path())?,
+                "idle" => cases::idle(1_000, LATENCY, arguments.runs, folder.path())?,
+                "idle-many" => cases::idle(20_000, LATENCY, arguments.slow_runs, folder.path())?,
                 _ => {
                     return Err(io::Error::other(format!(
                         "--only: unknown corpus or case {name:?}; see --help"

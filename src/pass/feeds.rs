@@ -1,6 +1,6 @@
 //! The tenants and feeds of a pass, each with an index.
 
-use std::ops::Range;
+use std::{ops::Range, sync::OnceLock};
 
 use crate::{
     config::Tenant,
@@ -44,7 +44,8 @@ pub struct Feeds {
 struct Feed {
     tenant: TenantIndex,
     content_type: ContentType,
-    origin: Origin,
+    /// Made when a record needs it: most feeds have no new ones.
+    origin: OnceLock<Origin>,
 }
 
 impl Feeds {
@@ -56,7 +57,7 @@ impl Feeds {
             feeds.extend(tenant.subscriptions.iter().map(|&content_type| Feed {
                 tenant: TenantIndex(index),
                 content_type,
-                origin: Origin::new(content_type.name(), tenant.name.as_deref()).of_tenant(&tenant.tenant_id),
+                origin: OnceLock::new(),
             }));
             ranges.push(feeds.len() - tenant.subscriptions.len()..feeds.len());
         }
@@ -108,7 +109,10 @@ impl Feeds {
 
     /// Returns what is added to a feed's records.
     pub fn origin(&self, feed: FeedIndex) -> &Origin {
-        &self.all[feed.0].origin
+        self.all[feed.0].origin.get_or_init(|| {
+            let (tenant, content_type) = self.feed(feed);
+            Origin::new(content_type.name(), tenant.name.as_deref()).of_tenant(&tenant.tenant_id)
+        })
     }
 
     /// Returns the name of a feed in the log: `contoso audit.exchange`.

@@ -342,12 +342,12 @@ impl<'a> Pass<'a> {
         if let Some(deadline) = collect.global_timeout {
             cancel.cancel_at(Instant::now() + deadline + STOP_LEAVE_AFTER);
         }
-        let Opened { known, progress, mut ledger, outputs } = opened;
+        let Opened { known, mut progress, mut ledger, outputs } = opened;
         if let Some(ledger) = &mut ledger {
             ledger.restrict_to(feeds.tenants().map(|tenant| feeds.tenant(tenant).tenant_id.as_str()));
         }
         let client = Client::new(&config.network, collect, clock.clone())?;
-        let mut scheduler = Scheduler::new(feeds, mode, look_back, collect, known, &progress, clock);
+        let mut scheduler = Scheduler::new(feeds, mode, look_back, collect, known, &mut progress, clock);
         let other_feeds = carry_over(&mut scheduler, feeds, progress);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(collect.max_threads)

@@ -144,6 +144,7 @@ fn windows(mut start: Timestamp, now: Timestamp) -> Vec<Window> {
         windows.push(Window { start, end });
         start = end;
     }
+    windows.shrink_to_fit(); // a pass has those of every feed
     windows
 }
 

@@ -10,9 +10,10 @@
 //! Source of the format: "Prometheus exposition formats", text-based format.
 
 use std::{
-    collections::HashMap,
-    fmt::{Display, Write},
-    fs,
+    collections::{HashMap, HashSet},
+    fmt::{Display, Write as _},
+    fs::File,
+    io::{self, BufRead, BufReader, Write},
     path::Path,
     time::Duration,
 };
@@ -23,6 +24,7 @@ use super::{FeedReport, Summary};
 use crate::{
     disk::{self, FileContext, FileError},
     feed::ContentType,
+    limits::STATE_BUFFER_BYTES,
     state::Totals,
 };
 
@@ -132,56 +134,89 @@ const FEED_TIMES: [FeedTime; 2] = [
 impl Metrics<'_> {
     /// Replaces the file. What this pass does not know is copied from the old file.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
-        let before = fs::read_to_string(path).unwrap_or_default();
-        disk::replace_with(path, 0o644, self.text(&before).as_bytes())
+        let before =
+            File::open(path).map(|file| self.kept(BufReader::with_capacity(STATE_BUFFER_BYTES, file)));
+        let before = before.unwrap_or_default();
+        disk::replace(path, 0o644, |to| self.print(&before, to), |_| Ok(()))
             .map(drop)
             .context("write metrics.path", path)
     }
 
-    fn text(&self, before: &str) -> String {
-        // A value follows the last space of its line; labels can contain spaces.
-        let before: HashMap<_, _> = before.lines().filter_map(|line| line.rsplit_once(' ')).collect();
-        let mut text = self.text_of_pass(&before);
+    /// Returns the series of an old file that this pass may copy, with their values.
+    fn kept(&self, before: impl BufRead) -> HashMap<String, String> {
         let feeds = self.summary.map_or(&[][..], |summary| &summary.feeds);
-        for (name, help, value) in FEED_GAUGES {
-            head(&mut text, name, help, "gauge");
-            for feed in feeds {
-                sample(&mut text, &series(name, &feed.tenant, feed.content_type), value(feed));
-            }
-        }
-        head(&mut text, FEED_LAG, "Age of the newest listed content.", "gauge");
-        for feed in feeds {
-            if let Some(until) = feed.listed_until {
-                let age = self.ended.as_second() - until.as_second();
-                sample(&mut text, &series(FEED_LAG, &feed.tenant, feed.content_type), age);
-            }
-        }
-        let in_pass: HashMap<_, _> =
-            feeds.iter().map(|feed| ((feed.tenant.as_str(), feed.content_type), feed)).collect();
-        let mut kept = |name, help, kind, value: &dyn Fn(&FeedReport) -> Option<String>| {
-            head(&mut text, name, help, kind);
-            for key @ (tenant, content_type) in self.feeds {
-                let series = series(name, tenant, *content_type);
-                let value = match in_pass.get(key) {
-                    Some(feed) => value(feed),
-                    None => before.get(series.as_str()).map(|value| (*value).to_owned()),
-                };
-                if let Some(value) = value {
-                    sample(&mut text, &series, value);
-                }
+        let in_pass: HashSet<_> = feeds.iter().map(|feed| labels(&feed.tenant, feed.content_type)).collect();
+        let is_kept = |series: &str| match series.split_once('{') {
+            None => series.strip_prefix(PREFIX) == Some(LAST_SUCCESS),
+            Some((name, _)) => {
+                let name = name.strip_prefix(PREFIX).unwrap_or_default();
+                let is_kept = FEED_TIMES.iter().any(|time| time.0 == name)
+                    || FEED_COUNTERS.iter().any(|counter| counter.0 == name);
+                is_kept && !in_pass.contains(&series[PREFIX.len() + name.len()..])
             }
         };
+        // A value follows the last space of its line; labels can contain spaces.
+        let lines = before.lines().map_while(Result::ok);
+        let kept = lines.filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ').filter(|(series, _)| is_kept(series))?;
+            Some((series.to_owned(), value.to_owned()))
+        });
+        kept.collect()
+    }
+
+    /// Writes the metrics, one after the other, because the text of many tenants is long.
+    fn print(&self, before: &HashMap<String, String>, to: &mut dyn Write) -> io::Result<()> {
+        let mut text = self.text_of_pass(before);
+        let mut flush = |text: &mut String| {
+            let written = to.write_all(text.as_bytes());
+            text.clear();
+            written
+        };
+        let feeds = self.summary.map_or(&[][..], |summary| &summary.feeds);
+        let in_pass: Vec<_> =
+            feeds.iter().map(|feed| (labels(&feed.tenant, feed.content_type), feed)).collect();
+        for (name, help, value) in FEED_GAUGES {
+            head(&mut text, name, help, "gauge");
+            for (labels, feed) in &in_pass {
+                feed_sample(&mut text, name, labels, value(feed));
+            }
+            flush(&mut text)?;
+        }
+        head(&mut text, FEED_LAG, "Age of the newest listed content.", "gauge");
+        for (labels, feed) in &in_pass {
+            if let Some(until) = feed.listed_until {
+                feed_sample(&mut text, FEED_LAG, labels, self.ended.as_second() - until.as_second());
+            }
+        }
+        flush(&mut text)?;
+        let by_labels: HashMap<_, _> =
+            in_pass.iter().map(|(labels, feed)| (labels.as_str(), *feed)).collect();
+        let all: Vec<_> =
+            self.feeds.iter().map(|(tenant, content_type)| labels(tenant, *content_type)).collect();
+        let mut kept = |name, help, kind, value: &dyn Fn(&FeedReport) -> Option<String>| {
+            head(&mut text, name, help, kind);
+            for labels in &all {
+                let value = match by_labels.get(labels.as_str()) {
+                    Some(feed) => value(feed),
+                    None => before.get(&format!("{PREFIX}{name}{labels}")).cloned(),
+                };
+                if let Some(value) = value {
+                    feed_sample(&mut text, name, labels, value);
+                }
+            }
+            flush(&mut text)
+        };
         for (name, help, value) in FEED_TIMES {
-            kept(name, help, "gauge", &|feed| Some(value(feed)?.as_second().to_string()));
+            kept(name, help, "gauge", &|feed| Some(value(feed)?.as_second().to_string()))?;
         }
         for (name, help, value) in FEED_COUNTERS {
-            kept(name, help, "counter", &|feed| Some(value(&feed.totals).to_string()));
+            kept(name, help, "counter", &|feed| Some(value(&feed.totals).to_string()))?;
         }
-        text
+        Ok(())
     }
 
     /// Returns the metrics of the pass as a whole, and of the tenants' credentials.
-    fn text_of_pass(&self, before: &HashMap<&str, &str>) -> String {
+    fn text_of_pass(&self, before: &HashMap<String, String>) -> String {
         let ended = self.ended.as_duration().as_secs_f64();
         let last_success = match before.get(format!("{PREFIX}{LAST_SUCCESS}").as_str()) {
             _ if self.exit_code == 0 => Some(ended),
@@ -229,9 +264,17 @@ fn sample(text: &mut String, series: &str, value: impl Display) {
     let _ = writeln!(text, "{series} {value}");
 }
 
+fn feed_sample(text: &mut String, name: &str, labels: &str, value: impl Display) {
+    let _ = writeln!(text, "{PREFIX}{name}{labels} {value}");
+}
+
 /// Returns the name and the labels of a feed's series.
 pub fn series(name: &str, tenant: &str, content_type: ContentType) -> String {
-    format!("{PREFIX}{name}{{tenant=\"{}\",content_type=\"{content_type}\"}}", escaped(tenant))
+    format!("{PREFIX}{name}{}", labels(tenant, content_type))
+}
+
+fn labels(tenant: &str, content_type: ContentType) -> String {
+    format!("{{tenant=\"{}\",content_type=\"{content_type}\"}}", escaped(tenant))
 }
 
 fn escaped(label: &str) -> String {
@@ -245,6 +288,15 @@ mod tests {
 
     const TENANT: &str = "a \"b\"";
     const FEED: ContentType = ContentType::DlpAll;
+
+    impl Metrics<'_> {
+        /// Returns the text that replaces this one.
+        fn text(&self, before: &str) -> String {
+            let mut text = Vec::new();
+            self.print(&self.kept(before.as_bytes()), &mut text).expect("memory");
+            String::from_utf8(text).expect("UTF-8")
+        }
+    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time of the test")

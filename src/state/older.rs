@@ -10,7 +10,7 @@
 //! own, and lines without a feed count only until this program has listed its first feed: it begins like every new feed.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -78,7 +78,7 @@ pub fn adopt(
     if new.is_empty() {
         return Ok(Vec::new());
     }
-    let files = feed_files(working_dir)?;
+    let files: HashMap<_, _> = feed_files(working_dir)?.into_iter().collect();
     let is_first_pass = progress.feeds.values().all(|before| before.listed_until.is_none());
     let is_any_known = is_first_pass && known.has_lines_of_any_feed();
     let is_never_seen = new.iter().any(|feed| !progress.feeds.contains_key(feed));
@@ -89,8 +89,8 @@ pub fn adopt(
     };
     let mut stopped = Vec::new();
     for (tenant_id, content_type) in new {
-        let file = files.iter().find(|(name, _)| *name == file_name(&tenant_id, content_type));
-        let read = file.map(|(_, path)| FeedFile::read(path)).transpose()?;
+        let file = files.get(&file_name(&tenant_id, content_type));
+        let read = file.map(|path| FeedFile::read(path)).transpose()?;
         let is_known = is_any_known || own_lines.contains(&(tenant_id.clone(), content_type));
         let (at, wanted_from) = match read {
             Some(Some((at, is_first_run))) => {

@@ -2,7 +2,7 @@
 //! bound fails with a message instead of hanging.
 
 use std::{
-    panic,
+    fs, panic,
     process::{Child, Command, Output},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
@@ -170,4 +170,21 @@ pub fn in_parallel<Case: Send>(cases: impl IntoIterator<Item = Case>, run: impl 
             case.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
         }
     });
+}
+
+/// Waits for the end of a running program, and reads a counter of the kernel meanwhile: a line of a file in `/proc/PID`.
+/// Returns the exit code and the largest value.
+pub fn finish_and_count(mut child: Child, file: &str, line: &str) -> (Option<i32>, u64) {
+    let path = format!("/proc/{}/{file}", child.id());
+    let (mut largest, mut code) = (0, None);
+    wait_until("the program ends", || {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let value = text.lines().find_map(|text| text.strip_prefix(line));
+        let number = value.and_then(|value| value.split_whitespace().next()?.parse().ok());
+        largest = largest.max(number.unwrap_or(0));
+        let ended = child.try_wait().expect("a child of this process");
+        code = ended.and_then(|status| status.code());
+        ended.is_some()
+    });
+    (code, largest)
 }

@@ -35,6 +35,8 @@ pub(super) struct Books<'a> {
     /// thread that sent it reports its download.
     in_flight: HashMap<BlobKey, InFlight>,
     by_feed: Vec<FeedBooks>,
+    /// Of all feeds: blobs delivered, blobs found, records.
+    sums: (u64, u64, u64),
     /// Blobs that not every output has.
     undelivered: Vec<(FeedIndex, PendingBlob)>,
 }
@@ -87,6 +89,7 @@ impl<'a> Books<'a> {
             listed: HashSet::new(),
             in_flight: HashMap::new(),
             by_feed: feeds.feeds().map(|_| FeedBooks::default()).collect(),
+            sums: (0, 0, 0),
             undelivered: Vec::new(),
         }
     }
@@ -132,6 +135,7 @@ impl<'a> Books<'a> {
             return Ok(Listed::Known);
         }
         books.open += 1;
+        self.sums.1 += 1;
         Ok(Listed::Pending(match before {
             Some(before) => PendingBlob { blob, ..before },
             None => PendingBlob { blob, delivered_to: OutputSet::EMPTY, has_failed: false, failed_passes: 0 },
@@ -143,6 +147,7 @@ impl<'a> Books<'a> {
         let books = &mut self.by_feed[feed.place()];
         let carried_over = std::mem::take(&mut books.carried_over);
         books.open += carried_over.len() as u64;
+        self.sums.1 += carried_over.len() as u64;
         self.listed.extend(carried_over.keys());
         carried_over.into_values().collect()
     }
@@ -156,6 +161,7 @@ impl<'a> Books<'a> {
         let books = &mut self.by_feed[feed.place()];
         let expired: Vec<_> = books.carried_over.extract_if(|_, pending| is_expired(pending)).collect();
         books.counts.gone += expired.len() as u64;
+        self.sums.1 += expired.len() as u64;
         self.listed.extend(expired.iter().map(|(key, _)| *key));
         expired.into_iter().map(|(_, pending)| pending).collect()
     }
@@ -180,6 +186,7 @@ impl<'a> Books<'a> {
         let InFlight { feed, pending, .. } = self.in_flight.remove(&committed.key)?;
         let counts = &mut self.by_feed[feed.place()].counts;
         counts.records += committed.records;
+        self.sums.2 += committed.records;
         counts.duplicates += committed.duplicates;
         counts.filtered += committed.filtered;
         counts.dead_letters += committed.dead_letters;
@@ -222,6 +229,7 @@ impl<'a> Books<'a> {
     fn settle(&mut self, feed: FeedIndex, end: End) {
         let FeedBooks { counts, open, .. } = &mut self.by_feed[feed.place()];
         *open = open.checked_sub(1).expect("a blob has one end");
+        self.sums.0 += u64::from(end == End::Delivered);
         *match end {
             End::Delivered => &mut counts.delivered,
             End::Failed => &mut counts.failed,
@@ -250,6 +258,11 @@ impl<'a> Books<'a> {
         let FeedBooks { counts, open, .. } = &self.by_feed[feed.place()];
         let Counts { known, delivered, failed, gone, left, .. } = *counts;
         Counts { listed: known + delivered + failed + gone + left + open, ..*counts }
+    }
+
+    /// Returns the counts of all feeds so far: blobs delivered, blobs found, records.
+    pub(super) fn sums(&self) -> (u64, u64, u64) {
+        self.sums
     }
 
     /// Removes and returns the blobs that are in flight, for the caller to settle.

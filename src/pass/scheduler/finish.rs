@@ -22,7 +22,7 @@ impl Scheduler<'_> {
         self.settle_in_flight();
         self.blame_output();
         self.name_causes();
-        let (mut reports, mut progress) = (Vec::new(), Progress::default());
+        let (mut reports, mut progress) = (Vec::with_capacity(self.feed_states.len()), Progress::default());
         for tenant in self.feeds.tenants() {
             let learned = self.tenants[tenant.place()].session.learned(|at| self.microsoft_time(tenant, at));
             let tenant_id = &self.feeds.tenant(tenant).tenant_id;
@@ -111,7 +111,7 @@ impl Scheduler<'_> {
     }
 
     /// Returns the report on a feed, and what the state remembers of it.
-    fn report(&self, feed: FeedIndex) -> (FeedReport, FeedProgress) {
+    fn report(&mut self, feed: FeedIndex) -> (FeedReport, FeedProgress) {
         let (tenant, content_type) = self.feeds.feed(feed);
         let now = self.clock.at(&tenant.tenant_id, self.clock.began());
         let counts = self.books.counts(feed);
@@ -126,7 +126,8 @@ impl Scheduler<'_> {
             let before = state.listing.before().and_then(|before| before.listed_until);
             self.warn_if_quiet(feed, state.listing.last_blob(), before, now);
         }
-        let mut progress = state.listing.progress(now);
+        let state = &mut self.feed_states[feed.place()];
+        let mut progress = state.listing.finish(now);
         if is_listed && counts.failed == 0 && counts.left == 0 {
             progress.last_success = Some(now);
         }

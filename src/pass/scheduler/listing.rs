@@ -203,7 +203,7 @@ pub(super) enum Next {
 #[derive(Default)]
 pub(super) struct Listing {
     /// What earlier passes have remembered.
-    before: Option<FeedProgress>,
+    before: Option<Box<FeedProgress>>,
     /// `None` until the listing begins.
     plan: Option<FeedPlan>,
     /// For each window: the number of its parts that are not listed to their end.
@@ -218,12 +218,12 @@ pub(super) struct Listing {
 impl Listing {
     pub(super) fn new(before: Option<FeedProgress>) -> Self {
         let last_blob = before.as_ref().and_then(|before| before.last_blob);
-        Self { before, last_blob, ..Self::default() }
+        Self { before: before.map(Box::new), last_blob, ..Self::default() }
     }
 
     /// Returns the progress of the feed that earlier passes have recorded.
     pub(super) fn before(&self) -> Option<&FeedProgress> {
-        self.before.as_ref()
+        self.before.as_deref()
     }
 
     /// Begins the listing of these windows.
@@ -320,23 +320,24 @@ impl Listing {
 
     /// Returns the earliest time of content that a pass was to list.
     fn collected_from(
-        &self,
         plan: &FeedPlan,
         before: &FeedProgress,
+        was_known: bool,
         is_first_listed: bool,
     ) -> Option<Timestamp> {
         let start = plan.windows.first().map(|window| window.start).or(plan.wanted_from);
         match (before.collected_from, start) {
             (Some(from), Some(start)) if is_first_listed => Some(from.min(start)),
-            (None, start) if self.before.is_none() => start,
+            (None, start) if !was_known => start,
             (from, _) => from,
         }
     }
 
-    /// Returns what the state remembers of the listing at Microsoft's time `now`: `listed_until`, `listed_from`,
+    /// Ends the listing. Returns what the state remembers of it at Microsoft's time `now`: `listed_until`, `listed_from`,
     /// `wanted_from` and `last_blob`, and the rest as before.
-    pub(super) fn progress(&self, now: Timestamp) -> FeedProgress {
-        let before = self.before.clone().unwrap_or_default();
+    pub(super) fn finish(&mut self, now: Timestamp) -> FeedProgress {
+        let was_known = self.before.is_some();
+        let before = self.before.take().map_or_else(FeedProgress::default, |before| *before);
         let Some(plan) = &self.plan else {
             return FeedProgress { last_blob: self.last_blob, ..before };
         };
@@ -348,7 +349,7 @@ impl Listing {
             // Until something is listed, the feed continues what an older tool began.
             wanted_from: plan.wanted_from.or(before.wanted_from.filter(|_| listed_until.is_none())),
             last_blob: self.last_blob,
-            collected_from: self.collected_from(plan, &before, is_listed(0)),
+            collected_from: Self::collected_from(plan, &before, was_known, is_listed(0)),
             ..before
         }
     }

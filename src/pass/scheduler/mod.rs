@@ -193,28 +193,31 @@ impl Attempt {
 }
 
 impl<'a> Scheduler<'a> {
-    /// Returns a pass that starts now. Each tenant's first job is its login.
+    /// Returns a pass that starts now. Each tenant's first job is its login. The progress of its feeds is removed from
+    /// `before`, until [`Self::finish`] returns it.
     pub fn new(
         feeds: &'a Feeds,
         mode: Mode,
         look_back: LookBack,
         collect: &Collect,
         known: KnownBlobs,
-        before: &Progress,
+        before: &mut Progress,
         clock: Clock,
     ) -> Self {
         let now = clock.began();
+        let learned = &before.tenants;
         let tenant_state = |tenant| {
             let tenant_id = &feeds.tenant(tenant).tenant_id;
-            let (before, time) = (before.tenants.get(tenant_id).copied(), clock.at(tenant_id, now));
+            let (before, time) = (learned.get(tenant_id).copied(), clock.at(tenant_id, now));
             TenantState {
                 session: Session::new(collect.max_requests_per_minute, before, time, now),
                 is_stopped: false,
             }
         };
+        let listed = &mut before.feeds;
         let feed_state = |feed| {
-            let (tenant, content_type) = feeds.feed(feed);
-            let before = before.feeds.get(&(tenant.tenant_id.clone(), content_type)).cloned();
+            let (_, content_type) = feeds.feed(feed);
+            let before = listed.remove(&feeds.id(feed));
             let started = before.as_ref().and_then(|before| before.subscription_started);
             FeedState {
                 listing: Listing::new(before),
@@ -456,9 +459,7 @@ impl<'a> Scheduler<'a> {
 
     /// Returns the counts of all feeds so far: blobs delivered, blobs found, records.
     pub fn progress(&self) -> (u64, u64, u64) {
-        self.feeds.feeds().map(|feed| self.books.counts(feed)).fold((0, 0, 0), |sum, counts| {
-            (sum.0 + counts.delivered, sum.1 + counts.found(), sum.2 + counts.records)
-        })
+        self.books.sums()
     }
 
     /// Queues an attempt that runs as soon as its tenant's turn comes.

@@ -139,6 +139,15 @@ impl<Order: Ord> Ord for Ordered<Order> {
     }
 }
 
+/// Removes the first attempt. A queue that becomes empty frees its memory: most tenants have nothing to run most of the time.
+fn pop_front(queue: &mut VecDeque<Attempt>) -> Option<Attempt> {
+    let attempt = queue.pop_front();
+    if queue.is_empty() {
+        *queue = VecDeque::new();
+    }
+    attempt
+}
+
 impl<'a> Queue<'a> {
     /// Returns an empty queue in which every tenant is in the round.
     pub(super) fn new(feeds: &'a Feeds, threads: usize) -> Self {
@@ -236,8 +245,8 @@ impl<'a> Queue<'a> {
         let may_list = !self.downloads.are_many();
         let queue = &mut self.tenants[tenant.place()];
         let may_list = may_list || queue.downloads.is_empty();
-        let attempt = queue.subscriptions.pop_front();
-        let attempt = attempt.or_else(|| if may_list { queue.pages.pop_front() } else { None });
+        let attempt = pop_front(&mut queue.subscriptions);
+        let attempt = attempt.or_else(|| if may_list { pop_front(&mut queue.pages) } else { None });
         let attempt = attempt.or_else(|| {
             let Reverse(download) = queue.downloads.pop()?;
             self.downloads.remove(&download.attempt.task);

@@ -59,8 +59,9 @@ pub(super) fn begin_after<'a>(
     now: Instant,
 ) -> Scheduler<'a> {
     let look_back = LookBack { duration: HOUR, is_whole: true, only_future: false };
-    let known = KnownBlobs::default();
-    Scheduler::new(feeds, Mode::Collect, look_back, settings, known, before, Clock::begun(now, pass_start()))
+    let (known, mut before) = (KnownBlobs::default(), before.clone());
+    let clock = Clock::begun(now, pass_start());
+    Scheduler::new(feeds, Mode::Collect, look_back, settings, known, &mut before, clock)
 }
 
 pub(super) fn collect(max_threads: usize) -> Collect {
