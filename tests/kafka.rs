@@ -343,11 +343,11 @@ fn check_finds_topic_and_delivers_nothing() {
     run.assert_code(0);
     assert!(run.stdout.contains("can be reached, and has the topic"), "{run}");
     assert_eq!(cluster.messages(), []);
-    let nobody = Installation::new().with_output(&output(&format!("127.0.0.1:{}", unused_port()), ""));
-    let run = nobody.run(&["check"]);
+    let unreachable = Installation::new().with_output(&output(&format!("127.0.0.1:{}", unused_port()), ""));
+    let run = unreachable.run(&["check"]);
     run.assert_code(1);
     assert!(run.stdout.contains("Connection refused") && run.stdout.contains("; start the brokers"), "{run}");
-    nobody.run(&["check", "--offline"]).assert_code(0);
+    unreachable.run(&["check", "--offline"]).assert_code(0);
 }
 
 #[test]

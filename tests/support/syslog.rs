@@ -53,7 +53,7 @@ pub enum SyslogBehavior {
     RejectText(&'static str),
     /// Responds to `open` with this status and these offers.
     Open(&'static str, &'static str),
-    /// Sends this text to whoever connects.
+    /// Sends this text to each client when it connects.
     Say(&'static str),
 }
 

@@ -134,13 +134,13 @@ impl KafkaOutput {
             return Ok(client.producer());
         }
         let client = Client::new(&self.settings, &self.settings.brokers)?;
-        self.find_topic(&client.producer(), Patience::UntilTimeout)?;
+        self.find_topic(&client.producer(), TopicWait::ForRetryTimeout)?;
         Ok(self.client.insert(client).producer())
     }
 
     /// Asks the cluster for the topic until it answers.
-    fn find_topic(&mut self, producer: &Arc<Producer>, patience: Patience) -> Result<(), Problem> {
-        let is_check = patience == Patience::UntilAllAreDown;
+    fn find_topic(&mut self, producer: &Arc<Producer>, topic_wait: TopicWait) -> Result<(), Problem> {
+        let is_check = topic_wait == TopicWait::UntilAllAreDown;
         let time = if is_check { CONNECT_TIMEOUT } else { self.settings.retry_timeout };
         let end = Instant::now() + time;
         let mut wait = METADATA_WAIT_FIRST;
@@ -357,11 +357,11 @@ enum Sending {
     OneByOne,
 }
 
-/// How long the output waits for the brokers.
+/// The wait for an answer about the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Patience {
-    /// For `retryTimeout`.
-    UntilTimeout,
+enum TopicWait {
+    /// At most `retryTimeout`.
+    ForRetryTimeout,
     /// Until all brokers were tried once.
     UntilAllAreDown,
 }
@@ -450,7 +450,7 @@ impl Output for KafkaOutput {
 
     fn check(&mut self) -> Result<&'static str, OutputError> {
         let client = Client::new(&self.settings, &self.settings.brokers);
-        let found = client.and_then(|client| self.find_topic(&client.producer(), Patience::UntilAllAreDown));
+        let found = client.and_then(|client| self.find_topic(&client.producer(), TopicWait::UntilAllAreDown));
         found.map_err(|problem| self.error(&problem))?;
         Ok("can be reached, and has the topic")
     }
