@@ -60,7 +60,7 @@ pub fn replace(
     replaced
 }
 
-/// Replaces a file that can be made again: it is not durable, and after a power loss it can be damaged. `write` writes the
+/// Replaces a file that can be recreated: it is not durable, and after a power loss it can be damaged. `write` writes the
 /// new contents to `NAME.new`, which is then renamed to `NAME`.
 ///
 /// # Errors

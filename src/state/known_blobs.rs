@@ -207,7 +207,7 @@ impl IndexedBlobs {
             Ok((_, None)) => None,
             Err(error) => {
                 let error: io::Error = error;
-                log::debug!("{} cannot be used and is made again: {error}", known_index::FILE_NAME);
+                log::debug!("{} cannot be used and is recreated: {error}", known_index::FILE_NAME);
                 None
             }
         }
