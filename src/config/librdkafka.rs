@@ -32,7 +32,7 @@ const SET_BY_KEYS: [(&str, &[&str]); 6] = [
 ];
 
 /// Options that would break a promise of the program, and how.
-const REFUSED: [(&str, &[&str]); 6] = [
+const REFUSED: [(&str, &[&str]); 8] = [
     (
         "a record counts as delivered only when all in-sync replicas have it",
         &["acks", "request.required.acks"],
@@ -50,6 +50,8 @@ const REFUSED: [(&str, &[&str]); 6] = [
         &["retries", "message.send.max.retries"],
     ),
     ("any certificate would be trusted", &["enable.ssl.certificate.verification"]),
+    ("the certificate of any other host would be trusted", &["ssl.endpoint.identification.algorithm"]),
+    ("a mistyped topic would be created", &["allow.auto.create.topics"]),
     ("records would go elsewhere", &["test.mock.num.brokers", "plugin.library.paths", "interceptors"]),
 ];
 

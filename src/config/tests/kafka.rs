@@ -124,6 +124,13 @@ fn rejects_a_wrong_kafka_output() {
              config.yaml:6:58: output.kafka.options.compression.type: is set by compress; remove the option",
         ),
         (
+            "{ brokers: [ a ], topic: t, options: { ssl.endpoint.identification.algorithm: none, allow.auto.create.topics: true } }",
+            "config.yaml:6:49: output.kafka.options.ssl.endpoint.identification.algorithm: cannot be set, because the certificate \
+             of any other host would be trusted; remove the option\n\
+             config.yaml:6:94: output.kafka.options.allow.auto.create.topics: cannot be set, because a mistyped topic would be \
+             created; remove the option",
+        ),
+        (
             "{ brokers: [ a ], topic: t, options: { ssl.key.password: hunter2, linger.ms: x } }",
             "config.yaml:6:76: output.kafka.options.linger.ms: Invalid value for configuration property \"queue.buffering.max.ms\"; compare \
              it with CONFIGURATION.md of librdkafka",
