@@ -15,13 +15,10 @@ use rustls::ServerConfig;
 use serde_json::{Map, Value};
 
 use super::{
-    listener::{Listener, stay_silent},
+    listener::{Listener, begins_with_tls, stay_silent},
     process::wait_until,
     tls,
 };
-
-/// The first byte of a TLS handshake.
-const TLS_HANDSHAKE: [u8; 1] = *b"\x16";
 
 /// What the receiver does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,8 +116,7 @@ impl GelfReceiver {
 
 impl State {
     fn serve(&self, socket: TcpStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<()> {
-        let mut first = [0];
-        if tls.is_none() && matches!(socket.peek(&mut first), Ok(1)) && first == TLS_HANDSHAKE {
+        if tls.is_none() && begins_with_tls(&socket) {
             return Ok(()); // the program looks whether this port speaks TLS
         }
         let behavior = lock(&self.behaviors).pop_front().unwrap_or(GelfBehavior::Read);

@@ -71,6 +71,13 @@ pub fn connect(port: u16) -> io::Result<TcpStream> {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).and_then(with_timeouts)
 }
 
+/// Waits for the first byte of a connection, and returns whether it begins a TLS handshake.
+pub fn begins_with_tls(socket: &TcpStream) -> bool {
+    const HANDSHAKE: [u8; 1] = *b"\x16";
+    let mut first = [0];
+    matches!(socket.peek(&mut first), Ok(1)) && first == HANDSHAKE
+}
+
 /// Waits for longer than any test does, while the caller keeps a connection open and silent.
 pub fn stay_silent() {
     thread::sleep(WAIT_MAX * 2);
