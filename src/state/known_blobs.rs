@@ -169,6 +169,24 @@ impl KnownBlobs {
         Ok(known.with_indexed(indexed))
     }
 
+    /// Returns known blobs that cannot be looked up: a page of the index is damaged, and the text cannot be read.
+    #[cfg(test)]
+    pub fn unreadable_for_test() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lines: Vec<_> = (0..50).map(|number| format!("{number},2026-11-29T10:00:00Z\n")).collect();
+        fs::write(folder.path().join(FILE_NAME), lines.concat()).expect("a file");
+        let open = || KnownBlobsFile::open(folder.path()).expect("a usable state");
+        open().0.stamp_index();
+        let (_, known) = open();
+        let index = folder.path().join(known_index::FILE_NAME);
+        let zeros = vec![0; fs::read(&index).expect("an index").len()];
+        fs::write(&index, zeros).expect("a writable file");
+        let indexed = known.indexed.as_ref().expect("an index of all lines");
+        indexed.borrow_mut().text =
+            File::open(folder.path()).expect("a folder, which cannot be read as a file");
+        known
+    }
+
     fn with_indexed(self, indexed: Option<IndexedBlobs>) -> Self {
         let any_feed =
             self.any_feed || indexed.as_ref().is_some_and(|indexed| indexed.index.covered().any_feed);

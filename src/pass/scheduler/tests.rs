@@ -17,6 +17,7 @@ use crate::{
     api::{ApiError, Page, Subscription, Token},
     config::{Cloud, Credential, RequestsPerMinute, Secret, Tenant},
     delivery::{OutputName, OutputSet},
+    exit::Exit,
     feed::ContentType,
     limits::CONTENT_URI_BYTES_MAX,
     output::OutputError,
@@ -58,10 +59,20 @@ pub(super) fn begin_after<'a>(
     before: &Progress,
     now: Instant,
 ) -> Scheduler<'a> {
+    begin_with(feeds, settings, KnownBlobs::default(), before, now)
+}
+
+/// The same, with these known blobs.
+fn begin_with<'a>(
+    feeds: &'a Feeds,
+    settings: &Collect,
+    known: KnownBlobs,
+    before: &Progress,
+    now: Instant,
+) -> Scheduler<'a> {
     let look_back = LookBack { duration: HOUR, is_whole: true, only_future: false };
-    let (known, mut before) = (KnownBlobs::default(), before.clone());
     let clock = Clock::begun(now, pass_start());
-    Scheduler::new(feeds, Mode::Collect, look_back, settings, known, &mut before, clock)
+    Scheduler::new(feeds, Mode::Collect, look_back, settings, known, &mut before.clone(), clock)
 }
 
 pub(super) fn collect(max_threads: usize) -> Collect {
@@ -828,6 +839,23 @@ fn hanging_tenant_leaves_threads_to_another() {
     }
     assert_eq!(of_the_other, 100);
     assert_eq!(running.len(), 8, "alone it may have them all");
+}
+
+#[test]
+fn known_blobs_that_cannot_be_read_end_the_pass() {
+    let (feeds, now) = (feeds(1, &[ContentType::DlpAll]), Instant::now());
+    let known = KnownBlobs::unreadable_for_test();
+    let mut scheduler = begin_with(&feeds, &collect(8), known, &Progress::default(), now);
+    let downloads = until_downloads(&mut scheduler, &feeds, now, &|_| blobs("a", 3));
+    assert!(downloads.is_empty(), "a known blob would be delivered again: {downloads:?}");
+    let error = scheduler.take_state_error().expect("the error of the state");
+    assert_eq!(Exit::from(&error), Exit::Storage);
+    let (summary, progress) = scheduler.finish();
+    assert_eq!(total(&summary).found(), 0);
+    assert!(
+        progress.feeds.values().all(|feed| feed.listed_until.is_none()),
+        "the next pass lists the page again"
+    );
 }
 
 #[test]
