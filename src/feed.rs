@@ -4,13 +4,15 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::time;
 
 /// One of the five content types of the Office 365 Management Activity API.
 ///
 /// Source: "Office 365 Management Activity API reference", section "Start a subscription".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
 pub enum ContentType {
     /// Data loss prevention, all workloads.
     DlpAll,
@@ -53,6 +55,20 @@ impl ContentType {
     /// Returns the content type of a name in any letter case: the API itself returns `Audit.Sharepoint` at times.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|content_type| content_type.name().eq_ignore_ascii_case(name))
+    }
+}
+
+impl TryFrom<String> for ContentType {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::from_name(&name).ok_or_else(|| format!("{name} is not a content type"))
+    }
+}
+
+impl From<ContentType> for &'static str {
+    fn from(content_type: ContentType) -> Self {
+        content_type.name()
     }
 }
 

@@ -35,8 +35,9 @@
 //! `main` parses the command line ([`cli`]) and calls one of the [`commands`], which may import everything; [`pass`] and
 //! [`check`] may import everything else. [`api`], [`output`] and [`state`] never import each other; [`report`] reads what
 //! [`state`] remembers. The vocabulary ([`feed`], [`delivery`], [`records`], [`filter`], [`csv`], [`json`], [`body`],
-//! [`chunks`], [`clock`], [`limits`], [`time`], [`disk`], [`error`], [`login`], [`network`], [`redact`], [`suggest`]),
-//! [`machine`], [`units`] and [`config`] import none of these. `log` imports nothing of this crate. A test holds this against the code.
+//! [`chunks`], [`clock`], `counters`, [`limits`], [`time`], [`disk`], [`error`], [`login`], [`network`], [`redact`],
+//! [`suggest`]), [`machine`], [`units`] and [`config`] import none of these. `log` imports nothing of this crate. A test
+//! holds this against the code.
 
 pub mod cli;
 pub mod commands;
@@ -53,6 +54,7 @@ pub mod state;
 pub mod body;
 pub mod chunks;
 pub mod clock;
+mod counters;
 pub mod csv;
 pub mod feed;
 pub mod filter;

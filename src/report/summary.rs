@@ -2,41 +2,42 @@
 
 use jiff::Timestamp;
 
-use crate::{feed::ContentType, log::ROUTINE, state::Totals};
+use crate::{counters::counters, feed::ContentType, log::ROUTINE, state::Totals};
 
-/// The numbers of a feed. Each listed blob is in exactly one of the counts from `known` to `left`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Distinct blobs in the listings.
-    pub listed: u64,
-    /// Blobs known from an earlier pass.
-    pub known: u64,
-    /// Blobs that every output has accepted; they are known from now on.
-    pub delivered: u64,
-    /// Blobs that the next pass retries.
-    pub failed: u64,
-    /// Blobs that have expired or disappeared: they can no longer be fetched.
-    pub gone: u64,
-    /// Blobs that were not tried, because the pass ended first or was a dry run.
-    pub left: u64,
-    /// Listed blobs that were tried more than once.
-    pub retried: u64,
-    /// Delivered blobs whose bodies could not be read as a whole and are in quarantine.
-    pub salvaged: u64,
-    /// Records delivered.
-    pub records: u64,
-    /// Records dropped because their Id was delivered before.
-    pub duplicates: u64,
-    /// Records that were filtered out.
-    pub filtered: u64,
-    /// Records that a receiver rejected and that are kept as dead letters.
-    pub dead_letters: u64,
-    /// Bytes of blobs after decompression.
-    pub bytes: u64,
-    /// Requests about the feed.
-    pub requests: u64,
-    /// Requests that were throttled.
-    pub throttled: u64,
+counters! {
+    /// The numbers of a feed. Each listed blob is in exactly one of the counts from `known` to `left`.
+    Counts {
+        /// Distinct blobs in the listings.
+        listed,
+        /// Blobs known from an earlier pass.
+        known,
+        /// Blobs that every output has accepted; they are known from now on.
+        delivered,
+        /// Blobs that the next pass retries.
+        failed,
+        /// Blobs that have expired or disappeared: they can no longer be fetched.
+        gone,
+        /// Blobs that were not tried, because the pass ended first or was a dry run.
+        left,
+        /// Listed blobs that were tried more than once.
+        retried,
+        /// Delivered blobs whose bodies could not be read as a whole and are in quarantine.
+        salvaged,
+        /// Records delivered.
+        records,
+        /// Records dropped because their Id was delivered before.
+        duplicates,
+        /// Records that were filtered out.
+        filtered,
+        /// Records that a receiver rejected and that are kept as dead letters.
+        dead_letters,
+        /// Bytes of blobs after decompression.
+        bytes,
+        /// Requests about the feed.
+        requests,
+        /// Requests that were throttled.
+        throttled,
+    }
 }
 
 impl Counts {
@@ -66,41 +67,6 @@ impl Counts {
             api_requests: self.requests,
             api_throttled: self.throttled,
         }
-    }
-
-    fn add(&mut self, other: &Self) {
-        let Self {
-            listed,
-            known,
-            delivered,
-            failed,
-            gone,
-            left,
-            retried,
-            salvaged,
-            records,
-            duplicates,
-            filtered,
-            dead_letters,
-            bytes,
-            requests,
-            throttled,
-        } = other;
-        self.listed += listed;
-        self.known += known;
-        self.delivered += delivered;
-        self.failed += failed;
-        self.gone += gone;
-        self.left += left;
-        self.retried += retried;
-        self.salvaged += salvaged;
-        self.records += records;
-        self.duplicates += duplicates;
-        self.filtered += filtered;
-        self.dead_letters += dead_letters;
-        self.bytes += bytes;
-        self.requests += requests;
-        self.throttled += throttled;
     }
 }
 
@@ -156,11 +122,7 @@ pub struct Summary {
 impl Summary {
     /// Returns the sums over all feeds.
     pub fn total(&self) -> Counts {
-        let mut total = Counts::default();
-        for feed in &self.feeds {
-            total.add(&feed.counts);
-        }
-        total
+        self.feeds.iter().fold(Counts::default(), |total, feed| total.plus(feed.counts))
     }
 
     /// Returns whether nothing is left for the next pass.

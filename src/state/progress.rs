@@ -2,8 +2,8 @@
 //! for each tenant.
 //!
 //! Lines of JSON, of which the first one is the version. The file is replaced at the end of each pass, so it describes one
-//! moment. Without it a pass lists what `hoursToCollect` says, and the totals begin
-//! with zero again; only pending blobs that are older are lost.
+//! moment. Without it a pass lists what `hoursToCollect` says, and the totals begin with zero again; only pending blobs that
+//! are older are lost.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{StateError, UNREADABLE};
 use crate::{
+    counters::counters,
     delivery::{OutputSet, PendingBlob},
     disk::{self, FileContext},
     feed::{ContentType, ListedBlob},
@@ -46,12 +47,11 @@ pub struct Progress {
 
 /// The progress of a feed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct FeedProgress {
     /// All content before this time is listed, and known or pending.
     pub listed_until: Option<Timestamp>,
     /// The earliest start of the passes within the hour that `listed_until` is in.
-    #[serde(default)]
     pub listed_from: Option<Timestamp>,
     /// Content before this time is not collected (`only_future_events`). Without `listed_until`, an older tool has collected
     /// the feed, and this program continues from here.
@@ -61,94 +61,54 @@ pub struct FeedProgress {
     /// The error of the last pass.
     pub last_error: Option<String>,
     /// When the subscription was last started.
-    #[serde(default)]
     pub subscription_started: Option<Timestamp>,
     /// When the newest listed blob became available.
-    #[serde(default)]
     pub last_blob: Option<Timestamp>,
     /// The earliest time of content that a pass was to list. `None` if earlier versions began to collect the feed.
-    #[serde(default)]
     pub collected_from: Option<Timestamp>,
     /// A hash of the filter of the last pass.
-    #[serde(default)]
     pub filter: Option<u64>,
     /// When a pass last had another filter than the one before.
-    #[serde(default)]
     pub filter_changed: Option<Timestamp>,
     /// The blobs of the last days that could not be fetched any more, the oldest first; no more than [`GONE_MAX`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<GoneBlob>,
     /// What all passes have counted.
-    #[serde(default)]
     pub totals: Totals,
 }
 
-/// Running totals of a feed: the sums over all passes since the state was created.
-///
-/// A pass adds its numbers when it ends. A pass that is killed adds nothing, so the totals can be lower than what was
-/// delivered, but never higher.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Totals {
-    /// Listed blobs that were not known. Each pass that finds a blob counts it, until it is delivered.
-    pub blobs_found: u64,
-    /// Blobs that every output has accepted.
-    pub blobs_downloaded: u64,
-    /// Blobs that the next pass retries. Each pass in which a blob fails counts it.
-    pub blobs_failed: u64,
-    /// Blobs that could no longer be fetched.
-    pub blobs_expired: u64,
-    /// Delivered blobs whose bodies could not be read as a whole.
-    pub blobs_salvaged: u64,
-    /// Records delivered.
-    pub records_saved: u64,
-    /// Records that were filtered out.
-    pub records_filtered: u64,
-    /// Records dropped because their Id was delivered before.
-    pub records_duplicate: u64,
-    /// Records that a receiver rejected and that are kept as dead letters.
-    pub records_dead_letter: u64,
-    /// Bytes of blobs after decompression.
-    pub bytes_downloaded: u64,
-    /// Requests about the feed.
-    pub api_requests: u64,
-    /// Requests that were throttled.
-    pub api_throttled: u64,
-}
-
-impl Totals {
-    /// Returns the sums of both.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        let Self {
-            blobs_found,
-            blobs_downloaded,
-            blobs_failed,
-            blobs_expired,
-            blobs_salvaged,
-            records_saved,
-            records_filtered,
-            records_duplicate,
-            records_dead_letter,
-            bytes_downloaded,
-            api_requests,
-            api_throttled,
-        } = other;
-        // Saturating: a number in a damaged file ends no pass.
-        Self {
-            blobs_found: self.blobs_found.saturating_add(blobs_found),
-            blobs_downloaded: self.blobs_downloaded.saturating_add(blobs_downloaded),
-            blobs_failed: self.blobs_failed.saturating_add(blobs_failed),
-            blobs_expired: self.blobs_expired.saturating_add(blobs_expired),
-            blobs_salvaged: self.blobs_salvaged.saturating_add(blobs_salvaged),
-            records_saved: self.records_saved.saturating_add(records_saved),
-            records_filtered: self.records_filtered.saturating_add(records_filtered),
-            records_duplicate: self.records_duplicate.saturating_add(records_duplicate),
-            records_dead_letter: self.records_dead_letter.saturating_add(records_dead_letter),
-            bytes_downloaded: self.bytes_downloaded.saturating_add(bytes_downloaded),
-            api_requests: self.api_requests.saturating_add(api_requests),
-            api_throttled: self.api_throttled.saturating_add(api_throttled),
-        }
+counters! {
+    /// Running totals of a feed: the sums over all passes since the state was created.
+    ///
+    /// A pass adds its numbers when it ends. A pass that is killed adds nothing, so the totals can be lower than what was
+    /// delivered, but never higher.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    Totals {
+        /// Listed blobs that were not known. Each pass that finds a blob counts it, until it is delivered.
+        blobs_found,
+        /// Blobs that every output has accepted.
+        blobs_downloaded,
+        /// Blobs that the next pass retries. Each pass in which a blob fails counts it.
+        blobs_failed,
+        /// Blobs that could no longer be fetched.
+        blobs_expired,
+        /// Delivered blobs whose bodies could not be read as a whole.
+        blobs_salvaged,
+        /// Records delivered.
+        records_saved,
+        /// Records that were filtered out.
+        records_filtered,
+        /// Records dropped because their Id was delivered before.
+        records_duplicate,
+        /// Records that a receiver rejected and that are kept as dead letters.
+        records_dead_letter,
+        /// Bytes of blobs after decompression.
+        bytes_downloaded,
+        /// Requests about the feed.
+        api_requests,
+        /// Requests that were throttled.
+        api_throttled,
     }
 }
 
@@ -190,7 +150,7 @@ enum ProgressLine {
     Version(u32),
     Feed {
         tenant_id: String,
-        content_type: String,
+        content_type: ContentType,
         #[serde(flatten)]
         progress: Box<FeedProgress>,
     },
@@ -310,7 +270,6 @@ impl Progress {
         match line {
             ProgressLine::Version(_) => return Err("damaged"),
             ProgressLine::Feed { tenant_id, content_type, progress } => {
-                let content_type = ContentType::from_name(&content_type).ok_or("damaged")?;
                 self.feeds.insert((tenant_id, content_type), *progress);
             }
             ProgressLine::Tenant { tenant_id, progress } => {
@@ -334,7 +293,7 @@ impl Progress {
     pub fn write(&self, working_dir: &Path) -> Result<(), StateError> {
         let feeds = self.feeds.iter().map(|((tenant_id, content_type), feed)| ProgressLine::Feed {
             tenant_id: tenant_id.clone(),
-            content_type: content_type.name().to_owned(),
+            content_type: *content_type,
             progress: Box::new(feed.clone()),
         });
         let tenants = self.tenants.iter().map(|(tenant_id, tenant)| ProgressLine::Tenant {
