@@ -69,9 +69,9 @@ enum JournalLine {
 }
 
 /// A record's key, written in hexadecimal digits because JSON numbers are too small for it.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-struct RecordKey(u128);
+pub struct RecordKey(pub u128);
 
 impl From<RecordKey> for String {
     fn from(key: RecordKey) -> Self {
@@ -165,7 +165,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal and finds out what an earlier pass recovered. The journal stays unchanged until [`Self::restart`].
+    /// Opens the journal and reads what an earlier pass has left in it. The journal stays unchanged until [`Self::restart`].
     /// `recover` returns the keys of the records that an output file contains after a committed position.
     pub fn open(
         working_dir: &Path,

@@ -42,7 +42,7 @@ use std::{
 use jiff::Timestamp;
 
 pub use dead_letters::{DeadLetter, DeadLetters};
-pub use journal::BatchCommit;
+pub use journal::{BatchCommit, RecordKey};
 pub use known_blobs::{BlobKey, KnownBlobs};
 pub use progress::{FeedId, FeedProgress, GONE_MAX, GoneBlob, Progress, TenantProgress, Totals};
 pub use record_ids::ContentHour;
@@ -341,7 +341,9 @@ impl Ledger {
     pub fn repair(mut self, progress: &Progress, added: Vec<Repair>) -> Result<(), StateError> {
         let known: HashSet<_> = added
             .iter()
-            .flat_map(|repair| known_blobs::keys_of(&repair.feed.0, repair.feed.1, &repair.content_id))
+            .flat_map(|repair| {
+                known_blobs::keys_of(&repair.tenant_id, repair.content_type, &repair.content_id)
+            })
             .collect();
         let mut repairs = Repairs::read(&self.working_dir)?;
         repairs.extend(added);

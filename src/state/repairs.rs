@@ -6,7 +6,8 @@
 //! Lines of JSON, of which the first one is the version. An entry is dropped when its blob is no longer pending.
 
 use std::{
-    collections::HashMap,
+    borrow::Cow,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, BufRead, BufReader},
     path::Path,
@@ -14,7 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{BlobKey, StateError, progress::FeedId};
+use super::{BlobKey, RecordKey, StateError};
 use crate::{
     delivery::{OutputName, OutputSet},
     disk::{self, FileContext},
@@ -28,16 +29,19 @@ pub const FILE_NAME: &str = "repairs";
 const VERSION: u32 = 1;
 
 /// The missing records of a blob.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Repair {
-    /// The output in whose files they are missing.
-    pub output: OutputName,
+    /// The tenant's id.
+    pub tenant_id: String,
     /// The feed of the blob.
-    pub feed: FeedId,
+    pub content_type: ContentType,
     /// The id of the blob.
     pub content_id: String,
+    /// The output in whose files they are missing.
+    pub output: OutputName,
     /// The keys of the missing records ([`crate::records::Fingerprint::key`]); a key that is missing twice is in it twice.
-    pub missing: Vec<u128>,
+    pub missing: Vec<RecordKey>,
 }
 
 /// The missing records of one blob that are not written yet.
@@ -69,20 +73,9 @@ pub(super) struct Repairs(Vec<Repair>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum Line {
+enum Line<'a> {
     Version(u32),
-    Repair(RepairLine),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RepairLine {
-    tenant_id: String,
-    content_type: String,
-    content_id: String,
-    output: String,
-    /// Hexadecimal digits.
-    missing: Vec<String>,
+    Repair(Cow<'a, Repair>),
 }
 
 impl Repairs {
@@ -95,15 +88,11 @@ impl Repairs {
         let mut repairs = Vec::new();
         for line in BufReader::with_capacity(STATE_BUFFER_BYTES, file).split(b'\n') {
             let line = line.context("read", &path)?;
-            let read = match serde_json::from_slice(&line) {
-                Ok(Line::Version(VERSION)) => continue,
-                Ok(Line::Repair(line)) => line.read(),
-                _ => None,
-            };
-            if read.is_none() {
-                log::warn!("{} has a damaged line, which is ignored; run verify again", path.display());
+            match serde_json::from_slice(&line) {
+                Ok(Line::Version(VERSION)) => {}
+                Ok(Line::Repair(repair)) => repairs.push(repair.into_owned()),
+                _ => log::warn!("{} has a damaged line, which is ignored; run verify again", path.display()),
             }
-            repairs.extend(read);
         }
         Ok(Self(repairs))
     }
@@ -117,7 +106,7 @@ impl Repairs {
         }
         let write = |to: &mut dyn io::Write| {
             for line in std::iter::once(Line::Version(VERSION))
-                .chain(self.0.iter().map(|repair| Line::Repair(repair.into())))
+                .chain(self.0.iter().map(|repair| Line::Repair(Cow::Borrowed(repair))))
             {
                 serde_json::to_writer(&mut *to, &line)?;
                 to.write_all(b"\n")?;
@@ -129,9 +118,8 @@ impl Repairs {
 
     /// Adds entries. Each replaces the entry of the same blob.
     pub fn extend(&mut self, added: Vec<Repair>) {
-        let of_blob = |repair: &Repair| (repair.feed.clone(), repair.content_id.clone());
-        let replaced: std::collections::HashSet<_> = added.iter().map(of_blob).collect();
-        self.0.retain(|repair| !replaced.contains(&of_blob(repair)));
+        let replaced: HashSet<_> = added.iter().map(Repair::key).collect();
+        self.0.retain(|repair| !replaced.contains(&repair.key()));
         self.0.extend(added);
     }
 
@@ -148,7 +136,7 @@ impl Repairs {
         for repair in self.0 {
             let missing = by_blob.entry(repair.key()).or_default();
             missing.outputs = missing.outputs.with(repair.output);
-            for key in repair.missing {
+            for RecordKey(key) in repair.missing {
                 *missing.counts.entry(key).or_default() += 1;
             }
         }
@@ -158,30 +146,7 @@ impl Repairs {
 
 impl Repair {
     fn key(&self) -> BlobKey {
-        BlobKey::new(&self.feed.0, self.feed.1, &self.content_id)
-    }
-}
-
-impl From<&Repair> for RepairLine {
-    fn from(repair: &Repair) -> Self {
-        Self {
-            tenant_id: repair.feed.0.clone(),
-            content_type: repair.feed.1.name().to_owned(),
-            content_id: repair.content_id.clone(),
-            output: repair.output.name().to_owned(),
-            missing: repair.missing.iter().map(|key| format!("{key:032x}")).collect(),
-        }
-    }
-}
-
-impl RepairLine {
-    /// Returns the entry; `None` if a value is damaged.
-    fn read(self) -> Option<Repair> {
-        let Self { tenant_id, content_type, content_id, output, missing } = self;
-        let output = OutputName::ALL.into_iter().find(|name| name.name() == output)?;
-        let feed = (tenant_id, ContentType::from_name(&content_type)?);
-        let missing = missing.iter().map(|key| u128::from_str_radix(key, 16).ok()).collect::<Option<_>>()?;
-        Some(Repair { output, feed, content_id, missing })
+        BlobKey::new(&self.tenant_id, self.content_type, &self.content_id)
     }
 }
 
@@ -190,12 +155,12 @@ mod tests {
     use super::*;
 
     fn repair(content_id: &str, missing: &[u128]) -> Repair {
-        let feed = ("11111111-1111-4111-8111-111111111111".to_owned(), ContentType::AuditExchange);
         Repair {
-            output: OutputName::File,
-            feed,
+            tenant_id: "11111111-1111-4111-8111-111111111111".to_owned(),
+            content_type: ContentType::AuditExchange,
             content_id: content_id.to_owned(),
-            missing: missing.to_vec(),
+            output: OutputName::File,
+            missing: missing.iter().copied().map(RecordKey).collect(),
         }
     }
 

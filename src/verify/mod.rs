@@ -34,7 +34,7 @@ use crate::{
     pass::{self, PassError},
     records::Fingerprint,
     report::Summary,
-    state::{self, BlobKey, Ledger, Progress, Repair, Snapshot, StateError, quarantine::Entry},
+    state::{self, BlobKey, Ledger, Progress, RecordKey, Repair, Snapshot, StateError, quarantine::Entry},
 };
 use compare::{Collector, ComparedBlob, Comparison, Found, Rules};
 use files::OutputFiles;
@@ -308,10 +308,11 @@ fn repair(
         progress.pending.push((listing.feed_id(blob), pending(listing, blob, delivered_to)));
         repaired.blobs += 1;
         if compared.is_some() {
-            let missing = missing.unwrap_or_default();
+            let missing: Vec<_> = missing.unwrap_or_default().into_iter().map(RecordKey).collect();
             repaired.records += missing.len();
-            let (feed, content_id) = (listing.feed_id(blob), listing.blobs[blob].blob.content_id.clone());
-            repairs.push(Repair { output: OutputName::File, feed, content_id, missing });
+            let (tenant_id, content_type) = listing.feed_id(blob);
+            let content_id = listing.blobs[blob].blob.content_id.clone();
+            repairs.push(Repair { tenant_id, content_type, content_id, output: OutputName::File, missing });
         }
     }
     if repaired.blobs > 0 {
