@@ -7,7 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::Summary;
 use crate::{
     feed::ContentType,
-    state::history::{FEEDS_MAX, FeedLine, PassLine},
+    state::{
+        FeedId,
+        history::{FEEDS_MAX, FeedLine, PassLine},
+    },
 };
 
 /// The hours that `status` shows.
@@ -78,7 +81,7 @@ pub struct History {
     pub last: Option<LastPass>,
     /// By pass: the lag of the feeds that its line does not describe, if it says that.
     quiet_lags: Vec<Option<i64>>,
-    feeds: HashMap<(String, ContentType), Described>,
+    feeds: HashMap<FeedId, Described>,
 }
 
 /// The last pass.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::StateError;
+use super::{FeedId, StateError};
 use crate::{
     delivery::OutputName,
     disk::{self, FileContext},
@@ -85,7 +85,7 @@ pub struct DeadLetters {
     /// The number of dead letters.
     pub count: usize,
     /// The number of dead letters by tenant id and content type.
-    pub of_feeds: HashMap<(String, ContentType), usize>,
+    pub of_feeds: HashMap<FeedId, usize>,
 }
 
 /// Returns the file of an output.
@@ -194,7 +194,7 @@ pub fn read(working_dir: &Path) -> Result<Vec<DeadLetters>, StateError> {
     Ok(all)
 }
 
-type Counts = (usize, HashMap<(String, ContentType), usize>);
+type Counts = (usize, HashMap<FeedId, usize>);
 
 /// Counts whole lines. An unreadable line is counted, but not for a feed.
 fn count(mut lines: impl BufRead) -> io::Result<Counts> {

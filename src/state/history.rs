@@ -9,22 +9,22 @@
 //! | --- | --- |
 //! | `start`, `seconds`, `exit` | when the pass started, how long it took, its exit code |
 //! | `restricted` | `true` if the pass was restricted to tenants by `--tenant` |
-//! | `tenants` | by tenant id and content type: the feeds with something to tell |
+//! | `tenants` | by tenant id and content type: the feeds that the line describes |
 //! | `blobs`, `records` | what was delivered; omitted if 0 |
 //! | `failures` | failed blobs, and 1 if the feed could not be listed; omitted if 0 |
 //! | `lag` | seconds from the end of what is listed to the end of the pass |
-//! | `quiet` | the number of all other feeds: nothing new, no failure, and a lag close to the `lag` of the line |
-//! | `omitted` | the number of feeds with something to tell that are not described because there are too many |
+//! | `quiet` | the number of quiet feeds: nothing new, no failure, and a lag close to the `lag` of the line |
+//! | `omitted` | the number of all other feeds that are not described because there are too many |
 //!
-//! A line is durable when the pass ends. A pass that is killed has none. Each line has its own version; lines that cannot be read are skipped. The file has at
-//! most [`LINES_MAX`] lines of the last 30 days, and 64 MiB. When it exceeds one of
-//! these, the oldest tenth is removed as well, so that the file is not rewritten by each pass. A lock on the file keeps
-//! two passes that end at the same time apart.
+//! A line is durable when the pass ends. A pass that is killed has none. Each line has its own version; lines that cannot be
+//! read are skipped. The file has at most [`LINES_MAX`] lines of the last 30 days, and 64 MiB. When it exceeds one of these
+//! bounds, the oldest tenth is removed as well, so that not every pass rewrites the file. A lock on the file keeps two passes
+//! that end at the same time apart.
 
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -79,7 +79,7 @@ const FEED_BYTES_MAX: usize = 200;
 const _: () = assert!(FEEDS_MAX * FEED_BYTES_MAX < LINE_BYTES_MAX, "a line is not too long to be read");
 
 /// A pass.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PassLine {
     /// The version of the line.
     pub version: u32,
@@ -92,7 +92,7 @@ pub struct PassLine {
     /// Whether the pass was restricted to tenants by `--tenant`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restricted: bool,
-    /// The number of feeds with nothing to tell.
+    /// The number of quiet feeds: nothing new, no failure, and the usual lag.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub quiet: u64,
     /// The lag of these feeds in seconds.
@@ -132,17 +132,7 @@ impl PassLine {
     /// Returns the line of a pass without feeds.
     pub fn new(start: Timestamp, lasted: Duration, exit: u8) -> Self {
         let seconds = (lasted.as_secs_f64() * 1000.0).round() / 1000.0;
-        Self {
-            version: VERSION,
-            start,
-            seconds,
-            exit,
-            restricted: false,
-            quiet: 0,
-            lag: None,
-            omitted: 0,
-            tenants: BTreeMap::new(),
-        }
+        Self { version: VERSION, start, seconds, exit, ..Self::default() }
     }
 }
 
@@ -192,20 +182,7 @@ fn trim(file: &File, path: &Path, now: Timestamp) -> io::Result<()> {
     let mut source = BufReader::with_capacity(STATE_BUFFER_BYTES, file);
     source.seek(SeekFrom::Start(kept.start))?;
     let mut source = source.take(kept.end - kept.start);
-    disk::replace(path, 0o600, |to| io::copy(&mut source, &mut WriteAll(to)).map(drop), |_| Ok(())).map(drop)
-}
-
-/// A writer for [`io::copy`], which needs a sized one.
-struct WriteAll<'a>(&'a mut dyn Write);
-
-impl Write for WriteAll<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write_all(bytes).map(|()| bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
+    disk::replace(path, 0o600, |to| io::copy(&mut source, to).map(drop), |_| Ok(())).map(drop)
 }
 
 /// Returns the part of the file that is to be kept. `None` if the file is within its bounds.
@@ -309,7 +286,7 @@ fn path(working_dir: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, io::Write};
 
     use super::*;
 

@@ -29,7 +29,7 @@ use jiff::Timestamp;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
 use super::{
-    StateError, UNREADABLE,
+    FeedId, StateError, UNREADABLE,
     key_set::{BulkInsert, KeySet},
     known_index::{self, Covered, Header, Index, Stamp},
     lock,
@@ -164,7 +164,7 @@ impl KnownBlobs {
         };
         let stamp = Stamp::of(&file).context("inspect", &path)?;
         let indexed = IndexedBlobs::open(&path, stamp, false);
-        let tail = indexed.as_ref().map_or(LineStart::default(), IndexedBlobs::end);
+        let tail = indexed.as_ref().map_or(LineStart::FIRST, IndexedBlobs::end);
         let Contents { known, .. } = Contents::read(&file, tail).context("read", &path)?;
         Ok(known.with_indexed(indexed))
     }
@@ -247,7 +247,7 @@ impl IndexedBlobs {
                     self.path.display()
                 ),
             }
-            let keys = Contents::read_range(&self.text, LineStart::default(), self.end().offset);
+            let keys = Contents::read_range(&self.text, LineStart::FIRST, self.end().offset);
             self.read = Some(keys.context("read", &self.path)?.known.keys);
             if self.is_locked {
                 // The next pass makes a new one. If this fails, that pass reads the text as well.
@@ -327,7 +327,7 @@ impl KnownBlobsFile {
 
     /// Reads and repairs the whole file, and writes an index if it is large.
     fn read_all(&mut self, stamp: Stamp) -> Result<KnownBlobs, StateError> {
-        let contents = Contents::read(&self.file, LineStart::default()).context("read", &self.path)?;
+        let contents = Contents::read(&self.file, LineStart::FIRST).context("read", &self.path)?;
         self.index = None;
         self.repair(&contents)?;
         let covered = Covered::default().and(&contents);
@@ -551,7 +551,7 @@ impl KnownBlobsFile {
 }
 
 /// Returns the feeds that lines of the file name, each as its tenant's id and its content type. Reads the whole file.
-pub(super) fn feeds_of(working_dir: &Path) -> Result<HashSet<(String, ContentType)>, StateError> {
+pub(super) fn feeds_of(working_dir: &Path) -> Result<HashSet<FeedId>, StateError> {
     let path = working_dir.join(FILE_NAME);
     let mut feeds = HashSet::new();
     let mut add = |raw: RawLine<'_>| {
@@ -630,16 +630,14 @@ struct LineStart {
     number: usize,
 }
 
-impl Default for LineStart {
-    fn default() -> Self {
-        Self { offset: 0, number: 1 }
-    }
+impl LineStart {
+    const FIRST: Self = Self { offset: 0, number: 1 };
 }
 
 /// The lines to read: the first one, and the offset at which the last one ends.
 type Lines = (LineStart, u64);
 
-const WHOLE_FILE: Lines = (LineStart { offset: 0, number: 1 }, u64::MAX);
+const WHOLE_FILE: Lines = (LineStart::FIRST, u64::MAX);
 
 /// Reads lines of a file. Only a part of it is in memory at a time.
 fn for_each_line(

@@ -20,21 +20,18 @@ use std::{
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{FeedProgress, KnownBlobs, Progress, StateError, known_blobs};
+use super::{FeedId, FeedProgress, KnownBlobs, Progress, StateError, known_blobs};
 use crate::{
     disk::{self, FileContext},
     feed::ContentType,
     time,
 };
 
-/// The longest run of an older tool: so much before the time in a feed's file is listed again.
+/// The longest run of an older tool. The feed is listed again from this long before the time in its file.
 const RUN_LASTS_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// The most that is read of a feed's file. A real one has about 120 bytes.
+/// The maximum number of bytes that are read of a feed's file. A real one has about 120.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
-
-/// A feed: the tenant's id and the content type.
-type Feed = (String, ContentType);
 
 /// Where the collection of a feed stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,16 +61,16 @@ struct FeedFile {
 ///
 /// # Errors
 ///
-/// A file of the older tool cannot be read. One that can be read and makes no sense is reported, and its feed continues as
-/// if only `known_blobs` told of it.
+/// A file of the older tool cannot be read. One that can be read and has no valid time is reported, and its feed continues as
+/// if it had no file.
 pub fn adopt(
     working_dir: &Path,
-    feeds: &[Feed],
+    feeds: &[FeedId],
     known: &KnownBlobs,
     only_future: bool,
     progress: &mut Progress,
 ) -> Result<Vec<Stopped>, StateError> {
-    let is_new = |feed: &&Feed| progress.feeds.get(*feed).is_none_or(|before| !before.has_begun());
+    let is_new = |feed: &&FeedId| progress.feeds.get(*feed).is_none_or(|before| !before.has_begun());
     let new: Vec<_> = feeds.iter().filter(is_new).cloned().collect();
     if new.is_empty() {
         return Ok(Vec::new());
@@ -109,7 +106,7 @@ pub fn adopt(
     Ok(stopped)
 }
 
-/// The files of feeds in the folder, by name in lower case, because ids and content types have no one spelling.
+/// Returns the files of feeds in the folder, by name in lower case, because ids and content types differ in letter case.
 fn feed_files(working_dir: &Path) -> Result<Vec<(String, PathBuf)>, StateError> {
     let entries = disk::none_if_missing(fs::read_dir(working_dir)).context("read", working_dir)?;
     let mut files = Vec::new();
@@ -126,13 +123,13 @@ fn feed_files(working_dir: &Path) -> Result<Vec<(String, PathBuf)>, StateError> 
 const FILE_NAME_PREFIX: &str = "office365-";
 const FILE_NAME_SUFFIX: &str = ".json";
 
-/// The name of a feed's file in lower case.
+/// Returns the name of a feed's file in lower case.
 fn file_name(tenant_id: &str, content_type: ContentType) -> String {
     format!("{FILE_NAME_PREFIX}{tenant_id}-{content_type}{FILE_NAME_SUFFIX}").to_ascii_lowercase()
 }
 
 impl FeedFile {
-    /// Returns the time in a file, and whether no run was complete. `None`: the file makes no sense, which is reported.
+    /// Returns the time in a file, and whether no run was complete. `None`: the file has no valid time, which is reported.
     fn read(path: &Path) -> Result<Option<(Timestamp, bool)>, StateError> {
         let text = read_text(path).context("read", path)?;
         let parsed = serde_json::from_slice(&text).map_err(|error| error.to_string());
@@ -169,7 +166,7 @@ mod tests {
     const OTHER_TENANT: &str = "22222222-2222-4222-8222-222222222222";
     const AT: &str = "2026-11-20T10:15:30.123456789Z";
 
-    fn feed(content_type: ContentType) -> Feed {
+    fn feed(content_type: ContentType) -> FeedId {
         (TENANT.to_owned(), content_type)
     }
 
