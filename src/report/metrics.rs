@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// What the name of each metric begins with.
-pub const PREFIX: &str = "office365_collector_";
+const PREFIX: &str = "office365_collector_";
 const LAST_SUCCESS: &str = "last_success_timestamp_seconds";
 const FEED_LAG: &str = "feed_lag_seconds";
 const CREDENTIAL_EXPIRY: &str = "credential_expiry_timestamp_seconds";
@@ -178,14 +178,14 @@ impl Metrics<'_> {
         for (name, help, value) in FEED_GAUGES {
             head(&mut text, name, help, "gauge");
             for (labels, feed) in &in_pass {
-                feed_sample(&mut text, name, labels, value(feed));
+                sample(&mut text, name, labels, value(feed));
             }
             flush(&mut text)?;
         }
         head(&mut text, FEED_LAG, "Age of the newest listed content.", "gauge");
         for (labels, feed) in &in_pass {
             if let Some(until) = feed.listed_until {
-                feed_sample(&mut text, FEED_LAG, labels, self.ended.as_second() - until.as_second());
+                sample(&mut text, FEED_LAG, labels, self.ended.as_second() - until.as_second());
             }
         }
         flush(&mut text)?;
@@ -201,7 +201,7 @@ impl Metrics<'_> {
                     None => before.get(&format!("{PREFIX}{name}{labels}")).cloned(),
                 };
                 if let Some(value) = value {
-                    feed_sample(&mut text, name, labels, value);
+                    sample(&mut text, name, labels, value);
                 }
             }
             flush(&mut text)
@@ -217,39 +217,31 @@ impl Metrics<'_> {
 
     /// Returns the metrics of the pass as a whole, and of the tenants' credentials.
     fn text_of_pass(&self, before: &HashMap<String, String>) -> String {
-        let ended = self.ended.as_duration().as_secs_f64();
+        let ended = self.ended.as_duration().as_secs_f64().to_string();
         let last_success = match before.get(format!("{PREFIX}{LAST_SUCCESS}").as_str()) {
-            _ if self.exit_code == 0 => Some(ended),
-            before => before.and_then(|before| before.parse().ok()),
+            _ if self.exit_code == 0 => Some(ended.clone()),
+            before => before.filter(|before| before.parse::<f64>().is_ok()).cloned(),
         };
         let (blobs, bytes) = self.quarantine.unzip();
         let mut text = String::new();
         for (name, help, value) in [
             ("last_run_timestamp_seconds", "When the last pass ended.", Some(ended)),
             (LAST_SUCCESS, "When the last complete pass ended.", last_success),
-            ("pass_duration_seconds", "How long the pass took.", Some(self.lasted.as_secs_f64())),
-            ("exit_code", "The exit code of the pass.", Some(f64::from(self.exit_code))),
+            ("pass_duration_seconds", "How long the pass took.", Some(self.lasted.as_secs_f64().to_string())),
+            ("exit_code", "The exit code of the pass.", Some(self.exit_code.to_string())),
+            ("quarantine_blobs", "Blobs whose bodies are in quarantine.", blobs.as_ref().map(u64::to_string)),
+            ("quarantine_bytes", "Size of the files in quarantine.", bytes.as_ref().map(u64::to_string)),
         ] {
             if let Some(value) = value {
-                head(&mut text, name, help, "gauge");
-                sample(&mut text, &format!("{PREFIX}{name}"), value);
-            }
-        }
-        for (name, help, value) in [
-            ("quarantine_blobs", "Blobs whose bodies are in quarantine.", blobs),
-            ("quarantine_bytes", "Size of the files in quarantine.", bytes),
-        ] {
-            if let Some(value) = value {
-                head(&mut text, name, help, "gauge");
-                sample(&mut text, &format!("{PREFIX}{name}"), value);
+                gauge(&mut text, name, help, value);
             }
         }
         if !self.credential_expiries.is_empty() {
             head(&mut text, CREDENTIAL_EXPIRY, "When the tenant's certificate expires.", "gauge");
         }
         for (tenant, expiry) in self.credential_expiries {
-            let series = format!("{PREFIX}{CREDENTIAL_EXPIRY}{{tenant=\"{}\"}}", escaped(tenant));
-            sample(&mut text, &series, expiry.as_second());
+            let labels = format!("{{tenant=\"{}\"}}", escaped(tenant));
+            sample(&mut text, CREDENTIAL_EXPIRY, &labels, expiry.as_second());
         }
         text
     }
@@ -260,20 +252,19 @@ pub fn head(text: &mut String, name: &str, help: &str, kind: &str) {
     let _ = writeln!(text, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
 }
 
-fn sample(text: &mut String, series: &str, value: impl Display) {
-    let _ = writeln!(text, "{series} {value}");
+/// Appends a gauge without labels.
+pub fn gauge(text: &mut String, name: &str, help: &str, value: impl Display) {
+    head(text, name, help, "gauge");
+    let _ = writeln!(text, "{PREFIX}{name} {value}");
 }
 
-fn feed_sample(text: &mut String, name: &str, labels: &str, value: impl Display) {
+/// Appends a value of a metric with labels.
+pub fn sample(text: &mut String, name: &str, labels: &str, value: impl Display) {
     let _ = writeln!(text, "{PREFIX}{name}{labels} {value}");
 }
 
-/// Returns the name and the labels of a feed's series.
-pub fn series(name: &str, tenant: &str, content_type: ContentType) -> String {
-    format!("{PREFIX}{name}{}", labels(tenant, content_type))
-}
-
-fn labels(tenant: &str, content_type: ContentType) -> String {
+/// Returns the labels of a feed.
+pub fn labels(tenant: &str, content_type: ContentType) -> String {
     format!("{{tenant=\"{}\",content_type=\"{content_type}\"}}", escaped(tenant))
 }
 

@@ -1,5 +1,7 @@
 //! Numbers as texts.
 
+use indicatif::HumanCount;
+
 /// Returns an amount of something: `1 blob`, `20,143 blobs`.
 pub fn amount(count: u64, of: &str) -> String {
     format!("{} {of}{}", grouped(count), if count == 1 { "" } else { "s" })
@@ -7,15 +9,7 @@ pub fn amount(count: u64, of: &str) -> String {
 
 /// Returns a number with a comma between its groups of digits: `2,004,112`.
 pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
+    HumanCount(number).to_string()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `status`: what the state says of each feed, for people and for machines. Pure: from progress to text.
+//! `status`: the state of each feed, as a table and as JSON.
 
 use std::{collections::HashMap, fmt::Write, path::PathBuf};
 
@@ -15,7 +15,7 @@ use crate::{
 /// The maximum number of quarantined blobs in the table of `status`.
 const QUARANTINED_SHOWN_MAX: usize = 50;
 
-/// What the state says of one feed.
+/// The state of one feed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub struct FeedStatus {
@@ -29,7 +29,7 @@ pub struct FeedStatus {
     pub last_success: Option<Timestamp>,
     /// Up to when it is listed.
     pub listed_until: Option<Timestamp>,
-    /// How many seconds ago that was.
+    /// The number of seconds since then.
     pub lag_seconds: Option<i64>,
     /// The median of its lags at the ends of the passes in the history.
     pub usual_lag_seconds: Option<i64>,
@@ -39,13 +39,13 @@ pub struct FeedStatus {
     pub records_by_hour: [Option<u64>; HOURS],
     /// By hour: failed blobs, and listings that failed.
     pub failures_by_hour: [u64; HOURS],
-    /// Blobs that were listed and not tried yet.
+    /// The number of blobs that were listed and not tried yet.
     pub blobs_waiting: usize,
-    /// Blobs that failed and are tried again by the next pass.
+    /// The number of blobs that failed and that the next pass retries.
     pub blobs_failed: usize,
-    /// Records that a receiver refused and that are kept as dead letters.
+    /// The number of records that a receiver rejected and that are kept as dead letters.
     pub dead_letters: usize,
-    /// What went wrong in the last pass, in words.
+    /// The error of the last pass, in words.
     pub last_error: Option<String>,
     /// Blobs that could be delivered in part only, oldest first.
     pub quarantined: Vec<QuarantinedBlob>,
@@ -55,21 +55,21 @@ pub struct FeedStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub struct QuarantinedBlob {
-    /// Its id.
+    /// The id of the blob.
     pub content_id: String,
-    /// Since when it is kept.
+    /// When it was put into quarantine.
     pub since: Timestamp,
-    /// Why it cannot be read as a whole, in words.
+    /// Why its body cannot be read as a whole, in words.
     pub cause: String,
-    /// How many of its records were delivered.
+    /// The number of its records that were delivered.
     pub records_delivered: u64,
-    /// How long the body is.
+    /// The length of the body.
     pub bytes: u64,
-    /// The file that holds the body.
+    /// The file with the body.
     pub body: PathBuf,
 }
 
-/// The status of every feed of these tenants.
+/// Returns the status of every feed of these tenants.
 pub fn of(
     tenants: &[Tenant],
     progress: &Progress,
@@ -158,7 +158,7 @@ impl From<&Quarantined> for QuarantinedBlob {
     }
 }
 
-/// For machines: an array of objects, one a line.
+/// Returns the feeds as JSON: an array of objects, one a line.
 pub fn as_json(feeds: &[FeedStatus]) -> String {
     let lines: Vec<_> = feeds
         .iter()
@@ -167,7 +167,7 @@ pub fn as_json(feeds: &[FeedStatus]) -> String {
     format!("[{}]\n", lines.join(",\n "))
 }
 
-/// For people: a table, and below it one of the blobs in quarantine, if there are any.
+/// Returns the feeds as a table, and below it one of the blobs in quarantine, if there are any.
 pub fn as_table(feeds: &[FeedStatus]) -> String {
     let mut rows = vec![
         [
@@ -185,14 +185,15 @@ pub fn as_table(feeds: &[FeedStatus]) -> String {
         .map(str::to_owned),
     ];
     let time = |time: Option<Timestamp>| time.map_or_else(|| "never".to_owned(), |time| format!("{time:.0}"));
+    let lag = |seconds: Option<i64>| seconds.map_or_else(|| "-".to_owned(), in_words);
     rows.extend(feeds.iter().map(|feed| {
         [
             feed.tenant.clone(),
             feed.content_type.to_owned(),
             time(feed.last_success),
             time(feed.listed_until),
-            feed.lag_seconds.map_or_else(|| "-".to_owned(), in_words),
-            feed.usual_lag_seconds.map_or_else(|| "-".to_owned(), in_words),
+            lag(feed.lag_seconds),
+            lag(feed.usual_lag_seconds),
             format!("{} {}", sparkline(&feed.records_by_hour), feed.records()),
             feed.blobs_waiting.to_string(),
             feed.blobs_failed.to_string(),
@@ -229,13 +230,18 @@ fn quarantine_table(feeds: &[FeedStatus]) -> String {
 }
 
 /// Returns the rows as text, with each column as wide as its widest cell.
-pub fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<_> = (0..COLUMNS).map(width).collect();
+pub fn aligned(rows: &[impl AsRef<[String]>]) -> String {
+    let mut widths = Vec::new();
+    for row in rows {
+        widths.resize(row.as_ref().len(), 0);
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
     let mut table = String::new();
     for row in rows {
         let mut line = String::new();
-        for (cell, &width) in row.iter().zip(&widths) {
+        for (cell, width) in row.as_ref().iter().zip(&widths) {
             let _ = write!(line, "{cell:<width$}  ");
         }
         let _ = writeln!(table, "{}", line.trim_end());
@@ -243,7 +249,7 @@ pub fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     table
 }
 
-/// For people: a line for each output that has dead letters.
+/// Returns a line for each output that has dead letters.
 pub fn of_dead_letters(all: &[DeadLetters]) -> String {
     let mut lines = String::new();
     for DeadLetters { output, path, count, .. } in all {
@@ -253,7 +259,7 @@ pub fn of_dead_letters(all: &[DeadLetters]) -> String {
     lines
 }
 
-/// `45s`, `12m`, `3h 5m`, `2d 4h`
+/// Returns a duration in its two largest units: `45s`, `12m`, `3h 5m`, `2d 4h`.
 pub(super) fn in_words(seconds: i64) -> String {
     match seconds {
         ..60 => format!("{}s", seconds.max(0)),

@@ -20,8 +20,7 @@ use crate::{
     feed::ContentType,
     redact::one_line,
     report::{
-        Summary,
-        metrics::{self, PREFIX},
+        Summary, metrics,
         number::{amount, grouped},
         status,
     },
@@ -141,6 +140,9 @@ struct Place {
     path: PathBuf,
     line: u64,
 }
+
+/// A column of a table: its name, and its value for a feed.
+type Column = (&'static str, fn(&FeedResult) -> u64);
 
 /// What the next pass delivers.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -317,7 +319,7 @@ impl Report {
 
     /// Returns the report as text: a table, what is wrong, and a sentence that can be quoted.
     pub fn as_text(&self) -> String {
-        let mut text = self.table();
+        let mut text = self.tables();
         self.write_files(&mut text);
         self.write_blobs(&mut text);
         self.write_repeated(&mut text);
@@ -379,10 +381,8 @@ impl Report {
             }),
         ];
         let (mut text, ended) = (String::new(), self.until.as_second());
-        metrics::head(&mut text, "verify_last_run_timestamp_seconds", "When verify was last run.", "gauge");
-        let _ = writeln!(text, "{PREFIX}verify_last_run_timestamp_seconds {ended}");
-        metrics::head(&mut text, "verify_exit_code", "The exit code of verify.", "gauge");
-        let _ = writeln!(text, "{PREFIX}verify_exit_code {}", self.exit().code());
+        metrics::gauge(&mut text, "verify_last_run_timestamp_seconds", "When verify was last run.", ended);
+        metrics::gauge(&mut text, "verify_exit_code", "The exit code of verify.", self.exit().code());
         for (name, help, value_of) in GAUGES {
             let mut is_first = true;
             for feed in &self.feeds {
@@ -390,77 +390,50 @@ impl Report {
                 if mem::take(&mut is_first) {
                     metrics::head(&mut text, name, help, "gauge");
                 }
-                let series = metrics::series(name, &feed.tenant, feed.id.1);
-                let _ = writeln!(text, "{series} {value}");
+                metrics::sample(&mut text, name, &metrics::labels(&feed.tenant, feed.id.1), value);
             }
         }
         text
     }
 
-    fn table(&self) -> String {
-        let count = |count: u64| if count == 0 { "-".to_owned() } else { grouped(count) };
-        let blobs = |feed: &FeedResult| {
-            let it = &feed.blobs;
-            [it.listed, it.known, it.pending, it.gone, it.quarantined, it.new, it.not_collected, it.unknown]
-                .map(count)
-        };
-        let mut rows = vec![
-            [
-                "TENANT",
-                "FEED",
-                "LISTED",
-                "KNOWN",
-                "PENDING",
-                "GONE",
-                "QUARANTINED",
-                "NEW",
-                "NOT COLLECTED",
-                "UNKNOWN",
-            ]
-            .map(str::to_owned),
+    /// Returns the numbers of blobs, and those of records if they were compared.
+    fn tables(&self) -> String {
+        const BLOBS: [Column; 8] = [
+            ("LISTED", |feed| feed.blobs.listed),
+            ("KNOWN", |feed| feed.blobs.known),
+            ("PENDING", |feed| feed.blobs.pending),
+            ("GONE", |feed| feed.blobs.gone),
+            ("QUARANTINED", |feed| feed.blobs.quarantined),
+            ("NEW", |feed| feed.blobs.new),
+            ("NOT COLLECTED", |feed| feed.blobs.not_collected),
+            ("UNKNOWN", |feed| feed.blobs.unknown),
         ];
-        for feed in &self.feeds {
-            let [listed, known, pending, gone, quarantined, new, not_collected, unknown] = blobs(feed);
-            let (tenant, content_type) = (feed.tenant.clone(), feed.content_type.to_owned());
-            rows.push([
-                tenant,
-                content_type,
-                listed,
-                known,
-                pending,
-                gone,
-                quarantined,
-                new,
-                not_collected,
-                unknown,
-            ]);
-        }
-        let mut text = format!("Blobs\n{}", status::aligned(&rows));
-        if self.files.is_none() {
-            return text;
-        }
-        let mut rows = vec![
-            [
-                "TENANT",
-                "FEED",
-                "SERVED",
-                "FOUND ONCE",
-                "MISSING",
-                "REPEATED",
-                "FILTERED",
-                "BLOBS NOT COMPARED",
-            ]
-            .map(str::to_owned),
+        const RECORDS: [Column; 6] = [
+            ("SERVED", |feed| feed.records.unwrap_or_default().served),
+            ("FOUND ONCE", |feed| feed.records.unwrap_or_default().found),
+            ("MISSING", |feed| feed.records.unwrap_or_default().missing),
+            ("REPEATED", |feed| feed.records.unwrap_or_default().repeated),
+            ("FILTERED", |feed| feed.records.unwrap_or_default().filtered),
+            ("BLOBS NOT COMPARED", |feed| feed.records.unwrap_or_default().blobs_not_compared),
         ];
-        for feed in &self.feeds {
-            let it = feed.records.unwrap_or_default();
-            let [served, found, missing, repeated, filtered, not_compared] =
-                [it.served, it.found, it.missing, it.repeated, it.filtered, it.blobs_not_compared].map(count);
-            let (tenant, content_type) = (feed.tenant.clone(), feed.content_type.to_owned());
-            rows.push([tenant, content_type, served, found, missing, repeated, filtered, not_compared]);
+        let mut text = format!("Blobs\n{}", self.table(&BLOBS));
+        if self.files.is_some() {
+            let _ = write!(text, "\nRecords\n{}", self.table(&RECORDS));
         }
-        let _ = write!(text, "\nRecords\n{}", status::aligned(&rows));
         text
+    }
+
+    /// Returns a table with a row for each feed.
+    fn table(&self, columns: &[Column]) -> String {
+        let cell = |count: u64| if count == 0 { "-".to_owned() } else { grouped(count) };
+        let names = columns.iter().map(|(name, _)| (*name).to_owned());
+        let mut rows = vec![["TENANT", "FEED"].map(str::to_owned).into_iter().chain(names).collect()];
+        for feed in &self.feeds {
+            let mut row = vec![feed.tenant.clone(), feed.content_type.to_owned()];
+            row.extend(columns.iter().map(|(_, value_of)| cell(value_of(feed))));
+            rows.push(row);
+        }
+        status::aligned(&rows)
     }
 
     fn write_files(&self, text: &mut String) {
