@@ -1,9 +1,9 @@
 //! Redaction of text from servers: removes secrets of this program that a server repeats, and characters that could
 //! disguise a line.
 //!
-//! Every text from a server passes [`one_line`] or [`content_id`] before it is
-//! written to the log, the state, `status`, the metrics or the metadata of the quarantine. Secrets of the configuration
-//! are registered when they are read, tokens when they arrive, and assertions when they are created.
+//! Every text from a server passes [`one_line`] or [`content_id`] before it is written to the log, the state, `status`, the
+//! metrics or the metadata of the quarantine. Secrets of the configuration are registered when they are read, tokens when
+//! they arrive, and assertions when they are created.
 //!
 //! A secret is found verbatim, percent-encoded, escaped as in JSON or HTML, and in Base64, alone or as a part of a longer
 //! text (`Basic` authentication), also if only its beginning is repeated. Secrets of fewer than `SECRET_BYTES_MIN`
@@ -29,6 +29,9 @@ const MESSAGE_CHARACTERS_MAX: usize = 300;
 
 /// … and of those that are examined: secrets are removed before the text is cut.
 const MESSAGE_CHARACTERS_READ_MAX: usize = 4 * 1024;
+
+/// The maximum number of characters of a receiver's reason in a message.
+pub const REASON_CHARACTERS_MAX: usize = 160;
 
 /// Shorter secrets are not searched for in a server's text: they would match common words.
 const SECRET_BYTES_MIN: usize = 6;
@@ -108,6 +111,11 @@ pub fn one_line(text: &str) -> String {
     let first = text.trim().lines().next().unwrap_or_default();
     let plain = plain(first, MESSAGE_CHARACTERS_READ_MAX);
     cut(&secrets(&plain), MESSAGE_CHARACTERS_MAX)
+}
+
+/// Returns the beginning of a reason that a receiver gives, as a message quotes it: [`one_line`], but shorter.
+pub fn short_reason(text: &str) -> String {
+    one_line(text).chars().take(REASON_CHARACTERS_MAX).collect::<String>().trim_end().to_owned()
 }
 
 /// Returns the content id of a blob in the form that the program uses everywhere: verbatim if it has at most

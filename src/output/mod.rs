@@ -15,6 +15,7 @@ mod graylog;
 mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod message_connection;
 mod recovery;
 mod special;
 mod stdout;

@@ -20,8 +20,8 @@ use crate::{
     config,
     limits::{CANCEL_POLL_INTERVAL, CONNECT_TIMEOUT},
     output::{
-        Connection, Endpoint, OutputError, ReceiverError,
-        connection::{TLS_PROBE_WAIT, is_closed},
+        Endpoint, OutputError, ReceiverError, connection::TLS_PROBE_WAIT,
+        message_connection::MessageConnection,
     },
     redact::one_line,
 };
@@ -52,13 +52,7 @@ const CHECK_SECURITY: &str = "compare sharedKey, username and password with the 
 /// A connection on which chunks are accepted.
 #[derive(Debug)]
 pub struct Session {
-    connection: Connection,
-    /// Bytes that were received and not yet read as a message.
-    received: Vec<u8>,
-    /// Whether the receiver has sent anything.
-    has_received: bool,
-    /// Whether the receiver has closed the connection, as far as was noticed.
-    is_closed: bool,
+    connection: MessageConnection,
     /// Whether the receiver announced in its HELO that it closes the connection after each acknowledgement.
     denies_keepalive: bool,
 }
@@ -66,13 +60,7 @@ pub struct Session {
 impl Session {
     /// Connects, and authenticates if credentials are configured.
     pub fn open(endpoint: &mut Endpoint, settings: &config::FluentdOutput) -> Result<Self, ReceiverError> {
-        let mut session = Self {
-            connection: endpoint.connect()?,
-            received: Vec::new(),
-            has_received: false,
-            is_closed: false,
-            denies_keepalive: false,
-        };
+        let mut session = Self { connection: MessageConnection::open(endpoint)?, denies_keepalive: false };
         if settings.shared_key.is_some() || settings.username.is_some() {
             session.authenticate(endpoint, settings)?;
         }
@@ -86,7 +74,7 @@ impl Session {
 
     /// Returns whether the receiver has closed the connection, as far as was noticed.
     pub fn is_closed(&self) -> bool {
-        self.is_closed
+        self.connection.is_closed()
     }
 
     /// Sends a whole message.
@@ -96,7 +84,7 @@ impl Session {
         message: &[u8],
         silence_max: Duration,
     ) -> Result<(), ReceiverError> {
-        self.connection.send(message, silence_max).map_err(|error| self.failure(endpoint, &error))
+        self.connection.send(endpoint, message, silence_max)
     }
 
     /// Waits for an acknowledgement, and returns its id.
@@ -117,14 +105,7 @@ impl Session {
     /// Returns the ids of the acknowledgements that have arrived, without waiting for others. A closed connection is not an
     /// error; see [`Session::is_closed`].
     pub fn arrived_acks(&mut self, endpoint: &mut Endpoint) -> Result<Vec<Vec<u8>>, ReceiverError> {
-        let mut bytes = [0; 4096];
-        while !self.is_closed {
-            match self.connection.receive_available(&mut bytes) {
-                Ok(0) => break,
-                Ok(count) => self.received.extend_from_slice(&bytes[..count]),
-                Err(_) => self.is_closed = true,
-            }
-        }
+        self.connection.receive_available();
         let mut ids = Vec::new();
         while let Some(message) = self.received_message(endpoint)? {
             ids.push(ack_in(endpoint, message)?);
@@ -147,16 +128,11 @@ impl Session {
     /// Returns whether the receiver closes the connection within a moment after an acknowledgement. Fluentd with
     /// `deny_keepalive` does so, and announces it only in a HELO.
     pub fn closes_after_ack(&mut self, endpoint: &mut Endpoint) -> bool {
-        if self.received.is_empty() {
-            let mut bytes = [0; 4096];
-            match self.connection.receive(&mut bytes, CLOSE_WAIT) {
-                Ok(count) => self.received.extend_from_slice(&bytes[..count]),
-                Err(error) => {
-                    self.failure(endpoint, &error);
-                }
-            }
+        if self.connection.received.is_empty() {
+            // An error is reported when the connection is used.
+            let _ = self.connection.receive(endpoint, Instant::now() + CLOSE_WAIT);
         }
-        self.is_closed
+        self.is_closed()
     }
 
     /// Sends a message without events, which delivers nothing and is acknowledged like any other.
@@ -191,7 +167,7 @@ impl Session {
                 return Err(ReceiverError::Transient(endpoint.error("no PONG in time", CHECK_SECURITY)));
             }
             // Fluent Bit closes the connection on a wrong key. If the receiver was stopped just now, the next pass succeeds.
-            Err(ReceiverError::Transient(_)) if self.is_closed => {
+            Err(ReceiverError::Transient(_)) if self.is_closed() => {
                 return Err(ReceiverError::Permanent(endpoint.error(
                     "it closed the connection instead of accepting the login, as Fluent Bit does for a wrong shared key",
                     CHECK_SECURITY,
@@ -214,10 +190,8 @@ impl Session {
     /// waits for the client, one that hangs does neither.
     fn missing_helo_error(&mut self, endpoint: &mut Endpoint) -> ReceiverError {
         let (_, message) = empty_message(OUR_NAME);
-        let sent = self.connection.send(&message, CHECK_WAIT);
-        match sent.map_err(|error| self.failure(endpoint, &error)).and_then(|()| {
-            self.receive(endpoint, CHECK_WAIT)
-        }) {
+        let sent = self.send(endpoint, &message, CHECK_WAIT);
+        match sent.and_then(|()| self.receive(endpoint, CHECK_WAIT)) {
             Ok(Some(ServerMessage::Ack(_))) => ReceiverError::Permanent(endpoint.error(
                 "it does not ask for a shared key (no HELO)",
                 "remove sharedKey, username and password from the configuration, or give the receiver a <security>",
@@ -244,38 +218,28 @@ impl Session {
             if let Some(message) = self.received_message(endpoint)? {
                 return Ok(Some(message));
             }
-            let mut bytes = [0; 4096];
-            let left = until.saturating_duration_since(Instant::now());
-            match self.connection.receive(&mut bytes, left) {
-                Ok(count) => self.received.extend_from_slice(&bytes[..count]),
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
-                Err(error) => return Err(self.failure(endpoint, &error)),
+            if !self.connection.receive(endpoint, until)? {
+                return Ok(None);
             }
         }
     }
 
     /// Returns the next message that was received completely.
     fn received_message(&mut self, endpoint: &mut Endpoint) -> Result<Option<ServerMessage>, ReceiverError> {
-        self.has_received |= !self.received.is_empty();
-        match server_message::read(&self.received) {
+        let received = &mut self.connection.received;
+        self.connection.has_received |= !received.is_empty();
+        match server_message::read(received) {
             Ok((message, length)) => {
-                self.received.drain(..length);
+                received.drain(..length);
                 Ok(Some(message))
             }
-            Err(MessageError::Incomplete) if self.received.len() < SERVER_MESSAGE_BYTES_MAX => Ok(None),
+            Err(MessageError::Incomplete) if received.len() < SERVER_MESSAGE_BYTES_MAX => Ok(None),
             Err(_) => {
-                self.received.clear();
+                received.clear();
                 let missing_tls = endpoint.missing_tls();
                 Err(missing_tls.unwrap_or_else(|| ReceiverError::Permanent(not_forward(endpoint))))
             }
         }
-    }
-
-    /// Returns the error for one on this connection. A receiver that closes it and has sent nothing may expect TLS.
-    fn failure(&mut self, endpoint: &mut Endpoint, error: &io::Error) -> ReceiverError {
-        self.is_closed |= is_closed(error);
-        let missing_tls = if self.is_closed && !self.has_received { endpoint.missing_tls() } else { None };
-        missing_tls.unwrap_or_else(|| endpoint.failure(error))
     }
 }
 

@@ -7,10 +7,7 @@ use serde_json::Value;
 use ureq::http::HeaderMap;
 
 use super::{batch::HttpBatch, quotes};
-use crate::{network::error::NetworkError, redact::one_line, time};
-
-/// The maximum number of characters of a receiver's own words in a message.
-const REASON_CHARACTERS_MAX: usize = 160;
+use crate::{network::error::NetworkError, redact::short_reason, time};
 
 /// The outcome of a request with a batch.
 #[derive(Debug)]
@@ -192,10 +189,9 @@ fn reason(body: &[u8]) -> String {
     short(found.unwrap_or_default())
 }
 
-/// Returns the beginning of a text of a receiver, as it can be quoted in a message.
+/// Returns the beginning of a text of a receiver without the record that can follow a brace.
 fn short(text: &str) -> String {
-    let line = one_line(text.split('{').next().unwrap_or_default());
-    line.chars().take(REASON_CHARACTERS_MAX).collect::<String>().trim_end().to_owned()
+    short_reason(text.split('{').next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -263,7 +259,7 @@ mod tests {
         assert_eq!(error(404, &[], "gone").problem, "HTTP 404: gone");
         assert_eq!(
             error(404, &[], &"x".repeat(9_999)).problem.len(),
-            "HTTP 404: ".len() + REASON_CHARACTERS_MAX
+            "HTTP 404: ".len() + crate::redact::REASON_CHARACTERS_MAX
         );
     }
 }

@@ -1,7 +1,7 @@
 //! One connection to a RELP server, from the command `open` to the last response.
 
 use std::{
-    io, mem,
+    io,
     time::{Duration, Instant},
 };
 
@@ -9,10 +9,10 @@ use super::relp_frame::{self, FrameError, ServerFrame};
 use crate::{
     limits::CANCEL_POLL_INTERVAL,
     output::{
-        Connection, Endpoint, OutputError, ReceiverError,
-        connection::{TLS_PROBE_WAIT, is_closed},
+        Endpoint, OutputError, ReceiverError, connection::TLS_PROBE_WAIT,
+        message_connection::MessageConnection,
     },
-    redact::one_line,
+    redact::short_reason,
 };
 
 /// The size at which commands are sent. Less is sent when a response is waited for.
@@ -32,9 +32,6 @@ const _: () = assert!(
     "a wrong configuration is reported within ten seconds"
 );
 
-/// The maximum number of characters of a server's own words in a message.
-const STATUS_CHARACTERS_MAX: usize = 160;
-
 /// What this program offers to a server. Version 0 is the one that librelp implements; it answers 0 to any other.
 const OFFERS: &str = concat!(
     "relp_version=0\nrelp_software=",
@@ -47,17 +44,11 @@ const OFFERS: &str = concat!(
 /// A connection on which messages are accepted.
 #[derive(Debug)]
 pub struct RelpSession {
-    connection: Connection,
+    connection: MessageConnection,
     /// The number of the last command.
     transaction: u32,
     /// Commands that are not sent yet.
     to_send: Vec<u8>,
-    /// Bytes that were received and not yet read as a frame.
-    received: Vec<u8>,
-    /// Whether the server has sent a frame.
-    has_received: bool,
-    /// Whether the server has closed the connection, as far as was noticed.
-    is_closed: bool,
 }
 
 /// The response to a message.
@@ -72,21 +63,15 @@ pub struct RelpResponse {
 impl RelpSession {
     /// Connects, and opens a session.
     pub fn open(endpoint: &mut Endpoint) -> Result<Self, ReceiverError> {
-        let mut session = Self {
-            connection: endpoint.connect()?,
-            transaction: 0,
-            to_send: Vec::new(),
-            received: Vec::new(),
-            has_received: false,
-            is_closed: false,
-        };
+        let connection = MessageConnection::open(endpoint)?;
+        let mut session = Self { connection, transaction: 0, to_send: Vec::new() };
         let opening = session.append("open", OFFERS.as_bytes());
         session.send(endpoint)?;
         match session.receive(endpoint, OPEN_WAIT)? {
             Some(ServerFrame::Response { transaction, is_ok, status, data }) if transaction == opening => {
                 if !is_ok {
                     return Err(ReceiverError::Transient(endpoint.error(
-                        format!("it rejects the session ({})", short(&status)),
+                        format!("it rejects the session ({})", short_reason(&status)),
                         "check the receiver's log, and whether its RELP input accepts the command syslog",
                     )));
                 }
@@ -153,13 +138,9 @@ impl RelpSession {
 
     /// Returns whether the server has closed the connection while nothing was expected of it. Does not wait.
     pub fn has_ended(&mut self) -> bool {
-        let mut bytes = [0; 4096];
-        match self.connection.receive_available(&mut bytes) {
-            Ok(0) => {}
-            Ok(count) => self.received.extend_from_slice(&bytes[..count]),
-            Err(_) => self.is_closed = true,
-        }
-        self.is_closed || matches!(relp_frame::read(&self.received), Ok((ServerFrame::Close, _)))
+        self.connection.receive_available();
+        let frame = relp_frame::read(&self.connection.received);
+        self.connection.is_closed() || matches!(frame, Ok((ServerFrame::Close, _)))
     }
 
     /// Ends the session in order, so that the server logs no error. It does not matter whether that succeeds.
@@ -185,11 +166,9 @@ impl RelpSession {
     }
 
     fn send(&mut self, endpoint: &mut Endpoint) -> Result<(), ReceiverError> {
-        let bytes = mem::take(&mut self.to_send);
-        let sent = self.connection.send(&bytes, STALL_MAX);
-        self.to_send = bytes;
+        let sent = self.connection.send(endpoint, &self.to_send, STALL_MAX);
         self.to_send.clear();
-        sent.map_err(|error| self.failure(endpoint, &error))
+        sent
     }
 
     /// Returns the next response to a message; `None` if none comes within this time.
@@ -219,50 +198,40 @@ impl RelpSession {
             if let Some(frame) = self.received_frame(endpoint)? {
                 return Ok(Some(frame));
             }
-            let mut bytes = [0; 16 * 1024];
-            let left = until.saturating_duration_since(Instant::now());
-            match self.connection.receive(&mut bytes, left) {
-                Ok(count) => self.received.extend_from_slice(&bytes[..count]),
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
-                Err(error) => return Err(self.failure(endpoint, &error)),
+            if !self.connection.receive(endpoint, until)? {
+                return Ok(None);
             }
         }
     }
 
     /// Returns the next frame that was received completely.
     fn received_frame(&mut self, endpoint: &mut Endpoint) -> Result<Option<ServerFrame>, ReceiverError> {
-        let frame = relp_frame::read(&self.received);
-        self.has_received |= frame.is_ok();
+        let connection = &mut self.connection;
+        let frame = relp_frame::read(&connection.received);
+        connection.has_received |= frame.is_ok();
         match frame {
             Ok((ServerFrame::Close, _)) => {
                 let error = io::ErrorKind::UnexpectedEof.into();
-                Err(self.failure(endpoint, &error))
+                Err(connection.failure(endpoint, &error))
             }
             Ok((frame, length)) => {
-                self.received.drain(..length);
+                connection.received.drain(..length);
                 Ok(Some(frame))
             }
             Err(FrameError::Incomplete) => Ok(None),
             Err(FrameError::Invalid) => {
-                self.received.clear();
-                let missing_tls = if self.has_received { None } else { endpoint.missing_tls() };
+                connection.received.clear();
+                let missing_tls = if connection.has_received { None } else { endpoint.missing_tls() };
                 Err(missing_tls.unwrap_or_else(|| ReceiverError::Permanent(not_relp(endpoint))))
             }
         }
-    }
-
-    /// Returns the error for one on this connection. A server that closes it and has sent nothing may expect TLS.
-    fn failure(&mut self, endpoint: &mut Endpoint, error: &io::Error) -> ReceiverError {
-        self.is_closed |= is_closed(error);
-        let missing_tls = if self.is_closed && !self.has_received { endpoint.missing_tls() } else { None };
-        missing_tls.unwrap_or_else(|| endpoint.failure(error))
     }
 }
 
 /// Returns the response in a frame; `None` for a hint.
 fn response_in(frame: ServerFrame) -> Option<RelpResponse> {
     let ServerFrame::Response { transaction, is_ok, status, .. } = frame else { return None };
-    Some(RelpResponse { transaction, rejection: (!is_ok).then(|| short(&status)) })
+    Some(RelpResponse { transaction, rejection: (!is_ok).then(|| short_reason(&status)) })
 }
 
 /// Checks what a server has offered in its response to `open`.
@@ -278,7 +247,7 @@ fn check_offers(endpoint: &Endpoint, offers: &str) -> Result<(), ReceiverError> 
     match value_of("commands") {
         Some((_, commands)) if !commands.split(',').any(|command| command.trim() == "syslog") => {
             Err(ReceiverError::Permanent(endpoint.error(
-                format!("it accepts the commands {}, and not syslog", short(commands)),
+                format!("it accepts the commands {}, and not syslog", short_reason(commands)),
                 "give the port of a RELP input that accepts messages of syslog",
             )))
         }
@@ -291,9 +260,4 @@ fn not_relp(endpoint: &Endpoint) -> OutputError {
         "its answer is not in the RELP protocol",
         "give the port of the receiver's RELP input, or set another protocol",
     )
-}
-
-/// Returns the beginning of a text of a server, as it can be quoted in a message.
-fn short(text: &str) -> String {
-    one_line(text).chars().take(STATUS_CHARACTERS_MAX).collect::<String>().trim_end().to_owned()
 }
