@@ -1,4 +1,5 @@
-//! Times as the API writes and accepts them: UTC, with or without a zone, with any number of fraction digits.
+//! Times as the API writes and accepts them: UTC, with or without a zone, with any number of fraction digits. Durations as
+//! the configuration writes them.
 
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use jiff::{
 use ureq::http::HeaderMap;
 
 use crate::limits::RETRY_AFTER_MIN;
+
+/// The units of durations, in seconds.
+pub const UNITS: [(char, u64); 4] = [('d', 24 * 3600), ('h', 3600), ('m', 60), ('s', 1)];
 
 /// Parses a time such as `2015-05-23T17:35:00.000Z`, `2020-02-20T10:46:42.0000000Z` or `2015-06-29T20:03:19`, which
 /// without a zone is UTC. `None` for anything else, a bare date included.
@@ -61,6 +65,17 @@ pub fn expiration(text: &str) -> Option<Timestamp> {
         }
     };
     parse(text).or_else(other_form)
+}
+
+/// Returns a duration in the largest unit that divides it: `90s`, `7m`, `5h`, `2d`.
+pub fn duration_text(seconds: u64) -> String {
+    in_largest_unit(seconds, &UNITS).unwrap_or_else(|| format!("{seconds}s"))
+}
+
+/// Returns a number in the largest of these units, the largest first, that divides it.
+pub fn in_largest_unit(number: u64, units: &[(char, u64)]) -> Option<String> {
+    let fits = |(_, factor): &&(char, u64)| number >= *factor && number.is_multiple_of(*factor);
+    units.iter().find(fits).map(|(unit, factor)| format!("{}{unit}", number / factor))
 }
 
 /// Formats a time for `startTime` and `endTime`: `2026-11-22T10:15:00`, in UTC without a zone. Fractions are dropped.

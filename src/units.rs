@@ -13,6 +13,8 @@ use std::{
 
 use thiserror::Error;
 
+use crate::time;
+
 /// The longest delay by which a timer spreads the machines that start a pass at the same time.
 const RANDOM_DELAY_MAX: Duration = Duration::from_secs(60);
 
@@ -224,8 +226,8 @@ impl Schedule<'_> {
         } else {
             format!(
                 "# cron cannot express an interval of {}; this is the next shorter one, {}.\n",
-                in_words(requested),
-                in_words(kept)
+                time::duration_text(requested),
+                time::duration_text(kept)
             )
         };
         let mut crontab = self.with_paths(CRONTAB)?.replace(TIMES, &format!("{remark}{times} "));
@@ -279,7 +281,7 @@ fn evenly(seconds: u64) -> String {
         "{}# A calendar event cannot express an interval of {}: it is counted from pass to pass. The first starts at once.\n\
          OnActiveSec=0s\nOnUnitActiveSec={seconds}s\nAccuracySec=1s\n{}",
         &TIMER[..begin],
-        in_words(seconds),
+        time::duration_text(seconds),
         &TIMER[end..]
     )
 }
@@ -297,15 +299,6 @@ fn times(requested: u64) -> Option<(u64, String)> {
     });
     let longer = [(SECONDS_OF_DAY, "0 0 * * *".to_owned()), (SECONDS_OF_WEEK, "0 0 * * 0".to_owned())];
     minutes.chain(hours).chain(longer).take_while(|(kept, _)| *kept <= requested).last()
-}
-
-/// `90s`, `7m`, `5h`, `2d`
-fn in_words(seconds: u64) -> String {
-    let units = [(SECONDS_OF_DAY, 'd'), (SECONDS_OF_HOUR, 'h'), (SECONDS_OF_MINUTE, 'm')];
-    match units.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit)) {
-        Some((unit, letter)) => format!("{}{letter}", seconds / unit),
-        None => format!("{seconds}s"),
-    }
 }
 
 #[cfg(test)]

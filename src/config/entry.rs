@@ -100,7 +100,7 @@ impl<'w, 'a> Entry<'w, 'a> {
             return format!("{given} has no unit; write seconds as 30s, minutes as 5m, hours as 1h");
         }
         let meant = match kind {
-            Kind::Words(words) => nearest(text, words.iter().copied()),
+            Kind::Words(words) | Kind::Numbered(words) => nearest(text, words.iter().copied()),
             _ => None,
         };
         let fix = meant.map_or_else(|| kind.form().to_owned(), |word| format!("; did you mean \"{word}\"?"));

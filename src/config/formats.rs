@@ -1,6 +1,7 @@
 //! Forms of texts: numbers, sizes, durations, GUIDs, hosts, tags, and how a message shows them.
 
 use super::url::{self, Url};
+use crate::time::{self, in_largest_unit};
 
 /// Characters of a value that a message shows.
 const GIVEN_CHARACTERS_MAX: usize = 100;
@@ -17,8 +18,6 @@ const TAG_PARTS: [&str; 3] = ["{tenant}", "{contentType}", "{workload}"];
 /// Binary multiples.
 const SIZES: [(char, u64); 3] = [('G', 1024 * 1024 * 1024), ('M', 1024 * 1024), ('K', 1024)];
 
-const DURATIONS: [(char, u64); 4] = [('d', 24 * 3600), ('h', 3600), ('m', 60), ('s', 1)];
-
 /// A number of digits only.
 pub(super) fn number(text: &str) -> Option<u64> {
     let digits = text.trim_end();
@@ -32,7 +31,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
 
 /// Seconds from `30s`, `5m`, `1h` or `1d`.
 pub(super) fn seconds(text: &str) -> Option<u64> {
-    with_unit(text, &DURATIONS)
+    with_unit(text, &time::UNITS)
 }
 
 fn with_unit(text: &str, units: &[(char, u64)]) -> Option<u64> {
@@ -45,16 +44,6 @@ fn with_unit(text: &str, units: &[(char, u64)]) -> Option<u64> {
 /// `10M` from bytes.
 pub(super) fn size_text(bytes: u64) -> String {
     in_largest_unit(bytes, &SIZES).unwrap_or_else(|| bytes.to_string())
-}
-
-/// `5m` from seconds.
-pub(super) fn duration_text(seconds: u64) -> String {
-    in_largest_unit(seconds, &DURATIONS).unwrap_or_else(|| format!("{seconds}s"))
-}
-
-fn in_largest_unit(number: u64, units: &[(char, u64)]) -> Option<String> {
-    let fits = |(_, factor): &&(char, u64)| number >= *factor && number.is_multiple_of(*factor);
-    units.iter().find(fits).map(|(unit, factor)| format!("{}{unit}", number / factor))
 }
 
 /// The one character that can stand between columns.
@@ -289,9 +278,9 @@ mod tests {
         ] {
             assert_eq!(super::seconds(text), seconds, "{text}");
         }
-        assert_eq!(duration_text(300), "5m");
-        assert_eq!(duration_text(90), "90s");
-        assert_eq!(duration_text(0), "0s");
+        assert_eq!(time::duration_text(300), "5m");
+        assert_eq!(time::duration_text(90), "90s");
+        assert_eq!(time::duration_text(0), "0s");
     }
 
     #[test]

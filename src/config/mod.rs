@@ -44,8 +44,8 @@ pub use mistake::{ConfigError, Mistake, Position};
 pub use model::{
     AzureLogs, Cloud, Collect, Config, Credential, FileOutput, Filter, FluentdOutput, GraylogOutput,
     HttpFormat, HttpOutput, KafkaOutput, KafkaTls, Log, ManagedIdentity, Network, Otlp, OtlpEncoding,
-    OtlpRecord, Output, Oversize, RequestsPerMinute, Sasl, Secret, SplunkHec, SyslogFacility, SyslogOutput,
-    SyslogProtocol, SyslogSeverity, Tenant, Tls,
+    OtlpRecord, Output, Oversize, RequestsPerMinute, Sasl, Secret, SplunkHec, SyslogOutput, SyslogProtocol,
+    Tenant, Tls,
 };
 pub use template::template;
 pub(crate) use url::{NOT_A_PROXY, is_loopback, is_proxy};

@@ -5,9 +5,12 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use super::{url::Url, values::Section};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::{
+    url::Url,
+    values::{FromValue, Section, Value},
+};
 use crate::{
     csv,
     disk::{self, ForeignFiles},
@@ -109,7 +112,7 @@ pub struct Tenant {
 impl Tenant {
     fn read(tenant: &Section, subscriptions: &[ContentType]) -> Self {
         let tenant_id: String = tenant.get("tenant_id");
-        let cloud = Cloud::named(&tenant.get::<String>("api_type"));
+        let cloud: Cloud = tenant.get("api_type");
         Self {
             client_id: tenant.get("client_id"),
             credential: Credential::read(tenant),
@@ -129,31 +132,7 @@ impl Tenant {
     }
 }
 
-/// Microsoft's national clouds.
-///
-/// Source: "Office 365 Management Activity API reference", section "Activity API operations".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cloud {
-    /// `commercial`
-    Commercial,
-    /// `gcc`
-    Gcc,
-    /// `gcc-high`
-    GccHigh,
-    /// `dod`
-    Dod,
-}
-
 impl Cloud {
-    fn named(api_type: &str) -> Self {
-        match api_type {
-            "gcc" => Self::Gcc,
-            "gcc-high" => Self::GccHigh,
-            "dod" => Self::Dod,
-            _ => Self::Commercial,
-        }
-    }
-
     /// The API's root, which is also the resource of its tokens.
     pub fn api_url(self) -> &'static str {
         match self {
@@ -506,28 +485,6 @@ impl HttpFormat {
     }
 }
 
-/// `output.http.otlp.encoding`: how messages are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OtlpEncoding {
-    /// Binary Protobuf.
-    #[default]
-    Protobuf,
-    /// The JSON form of Protobuf.
-    Json,
-}
-
-/// `output.http.otlp.recordAs`: where a record is in a log record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OtlpRecord {
-    /// Its JSON text is the body.
-    #[default]
-    Text,
-    /// The body is a map of its fields.
-    Map,
-    /// The attributes are its fields.
-    Attributes,
-}
-
 /// `output.http.azure`: the app that sends to Azure Monitor.
 #[derive(Clone, Debug)]
 pub struct AzureLogs {
@@ -566,79 +523,87 @@ impl AzureLogs {
     }
 }
 
-/// `output.syslog.protocol`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SyslogProtocol {
-    /// `tls`
-    #[default]
-    Tls,
-    /// `tcp`
-    Tcp,
-    /// `relp`
-    Relp,
-}
-
-impl SyslogProtocol {
-    pub(super) fn named(word: &str) -> Self {
-        match word {
-            "tcp" => Self::Tcp,
-            "relp" => Self::Relp,
-            _ => Self::Tls,
+/// Declares keys that have one of several words as their value.
+macro_rules! words {
+    ($($(#[$attribute:meta])* $key:ident {
+        $($(#[$doc:meta])* $variant:ident = $word:literal,)*
+    })*) => {$(
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $key {
+            $($(#[$doc])* $variant,)*
         }
-    }
-}
 
-/// `output.syslog.oversize`: what happens to a record whose message would be too large.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Oversize {
-    /// `split`
-    #[default]
-    Split,
-    /// `truncate`
-    Truncate,
-    /// `dead-letter`
-    DeadLetter,
-}
-
-impl Oversize {
-    pub(super) fn named(word: &str) -> Self {
-        match word {
-            "truncate" => Self::Truncate,
-            "dead-letter" => Self::DeadLetter,
-            _ => Self::Split,
+        impl $key {
+            pub(super) const WORDS: &'static [&'static str] = &[$($word),*];
         }
-    }
+
+        impl FromValue for $key {
+            fn from_value(value: Option<Value>) -> Option<Self> {
+                match value {
+                    None => [$(Self::$variant),*].first().copied(),
+                    Some(Value::Text(word)) => match word.as_str() {
+                        $($word => Some(Self::$variant),)*
+                        _ => None,
+                    },
+                    Some(_) => None,
+                }
+            }
+        }
+    )*};
 }
 
-/// `output.syslog.facility`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SyslogFacility(usize);
-
-impl SyslogFacility {
-    /// Returns the facility with this code, 0 to 23.
-    pub(super) fn of_code(code: usize) -> Self {
-        Self(code)
+words! {
+    /// Microsoft's national clouds.
+    ///
+    /// Source: "Office 365 Management Activity API reference", section "Activity API operations".
+    Cloud {
+        /// `commercial`
+        Commercial = "commercial",
+        /// `gcc`
+        Gcc = "gcc",
+        /// `gcc-high`
+        GccHigh = "gcc-high",
+        /// `dod`
+        Dod = "dod",
     }
 
-    /// Returns its code.
-    pub fn code(self) -> usize {
-        self.0
-    }
-}
-
-/// `output.syslog.severity`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SyslogSeverity(usize);
-
-impl SyslogSeverity {
-    /// Returns the severity with this code, 0 to 7.
-    pub(super) fn of_code(code: usize) -> Self {
-        Self(code)
+    /// `output.syslog.protocol`
+    SyslogProtocol {
+        /// `tls`
+        Tls = "tls",
+        /// `tcp`
+        Tcp = "tcp",
+        /// `relp`
+        Relp = "relp",
     }
 
-    /// Returns its code.
-    pub fn code(self) -> usize {
-        self.0
+    /// `output.syslog.oversize`: what happens to a record whose message would be too large.
+    Oversize {
+        /// `split`
+        Split = "split",
+        /// `truncate`
+        Truncate = "truncate",
+        /// `dead-letter`
+        DeadLetter = "dead-letter",
+    }
+
+    /// `output.http.otlp.encoding`: how messages are written.
+    OtlpEncoding {
+        /// Binary Protobuf.
+        Protobuf = "protobuf",
+        /// The JSON form of Protobuf.
+        Json = "json",
+    }
+
+    /// `output.http.otlp.recordAs`: where a record is in a log record.
+    OtlpRecord {
+        /// Its JSON text is the body.
+        Text = "text",
+        /// The body is a map of its fields.
+        Map = "map",
+        /// The attributes are its fields.
+        Attributes = "attributes",
     }
 }
 
@@ -723,10 +688,10 @@ parts! {
         protocol: SyslogProtocol = "protocol",
         /// `HOSTNAME`; the name of this machine if `None`.
         hostname: Option<String> = "hostname",
-        /// Part of `PRI`.
-        facility: SyslogFacility = "facility",
-        /// Part of `PRI`.
-        severity: SyslogSeverity = "severity",
+        /// The code of the facility, 0 to 23.
+        facility: usize = "facility",
+        /// The code of the severity, 0 to 7.
+        severity: usize = "severity",
         /// Part of `SD-ID`.
         enterprise_number: u32 = "enterpriseNumber",
         /// Whether a byte order mark precedes the JSON.

@@ -6,12 +6,14 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use Kind::{
     AutoOrInteger, Bool, Brokers, ContentTypeSwitches, ContentTypes, Filter, Gone, Guid, HeaderFiles,
-    Headers, Integer, LibrdkafkaOptions, LoginPemFile, ManagedIdentity, OptionalPath, Path, PemFile, Proxy,
-    Secret, SecretFile, Section, Sections, Separator, Size, Text, TokenFile, Words,
+    Headers, Integer, LibrdkafkaOptions, LoginPemFile, ManagedIdentity, Numbered, OptionalPath, Path,
+    PemFile, Proxy, Secret, SecretFile, Section, Sections, Separator, Size, Text, TokenFile, Words,
 };
 
-use super::{RequestsPerMinute, formats, values::Value};
-use crate::limits::RETENTION;
+use super::{
+    Cloud, OtlpEncoding, OtlpRecord, Oversize, RequestsPerMinute, SyslogProtocol, formats, values::Value,
+};
+use crate::{limits::RETENTION, time};
 
 /// A key of the configuration.
 pub(super) struct Key {
@@ -53,6 +55,8 @@ pub(super) enum Kind {
     Duration(RangeInclusive<u64>),
     /// One of these words, in any letter case.
     Words(&'static [&'static str]),
+    /// The same. The value is the place of the word.
+    Numbered(&'static [&'static str]),
     /// A character between the columns of a CSV file. Whether it is one matters only for such a file.
     Separator,
     /// A text that this function accepts. It returns the text to use, or what is wrong.
@@ -121,6 +125,10 @@ impl Kind {
                 let found = words.iter().find(|known| known.eq_ignore_ascii_case(word))?;
                 Some(Value::Text((*found).to_owned()))
             }
+            Self::Numbered(words) => {
+                let place = words.iter().position(|known| known.eq_ignore_ascii_case(word))?;
+                Some(Value::Number(place as u64))
+            }
             Self::Separator => Some(Value::Text(text.to_owned())),
             Self::Text(check) => check(text).ok().map(Value::Text),
             _ => None,
@@ -137,7 +145,7 @@ impl Kind {
             }
             Self::Size(_) => format!("a size from {}", self.range()),
             Self::Duration(_) => format!("a duration from {}", self.range()),
-            Self::Words(words) => format!("one of {}", words.join(", ")),
+            Self::Words(words) | Self::Numbered(words) => format!("one of {}", words.join(", ")),
             _ => "a text".to_owned(),
         }
     }
@@ -160,7 +168,7 @@ impl Kind {
         match self {
             Self::Integer(range) | Self::AutoOrInteger(range) => text(range, |number| number.to_string()),
             Self::Size(range) => text(range, formats::size_text),
-            Self::Duration(range) => text(range, formats::duration_text),
+            Self::Duration(range) => text(range, time::duration_text),
             _ => String::new(),
         }
     }
@@ -297,7 +305,7 @@ TENANT {
     /// the log and the metrics then have the tenant_id.
     "name": Text(formats::tenant_name), off("contoso");
     /// The tenant's cloud: commercial, gcc, gcc-high or dod.
-    "api_type": Words(&["commercial", "gcc", "gcc-high", "dod"]), default("commercial"), off("commercial");
+    "api_type": Words(Cloud::WORDS), default("commercial"), off("commercial");
     /// The tenant whose quota the requests count against: this tenant, or the own tenant of a service provider that collects
     /// for its customers. Never an invented GUID. Default: the tenant_id.
     "publisher_id": Guid, hint(PUBLISHER_ID_HINT), off("33333333-3333-4333-8333-333333333333");
@@ -467,14 +475,14 @@ SYSLOG {
     /// The receiver's port.
     "port": Integer(1..=65_535), default("6514");
     /// tls (RFC 5425), tcp (RFC 6587 with octet counting) or relp.
-    "protocol": Words(&["tls", "tcp", "relp"]), default("tls");
+    "protocol": Words(SyslogProtocol::WORDS), default("tls");
     /// HOSTNAME of the messages. Default: the name of this machine.
     "hostname": Text(formats::hostname), off("collector.example");
     /// kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, authpriv, ftp, ntp, audit, alert, clock, or local0 to
     /// local7.
-    "facility": Words(&FACILITIES), default("local0");
+    "facility": Numbered(&FACILITIES), default("local0");
     /// emerg, alert, crit, err, warning, notice, info or debug.
-    "severity": Words(&SEVERITIES), default("info");
+    "severity": Numbered(&SEVERITIES), default("info");
     /// The number after the @ in the name of the structured data, [office365@32473 …]. 32473 is reserved for examples; give
     /// your organization's own number if it has one.
     "enterpriseNumber": Integer(1..=4_294_967_295), default("32473");
@@ -486,7 +494,7 @@ SYSLOG {
     /// What happens to a record whose message would be larger: split sends several messages with part and parts in the
     /// structured data; truncate sends the beginning, with truncatedFrom in the structured data; dead-letter sends nothing and
     /// writes the record to workingDir/dead-letters/syslog.json.
-    "oversize": Words(&["split", "truncate", "dead-letter"]), default("split");
+    "oversize": Words(Oversize::WORDS), default("split");
     /// true: a record that the receiver rejects is written to workingDir/dead-letters/syslog.json, and its blob is complete.
     /// false: each pass sends it again until it expires. Only a RELP receiver rejects records.
     "deadLetters": Bool, default("true");
@@ -592,10 +600,10 @@ AZURE {
 
 OTLP {
     /// protobuf or json.
-    "encoding": Words(&["protobuf", "json"]), default("protobuf");
+    "encoding": Words(OtlpEncoding::WORDS), default("protobuf");
     /// Where a record is in a log record: text (the body is the JSON text), map (the body has the fields) or attributes (the
     /// attributes are the fields).
-    "recordAs": Words(&["text", "map", "attributes"]), default("text");
+    "recordAs": Words(OtlpRecord::WORDS), default("text");
     /// service.name of the resource.
     "serviceName": Text(formats::any), default("office365");
 }

@@ -6,10 +6,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Filter, KafkaTls, ManagedIdentity, OtlpEncoding, OtlpRecord, Oversize, RequestsPerMinute, Sasl, Secret,
-    SyslogFacility, SyslogProtocol, SyslogSeverity, Tls, formats,
+    Filter, KafkaTls, ManagedIdentity, RequestsPerMinute, Sasl, Secret, Tls, formats,
     mistake::Place,
-    schema::{CREDENTIALS, FACILITIES, Key, Kind, SEVERITIES},
+    schema::{CREDENTIALS, Key, Kind},
 };
 use crate::{feed::ContentType, log::Format as LogFormat};
 
@@ -152,17 +151,7 @@ from_value! {
     PathBuf: Value::Path(value) => value;
     ManagedIdentity: Value::ManagedIdentity(value) => value;
     LogFormat: Value::Text(format) => if format == "json" { LogFormat::Json } else { LogFormat::Text };
-    OtlpEncoding: Value::Text(word) => if word == "json" { OtlpEncoding::Json } else { OtlpEncoding::Protobuf };
-    OtlpRecord: Value::Text(word) => match word.as_str() {
-        "map" => OtlpRecord::Map,
-        "attributes" => OtlpRecord::Attributes,
-        _ => OtlpRecord::Text,
-    };
     RequestsPerMinute: Value::RequestsPerMinute(value) => value;
-    SyslogProtocol: Value::Text(word) => Self::named(&word);
-    Oversize: Value::Text(word) => Self::named(&word);
-    SyslogFacility: Value::Text(name) => Self::of_code(FACILITIES.iter().position(|known| *known == name)?);
-    SyslogSeverity: Value::Text(name) => Self::of_code(SEVERITIES.iter().position(|known| *known == name)?);
     Vec<ContentType>: Value::ContentTypes(value) => value;
     Vec<(ContentType, Filter)>: Value::Filters(value) => value;
     Vec<String>: Value::Texts(value) => value;

@@ -232,14 +232,14 @@ fn reads_syslog() {
     };
     let defaults = read("");
     assert_eq!((&*defaults.address, defaults.port, defaults.protocol), ("s", 6514, SyslogProtocol::Tls));
-    assert_eq!((defaults.facility.code(), defaults.severity.code()), (16, 6));
+    assert_eq!((defaults.facility, defaults.severity), (16, 6));
     assert_eq!((defaults.enterprise_number, defaults.bom, defaults.hostname), (32473, false, None));
     assert_eq!((defaults.max_message_size, defaults.oversize), (8000, Oversize::Split));
     assert!(defaults.dead_letters && defaults.confirm && defaults.tls.is_none());
     assert_eq!(defaults.ack_timeout, Duration::from_secs(90));
     let relp = read(", protocol: RELP, facility: audit, severity: warning, oversize: dead-letter, tls: {}");
     assert_eq!((relp.protocol, relp.oversize), (SyslogProtocol::Relp, Oversize::DeadLetter));
-    assert_eq!((relp.facility.code(), relp.severity.code()), (13, 4));
+    assert_eq!((relp.facility, relp.severity), (13, 4));
     assert!(relp.tls.is_some());
     assert_eq!(read(", oversize: truncate").oversize, Oversize::Truncate);
 }

@@ -77,7 +77,7 @@ impl MessageFormat {
     pub fn new(settings: &config::SyslogOutput) -> Self {
         let hostname = settings.hostname.clone().or_else(name_of_machine);
         Self {
-            start: format!("<{}>1 ", settings.facility.code() * 8 + settings.severity.code()),
+            start: format!("<{}>1 ", settings.facility * 8 + settings.severity),
             hostname: hostname.unwrap_or_else(|| NIL.to_owned()),
             element: format!("{APP_NAME}@{}", settings.enterprise_number),
             byte_order_mark: if settings.bom { BYTE_ORDER_MARK } else { "" },
@@ -205,11 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        config::{SyslogFacility, SyslogProtocol, SyslogSeverity},
-        feed::ContentType,
-        records::RecordBatch,
-    };
+    use crate::{config::SyslogProtocol, feed::ContentType, records::RecordBatch};
 
     const BYTES_MAX: usize = 2_048;
 
@@ -219,8 +215,8 @@ mod tests {
             port: 6514,
             protocol: SyslogProtocol::Tcp,
             hostname: Some("collector.example".to_owned()),
-            facility: SyslogFacility::default(),
-            severity: SyslogSeverity::default(),
+            facility: 0,
+            severity: 0,
             enterprise_number: 32_473,
             bom,
             max_message_size: BYTES_MAX,
