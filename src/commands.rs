@@ -88,8 +88,7 @@ pub fn set_up(arguments: &Arguments) -> Result<Setup, Exit> {
             Ok(file) => log::to_file(file, verbosity, config.log.format),
             Err(error) => {
                 log::to_stderr(verbosity, config.log.format);
-                ::log::error!("{}", error.explain());
-                return Err(Exit::from(&error));
+                return Err(failed(&error));
             }
         },
     }
@@ -209,8 +208,8 @@ fn write_metrics(
     match metrics.write(path) {
         Ok(()) => exit,
         Err(error) => {
-            ::log::error!("{}", error.explain());
-            if exit == Exit::Complete { Exit::from(&error) } else { exit }
+            let failed = failed(&error);
+            if exit == Exit::Complete { failed } else { exit }
         }
     }
 }
@@ -240,10 +239,7 @@ pub fn status(setup: &Setup, options: &Status) -> Exit {
     });
     let (progress, dead_letters, quarantine) = match read {
         Ok(read) => read,
-        Err(error) => {
-            ::log::error!("{}", error.explain());
-            return Exit::from(&error);
-        }
+        Err(error) => return failed(&error),
     };
     let mut history = History::at(now);
     if let Err(error) = state::history::read(working_dir, |pass| history.add(pass)) {
@@ -255,8 +251,7 @@ pub fn status(setup: &Setup, options: &Status) -> Exit {
         let credentials: Vec<_> = tenants.iter().map(CredentialStatus::of).collect();
         let page = Page { now, late, feeds: &feeds, last: history.last, credentials: &credentials };
         if let Err(error) = page.write(path) {
-            ::log::error!("{}", error.explain());
-            return Exit::from(&error);
+            return failed(&error);
         }
     }
     let shown = match options {
@@ -283,20 +278,25 @@ pub fn verify(setup: &Setup, asked: &Verify, arguments: &Arguments) -> Exit {
     };
     let report = match verify::run(config, tenants, &options) {
         Ok(report) => report,
-        Err(error) => {
-            ::log::error!("{}", error.explain());
-            return Exit::from(&error);
-        }
+        Err(error) => return failed(&error),
     };
     let shown = show(&if asked.json { report.as_json() } else { report.as_text() });
     // The metrics are about all tenants.
     if let Some(path) = config.metrics_path.as_ref().filter(|_| arguments.tenant.is_empty())
         && let Err(error) = report.write_metrics(path)
     {
-        ::log::error!("{}", error.explain());
-        return Exit::from(&error);
+        return failed(&error);
     }
     if shown == Exit::Complete { report.exit() } else { shown }
+}
+
+/// Logs the error that ends a command. Returns the exit code.
+fn failed<E: Explain>(error: &E) -> Exit
+where
+    for<'e> Exit: From<&'e E>,
+{
+    ::log::error!("{}", error.explain());
+    Exit::from(error)
 }
 
 /// Prints a text to standard output.

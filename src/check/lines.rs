@@ -5,7 +5,7 @@ use std::{
     io::{self, Stdout, Write},
 };
 
-use crate::exit::Exit;
+use crate::{error::Explain, exit::Exit};
 
 /// The lines, printed as they are added.
 #[derive(Debug)]
@@ -43,6 +43,17 @@ impl Lines {
     pub fn bad(&mut self, exit: Exit, text: impl Display) {
         self.note(exit);
         self.write('✗', text);
+    }
+
+    /// Prints the result of a check of `what`, and notes the exit code of a pass with its error.
+    pub fn result<E: Explain>(&mut self, what: impl Display, result: Result<impl Display, E>)
+    where
+        for<'e> Exit: From<&'e E>,
+    {
+        match result {
+            Ok(found) => self.good(format_args!("{what}: {found}")),
+            Err(error) => self.bad(Exit::from(&error), format_args!("{what}: {}", error.explain())),
+        }
     }
 
     /// Notes the exit code of a pass, for a failure whose lines are already printed.

@@ -41,11 +41,7 @@ pub fn run(config: &Config, warnings: &[String], tenants: &[Tenant]) -> Exit {
     if let Some(client) = client(config, &collect, &mut lines) {
         check_tenants(&client, tenants, &mut lines);
     }
-    storage::check_state(&config.collect.working_dir, &mut lines);
-    storage::check_owners(config, &mut lines);
-    storage::check_outputs(config, &mut lines);
-    storage::check_log(config.log.path.as_deref(), &mut lines);
-    storage::check_metrics(config.metrics_path.as_deref(), &mut lines);
+    storage::check(config, storage::check_outputs, &mut lines);
     lines.exit()
 }
 
@@ -58,11 +54,7 @@ pub fn run_offline(config: &Config, warnings: &[String], tenants: &[Tenant]) -> 
     } else if tenants.iter().filter(|tenant| tenant::check_offline(tenant, &mut lines)).count() == 0 {
         lines.note(Exit::NoLogin);
     }
-    storage::check_state(&config.collect.working_dir, &mut lines);
-    storage::check_owners(config, &mut lines);
-    storage::check_outputs_offline(config, &mut lines);
-    storage::check_log(config.log.path.as_deref(), &mut lines);
-    storage::check_metrics(config.metrics_path.as_deref(), &mut lines);
+    storage::check(config, storage::check_outputs_offline, &mut lines);
     lines.exit()
 }
 

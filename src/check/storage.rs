@@ -5,17 +5,25 @@ use std::path::Path;
 use super::{WAIT_MAX, expiry, lines::Lines};
 use crate::{
     config::{AzureLogs, Config, HttpFormat},
-    delivery::OutputName,
     disk::{self, FileContext},
     error::Explain,
     exit::Exit,
     login::{App, LoginRequest, managed_identity},
-    output::{self, CancelToken, Output, OutputError},
+    output::{self, CancelToken},
     state::{self, StateError},
 };
 
+/// Checks what a pass writes. `check_outputs` is one of the functions below.
+pub fn check(config: &Config, check_outputs: fn(&Config, &mut Lines), lines: &mut Lines) {
+    check_state(&config.collect.working_dir, lines);
+    check_owners(config, lines);
+    check_outputs(config, lines);
+    check_log(config.log.path.as_deref(), lines);
+    check_metrics(config.metrics_path.as_deref(), lines);
+}
+
 /// Checks that a pass could write its state, and that none is running.
-pub fn check_state(working_dir: &Path, lines: &mut Lines) {
+fn check_state(working_dir: &Path, lines: &mut Lines) {
     let folder = working_dir.display();
     match state::check(working_dir) {
         Ok(()) => lines.good(format_args!("state: can be written in {folder}")),
@@ -30,7 +38,7 @@ pub fn check_state(working_dir: &Path, lines: &mut Lines) {
 }
 
 /// Checks that root owns no files in the folders of other users.
-pub fn check_owners(config: &Config, lines: &mut Lines) {
+fn check_owners(config: &Config, lines: &mut Lines) {
     for foreign in config.foreign_files() {
         if foreign.is_empty() {
             lines.warn(foreign.advice());
@@ -50,15 +58,7 @@ pub fn check_outputs(config: &Config, lines: &mut Lines) {
         }
     }
     for mut output in output::open(&config, &CancelToken::default()) {
-        check_output(output.as_mut(), lines);
-    }
-}
-
-fn check_output(output: &mut dyn Output, lines: &mut Lines) {
-    let name = output.name();
-    match output.check() {
-        Ok(found) => lines.good(format_args!("output.{name}: {found}")),
-        Err(error) => refuse(name, &error, lines),
+        lines.result(format_args!("output.{}", output.name()), output.check());
     }
 }
 
@@ -80,33 +80,25 @@ pub fn check_outputs_offline(config: &Config, lines: &mut Lines) {
     }
     for mut output in output::open(config, &CancelToken::default()) {
         let name = output.name();
-        match output.check_offline() {
-            Ok(Some(found)) => lines.good(format_args!("output.{name}: {found}")),
-            Ok(None) => lines.skipped(format_args!("output.{name}: the receiver is not checked offline")),
-            Err(error) => refuse(name, &error, lines),
+        match output.check_offline().transpose() {
+            Some(checked) => lines.result(format_args!("output.{name}"), checked),
+            None => lines.skipped(format_args!("output.{name}: the receiver is not checked offline")),
         }
     }
 }
 
-fn refuse(name: OutputName, error: &OutputError, lines: &mut Lines) {
-    lines.bad(Exit::from(error), format_args!("output.{name}: {}", error.explain()));
-}
-
 /// Checks that the log can be written, if it is a file.
-pub fn check_log(path: Option<&Path>, lines: &mut Lines) {
+fn check_log(path: Option<&Path>, lines: &mut Lines) {
     let Some(path) = path else { return };
     // Unlike an output's folder, the log's folder is not created.
-    match disk::folder_of(path).metadata().and_then(|_| disk::check_append(path)).context("write", path) {
-        Ok(()) => lines.good(format_args!("log.path: {} can be written", path.display())),
-        Err(error) => lines.bad(Exit::from(&error), format_args!("log.path: {}", error.explain())),
-    }
+    let checked = disk::folder_of(path).metadata().and_then(|_| disk::check_append(path));
+    let checked = checked.context("write", path).map(|()| format!("{} can be written", path.display()));
+    lines.result("log.path", checked);
 }
 
 /// Checks that the metrics can be replaced, if there are any.
-pub fn check_metrics(path: Option<&Path>, lines: &mut Lines) {
+fn check_metrics(path: Option<&Path>, lines: &mut Lines) {
     let Some(path) = path else { return };
-    match disk::check_replace(path).context("replace", path) {
-        Ok(()) => lines.good(format_args!("metrics.path: {} can be replaced", path.display())),
-        Err(error) => lines.bad(Exit::from(&error), format_args!("metrics.path: {}", error.explain())),
-    }
+    let checked = disk::check_replace(path).context("replace", path);
+    lines.result("metrics.path", checked.map(|()| format!("{} can be replaced", path.display())));
 }

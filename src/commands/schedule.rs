@@ -8,11 +8,10 @@ use std::{
     path::{self, Path, PathBuf},
 };
 
-use super::{Setup, show};
+use super::{Setup, failed, show};
 use crate::{
     cli::{self, Arguments},
     disk::{self, FileContext, FileError},
-    error::Explain,
     exit::Exit,
     machine::{Account, Missing, Need},
     units::{Credentials, SERVICE_FOLDERS, Schedule, Scheduler, USER, UnitFile},
@@ -78,10 +77,7 @@ pub fn schedule(setup: &Setup, asked: &cli::Schedule, arguments: &Arguments) -> 
             }
             show(&paths)
         }
-        Err(error) => {
-            ::log::error!("{}", error.explain());
-            Exit::from(&error)
-        }
+        Err(error) => failed(&error),
     }
 }
 
