@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::{error::Explain, limits::STATE_BUFFER_BYTES};
 use fault::Step;
 
-pub use owner::{ForeignFiles, ROOT, give_to_owner};
+pub use owner::{ForeignFiles, ROOT, give_to_owner, is_system_folder};
 pub use replace::{check_replace, is_rewrite_pending, recover, replace, replace_unsynced, replace_with};
 
 /// The maximum number of symbolic links that are followed from one path: the kernel's own limit.
@@ -90,17 +90,22 @@ pub struct Position {
     pub length: u64,
 }
 
+/// Returns what all names of a file have in common: its device and inode numbers.
+pub fn id_of(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
 impl Position {
     /// Returns the end of an open file.
     pub fn end_of(file: &File, path: &Path) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        let (device, inode, length) = (metadata.dev(), metadata.ino(), metadata.len());
-        Ok(Self { path: path.to_owned(), device, inode, length })
+        let (device, inode) = id_of(&metadata);
+        Ok(Self { path: path.to_owned(), device, inode, length: metadata.len() })
     }
 
     /// Returns whether the metadata is that of the same file.
     pub fn is_of(&self, metadata: &fs::Metadata) -> bool {
-        (self.device, self.inode) == (metadata.dev(), metadata.ino())
+        (self.device, self.inode) == id_of(metadata)
     }
 }
 

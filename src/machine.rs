@@ -11,10 +11,6 @@ use std::{
 
 use crate::disk;
 
-/// Folders that many programs share: no advice changes their owner.
-const SHARED_FOLDERS: [&str; 12] =
-    ["/", "/etc", "/home", "/mnt", "/opt", "/root", "/run", "/srv", "/usr", "/var", "/var/lib", "/var/log"];
-
 const READ: u32 = 0o4;
 const WRITE: u32 = 0o2;
 const EXECUTE: u32 = 0o1;
@@ -124,7 +120,6 @@ impl Account {
         };
         let is_written = !matches!(need, Need::Read | Need::Run);
         let what = format!("{key}: {name} cannot {verb} {shown}");
-        let is_shared = |at: &Path| SHARED_FOLDERS.iter().any(|shared| at == Path::new(shared));
         match obstacle {
             Obstacle::Hidden(at) => {
                 let what = format!("{key}: whether {name} can {verb} {shown} is not known");
@@ -137,13 +132,13 @@ impl Account {
                 Missing { what: format!("{key}: {folder} does not exist"), command: Some(command) }
             }
             Obstacle::Absent => Missing { what: format!("{key}: {shown} does not exist"), command: None },
-            Obstacle::Denied(at) if is_written && is_shared(&at) => {
+            Obstacle::Denied(at) if is_written && disk::is_system_folder(&at) => {
                 let what = format!("{what}, because {} is shared; choose a folder of its own", at.display());
                 Missing { what, command: None }
             }
             Obstacle::Closed(at) => {
                 let what = format!("{what}, because {} is closed to it", at.display());
-                if is_shared(&at) {
+                if disk::is_system_folder(&at) {
                     return Missing { what: format!("{what}; move it"), command: None };
                 }
                 let command = format!("chgrp {name} {0} && chmod g+x {0}", at.display());

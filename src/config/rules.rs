@@ -420,5 +420,5 @@ fn resolved(path: &Path) -> PathBuf {
 /// The device and inode of a regular file, which all its names share.
 fn inode_of(path: &Path) -> Option<(u64, u64)> {
     let metadata = fs::metadata(path).ok()?;
-    metadata.is_file().then(|| (metadata.dev(), metadata.ino()))
+    metadata.is_file().then(|| disk::id_of(&metadata))
 }

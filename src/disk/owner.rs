@@ -16,11 +16,16 @@ pub const ROOT: u32 = 0;
 /// The maximum number of files that a message names.
 const NAMED_FILES_MAX: usize = 5;
 
-/// Folders that must not be given to the collector's user.
+/// Folders that many programs share: no advice gives them to the collector's user.
 const SYSTEM_FOLDERS: [&str; 13] = [
     "/", "/etc", "/home", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/usr", "/var", "/var/lib",
     "/var/log",
 ];
+
+/// Returns whether many programs share this folder.
+pub fn is_system_folder(path: &Path) -> bool {
+    SYSTEM_FOLDERS.iter().any(|folder| path == Path::new(folder))
+}
 
 /// Returns how root gives a path that this process may not use to the process's user: the file, or its folder with all
 /// that is in it. `None` if the user owns them, or if the folder is one of the system's.
@@ -31,7 +36,7 @@ pub fn hint_to_own(path: &Path) -> Option<String> {
     }
     let (user, group) = (user.as_raw(), group.as_raw());
     let is_of_another = |path: &&Path| fs::metadata(path).is_ok_and(|metadata| metadata.uid() != user);
-    let is_given = |path: &&Path| !SYSTEM_FOLDERS.iter().any(|system| *path == Path::new(system));
+    let is_given = |path: &&Path| !is_system_folder(path);
     // Nothing below a folder that cannot be searched has metadata.
     let mut existing = path.ancestors().skip_while(|path| fs::metadata(path).is_err()).take(2);
     let nearest = existing.next()?;

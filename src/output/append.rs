@@ -381,7 +381,7 @@ impl Target {
 
 /// Returns whether this path names that file.
 fn is_named(path: &Path, file: &Metadata) -> bool {
-    fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (file.dev(), file.ino()))
+    fs::metadata(path).is_ok_and(|named| disk::id_of(&named) == disk::id_of(file))
 }
 
 fn open_regular(path: &Path, is_whole: IsWhole) -> Result<File, OutputError> {

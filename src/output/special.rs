@@ -10,7 +10,7 @@ use std::{
     io::{self, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+        unix::fs::{FileTypeExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -180,5 +180,5 @@ fn standard_stream(file: &Metadata) -> Option<io::Result<File>> {
 fn duplicate_if(stream: BorrowedFd<'_>, file: &Metadata) -> Option<io::Result<File>> {
     let duplicate = stream.try_clone_to_owned().map(File::from);
     let metadata = duplicate.as_ref().ok()?.metadata().ok()?;
-    ((metadata.dev(), metadata.ino()) == (file.dev(), file.ino())).then_some(duplicate)
+    (disk::id_of(&metadata) == disk::id_of(file)).then_some(duplicate)
 }

@@ -5,7 +5,7 @@
 //! file locks the new one before it renames it. At no time do two processes hold the lock of the file that is named
 //! `known_blobs`.
 
-use std::{fs::File, io, os::unix::fs::MetadataExt, path::Path};
+use std::{fs::File, io, path::Path};
 
 use fs2::FileExt;
 
@@ -45,7 +45,7 @@ fn lock_error(path: &Path, error: io::Error) -> StateError {
 /// Returns whether the path still names this file.
 pub(super) fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     let (locked, named) = (file.metadata()?, disk::none_if_missing(path.metadata())?);
-    Ok(named.is_some_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())))
+    Ok(named.is_some_and(|named| disk::id_of(&named) == disk::id_of(&locked)))
 }
 
 #[cfg(test)]

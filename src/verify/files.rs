@@ -8,7 +8,6 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -69,7 +68,7 @@ impl OutputFiles {
         for path in paths {
             match File::open(path).and_then(|file| Ok((file.metadata()?, file))) {
                 Ok((metadata, file)) => {
-                    files.entry((metadata.dev(), metadata.ino())).or_insert((path.clone(), file));
+                    files.entry(disk::id_of(&metadata)).or_insert((path.clone(), file));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => unreadable.push((path.clone(), format!("{error}; {}", disk::hint(&error)))),
@@ -82,10 +81,9 @@ impl OutputFiles {
 
     /// Returns whether each file still has the name under which it was opened.
     fn have_same_names(&self) -> bool {
-        let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
         self.files.iter().all(|(path, file)| {
-            let (named, opened) = (fs::metadata(path).map(id), file.metadata().map(id));
-            named.ok() == opened.ok()
+            let (named, opened) = (fs::metadata(path), file.metadata());
+            named.is_ok_and(|named| opened.is_ok_and(|opened| disk::id_of(&named) == disk::id_of(&opened)))
         })
     }
 
