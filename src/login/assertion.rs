@@ -15,7 +15,7 @@ use super::{
     certificate::Certificate,
     credential_file::{CredentialError, CredentialFile, CredentialProblem},
 };
-use crate::config::Secret;
+use crate::{config::Secret, records::text_of_guid};
 
 /// The lifetime of a client assertion. At most ten minutes are allowed.
 ///
@@ -93,8 +93,7 @@ fn random_guid() -> String {
     SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
     bytes[6] = bytes[6] & 0x0f | 0x40; // version 4
     bytes[8] = bytes[8] & 0x3f | 0x80; // and its variant
-    let digits = format!("{:032x}", u128::from_be_bytes(bytes));
-    [0..8, 8..12, 12..16, 16..20, 20..32].map(|group| &digits[group]).join("-")
+    text_of_guid(u128::from_be_bytes(bytes))
 }
 
 #[cfg(test)]
