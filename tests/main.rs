@@ -12,6 +12,7 @@ mod check;
 mod clocks;
 mod commands;
 mod costs;
+mod costs_release;
 mod credentials;
 mod csv;
 mod dead_letters;
