@@ -264,6 +264,9 @@ mod tests {
     use super::*;
     use crate::config::Tls;
 
+    /// Half of it must suffice for a handshake, also on a machine that is busy with other things.
+    const IO_TIMEOUT: Duration = Duration::from_secs(6);
+
     fn certificate(name: &str) -> PathBuf {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/certificates/tls").join(name)
     }
@@ -313,7 +316,7 @@ mod tests {
         let tls = Tls { ca_file: Some(certificate("private_root.pem")), ..Tls::default() };
         let options = AgentOptions {
             requests_max: 1,
-            io_timeout: Duration::from_millis(600),
+            io_timeout: IO_TIMEOUT,
             tls: TlsChoice::Receiver(TlsSettings { shared_roots: None, tls }),
             alias: None,
             buffer_bytes: 16 * 1024,
