@@ -10,14 +10,21 @@ pub struct KeySet {
     shards: Vec<Shard>,
 }
 
-/// A table with open addressing and linear probing. Zero marks a free slot.
+/// A table with open addressing and linear probing, in which the keys are in the order of their hashes: a search ends at the
+/// first key after the wanted one, so that it is short also in a full table, and a larger table is filled from start to
+/// end. Zero marks a free slot, and is the last one.
 #[derive(Clone, Debug, Default)]
 struct Shard {
     slots: Vec<u128>,
     used: usize,
+    /// The number of slots among which hashes are spread. Keys that find no free one follow these slots.
+    spread: usize,
 }
 
 const SHARDS: usize = 256;
+
+/// The number of slots that are allocated at a time for keys that follow the slots of a shard.
+const OVERFLOW_SLOTS: usize = 16;
 
 impl Default for KeySet {
     fn default() -> Self {
@@ -44,20 +51,15 @@ impl KeySet {
         self.shards[shard_of(hash)].insert(key, hash)
     }
 
-    /// Returns all keys, sorted by their hash. Only a shard's keys are copied at a time.
+    /// Returns all keys, sorted by [`order`].
     pub fn sorted(&self) -> impl Iterator<Item = u128> {
-        self.shards.iter().flat_map(|shard| {
-            let mut keys: Vec<_> = shard.slots.iter().copied().filter(|&key| key != 0).collect();
-            keys.sort_unstable_by_key(|&key| order(key));
-            keys
-        })
+        self.shards.iter().flat_map(|shard| shard.slots.iter().copied().filter(|&key| key != 0))
     }
 
     /// Returns whether the set has the key.
     pub fn contains(&self, key: u128) -> bool {
         let hash = hash(key);
-        let shard = &self.shards[shard_of(hash)];
-        !shard.slots.is_empty() && shard.slots[shard.slot_of(key, hash)] == key
+        self.shards[shard_of(hash)].find(key, hash).is_ok()
     }
 }
 
@@ -110,43 +112,55 @@ impl<'a> BulkInsert<'a> {
 
 impl Shard {
     fn insert(&mut self, key: u128, hash: u64) -> bool {
-        if self.used + 1 > self.slots.len() / 10 * 9 {
+        debug_assert_ne!(key, 0, "zero marks a free slot");
+        if self.used + 1 > self.spread / 10 * 9 {
             self.grow(self.used + 1);
         }
-        let slot = self.slot_of(key, hash);
-        if self.slots[slot] == key {
-            return false;
+        let Err(slot) = self.find(key, hash) else { return false };
+        let free = slot + self.slots[slot..].iter().take_while(|&&key| key != 0).count();
+        if free + 1 == self.slots.len() {
+            self.slots.reserve_exact(OVERFLOW_SLOTS); // not twice the memory
+            self.slots.push(0);
         }
-        debug_assert_ne!(key, 0, "zero marks a free slot");
+        self.slots.copy_within(slot..free, slot + 1);
         self.slots[slot] = key;
         self.used += 1;
         true
     }
 
-    /// Returns the key's slot, or the free one where it belongs. There is always a free slot.
-    fn slot_of(&self, key: u128, hash: u64) -> usize {
-        let length = self.slots.len();
-        let mut slot =
-            usize::try_from((u128::from(hash << 8) * length as u128) >> 64).expect("below the length");
-        while self.slots[slot] != key && self.slots[slot] != 0 {
-            slot = if slot + 1 == length { 0 } else { slot + 1 };
+    /// Returns the key's slot, or else, as an error, the one where it belongs.
+    fn find(&self, key: u128, hash: u64) -> Result<usize, usize> {
+        let mut slot = self.first_slot(hash);
+        loop {
+            match self.slots.get(slot) {
+                Some(&found) if found == key => return Ok(slot),
+                Some(&found) if found != 0 && order(found) < (hash, key) => slot += 1,
+                _ => return Err(slot),
+            }
         }
-        slot
+    }
+
+    /// Returns the slot of a key with this hash in a table without others.
+    fn first_slot(&self, hash: u64) -> usize {
+        usize::try_from((u128::from(hash << 8) * self.spread as u128) >> 64).expect("below the length")
     }
 
     /// Makes room for this number of keys, so that the table is 81 % full with them.
     fn grow(&mut self, keys: usize) {
-        let length = (keys * 100 / 81 + 1).next_multiple_of(10).max(10);
-        if length <= self.slots.len() {
+        let spread = (keys * 100 / 81 + 1).next_multiple_of(10).max(10);
+        if spread <= self.spread {
             return;
         }
-        let old = std::mem::replace(&mut self.slots, vec![0; length]);
-        self.used = 0;
+        let old = std::mem::replace(&mut self.slots, Vec::with_capacity(spread + OVERFLOW_SLOTS));
+        self.spread = spread;
         for key in old.into_iter().filter(|&key| key != 0) {
-            let slot = self.slot_of(key, hash(key));
-            self.slots[slot] = key;
-            self.used += 1;
+            let slot = self.first_slot(hash(key)).max(self.slots.len());
+            self.slots.resize(slot, 0);
+            self.slots.push(key);
         }
+        let length = self.slots.len().max(spread) + 1;
+        self.slots.reserve_exact(length - self.slots.len());
+        self.slots.resize(length, 0);
     }
 }
 
