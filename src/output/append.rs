@@ -27,6 +27,7 @@ use std::{
     fs::{self, File, Metadata},
     io::{self, Read, Seek, SeekFrom},
     mem,
+    num::NonZeroU64,
     os::{
         fd::AsRawFd,
         unix::fs::{FileExt, MetadataExt},
@@ -34,6 +35,8 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
+
+use rustix::fs::{Advice, fadvise};
 
 use super::{CancelToken, DeliveryError, OnOpen, OutputError, special::Special};
 use crate::{
@@ -44,6 +47,10 @@ use crate::{
 /// The maximum number of times that a batch is written again because its file was removed. More means that something
 /// removes the files as fast as they are written.
 const REWRITES_MAX: u32 = 5;
+
+/// The system is asked to write a batch to the disk in steps of this size while the batch grows: an fsync that has to write
+/// all of a batch keeps the writer waiting for as long as the batch took.
+const WRITE_BACK_BYTES: u64 = 1024 * 1024;
 
 /// The resolution of file times: some file systems keep them in steps of two seconds.
 const FILE_TIME_STEP: Duration = Duration::from_secs(2);
@@ -83,6 +90,8 @@ struct Batch {
     begin: u64,
     /// The number of bytes written.
     written: u64,
+    /// The number of them that the system was asked to write to the disk.
+    written_back: u64,
 }
 
 /// A batch in a file that is not found under any name.
@@ -230,6 +239,21 @@ impl Files {
     }
 }
 
+impl Batch {
+    /// Asks the system to begin to write to the disk, without waiting for it, once there is enough to write. Nothing depends
+    /// on it: the fsync at the end of the batch writes what is left.
+    fn write_back(&mut self, file: &File) {
+        let bytes = self.written - self.written_back;
+        if bytes < WRITE_BACK_BYTES {
+            return;
+        }
+        // Linux writes a range that is said to be no longer needed, and keeps its pages in memory while it writes them, so
+        // that a program that follows the file finds them there.
+        let _ = fadvise(file, self.begin + self.written_back, NonZeroU64::new(bytes), Advice::DontNeed);
+        self.written_back = self.written;
+    }
+}
+
 impl Target {
     /// Opens a file for appending, created with its folder if it does not exist, and repairs an incomplete end.
     fn open(path: PathBuf, is_whole: IsWhole, cancel: &CancelToken) -> Result<Self, OutputError> {
@@ -268,7 +292,7 @@ impl Target {
         if self.batch.is_none() {
             let since = SystemTime::now();
             let begin = self.position()?.map_or(0, |position| position.length);
-            self.batch = Some(Batch { since, begin, written: 0 });
+            self.batch = Some(Batch { since, begin, written: 0, written_back: 0 });
         }
         Ok(())
     }
@@ -289,6 +313,7 @@ impl Target {
         })?;
         if let Some(batch) = &mut self.batch {
             batch.written += lines.len() as u64;
+            batch.write_back(&self.file);
         }
         Ok(())
     }
