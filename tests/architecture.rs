@@ -96,6 +96,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("signal_hook", &["pass", "check", "disk"]),
     ("strsim", &["suggest"]),
     ("ureq", &["network", "api", "output", "time"]),
+    ("wide", &["json"]),
 ];
 
 /// The dependencies that every module may use.

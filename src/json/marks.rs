@@ -1,6 +1,8 @@
 //! Where strings of JSON can end, found for 64 bytes of a text at a time: most strings are much shorter, and a loop for each
 //! of them would cost more.
 
+use wide::u8x64;
+
 /// The number of bytes that are examined at a time: one bit of a number for each.
 const BLOCK_BYTES: usize = 64;
 
@@ -56,21 +58,13 @@ fn marks_of_end(rest: &[u8]) -> u64 {
     marks_of(&bytes)
 }
 
-/// Returns the marks of a block. The compiler turns the loop into instructions for sixteen or more bytes.
-#[expect(clippy::needless_bitwise_bool, reason = "a branch for each byte would keep the compiler from that")]
+/// Returns the marks of a block.
+#[inline]
 fn marks_of(bytes: &[u8; BLOCK_BYTES]) -> u64 {
-    let mut flags = [0; BLOCK_BYTES];
-    for (flag, &byte) in flags.iter_mut().zip(bytes) {
-        *flag = u8::from((byte == b'"') | (byte == b'\\') | (byte < b' '));
-    }
-    let (words, _) = flags.as_chunks::<8>();
-    words.iter().rev().fold(0, |bits, &flags| bits << 8 | low_bits(u64::from_le_bytes(flags)))
-}
-
-/// Returns the lowest bit of each byte. No other bit of the bytes is set.
-fn low_bits(bytes: u64) -> u64 {
-    // Each factor moves the bit of one byte to the highest byte, to its own place there; no two bits meet.
-    bytes.wrapping_mul(0x0102_0408_1020_4080) >> 56
+    let bytes = u8x64::from(*bytes);
+    let equal = |byte| bytes.simd_eq(u8x64::splat(byte));
+    let controls = bytes.simd_le(u8x64::splat(b' ' - 1));
+    (equal(b'"') | equal(b'\\') | controls).to_bitmask()
 }
 
 #[cfg(test)]
