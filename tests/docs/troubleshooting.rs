@@ -186,7 +186,9 @@ fn slow_servers() -> Vec<FailedRun> {
 
 fn failures_of_files_and_records() -> Vec<FailedRun> {
     let not_replaceable = with_state("nonsense\n");
-    fs::create_dir(not_replaceable.path("state/known_blobs.new")).expect("a folder");
+    for name in ["known_blobs.new", "history"] {
+        fs::create_dir(not_replaceable.path("state").join(name)).expect("a folder");
+    }
     let receiver = HttpReceiver::start(|request, _| {
         if request.body.contains("unwanted") {
             return Reply::json(400, r#"{"message":"no such field"}"#);
