@@ -166,9 +166,11 @@ impl Worker {
                 }
             }
             Task::ListPage(feed, request) => {
-                let (tenant, _) = self.feeds.feed(feed);
+                let (tenant, content_type) = self.feeds.feed(feed);
                 let end = request.period_end();
-                match self.client.list_page(tenant, token, request.url(), end, reserve) {
+                let page =
+                    self.client.list_page(tenant, token, &request.url(tenant, content_type), end, reserve);
+                match page {
                     Ok(page) => Outcome::PageListed(feed, request, page),
                     Err(error) => Outcome::Failed(Task::ListPage(feed, request), error),
                 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{
-        ApiError, Client,
+        ApiError,
         pace::RequestOutcome,
         retry::{self, RequestKind, Verdict},
     },
@@ -148,9 +148,7 @@ impl Scheduler<'_> {
                     let label = self.feeds.label(feed);
                     let (tenant, name) = self.feeds.names(feed);
                     log::warn!(tenant, feed = name; "Listing for {label} corrected by Microsoft's clock: {error}");
-                    let (tenant, content_type) = self.feeds.feed(feed);
-                    let url = Client::first_page(tenant, content_type, period.start, period.end);
-                    let task = Task::ListPage(feed, page.corrected(period, url));
+                    let task = Task::ListPage(feed, page.corrected(period));
                     return self.enqueue(Attempt { task, history: attempt.history });
                 }
                 None => Task::ListPage(feed, page),

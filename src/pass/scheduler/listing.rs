@@ -2,12 +2,18 @@
 //!
 //! A listing decides what follows a page, and knows how far the feed is listed. It neither makes requests nor logs.
 
-use std::time::{Duration, Instant};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
+    api::Client,
+    config::Tenant,
+    feed::ContentType,
     pass::plan::{FeedPlan, Window},
     state::FeedProgress,
 };
@@ -38,9 +44,8 @@ const _: () = assert!(PAGES_BEFORE_SPLIT < PAGES_MAX && THIN_PAGES_MAX < PAGES_M
 /// A request for one page of a part of a window, and what is known of the pages before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageRequest {
-    url: String,
-    /// The URL of the part's first page, to list the part again.
-    first_url: String,
+    /// The URL that the page before it names. `None` for a first page, whose URL follows from the period.
+    named_url: Option<String>,
     /// The index of the window among its feed's.
     window: usize,
     /// Whether the window is listed in several parts.
@@ -68,10 +73,9 @@ pub struct PageRequest {
 
 impl PageRequest {
     /// Returns the request for the first page of a part.
-    fn first(url: String, window: usize, period: Window, is_split: bool) -> Self {
+    fn first(window: usize, period: Window, is_split: bool) -> Self {
         Self {
-            first_url: url.clone(),
-            url,
+            named_url: None,
             window,
             is_split,
             period,
@@ -86,9 +90,12 @@ impl PageRequest {
         }
     }
 
-    /// Returns the page's URL.
-    pub fn url(&self) -> &str {
-        &self.url
+    /// Returns the URL of this page of the feed.
+    pub fn url(&self, tenant: &Tenant, content_type: ContentType) -> Cow<'_, str> {
+        match &self.named_url {
+            Some(url) => url.into(),
+            None => Client::first_page(tenant, content_type, self.period.start, self.period.end).into(),
+        }
     }
 
     /// Returns the end of the period that is listed.
@@ -118,7 +125,7 @@ impl PageRequest {
 
     fn at_first_page(self) -> Self {
         Self {
-            url: self.first_url.clone(),
+            named_url: None,
             pages_before: self.pages_before.max(self.number),
             number: 1,
             is_readable: true,
@@ -134,8 +141,8 @@ impl PageRequest {
     }
 
     /// Returns the request for the first page of a corrected period.
-    pub(super) fn corrected(self, period: Window, url: String) -> Self {
-        Self { period, is_corrected: true, first_url: url.clone(), url, number: 1, seen: Vec::new(), ..self }
+    pub(super) fn corrected(self, period: Window) -> Self {
+        Self { period, is_corrected: true, named_url: None, number: 1, seen: Vec::new(), ..self }
     }
 
     /// Returns the request for the same page, because it has more blobs than may be pending. `None` if it was accepted
@@ -234,15 +241,9 @@ impl Listing {
 
     /// Returns the request for the first page of a window, or of one of the parts that it is split into, and counts the
     /// part as running.
-    pub(super) fn begin_part(
-        &mut self,
-        window: usize,
-        period: Window,
-        is_split: bool,
-        url: String,
-    ) -> PageRequest {
+    pub(super) fn begin_part(&mut self, window: usize, period: Window, is_split: bool) -> PageRequest {
         self.running_parts += 1;
-        PageRequest::first(url, window, period, is_split)
+        PageRequest::first(window, period, is_split)
     }
 
     /// Returns whether a blob of this age is collected.
@@ -255,10 +256,11 @@ impl Listing {
         self.last_blob = self.last_blob.max(Some(created));
     }
 
-    /// Returns what follows a page. `next_url` is the URL of the next page, and `news` the number of blobs that the page named
-    /// and that were not listed before.
+    /// Returns what follows a page of the feed. `next_url` is the URL of the next page, and `news` the number of blobs that
+    /// the page named and that were not listed before.
     pub(super) fn follow(
         &mut self,
+        (tenant, content_type): (&Tenant, ContentType),
         mut page: PageRequest,
         next_url: Option<String>,
         news: usize,
@@ -272,11 +274,12 @@ impl Listing {
         } else if is_new {
             self.thin_pages.end_row();
         }
-        page.seen.push(xxh3_64(page.url.as_bytes()));
         let Some(url) = next_url else {
             self.open_parts[page.window] -= usize::from(page.is_readable);
             return Next::End;
         };
+        let hash = xxh3_64(page.url(tenant, content_type).as_bytes());
+        page.seen.push(hash);
         if page.seen.contains(&xxh3_64(url.as_bytes())) {
             if page.loops > 0 {
                 return Next::Endless("the pages of the listing form a loop".to_owned());
@@ -299,7 +302,8 @@ impl Listing {
         if page.number >= PAGES_MAX {
             return Next::Endless("the listing has too many pages".to_owned());
         }
-        Next::Page(PageRequest { url, number: page.number + 1, accepted_in_part: 0, ..page })
+        let (named_url, number) = (Some(url), page.number + 1);
+        Next::Page(PageRequest { named_url, number, accepted_in_part: 0, ..page })
     }
 
     /// Counts a part that is listed to its end, or given up. Returns whether no other part is being listed.

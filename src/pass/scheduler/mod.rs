@@ -5,8 +5,8 @@
 //! each with private fields:
 //!
 //! - [`Books`]: the blobs, each in exactly one state.
-//! - [`Queue`]: whose turn it is. Tenants take turns, one job each, so that a tenant with much to do does not delay another
-//!   one; and none has more threads than it leaves to others that are at work.
+//! - [`Queue`]: whose turn it is. Tenants take turns, so that a tenant with much to do does not delay another one; and none
+//!   has more threads than it leaves to others that are at work.
 //! - [`Listing`]: the windows, parts and pages of one feed.
 //! - [`Session`]: the token, the pace and the throttling of one tenant. A tenant that is throttled, paced or without a token
 //!   leaves the round until it can continue; no thread waits for it.
@@ -193,8 +193,9 @@ impl Attempt {
 }
 
 impl<'a> Scheduler<'a> {
-    /// Returns a pass that starts now. Each tenant's first job is its login. The progress of its feeds is removed from
-    /// `before`, until [`Self::finish`] returns it.
+    /// Returns a pass that starts now. Each tenant's first job is its login. The tenants that are listed least far come first:
+    /// an earlier pass may have ended before it reached them. The progress of the feeds is removed from `before`, until
+    /// [`Self::finish`] returns it.
     pub fn new(
         feeds: &'a Feeds,
         mode: Mode,
@@ -229,8 +230,12 @@ impl<'a> Scheduler<'a> {
                 gone: Vec::new(),
             }
         };
+        let feed_states: Vec<_> = feeds.feeds().map(feed_state).collect();
+        let listed_until = |feed: FeedIndex| feed_states[feed.place()].listing.before()?.listed_until;
+        let mut order: Vec<_> = feeds.tenants().collect();
+        order.sort_by_cached_key(|tenant| feeds.feeds_of(*tenant).map(listed_until).min());
         let mut queue = Queue::new(feeds, collect.max_threads);
-        for tenant in feeds.tenants() {
+        for tenant in order {
             queue.push(Attempt::first(Task::ListSubscriptions(tenant)));
         }
         Self {
@@ -246,7 +251,7 @@ impl<'a> Scheduler<'a> {
             books: Books::new(feeds, known),
             queue,
             tenants: feeds.tenants().map(tenant_state).collect(),
-            feed_states: feeds.feeds().map(feed_state).collect(),
+            feed_states,
             stop: None,
             outputs_left: None,
             output_failure: None,
@@ -276,8 +281,8 @@ impl<'a> Scheduler<'a> {
         for attempt in self.queue.drain_due(now) {
             self.enqueue(attempt);
         }
-        for _ in 0..self.queue.round_len() {
-            let tenant = self.queue.pop_tenant()?;
+        for turn in self.queue.turns() {
+            let tenant = self.queue.pop_tenant(turn)?;
             if let Some(job) = self.next_of(tenant, now) {
                 if job.ticket.history.is_fresh() {
                     self.fresh_work_at = now;

@@ -10,7 +10,7 @@ use super::{
     listing::{Next, PageRequest},
 };
 use crate::{
-    api::{ApiError, BlobList, Client, Page, Subscription, Token},
+    api::{ApiError, BlobList, Page, Subscription, Token},
     delivery::PendingBlob,
     limits::{CLOCK_TOLERANCE, EXPIRATION_GRACE},
     pass::{
@@ -170,10 +170,7 @@ impl Scheduler<'_> {
     }
 
     fn list_part(&mut self, feed: FeedIndex, window: usize, period: Window, is_split: bool) {
-        let (tenant, content_type) = self.feeds.feed(feed);
-        let url = Client::first_page(tenant, content_type, period.start, period.end);
-        let listing = &mut self.feed_states[feed.place()].listing;
-        let page = listing.begin_part(window, period, is_split, url);
+        let page = self.feed_states[feed.place()].listing.begin_part(window, period, is_split);
         self.enqueue(Attempt::first(Task::ListPage(feed, page)));
     }
 
@@ -208,7 +205,13 @@ impl Scheduler<'_> {
             self.report_unreadable_entry(feed, id);
         }
         let (number, news) = (request.number(), self.books.listed_len() - listed_before);
-        match self.feed_states[feed.place()].listing.follow(request, page.next, news, now) {
+        match self.feed_states[feed.place()].listing.follow(
+            self.feeds.feed(feed),
+            request,
+            page.next,
+            news,
+            now,
+        ) {
             Next::Page(next) => {
                 self.enqueue(Attempt::first(Task::ListPage(feed, next)));
                 self.enqueue_downloads(feed, blobs);

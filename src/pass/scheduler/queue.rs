@@ -1,11 +1,14 @@
 //! Whose turn it is: the attempts of each tenant, and the order in which tenants and attempts run.
 //!
-//! Tenants take turns, one attempt each. A tenant that has nothing to run, or may not run it yet, leaves the round, until
-//! [`Queue::wake`] or the time of [`Queue::sleep_until`] brings it back.
+//! Tenants take turns, one attempt each. Only a tenant's first turn has several attempts, so that a tenant with nothing new
+//! needs no other one: no more tenants are at work at the same time than it takes to keep all threads busy. A tenant that
+//! has nothing to run, or may not run it yet, leaves the round, until [`Queue::wake`] or the time of
+//! [`Queue::sleep_until`] brings it back.
 
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
+    iter::repeat_n,
     time::Instant,
 };
 
@@ -14,12 +17,16 @@ use jiff::Timestamp;
 use super::Attempt;
 use crate::{
     delivery::PendingBlob,
+    feed::ContentType,
     limits::{CONTENT_ID_BYTES_MAX, CONTENT_URI_BYTES_MAX},
     pass::{
         feeds::{Feeds, TenantIndex},
         worker::Task,
     },
 };
+
+/// The number of attempts of a tenant's first turn: a login, a list of subscriptions, and two windows of each feed.
+pub(super) const FIRST_TURN_ATTEMPTS: usize = 2 + 2 * ContentType::ALL.len();
 
 /// The number of pending downloads at which a tenant that has some lists no further page.
 pub(super) const PENDING_BLOBS_MAX: usize = 10_000;
@@ -43,7 +50,9 @@ pub(super) struct Queue<'a> {
     threads: usize,
     running: usize,
     tenants: Vec<TenantQueue>,
-    /// Tenants that may have something to run now.
+    /// Tenants that may have something to run now, and whose first turn has begun and not ended. They come before the round.
+    first_turns: VecDeque<TenantIndex>,
+    /// The other tenants that may have something to run now.
     round: VecDeque<TenantIndex>,
     /// Tenants that return to the round at that time.
     sleeping: BinaryHeap<Reverse<(Instant, TenantIndex)>>,
@@ -55,6 +64,15 @@ pub(super) struct Queue<'a> {
     downloads: Downloads,
     /// The number of attempts so far, which makes their order total.
     sequence: u64,
+}
+
+/// A turn of a tenant.
+#[derive(Clone, Copy)]
+pub(super) enum Turn {
+    /// Its first one, which has begun.
+    First,
+    /// Any other, or the beginning of the first one.
+    Other,
 }
 
 /// The downloads that wait for their turn.
@@ -105,6 +123,8 @@ impl PageRoom {
 #[derive(Default)]
 struct TenantQueue {
     is_in_round: bool,
+    /// The attempts that are left of its first turn.
+    first_turn: usize,
     running: usize,
     subscriptions: VecDeque<Attempt>,
     pages: VecDeque<Attempt>,
@@ -149,15 +169,16 @@ fn pop_front(queue: &mut VecDeque<Attempt>) -> Option<Attempt> {
 }
 
 impl<'a> Queue<'a> {
-    /// Returns an empty queue in which every tenant is in the round.
+    /// Returns an empty queue.
     pub(super) fn new(feeds: &'a Feeds, threads: usize) -> Self {
-        let tenant = |_| TenantQueue { is_in_round: true, ..TenantQueue::default() };
+        let tenant = |_| TenantQueue { first_turn: FIRST_TURN_ATTEMPTS, ..TenantQueue::default() };
         Self {
             feeds,
             threads,
             running: 0,
             tenants: feeds.tenants().map(tenant).collect(),
-            round: feeds.tenants().collect(),
+            first_turns: VecDeque::new(),
+            round: VecDeque::new(),
             sleeping: BinaryHeap::new(),
             later: BinaryHeap::new(),
             waiting: 0,
@@ -215,8 +236,13 @@ impl<'a> Queue<'a> {
     /// Puts a tenant at the end of the round, if it is not in it.
     pub(super) fn wake(&mut self, tenant: TenantIndex) {
         let queue = &mut self.tenants[tenant.place()];
-        if !queue.is_in_round {
-            queue.is_in_round = true;
+        if queue.is_in_round {
+            return;
+        }
+        queue.is_in_round = true;
+        if (1..FIRST_TURN_ATTEMPTS).contains(&queue.first_turn) {
+            self.first_turns.push_back(tenant);
+        } else {
             self.round.push_back(tenant);
         }
     }
@@ -226,14 +252,18 @@ impl<'a> Queue<'a> {
         self.sleeping.push(Reverse((at, tenant)));
     }
 
-    /// Returns the number of tenants that are in the round.
-    pub(super) fn round_len(&self) -> usize {
-        self.round.len()
+    /// Returns a turn for each tenant in the round, the first turns that have begun before the others.
+    pub(super) fn turns(&self) -> impl Iterator<Item = Turn> + use<> {
+        repeat_n(Turn::First, self.first_turns.len()).chain(repeat_n(Turn::Other, self.round.len()))
     }
 
     /// Removes the next tenant from the round.
-    pub(super) fn pop_tenant(&mut self) -> Option<TenantIndex> {
-        let tenant = self.round.pop_front()?;
+    pub(super) fn pop_tenant(&mut self, turn: Turn) -> Option<TenantIndex> {
+        let tenants = match turn {
+            Turn::First => &mut self.first_turns,
+            Turn::Other => &mut self.round,
+        };
+        let tenant = tenants.pop_front()?;
         self.tenants[tenant.place()].is_in_round = false;
         Some(tenant)
     }
@@ -259,7 +289,9 @@ impl<'a> Queue<'a> {
     /// Counts an attempt of the tenant that starts, and puts the tenant at the end of the round.
     pub(super) fn start(&mut self, tenant: TenantIndex) {
         self.running += 1;
-        self.tenants[tenant.place()].running += 1;
+        let queue = &mut self.tenants[tenant.place()];
+        queue.running += 1;
+        queue.first_turn = queue.first_turn.saturating_sub(1);
         self.wake(tenant);
     }
 
@@ -281,7 +313,7 @@ impl<'a> Queue<'a> {
         let running = self.tenants[tenant.place()].running;
         let is_waiting = |other: &TenantIndex| *other != tenant && !self.is_idle(*other);
         running >= self.threads - self.running
-            && (self.running > running || self.round.iter().any(is_waiting))
+            && (self.running > running || self.first_turns.iter().chain(&self.round).any(is_waiting))
     }
 
     /// Returns whether no attempt of the tenant waits for its turn.

@@ -1,6 +1,10 @@
 //! The scheduler with a clock of the test.
 
-use std::{cell::Cell, collections::HashSet, path::PathBuf};
+use std::{
+    cell::Cell,
+    collections::{HashSet, VecDeque},
+    path::PathBuf,
+};
 
 use proptest::prelude::*;
 
@@ -9,7 +13,7 @@ use super::{
         PAGES_BEFORE_SPLIT, PAGES_MAX, PARTS_MAX, THIN_PAGES_DURATION_MAX, THIN_PAGES_MAX,
         THIN_PAGES_TIMED_MIN,
     },
-    queue::{PAGE_BLOBS_MIN, PAGE_BYTES_MIN, PENDING_BLOBS_MAX, PENDING_BYTES_MAX},
+    queue::{FIRST_TURN_ATTEMPTS, PAGE_BLOBS_MIN, PAGE_BYTES_MIN, PENDING_BLOBS_MAX, PENDING_BYTES_MAX},
     session::{REJECTED_TOKENS_MAX, THROTTLED_MAX},
     *,
 };
@@ -22,7 +26,7 @@ use crate::{
     limits::CONTENT_URI_BYTES_MAX,
     output::OutputError,
     report::{Counts, Summary},
-    state::BlobKey,
+    state::{BlobKey, FeedProgress},
 };
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -436,6 +440,56 @@ fn attempts_before_a_newcomer(backlog: usize) -> Option<usize> {
 fn large_tenant_does_not_delay_a_small_one() {
     let before = attempts_before_a_newcomer(1_000).expect("the newcomer's turn comes");
     assert!(before <= 12, "{before}");
+}
+
+#[test]
+fn few_idle_tenants_are_at_work_at_the_same_time() {
+    const THREADS: usize = 8;
+    let (feeds, now) = (feeds(500, &ContentType::ALL), Instant::now());
+    let mut scheduler = begin(&feeds, &collect(THREADS), now);
+    let mut attempts = vec![0; 500];
+    let mut running = VecDeque::new();
+    while !scheduler.is_over() {
+        running.extend(std::iter::from_fn(|| scheduler.next(now)));
+        let job = running.pop_front().expect("a job runs");
+        attempts[tenant(&job, &feeds)] += 1;
+        succeed(&mut scheduler, &feeds, job, &|_| Vec::new(), now);
+        let at_work = attempts.iter().filter(|attempts| (1..2 + ContentType::ALL.len()).contains(*attempts));
+        assert!(at_work.count() <= THREADS, "{attempts:?}");
+    }
+    assert!(attempts.iter().all(|attempts| *attempts == 2 + ContentType::ALL.len()), "{attempts:?}");
+}
+
+#[test]
+fn every_tenant_has_its_first_turn_before_another_has_a_long_one() {
+    let (feeds, now) = (feeds(20, &[ContentType::DlpAll]), Instant::now());
+    let mut scheduler = begin(&feeds, &collect(1), now);
+    let mut attempts = [0; 20];
+    let many = |feed: FeedIndex| blobs(&feed.place().to_string(), 100);
+    while attempts.contains(&0) {
+        let job = scheduler.next(now).expect("a job");
+        attempts[tenant(&job, &feeds)] += 1;
+        if download_of(&job).is_some() {
+            download_well(&mut scheduler, job, now);
+        } else {
+            succeed(&mut scheduler, &feeds, job, &many, now);
+        }
+    }
+    assert_eq!(attempts.iter().max(), Some(&FIRST_TURN_ATTEMPTS), "{attempts:?}");
+}
+
+#[test]
+fn tenants_that_an_earlier_pass_did_not_reach_come_first() {
+    let (feeds, now) = (feeds(3, &[ContentType::DlpAll]), Instant::now());
+    let mut before = Progress::default();
+    for (feed, hours) in feeds.feeds().zip([1, 2]) {
+        let listed_until = Some(pass_start() - HOUR * hours);
+        before.feeds.insert(feeds.id(feed), FeedProgress { listed_until, ..FeedProgress::default() });
+    }
+    let mut scheduler = begin_after(&feeds, &collect(8), &before, now);
+    let jobs: Vec<_> = std::iter::from_fn(|| scheduler.next(now)).collect();
+    let order: Vec<_> = jobs.iter().map(|job| tenant(job, &feeds)).collect();
+    assert_eq!(order, [2, 1, 0]);
 }
 
 #[test]
