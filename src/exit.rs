@@ -154,26 +154,25 @@ impl From<&ScheduleError> for Exit {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         feed::ContentType,
         report::{Counts, FeedReport},
-        state::Totals,
     };
 
     #[test]
     fn exit_code_depends_on_failures() {
         let summary = |counts| {
-            let (tenant, content_type) = ("contoso".to_owned(), ContentType::AuditExchange);
+            let (tenant, content_type) = ("contoso".into(), ContentType::AuditExchange);
             let feed = FeedReport {
                 tenant,
-                tenant_id: "11111111-1111-4111-8111-111111111111".to_owned(),
+                tenant_id: "11111111-1111-4111-8111-111111111111".into(),
                 content_type,
                 counts,
                 is_listed: true,
-                listed_until: None,
-                last_success: None,
-                totals: Totals::default(),
+                progress: Arc::default(),
             };
             Summary { feeds: vec![feed], any_login: true, stop: None }
         };

@@ -88,9 +88,9 @@ impl Token {
 
 #[cfg(test)]
 impl Token {
-    /// Returns a token for tests.
+    /// Returns a token for tests, of a usual size.
     pub fn of_a_test(lifetime: Duration) -> Self {
-        Self { authorization: Secret::new("Bearer t"), lifetime }
+        Self { authorization: Secret::new(format!("Bearer {}", "t".repeat(2_000))), lifetime }
     }
 }
 
@@ -517,7 +517,7 @@ fn check_origin(tenant: &Tenant, what: &'static str, url: &str) -> Result<(), Ap
     if ours.is_some() && origin(url) == ours {
         return Ok(());
     }
-    Err(ApiError::ForeignUrl { what, url: without_query(url), api_url: tenant.api_url.clone() })
+    Err(ApiError::ForeignUrl { what, url: without_query(url), api_url: tenant.api_url.to_string() })
 }
 
 /// Parses the JSON of a response. The error quotes nothing: the body can contain a token.
@@ -554,15 +554,15 @@ mod tests {
 
     fn tenant() -> Tenant {
         Tenant {
-            tenant_id: "11111111-1111-4111-8111-111111111111".to_owned(),
-            client_id: "22222222-2222-4222-8222-222222222222".to_owned(),
+            tenant_id: "11111111-1111-4111-8111-111111111111".into(),
+            client_id: "22222222-2222-4222-8222-222222222222".into(),
             credential: Credential::Secret(Secret::new("s")),
             name: None,
-            publisher_id: "33333333-3333-4333-8333-333333333333".to_owned(),
+            publisher_id: "33333333-3333-4333-8333-333333333333".into(),
             cloud: Cloud::Commercial,
-            login_url: Cloud::Commercial.login_url().to_owned(),
-            api_url: Cloud::Commercial.api_url().to_owned(),
-            subscriptions: ContentType::ALL.to_vec(),
+            login_url: Cloud::Commercial.login_url().into(),
+            api_url: Cloud::Commercial.api_url().into(),
+            subscriptions: ContentType::ALL.into(),
         }
     }
 

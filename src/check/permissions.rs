@@ -100,15 +100,15 @@ mod tests {
 
     fn tenant(subscriptions: &[ContentType]) -> Tenant {
         Tenant {
-            tenant_id: CONTOSO.to_owned(),
-            client_id: "22222222-2222-4222-8222-222222222222".to_owned(),
+            tenant_id: CONTOSO.into(),
+            client_id: "22222222-2222-4222-8222-222222222222".into(),
             credential: Credential::Secret(Secret::new("s")),
             name: None,
-            publisher_id: CONTOSO.to_owned(),
+            publisher_id: CONTOSO.into(),
             cloud: Cloud::GccHigh,
-            login_url: Cloud::GccHigh.login_url().to_owned(),
-            api_url: Cloud::GccHigh.api_url().to_owned(),
-            subscriptions: subscriptions.to_vec(),
+            login_url: Cloud::GccHigh.login_url().into(),
+            api_url: Cloud::GccHigh.api_url().into(),
+            subscriptions: subscriptions.into(),
         }
     }
 

@@ -70,7 +70,7 @@ fn origins(tenants: &[Tenant]) -> Vec<&str> {
     let needed = |tenant: &'_ Tenant| !matches!(tenant.credential, Credential::ManagedIdentity(_));
     let of_tenant = |tenant| needed(tenant).then_some(&tenant.login_url).into_iter().chain([&tenant.api_url]);
     for origin in tenants.iter().flat_map(of_tenant) {
-        if !origins.contains(&origin.as_str()) {
+        if !origins.contains(&&**origin) {
             origins.push(origin);
         }
     }

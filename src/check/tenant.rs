@@ -111,7 +111,7 @@ fn check_subscriptions(client: &Client, tenant: &Tenant, token: &Token, lines: &
             return;
         }
     };
-    for &content_type in &tenant.subscriptions {
+    for &content_type in &*tenant.subscriptions {
         let mut entries = listed.iter().filter(|entry| entry.content_type == Some(content_type)).peekable();
         if entries.peek().is_none() {
             lines.good(format_args!(

@@ -66,13 +66,13 @@ impl Tenant<'_> {
     }
 }
 
-/// Reads all tenants.
-pub(super) fn tenants<'a>(
-    walk: &Walk<'a>,
+/// Reads the tenants, one after the other: the values of all of them at once would take much memory.
+pub(super) fn tenants<'w, 'a>(
+    walk: &'w Walk<'a>,
     document: &'a Document,
     credentials: Option<&'a Document>,
     variables: &'a Variables,
-) -> Vec<Section<'a>> {
+) -> impl Iterator<Item = Section<'a>> + use<'w, 'a> {
     let mut tenants = listed(walk, document);
     let root = Layer::new(&document.entries, Place::root(Origin::File(document)));
     let is_empty = |node: &Node| matches!(node, Node::List(items) if items.is_empty());
@@ -90,7 +90,7 @@ pub(super) fn tenants<'a>(
         merge(walk, &mut tenants, listed(walk, credentials), variables);
     }
     apply_variables(walk, &mut tenants, variables);
-    tenants.into_iter().map(|tenant| walk.section(schema::TENANT, tenant.place, &tenant.layers)).collect()
+    tenants.into_iter().map(|tenant| walk.section(schema::TENANT, tenant.place, &tenant.layers))
 }
 
 /// The tenants that a file lists.

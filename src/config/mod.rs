@@ -35,8 +35,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use model::Common;
 use report::Report;
-use rules::Rules;
+use rules::{Rules, UsedNames};
 use walk::Walk;
 use yaml::Document;
 
@@ -119,9 +120,16 @@ fn meaning(
     }
     let variables = layers::Variables::read(environment);
     let root = walk.root(document);
-    let tenants = layers::tenants(&walk, document, credentials, &variables);
-    let config = Config::read(&root, &tenants, environment);
     let is_complete = sources.credentials.is_some() == credentials.is_some();
-    Rules { report, root: &root, tenants: &tenants, is_complete }.check(&config);
+    let rules = Rules { report, root: &root, is_complete };
+    let (mut common, mut used) = (Common::read(&root), UsedNames::default());
+    let read = |section| {
+        let tenant = Tenant::read(&section, &mut common);
+        rules.check_tenant(&section, &tenant, &mut used);
+        tenant
+    };
+    let tenants = layers::tenants(&walk, document, credentials, &variables).map(read).collect();
+    let config = Config::read(&root, tenants, environment);
+    rules.check(&config);
     config
 }

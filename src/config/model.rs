@@ -3,7 +3,13 @@
 //! Each part is read from the typed values of its section by a `read` function, which cannot fail: until every mistake
 //! has been excluded, wrong values are their defaults.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -49,13 +55,10 @@ pub struct Config {
 impl Config {
     pub(super) fn read(
         root: &Section,
-        tenants: &[Section],
+        tenants: Vec<Tenant>,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Self {
         let collect = root.section("collect");
-        let subscriptions = root.get::<Option<_>>("subscriptions").or_else(|| collect.get("contentTypes"));
-        let subscriptions = subscriptions.unwrap_or_else(|| ContentType::ALL.to_vec());
-        let tenants: Vec<_> = tenants.iter().map(|tenant| Tenant::read(tenant, &subscriptions)).collect();
         Self {
             enabled: root.get("enabled"),
             interval: root.get("interval"),
@@ -86,42 +89,73 @@ impl Config {
     }
 }
 
-/// One Microsoft 365 tenant and how to log in to it.
+/// One Microsoft 365 tenant and how to log in to it. Clones share their texts.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     /// A GUID, in lower case.
-    pub tenant_id: String,
+    pub tenant_id: Arc<str>,
     /// The app registration's GUID; empty with a managed identity, which has none.
-    pub client_id: String,
+    pub client_id: Arc<str>,
     /// The credential of the app.
     pub credential: Credential,
     /// Used in tags, in `TenantName`, in the log and in metrics.
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// The GUID whose quota the requests count against: by default the tenant's own.
-    pub publisher_id: String,
+    pub publisher_id: Arc<str>,
     /// The tenant's cloud.
     pub cloud: Cloud,
     /// Without a slash at the end, e.g. `https://login.microsoftonline.com`.
-    pub login_url: String,
+    pub login_url: Arc<str>,
     /// Without a slash at the end, e.g. `https://manage.office.com`. The token goes to this origin only.
-    pub api_url: String,
+    pub api_url: Arc<str>,
     /// Each at most once, in the order of [`ContentType::ALL`].
-    pub subscriptions: Vec<ContentType>,
+    pub subscriptions: Arc<[ContentType]>,
+}
+
+/// What tenants have in common, in memory once: there can be tens of thousands of them.
+pub(super) struct Common {
+    /// The subscriptions of tenants that name none.
+    subscriptions: Arc<[ContentType]>,
+    texts: HashSet<Arc<str>>,
+}
+
+impl Common {
+    pub(super) fn read(root: &Section) -> Self {
+        let subscriptions = root.get::<Option<_>>("subscriptions");
+        let subscriptions = subscriptions.or_else(|| root.section("collect").get("contentTypes"));
+        let subscriptions = subscriptions.unwrap_or_else(|| ContentType::ALL.to_vec());
+        Self { subscriptions: subscriptions.into(), texts: HashSet::new() }
+    }
+
+    /// Returns the text, shared with all tenants that have an equal one.
+    fn text(&mut self, text: &str) -> Arc<str> {
+        if let Some(equal) = self.texts.get(text) {
+            return Arc::clone(equal);
+        }
+        let text = Arc::from(text);
+        self.texts.insert(Arc::clone(&text));
+        text
+    }
 }
 
 impl Tenant {
-    fn read(tenant: &Section, subscriptions: &[ContentType]) -> Self {
-        let tenant_id: String = tenant.get("tenant_id");
+    pub(super) fn read(tenant: &Section, common: &mut Common) -> Self {
+        let tenant_id: Arc<str> = tenant.get("tenant_id");
         let cloud: Cloud = tenant.get("api_type");
+        let mut url = |key: &str, default: &str| {
+            common.text(tenant.get::<Option<String>>(key).as_deref().unwrap_or(default))
+        };
+        let (login_url, api_url) = (url("login_url", cloud.login_url()), url("api_url", cloud.api_url()));
+        let subscriptions = tenant.get::<Option<Vec<_>>>("subscriptions").map(Arc::from);
         Self {
-            client_id: tenant.get("client_id"),
+            client_id: common.text(&tenant.get::<String>("client_id")),
             credential: Credential::read(tenant),
             name: tenant.get("name"),
-            publisher_id: tenant.get::<Option<_>>("publisher_id").unwrap_or_else(|| tenant_id.clone()),
+            publisher_id: tenant.get::<Option<_>>("publisher_id").unwrap_or_else(|| Arc::clone(&tenant_id)),
             cloud,
-            login_url: tenant.get::<Option<_>>("login_url").unwrap_or_else(|| cloud.login_url().to_owned()),
-            api_url: tenant.get::<Option<_>>("api_url").unwrap_or_else(|| cloud.api_url().to_owned()),
-            subscriptions: tenant.get::<Option<_>>("subscriptions").unwrap_or_else(|| subscriptions.to_vec()),
+            login_url,
+            api_url,
+            subscriptions: subscriptions.unwrap_or_else(|| Arc::clone(&common.subscriptions)),
             tenant_id,
         }
     }
@@ -204,11 +238,11 @@ impl Credential {
 
 /// A text that no log line, no panic message and no `Debug` output shows.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Arc<str>);
 
 impl Secret {
     /// Keeps the text as it is.
-    pub fn new(text: impl Into<String>) -> Self {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 
@@ -506,7 +540,7 @@ impl AzureLogs {
         let azure = http.section("azure");
         let (tenant_id, client_id, credential) = match tenants {
             [tenant] if !azure.has_app() => {
-                (tenant.tenant_id.clone(), tenant.client_id.clone(), tenant.credential.clone())
+                (tenant.tenant_id.to_string(), tenant.client_id.to_string(), tenant.credential.clone())
             }
             _ => (azure.get("tenant_id"), azure.get("client_id"), Credential::read(&azure)),
         };

@@ -5,10 +5,11 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{self, Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
-    Config, Secret, formats,
+    Config, Secret, Tenant, formats,
     model::AZURE_BODY_BYTES_MAX,
     report::Report,
     schema::{CREDENTIALS, Key},
@@ -44,19 +45,35 @@ const STREAMS: [&str; 6] =
 pub(super) struct Rules<'r, 'a> {
     pub(super) report: &'r Report,
     pub(super) root: &'r Section<'a>,
-    pub(super) tenants: &'r [Section<'a>],
     /// Whether all files could be read. If not, what is missing may be in one of them.
     pub(super) is_complete: bool,
 }
 
+/// The ids and names of tenants, each with the place of its tenant.
+#[derive(Default)]
+pub(super) struct UsedNames {
+    ids: HashMap<Arc<str>, String>,
+    names: HashMap<Arc<str>, String>,
+}
+
 impl Rules<'_, '_> {
-    /// Reports each rule that is broken. `config` is what the values mean, wrong ones having their defaults.
+    /// Reports each rule that a tenant breaks. `used` has the ids and names of the tenants before it, and gets its own.
+    pub(super) fn check_tenant(&self, section: &Section, tenant: &Tenant, used: &mut UsedNames) {
+        self.check_app(section, self.is_complete, &["client_id", "login_url"]);
+        let id = Some(&tenant.tenant_id).filter(|id| !id.is_empty()).cloned();
+        if let Some(first) = id.and_then(|id| first_use(&mut used.ids, id, section)) {
+            let text = format!("is the same tenant as {first}; keep one of them");
+            self.mistake(section, "tenant_id", text);
+        }
+        if let Some(first) = tenant.name.clone().and_then(|name| first_use(&mut used.names, name, section)) {
+            let text = format!("is also the name of {first}; give each tenant its own");
+            self.mistake(section, "name", text);
+        }
+    }
+
+    /// Reports each other rule that is broken. `config` is what the values mean, wrong ones having their defaults.
     pub(super) fn check(&self, config: &Config) {
         self.refuse_older_and_newer();
-        for tenant in self.tenants {
-            self.check_app(tenant, self.is_complete, &["client_id", "login_url"]);
-        }
-        self.refuse_repeated_tenants(config);
         self.check_outputs(config);
         self.refuse_shared_files(config);
         self.refuse_unusual_files(config);
@@ -141,21 +158,6 @@ impl Rules<'_, '_> {
         } else if formats::guid(secret.reveal()).is_some() {
             let text = "looks like the secret's ID, but logging in needs its Value";
             self.report.warn(&app.place_of("client_secret"), text);
-        }
-    }
-
-    fn refuse_repeated_tenants(&self, config: &Config) {
-        let (mut ids, mut names) = (HashMap::new(), HashMap::new());
-        for (section, tenant) in self.tenants.iter().zip(&config.tenants) {
-            let id = Some(&tenant.tenant_id).filter(|id| !id.is_empty());
-            if let Some(first) = id.and_then(|id| ids.insert(id, &section.place)) {
-                let text = format!("is the same tenant as {}; keep one of them", first.name());
-                self.mistake(section, "tenant_id", text);
-            }
-            if let Some(first) = tenant.name.as_ref().and_then(|name| names.insert(name, &section.place)) {
-                let text = format!("is also the name of {}; give each tenant its own", first.name());
-                self.mistake(section, "name", text);
-            }
         }
     }
 
@@ -371,6 +373,11 @@ impl Rules<'_, '_> {
             check_stream(&self.root.section("log"), path);
         }
     }
+}
+
+/// Notes that a tenant uses a name. Returns the place of the tenant that has used it before.
+fn first_use(used: &mut HashMap<Arc<str>, String>, name: Arc<str>, section: &Section) -> Option<String> {
+    used.insert(name, section.place.name())
 }
 
 fn unusual_kind(path: &Path) -> Option<&'static str> {

@@ -3,7 +3,7 @@
 //! A key that is absent or wrong has its default, or the empty value of its type. A wrong key is a mistake that the walk
 //! has reported, so that such a value never leaves this module's parent.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     Filter, KafkaTls, ManagedIdentity, RequestsPerMinute, Sasl, Secret, Tls, formats,
@@ -147,6 +147,7 @@ from_value! {
     Duration: Value::Duration(value) => value;
     char: Value::Text(value) => formats::separator(&value).unwrap_or_default();
     String: Value::Text(value) => value;
+    Arc<str>: Value::Text(value) => value.into();
     Secret: Value::Secret(value) => value;
     PathBuf: Value::Path(value) => value;
     ManagedIdentity: Value::ManagedIdentity(value) => value;

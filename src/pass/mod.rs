@@ -190,17 +190,16 @@ fn continue_older_tools(
     progress: &mut Progress,
 ) -> Result<(), StateError> {
     let working_dir = &config.collect.working_dir;
-    let feeds_of = |tenant: &Tenant| {
-        let id = tenant.tenant_id.clone();
-        tenant.subscriptions.clone().into_iter().map(move |content_type| (id.clone(), content_type))
-    };
-    let feeds: Vec<_> = config.tenants.iter().flat_map(feeds_of).collect();
+    let mut feeds = Vec::new();
+    for Tenant { tenant_id, subscriptions, .. } in &config.tenants {
+        feeds.extend(subscriptions.iter().map(|&content_type| (Arc::clone(tenant_id), content_type)));
+    }
     let stopped = state::older::adopt(working_dir, &feeds, known, config.only_future_events, progress)?;
     let labels: HashMap<_, _> =
-        config.tenants.iter().map(|tenant| (tenant.tenant_id.as_str(), tenant.label())).collect();
+        config.tenants.iter().map(|tenant| (&*tenant.tenant_id, tenant.label())).collect();
     let (with_time, others): (Vec<_>, Vec<_>) = stopped.iter().partition(|stopped| stopped.at.is_some());
     for Stopped { tenant_id, content_type, at } in with_time.iter().take(RESUMED_FEEDS_LOGGED_MAX) {
-        let label = labels.get(tenant_id.as_str()).copied().unwrap_or(tenant_id);
+        let label = labels.get(&**tenant_id).copied().unwrap_or(tenant_id);
         let name = content_type.name().to_ascii_lowercase();
         log::info!(
             "Continuing {label} {name} from {:.0}, where an older tool stopped",
@@ -344,7 +343,7 @@ impl<'a> Pass<'a> {
         }
         let Opened { known, mut progress, mut ledger, outputs } = opened;
         if let Some(ledger) = &mut ledger {
-            ledger.restrict_to(feeds.tenants().map(|tenant| feeds.tenant(tenant).tenant_id.as_str()));
+            ledger.restrict_to(feeds.tenants().map(|tenant| &*feeds.tenant(tenant).tenant_id));
         }
         let client = Client::new(&config.network, collect, clock.clone())?;
         let mut scheduler = Scheduler::new(feeds, mode, look_back, collect, known, &mut progress, clock);
@@ -450,6 +449,9 @@ fn worker(config: &Config, feeds: &Arc<Feeds>, client: &Client, blobs: &Sender<W
 /// Gives the scheduler the blobs that earlier passes have not delivered. Returns the progress of feeds that are not in this
 /// pass.
 fn carry_over(scheduler: &mut Scheduler<'_>, feeds: &Feeds, mut progress: Progress) -> Progress {
+    if progress.pending.is_empty() {
+        return progress;
+    }
     let by_id: HashMap<_, _> = feeds.feeds().map(|feed| (feeds.id(feed), feed)).collect();
     for (id, pending) in std::mem::take(&mut progress.pending) {
         match by_id.get(&id) {

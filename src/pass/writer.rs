@@ -379,7 +379,7 @@ impl Writer {
         let blob = &pending.blob;
         let entry = quarantine::Entry {
             time: Timestamp::now().max(blob.created),
-            tenant_id: tenant.tenant_id.clone(),
+            tenant_id: tenant.tenant_id.to_string(),
             content_type: content_type.name().to_owned(),
             content_id: one_line(&blob.content_id),
             content_created: blob.created,

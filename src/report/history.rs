@@ -1,6 +1,6 @@
 //! The history of passes: the line that a pass adds to it, and what `status` makes of it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -36,7 +36,7 @@ pub fn line_of(start: Timestamp, lasted: Duration, exit: u8, summary: Option<&Su
                 blobs: feed.counts.delivered,
                 records: feed.counts.records,
                 failures: feed.counts.failed + u64::from(is_failed),
-                lag: feed.listed_until.map(lag),
+                lag: feed.progress.listed_until.map(lag),
             };
             (feed, told)
         })
@@ -58,7 +58,7 @@ pub fn line_of(start: Timestamp, lasted: Duration, exit: u8, summary: Option<&Su
         others.truncate(FEEDS_MAX);
     }
     for (feed, told) in others {
-        let of_tenant = line.tenants.entry(feed.tenant_id.clone()).or_default();
+        let of_tenant = line.tenants.entry(feed.tenant_id.to_string()).or_default();
         of_tenant.insert(feed.content_type.name().to_owned(), told);
     }
     line
@@ -135,9 +135,10 @@ impl History {
         self.quiet_lags.push(pass.lag.filter(|_| !pass.restricted));
         self.last = Some(LastPass { start: pass.start, seconds: pass.seconds, exit: pass.exit });
         for (tenant_id, feeds) in pass.tenants {
+            let tenant_id = Arc::<str>::from(tenant_id);
             for (name, told) in feeds {
                 let Some(content_type) = ContentType::from_name(&name) else { continue };
-                let described = self.feeds.entry((tenant_id.clone(), content_type)).or_default();
+                let described = self.feeds.entry((Arc::clone(&tenant_id), content_type)).or_default();
                 described.lags.push((number, told.lag));
                 if let Some(hour) = hour {
                     described.records[hour] = described.records[hour].saturating_add(told.records);
@@ -156,7 +157,7 @@ impl History {
     /// Returns the history of a feed.
     pub fn of(&self, tenant_id: &str, content_type: ContentType) -> FeedHistory {
         let nothing = Described::default();
-        let described = self.feeds.get(&(tenant_id.to_owned(), content_type)).unwrap_or(&nothing);
+        let described = self.feeds.get(&(tenant_id.into(), content_type)).unwrap_or(&nothing);
         let had_pass = |hour: usize| self.passes[hour] > 0;
         let mut described_lags = described.lags.iter().peekable();
         let lags = self.quiet_lags.iter().enumerate().filter_map(|(number, quiet_lag)| {
@@ -189,7 +190,7 @@ mod tests {
     use super::*;
     use crate::{
         report::{Counts, FeedReport, Stop},
-        state::Totals,
+        state::FeedProgress,
     };
 
     fn time(text: &str) -> Timestamp {
@@ -198,14 +199,15 @@ mod tests {
 
     fn feed(content_type: ContentType, counts: Counts, listed_until: Option<&str>) -> FeedReport {
         FeedReport {
-            tenant: "contoso".to_owned(),
-            tenant_id: "t".to_owned(),
+            tenant: "contoso".into(),
+            tenant_id: "t".into(),
             content_type,
             counts,
             is_listed: listed_until.is_some(),
-            listed_until: listed_until.map(time),
-            last_success: None,
-            totals: Totals::default(),
+            progress: Arc::new(FeedProgress {
+                listed_until: listed_until.map(time),
+                ..FeedProgress::default()
+            }),
         }
     }
 
@@ -249,7 +251,7 @@ mod tests {
             let failed = u64::from(number == FEEDS_MAX + 1);
             let counts = Counts { listed: 1, delivered: 1 - failed, failed, records: 1, ..Counts::default() };
             FeedReport {
-                tenant_id: format!("{number:08}"),
+                tenant_id: format!("{number:08}").into(),
                 ..feed(ContentType::DlpAll, counts, Some("2026-11-22T10:15:04Z"))
             }
         });

@@ -10,8 +10,9 @@
 //! Source of the format: "Prometheus exposition formats", text-based format.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
-    fmt::{Display, Write as _},
+    fmt::{self, Display, Write as _},
     fs::File,
     io::{self, BufRead, BufReader, Write},
     path::Path,
@@ -123,11 +124,11 @@ const FEED_COUNTERS: [FeedCounter; 12] = [
 type FeedTime = (&'static str, &'static str, fn(&FeedReport) -> Option<Timestamp>);
 
 const FEED_TIMES: [FeedTime; 2] = [
-    ("listed_until_timestamp_seconds", "Up to when the feed is listed.", |feed| feed.listed_until),
+    ("listed_until_timestamp_seconds", "Up to when the feed is listed.", |feed| feed.progress.listed_until),
     (
         "feed_last_success_timestamp_seconds",
         "When a pass last listed the feed to the end and delivered every blob that it found.",
-        |feed| feed.last_success,
+        |feed| feed.progress.last_success,
     ),
 ];
 
@@ -145,7 +146,7 @@ impl Metrics<'_> {
     /// Returns the series of an old file that this pass may copy, with their values.
     fn kept(&self, before: impl BufRead) -> HashMap<String, String> {
         let feeds = self.summary.map_or(&[][..], |summary| &summary.feeds);
-        let in_pass: HashSet<_> = feeds.iter().map(|feed| labels(&feed.tenant, feed.content_type)).collect();
+        let in_pass: HashSet<_> = feeds.iter().map(|feed| feed.labels().to_string()).collect();
         let is_kept = |series: &str| match series.split_once('{') {
             None => series.strip_prefix(PREFIX) == Some(LAST_SUCCESS),
             Some((name, _)) => {
@@ -173,30 +174,28 @@ impl Metrics<'_> {
             written
         };
         let feeds = self.summary.map_or(&[][..], |summary| &summary.feeds);
-        let in_pass: Vec<_> =
-            feeds.iter().map(|feed| (labels(&feed.tenant, feed.content_type), feed)).collect();
         for (name, help, value) in FEED_GAUGES {
             head(&mut text, name, help, "gauge");
-            for (labels, feed) in &in_pass {
-                sample(&mut text, name, labels, value(feed));
+            for feed in feeds {
+                sample(&mut text, name, feed.labels(), value(feed));
             }
             flush(&mut text)?;
         }
         head(&mut text, FEED_LAG, "Age of the newest listed content.", "gauge");
-        for (labels, feed) in &in_pass {
-            if let Some(until) = feed.listed_until {
-                sample(&mut text, FEED_LAG, labels, self.ended.as_second() - until.as_second());
+        for feed in feeds {
+            if let Some(until) = feed.progress.listed_until {
+                let lag = self.ended.as_second() - until.as_second();
+                sample(&mut text, FEED_LAG, feed.labels(), lag);
             }
         }
         flush(&mut text)?;
-        let by_labels: HashMap<_, _> =
-            in_pass.iter().map(|(labels, feed)| (labels.as_str(), *feed)).collect();
-        let all: Vec<_> =
-            self.feeds.iter().map(|(tenant, content_type)| labels(tenant, *content_type)).collect();
+        let in_pass: HashMap<_, _> =
+            feeds.iter().map(|feed| ((&*feed.tenant, feed.content_type), feed)).collect();
         let mut kept = |name, help, kind, value: &dyn Fn(&FeedReport) -> Option<String>| {
             head(&mut text, name, help, kind);
-            for labels in &all {
-                let value = match by_labels.get(labels.as_str()) {
+            for &(tenant, content_type) in self.feeds {
+                let labels = Labels { tenant, content_type };
+                let value = match in_pass.get(&(tenant, content_type)) {
                     Some(feed) => value(feed),
                     None => before.get(&format!("{PREFIX}{name}{labels}")).cloned(),
                 };
@@ -210,7 +209,7 @@ impl Metrics<'_> {
             kept(name, help, "gauge", &|feed| Some(value(feed)?.as_second().to_string()))?;
         }
         for (name, help, value) in FEED_COUNTERS {
-            kept(name, help, "counter", &|feed| Some(value(&feed.totals).to_string()))?;
+            kept(name, help, "counter", &|feed| Some(value(&feed.progress.totals).to_string()))?;
         }
         Ok(())
     }
@@ -259,23 +258,45 @@ pub fn gauge(text: &mut String, name: &str, help: &str, value: impl Display) {
 }
 
 /// Appends a value of a metric with labels.
-pub fn sample(text: &mut String, name: &str, labels: &str, value: impl Display) {
+pub fn sample(text: &mut String, name: &str, labels: impl Display, value: impl Display) {
     let _ = writeln!(text, "{PREFIX}{name}{labels} {value}");
 }
 
-/// Returns the labels of a feed.
-pub fn labels(tenant: &str, content_type: ContentType) -> String {
-    format!("{{tenant=\"{}\",content_type=\"{content_type}\"}}", escaped(tenant))
+/// The labels of a feed. They are printed for each line, because those of all feeds would take much memory.
+#[derive(Clone, Copy)]
+pub struct Labels<'a> {
+    /// The tenant's name, or else its id.
+    pub tenant: &'a str,
+    /// The content type.
+    pub content_type: ContentType,
 }
 
-fn escaped(label: &str) -> String {
-    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+impl FeedReport {
+    fn labels(&self) -> Labels<'_> {
+        Labels { tenant: &self.tenant, content_type: self.content_type }
+    }
+}
+
+impl Display for Labels<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tenant, content_type } = self;
+        write!(formatter, "{{tenant=\"{}\",content_type=\"{content_type}\"}}", escaped(tenant))
+    }
+}
+
+fn escaped(label: &str) -> Cow<'_, str> {
+    if memchr::memchr3(b'\\', b'"', b'\n', label.as_bytes()).is_none() {
+        return label.into();
+    }
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").into()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::report::Counts;
+    use crate::{report::Counts, state::FeedProgress};
 
     const TENANT: &str = "a \"b\"";
     const FEED: ContentType = ContentType::DlpAll;
@@ -308,14 +329,17 @@ mod tests {
     fn summary() -> Summary {
         let counts = Counts { listed: 3, known: 1, delivered: 2, records: 40, ..Counts::default() };
         let feed = FeedReport {
-            tenant: TENANT.to_owned(),
-            tenant_id: "11111111-1111-4111-8111-111111111111".to_owned(),
+            tenant: TENANT.into(),
+            tenant_id: "11111111-1111-4111-8111-111111111111".into(),
             content_type: FEED,
             counts,
             is_listed: true,
-            listed_until: Some(at(1_799_999_940)),
-            last_success: Some(at(1_799_999_990)),
-            totals: Totals { blobs_found: 102, ..Totals::default() },
+            progress: Arc::new(FeedProgress {
+                listed_until: Some(at(1_799_999_940)),
+                last_success: Some(at(1_799_999_990)),
+                totals: Totals { blobs_found: 102, ..Totals::default() },
+                ..FeedProgress::default()
+            }),
         };
         Summary { feeds: vec![feed], any_login: true, stop: None }
     }

@@ -86,7 +86,7 @@ impl CredentialStatus {
             Credential::ManagedIdentity(_) => "managed identity",
         };
         let expiry = login::expiry(&tenant.credential);
-        Self { tenant_id: tenant.tenant_id.clone(), tenant: tenant.label().to_owned(), expiry, kind }
+        Self { tenant_id: tenant.tenant_id.to_string(), tenant: tenant.label().to_owned(), expiry, kind }
     }
 }
 

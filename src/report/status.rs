@@ -110,9 +110,9 @@ pub fn of(
             blobs_waiting: blobs.waiting,
             blobs_failed: blobs.failed,
             dead_letters: dead_letters.iter().filter_map(|letters| letters.of_feeds.get(&key)).sum(),
-            last_error: feed.last_error,
+            last_error: feed.last_error.clone(),
             quarantined: blobs.quarantined.into_iter().map(QuarantinedBlob::from).collect(),
-            tenant_id: key.0,
+            tenant_id: key.0.to_string(),
         });
     }
     feeds

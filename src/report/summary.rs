@@ -1,8 +1,13 @@
 //! The result of a pass in numbers: the `Done!` line and the balance.
 
-use jiff::Timestamp;
+use std::sync::Arc;
 
-use crate::{counters::counters, feed::ContentType, log::ROUTINE, state::Totals};
+use crate::{
+    counters::counters,
+    feed::ContentType,
+    log::ROUTINE,
+    state::{FeedProgress, Totals},
+};
 
 counters! {
     /// The numbers of a feed. Each listed blob is in exactly one of the counts from `known` to `left`.
@@ -74,21 +79,17 @@ impl Counts {
 #[derive(Clone, Debug)]
 pub struct FeedReport {
     /// The tenant's name, else its id.
-    pub tenant: String,
+    pub tenant: Arc<str>,
     /// The tenant's GUID.
-    pub tenant_id: String,
+    pub tenant_id: Arc<str>,
     /// The feed.
     pub content_type: ContentType,
     /// The numbers of its blobs, records and requests.
     pub counts: Counts,
     /// Whether the feed was listed to the end.
     pub is_listed: bool,
-    /// Up to when the feed is listed, by this pass or an earlier one.
-    pub listed_until: Option<Timestamp>,
-    /// When a pass, this one or an earlier one, last listed the feed to the end and delivered every blob that it found.
-    pub last_success: Option<Timestamp>,
-    /// The sums over this pass and earlier ones.
-    pub totals: Totals,
+    /// What the state remembers of the feed after this pass.
+    pub progress: Arc<FeedProgress>,
 }
 
 /// Why a pass ended early.
@@ -137,7 +138,7 @@ impl Summary {
             let Counts {
                 listed, known, delivered, failed, gone, left, records, duplicates, filtered, ..
             } = counts;
-            let (tenant, feed) = (tenant.as_str(), content_type.name());
+            let (tenant, feed) = (&**tenant, content_type.name());
             log::debug!(
                 tenant, feed;
                 "Balance of {tenant} {content_type}: {listed} listed = {known} known + {delivered} delivered + \

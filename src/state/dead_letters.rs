@@ -209,8 +209,8 @@ fn count(mut lines: impl BufRead) -> io::Result<Counts> {
         if line.ends_with(b"\n") {
             count += 1;
             let head: Option<Head> = serde_json::from_slice(&line).ok();
-            let feed =
-                head.and_then(|head| Some((head.tenant_id, ContentType::from_name(&head.content_type)?)));
+            let feed = head
+                .and_then(|head| Some((head.tenant_id.into(), ContentType::from_name(&head.content_type)?)));
             if let Some(feed) = feed {
                 *of_feeds.entry(feed).or_default() += 1;
             }
@@ -266,7 +266,7 @@ mod tests {
         fs::write(&path, &torn).expect("room");
         let found = read(folder.path()).expect("a file");
         assert_eq!(found[0].count, 4);
-        assert_eq!(found[0].of_feeds, HashMap::from([(("t".to_owned(), ContentType::DlpAll), 4)]));
+        assert_eq!(found[0].of_feeds, HashMap::from([(("t".into(), ContentType::DlpAll), 4)]));
         assert!(add(folder.path(), OutputName::Http, &[letter(b"[]")]).expect("room"));
         let then = fs::read_to_string(&path).expect("a file");
         assert!(then.starts_with(&whole) && !then.contains('x'), "{then}");

@@ -205,7 +205,7 @@ impl Journal {
     ) -> Result<(), StateError> {
         let mut lines = vec![JournalLine::Version(VERSION)];
         lines.extend(started.iter().map(|((tenant_id, content_type), at)| JournalLine::Started {
-            tenant_id: tenant_id.clone(),
+            tenant_id: tenant_id.to_string(),
             content_type: content_type.name().to_owned(),
             at: *at,
         }));
@@ -307,7 +307,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Option<RecoveredJournal> {
             JournalLine::Opened(position) => recovered.open(position),
             JournalLine::Started { tenant_id, content_type, at } => {
                 let content_type = ContentType::from_name(&content_type);
-                recovered.started.extend(content_type.map(|content_type| ((tenant_id, content_type), at)));
+                recovered
+                    .started
+                    .extend(content_type.map(|content_type| ((tenant_id.into(), content_type), at)));
             }
             JournalLine::Orphans { passes, keys } => {
                 recovered.orphans.passes = passes;

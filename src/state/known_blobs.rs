@@ -557,7 +557,8 @@ pub(super) fn feeds_of(working_dir: &Path) -> Result<HashSet<FeedId>, StateError
     let mut add = |raw: RawLine<'_>| {
         let line = Line::parse(raw.text.strip_suffix(b"\r").unwrap_or(raw.text));
         if let Some((content_type, line)) = line.and_then(|line| Some((line.content_type?, line))) {
-            feeds.insert((String::from_utf8_lossy(line.tenant_id).to_ascii_lowercase(), content_type));
+            let tenant_id = String::from_utf8_lossy(line.tenant_id).to_ascii_lowercase();
+            feeds.insert((tenant_id.into(), content_type));
         }
         Ok(())
     };

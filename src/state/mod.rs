@@ -36,6 +36,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -123,7 +124,7 @@ pub fn open(
     journal.restart(&orphans, &pending, &started)?;
     let mut progress = Progress::recover(working_dir)?;
     for (feed, at) in started {
-        let feed = progress.feeds.entry(feed).or_default();
+        let feed = Arc::make_mut(progress.feeds.entry(feed).or_default());
         feed.subscription_started = feed.subscription_started.max(Some(at));
     }
     progress.pending = merged(progress.pending, pending, &known)?;
@@ -520,7 +521,7 @@ mod tests {
                     self.next += 1;
                     let delivered_to = OutputSet::EMPTY.with(OutputName::File);
                     let pending = PendingBlob { blob, delivered_to, has_failed: true, failed_passes: 0 };
-                    let pending = ((TENANT.to_owned(), FEED), pending);
+                    let pending = ((TENANT.into(), FEED), pending);
                     let batch = BatchCommit { pending: vec![pending.clone()], ..BatchCommit::default() };
                     self.ledger.as_mut().expect("a pass").commit(&batch, &[]).expect("room");
                     self.progress.pending.push(pending);
@@ -528,7 +529,7 @@ mod tests {
                 }
                 Step::Finish(hours) => {
                     let feed = FeedProgress { listed_until: Some(self.now), ..FeedProgress::default() };
-                    self.progress.feeds.insert((TENANT.to_owned(), FEED), feed);
+                    self.progress.feeds.insert((TENANT.into(), FEED), Arc::new(feed));
                     self.ledger.take().expect("a pass").finish(&self.progress, true).expect("room");
                     self.now += HOUR * u32::try_from(*hours).expect("a few");
                     self.begin();
@@ -581,7 +582,7 @@ mod tests {
                 }
                 assert_eq!(is_pending(number), self.model.pending.contains_key(&number), "blob {number}");
                 // An Id is remembered while content that may repeat it is pending or not listed yet.
-                let feed = progress.feeds.get(&(TENANT.to_owned(), FEED));
+                let feed = progress.feeds.get(&(TENANT.into(), FEED));
                 let listed_until = feed.and_then(|feed| feed.listed_until);
                 let to_list = listed_until.unwrap_or(Timestamp::MIN).max(self.now - LIFE);
                 let oldest = progress.pending.iter().map(|(_, pending)| pending.blob.created).min();

@@ -14,13 +14,14 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{FeedId, FeedProgress, KnownBlobs, Progress, StateError, known_blobs};
+use super::{FeedId, KnownBlobs, Progress, StateError, known_blobs};
 use crate::{
     disk::{self, FileContext},
     feed::ContentType,
@@ -37,7 +38,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stopped {
     /// The tenant's id.
-    pub tenant_id: String,
+    pub tenant_id: Arc<str>,
     /// The content type.
     pub content_type: ContentType,
     /// The time in the feed's own file. `None` if only `known_blobs` shows that an older tool collected it.
@@ -100,7 +101,8 @@ pub fn adopt(
             _ => continue,
         };
         let before = progress.feeds.entry((tenant_id.clone(), content_type)).or_default();
-        *before = FeedProgress { listed_until: at, wanted_from: Some(wanted_from), ..before.clone() };
+        let before = Arc::make_mut(before);
+        (before.listed_until, before.wanted_from) = (at, Some(wanted_from));
         stopped.push(Stopped { tenant_id, content_type, at });
     }
     Ok(stopped)
@@ -161,13 +163,14 @@ fn read_text(path: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::FeedProgress;
 
     const TENANT: &str = "11111111-1111-4111-8111-111111111111";
     const OTHER_TENANT: &str = "22222222-2222-4222-8222-222222222222";
     const AT: &str = "2026-11-20T10:15:30.123456789Z";
 
     fn feed(content_type: ContentType) -> FeedId {
-        (TENANT.to_owned(), content_type)
+        (TENANT.into(), content_type)
     }
 
     /// A folder with the file of Audit.Exchange.
@@ -194,7 +197,7 @@ mod tests {
 
     fn stopped(content_type: ContentType, at: Option<&str>) -> Stopped {
         let at = at.map(|at| at.parse().expect("a time of the test"));
-        Stopped { tenant_id: TENANT.to_owned(), content_type, at }
+        Stopped { tenant_id: TENANT.into(), content_type, at }
     }
 
     fn state(first_run: bool) -> String {
@@ -231,7 +234,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let name = "office365-AAAAAAAA-1111-4111-8111-111111111111-Audit.Sharepoint.json";
         fs::write(folder.path().join(name), state(false)).expect("a file");
-        let feeds = [("aaaaaaaa-1111-4111-8111-111111111111".to_owned(), ContentType::AuditSharePoint)];
+        let feeds = [("aaaaaaaa-1111-4111-8111-111111111111".into(), ContentType::AuditSharePoint)];
         let found = adopt(folder.path(), &feeds, &KnownBlobs::default(), true, &mut Progress::default());
         assert_eq!(found.expect("a readable state").len(), 1);
     }
@@ -269,7 +272,7 @@ mod tests {
 
         let listed = FeedProgress { listed_until: Some(Timestamp::UNIX_EPOCH), ..FeedProgress::default() };
         progress.feeds.clear();
-        progress.feeds.insert((OTHER_TENANT.to_owned(), ContentType::DlpAll), listed);
+        progress.feeds.insert((OTHER_TENANT.into(), ContentType::DlpAll), Arc::new(listed));
         assert_eq!(
             adopted(folder.path(), true, progress).0,
             [],
@@ -285,7 +288,7 @@ mod tests {
         assert_eq!(found, [stopped(ContentType::AuditGeneral, None)]);
         let failed = FeedProgress { last_error: Some("x".to_owned()), ..FeedProgress::default() };
         progress.feeds = [ContentType::AuditExchange, ContentType::AuditGeneral]
-            .map(|of| (feed(of), failed.clone()))
+            .map(|of| (feed(of), Arc::new(failed.clone())))
             .into();
         assert_eq!(adopted(folder.path(), true, progress).0, []);
     }

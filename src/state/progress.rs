@@ -11,6 +11,7 @@ use std::{
     io::{self, BufRead, BufReader},
     iter,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -32,15 +33,15 @@ pub const FILE_NAME: &str = "progress";
 const VERSION: u32 = 1;
 
 /// A feed: the tenant's id and the content type.
-pub type FeedId = (String, ContentType);
+pub type FeedId = (Arc<str>, ContentType);
 
 /// The progress of feeds and tenants, and the pending blobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The progress of each feed.
-    pub feeds: BTreeMap<FeedId, FeedProgress>,
+    pub feeds: BTreeMap<FeedId, Arc<FeedProgress>>,
     /// By tenant id.
-    pub tenants: BTreeMap<String, TenantProgress>,
+    pub tenants: BTreeMap<Arc<str>, TenantProgress>,
     /// Listed blobs that not every output has.
     pub pending: Vec<(FeedId, PendingBlob)>,
 }
@@ -184,7 +185,7 @@ impl From<&(FeedId, PendingBlob)> for PendingLine {
         let ((tenant_id, content_type), pending) = pending.clone();
         let PendingBlob { blob, delivered_to, has_failed, failed_passes } = pending;
         Self {
-            tenant_id,
+            tenant_id: tenant_id.to_string(),
             content_type: content_type.name().to_owned(),
             content_id: blob.content_id,
             content_uri: redact::secrets(&blob.content_uri).into_owned(),
@@ -209,7 +210,10 @@ impl PendingLine {
         };
         let delivered_to = OutputSet::parse(&self.delivered_to)?;
         let Self { has_failed, failed_passes, .. } = self;
-        Some(((self.tenant_id, content_type), PendingBlob { blob, delivered_to, has_failed, failed_passes }))
+        Some((
+            (self.tenant_id.into(), content_type),
+            PendingBlob { blob, delivered_to, has_failed, failed_passes },
+        ))
     }
 }
 
@@ -270,10 +274,13 @@ impl Progress {
         match line {
             ProgressLine::Version(_) => return Err("damaged"),
             ProgressLine::Feed { tenant_id, content_type, progress } => {
-                self.feeds.insert((tenant_id, content_type), *progress);
+                let before = self.feeds.last_key_value().map(|((before, _), _)| before);
+                let same = before.filter(|before| ***before == tenant_id).cloned(); // the file is sorted
+                self.feeds
+                    .insert((same.unwrap_or_else(|| tenant_id.into()), content_type), Arc::new(*progress));
             }
             ProgressLine::Tenant { tenant_id, progress } => {
-                self.tenants.insert(tenant_id, progress);
+                self.tenants.insert(tenant_id.into(), progress);
             }
             ProgressLine::Pending(pending) => self.pending.push(pending.read().ok_or("damaged")?),
         }
@@ -292,12 +299,12 @@ impl Progress {
     /// Replaces the file durably.
     pub fn write(&self, working_dir: &Path) -> Result<(), StateError> {
         let feeds = self.feeds.iter().map(|((tenant_id, content_type), feed)| ProgressLine::Feed {
-            tenant_id: tenant_id.clone(),
+            tenant_id: tenant_id.to_string(),
             content_type: *content_type,
-            progress: Box::new(feed.clone()),
+            progress: Box::new(FeedProgress::clone(feed)),
         });
         let tenants = self.tenants.iter().map(|(tenant_id, tenant)| ProgressLine::Tenant {
-            tenant_id: tenant_id.clone(),
+            tenant_id: tenant_id.to_string(),
             progress: *tenant,
         });
         let pending = self.pending.iter().map(|pending| ProgressLine::Pending(pending.into()));
@@ -341,10 +348,10 @@ mod tests {
             totals: Totals { records_saved: 40, ..Totals::default() },
             ..FeedProgress::default()
         };
-        progress.feeds.insert(("a".to_owned(), ContentType::DlpAll), feed);
+        progress.feeds.insert(("a".into(), ContentType::DlpAll), Arc::new(feed));
         let tenant = TenantProgress { requests_per_minute: 1900, throttled_at: Some(time) };
-        progress.tenants.insert("a".to_owned(), tenant);
-        progress.tenants.insert("b".to_owned(), TenantProgress { throttled_at: None, ..tenant });
+        progress.tenants.insert("a".into(), tenant);
+        progress.tenants.insert("b".into(), TenantProgress { throttled_at: None, ..tenant });
         let pending = PendingBlob {
             blob: ListedBlob {
                 content_id: "x,\"y\"$".to_owned(),
@@ -356,7 +363,7 @@ mod tests {
             has_failed: true,
             failed_passes: 2,
         };
-        progress.pending.push((("a".to_owned(), ContentType::AuditGeneral), pending));
+        progress.pending.push((("a".into(), ContentType::AuditGeneral), pending));
         progress.write(folder.path()).expect("room");
         assert_eq!(Progress::read(folder.path()).expect("a file"), progress);
     }
@@ -364,7 +371,7 @@ mod tests {
     #[test]
     fn a_file_without_totals_begins_with_zero() {
         let folder = tempfile::tempdir().expect("a folder");
-        let key = ("a".to_owned(), ContentType::DlpAll);
+        let key = ("a".into(), ContentType::DlpAll);
         let feed = r#""tenantId":"a","contentType":"DLP.All","listedUntil":null,"wantedFrom":null,"lastSuccess":null,"lastError":null"#;
         for (totals, saved) in [("", 0), (r#","totals":{"recordsSaved":7}"#, 7)] {
             let text = format!("{{\"version\":1}}\n{{\"feed\":{{{feed}{totals}}}}}\n");

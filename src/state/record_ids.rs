@@ -391,6 +391,8 @@ fn open_file(folder: &Path, path: &Path, end: Option<u64>) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::delivery::OutputName;
     use crate::state::FeedProgress;
@@ -414,7 +416,7 @@ mod tests {
         clock.note(TENANT, at(now), clock.began());
         let mut progress = Progress::default();
         let feed = FeedProgress { listed_until: listed_until.map(at), ..FeedProgress::default() };
-        progress.feeds.insert((TENANT.to_owned(), FEED), feed);
+        progress.feeds.insert((TENANT.into(), FEED), Arc::new(feed));
         RecordIds::new(folder, Duration::from_secs(24 * 60 * 60), &progress, &clock)
     }
 

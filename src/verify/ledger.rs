@@ -1,6 +1,9 @@
 //! What the state knows of each listed blob.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -8,7 +11,7 @@ use crate::{
     config::Tenant,
     delivery::PendingBlob,
     feed::{ContentType, ListedBlob},
-    state::{BlobKey, FeedId, FeedProgress, Snapshot, StateError},
+    state::{BlobKey, FeedId, Snapshot, StateError},
 };
 
 /// The blobs that Microsoft lists.
@@ -19,7 +22,7 @@ pub struct Listing {
     /// The blobs.
     pub blobs: Vec<Listed>,
     indexes: HashMap<FeedId, usize>,
-    tenants: HashMap<String, usize>,
+    tenants: HashMap<Arc<str>, usize>,
 }
 
 /// A feed that lists blobs.
@@ -102,7 +105,7 @@ impl Listing {
                 (BlobKey::new(tenant_id, *content_type, &pending.blob.content_id), pending)
             })
             .collect();
-        let nothing = FeedProgress::default();
+        let nothing = Arc::default();
         let progress: Vec<_> =
             self.feeds.iter().map(|feed| before.progress.feeds.get(&feed.id).unwrap_or(&nothing)).collect();
         let gone: Vec<HashSet<&str>> =

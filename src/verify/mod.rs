@@ -312,7 +312,13 @@ fn repair(
             repaired.records += missing.len();
             let (tenant_id, content_type) = listing.feed_id(blob);
             let content_id = listing.blobs[blob].blob.content_id.clone();
-            repairs.push(Repair { tenant_id, content_type, content_id, output: OutputName::File, missing });
+            repairs.push(Repair {
+                tenant_id: tenant_id.to_string(),
+                content_type,
+                content_id,
+                output: OutputName::File,
+                missing,
+            });
         }
     }
     if repaired.blobs > 0 {

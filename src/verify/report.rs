@@ -20,7 +20,8 @@ use crate::{
     feed::ContentType,
     redact::one_line,
     report::{
-        Summary, metrics,
+        Summary,
+        metrics::{self, Labels},
         number::{amount, grouped},
         status,
     },
@@ -158,7 +159,7 @@ impl Report {
         let feed = |(tenant, content_type): (&Tenant, ContentType)| FeedResult {
             id: (tenant.tenant_id.clone(), content_type),
             tenant: tenant.label().to_owned(),
-            tenant_id: tenant.tenant_id.clone(),
+            tenant_id: tenant.tenant_id.to_string(),
             content_type: content_type.name(),
             blobs: BlobCounts::default(),
             records: None,
@@ -390,7 +391,8 @@ impl Report {
                 if mem::take(&mut is_first) {
                     metrics::head(&mut text, name, help, "gauge");
                 }
-                metrics::sample(&mut text, name, &metrics::labels(&feed.tenant, feed.id.1), value);
+                let labels = Labels { tenant: &feed.tenant, content_type: feed.id.1 };
+                metrics::sample(&mut text, name, labels, value);
             }
         }
         text

@@ -38,7 +38,7 @@ fn three_variables_define_a_tenant() {
             .set("TENANT_ID", TENANT)
             .set("CLIENT_ID", CLIENT)
             .set("CLIENT_SECRET", "hunter2~");
-        assert_eq!(trial.config().tenants[0].tenant_id, TENANT, "{tenants}");
+        assert_eq!(&*trial.config().tenants[0].tenant_id, TENANT, "{tenants}");
     }
     let trial = Trial::new(END).set("TENANT_ID", TENANT).set("CLIENT_SECRET", "");
     assert_eq!(
@@ -52,7 +52,7 @@ fn three_variables_define_a_tenant() {
 #[test]
 fn empty_variables_override_nothing() {
     let trial = Trial::new(&whole("")).set("TENANT_ID", "").set("CLIENT_SECRET", "");
-    assert_eq!(trial.config().tenants[0].tenant_id, TENANT);
+    assert_eq!(&*trial.config().tenants[0].tenant_id, TENANT);
 }
 
 #[test]

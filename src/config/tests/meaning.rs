@@ -9,15 +9,15 @@ fn missing_keys_have_their_defaults() {
     assert_eq!(config.interval, Duration::from_secs(300));
     assert!(!config.only_future_events);
     let [tenant] = config.tenants.as_slice() else { panic!() };
-    assert_eq!(tenant.tenant_id, TENANT);
-    assert_eq!(tenant.client_id, CLIENT);
-    assert_eq!(tenant.publisher_id, TENANT);
+    assert_eq!(&*tenant.tenant_id, TENANT);
+    assert_eq!(&*tenant.client_id, CLIENT);
+    assert_eq!(&*tenant.publisher_id, TENANT);
     assert_eq!(tenant.name, None);
     assert_eq!(tenant.label(), TENANT);
     assert_eq!(tenant.cloud, Cloud::Commercial);
-    assert_eq!(tenant.login_url, "https://login.microsoftonline.com");
-    assert_eq!(tenant.api_url, "https://manage.office.com");
-    assert_eq!(tenant.subscriptions, ContentType::ALL);
+    assert_eq!(&*tenant.login_url, "https://login.microsoftonline.com");
+    assert_eq!(&*tenant.api_url, "https://manage.office.com");
+    assert_eq!(*tenant.subscriptions, ContentType::ALL);
     assert_eq!(secret(tenant), "hunter2~");
     let collect = config.collect;
     assert_eq!(collect.working_dir, Path::new("."));
@@ -178,13 +178,13 @@ fn reads_tenants() {
     let config = written();
     let [first, second] = config.tenants.as_slice() else { panic!() };
     assert_eq!(first.label(), "contoso");
-    assert_eq!(first.publisher_id, OTHER);
-    assert_eq!(first.api_url, "https://manage.office365.us");
-    assert_eq!(first.login_url, "https://login.microsoftonline.us");
-    assert_eq!(first.subscriptions, [ContentType::DlpAll, ContentType::AuditGeneral]);
+    assert_eq!(&*first.publisher_id, OTHER);
+    assert_eq!(&*first.api_url, "https://manage.office365.us");
+    assert_eq!(&*first.login_url, "https://login.microsoftonline.us");
+    assert_eq!(*first.subscriptions, [ContentType::DlpAll, ContentType::AuditGeneral]);
     assert!(matches!(&first.credential, Credential::Certificate { key_file: None, .. }));
     assert_eq!((&*second.login_url, &*second.api_url), ("https://login.example", "http://127.0.0.1:8080"));
-    assert_eq!(second.subscriptions, [ContentType::AuditExchange]);
+    assert_eq!(*second.subscriptions, [ContentType::AuditExchange]);
     assert!(matches!(&second.credential, Credential::FederatedTokenFile(path) if path.ends_with("token")));
 }
 
@@ -362,14 +362,14 @@ fn resolves_aliases() {
          client_secret: hunter2~\n    subscriptions: *two"
     ))
     .tenants;
-    assert_eq!(tenants[1].subscriptions, [ContentType::DlpAll, ContentType::AuditGeneral]);
+    assert_eq!(*tenants[1].subscriptions, [ContentType::DlpAll, ContentType::AuditGeneral]);
 }
 
 #[test]
 fn compares_ids_in_lower_case() {
     let text =
         whole("").replace("0a1b2c3d-0000-4000-8000-00000000000a", "0A1B2C3D-0000-4000-8000-00000000000A");
-    assert_eq!(Trial::new(&text).config().tenants[0].tenant_id, TENANT);
+    assert_eq!(&*Trial::new(&text).config().tenants[0].tenant_id, TENANT);
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn accepts_a_trailing_slash_and_http_for_localhost() {
         ("http://127.8.8.8/", "http://127.8.8.8"),
         ("http://[::1]:80", "http://[::1]:80"),
     ] {
-        assert_eq!(tenant(&format!("    api_url: '{written}'")).api_url, expected);
+        assert_eq!(&*tenant(&format!("    api_url: '{written}'")).api_url, expected);
     }
 }
 

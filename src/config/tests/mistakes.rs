@@ -905,8 +905,12 @@ fn reads_twenty_thousand_tenants() {
         credentials += &format!("  - tenant_id: {id}\n    client_secret: {OTHER}\n");
     }
     let trial = Trial::new(&text).credentials(&credentials);
-    let loaded = trial.load().unwrap_or_else(|error| panic!("{error}"));
+    let mut loaded = None;
+    let memory = allocation_counter::measure(|| loaded = trial.load().ok());
+    let loaded = loaded.expect("a configuration without mistakes");
     assert_eq!(loaded.config.tenants.len(), 20_000);
+    let (while_read, kept) = (memory.bytes_max / 20_000, memory.bytes_current / 20_000);
+    assert!(while_read < 5_000 && kept < 500, "{while_read} bytes for a tenant, and {kept} when it is read");
     // The secret of each looks like an id.
     assert_eq!(loaded.warnings.len(), 51);
     assert_eq!(loaded.warnings[50], "… and 19950 more warnings about the configuration");

@@ -43,7 +43,7 @@ fn with_environment(text: &str) -> Trial {
 #[test]
 fn accepts_older_keys_that_still_have_a_meaning() {
     let config = with_environment(OLDER).config();
-    assert_eq!(config.tenants[0].subscriptions, [ContentType::AuditExchange, ContentType::AuditGeneral]);
+    assert_eq!(*config.tenants[0].subscriptions, [ContentType::AuditExchange, ContentType::AuditGeneral]);
     assert_eq!(config.log.path.as_deref(), Some(Path::new("collector.log")));
     assert_eq!(config.collect.global_timeout, Some(Duration::from_secs(60)));
     let conditions = vec![("Policy".to_owned(), vec!["Spoof".to_owned()])];

@@ -385,7 +385,7 @@ impl HttpClient {
         if gzip {
             own.push(("Content-Encoding", Secret::new("gzip")));
         }
-        own.extend(self.cookies().header().map(|cookies| ("Cookie", Secret::new(&cookies))));
+        own.extend(self.cookies().header().map(|cookies| ("Cookie", Secret::new(cookies))));
         let url = format!("{}{path}", self.origin);
         let mut request = self.agents.agent_for(&url).post(&url);
         for (name, value) in self.all_headers(&own) {

@@ -35,6 +35,8 @@ pub(super) struct Books<'a> {
     /// thread that sent it reports its download.
     in_flight: HashMap<BlobKey, InFlight>,
     by_feed: Vec<FeedBooks>,
+    /// Blobs that earlier passes have listed and not delivered, until this pass lists them.
+    carried_over: HashMap<FeedIndex, HashMap<BlobKey, PendingBlob>>,
     /// Of all feeds: blobs delivered, blobs found, records.
     sums: (u64, u64, u64),
     /// Blobs that not every output has.
@@ -47,8 +49,6 @@ struct FeedBooks {
     counts: Counts,
     /// Listed blobs that are pending or in flight.
     open: u64,
-    /// Blobs that earlier passes have listed and not delivered, until this pass lists them.
-    carried_over: HashMap<BlobKey, PendingBlob>,
 }
 
 /// A blob between its first download and its end.
@@ -89,6 +89,7 @@ impl<'a> Books<'a> {
             listed: HashSet::new(),
             in_flight: HashMap::new(),
             by_feed: feeds.feeds().map(|_| FeedBooks::default()).collect(),
+            carried_over: HashMap::new(),
             sums: (0, 0, 0),
             undelivered: Vec::new(),
         }
@@ -97,7 +98,7 @@ impl<'a> Books<'a> {
     /// Adds a blob that an earlier pass has listed and not delivered.
     pub(super) fn carry_over(&mut self, feed: FeedIndex, pending: PendingBlob) {
         let key = self.feeds.key(feed, &pending.blob);
-        self.by_feed[feed.place()].carried_over.insert(key, pending);
+        self.carried_over.entry(feed).or_default().insert(key, pending);
     }
 
     /// Returns the number of different blobs that this pass has listed.
@@ -129,7 +130,7 @@ impl<'a> Books<'a> {
             self.listed.remove(&key);
         })?;
         let books = &mut self.by_feed[feed.place()];
-        let before = books.carried_over.remove(&key);
+        let before = self.carried_over.get_mut(&feed).and_then(|of_feed| of_feed.remove(&key));
         if is_known {
             books.counts.known += 1;
             return Ok(Listed::Known);
@@ -145,7 +146,7 @@ impl<'a> Books<'a> {
     /// Returns the blobs that were carried over and that no listing named. From now on they count as listed.
     pub(super) fn list_carried_over(&mut self, feed: FeedIndex) -> Vec<PendingBlob> {
         let books = &mut self.by_feed[feed.place()];
-        let carried_over = std::mem::take(&mut books.carried_over);
+        let carried_over = self.carried_over.remove(&feed).unwrap_or_default();
         books.open += carried_over.len() as u64;
         self.sums.1 += carried_over.len() as u64;
         self.listed.extend(carried_over.keys());
@@ -159,7 +160,8 @@ impl<'a> Books<'a> {
         is_expired: impl Fn(&PendingBlob) -> bool,
     ) -> Vec<PendingBlob> {
         let books = &mut self.by_feed[feed.place()];
-        let expired: Vec<_> = books.carried_over.extract_if(|_, pending| is_expired(pending)).collect();
+        let Some(carried_over) = self.carried_over.get_mut(&feed) else { return Vec::new() };
+        let expired: Vec<_> = carried_over.extract_if(|_, pending| is_expired(pending)).collect();
         books.counts.gone += expired.len() as u64;
         self.sums.1 += expired.len() as u64;
         self.listed.extend(expired.iter().map(|(key, _)| *key));
@@ -227,7 +229,7 @@ impl<'a> Books<'a> {
     }
 
     fn settle(&mut self, feed: FeedIndex, end: End) {
-        let FeedBooks { counts, open, .. } = &mut self.by_feed[feed.place()];
+        let FeedBooks { counts, open } = &mut self.by_feed[feed.place()];
         *open = open.checked_sub(1).expect("a blob has one end");
         self.sums.0 += u64::from(end == End::Delivered);
         *match end {
@@ -255,7 +257,7 @@ impl<'a> Books<'a> {
 
     /// Returns the feed's counts so far, balanced if no blob is open.
     pub(super) fn counts(&self, feed: FeedIndex) -> Counts {
-        let FeedBooks { counts, open, .. } = &self.by_feed[feed.place()];
+        let FeedBooks { counts, open } = &self.by_feed[feed.place()];
         let Counts { known, delivered, failed, gone, left, .. } = *counts;
         Counts { listed: known + delivered + failed + gone + left + open, ..*counts }
     }
@@ -280,7 +282,9 @@ impl<'a> Books<'a> {
         let mut pending = self.undelivered;
         for (feed, books) in self.feeds.feeds().zip(self.by_feed) {
             assert_eq!(books.open, 0, "every listed blob of {} has an end", self.feeds.label(feed));
-            let not_listed = books.carried_over.into_values();
+        }
+        for (feed, not_listed) in self.carried_over {
+            let not_listed = not_listed.into_values();
             pending.extend(not_listed.map(|pending| (feed, PendingBlob { has_failed: true, ..pending })));
         }
         pending

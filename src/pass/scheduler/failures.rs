@@ -25,6 +25,7 @@ use crate::{
         feeds::{FeedIndex, TenantIndex},
         worker::{Outcome, Task},
     },
+    state::GoneBlob,
 };
 
 /// The maximum number of consecutive throttling responses to a task. With one more, it fails.
@@ -303,7 +304,9 @@ impl Scheduler<'_> {
 
     /// Has a blob remembered that cannot be fetched any more.
     pub(super) fn remember_gone(&mut self, feed: FeedIndex, pending: PendingBlob) {
-        self.feed_states[feed.place()].gone.push(pending.blob.content_id.clone());
+        let at = self.microsoft_time(self.feeds.tenant_of(feed), self.clock.began());
+        let gone = GoneBlob { content_id: pending.blob.content_id.clone(), at };
+        self.feed_states[feed.place()].listing.note_gone(gone);
         self.effects.push(Effect::RememberGone(feed, pending));
     }
 

@@ -1,15 +1,17 @@
 //! The end of a pass: the blobs that are in flight, the causes of what is left undone, the report, and what the state
 //! remembers.
 
+use std::{mem, sync::Arc};
+
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Mode, Scheduler, Subject, failures::Cause};
+use super::{FeedState, Mode, Scheduler, Subject, failures::Cause};
 use crate::{
     delivery::PendingBlob,
     limits::RETENTION,
     pass::feeds::FeedIndex,
     report::{FeedReport, Stop, Summary},
-    state::{FeedProgress, GONE_MAX, GoneBlob, Progress},
+    state::{GONE_MAX, Progress},
 };
 
 /// A feed that had content before and has had none for this duration is reported, once in each such duration.
@@ -20,6 +22,9 @@ impl Scheduler<'_> {
     /// state has to remember: up to when each feed is listed, and the blobs that are not delivered everywhere.
     pub fn finish(mut self) -> (Summary, Progress) {
         self.settle_in_flight();
+        for feed in self.feeds.feeds() {
+            self.end_listing(feed);
+        }
         self.blame_output();
         self.name_causes();
         let (mut reports, mut progress) = (Vec::with_capacity(self.feed_states.len()), Progress::default());
@@ -28,16 +33,17 @@ impl Scheduler<'_> {
             let tenant_id = &self.feeds.tenant(tenant).tenant_id;
             progress.tenants.extend(learned.map(|learned| (tenant_id.clone(), learned)));
         }
-        for feed in self.feeds.feeds() {
-            let (report, of_feed) = self.report(feed);
-            progress.feeds.insert(self.feeds.id(feed), of_feed);
+        let any_login = self.tenants.iter().any(|tenant| tenant.session.has_logged_in());
+        self.tenants = Vec::new(); // so that the reports take no memory in addition to theirs
+        for (feed, state) in self.feeds.feeds().zip(mem::take(&mut self.feed_states)) {
+            let report = self.report(feed, state);
+            progress.feeds.insert(self.feeds.id(feed), Arc::clone(&report.progress));
             reports.push(report);
         }
         let pending = self.books.close();
         progress.pending =
             pending.into_iter().map(|(feed, pending)| (self.feeds.id(feed), pending)).collect();
         self.line_limit.sum_up();
-        let any_login = self.tenants.iter().any(|tenant| tenant.session.has_logged_in());
         (Summary { feeds: reports, any_login, stop: self.stop }, progress)
     }
 
@@ -110,49 +116,55 @@ impl Scheduler<'_> {
         self.report_failure("Blob download failed", Subject::Feed(feed), id, "", &cause);
     }
 
+    /// Ends the listing of a feed, unless it has ended.
+    pub(super) fn end_listing(&mut self, feed: FeedIndex) {
+        let now = self.microsoft_time(self.feeds.tenant_of(feed), self.clock.began());
+        let listing = &mut self.feed_states[feed.place()].listing;
+        if !listing.is_open() {
+            return;
+        }
+        let before = listing.progress().and_then(|before| before.listed_until);
+        listing.end(now);
+        if listing.is_complete() {
+            let last_blob = listing.progress().and_then(|progress| progress.last_blob);
+            self.warn_if_quiet(feed, last_blob, before, now);
+        }
+    }
+
     /// Returns the report on a feed, and what the state remembers of it.
-    fn report(&mut self, feed: FeedIndex) -> (FeedReport, FeedProgress) {
+    fn report(&self, feed: FeedIndex, state: FeedState) -> FeedReport {
         let (tenant, content_type) = self.feeds.feed(feed);
         let now = self.clock.at(&tenant.tenant_id, self.clock.began());
         let counts = self.books.counts(feed);
         assert!(counts.is_balanced(), "every listed blob is in exactly one count: {counts:?}");
-        let state = &self.feed_states[feed.place()];
         let is_listed = state.listing.is_complete();
         assert!(
             (is_listed && counts.failed == 0) || state.last_error.is_some(),
             "what a pass leaves undone has a logged cause: {counts:?}"
         );
-        if is_listed {
-            let before = state.listing.before().and_then(|before| before.listed_until);
-            self.warn_if_quiet(feed, state.listing.last_blob(), before, now);
-        }
-        let state = &mut self.feed_states[feed.place()];
-        let mut progress = state.listing.finish(now);
+        let mut remembered = state.listing.into_progress();
+        let progress = Arc::make_mut(&mut remembered);
         if is_listed && counts.failed == 0 && counts.left == 0 {
             progress.last_success = Some(now);
         }
-        progress.last_error.clone_from(&state.last_error);
-        if progress.filter.is_some_and(|before| before != state.filter) {
+        progress.last_error = state.last_error;
+        let filter = self.settings.filters.get(&content_type).copied();
+        if progress.filter.is_some() && progress.filter != filter {
             progress.filter_changed = Some(now);
         }
-        progress.filter = Some(state.filter);
-        let gone = state.gone.iter().map(|id| GoneBlob { content_id: id.clone(), at: now });
-        progress.gone.extend(gone);
+        progress.filter = filter;
         progress.gone.retain(|gone| gone.at + RETENTION > now);
         progress.gone.drain(..progress.gone.len().saturating_sub(GONE_MAX));
         progress.subscription_started = state.subscription.at();
         progress.totals = progress.totals.plus(counts.totals());
-        let report = FeedReport {
-            tenant: tenant.label().to_owned(),
+        FeedReport {
+            tenant: Arc::clone(tenant.name.as_ref().unwrap_or(&tenant.tenant_id)),
             tenant_id: tenant.tenant_id.clone(),
             content_type,
             counts,
             is_listed,
-            listed_until: progress.listed_until,
-            last_success: progress.last_success,
-            totals: progress.totals,
-        };
-        (report, progress)
+            progress: remembered,
+        }
     }
 
     /// Warns of a feed that had content before and has none any more: once a day, not at each pass.

@@ -4,6 +4,8 @@
 
 use std::{
     borrow::Cow,
+    mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +17,7 @@ use crate::{
     config::Tenant,
     feed::ContentType,
     pass::plan::{FeedPlan, Window},
-    state::FeedProgress,
+    state::{FeedProgress, GoneBlob},
 };
 
 /// The maximum number of pages of one listing. It bounds a listing whose pages always name a next one.
@@ -206,54 +208,83 @@ pub(super) enum Next {
     Endless(String),
 }
 
-/// The listing of one feed.
-#[derive(Default)]
+/// The listing of one feed, and what the state remembers of the feed.
 pub(super) struct Listing {
-    /// What earlier passes have remembered.
-    before: Option<Box<FeedProgress>>,
-    /// `None` until the listing begins.
-    plan: Option<FeedPlan>,
+    /// Until the listing ends, what earlier passes have recorded.
+    progress: Arc<FeedProgress>,
+    /// Whether earlier passes have recorded anything.
+    is_known: bool,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The listing has not begun.
+    Waiting,
+    Open(Box<OpenListing>),
+    /// The progress contains what was listed.
+    Ended {
+        is_complete: bool,
+    },
+}
+
+/// A listing that has begun and not ended. A pass has few of them at a time.
+struct OpenListing {
+    plan: FeedPlan,
     /// For each window: the number of its parts that are not listed to their end.
     open_parts: Vec<usize>,
     /// Parts that are being listed, of all windows.
     running_parts: usize,
     thin_pages: ThinPages,
-    /// When the newest blob that was ever listed became available.
-    last_blob: Option<Timestamp>,
 }
 
 impl Listing {
-    pub(super) fn new(before: Option<FeedProgress>) -> Self {
-        let last_blob = before.as_ref().and_then(|before| before.last_blob);
-        Self { before: before.map(Box::new), last_blob, ..Self::default() }
+    pub(super) fn new(before: Option<Arc<FeedProgress>>) -> Self {
+        Self { is_known: before.is_some(), progress: before.unwrap_or_default(), stage: Stage::Waiting }
     }
 
-    /// Returns the progress of the feed that earlier passes have recorded.
-    pub(super) fn before(&self) -> Option<&FeedProgress> {
-        self.before.as_deref()
+    /// Returns what the state remembers of the feed; `None` if it is new.
+    pub(super) fn progress(&self) -> Option<&FeedProgress> {
+        self.is_known.then_some(&self.progress)
     }
 
     /// Begins the listing of these windows.
     pub(super) fn begin(&mut self, plan: FeedPlan) {
-        self.open_parts = vec![1; plan.windows.len()];
-        self.plan = Some(plan);
+        let open_parts = vec![1; plan.windows.len()];
+        let open = OpenListing { plan, open_parts, running_parts: 0, thin_pages: ThinPages::default() };
+        self.stage = Stage::Open(Box::new(open));
+    }
+
+    fn open(&mut self) -> &mut OpenListing {
+        match &mut self.stage {
+            Stage::Open(open) => open,
+            _ => panic!("pages are listed between the beginning and the end of a listing"),
+        }
     }
 
     /// Returns the request for the first page of a window, or of one of the parts that it is split into, and counts the
     /// part as running.
     pub(super) fn begin_part(&mut self, window: usize, period: Window, is_split: bool) -> PageRequest {
-        self.running_parts += 1;
+        self.open().running_parts += 1;
         PageRequest::first(window, period, is_split)
     }
 
     /// Returns whether a blob of this age is collected.
     pub(super) fn wants(&self, created: Timestamp) -> bool {
-        self.plan.as_ref().and_then(|plan| plan.wanted_from).is_none_or(|from| created >= from)
+        match &self.stage {
+            Stage::Open(open) => open.plan.wanted_from.is_none_or(|from| created >= from),
+            _ => true,
+        }
     }
 
     /// Records a blob that is collected.
     pub(super) fn note_blob(&mut self, created: Timestamp) {
-        self.last_blob = self.last_blob.max(Some(created));
+        let progress = Arc::make_mut(&mut self.progress);
+        progress.last_blob = progress.last_blob.max(Some(created));
+    }
+
+    /// Records a blob that cannot be fetched any more.
+    pub(super) fn note_gone(&mut self, blob: GoneBlob) {
+        Arc::make_mut(&mut self.progress).gone.push(blob);
     }
 
     /// Returns what follows a page of the feed. `next_url` is the URL of the next page, and `news` the number of blobs that
@@ -266,16 +297,17 @@ impl Listing {
         news: usize,
         now: Instant,
     ) -> Next {
-        let was_endless = self.thin_pages.is_endless;
+        let open = self.open();
+        let was_endless = open.thin_pages.is_endless;
         let is_new = page.number > page.pages_before;
         let is_thin = is_new && next_url.is_some() && news <= THIN_PAGE_BLOBS_MAX;
         if is_thin {
-            self.thin_pages.add(now);
+            open.thin_pages.add(now);
         } else if is_new {
-            self.thin_pages.end_row();
+            open.thin_pages.end_row();
         }
         let Some(url) = next_url else {
-            self.open_parts[page.window] -= usize::from(page.is_readable);
+            open.open_parts[page.window] -= usize::from(page.is_readable);
             return Next::End;
         };
         let hash = xxh3_64(page.url(tenant, content_type).as_bytes());
@@ -289,14 +321,14 @@ impl Listing {
         if is_thin && was_endless {
             return Next::End; // the reason was reported for another page
         }
-        if is_thin && self.thin_pages.is_endless {
-            let pages = self.thin_pages.number;
+        if is_thin && open.thin_pages.is_endless {
+            let pages = open.thin_pages.number;
             return Next::Endless(format!("{pages} consecutive pages brought almost nothing new"));
         }
         if page.number == PAGES_BEFORE_SPLIT && !page.is_split {
             let window = page.window;
-            let parts = self.plan.as_ref().map(|plan| plan.windows[window].hours()).unwrap_or_default();
-            self.open_parts[window] = parts.len();
+            let parts = open.plan.windows[window].hours();
+            open.open_parts[window] = parts.len();
             return Next::Split { window, parts };
         }
         if page.number >= PAGES_MAX {
@@ -308,53 +340,53 @@ impl Listing {
 
     /// Counts a part that is listed to its end, or given up. Returns whether no other part is being listed.
     pub(super) fn end_part(&mut self) -> bool {
-        self.running_parts -= 1;
-        self.running_parts == 0
+        let open = self.open();
+        open.running_parts -= 1;
+        open.running_parts == 0
+    }
+
+    /// Returns whether the listing has begun and not ended.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open(_))
     }
 
     /// Returns whether every window is listed to its end.
     pub(super) fn is_complete(&self) -> bool {
-        self.plan.is_some() && self.open_parts.iter().all(|parts| *parts == 0)
-    }
-
-    /// Returns when the newest blob that was ever listed became available.
-    pub(super) fn last_blob(&self) -> Option<Timestamp> {
-        self.last_blob
+        match &self.stage {
+            Stage::Waiting => false,
+            Stage::Open(open) => open.open_parts.iter().all(|parts| *parts == 0),
+            Stage::Ended { is_complete } => *is_complete,
+        }
     }
 
     /// Returns the earliest time of content that a pass was to list.
-    fn collected_from(
-        plan: &FeedPlan,
-        before: &FeedProgress,
-        was_known: bool,
-        is_first_listed: bool,
-    ) -> Option<Timestamp> {
+    fn collected_from(&self, plan: &FeedPlan, is_first_listed: bool) -> Option<Timestamp> {
         let start = plan.windows.first().map(|window| window.start).or(plan.wanted_from);
-        match (before.collected_from, start) {
+        match (self.progress.collected_from, start) {
             (Some(from), Some(start)) if is_first_listed => Some(from.min(start)),
-            (None, start) if !was_known => start,
+            (None, start) if !self.is_known => start,
             (from, _) => from,
         }
     }
 
-    /// Ends the listing. Returns what the state remembers of it at Microsoft's time `now`: `listed_until`, `listed_from`,
-    /// `wanted_from` and `last_blob`, and the rest as before.
-    pub(super) fn finish(&mut self, now: Timestamp) -> FeedProgress {
-        let was_known = self.before.is_some();
-        let before = self.before.take().map_or_else(FeedProgress::default, |before| *before);
-        let Some(plan) = &self.plan else {
-            return FeedProgress { last_blob: self.last_blob, ..before };
-        };
-        let is_listed = |window: usize| self.open_parts.get(window) == Some(&0);
-        let listed_until = plan.listed_until(now, is_listed).or(before.listed_until);
-        FeedProgress {
-            listed_until,
-            listed_from: plan.listed_from(&before, listed_until, is_listed),
-            // Until something is listed, the feed continues what an older tool began.
-            wanted_from: plan.wanted_from.or(before.wanted_from.filter(|_| listed_until.is_none())),
-            last_blob: self.last_blob,
-            collected_from: Self::collected_from(plan, &before, was_known, is_listed(0)),
-            ..before
-        }
+    /// Ends the listing at Microsoft's time `now`: the progress contains what was listed.
+    pub(super) fn end(&mut self, now: Timestamp) {
+        let is_complete = self.is_complete();
+        let Stage::Open(open) = mem::replace(&mut self.stage, Stage::Ended { is_complete }) else { return };
+        let OpenListing { plan, open_parts, .. } = *open;
+        let is_listed = |window: usize| open_parts.get(window) == Some(&0);
+        let collected_from = self.collected_from(&plan, is_listed(0));
+        let progress = Arc::make_mut(&mut self.progress);
+        let listed_until = plan.listed_until(now, is_listed).or(progress.listed_until);
+        progress.listed_from = plan.listed_from(progress, listed_until, is_listed);
+        // Until something is listed, the feed continues what an older tool began.
+        progress.wanted_from = plan.wanted_from.or(progress.wanted_from.filter(|_| listed_until.is_none()));
+        progress.listed_until = listed_until;
+        progress.collected_from = collected_from;
+    }
+
+    /// Returns what the state remembers of the feed.
+    pub(super) fn into_progress(self) -> Arc<FeedProgress> {
+        self.progress
     }
 }

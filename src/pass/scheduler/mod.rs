@@ -26,7 +26,10 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use jiff::{SignedDuration, Timestamp};
 use log::Level;
@@ -50,7 +53,7 @@ use crate::{
     config::Collect,
     delivery::{OutputSet, PendingBlob},
     error::Explain,
-    feed::ListedBlob,
+    feed::{ContentType, ListedBlob},
     report::{
         Stop,
         line_limit::{Key, LineLimit},
@@ -104,6 +107,8 @@ struct Settings {
     retry_delay: Duration,
     deadline: Option<Instant>,
     straggler_wait: Duration,
+    /// A hash of each content type's filter.
+    filters: HashMap<ContentType, u64>,
 }
 
 struct TenantState {
@@ -121,10 +126,6 @@ struct FeedState {
     rejected_requests: u32,
     /// Why something of the feed was left undone.
     last_error: Option<String>,
-    /// A hash of its filter.
-    filter: u64,
-    /// The ids of blobs that cannot be fetched any more.
-    gone: Vec<String>,
 }
 
 /// Something that the main thread has to do for the scheduler.
@@ -217,7 +218,6 @@ impl<'a> Scheduler<'a> {
         };
         let listed = &mut before.feeds;
         let feed_state = |feed| {
-            let (_, content_type) = feeds.feed(feed);
             let before = listed.remove(&feeds.id(feed));
             let started = before.as_ref().and_then(|before| before.subscription_started);
             FeedState {
@@ -226,12 +226,10 @@ impl<'a> Scheduler<'a> {
                 is_stopped: false,
                 rejected_requests: 0,
                 last_error: None,
-                filter: collect.filter_hash(content_type),
-                gone: Vec::new(),
             }
         };
         let feed_states: Vec<_> = feeds.feeds().map(feed_state).collect();
-        let listed_until = |feed: FeedIndex| feed_states[feed.place()].listing.before()?.listed_until;
+        let listed_until = |feed: FeedIndex| feed_states[feed.place()].listing.progress()?.listed_until;
         let mut order: Vec<_> = feeds.tenants().collect();
         order.sort_by_cached_key(|tenant| feeds.feeds_of(*tenant).map(listed_until).min());
         let mut queue = Queue::new(feeds, collect.max_threads);
@@ -247,6 +245,7 @@ impl<'a> Scheduler<'a> {
                 retry_delay: collect.retry_delay,
                 deadline: collect.global_timeout.map(|after| now + after),
                 straggler_wait: collect.interval,
+                filters: ContentType::ALL.map(|feed| (feed, collect.filter_hash(feed))).into(),
             },
             books: Books::new(feeds, known),
             queue,
@@ -397,6 +396,9 @@ impl<'a> Scheduler<'a> {
         }
         self.report_clock(tenant);
         self.proceed(outcome, ticket, now);
+        if self.queue.has_ended(tenant) {
+            self.tenants[tenant.place()].session.log_out();
+        }
     }
 
     /// Receives a batch that the writer has committed.

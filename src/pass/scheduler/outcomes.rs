@@ -146,7 +146,7 @@ impl Scheduler<'_> {
             }
         }
         let listing = &mut self.feed_states[feed.place()].listing;
-        let plan = FeedPlan::new(their_now, self.look_back, listing.before());
+        let plan = FeedPlan::new(their_now, self.look_back, listing.progress());
         if let Some(missed) = plan.missed {
             let (tenant, name) = self.feeds.names(feed);
             log::error!(
@@ -164,6 +164,7 @@ impl Scheduler<'_> {
             self.list_part(feed, window, period, false);
         }
         if windows.is_empty() {
+            self.end_listing(feed);
             let carried_over = self.books.list_carried_over(feed);
             self.enqueue_downloads(feed, carried_over);
         }
@@ -177,7 +178,11 @@ impl Scheduler<'_> {
     /// Downloads the blobs that the end of a part has listed. After the last part these include the blobs that were
     /// carried over and not listed again, as they were listed then.
     pub(super) fn end_part(&mut self, feed: FeedIndex, mut blobs: Vec<PendingBlob>) {
-        if self.feed_states[feed.place()].listing.end_part() {
+        let listing = &mut self.feed_states[feed.place()].listing;
+        if listing.end_part() {
+            if listing.is_complete() {
+                self.end_listing(feed);
+            }
             blobs.extend(self.books.list_carried_over(feed));
         }
         self.enqueue_downloads(feed, blobs);

@@ -126,6 +126,8 @@ struct TenantQueue {
     /// The attempts that are left of its first turn.
     first_turn: usize,
     running: usize,
+    /// Its attempts that wait for their time.
+    later: usize,
     subscriptions: VecDeque<Attempt>,
     pages: VecDeque<Attempt>,
     /// New blobs before those that an earlier pass failed to collect, so that a blob that fails at every pass does not delay
@@ -194,7 +196,11 @@ impl<'a> Queue<'a> {
         self.waiting += 1;
         let queue = &mut self.tenants[tenant.place()];
         match &attempt.task {
-            Task::ListSubscriptions(_) | Task::Subscribe(_) => queue.subscriptions.push_back(attempt),
+            Task::ListSubscriptions(_) => {
+                queue.subscriptions.reserve_exact(1); // every tenant begins with one
+                queue.subscriptions.push_back(attempt);
+            }
+            Task::Subscribe(_) => queue.subscriptions.push_back(attempt),
             Task::ListPage(..) => queue.pages.push_back(attempt),
             Task::Download(_, pending) => {
                 self.downloads.add(pending);
@@ -209,6 +215,7 @@ impl<'a> Queue<'a> {
     /// Adds an attempt that waits for its time before it waits for its turn.
     pub(super) fn push_later(&mut self, attempt: Attempt, at: Instant) {
         self.sequence += 1;
+        self.tenants[attempt.task.tenant(self.feeds).place()].later += 1;
         self.later.push(Reverse(Ordered { order: (at, self.sequence), attempt }));
     }
 
@@ -218,6 +225,7 @@ impl<'a> Queue<'a> {
         while self.later.peek().is_some_and(|Reverse(later)| later.order.0 <= now) {
             due.extend(self.later.pop().map(|Reverse(later)| later.attempt));
         }
+        self.count_off_later(&due);
         while self.sleeping.peek().is_some_and(|Reverse((at, _))| *at <= now) {
             if let Some(Reverse((_, tenant))) = self.sleeping.pop() {
                 self.wake(tenant);
@@ -322,6 +330,12 @@ impl<'a> Queue<'a> {
         subscriptions.is_empty() && pages.is_empty() && downloads.is_empty()
     }
 
+    /// Returns whether nothing of the tenant runs, and nothing waits for its turn or its time.
+    pub(super) fn has_ended(&self, tenant: TenantIndex) -> bool {
+        let TenantQueue { running, later, .. } = self.tenants[tenant.place()];
+        running == 0 && later == 0 && self.is_idle(tenant)
+    }
+
     /// Returns whether nothing runs and nothing waits.
     pub(super) fn is_over(&self) -> bool {
         self.running == 0 && self.waiting == 0 && self.later.is_empty()
@@ -374,7 +388,16 @@ impl<'a> Queue<'a> {
     }
 
     fn remove_later(&mut self, which: impl Fn(&Task) -> bool) -> Vec<Attempt> {
-        extract_ordered(&mut self.later, which)
+        let removed = extract_ordered(&mut self.later, which);
+        self.count_off_later(&removed);
+        removed
+    }
+
+    /// Counts attempts that do not wait for their time any more.
+    fn count_off_later(&mut self, attempts: &[Attempt]) {
+        for attempt in attempts {
+            self.tenants[attempt.task.tenant(self.feeds).place()].later -= 1;
+        }
     }
 }
 

@@ -159,7 +159,7 @@ fn three_minutes_of(per_minute: u32, countings: &[Counting]) {
         let mut before = Progress::default();
         let learned = first.learned.expect("a rate of its own");
         assert!((per_minute * 9 / 10..=per_minute * 2).contains(&learned.requests_per_minute), "{what}");
-        before.tenants.insert(TENANT.to_owned(), learned);
+        before.tenants.insert(TENANT.into(), learned);
         let mut quota = Quota::new(counting, per_minute, start);
         let second = run(&before, per_minute as usize / 2, &mut quota, start);
         assert_eq!(second.throttled, 0, "{what}, then {second:?}");

@@ -165,6 +165,11 @@ impl Session {
         self.login = Login::At(at, history);
     }
 
+    /// Forgets the token, because the tenant makes no further request. A token has a few kilobytes.
+    pub(super) fn log_out(&mut self) {
+        self.token = None;
+    }
+
     pub(super) fn has_logged_in(&self) -> bool {
         self.has_logged_in
     }

@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     collections::{HashSet, VecDeque},
     path::PathBuf,
+    sync::Arc,
 };
 
 use proptest::prelude::*;
@@ -38,15 +39,15 @@ pub(super) fn pass_start() -> Timestamp {
 /// This number of tenants, each with these feeds.
 pub(super) fn feeds(tenants: usize, subscriptions: &[ContentType]) -> Feeds {
     let tenant = |number| Tenant {
-        tenant_id: format!("{number:08}-1111-4111-8111-111111111111"),
-        client_id: String::new(),
+        tenant_id: format!("{number:08}-1111-4111-8111-111111111111").into(),
+        client_id: "".into(),
         credential: Credential::Secret(Secret::new("s")),
         name: None,
-        publisher_id: String::new(),
+        publisher_id: "".into(),
         cloud: Cloud::Commercial,
-        login_url: String::new(),
-        api_url: String::new(),
-        subscriptions: subscriptions.to_vec(),
+        login_url: "".into(),
+        api_url: "".into(),
+        subscriptions: subscriptions.into(),
     };
     Feeds::new((0..tenants).map(tenant).collect())
 }
@@ -461,6 +462,26 @@ fn few_idle_tenants_are_at_work_at_the_same_time() {
 }
 
 #[test]
+fn idle_tenants_take_little_memory() {
+    const TENANTS: usize = 1_000;
+    let (feeds, now) = (feeds(TENANTS, &ContentType::ALL), Instant::now());
+    let mut before = Progress::default();
+    for feed in feeds.feeds() {
+        before.feeds.insert(feeds.id(feed), Arc::default());
+    }
+    let measured = allocation_counter::measure(|| {
+        let mut scheduler = begin_after(&feeds, &collect(8), &before, now);
+        while let Some(job) = scheduler.next(now) {
+            succeed(&mut scheduler, &feeds, job, &|_| Vec::new(), now);
+        }
+        let (summary, progress) = scheduler.finish();
+        assert_eq!((summary.feeds.len(), progress.feeds.len()), (before.feeds.len(), before.feeds.len()));
+    });
+    let bytes = measured.bytes_max / TENANTS as u64;
+    assert!(bytes < 6_000, "{bytes} bytes for a tenant with five feeds");
+}
+
+#[test]
 fn every_tenant_has_its_first_turn_before_another_has_a_long_one() {
     let (feeds, now) = (feeds(20, &[ContentType::DlpAll]), Instant::now());
     let mut scheduler = begin(&feeds, &collect(1), now);
@@ -484,7 +505,8 @@ fn tenants_that_an_earlier_pass_did_not_reach_come_first() {
     let mut before = Progress::default();
     for (feed, hours) in feeds.feeds().zip([1, 2]) {
         let listed_until = Some(pass_start() - HOUR * hours);
-        before.feeds.insert(feeds.id(feed), FeedProgress { listed_until, ..FeedProgress::default() });
+        let progress = FeedProgress { listed_until, ..FeedProgress::default() };
+        before.feeds.insert(feeds.id(feed), Arc::new(progress));
     }
     let mut scheduler = begin_after(&feeds, &collect(8), &before, now);
     let jobs: Vec<_> = std::iter::from_fn(|| scheduler.next(now)).collect();
@@ -753,7 +775,7 @@ fn list_without_end(
     let (summary, progress) = scheduler.finish();
     assert!(!summary.feeds[0].is_listed, "what was not listed to its end is listed again");
     assert_eq!(total(&summary).delivered, total(&summary).listed, "what was listed is collected");
-    let error = progress.feeds.into_values().next().and_then(|feed| feed.last_error);
+    let error = progress.feeds.values().next().and_then(|feed| feed.last_error.clone());
     (pages, now - start, error)
 }
 
