@@ -164,7 +164,8 @@ fn leaves_file_with_other_header_and_reports_hint() {
 fn run_with_fault_at_each_disk_operation(kind: &str) {
     let mut faults = 0;
     for step in disk_steps() {
-        let installation = Installation::new().setting("subscriptions: [ Audit.General, DLP.All ]");
+        let installation =
+            Installation::new().setting("subscriptions: [ Audit.General, DLP.All ]").collect("maxThreads: 4");
         let contoso = &installation.contoso;
         let config = csv_config(&installation);
         // One file exists and keeps its columns; the other one is new.

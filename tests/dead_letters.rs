@@ -142,6 +142,7 @@ fn keeps_dead_letter_once_after_kill_at_each_disk_operation() {
         let receiver = receiver();
         let installation = Installation::new()
             .setting("subscriptions: [ Audit.General ]")
+            .collect("maxThreads: 4")
             .with_output(&format!("  http: {{ url: '{}' }}", receiver.url("/in")));
         installation.contoso.subscribe(FEED);
         let rejected = format!(r#"{{"Id":"{REJECTED}","x":"unwanted"}}"#);

@@ -25,7 +25,7 @@ fn run_and_record_steps(installation: &Installation) -> (Run, Vec<String>) {
 /// output file.
 fn fail_before_sync(output: &str, kind: &str) -> (Installation, PathBuf) {
     for step in disk_steps() {
-        let installation = Installation::new().output_file(output);
+        let installation = Installation::new().output_file(output).collect("maxThreads: 4");
         installation.contoso.add_blob(FEED, NewBlob::records(3).created(hours_ago(5)));
         installation.contoso.add_blob(FEED, NewBlob::records(4).created(hours_ago(2)));
         let (is_reached, _) = installation.run_with_fault(&format!("{step}:{kind}"));

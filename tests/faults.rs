@@ -85,7 +85,8 @@ fn a_broken_disk_loses_and_duplicates_nothing() {
 fn a_full_disk_after_a_killed_pass_duplicates_nothing() {
     let records: Vec<_> = (0..4).map(|seed| record(FEEDS[0], CONTOSO, hours_ago(5), seed)).collect();
     let installation = || {
-        let installation = Installation::new().setting(&format!("subscriptions: [ {} ]", FEEDS[0]));
+        let installation =
+            Installation::new().setting(&format!("subscriptions: [ {} ]", FEEDS[0])).collect("maxThreads: 4");
         installation.contoso.add_blob(FEEDS[0], NewBlob::texts(&records[..3]).created(hours_ago(3)));
         installation
     };
@@ -134,7 +135,8 @@ fn does_not_report_a_failed_state_as_a_failed_output() {
     let mut ended_early = 0;
     for step in disk_steps() {
         // The start of the subscription is written to the state during the pass.
-        let installation = Installation::new().setting("subscriptions: [ Audit.General ]");
+        let installation =
+            Installation::new().setting("subscriptions: [ Audit.General ]").collect("maxThreads: 4");
         installation.contoso.add_blob(FEEDS[0], NewBlob::records(3).created(hours_ago(3)));
         let (is_reached, run) = installation.run_with_fault(&format!("{step}:broken"));
         if !is_reached {

@@ -296,7 +296,7 @@ fn a_fault_at_any_step_with_an_index_loses_and_repeats_nothing() {
     for kind in ["kill-after", "short"] {
         let mut faults = 0;
         for step in disk_steps() {
-            let installation = with_known_blobs(LINES);
+            let installation = with_known_blobs(LINES).collect("maxThreads: 4");
             if step % 2 == 0 {
                 installation.run(&[]).assert_code(0); // so that the pass with the fault finds an index
             }

@@ -102,7 +102,7 @@ fn rewrites_files_in_place_if_they_cannot_be_replaced() {
 fn a_kill_during_a_rewrite_in_place_loses_and_duplicates_nothing() {
     let mut faults = 0;
     for step in disk_steps() {
-        let installation = installation();
+        let installation = installation().collect("maxThreads: 4");
         installation.run(&[]).assert_code(0);
         let path = installation.path("state/known_blobs");
         let known = fs::read_to_string(&path).expect("a file");

@@ -313,7 +313,7 @@ fn a_kill_during_a_salvage_loses_and_duplicates_nothing() {
     for step in disk_steps() {
         let all = make_records(2);
         let body = format!("[{},null,{}]", all[0], all[1]);
-        let installation = Installation::new().collect("retries: 0");
+        let installation = Installation::new().collect("retries: 0").collect("maxThreads: 4");
         let new = NewBlob::body(&*body).created(hours_ago(3)).expiring(hours_ago(-20));
         let blob = installation.contoso.add_blob(FEED, new);
         let fault = format!("{step}:kill-before");

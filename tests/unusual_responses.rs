@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use simulator::{Answer, Fault, NewBlob, Operation, Request, Requests, Subscription};
 
-use crate::support::{Installation, hours_ago};
+use crate::support::{Installation, hours_ago, process::in_parallel};
 
 const FEED: &str = "Audit.General";
 const OTHER_FEED: &str = "Audit.Exchange";
@@ -43,15 +43,15 @@ fn reads_the_error_code_from_every_form_of_body() {
         run.assert_code(0).assert_line("[INFO] Already subscribed to feed audit.general");
         installation.assert_delivered_once([(&installation.contoso, FEED)]);
     }
-    for (status, body) in
-        [(403, r#"{"error":{"code":"AF429","message":null}}"#), (400, r#"{"error":{"code":429}}"#)]
-    {
+    let throttled =
+        [(403, r#"{"error":{"code":"AF429","message":null}}"#), (400, r#"{"error":{"code":429}}"#)];
+    in_parallel(throttled, |(status, body)| {
         let installation = installation();
         installation.simulator.fault(Requests::to(Operation::FetchBlob), respond(status, body));
         let run = installation.run(&[]);
         run.assert_code(0).assert_line_with(&["[WARN] Throttled: contoso", "AF429"]);
         installation.assert_delivered_once([(&installation.contoso, FEED)]);
-    }
+    });
 }
 
 #[test]

@@ -496,7 +496,8 @@ fn is_clean_if_a_pass_starts_and_ends_while_it_lists_or_downloads() {
 #[test]
 fn a_kill_at_any_step_of_a_repair_loses_and_duplicates_nothing() {
     for step in disk_steps() {
-        let installation = Installation::new().setting(&format!("subscriptions: [ {FEED} ]"));
+        let subscriptions = format!("subscriptions: [ {FEED} ]");
+        let installation = Installation::new().setting(&subscriptions).collect("maxThreads: 4");
         add_blobs(&installation, 2);
         installation.run(&[]).assert_code(0);
         let file = output_file(&installation);
