@@ -22,7 +22,7 @@ pub struct Clock {
     /// The start of the pass by the monotonic clock and by this machine's clock.
     began: (Instant, Timestamp),
     /// By tenant id: how far Microsoft's clock is ahead of this machine's, negative if it is behind.
-    ahead: Arc<Mutex<HashMap<String, SignedDuration>>>,
+    ahead: Arc<Mutex<HashMap<Arc<str>, SignedDuration>>>,
 }
 
 impl Clock {
@@ -42,10 +42,10 @@ impl Clock {
     }
 
     /// Records the `Date` of a response if it is the tenant's first one.
-    pub fn note(&self, tenant_id: &str, date: Timestamp, received: Instant) {
+    pub fn note(&self, tenant_id: &Arc<str>, date: Timestamp, received: Instant) {
         let mut ahead = self.lock();
         if !ahead.contains_key(tenant_id) {
-            ahead.insert(tenant_id.to_owned(), date.duration_since(self.here(received)));
+            ahead.insert(Arc::clone(tenant_id), date.duration_since(self.here(received)));
         }
     }
 
@@ -76,7 +76,7 @@ impl Clock {
         time.saturating_add(passed).unwrap_or(time)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, SignedDuration>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, SignedDuration>> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -98,9 +98,9 @@ mod tests {
         let after = |seconds| Duration::from_secs(seconds);
         assert_eq!((clock.ahead("a"), clock.earliest(start)), (None, None));
         assert_eq!(clock.at("a", start + after(5)), here + after(5));
-        clock.note("a", here + after(7 + 3600), start + after(7));
-        clock.note("a", here - after(3600), start + after(8));
-        clock.note("b", here + after(8), start + after(9));
+        clock.note(&"a".into(), here + after(7 + 3600), start + after(7));
+        clock.note(&"a".into(), here - after(3600), start + after(8));
+        clock.note(&"b".into(), here + after(8), start + after(9));
         assert_eq!(clock.at("a", start + after(10)), here + after(10 + 3600));
         assert_eq!(clock.at("b", start + after(10)), here + after(10), "one second is within the tolerance");
         assert_eq!(clock.earliest(start + after(10)), Some(here + after(10)));

@@ -3,7 +3,7 @@
 //!
 //! Every text from a server passes [`one_line`] or [`content_id`] before it is written to the log, the state, `status`, the
 //! metrics or the metadata of the quarantine. Secrets of the configuration are registered when they are read, tokens when
-//! they arrive, and assertions when they are created.
+//! they arrive, and assertions when they are created. A token stays registered until no text that can contain it is left.
 //!
 //! A secret is found verbatim, percent-encoded, escaped as in JSON or HTML, and in Base64, alone or as a part of a longer
 //! text (`Basic` authentication), also if only its beginning is repeated. Secrets of fewer than `SECRET_BYTES_MIN`
@@ -11,7 +11,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     ops::{Bound, Range},
     sync::{LazyLock, PoisonError, RwLock},
 };
@@ -67,6 +67,12 @@ static SECRETS: LazyLock<RwLock<Secrets>> = LazyLock::new(RwLock::default);
 pub fn register(secret: &str) {
     let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
     secrets.add(secret);
+}
+
+/// Ends one registration of a secret: no text of a server that can contain it is left.
+pub fn unregister(secret: &str) {
+    let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
+    secrets.remove(secret);
 }
 
 /// Registers the value of a header and each of its words: a token follows the word `Bearer`.
@@ -188,10 +194,13 @@ fn cut(text: &str, characters_max: usize) -> String {
     }
 }
 
+/// Secrets with the same first bytes, and how often each is registered.
+type SameHead = BTreeMap<Box<[u8]>, usize>;
+
 /// Secrets, by their first bytes. They are sorted, because all tokens of Microsoft begin with the same bytes.
 #[derive(Debug, Default)]
 struct Secrets {
-    by_head: HashMap<Head, BTreeSet<Box<[u8]>>>,
+    by_head: HashMap<Head, SameHead>,
     /// The first bytes of the heads.
     beginnings: Filter,
     /// A group of four characters of each head in Base64, for each of the three offsets in a group at which a secret can
@@ -243,9 +252,18 @@ impl Secrets {
             assert_eq!(encoded, Ok(4), "three bytes are four characters of Base64");
             self.encoded.add(characters);
         }
-        let same_head = self.by_head.entry(*head).or_default();
-        if !same_head.contains(secret) {
-            same_head.insert(secret.into());
+        *self.by_head.entry(*head).or_default().entry(secret.into()).or_default() += 1;
+    }
+
+    /// Removes a registration. The filters keep its bytes: they may be those of other secrets.
+    fn remove(&mut self, secret: &str) {
+        let secret = secret.trim().as_bytes();
+        let Some(head) = secret.first_chunk::<SECRET_BYTES_MIN>() else { return };
+        let Some(same_head) = self.by_head.get_mut(head) else { return };
+        match same_head.get_mut(secret) {
+            Some(1) => drop(same_head.remove(secret)),
+            Some(registrations) => *registrations -= 1,
+            None => {}
         }
     }
 
@@ -323,15 +341,15 @@ impl Secrets {
 
 /// Returns the length of the longest secret at the start of a text, or of the beginning of one that is long enough or cut off
 /// by the end.
-fn longest_match(secrets: &BTreeSet<Box<[u8]>>, text: &[u8]) -> Option<usize> {
+fn longest_match(secrets: &SameHead, text: &[u8]) -> Option<usize> {
     // In a sorted set, a neighbour has the longest common beginning.
     let before = secrets.range::<[u8], _>((Bound::Unbounded, Bound::Included(text))).next_back();
     let after = secrets.range::<[u8], _>((Bound::Excluded(text), Bound::Unbounded)).next();
-    let longest = before.into_iter().chain(after).map(|secret| length_in_common(secret, text)).max()?;
+    let longest = before.into_iter().chain(after).map(|(secret, _)| length_in_common(secret, text)).max()?;
     if longest == text.len() || longest >= SECRET_PREFIX_BYTES_MIN {
         return Some(longest);
     }
-    (SECRET_BYTES_MIN..=longest).rev().find(|&length| secrets.contains(&text[..length]))
+    (SECRET_BYTES_MIN..=longest).rev().find(|&length| secrets.contains_key(&text[..length]))
 }
 
 fn length_in_common(one: &[u8], other: &[u8]) -> usize {
@@ -510,6 +528,17 @@ mod tests {
     }
 
     #[test]
+    fn finds_a_secret_until_its_last_registration_ends() {
+        let mut secrets = known();
+        secrets.add(SECRET);
+        for expected in ["…", "…", SECRET] {
+            assert_eq!(secrets.redacted(SECRET), expected);
+            secrets.remove(SECRET);
+        }
+        assert_eq!(secrets.redacted("another-secret"), "…");
+    }
+
+    #[test]
     fn does_not_change_text_without_a_secret() {
         for text in ["nothing %41 \\u0041 &amp; here", "%", "%ü", "&#999;", "\\u00", "QUFBQUFBQUFBQUFB"] {
             assert!(matches!(known().redacted(text), Cow::Borrowed(same) if same == text), "{text}");
@@ -562,8 +591,8 @@ mod tests {
             secrets in proptest::collection::btree_set("aaaaaa[ab]{0,14}", 1..12),
             text in "aaaaaa[ab]{0,20}",
         ) {
-            let (secrets, text) = (secrets.iter().map(|secret| secret.as_bytes().into()).collect(), text.as_bytes());
-            let lengths = BTreeSet::<Box<[u8]>>::iter(&secrets).filter_map(|secret| {
+            let (secrets, text) = (secrets.iter().map(|secret| (secret.as_bytes().into(), 1)).collect(), text.as_bytes());
+            let lengths = SameHead::keys(&secrets).filter_map(|secret| {
                 let length = length_in_common(secret, text);
                 let is_enough =
                     length == secret.len() || length == text.len() || length >= SECRET_PREFIX_BYTES_MIN;

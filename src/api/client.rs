@@ -66,8 +66,8 @@ pub struct Client {
     clock: Clock,
 }
 
-/// An access token.
-#[derive(Clone, Debug)]
+/// An access token. It is removed from texts of servers until it is forgotten.
+#[derive(Debug)]
 pub struct Token {
     /// The value of the `Authorization` header.
     authorization: Secret,
@@ -78,6 +78,11 @@ pub struct Token {
 impl Token {
     fn of(response: &login::TokenResponse) -> Self {
         Self { authorization: response.authorization(), lifetime: response.lifetime() }
+    }
+
+    /// Ends its removal from texts of servers: none that can contain it is left.
+    pub fn forget(&self) {
+        redact::unregister(self.authorization.reveal().trim_start_matches("Bearer "));
     }
 
     /// Returns its claims; `None` if the token is not a readable JWT.

@@ -45,7 +45,7 @@ struct Feed {
     tenant: TenantIndex,
     content_type: ContentType,
     /// Made when a record needs it: most feeds have no new ones.
-    origin: OnceLock<Origin>,
+    origin: OnceLock<Box<Origin>>,
 }
 
 impl Feeds {
@@ -111,7 +111,8 @@ impl Feeds {
     pub fn origin(&self, feed: FeedIndex) -> &Origin {
         self.all[feed.0].origin.get_or_init(|| {
             let (tenant, content_type) = self.feed(feed);
-            Origin::new(content_type.name(), tenant.name.as_deref()).of_tenant(&tenant.tenant_id)
+            let origin = Origin::new(content_type.name(), tenant.name.as_deref());
+            Box::new(origin.of_tenant(&tenant.tenant_id))
         })
     }
 

@@ -562,7 +562,7 @@ mod tests {
         fn begin(&mut self) {
             self.ledger = None;
             let clock = Clock::begun(Instant::now(), self.now);
-            clock.note(TENANT, self.now, clock.began());
+            clock.note(&TENANT.into(), self.now, clock.began());
             let (mut ledger, known, progress) =
                 open(self.folder.path(), DEDUP, &clock, |_| Ok(Vec::new())).expect("a usable state");
             self.synced = fs::metadata(self.known_blobs()).expect("a file").len();

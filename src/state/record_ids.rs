@@ -413,7 +413,7 @@ mod tests {
     /// Returns the Ids at hour `now` of a feed that is listed up to hour `listed_until`.
     fn ids(folder: &Path, now: i64, listed_until: Option<i64>) -> RecordIds {
         let clock = Clock::begun(Instant::now(), at(now));
-        clock.note(TENANT, at(now), clock.began());
+        clock.note(&TENANT.into(), at(now), clock.began());
         let mut progress = Progress::default();
         let feed = FeedProgress { listed_until: listed_until.map(at), ..FeedProgress::default() };
         progress.feeds.insert((TENANT.into(), FEED), Arc::new(feed));

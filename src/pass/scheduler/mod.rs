@@ -397,7 +397,17 @@ impl<'a> Scheduler<'a> {
         self.report_clock(tenant);
         self.proceed(outcome, ticket, now);
         if self.queue.has_ended(tenant) {
-            self.tenants[tenant.place()].session.log_out();
+            self.log_out(tenant);
+        }
+    }
+
+    /// Drops the token of a tenant that makes no further request. The URIs of new blobs may contain it, and the state may still
+    /// remember them.
+    fn log_out(&mut self, tenant: TenantIndex) {
+        let token = self.tenants[tenant.place()].session.log_out();
+        let has_new_blobs = self.feeds.feeds_of(tenant).any(|feed| self.books.counts(feed).found() > 0);
+        if let Some(token) = token.filter(|_| !has_new_blobs) {
+            token.forget();
         }
     }
 

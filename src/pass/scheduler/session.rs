@@ -165,9 +165,9 @@ impl Session {
         self.login = Login::At(at, history);
     }
 
-    /// Forgets the token, because the tenant makes no further request. A token has a few kilobytes.
-    pub(super) fn log_out(&mut self) {
-        self.token = None;
+    /// Removes and returns the token, because the tenant makes no further request. A token has a few kilobytes.
+    pub(super) fn log_out(&mut self) -> Option<Arc<Token>> {
+        self.token.take().map(|current| current.token)
     }
 
     pub(super) fn has_logged_in(&self) -> bool {
