@@ -231,6 +231,12 @@ impl Pace {
         self.paused_until = Some(self.paused_until.map_or(until, |earlier| earlier.max(until)));
     }
 
+    /// Forgets the requests of the last minute, because no further one is made.
+    pub fn forget_requests(&mut self) {
+        self.slots = VecDeque::new(); // frees the memory
+        self.in_slots = 0;
+    }
+
     /// Returns the rate in requests per minute.
     pub fn requests_per_minute(&self) -> u32 {
         u32::try_from(self.rate / UNIT).unwrap_or(u32::MAX)

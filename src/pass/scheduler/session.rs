@@ -165,8 +165,10 @@ impl Session {
         self.login = Login::At(at, history);
     }
 
-    /// Removes and returns the token, because the tenant makes no further request. A token has a few kilobytes.
+    /// Removes and returns the token, because the tenant makes no further request. What stays in memory of each tenant until
+    /// the end of the pass keeps the allocator from reusing the memory around it.
     pub(super) fn log_out(&mut self) -> Option<Arc<Token>> {
+        self.pace.forget_requests();
         self.token.take().map(|current| current.token)
     }
 
