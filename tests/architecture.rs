@@ -86,6 +86,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("rayon", &["pass"]),
     ("ring", &["network", "login", "output"]),
     ("rdkafka", &["config", "output"]),
+    ("rmp", &["output"]),
     ("rmpv", &["output"]),
     ("rustix", &["disk", "output"]),
     ("rustls", &["network", "output"]),

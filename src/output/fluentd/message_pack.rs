@@ -12,7 +12,10 @@
 //!
 //! Source of the format: "MessagePack specification", <https://github.com/msgpack/msgpack/blob/master/spec.md>.
 
+use std::io::{Cursor, Write};
+
 use memchr::memchr2;
+use rmp::{Marker, encode};
 
 /// The maximum depth of objects and arrays in a record; deeper values are sent as text. The arrays and the map that a
 /// message and a receiver add around a record must fit too.
@@ -21,6 +24,11 @@ use memchr::memchr2;
 pub(super) const NESTING_MAX: usize = 24;
 
 const _: () = assert!(NESTING_MAX < 32);
+
+/// The length of the longest header: the kind of value, and a length of four bytes.
+const HEADER_BYTES_MAX: usize = 5;
+
+const TO_MEMORY: &str = "memory accepts every byte";
 
 /// An object or array that is not closed yet.
 #[derive(Clone, Copy)]
@@ -47,9 +55,13 @@ pub fn append_object(text: &str, to: &mut Vec<u8>) {
             }
             b'}' | b']' => {
                 let level = levels.pop().expect("valid JSON closes only what is open");
-                let header =
-                    if level.is_map { Header::map(level.values / 2) } else { Header::array(level.values) };
-                header.put_before(level.header_at, to);
+                put_header(level.header_at, to, |header| {
+                    if level.is_map {
+                        append_map_header(level.values / 2, header);
+                    } else {
+                        append_array_header(level.values, header);
+                    }
+                });
                 if levels.is_empty() {
                     return;
                 }
@@ -74,9 +86,9 @@ pub fn append_object(text: &str, to: &mut Vec<u8>) {
                 append_text(&json[start..at], to);
             }
             b'"' => at = append_string(json, at + 1, to),
-            b't' => at = append_word(at, 4, 0xc3, to),
-            b'f' => at = append_word(at, 5, 0xc2, to),
-            b'n' => at = append_word(at, 4, 0xc0, to),
+            b't' => at = append_word(at, "true", Marker::True, to),
+            b'f' => at = append_word(at, "false", Marker::False, to),
+            b'n' => at = append_word(at, "null", Marker::Null, to),
             _ => at = append_number(json, at, to),
         }
     }
@@ -84,119 +96,59 @@ pub fn append_object(text: &str, to: &mut Vec<u8>) {
 
 /// Appends a text, valid UTF-8.
 pub fn append_text(text: &[u8], to: &mut Vec<u8>) {
-    Header::text(text.len()).append(to);
+    append_text_header(text.len(), to);
     to.extend_from_slice(text);
 }
 
-/// Appends the header of this number of bytes that are not a text.
-pub fn append_binary_header(length: usize, to: &mut Vec<u8>) {
-    Header::of(length, [None, Some(0xc4), Some(0xc5), Some(0xc6)]).append(to);
+/// Declares functions that append a header of a value with this many bytes, elements or pairs, which follow it.
+macro_rules! headers {
+    ($($(#[$doc:meta])* $visibility:vis $append:ident = $write:path;)*) => {$(
+        $(#[$doc])*
+        $visibility fn $append(length: usize, to: &mut impl Write) {
+            let length = length.try_into().expect("no body is as large as four gigabytes");
+            $write(to, length).expect(TO_MEMORY);
+        }
+    )*};
 }
 
-/// Appends the header of an array; its elements follow.
-pub fn append_array_header(length: usize, to: &mut Vec<u8>) {
-    Header::array(length).append(to);
-}
-
-/// Appends the header of a map; its keys and values follow.
-pub fn append_map_header(length: usize, to: &mut Vec<u8>) {
-    Header::map(length).append(to);
+headers! {
+    /// Appends the header of a text.
+    append_text_header = encode::write_str_len;
+    /// Appends the header of bytes that are not a text.
+    pub append_binary_header = encode::write_bin_len;
+    /// Appends the header of an array.
+    pub append_array_header = encode::write_array_len;
+    /// Appends the header of a map.
+    pub append_map_header = encode::write_map_len;
 }
 
 /// Appends a number that is not negative, in as few bytes as it takes.
 pub fn append_unsigned(number: u64, to: &mut Vec<u8>) {
-    let bytes = number.to_be_bytes();
-    match number {
-        0..0x80 => to.push(bytes[7]),
-        0x80..0x100 => to.extend([0xcc, bytes[7]]),
-        0x100..0x1_0000 => to.extend([0xcd, bytes[6], bytes[7]]),
-        0x1_0000..0x1_0000_0000 => {
-            to.push(0xce);
-            to.extend(&bytes[4..]);
-        }
-        _ => {
-            to.push(0xcf);
-            to.extend(bytes);
-        }
-    }
+    encode::write_uint(to, number).expect(TO_MEMORY);
 }
 
-/// Appends a negative number, in as few bytes as it takes.
-fn append_negative(number: i64, to: &mut Vec<u8>) {
-    let bytes = number.to_be_bytes();
-    match number {
-        -0x20.. => to.push(bytes[7]),
-        -0x80.. => to.extend([0xd0, bytes[7]]),
-        -0x8000.. => to.extend([0xd1, bytes[6], bytes[7]]),
-        -0x8000_0000.. => {
-            to.push(0xd2);
-            to.extend(&bytes[4..]);
-        }
-        _ => {
-            to.push(0xd3);
-            to.extend(bytes);
-        }
-    }
+/// Appends a number, in as few bytes as it takes.
+fn append_signed(number: i64, to: &mut Vec<u8>) {
+    encode::write_sint(to, number).expect(TO_MEMORY);
 }
 
-/// A header of one to five bytes: the kind of value that follows, and its length.
-struct Header {
-    bytes: [u8; 5],
-    length: usize,
-}
-
-impl Header {
-    fn map(pairs: usize) -> Self {
-        Self::of(pairs, [Some(0x80), None, Some(0xde), Some(0xdf)])
+/// Writes a header where one byte was left for it, and moves what follows if the header needs more.
+fn put_header(at: usize, to: &mut Vec<u8>, write: impl FnOnce(&mut Cursor<[u8; HEADER_BYTES_MAX]>)) {
+    let mut header = Cursor::new([0; HEADER_BYTES_MAX]);
+    write(&mut header);
+    let length = usize::try_from(header.position()).expect("a few bytes");
+    if length > 1 {
+        let end = to.len();
+        to.resize(end + length - 1, 0);
+        to.copy_within(at + 1..end, at + length);
     }
-
-    fn array(elements: usize) -> Self {
-        Self::of(elements, [Some(0x90), None, Some(0xdc), Some(0xdd)])
-    }
-
-    fn text(bytes: usize) -> Self {
-        Self::of(bytes, [Some(0xa0), Some(0xd9), Some(0xda), Some(0xdb)])
-    }
-
-    /// `kinds` are the byte that contains a short length itself, up to 31 for texts and 15 for others, and those that are
-    /// followed by a length of one, two and four bytes.
-    fn of(count: usize, kinds: [Option<u8>; 4]) -> Self {
-        let count = u32::try_from(count).expect("no body is as large as four gigabytes");
-        let [_, _, high, low] = count.to_be_bytes();
-        let itself_max = if kinds[0] == Some(0xa0) { 31 } else { 15 };
-        match (count, kinds) {
-            (_, [Some(kind), ..]) if count <= itself_max => {
-                Self { bytes: [kind | low, 0, 0, 0, 0], length: 1 }
-            }
-            (0..0x100, [_, Some(kind), ..]) => Self { bytes: [kind, low, 0, 0, 0], length: 2 },
-            (0..0x1_0000, [_, _, Some(kind), _]) => Self { bytes: [kind, high, low, 0, 0], length: 3 },
-            (_, [.., kind]) => {
-                let [highest, higher, ..] = count.to_be_bytes();
-                let kind = kind.expect("every kind can be counted in four bytes");
-                Self { bytes: [kind, highest, higher, high, low], length: 5 }
-            }
-        }
-    }
-
-    fn append(&self, to: &mut Vec<u8>) {
-        to.extend_from_slice(&self.bytes[..self.length]);
-    }
-
-    /// Writes the header where one byte was left for it, and moves what follows if it needs more.
-    fn put_before(&self, at: usize, to: &mut Vec<u8>) {
-        if self.length > 1 {
-            let end = to.len();
-            to.resize(end + self.length - 1, 0);
-            to.copy_within(at + 1..end, at + self.length);
-        }
-        to[at..at + self.length].copy_from_slice(&self.bytes[..self.length]);
-    }
+    to[at..at + length].copy_from_slice(&header.get_ref()[..length]);
 }
 
 /// Appends `true`, `false` or `null`. Returns where it ends.
-fn append_word(at: usize, length: usize, byte: u8, to: &mut Vec<u8>) -> usize {
-    to.push(byte);
-    at + length
+fn append_word(at: usize, word: &str, marker: Marker, to: &mut Vec<u8>) -> usize {
+    to.push(marker.to_u8());
+    at + word.len()
 }
 
 /// Appends the string that begins here, after its first quote. Returns where it ends, after its last quote.
@@ -212,7 +164,8 @@ fn append_string(json: &[u8], at: usize, to: &mut Vec<u8>) -> usize {
     loop {
         to.extend_from_slice(&json[start..end]);
         if json[end] == b'"' {
-            Header::text(to.len() - header_at - 1).put_before(header_at, to);
+            let length = to.len() - header_at - 1;
+            put_header(header_at, to, |header| append_text_header(length, header));
             return end + 1;
         }
         start = append_escape(json, end + 1, to);
@@ -279,7 +232,7 @@ fn append_number(json: &[u8], at: usize, to: &mut Vec<u8>) -> usize {
         let number =
             json[digits_at..end].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
         match i64::try_from(number) {
-            Ok(number @ 1..) if is_negative => append_negative(-number, to),
+            Ok(number) if is_negative => append_signed(-number, to),
             _ => append_unsigned(number, to),
         }
         return end;
@@ -291,10 +244,9 @@ fn append_number(json: &[u8], at: usize, to: &mut Vec<u8>) -> usize {
     let is_whole = end == digits_at + digits;
     match (text.parse::<u64>(), text.parse::<i64>(), text.parse::<f64>()) {
         (Ok(number), _, _) => append_unsigned(number, to),
-        (_, Ok(number), _) => append_negative(number, to),
+        (_, Ok(number), _) => append_signed(number, to),
         (_, _, Ok(number)) if number.is_finite() && !is_whole => {
-            to.push(0xcb);
-            to.extend(number.to_be_bytes());
+            encode::write_f64(to, number).expect(TO_MEMORY);
         }
         _ => append_text(text.as_bytes(), to),
     }
