@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use argh::{EarlyExit, FromArgs};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{suggest, units::Scheduler};
+use crate::{records, suggest, units::Scheduler};
 
 /// Collects the audit records of Microsoft 365 tenants and delivers each of them exactly once. Without a command it
 /// makes one collection pass and exits; a systemd timer or cron starts the next one.
@@ -248,7 +248,7 @@ fn instead_of_older(typed: &[String]) -> Option<String> {
         .filter(|(older, _)| typed.iter().any(|word| option(word) == *older))
         .map(|(older, instead)| format!("{older} is an option of an older tool; {instead}"))
         .collect();
-    let is_id = |word: &str| word.len() == GUID_CHARACTERS && word.split('-').count() == GUID_PARTS;
+    let is_id = |word: &str| records::guid(word.as_bytes()).is_some();
     let before = [""].into_iter().chain(typed.iter().map(String::as_str));
     let mut words = typed.iter().zip(before).filter(|(_, before)| !WITH_VALUE.contains(before));
     if lines.is_empty() && words.any(|(word, _)| is_id(word)) {
@@ -258,10 +258,6 @@ fn instead_of_older(typed: &[String]) -> Option<String> {
     }
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
-
-/// The length of a GUID, and the number of its parts between dashes.
-const GUID_CHARACTERS: usize = 36;
-const GUID_PARTS: usize = 5;
 
 /// Reads a command line: the program's name, then its arguments.
 pub fn parse(typed: impl IntoIterator<Item = String>) -> Parsed {

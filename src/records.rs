@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 pub use batch::{Record, RecordBatch};
 pub use header::{HeaderField, TimeField};
-pub use identity::{Fingerprint, LineIdentity, RecordId, is_whole_line, key_of_line, text_of_guid};
+pub use identity::{Fingerprint, LineIdentity, RecordId, guid, is_whole_line, key_of_line, text_of_guid};
 pub use salvage::Unreadable;
 
 use crate::{

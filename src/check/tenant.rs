@@ -8,6 +8,7 @@ use crate::{
     config::{Credential, Tenant},
     exit::Exit,
     login::assertion,
+    records,
 };
 
 /// Checks a tenant. Returns whether it could log in.
@@ -86,7 +87,8 @@ fn check_credential(tenant: &Tenant, lines: &mut Lines) -> bool {
             }
             _ => lines.good(format_args!("{label}: the token in {} can be read", path.display())),
         },
-        Credential::Secret(secret) if has_form_of_secret_id(secret.reveal()) => lines.warn(format_args!(
+        // The ids of secrets are GUIDs; their values contain other characters.
+        Credential::Secret(secret) if records::guid(secret.reveal().as_bytes()).is_some() => lines.warn(format_args!(
             "{label}: client_secret looks like the Secret ID of a secret; copy the secret's Value from Certificates & \
              secrets"
         )),
@@ -94,12 +96,6 @@ fn check_credential(tenant: &Tenant, lines: &mut Lines) -> bool {
     }
     expiry::check(label, &tenant.credential, lines);
     true
-}
-
-/// Returns whether a secret is a GUID, as the ids of secrets are. A secret's value contains other characters.
-fn has_form_of_secret_id(secret: &str) -> bool {
-    let groups: Vec<_> = secret.split('-').map(str::len).collect();
-    groups == [8, 4, 4, 4, 12] && secret.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
 
 fn check_subscriptions(client: &Client, tenant: &Tenant, token: &Token, lines: &mut Lines) {

@@ -1,7 +1,10 @@
 //! Forms of texts: numbers, sizes, durations, GUIDs, hosts, tags, and how a message shows them.
 
 use super::url::{self, Url};
-use crate::time::{self, in_largest_unit};
+use crate::{
+    records,
+    time::{self, in_largest_unit},
+};
 
 /// Characters of a value that a message shows.
 const GIVEN_CHARACTERS_MAX: usize = 100;
@@ -46,7 +49,7 @@ pub(super) fn size_text(bytes: u64) -> String {
     in_largest_unit(bytes, &SIZES).unwrap_or_else(|| bytes.to_string())
 }
 
-/// The one character that can stand between columns.
+/// The one character between columns.
 pub(super) fn separator(text: &str) -> Option<char> {
     let mut characters = text.chars();
     let one = characters.next().filter(|one| !matches!(one, '"' | '\r' | '\n'))?;
@@ -55,13 +58,7 @@ pub(super) fn separator(text: &str) -> Option<char> {
 
 /// A GUID in lower case.
 pub(super) fn guid(text: &str) -> Option<String> {
-    let text = text.trim();
-    let is_guid = text.len() == 36
-        && text.bytes().enumerate().all(|(index, byte)| match index {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        });
-    is_guid.then(|| text.to_ascii_lowercase())
+    records::guid(text.trim().as_bytes()).map(records::text_of_guid)
 }
 
 /// Whether a text is similar to a GUID or is a domain such as `contoso.onmicrosoft.com`, so that it cannot be a secret

@@ -158,7 +158,7 @@ pub fn text_of_guid(guid: u128) -> String {
 }
 
 /// Returns the 128 bits of a GUID. `None` for any other text.
-fn guid(text: &[u8]) -> Option<u128> {
+pub fn guid(text: &[u8]) -> Option<u128> {
     let mut id = 0;
     let mut rest = text;
     for (group, digits) in [8, 4, 4, 4, 12].into_iter().enumerate() {
