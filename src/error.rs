@@ -9,7 +9,8 @@ pub trait Explain: Error {
     /// Returns what the administrator can do about the error; empty if only waiting helps.
     fn hint(&self) -> &str;
 
-    /// Returns the error, its sources and its hint in one line: `cannot write journal: No space left on device; free some space`.
+    /// Returns the error, its sources and its hint in one line, such as
+    /// `cannot write journal: No space left on device; free some space`.
     fn explain(&self) -> String {
         let mut text = self.to_string();
         let mut source = self.source();

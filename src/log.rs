@@ -2,8 +2,8 @@
 //!
 //! `2026-11-22T10:15:00Z [INFO] message`, to standard error or to `log.path`, errors to both. Under journald, which adds the
 //! time itself, `<6>[INFO] message`. With `log.format: json` each line is an object instead, with the fields `time`, `level`,
-//! `message` and, where they apply, `tenant`, `feed` and `blob`; journald still gets the priority before it. Only this program's own lines are written: the lines of libraries can contain
-//! tokens, and no environment variable enables them.
+//! `message` and, where they apply, `tenant`, `feed` and `blob`; journald still gets the priority before it. Only this
+//! program's own lines are written: the lines of libraries can contain tokens, and no environment variable enables them.
 //!
 //! Text from a server is redacted before it becomes part of a message (`redact::one_line`).
 

@@ -230,9 +230,10 @@ fn error_in(value: &Value) -> Option<(String, String)> {
     if is_of_login { login::error_in(value) } else { api_error_in(value) }
 }
 
-/// Returns the code and the message of an error of the API: `{"error":{"code":"AF20022","message":"…"}}`. Seen as well: the object
-/// under `Error` or `odata.error`, or at top level; a `message` that is null, missing, or an object with the text in
-/// `value`; a `code` that is a number, or a sentence.
+/// Returns the code and the message of an error of the API: `{"error":{"code":"AF20022","message":"…"}}`.
+///
+/// Other forms were seen too: the object under `Error` or `odata.error`, or at top level; a `message` that is null, missing,
+/// or an object with the text in `value`; a `code` that is a number, or a sentence.
 fn api_error_in(value: &Value) -> Option<(String, String)> {
     let value = match value {
         Value::String(quoted) => &serde_json::from_str(quoted).ok()?,

@@ -57,7 +57,7 @@ pub enum RequestKind {
 /// | error | verdict | what stops |
 /// | --- | --- | --- |
 /// | AF10001 (permission), auditing off | [`Verdict::StopScope`] | the feed; the tenant if its subscriptions were listed |
-/// | AF20001–AF20003, AF20010–AF20013, AF20020 | [`Verdict::StopScope`], for a blob [`Verdict::FailItem`] | the same; for a blob, that blob only: its URL came from the API and may be the only wrong one |
+/// | AF20001–AF20003, AF20010–AF20013, AF20020 | [`Verdict::StopScope`], for a blob [`Verdict::FailItem`] | the same, or the blob |
 /// | AF20022, AF20023 | [`Verdict::Subscribe`] | the feed, if it was started within the last 15 minutes |
 /// | AF20024 | [`Verdict::AlreadyDone`] | nothing |
 /// | AF20030, AF20055 | [`Verdict::CorrectTimes`] | the feed, if the correction does not help |
@@ -68,7 +68,8 @@ pub enum RequestKind {
 /// | AF50000 and others, HTTP 408 and 5xx, network, unreadable bodies | [`Verdict::Retry`] | the item, after `retries` |
 /// | everything else | [`Verdict::FailItem`] | the item |
 ///
-/// An *item* is a blob, a window, a subscription, or the list of a tenant's subscriptions.
+/// An *item* is a blob, a window, a subscription, or the list of a tenant's subscriptions. A blob with a wrong URL stops
+/// nothing else, because that URL came from the API and may be the only wrong one.
 pub fn judge(error: &ApiError, request: RequestKind) -> Verdict {
     if request == RequestKind::Login {
         return judge_login(error);

@@ -18,14 +18,14 @@ pub(super) fn replace(text: &str, environment: Environment) -> Result<String, Ve
         }
         replaced.push_str(before);
         match after.split_once('}') {
-            Some((name, behind)) if is_name(name) => {
+            Some((name, after_brace)) if is_name(name) => {
                 match environment(name) {
                     Some(value) => replaced.push_str(&value),
                     None => mistakes.push(format!(
                         "the environment variable {name} is not set; set it, or write $${{ for a literal ${{"
                     )),
                 }
-                rest = behind;
+                rest = after_brace;
             }
             _ => {
                 mistakes.push(

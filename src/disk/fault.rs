@@ -4,7 +4,7 @@
 //!
 //! | variable | effect |
 //! | --- | --- |
-//! | `COLLECTOR_DISK_FAULT=7:full` | the seventh step fails with this one of [`KINDS`] |
+//! | `COLLECTOR_DISK_FAULT=7:full` | the seventh step has this kind of fault |
 //! | `COLLECTOR_DISK_FAULT=7+:full` | so do all steps after it |
 //! | `COLLECTOR_DISK_FAULT=5:wait,7:full` | several faults |
 //! | `COLLECTOR_DISK_FAULT_MARK=FILE` | a faulty step creates the file, so that a test knows that it was reached |
@@ -12,16 +12,13 @@
 //! | `COLLECTOR_DISK_STEPS=FILE` | every step is appended to the file, one a line |
 //! | `COLLECTOR_DISK_SYNC=skip` | no step waits for the disk |
 //!
+//! The kinds of faults: `full` (no space), `short` (no space after half of the bytes), `broken` (an I/O error), `kill-before`,
+//! `kill-after`, `wait` (until the mark is removed, so that a test can change files at this point) and `panic` (a bug).
+//!
 //! Tests read files back from the page cache, where a sync changes nothing. Hundreds of passes with forty syncs each would
 //! spend most of their time on waiting for the disk.
 
 use std::{fs::File, io};
-
-/// The kinds of faults.
-///
-/// `wait` makes the process wait until the mark is removed, so that a test can change files at this point. `panic` stands for
-/// a bug.
-pub const KINDS: [&str; 7] = ["full", "short", "broken", "kill-before", "kill-after", "wait", "panic"];
 
 /// A disk operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ pub const HOURS: usize = 24;
 
 const HOUR: i64 = 60 * 60;
 
-/// The difference in seconds from the usual lag of a pass up to which a feed with nothing else to tell is not described.
+/// The difference in seconds from the median lag of a pass up to which a feed without deliveries and failures is quiet.
 const LAG_TOLERANCE: u64 = 60;
 
 /// Returns the line of a pass that ended at `start` plus `lasted`. Without a summary the pass did not run.
@@ -32,34 +32,34 @@ pub fn line_of(start: Timestamp, lasted: Duration, exit: u8, summary: Option<&Su
         .iter()
         .map(|feed| {
             let is_failed = !feed.is_listed && summary.stop.is_none();
-            let told = FeedLine {
+            let entry = FeedLine {
                 blobs: feed.counts.delivered,
                 records: feed.counts.records,
                 failures: feed.counts.failed + u64::from(is_failed),
                 lag: feed.progress.listed_until.map(lag),
             };
-            (feed, told)
+            (feed, entry)
         })
         .collect();
-    line.lag = median(&mut feeds.iter().filter_map(|(_, told)| told.lag).collect::<Vec<_>>());
-    let is_quiet = |told: &FeedLine| {
-        let nothing = FeedLine { lag: told.lag, ..FeedLine::default() };
-        let is_usual = told.lag.zip(line.lag).is_some_and(|(a, b)| a.abs_diff(b) <= LAG_TOLERANCE);
-        *told == nothing && is_usual
+    line.lag = median(&mut feeds.iter().filter_map(|(_, entry)| entry.lag).collect::<Vec<_>>());
+    let is_quiet = |entry: &FeedLine| {
+        let nothing = FeedLine { lag: entry.lag, ..FeedLine::default() };
+        let is_usual = entry.lag.zip(line.lag).is_some_and(|(a, b)| a.abs_diff(b) <= LAG_TOLERANCE);
+        *entry == nothing && is_usual
     };
-    let (quiet, mut others): (Vec<_>, Vec<_>) = feeds.into_iter().partition(|(_, told)| is_quiet(told));
+    let (quiet, mut others): (Vec<_>, Vec<_>) = feeds.into_iter().partition(|(_, entry)| is_quiet(entry));
     line.quiet = quiet.len() as u64;
     if quiet.is_empty() {
         line.lag = None;
     }
     if others.len() > FEEDS_MAX {
-        others.sort_by_key(|(_, told)| std::cmp::Reverse((told.failures, told.records)));
+        others.sort_by_key(|(_, entry)| std::cmp::Reverse((entry.failures, entry.records)));
         line.omitted = (others.len() - FEEDS_MAX) as u64;
         others.truncate(FEEDS_MAX);
     }
-    for (feed, told) in others {
+    for (feed, entry) in others {
         let of_tenant = line.tenants.entry(feed.tenant_id.to_string()).or_default();
-        of_tenant.insert(feed.content_type.name().to_owned(), told);
+        of_tenant.insert(feed.content_type.name().to_owned(), entry);
     }
     line
 }
@@ -136,13 +136,13 @@ impl History {
         self.last = Some(LastPass { start: pass.start, seconds: pass.seconds, exit: pass.exit });
         for (tenant_id, feeds) in pass.tenants {
             let tenant_id = Arc::<str>::from(tenant_id);
-            for (name, told) in feeds {
+            for (name, entry) in feeds {
                 let Some(content_type) = ContentType::from_name(&name) else { continue };
                 let described = self.feeds.entry((Arc::clone(&tenant_id), content_type)).or_default();
-                described.lags.push((number, told.lag));
+                described.lags.push((number, entry.lag));
                 if let Some(hour) = hour {
-                    described.records[hour] = described.records[hour].saturating_add(told.records);
-                    described.failures[hour] = described.failures[hour].saturating_add(told.failures);
+                    described.records[hour] = described.records[hour].saturating_add(entry.records);
+                    described.failures[hour] = described.failures[hour].saturating_add(entry.failures);
                 }
             }
         }
@@ -235,12 +235,12 @@ mod tests {
             None,
         );
         assert_eq!((of.quiet, of.lag, of.omitted), (3, Some(6), 0));
-        let told = |name: &str| of.tenants["t"].get(name).copied();
+        let entry = |name: &str| of.tenants["t"].get(name).copied();
         let busy = FeedLine { blobs: 1, records: 7, failures: 1, lag: Some(6) };
-        assert_eq!(told("Audit.Exchange"), Some(busy));
-        assert_eq!(told("Audit.General"), Some(FeedLine { lag: Some(910), ..FeedLine::default() }));
-        assert_eq!(told("Audit.SharePoint"), Some(FeedLine { failures: 1, ..FeedLine::default() }));
-        assert_eq!(told("DLP.All"), None);
+        assert_eq!(entry("Audit.Exchange"), Some(busy));
+        assert_eq!(entry("Audit.General"), Some(FeedLine { lag: Some(910), ..FeedLine::default() }));
+        assert_eq!(entry("Audit.SharePoint"), Some(FeedLine { failures: 1, ..FeedLine::default() }));
+        assert_eq!(entry("DLP.All"), None);
         let stopped = line(vec![feed(ContentType::DlpAll, Counts::default(), None)], Some(Stop::Terminated));
         assert_eq!(stopped.tenants["t"]["DLP.All"], FeedLine::default(), "a signal is not a failure");
     }
@@ -260,10 +260,10 @@ mod tests {
         assert!(of.tenants.contains_key(&format!("{:08}", FEEDS_MAX + 1)));
     }
 
-    fn pass(start: &str, lag: i64, told: Option<FeedLine>) -> PassLine {
+    fn pass(start: &str, lag: i64, entry: Option<FeedLine>) -> PassLine {
         let mut line = PassLine { lag: Some(lag), ..PassLine::new(time(start), Duration::ZERO, 0) };
-        if let Some(told) = told {
-            line.tenants.entry("t".to_owned()).or_default().insert("DLP.All".to_owned(), told);
+        if let Some(entry) = entry {
+            line.tenants.entry("t".to_owned()).or_default().insert("DLP.All".to_owned(), entry);
         }
         line
     }
@@ -272,13 +272,13 @@ mod tests {
     fn records_and_failures_are_summed_by_the_hours_of_the_clock() {
         let mut history = History::at(time("2026-11-22T10:59:59Z"));
         assert_eq!(history.since, time("2026-11-21T11:00:00Z"));
-        let told = |records, failures| Some(FeedLine { blobs: 1, records, failures, lag: Some(7) });
-        history.add(pass("2026-11-21T10:59:59Z", 1, told(100, 100)));
-        history.add(pass("2026-11-21T11:00:00Z", 1, told(1, 0)));
-        history.add(pass("2026-11-22T10:00:00Z", 1, told(2, 3)));
-        history.add(pass("2026-11-22T10:30:00Z", 1, told(4, 0)));
+        let entry = |records, failures| Some(FeedLine { blobs: 1, records, failures, lag: Some(7) });
+        history.add(pass("2026-11-21T10:59:59Z", 1, entry(100, 100)));
+        history.add(pass("2026-11-21T11:00:00Z", 1, entry(1, 0)));
+        history.add(pass("2026-11-22T10:00:00Z", 1, entry(2, 3)));
+        history.add(pass("2026-11-22T10:30:00Z", 1, entry(4, 0)));
         history.add(pass("2026-11-22T10:45:00Z", 1, None));
-        history.add(pass("2026-11-22T11:00:00Z", 1, told(100, 100)));
+        history.add(pass("2026-11-22T11:00:00Z", 1, entry(100, 100)));
         let feed = history.of("t", ContentType::DlpAll);
         let mut records = [None; HOURS];
         (records[0], records[HOURS - 1]) = (Some(1), Some(6));
@@ -292,11 +292,11 @@ mod tests {
     fn the_usual_lag_is_the_median_of_all_passes_of_the_feed() {
         let mut history = History::at(time("2026-11-22T10:59:59Z"));
         assert_eq!(history.of("t", ContentType::DlpAll).usual_lag, None);
-        let told = |lag| Some(FeedLine { lag, ..FeedLine::default() });
-        for (lag, told) in
-            [(5, None), (900, told(Some(6))), (7, None), (8, told(None)), (800, told(Some(900)))]
+        let entry = |lag| Some(FeedLine { lag, ..FeedLine::default() });
+        for (lag, entry) in
+            [(5, None), (900, entry(Some(6))), (7, None), (8, entry(None)), (800, entry(Some(900)))]
         {
-            history.add(pass(START, lag, told));
+            history.add(pass(START, lag, entry));
         }
         assert_eq!(history.of("t", ContentType::DlpAll).usual_lag, Some(6), "5, 6, 7, 900");
         assert_eq!(history.of("t", ContentType::AuditGeneral).usual_lag, Some(8), "5, 7, 8, 800, 900");

@@ -42,7 +42,7 @@ const BARS_HEIGHT: u64 = 48;
 /// The distance between the left edges of two bars.
 const BAR_STEP: usize = 10;
 const BAR_WIDTH: usize = 8;
-/// The width of the line that stands for an hour without a pass.
+/// The width of the line that represents an hour without a pass.
 const LINE_WIDTH: usize = 2;
 /// The top of the squares that mark failures.
 const MARKS_TOP: u64 = BARS_HEIGHT + 3;

@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn formats_a_lag_in_two_units() {
-        let told = [-3, 59, 60, 3_599, 3_600, 86_399, 90_000].map(in_words);
-        assert_eq!(told, ["0s", "59s", "1m", "59m", "1h 0m", "23h 59m", "1d 1h"]);
+        let shown = [-3, 59, 60, 3_599, 3_600, 86_399, 90_000].map(in_words);
+        assert_eq!(shown, ["0s", "59s", "1m", "59m", "1h 0m", "23h 59m", "1d 1h"]);
     }
 }

@@ -61,7 +61,7 @@ use known_blobs::KnownBlobsFile;
 use record_ids::RecordIds;
 use repairs::Repairs;
 
-/// The files in `workingDir`, without its folders.
+/// The files in `workingDir` that are inspected before the state is used. The others are inspected when they are opened.
 pub const FILE_NAMES: [&str; 4] =
     [known_blobs::FILE_NAME, progress::FILE_NAME, journal::FILE_NAME, repairs::FILE_NAME];
 

@@ -263,7 +263,7 @@ impl<'a> BatchDelivery<'a> {
         }
     }
 
-    /// Continues without a record that is rejected, unless that happens so often that the records are not the cause.
+    /// Continues without a record that is rejected. Fails when too many are rejected: then the records are not the cause.
     fn reject(&mut self, single: &HttpBatch, error: &HttpError) -> Result<(), OutputError> {
         self.client.count_rejected(error)?;
         let rejections = self.rejections(single, error);

@@ -129,7 +129,7 @@ pub trait Format: Send + Sync {
     ///
     /// # Errors
     ///
-    /// It would not be, for a reason that the status does not tell.
+    /// A delivery would be rejected, for a reason that the status does not show.
     fn accepts_probe(&self, status: u16, _body: &[u8]) -> Result<bool, HttpError> {
         Ok((200..300).contains(&status))
     }

@@ -121,7 +121,8 @@ impl SenderPool {
         mem::take(&mut self.pending)
     }
 
-    /// Removes and returns the batches that have to be sent again. No batch is in flight, so no further response has one of their ids.
+    /// Removes and returns the batches that have to be sent again. No batch is in flight, so no further response has one of
+    /// their ids.
     pub fn drain_to_resend(&mut self) -> Vec<HttpBatch> {
         self.repeated_ids.clear();
         mem::take(&mut self.to_resend)

@@ -5,7 +5,7 @@
 //! each with private fields:
 //!
 //! - [`Books`]: the blobs, each in exactly one state.
-//! - [`Queue`]: whose turn it is. Tenants take turns, so that a tenant with much to do does not delay another one; and none
+//! - [`Queue`]: what runs next. Tenants take turns, so that a tenant with much to do does not delay another one; and none
 //!   has more threads than it leaves to others that are at work.
 //! - [`Listing`]: the windows, parts and pages of one feed.
 //! - [`Session`]: the token, the pace and the throttling of one tenant. A tenant that is throttled, paced or without a token
@@ -333,8 +333,8 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// Returns whether the blob is salvaged if this last attempt fails too: all attempts of enough passes have failed, or a later
-    /// pass may come too late.
+    /// Returns whether the blob is salvaged if this last attempt fails too: all attempts of enough passes have failed, or a
+    /// later pass may come too late.
     fn salvages(&self, feed: FeedIndex, pending: &PendingBlob, history: RetryHistory, now: Instant) -> bool {
         let is_last_day = || {
             let tenant = self.feeds.tenant_of(feed);

@@ -1,4 +1,4 @@
-//! Whose turn it is: the attempts of each tenant, and the order in which tenants and attempts run.
+//! What runs next: the attempts of each tenant, and the order in which tenants and attempts run.
 //!
 //! Tenants take turns, one attempt each. Only a tenant's first turn has several attempts, so that a tenant with nothing new
 //! needs no other one: no more tenants are at work at the same time than it takes to keep all threads busy. A tenant that

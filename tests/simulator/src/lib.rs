@@ -24,8 +24,8 @@
 //! # Map
 //!
 //! `server` reads a request from a `stream`, with or without TLS, and `request` parses it. `world` checks it with `protocol`
-//! and looks for a [`Fault`]; then `login`, `managed_identity` or `api` answers with the data of a `tenant` and its `blob`s, whose records
-//! `record` generates. `server` sends the [`Answer`] as its [`Delivery`] defines.
+//! and looks for a [`Fault`]; then `login`, `managed_identity` or `api` answers with the data of a `tenant` and its `blob`s,
+//! whose records `record` generates. `server` sends the [`Answer`] as its [`Delivery`] defines.
 //!
 //! The simulator is stricter than Microsoft: it records every mistake of a client in [`Simulator::violations`], also those that
 //! the real service accepts.
