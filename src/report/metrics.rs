@@ -21,7 +21,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{FeedReport, Summary};
+use super::{Counts, FeedReport, Summary};
 use crate::{
     disk::{self, FileContext, FileError},
     feed::ContentType,
@@ -56,68 +56,60 @@ pub struct Metrics<'a> {
 }
 
 /// The name, the help text and the value of a gauge that describes the last pass.
-type FeedGauge = (&'static str, &'static str, fn(&FeedReport) -> u64);
+type FeedGauge = (&'static str, &'static str, fn(&Counts) -> u64);
 
 /// The gauges of a feed. `blobs_listed` is the sum of the following ones up to `blobs_left`.
 const FEED_GAUGES: [FeedGauge; 16] = [
-    ("blobs_listed", "Distinct blobs in the listings.", |feed| feed.counts.listed),
-    ("blobs_known", "Listed blobs known from an earlier pass.", |feed| feed.counts.known),
-    ("blobs_downloaded", "Blobs delivered to every output.", |feed| feed.counts.delivered),
-    ("blobs_failed", "Blobs that the next pass retries.", |feed| feed.counts.failed),
-    ("blobs_expired", "Blobs that can no longer be fetched.", |feed| feed.counts.gone),
-    ("blobs_left", "Blobs left for a later pass.", |feed| feed.counts.left),
-    ("blobs_found", "Listed blobs that were not known.", |feed| feed.counts.found()),
-    ("blobs_retried", "Blobs that were retried.", |feed| feed.counts.retried),
-    ("blobs_salvaged", "Downloaded blobs that could be read in part only and are in quarantine.", |feed| {
-        feed.counts.salvaged
+    ("blobs_listed", "Distinct blobs in the listings.", |it| it.listed),
+    ("blobs_known", "Listed blobs known from an earlier pass.", |it| it.known),
+    ("blobs_downloaded", "Blobs delivered to every output.", |it| it.delivered),
+    ("blobs_failed", "Blobs that the next pass retries.", |it| it.failed),
+    ("blobs_expired", "Blobs that can no longer be fetched.", |it| it.gone),
+    ("blobs_left", "Blobs left for a later pass.", |it| it.left),
+    ("blobs_found", "Listed blobs that were not known.", |it| it.found()),
+    ("blobs_retried", "Blobs that were retried.", |it| it.retried),
+    ("blobs_salvaged", "Downloaded blobs that could be read in part only and are in quarantine.", |it| {
+        it.salvaged
     }),
-    ("records_saved", "Records delivered.", |feed| feed.counts.records),
-    ("records_filtered", "Records that were filtered out.", |feed| feed.counts.filtered),
-    ("records_duplicate", "Records dropped because their Id was delivered before.", |feed| {
-        feed.counts.duplicates
+    ("records_saved", "Records delivered.", |it| it.records),
+    ("records_filtered", "Records that were filtered out.", |it| it.filtered),
+    ("records_duplicate", "Records dropped because their Id was delivered before.", |it| it.duplicates),
+    ("records_dead_letter", "Records that a receiver rejected and that are kept as dead letters.", |it| {
+        it.dead_letters
     }),
-    ("records_dead_letter", "Records that a receiver rejected and that are kept as dead letters.", |feed| {
-        feed.counts.dead_letters
-    }),
-    ("bytes_downloaded", "Bytes of blobs after decompression.", |feed| feed.counts.bytes),
-    ("api_requests", "Requests about this feed.", |feed| feed.counts.requests),
-    ("api_throttled", "Requests that were throttled.", |feed| feed.counts.throttled),
+    ("bytes_downloaded", "Bytes of blobs after decompression.", |it| it.bytes),
+    ("api_requests", "Requests about this feed.", |it| it.requests),
+    ("api_throttled", "Requests that were throttled.", |it| it.throttled),
 ];
 
 /// The name, the help text and the value of a counter.
 type FeedCounter = (&'static str, &'static str, fn(&Totals) -> u64);
 
 const FEED_COUNTERS: [FeedCounter; 12] = [
-    ("blobs_found_total", "Listed blobs that were not known, in all passes.", |totals| totals.blobs_found),
-    ("blobs_downloaded_total", "Blobs delivered to every output, in all passes.", |totals| {
-        totals.blobs_downloaded
+    ("blobs_found_total", "Listed blobs that were not known, in all passes.", |it| it.blobs_found),
+    ("blobs_downloaded_total", "Blobs delivered to every output, in all passes.", |it| it.blobs_downloaded),
+    ("blobs_failed_total", "Blobs that failed, each once for every pass in which it failed.", |it| {
+        it.blobs_failed
     }),
-    ("blobs_failed_total", "Blobs that failed, each once for every pass in which it failed.", |totals| {
-        totals.blobs_failed
+    ("blobs_expired_total", "Blobs that could no longer be fetched, in all passes.", |it| it.blobs_expired),
+    ("blobs_salvaged_total", "Downloaded blobs that could be read in part only, in all passes.", |it| {
+        it.blobs_salvaged
     }),
-    ("blobs_expired_total", "Blobs that could no longer be fetched, in all passes.", |totals| {
-        totals.blobs_expired
-    }),
-    ("blobs_salvaged_total", "Downloaded blobs that could be read in part only, in all passes.", |totals| {
-        totals.blobs_salvaged
-    }),
-    ("records_saved_total", "Records delivered, in all passes.", |totals| totals.records_saved),
-    ("records_filtered_total", "Records that were filtered out, in all passes.", |totals| {
-        totals.records_filtered
-    }),
+    ("records_saved_total", "Records delivered, in all passes.", |it| it.records_saved),
+    ("records_filtered_total", "Records that were filtered out, in all passes.", |it| it.records_filtered),
     (
         "records_duplicate_total",
         "Records dropped because their Id was delivered before, in all passes.",
-        |totals| totals.records_duplicate,
+        |it| it.records_duplicate,
     ),
-    ("records_dead_letter_total", "Records that became dead letters, in all passes.", |totals| {
-        totals.records_dead_letter
+    ("records_dead_letter_total", "Records that became dead letters, in all passes.", |it| {
+        it.records_dead_letter
     }),
-    ("bytes_downloaded_total", "Bytes of blobs after decompression, in all passes.", |totals| {
-        totals.bytes_downloaded
+    ("bytes_downloaded_total", "Bytes of blobs after decompression, in all passes.", |it| {
+        it.bytes_downloaded
     }),
-    ("api_requests_total", "Requests about this feed, in all passes.", |totals| totals.api_requests),
-    ("api_throttled_total", "Requests that were throttled, in all passes.", |totals| totals.api_throttled),
+    ("api_requests_total", "Requests about this feed, in all passes.", |it| it.api_requests),
+    ("api_throttled_total", "Requests that were throttled, in all passes.", |it| it.api_throttled),
 ];
 
 /// The name, the help text and the value of a time.
@@ -177,7 +169,7 @@ impl Metrics<'_> {
         for (name, help, value) in FEED_GAUGES {
             head(&mut text, name, help, "gauge");
             for feed in feeds {
-                sample(&mut text, name, feed.labels(), value(feed));
+                sample(&mut text, name, feed.labels(), value(&feed.counts));
             }
             flush(&mut text)?;
         }
