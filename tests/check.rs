@@ -533,8 +533,8 @@ fn offline_finds_credentials_that_cannot_be_used() {
         (
             "client_secret: 33333333-3333-4333-8333-333333333333".to_owned(),
             0,
-            "! contoso: client_secret looks like the Secret ID",
-            "the secret's Value",
+            "! ",
+            "tenants[0].client_secret: looks like the secret's ID, but logging in needs its Value",
         ),
     ] {
         let config = private(&installation, &installation.config_with_credential(&credential));

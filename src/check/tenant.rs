@@ -8,7 +8,6 @@ use crate::{
     config::{Credential, Tenant},
     exit::Exit,
     login::assertion,
-    records,
 };
 
 /// Checks a tenant. Returns whether it could log in.
@@ -87,11 +86,6 @@ fn check_credential(tenant: &Tenant, lines: &mut Lines) -> bool {
             }
             _ => lines.good(format_args!("{label}: the token in {} can be read", path.display())),
         },
-        // The ids of secrets are GUIDs; their values contain other characters.
-        Credential::Secret(secret) if records::guid(secret.reveal().as_bytes()).is_some() => lines.warn(format_args!(
-            "{label}: client_secret looks like the Secret ID of a secret; copy the secret's Value from Certificates & \
-             secrets"
-        )),
         Credential::Secret(_) | Credential::Certificate { .. } | Credential::ManagedIdentity(_) => {}
     }
     expiry::check(label, &tenant.credential, lines);

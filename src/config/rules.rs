@@ -14,7 +14,7 @@ use super::{
     report::Report,
     schema::{CREDENTIALS, Key},
     url::{self, Url, is_loopback},
-    values::Section,
+    values::{Given, Section, Value},
 };
 use crate::{csv, disk, feed::ContentType};
 
@@ -142,6 +142,9 @@ impl Rules<'_, '_> {
             _ => {}
         }
         self.check_client_secret(app);
+        for secret in given {
+            self.warn_of_secret_id(secret);
+        }
         let certificate = app.section("certificate");
         let key_file = if certificate.has("key_file") { "key_file" } else { "file" };
         let path: Option<PathBuf> = certificate.get(key_file);
@@ -155,9 +158,16 @@ impl Rules<'_, '_> {
         if formats::is_placeholder(secret.reveal()) {
             let hint = app.keys.iter().find(|key| key.name == "client_secret").map_or("", |key| key.hint);
             self.mistake(app, "client_secret", format!("is still a placeholder; {hint}"));
-        } else if formats::guid(secret.reveal()).is_some() {
-            let text = "looks like the secret's ID, but logging in needs its Value";
-            self.report.warn(&app.place_of("client_secret"), text);
+        }
+    }
+
+    /// The ids of secrets are GUIDs. Their values contain other characters.
+    fn warn_of_secret_id(&self, Given { place, value, .. }: &Given) {
+        if let Some(Value::Secret(secret)) = value
+            && formats::guid(secret.reveal()).is_some()
+        {
+            let text = "looks like the secret's ID, but logging in needs its Value; copy that from Certificates & secrets";
+            self.report.warn(place, text);
         }
     }
 

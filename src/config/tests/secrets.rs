@@ -164,8 +164,15 @@ fn warns_of_a_secret_that_looks_like_its_id() {
     assert_eq!(
         Trial::new(&whole("").replace("hunter2~", OTHER)).warnings(),
         [
-            "config.yaml:4:5: tenants[0].client_secret: looks like the secret's ID, but logging in needs its Value"
+            "config.yaml:4:5: tenants[0].client_secret: looks like the secret's ID, but logging in needs its Value; copy that \
+             from Certificates & secrets"
         ]
+    );
+    let warnings = with_secret_file(OTHER.as_bytes(), 0o600).warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("tenants[0].client_secret_file: looks like the secret's ID"),
+        "{warnings:?}"
     );
 }
 
