@@ -25,7 +25,7 @@
 
 use std::{borrow::Cow, collections::HashMap, io::Write as _};
 
-use super::Source;
+use super::{Source, split_at_most};
 use crate::{
     json,
     records::{HeaderField, Record},
@@ -184,11 +184,7 @@ fn fits_a_number(value: &str) -> bool {
 
 /// Returns the beginning of a text that the index accepts.
 fn beginning(text: &str) -> &str {
-    let mut end = text.len().min(FIELD_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
+    split_at_most(text, FIELD_BYTES_MAX).0
 }
 
 fn append_name(name: &str, to: &mut Vec<u8>) {

@@ -19,13 +19,9 @@ mod server_message;
 mod session;
 mod tag;
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-};
+use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use flate2::{Compression, write::GzEncoder};
 use jiff::Timestamp;
 
 use self::{
@@ -36,7 +32,7 @@ use self::{
     },
     tag::Tag,
 };
-use super::{CancelToken, DeliveryError, Flushed, OnOpen, Output, OutputError, Source};
+use super::{CancelToken, DeliveryError, Flushed, OnOpen, Output, OutputError, Source, compressed};
 use crate::{
     config,
     delivery::OutputName,
@@ -154,7 +150,7 @@ impl Entries {
     /// Returns a chunk of the events, and removes them.
     fn drain(&mut self, tag: &str, gzip: bool) -> Chunk {
         let id = new_chunk_id();
-        let compressed = gzip.then(|| compress(&self.bytes).expect("writing to memory does not fail"));
+        let compressed = gzip.then(|| compressed(&[&self.bytes]));
         let entries = compressed.as_ref().unwrap_or(&self.bytes);
         let mut message = Vec::with_capacity(entries.len() + tag.len() + 100);
         append_array_header(3, &mut message);
@@ -175,13 +171,6 @@ impl Entries {
         self.count = 0;
         Chunk { id, message, entry_bytes, record_ids: std::mem::take(&mut self.ids) }
     }
-}
-
-/// Compresses as fast as possible: audit records shrink to a quarter.
-fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
-    encoder.write_all(bytes)?;
-    encoder.finish()
 }
 
 /// Appends `[event time, record]`.

@@ -1,10 +1,8 @@
 //! The records of one request.
 
-use std::{io::Write, mem};
+use std::mem;
 
-use flate2::{Compression, write::GzEncoder};
-
-use crate::output::BlobRecord;
+use crate::output::{BlobRecord, compressed};
 
 /// What is around and between the records of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,14 +123,6 @@ impl HttpBatch {
         let parts = [framing.open, text, framing.close].map(str::as_bytes);
         if gzip { compressed(&parts) } else { parts.concat() }
     }
-}
-
-/// Returns these parts as one gzip stream.
-pub fn compressed(parts: &[&[u8]]) -> Vec<u8> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut encoder = GzEncoder::new(Vec::with_capacity(length / 8), Compression::fast());
-    let written = parts.iter().try_for_each(|part| encoder.write_all(part));
-    written.and_then(|()| encoder.finish()).expect("writing to memory does not fail")
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use ureq::http::{HeaderMap, Uri};
 
 use super::{
-    batch::{HttpBatch, compressed},
+    batch::HttpBatch,
     cookies::Cookies,
     delivery::{BatchDelivery, DeliveryResult},
     format::Format,
@@ -27,7 +27,7 @@ use crate::{
         backoff,
         error::NetworkError,
     },
-    output::{CancelToken, Cancelled, OutputError},
+    output::{CancelToken, Cancelled, OutputError, compressed},
     redact,
 };
 

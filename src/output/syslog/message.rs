@@ -24,7 +24,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{
     config::{self, Oversize},
     json,
-    output::Source,
+    output::{Source, split_at_most},
     records::{HeaderField, Record},
 };
 
@@ -176,15 +176,6 @@ fn append_parameter(name: &str, value: &str, to: &mut String) {
         to.push(character);
     }
     to.push('"');
-}
-
-/// Splits a text after at most this number of bytes, between two characters.
-fn split_at_most(text: &str, bytes_max: usize) -> (&str, &str) {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.split_at(end)
 }
 
 /// Splits a text into parts of at most this number of bytes.

@@ -32,7 +32,7 @@ use serde_json::value::RawValue;
 use ureq::http::HeaderMap;
 
 use super::{
-    batch::{Framing, HttpBatch, compressed},
+    batch::{Framing, HttpBatch},
     format::Format,
     outcome::{BatchOutcome, HttpError},
     quotes,
@@ -40,7 +40,7 @@ use super::{
 use crate::{
     config::{self, OtlpEncoding, OtlpRecord},
     json,
-    output::Source,
+    output::{Source, compressed},
     records::{HeaderField, Record},
     redact::{self, one_line},
 };
