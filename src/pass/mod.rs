@@ -159,7 +159,7 @@ struct Opened {
 impl Opened {
     fn open(config: &Config, mode: Mode, clock: &Clock, cancel: &CancelToken) -> Result<Self, StateError> {
         let collect = &config.collect;
-        let (ledger, known, progress, outputs) = match mode {
+        let (ledger, known, mut progress, outputs) = match mode {
             Mode::Collect => {
                 let (ledger, known, progress) =
                     state::open(&collect.working_dir, collect.dedup_hours, clock, output::recover)?;
@@ -174,7 +174,6 @@ impl Opened {
                 (None, KnownBlobs::default(), Progress::default(), vec![stdout])
             }
         };
-        let mut progress = progress;
         if mode != Mode::Retrieve {
             continue_older_tools(config, &known, &mut progress)?;
         }

@@ -283,8 +283,8 @@ impl Ledger {
         !self.orphans.is_empty()
     }
 
-    /// Returns whether an interrupted pass has left a record with this key in the output files. Each
-    /// is found once; it counts as adopted when the batch is committed.
+    /// Returns whether an interrupted pass has left a record with this key in the output files. Each is found once; it counts
+    /// as adopted when the batch is committed.
     pub fn adopt(&mut self, key: u128) -> bool {
         self.orphans.adopt(key)
     }
