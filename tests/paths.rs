@@ -359,7 +359,7 @@ fn reads_a_configuration_of_twenty_thousand_tenants() {
 
 /// Mounts each file of the state on its own, as containers can.
 #[test]
-#[ignore = "needs root and unshare: cargo test --test tests -- --ignored single_files"]
+#[ignore = "needs root and unshare: cargo test --test tests -- --ignored single_mounted_files"]
 fn rewrites_single_mounted_files_in_place() {
     let installation = installation();
     installation.run(&[]).assert_code(0);
